@@ -1,0 +1,48 @@
+"""Write scikit-learn's 1,797 handwritten digits (8x8 pixels, UCI) as PNG image folders with a fixed split.
+
+`python scripts/make_digits.py ROOT` makes ROOT/{train,val}/{0..9}/*.png: every fifth image of a class is for
+validation. A folder that is already complete is left as it is.
+"""
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from sklearn.datasets import load_digits
+
+# Enlarged so that a viewer shows something, and a network with stride 32 has something to see.
+PIXELS = 32
+VAL_EVERY = 5
+
+
+def write_digits(root: Path) -> int:
+    """Write the images below `root`; returns how many there are."""
+    digits = load_digits()
+    seen = dict.fromkeys(range(10), 0)
+    for index, (image, label) in enumerate(zip(digits.images, digits.target, strict=True)):
+        split = "val" if seen[label] % VAL_EVERY == 0 else "train"
+        seen[label] += 1
+        folder = root / split / str(label)
+        folder.mkdir(parents=True, exist_ok=True)
+        gray = Image.fromarray(np.uint8(image * (255 / 16)))
+        gray.resize((PIXELS, PIXELS), Image.Resampling.BICUBIC).save(folder / f"{index:04}.png")
+    return len(digits.images)
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("root", type=Path, metavar="ROOT", help="folder to write train/ and val/ into")
+    root = parser.parse_args().root
+    complete = root / ".complete"
+    if complete.exists():
+        print(f"{root}: the digits are already there")
+        return
+    count = write_digits(root)
+    complete.touch()
+    print(f"{root}: wrote {count:,} digits")
+
+
+if __name__ == "__main__":
+    main()

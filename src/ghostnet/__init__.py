@@ -1,0 +1,29 @@
+"""GhostNet on MindSpore: training, evaluation and deployment.
+
+Importing this package sets environment defaults that only work before MindSpore is imported, and nothing else. A value
+that the user has set always wins.
+"""
+
+import os
+import platform
+from pathlib import Path
+
+__version__ = "0.1.0"
+
+
+def _has_avx512() -> bool:
+    """True on an x86 machine with AVX-512 (read from the Linux kernel; False where that cannot be known)."""
+    if platform.machine() not in ("x86_64", "AMD64"):
+        return False
+    try:
+        return "avx512f" in Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return False
+
+
+# MindSpore logs warnings by the page; 3 keeps errors only.
+os.environ.setdefault("GLOG_v", "3")
+# oneDNN 3.10 (MindSpore >= 2.9) runs plain-layout convolutions with its reference code on AVX-512: 100 times slower.
+# Older MindSpore ships oneDNN 2, which does not read this variable.
+if _has_avx512():
+    os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX2")

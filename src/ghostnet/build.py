@@ -1,0 +1,85 @@
+"""Config -> the parts that training and validation share: classes and network."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from mindspore import nn
+
+from . import amp, checkpoint, download
+from .config import Config
+from .errors import UserError
+from .models import card, create_model
+
+
+def network(config: Config) -> nn.Cell:
+    """The network of `config.model` with fresh weights, before mixed precision.
+
+    Raises UserError for an unknown name, or an option that the network does not have.
+    """
+    try:
+        return create_model(
+            config.model,
+            num_classes=config.num_classes,
+            in_channels=config.in_channels,
+            drop_rate=config.drop_rate,
+            drop_path_rate=config.drop_path_rate,
+        )
+    except ValueError as error:
+        raise UserError(str(error)) from error
+
+
+def evaluation_network(config: Config) -> nn.Cell:
+    """The same network as it is evaluated: in the precision of `val_amp_level`."""
+    return amp.apply(network(config), config.val_amp_level, config.amp_cast_list)
+
+
+def load_weights(net: nn.Cell, config: Config, *, fine_tune: bool) -> checkpoint.Loaded | None:
+    """Fill `net` from `ckpt_path`, or from the published weights where `pretrained` is set; None where neither is.
+
+    Args:
+        net: the network of `config.model`.
+        config: names the file.
+        fine_tune: a classifier of another size starts fresh; otherwise it must fit too.
+
+    Raises UserError where the file cannot be had or does not fit.
+    """
+    facts = card(config.model)
+    if config.ckpt_path:
+        path = Path(config.ckpt_path)
+    elif config.pretrained:
+        path = download.fetch(facts.weights_url, download.cache_dir(), digest=facts.weights_sha256)
+    else:
+        return None
+    return checkpoint.load_weights(
+        net,
+        path,
+        stem=facts.stem,
+        classifier=facts.classifier,
+        averaged=config.ema,
+        fresh_classifier=fine_tune,
+    )
+
+
+def saved_classes(ckpt_path: str) -> list[str] | None:
+    """Class names in label order from the `classes.json` beside a weight file; None where there is none.
+
+    Raises UserError where the file is not a list of names.
+    """
+    path = Path(ckpt_path).parent / "classes.json"
+    if not ckpt_path or not path.is_file():
+        return None
+    try:
+        names = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"{path}: not JSON ({error}); delete it, or restore the one that training wrote") from error
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise UserError(f"{path}: expected a list of class names; delete it, or restore the one that training wrote")
+    return names
+
+
+def with_classes(config: Config, classes: Sequence[str]) -> Config:
+    """The config with `num_classes` settled: that of the data where the key is absent."""
+    return config if config.num_classes is not None else config.replace(num_classes=len(classes))

@@ -1,0 +1,358 @@
+"""The configuration: every key once, with its type, range, default and meaning.
+
+A run's configuration is made of defaults, then a YAML recipe, then the command line (:func:`load`). The keys
+are MindCV's, so its recipes load unchanged, and ``lr_reference_batch``, ``freeze_backbone``, ``overwrite``.
+The docstring under a key is the only description of it: ``--help`` prints it. Importing this module does not
+import MindSpore.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from ghostnet.config import command_line, rules, yaml_file
+from ghostnet.config.rules import (
+    AmpLevel,
+    AreaRange,
+    AutoAugment,
+    CastList,
+    ColorJitter,
+    ConfigError,
+    Count,
+    Dataset,
+    DecayEpochs,
+    EraseValue,
+    Interpolation,
+    LossScaleType,
+    Mean,
+    Milestones,
+    Name,
+    Natural,
+    NotNegative,
+    Optimizer,
+    Positive,
+    RatioRange,
+    Scheduler,
+    Share,
+    ShareAbove0,
+    ShareBelow1,
+    Std,
+    Text,
+)
+from ghostnet.errors import UserError
+
+# The key that opens each group, in the order of the class below: the headings of --help and of to_yaml().
+_GROUPS = {
+    "mode": "System",
+    "dataset": "Dataset",
+    "image_resize": "Augmentation",
+    "model": "Model, checkpoints and training loop",
+    "opt": "Optimizer",
+    "scheduler": "Learning rate",
+    "loss": "Loss",
+    "amp_level": "Mixed precision and evaluation",
+}
+
+
+class Config(BaseModel):
+    """All settings of one run: frozen, every value checked, lists as tuples.
+
+    Raises:
+        UserError: an unknown key, or a value of the wrong type, out of range or at odds with another.
+    """
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", strict=True, allow_inf_nan=False, use_attribute_docstrings=True
+    )
+
+    mode: Annotated[int, Field(ge=0, le=1)] = 0
+    """How MindSpore runs: 0 compiles the network to a graph, 1 runs it operator by operator, to debug."""
+    distribute: bool = False
+    """Train data-parallel on all ranks that mpirun or msrun started."""
+    val_while_train: bool = False
+    """Evaluate during training, and keep the best weights."""
+    val_interval: Count = 1
+    """Epochs between two evaluations during training."""
+    log_interval: Count = 100
+    """Steps between two lines of the training log."""
+    seed: Annotated[int, Field(ge=0, le=2**32 - 1)] = 42
+    """Seed of the weights, the order of the images and their augmentation."""
+    device_target: Literal["Ascend", "CPU", "GPU"] | None = None
+    """Device to run on; None takes what the machine has."""
+    overwrite: bool = False
+    """Start afresh in a ckpt_save_dir that already holds a run, instead of refusing to."""
+
+    dataset: Dataset = "imagenet"
+    """Layout of data_dir: imagenet is any SPLIT/CLASS/*.jpg image folders, the others are binary files."""
+    data_dir: Name = "./"
+    """Folder of the dataset."""
+    train_split: Text = "train"
+    """Folder under data_dir (or part of a binary dataset) to train on."""
+    val_split: Text = "val"
+    """Folder under data_dir (or part of a binary dataset) to evaluate on."""
+    dataset_download: bool = False
+    """Fetch cifar10, cifar100 or mnist into data_dir if it is not there."""
+    num_parallel_workers: Count = 8
+    """Threads that read and augment images; never more than there are cores."""
+    shuffle: bool = True
+    """Shuffle the training images every epoch."""
+    num_samples: Count | None = None
+    """Train on this many images only; None takes all."""
+    batch_size: Count = 128
+    """Images in a batch, on each rank."""
+    drop_remainder: bool = True
+    """Drop a last training batch that is not full (evaluation always sees every image)."""
+
+    image_resize: Count = 224
+    """Height and width, in pixels, of the images that the network gets."""
+    scale: AreaRange = (0.08, 1.0)
+    """Random crop in training: its share of the image's area."""
+    ratio: RatioRange = (0.75, 1.333)
+    """Random crop in training: its aspect ratio."""
+    hflip: Share = 0.5
+    """Probability of a horizontal flip."""
+    vflip: Share = 0.0
+    """Probability of a vertical flip."""
+    color_jitter: ColorJitter | None = 0.4
+    """Strength of random brightness, contrast, saturation (and hue, the fourth); unused with auto_augment."""
+    interpolation: Interpolation = "bilinear"
+    """How images are resized, in training and evaluation."""
+    auto_augment: AutoAugment | None = None
+    """Augmentation policy, as in mindcv: randaug-mM-nN-w0-mstdS-mmaxX-incI, autoaug, autoaugr or 3a (with
+    -mstdS), augmix-mM-wW-dD-aA, trivialaugwide-mM; any section may be left out. As in mindcv 0.3.0, mstd has
+    no effect (magnitudes vary by 0.5 in any case) and any inc, even inc0, turns increasing severities on."""
+    aug_splits: int = 0
+    """Augmentation splits of MindCV's JSD training; only 0 is supported."""
+    re_prob: Share = 0.0
+    """Probability of random erasing."""
+    re_scale: AreaRange = (0.02, 0.33)
+    """Random erasing: share of the area."""
+    re_ratio: RatioRange = (0.3, 3.3)
+    """Random erasing: aspect ratio."""
+    re_value: EraseValue = 0
+    """Random erasing: fill, after normalisation: one number, one for each channel, or random."""
+    re_max_attempts: Count = 10
+    """Random erasing: tries to fit the rectangle into the image before it is left as it is."""
+    mean: Mean = (123.675, 116.28, 103.53)
+    """Mean of each channel, on the scale 0 to 255, subtracted from the images."""
+    std: Std = (58.395, 57.120000000000005, 57.375)
+    """Standard deviation of each channel, on the scale 0 to 255, that the images are divided by."""
+    crop_pct: ShareAbove0 = 0.875
+    """Evaluation: share of the resized image that the centre crop keeps."""
+    mixup: NotNegative = 0.0
+    """Alpha of mixup's beta distribution; 0 turns it off."""
+    cutmix: NotNegative = 0.0
+    """Alpha of cutmix's beta distribution; 0 turns it off."""
+    cutmix_prob: Share = 1.0
+    """Probability that a batch is mixed, by mixup or cutmix."""
+    aug_repeats: Natural = 0
+    """Repeated augmentation: differently augmented copies of an image in a global batch; 0 or 1: off."""
+
+    model: Name = "mobilenet_v2_035_224"
+    """Network, by its name in the registry, such as ghostnet_100."""
+    num_classes: Count | None = None
+    """Classes that the network tells apart; None takes those of the dataset."""
+    in_channels: Count = 3
+    """Channels of the images: 3 for colour, 1 for grey."""
+    drop_rate: ShareBelow1 | None = None
+    """Dropout before the classifier; None takes the network's own."""
+    drop_path_rate: ShareBelow1 | None = None
+    """Stochastic depth, for networks that have it; None takes the network's own."""
+    pretrained: bool = False
+    """Start from the published weights of the network."""
+    ckpt_path: Text = ""
+    """Weights to start from (train) or to evaluate (validate)."""
+    resume_opt: bool = False
+    """Load the optimizer's state from ckpt_path, too."""
+    freeze_backbone: bool = False
+    """Train the classifier alone; everything before it, batch-norm statistics included, stays as it is."""
+    keep_checkpoint_max: Count = 10
+    """Epoch checkpoints to keep (best and last are kept besides)."""
+    ckpt_save_dir: Name = "./ckpt"
+    """Folder for checkpoints, logs, metrics and the resolved configuration."""
+    ckpt_save_interval: Count = 1
+    """Epochs between two checkpoints."""
+    ckpt_save_policy: Literal["latest_k", "top_k"] = "latest_k"
+    """Which epoch checkpoints to keep: the latest ones, or those of the highest accuracy."""
+    epoch_size: Count = 90
+    """Epochs to train."""
+    dataset_sink_mode: bool = True
+    """Feed the data through the device's queue; a CPU has none and goes without."""
+    ema: bool = False
+    """Keep an exponential moving average of the weights; it is what is evaluated and saved."""
+    ema_decay: ShareBelow1 = 0.9999
+    """Decay of that average, a step."""
+    clip_grad: bool = False
+    """Clip the gradients to a global norm of clip_value."""
+    clip_value: Positive = 15.0
+    """Norm that clip_grad clips to."""
+    layer_decay: ShareAbove0 | None = None
+    """Layer-wise decay of the learning rate; only None: the Ghost networks do not number their layers."""
+    gradient_accumulation_steps: Count = 1
+    """Batches whose gradients are averaged into one update."""
+
+    opt: Optimizer = "adam"
+    """Optimizer."""
+    momentum: Share = 0.9
+    """Momentum of sgd, momentum and rmsprop."""
+    weight_decay: NotNegative = 1e-6
+    """Strength of the weight decay."""
+    use_nesterov: bool = False
+    """Nesterov's momentum, for sgd, momentum and adam."""
+    weight_decay_filter: Literal["disable", "auto", "norm_and_bias"] = "disable"
+    """Parameters without weight decay: none (disable), MindSpore's choice (auto), or norms and biases."""
+    eps: Positive = 1e-10
+    """Term added to the denominator by adam, adamw, rmsprop, lamb and nadam."""
+
+    scheduler: Scheduler = "cosine_decay"
+    """Course of the learning rate after the warm-up."""
+    lr: Positive = 0.001
+    """Highest learning rate, for a global batch of lr_reference_batch images."""
+    lr_reference_batch: Positive | None = None
+    """Global batch that lr is meant for: the rate used is lr * batch_size * ranks *
+    gradient_accumulation_steps / lr_reference_batch. None uses lr as it stands."""
+    min_lr: NotNegative = 1e-6
+    """Lowest learning rate of cosine_decay, one_cycle and cyclic; never scaled."""
+    warmup_epochs: Natural = 3
+    """Epochs over which the rate rises to lr; fewer than epoch_size."""
+    warmup_factor: NotNegative = 0.0
+    """The warm-up starts at this factor of lr."""
+    decay_epochs: DecayEpochs = 100
+    """cosine_decay: epochs until min_lr; step_decay: epochs between two drops, even a fraction like 2.4."""
+    decay_rate: Positive = 0.9
+    """Factor of each drop of exponential_decay, step_decay and multi_step_decay."""
+    multi_step_decay_milestones: Milestones = (30, 60, 90)
+    """Epochs of the drops of multi_step_decay, counted from the end of the warm-up."""
+    lr_epoch_stair: bool = False
+    """Change the rate once an epoch instead of every step."""
+    num_cycles: Count = 1
+    """Cycles of cosine_decay and cyclic."""
+    cycle_decay: Positive = 1.0
+    """Factor on the highest rate of each further cycle of cosine_decay."""
+
+    loss: Literal["CE", "BCE"] = "CE"
+    """Cross entropy, or binary cross entropy for each class."""
+    label_smoothing: ShareBelow1 = 0.0
+    """Share of a label that is spread over all classes."""
+    aux_factor: NotNegative = 0.0
+    """Weight of auxiliary logits; only 0 is supported, no network here has any."""
+    reduction: Literal["mean", "sum"] = "mean"
+    """How the losses of a batch become one number."""
+
+    amp_level: AmpLevel = "O0"
+    """Precision in training: O0 float32, O1 float16 for amp_cast_list, O2 float16 but norms, O3 float16."""
+    val_amp_level: AmpLevel = "O0"
+    """Precision in validate.py, as in amp_level."""
+    amp_cast_list: CastList | None = None
+    """Cells of mindspore.nn that O1 runs in float16 and O2 keeps in float32; None takes mindcv's lists."""
+    loss_scale_type: LossScaleType = "fixed"
+    """How loss_scale changes: fixed: never; dynamic: with the overflows; auto: as amp_level has it."""
+    loss_scale: Annotated[float, Field(ge=1)] = 1.0
+    """Factor on the loss that keeps small float16 gradients from vanishing; the first one if dynamic."""
+    drop_overflow_update: bool = False
+    """Skip updates whose gradients overflow; dynamic needs it."""
+    eval_shuffle: bool = False
+    """Shuffle the images in evaluation."""
+
+    def __init__(self, /, **keys: Any) -> None:
+        try:
+            super().__init__(**keys)
+        except ValidationError as error:
+            raise rules.translate(error, keys, Config.model_fields) from None
+        if conflicts := list(rules.conflicts(self)):
+            raise ConfigError(conflicts[0], len(conflicts) - 1)
+
+    @classmethod
+    def from_file(cls, path: str | Path) -> Config:
+        """Defaults overridden by the YAML file at ``path``; UserError names the file and the line."""
+        return _located(*_recipe(Path(path)))
+
+    def replace(self, **changes: Any) -> Config:
+        """A copy with other values for some keys, checked like any other; UserError as for the class."""
+        return Config(**{**dict(self), **changes})
+
+    def to_yaml(self) -> str:
+        """Every key, grouped, in a stable order; reading the text back gives an equal configuration."""
+        groups = [
+            "\n".join([f"# {title}", *(f"{key}: {yaml_file.dump(getattr(self, key))}" for key in keys)])
+            for title, keys in _grouped().items()
+        ]
+        return "\n\n".join(groups) + "\n"
+
+    def warnings(self) -> list[str]:
+        """One line for each setting that works but hardly does what was meant; for the caller to log."""
+        return rules.warnings(self)
+
+
+def load(
+    argv: Sequence[str] | None,
+    *,
+    prog: str,
+    description: str,
+    default_config: Callable[[Mapping[str, Any]], Path] | None = None,
+) -> Config:
+    """The configuration of a command line: defaults, then the recipe that ``-c`` names, then ``--key value``.
+
+    Args:
+        argv: arguments without the program's name; None takes those of the process.
+        prog: name of the program, for ``--help``.
+        description: what the program does, for ``--help``.
+        default_config: called with the command line's values when ``-c`` is absent; gives the recipe to read.
+
+    Raises:
+        UserError: bad input; one line that starts with ``FILE:LINE: `` or with the flag.
+        SystemExit: with status 0 after ``--help`` or ``--print_config`` printed.
+    """
+    arguments = command_line.parse(argv, prog, description, _grouped(), Config.model_fields)
+    path = arguments.config
+    if path is None and default_config is not None:
+        path = default_config(arguments.values)
+    values, where = _recipe(path) if path is not None else ({}, {})
+    for key, value in arguments.values.items():
+        values[key], where[key] = value, "--"
+    config = _located(values, where)
+    if arguments.print_config:
+        print(config.to_yaml(), end="")
+        raise SystemExit(0)
+    return config
+
+
+def saved_by_training(overrides: Mapping[str, Any]) -> Path:
+    """The configuration that training saved beside the weight file of ``ckpt_path``, for ``load(default_config=...)``.
+
+    Raises UserError where there is none.
+    """
+    if not overrides.get("ckpt_path"):
+        raise UserError("-c: without it, --ckpt_path must name a weight file whose folder holds the run's config.yaml")
+    path = Path(overrides["ckpt_path"]).parent / "config.yaml"
+    if not path.is_file():
+        raise UserError(f"-c: {path} does not exist, so the network is not known; give -c CONFIG")
+    return path
+
+
+def _recipe(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
+    """The values of a YAML file, and for each key where it stands."""
+    values, lines = yaml_file.read(path)
+    return values, {key: f"{path}:{line}: " for key, line in lines.items()}
+
+
+def _located(values: Mapping[str, Any], where: Mapping[str, str]) -> Config:
+    """``Config(**values)`` whose errors say where the value came from."""
+    try:
+        return Config(**values)
+    except ConfigError as error:
+        raise ConfigError(error.problem, error.more, where) from None
+
+
+def _grouped() -> dict[str, list[str]]:
+    """Title of each group -> its keys."""
+    groups: dict[str, list[str]] = {}
+    for key in Config.model_fields:
+        if key in _GROUPS:
+            keys = groups.setdefault(_GROUPS[key], [])
+        keys.append(key)
+    return groups

@@ -1,0 +1,251 @@
+"""Files -> samples: what a split holds, in which order, under which label.
+
+Image folders are ``data_dir/<split>/CLASS/**``: a class is a direct subfolder, labels follow the sorted
+names, images lie in it or below it. Hidden entries and files that are no images by name are ignored; only
+regular files are opened.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ghostnet import download
+from ghostnet.data import binary, images
+from ghostnet.errors import UserError
+
+if TYPE_CHECKING:
+    from ghostnet.config import Config
+
+# Up to this many files every image is decoded before the first epoch (20,000 photos: about half a minute on 2
+# cores); of larger sets only the headers are read, and a damaged body stops the run when its turn comes.
+FULL_CHECK_LIMIT = 20_000
+
+_CHECK_TASK = 64  # files: handing a thread one at a time costs more than reading a header
+_NAMES_SHOWN = 5
+_BINARY_USAGES = {"train": True, "val": False, "test": False}
+
+_logger = logging.getLogger("ghostnet")
+
+
+@dataclass(frozen=True, eq=False)
+class Samples(ABC):
+    """The samples of one split.
+
+    Attributes:
+        classes: names in label order.
+        labels: int32, (n,).
+    """
+
+    classes: tuple[str, ...]
+    labels: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @abstractmethod
+    def read(self, index: int) -> np.ndarray:
+        """Returns the pixels of a sample: uint8, (height, width, 3) RGB, or (height, width, 1) for MNIST.
+
+        Raises:
+            UserError: the image can't be read; the message names it.
+        """
+
+    @abstractmethod
+    def name(self, index: int) -> str:
+        """Returns what to call a sample in messages: its path, or e.g. "cifar10 train #17"."""
+
+
+@dataclass(frozen=True, eq=False)
+class FolderSamples(Samples):
+    """Image files below class folders."""
+
+    root: str
+    files: np.ndarray  # paths below root as bytes: a million strings would be copied into every worker process
+
+    def read(self, index: int) -> np.ndarray:
+        return images.read_image(self.name(index))
+
+    def name(self, index: int) -> str:
+        return os.path.join(self.root, os.fsdecode(self.files[index]))
+
+
+@dataclass(frozen=True, eq=False)
+class ArraySamples(Samples):
+    """Images in memory."""
+
+    title: str
+    pixels: np.ndarray  # uint8, (n, height, width, channels)
+
+    def read(self, index: int) -> np.ndarray:
+        return self.pixels[index]
+
+    def name(self, index: int) -> str:
+        return f"{self.title} #{index}"
+
+
+def open_split(config: Config, split: str, classes: Sequence[str] | None = None) -> Samples:
+    """Opens a split and checks what can be known before the first epoch: classes, labels, readable images.
+
+    Args:
+        config: reads dataset, data_dir, train_split, val_split, dataset_download, num_classes.
+        split: "train" or "val": the role; its folder (or usage name) is config.train_split or
+            config.val_split.
+        classes: the names that define the labels (those of training). A name that the split lacks is fine,
+            one that it has beyond them is an error. Absent: the split's own names, sorted.
+
+    Raises:
+        UserError: no such split, an empty class, an unreadable image, unknown or too many classes; names the
+            path.
+    """
+    open_dataset = _open_folders if config.dataset == "imagenet" else _open_binary
+    samples = open_dataset(config, split)
+    place = _place(config, split)
+    if classes is not None:
+        samples = _relabel(samples, classes, place)
+    _check_num_classes(samples, config.num_classes, place)
+    if isinstance(samples, FolderSamples):
+        _check_images(samples)
+    return samples
+
+
+def _place(config: Config, split: str) -> Path:
+    return Path(config.data_dir) / _split_name(config, split)
+
+
+def _split_name(config: Config, split: str) -> str:
+    return {"train": config.train_split, "val": config.val_split}[split]
+
+
+# --- Image folders
+
+
+def _open_folders(config: Config, split: str) -> FolderSamples:
+    if config.dataset_download:
+        raise UserError("dataset_download: ImageNet can't be downloaded; get it from image-net.org and set data_dir")
+    root = _place(config, split)
+    if not root.is_dir():
+        raise UserError(f"{root}: no such folder; expected {root}/CLASS/*.jpg (data_dir and {split}_split name it)")
+    folders = [entry.name for entry in _entries(root) if _holds(entry.is_dir)]
+    if not folders:
+        raise UserError(f"{root}: no class folder in it; expected {root}/CLASS/*.jpg")
+    files: list[bytes] = []
+    labels: list[int] = []
+    skipped: list[str] = []
+    for label, folder in enumerate(folders):
+        found = [os.fsencode(os.path.relpath(file, root)) for file in _image_files(root / folder, (), skipped)]
+        if not found:
+            raise UserError(f"{root / folder}: no image in this class folder; add some or remove the folder")
+        files += found
+        labels += [label] * len(found)
+    if skipped:
+        _logger.warning("%d entries that are no regular files are ignored, such as %s", len(skipped), skipped[0])
+    return FolderSamples(tuple(folders), np.array(labels, np.int32), str(root), np.array(files))
+
+
+def _entries(folder: Path) -> list[os.DirEntry[str]]:
+    """The visible entries of a folder, sorted by name."""
+    try:
+        with os.scandir(folder) as entries:
+            return sorted((e for e in entries if not e.name.startswith(".")), key=lambda e: e.name)
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be listed ({error.strerror})") from error
+
+
+def _image_files(folder: Path, ancestors: tuple[tuple[int, int], ...], skipped: list[str]) -> Iterator[str]:
+    """Paths of the regular image files in a folder and below it; links that lead back up are not followed."""
+    status = folder.stat()
+    here = (status.st_dev, status.st_ino)
+    if here in ancestors:
+        skipped.append(str(folder))
+        return
+    for entry in _entries(folder):
+        if _holds(entry.is_dir):
+            yield from _image_files(folder / entry.name, (*ancestors, here), skipped)
+        elif os.path.splitext(entry.name)[1].lower() in images.EXTENSIONS:
+            if _holds(entry.is_file):
+                yield entry.path
+            else:
+                skipped.append(entry.path)
+
+
+def _holds(check: Callable[[], bool]) -> bool:
+    """False where an entry's kind can't be found out, as for a link to itself."""
+    try:
+        return check()
+    except OSError:
+        return False
+
+
+def _check_images(samples: FolderSamples) -> None:
+    """Raises UserError for an image that can't be read (see FULL_CHECK_LIMIT)."""
+    decode = len(samples) <= FULL_CHECK_LIMIT
+
+    def check(start: int) -> None:
+        for index in range(start, min(start + _CHECK_TASK, len(samples))):
+            images.check_image(samples.name(index), decode)
+
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        tasks = [pool.submit(check, start) for start in range(0, len(samples), _CHECK_TASK)]
+        try:
+            for task in tasks:
+                task.result()
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+# --- Binary forms
+
+
+def _open_binary(config: Config, split: str) -> ArraySamples:
+    usage = _split_name(config, split)
+    if usage not in _BINARY_USAGES:
+        raise UserError(f"{split}_split: {usage!r} is no part of {config.dataset}; expected train, val or test")
+    data_dir = Path(config.data_dir)
+    if config.dataset_download:
+        download.fetch_dataset(config.dataset, data_dir)
+    if not data_dir.is_dir():
+        raise UserError(f"{data_dir}: no such folder; correct data_dir or set dataset_download: True")
+    train = _BINARY_USAGES[usage]
+    if config.dataset == "mnist":
+        arrays = binary.read_mnist(data_dir, train)
+    else:
+        arrays = binary.read_cifar(config.dataset, data_dir, train)
+    return ArraySamples(arrays.classes, arrays.labels, f"{config.dataset} {usage}", arrays.images)
+
+
+# --- Classes
+
+
+def _relabel(samples: Samples, classes: Sequence[str], place: Path) -> Samples:
+    """The samples with labels that index ``classes``, mapped by name."""
+    label_of = {name: label for label, name in enumerate(classes)}
+    unknown = [name for name in samples.classes if name not in label_of]
+    if unknown:
+        raise UserError(
+            f"{place}: {len(unknown)} class(es) that the {len(classes)} known ones lack: {_listed(unknown)}; "
+            "class folders must have the names they had in training"
+        )
+    mapping = np.array([label_of[name] for name in samples.classes], np.int32)
+    return replace(samples, classes=tuple(classes), labels=mapping[samples.labels])
+
+
+def _check_num_classes(samples: Samples, num_classes: int | None, place: Path) -> None:
+    found = len(samples.classes)
+    if num_classes is None or found == num_classes:
+        return
+    if found > num_classes:
+        raise UserError(f"{place}: {found} classes, but num_classes is {num_classes}; set num_classes: {found}")
+    _logger.info("%s: %d classes, fewer than num_classes: %d", place, found, num_classes)
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names[:_NAMES_SHOWN]) + (", ..." if len(names) > _NAMES_SHOWN else "")

@@ -1,0 +1,87 @@
+"""One image file -> 8-bit RGB pixels. Only Pillow sees the file: a hostile one must not kill the process.
+
+What comes out (height, width, 3), uint8, EXIF rotation ignored, first frame of an animation:
+
+| pixels in the file                  | become                                                        |
+| ----------------------------------- | ------------------------------------------------------------- |
+| RGB, YCbCr                          | RGB (JPEG: the same values as MindSpore's own decoder)        |
+| grayscale, 1-bit                    | the value in all three channels (1-bit: 0 or 255)             |
+| palette, with or without transparency | the palette's colour; transparency is dropped               |
+| grayscale or RGB with alpha         | alpha is dropped, as MindSpore's decoder does                 |
+| CMYK                                | Pillow's conversion (Adobe's inverted JPEGs are handled)      |
+| 16-bit grayscale                    | scaled: value / 257, rounded                                  |
+| 16-bit RGB                          | the high byte of each value                                   |
+| 32-bit integers beyond 16 bits, floating point | refused                                            |
+"""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+from PIL import Image
+
+from ghostnet.errors import UserError
+
+EXTENSIONS = frozenset((".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm"))
+MAX_PIXELS = 89_478_485  # Pillow's own threshold for a decompression bomb: 256 MB of RGB
+
+# Pillow's other formats (some start external programs) are never tried, whatever a file's first bytes say.
+_FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "PPM")
+_WITH_TRANSPARENCY = ("P", "PA")
+
+# read_image and check_image refuse such images themselves, with the path; Pillow's warning would only repeat
+# it.
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+
+
+def read_image(path: str) -> np.ndarray:
+    """Returns the pixels of ``path``: uint8, (height, width, 3), RGB (the table above).
+
+    Raises:
+        UserError: the file can't be read or decoded, is truncated, has over MAX_PIXELS pixels or pixels of a
+            kind
+            that has no 8-bit meaning.
+    """
+    return _opened(path, _to_rgb)
+
+
+def check_image(path: str, decode: bool) -> None:
+    """Raises UserError if ``path`` is no usable image: reads its header, with ``decode`` its pixels too."""
+    _opened(path, lambda image: image.load() if decode else None)
+
+
+def _opened(path: str, use):
+    """``use(image)`` on the opened image, with every failure turned into a UserError that names the path."""
+    try:
+        with Image.open(path, formats=_FORMATS) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise UserError(
+                    f"{path}: {image.width} x {image.height} pixels, more than the {MAX_PIXELS:,} "
+                    "that are accepted; scale the image down or remove it"
+                )
+            return use(image)
+    except UserError:
+        raise
+    # Pillow's decoders raise anything on a damaged file: OSError, SyntaxError, struct.error, IndexError, ...
+    except Exception as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise UserError(f"{path}: not a readable image ({reason}); replace or remove the file") from error
+
+
+def _to_rgb(image: Image.Image) -> np.ndarray:
+    if image.mode.startswith("I"):
+        return _from_integers(np.asarray(image), image.filename)
+    if image.mode == "F":
+        raise UserError(f"{image.filename}: floating-point pixels; expected 8 or 16 bits a channel")
+    if image.mode in _WITH_TRANSPARENCY:
+        image = image.convert("RGBA")  # a palette's transparency survives no direct conversion without a warning
+    return np.asarray(image.convert("RGB"))
+
+
+def _from_integers(values: np.ndarray, path: str) -> np.ndarray:
+    """16-bit grayscale (Pillow modes I;16, I) -> 8-bit RGB."""
+    values = values.astype(np.int64)
+    if values.min() < 0 or values.max() > 65535:
+        raise UserError(f"{path}: 32-bit pixels; expected 8 or 16 bits a channel")
+    return np.repeat(((values + 128) // 257).astype(np.uint8)[..., np.newaxis], 3, axis=2)

@@ -1,0 +1,271 @@
+"""Samples -> batches.
+
+Training runs in MindSpore's pipeline, in worker processes (mindcv's policies and many small operators hold the GIL).
+A work item is a whole batch, named by one integer, its step from the start of the run: passing samples one by one
+costs 0.8 to 2 ms each. Workers keep no state, so batches don't depend on how many there are, and a run resumes at any
+step without reading what it skips. Evaluation needs neither and runs on threads.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import shutil
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+import mindspore.dataset as ds
+import numpy as np
+
+from ghostnet.data import mix, transforms
+from ghostnet.errors import UserError
+
+if TYPE_CHECKING:
+    from ghostnet.config import Config
+    from ghostnet.data.dataset import Samples
+
+# Batches that each worker and each stage of the pipeline holds ready; MindSpore's own 16 would be gigabytes.
+_PREFETCH = 2
+_SEGMENTS = _PREFETCH + 2  # of shared memory, each of one batch, that MindSpore gives a worker
+_SHARED_MEMORY = "/dev/shm"
+_EVAL_BATCHES_AHEAD = 2
+_EVAL_TASK = 16  # samples: handing a thread one tiny image at a time costs more than decoding it
+
+# What a generator is for, as the first number of its seed after the run's: the streams never meet.
+_ORDER, _SAMPLE, _MIX = range(3)
+
+_USER_ERROR = re.compile(r"^(?:ghostnet\.errors\.)?UserError: (?!Traceback)(.+)$", re.MULTILINE)
+
+_logger = logging.getLogger("ghostnet")
+
+
+def train_batches(
+    config: Config,
+    samples: Samples,
+    num_classes: int,
+    rank: int = 0,
+    ranks: int = 1,
+    start_epoch: int = 0,
+    start_step: int = 0,
+) -> ds.Dataset:
+    """Training batches of one rank: columns "image" float32 (B, C, H, W) and "label" int32 (B,).
+
+    With mixup or cutmix (and a batch_size over 1) "label" is float32 (B, num_classes). ``get_dataset_size()`` is the
+    number of steps of a whole epoch, the same on every rank. An iterator over several epochs
+    (``create_tuple_iterator(num_epochs=n)``, as ``mindspore.train.Model`` makes one) starts at ``start_epoch``, its
+    first epoch at ``start_step``; nothing before that is read. Each new iterator starts there again.
+
+    Raises:
+        UserError: too few samples for a batch, or for the batches of one update.
+    """
+    order = EpochOrder(config, len(samples), rank, ranks)
+    workers = _fitting_workers(config, ranks)
+    ds.config.set_prefetch_size(_PREFETCH)
+    dataset = ds.GeneratorDataset(
+        _TrainSource(config, samples, order, num_classes),
+        ["image", "label"],
+        sampler=_StepSampler(order.steps, start_epoch),
+        num_parallel_workers=workers,
+        python_multiprocessing=workers > 1,
+    )
+    # MindSpore takes these off the sampler's first epoch, before anything is read.
+    dataset.set_init_step(start_step)
+    return dataset
+
+
+def eval_batches(config: Config, samples: Samples, rank: int = 0, ranks: int = 1) -> EvalBatches:
+    """Evaluation batches of one rank: samples rank, rank + ranks, ..., each once; the last may be smaller."""
+    return EvalBatches(config, samples, rank, ranks)
+
+
+def user_error_from(error: BaseException) -> UserError | None:
+    """The UserError behind what MindSpore's pipeline raised, or None.
+
+    The pipeline turns every exception of a worker into a RuntimeError that quotes the worker's traceback.
+    """
+    if isinstance(error, UserError):
+        return error
+    found = _USER_ERROR.findall(str(error))
+    return UserError(found[-1]) if found else None
+
+
+class EpochOrder:
+    """Which samples one rank sees in each epoch: a function of seed and epoch only.
+
+    Of the epoch's order, rank r takes positions r, r + ranks, ...: as many on every rank, so that all take equal steps;
+    the fewer than ``ranks`` left over, other ones each epoch, count as remainder. ``num_samples`` takes that many over
+    all ranks: other ones each epoch, or without shuffle the first. With repeated augmentation each sample stands
+    ``aug_repeats`` times in a row before the ranks take turns, and each rank stops after ceil(samples / ranks), as in
+    mindcv.
+
+    Attributes:
+        rank: the rank it is the order of.
+        steps: batches in an epoch.
+    """
+
+    def __init__(self, config: Config, size: int, rank: int, ranks: int) -> None:
+        self.rank = rank
+        self._size, self._ranks, self._repeats = size, ranks, max(1, config.aug_repeats)
+        self._seed, self._shuffle, self._num_samples = config.seed, config.shuffle, config.num_samples
+        chosen = min(size, config.num_samples or size)
+        count = chosen // ranks if self._repeats == 1 else -(-size // ranks)
+        self.steps = _steps(config, count, chosen, ranks)
+        self._count = min(count, self.steps * config.batch_size)
+
+    def __len__(self) -> int:
+        """The number of samples of this rank in an epoch."""
+        return self._count
+
+    def epoch(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
+        """Indices of an epoch's samples on this rank, and which copy of it each one is: integers, (len(self),)."""
+        order = np.arange(self._size)
+        if self._shuffle:
+            order = np.random.default_rng((self._seed, _ORDER, epoch)).permutation(self._size)
+        order = order[: self._num_samples]
+        positions = np.arange(self._count) * self._ranks + self.rank
+        # Modulo: where there are more ranks than copies of all samples, the first ones come again.
+        return order[positions // self._repeats % len(order)], positions % self._repeats
+
+
+def _steps(config: Config, count: int, chosen: int, ranks: int) -> int:
+    """Batches in an epoch, whole updates only: of ``count`` samples on each rank."""
+    held = f"{chosen} training samples" + (f" on {ranks} ranks" if ranks > 1 else "")
+    batches = count // config.batch_size if config.drop_remainder else -(-count // config.batch_size)
+    if batches == 0:
+        raise UserError(f"batch_size: {config.batch_size}, but there are {held}: not one batch; lower batch_size")
+    accumulation = config.gradient_accumulation_steps
+    if batches < accumulation:
+        raise UserError(
+            f"gradient_accumulation_steps: {accumulation} batches of batch_size: {config.batch_size} make an "
+            f"update, but there are {held}: {batches} batch(es); lower one of the two"
+        )
+    return batches - batches % accumulation
+
+
+class _StepSampler(ds.Sampler):
+    """Names the batches of an epoch by their steps from the start of the run."""
+
+    def __init__(self, steps: int, start_epoch: int) -> None:
+        self._steps, self._epoch = steps, start_epoch
+        super().__init__()
+
+    def __len__(self) -> int:
+        return self._steps
+
+    def __iter__(self) -> Iterator[int]:
+        """The steps of the next epoch; MindSpore asks once an epoch, each of its iterators its own copy."""
+        first = self._epoch * self._steps
+        self._epoch += 1
+        return iter(range(first, first + self._steps))
+
+
+class _TrainSource:
+    """Step from the start of the run -> batch: what a worker runs."""
+
+    def __init__(self, config: Config, samples: Samples, order: EpochOrder, num_classes: int) -> None:
+        self._config, self._samples, self._order = config, samples, order
+        self._num_classes = num_classes
+        self._transform = transforms.train_transform(config)
+        self._mixing = config.mixup + config.cutmix > 0 and config.batch_size > 1
+        self._known_epoch: tuple[int, tuple[np.ndarray, np.ndarray]] | None = None
+
+    def __len__(self) -> int:
+        return self._order.steps
+
+    def __getitem__(self, step: int) -> tuple[np.ndarray, np.ndarray]:
+        epoch, step = divmod(int(step), self._order.steps)
+        batch = slice(step * self._config.batch_size, (step + 1) * self._config.batch_size)
+        indices, copies = (column[batch] for column in self._epoch_order(epoch))
+        images = np.stack(
+            [self._sample(epoch, int(index), int(copy)) for index, copy in zip(indices, copies, strict=True)]
+        )
+        labels = self._samples.labels[indices]
+        return self._mixed(images, labels, epoch, step) if self._mixing else (images, labels)
+
+    def _epoch_order(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
+        if self._known_epoch is None or self._known_epoch[0] != epoch:
+            self._known_epoch = epoch, self._order.epoch(epoch)
+        return self._known_epoch[1]
+
+    def _sample(self, epoch: int, index: int, copy: int) -> np.ndarray:
+        rng = np.random.default_rng((self._config.seed, _SAMPLE, epoch, index, copy))
+        return self._transform(transforms.as_rgb(self._samples.read(index), self._config.in_channels), rng)
+
+    def _mixed(self, images: np.ndarray, labels: np.ndarray, epoch: int, step: int) -> tuple[np.ndarray, np.ndarray]:
+        config = self._config
+        return mix.mix_batch(
+            images,
+            labels,
+            np.random.default_rng((config.seed, _MIX, epoch, step, self._order.rank)),
+            num_classes=self._num_classes,
+            mixup=config.mixup,
+            cutmix=config.cutmix,
+            probability=config.cutmix_prob,
+        )
+
+
+class EvalBatches:
+    """Numpy batches, iterable any number of times: images float32 (B, C, H, W), labels int32 (B,)."""
+
+    def __init__(self, config: Config, samples: Samples, rank: int, ranks: int) -> None:
+        self._samples, self._batch_size, self._in_channels = samples, config.batch_size, config.in_channels
+        self._transform = transforms.eval_transform(config)
+        self._workers = _workers(config.num_parallel_workers)
+        order = np.arange(len(samples))
+        if config.eval_shuffle:
+            order = np.random.default_rng((config.seed, _ORDER)).permutation(order)
+        self._order = order[rank::ranks]
+
+    def __len__(self) -> int:
+        """The number of batches."""
+        return -(-len(self._order) // self._batch_size)
+
+    def __iter__(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Raises UserError for an image that can't be read."""
+        starts = range(0, len(self._order), self._batch_size)
+        chunks = iter([self._order[start : start + self._batch_size] for start in starts])
+        pool = ThreadPoolExecutor(self._workers)
+        ahead: deque = deque()
+        try:
+            while True:
+                while len(ahead) < _EVAL_BATCHES_AHEAD and (chunk := next(chunks, None)) is not None:
+                    parts = [chunk[start : start + _EVAL_TASK] for start in range(0, len(chunk), _EVAL_TASK)]
+                    ahead.append((chunk, [pool.submit(self._load, part) for part in parts]))
+                if not ahead:
+                    return
+                chunk, parts = ahead.popleft()
+                yield np.concatenate([part.result() for part in parts]), self._samples.labels[chunk]
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+    def _load(self, part: np.ndarray) -> np.ndarray:
+        rgb = (transforms.as_rgb(self._samples.read(int(index)), self._in_channels) for index in part)
+        return np.stack([self._transform(image) for image in rgb])
+
+
+def _workers(wanted: int) -> int:
+    """``num_parallel_workers``, but no more than there are cores (MindSpore would refuse them)."""
+    return min(wanted, len(os.sched_getaffinity(0)))
+
+
+def _fitting_workers(config: Config, ranks: int) -> int:
+    """As many worker processes as there is shared memory for their batches; 1 stands for none: it takes a thread.
+
+    Without the check a container's 64 MB would end the run with a bus error.
+    """
+    workers = _workers(config.num_parallel_workers)
+    if workers < config.num_parallel_workers:
+        _logger.info(
+            "num_parallel_workers: %d cut down to the %d cores of this machine", config.num_parallel_workers, workers
+        )
+    batch_bytes = 4 * config.batch_size * config.in_channels * config.image_resize**2
+    if os.path.isdir(_SHARED_MEMORY):
+        free = shutil.disk_usage(_SHARED_MEMORY).free
+        fitting = max(1, free // (ranks * _SEGMENTS * batch_bytes))
+        if fitting < workers:
+            _logger.info("%s: %d MB free, enough for %d worker(s)", _SHARED_MEMORY, free >> 20, fitting)
+            return fitting
+    return workers

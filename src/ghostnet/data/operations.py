@@ -1,0 +1,214 @@
+"""Image operations: pixels by MindSpore's own operators, every draw from the generator that is passed in.
+
+A random operation is called with (image, rng). Images are uint8 (height, width, 3), unless it says otherwise.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import random
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+from mindspore.dataset import vision
+
+_CROP_ATTEMPTS = 10
+
+
+class Normalize:
+    """(image - mean) / std: bit by bit MindSpore's Normalize and HWC2CHW, but faster and without the GIL."""
+
+    def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
+        self._mean = np.array(mean, np.float32)[:, np.newaxis, np.newaxis]
+        self._std = np.array(std, np.float32)[:, np.newaxis, np.newaxis]
+
+    def __call__(self, image: np.ndarray) -> np.ndarray:
+        """(h, w, 3), any real type -> float32 (len(mean), h, w)."""
+        result = channels_first(image, len(self._mean))
+        result -= self._mean
+        result /= self._std
+        return result
+
+
+def channels_first(image: np.ndarray, channels: int) -> np.ndarray:
+    """A fresh float32 array (channels, h, w) of the first ``channels`` of (h, w, 3)."""
+    result = np.empty((channels, *image.shape[:2]), np.float32)
+    result[...] = image.transpose(2, 0, 1)[:channels]
+    return result
+
+
+# --- Random geometry and colour
+
+
+@dataclass(frozen=True)
+class RandomResizedCrop:
+    """A box of random area (a share ``scale`` of the image) and aspect ratio, resized to a square."""
+
+    size: int
+    scale: tuple[float, float]
+    ratio: tuple[float, float]
+    interpolation: vision.Inter
+
+    def __call__(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        top, left, height, width = self.box(image.shape[0], image.shape[1], rng)
+        crop = np.ascontiguousarray(image[top : top + height, left : left + width])
+        return vision.Resize((self.size, self.size), self.interpolation)(crop)
+
+    def box(self, height: int, width: int, rng: np.random.Generator) -> tuple[int, int, int, int]:
+        """Draws (top, left, height, width) as MindSpore does: the aspect ratio log-uniformly, ten attempts.
+
+        Without a box that fits, the largest central one of an allowed aspect ratio is taken.
+        """
+        low, high = self.ratio
+        for _ in range(_CROP_ATTEMPTS):
+            area = height * width * rng.uniform(*self.scale)
+            aspect = math.exp(rng.uniform(math.log(low), math.log(high)))
+            box_height, box_width = round(math.sqrt(area / aspect)), round(math.sqrt(area * aspect))
+            if 0 < box_height <= height and 0 < box_width <= width:
+                top = int(rng.integers(height - box_height + 1))
+                left = int(rng.integers(width - box_width + 1))
+                return top, left, box_height, box_width
+        box_height = min(height, max(1, round(width / low)))
+        box_width = min(width, max(1, round(height * high)))
+        return (height - box_height) // 2, (width - box_width) // 2, box_height, box_width
+
+
+@dataclass(frozen=True)
+class PaddedCrop:
+    """A random crop of the image's own size after padding it with black."""
+
+    size: int
+    padding: int
+
+    def __call__(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        around = (self.padding, self.padding)
+        padded = np.pad(image, (around, around, (0, 0)))
+        top = int(rng.integers(padded.shape[0] - self.size + 1))
+        left = int(rng.integers(padded.shape[1] - self.size + 1))
+        return np.ascontiguousarray(padded[top : top + self.size, left : left + self.size])
+
+
+@dataclass(frozen=True)
+class RandomFlip:
+    """Mirrors an image along an axis (1: left and right, 0: top and bottom) with a probability."""
+
+    axis: int
+    probability: float
+
+    def __call__(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        flip = rng.random() < self.probability
+        return np.ascontiguousarray(np.flip(image, self.axis)) if flip else image
+
+
+@dataclass(frozen=True)
+class ColorJitter:
+    """Brightness, contrast, saturation (factors within 1 +- strength), hue (+- strength), in random order."""
+
+    brightness: float
+    contrast: float
+    saturation: float
+    hue: float = 0.0
+
+    def __call__(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        adjustments = (
+            (vision.AdjustBrightness, self.brightness, 1.0),
+            (vision.AdjustContrast, self.contrast, 1.0),
+            (vision.AdjustSaturation, self.saturation, 1.0),
+            (vision.AdjustHue, self.hue, 0.0),
+        )
+        for position in rng.permutation(len(adjustments)):
+            adjust, strength, neutral = adjustments[position]
+            if strength > 0:
+                lowest = max(0.0, neutral - strength) if neutral else -strength
+                image = adjust(float(rng.uniform(lowest, neutral + strength)))(image)
+        return image
+
+
+# --- Random erasing
+
+
+@dataclass(frozen=True)
+class RandomErasing:
+    """Fills a random box of the normalised image with a value, one a channel, or normal noise ("random").
+
+    Area and aspect ratio are drawn uniformly, at most ``attempts`` times; a box as high or as wide as the
+    image is not taken (MindSpore's meaning).
+    """
+
+    probability: float
+    scale: tuple[float, float]
+    ratio: tuple[float, float]
+    value: float | str | tuple[float, ...]
+    attempts: int
+
+    def __call__(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """float32 (C, H, W), changed in place."""
+        if rng.random() >= self.probability:
+            return image
+        channels, height, width = image.shape
+        for _ in range(self.attempts):
+            area = rng.uniform(*self.scale) * height * width
+            aspect = rng.uniform(*self.ratio)
+            box_width = round(math.sqrt(area * aspect))
+            box_height = round(box_width / aspect)
+            if box_height < height and box_width < width:
+                top = int(rng.integers(height - box_height + 1))
+                left = int(rng.integers(width - box_width + 1))
+                fill = self._fill((channels, box_height, box_width), rng)
+                image[:, top : top + box_height, left : left + box_width] = fill
+                break
+        return image
+
+    def _fill(self, shape: tuple[int, int, int], rng: np.random.Generator) -> np.ndarray:
+        if isinstance(self.value, str):
+            return rng.standard_normal(shape)
+        return np.reshape(self.value, (-1, 1, 1))
+
+
+# --- mindcv's augmentation policies
+
+
+@dataclass(frozen=True)
+class SeededPolicy:
+    """A policy of mindcv, made a function of our generator."""
+
+    policy: Callable[[np.ndarray], np.ndarray]
+
+    def __call__(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        with _seeded_globals(rng):
+            return self.policy(image)
+
+
+_globals_lock = threading.Lock()
+
+
+def _renew_lock() -> None:
+    global _globals_lock
+    _globals_lock = threading.Lock()
+
+
+# A worker process may be forked while another thread of the parent holds the lock.
+os.register_at_fork(after_in_child=_renew_lock)
+
+
+@contextmanager
+def _seeded_globals(rng: np.random.Generator) -> Iterator[None]:
+    """Seeds ``random`` and ``numpy.random``, which mindcv draws from, and restores their states after.
+
+    In a worker process nothing else draws from them. With one worker the pipeline runs on a thread of the
+    main process: the lock keeps two pipelines apart, and training itself draws from neither while an epoch
+    runs.
+    """
+    with _globals_lock:
+        states = random.getstate(), np.random.get_state()
+        random.seed(int(rng.integers(2**63)))
+        np.random.seed(int(rng.integers(2**32)))
+        try:
+            yield
+        finally:
+            random.setstate(states[0])
+            np.random.set_state(states[1])

@@ -1,0 +1,188 @@
+"""A recipe -> the operations it means, in MindCV's order.
+
+A training transform takes (image, rng): every draw comes from that generator, so a sample looks the same
+whichever worker makes it, whenever.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from mindspore.dataset import vision
+from PIL import Image
+
+from ghostnet.data.operations import (
+    ColorJitter,
+    Normalize,
+    PaddedCrop,
+    RandomErasing,
+    RandomFlip,
+    RandomResizedCrop,
+    SeededPolicy,
+    channels_first,
+)
+from ghostnet.errors import UserError
+
+if TYPE_CHECKING:
+    from ghostnet.config import Config
+
+Step = Callable[[np.ndarray, np.random.Generator], np.ndarray]
+
+_CIFAR_SIZE = 32
+_CIFAR_PADDING = 4
+_CIFAR_MEAN, _CIFAR_STD = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)
+_MNIST_MEAN, _MNIST_STD = 0.1307, 0.3081
+_LUMINANCE = np.array([0.299, 0.587, 0.114])
+
+
+def train_transform(config: Config) -> Step:
+    """The training transform: uint8 (h, w, 3), see :func:`as_rgb` -> float32 (in_channels, size, size).
+
+    ``scale``, ``ratio``, ``color_jitter``, ``mean`` and ``std`` belong to image folders; CIFAR and MNIST have
+    MindCV's presets. The other keys apply to all, but digits are never flipped.
+
+    Raises:
+        UserError: a key's value that the operators can't take.
+    """
+    steps: list[Step] = []
+    if _is_folder(config):
+        steps.append(RandomResizedCrop(config.image_resize, config.scale, config.ratio, _interpolation(config)))
+    elif config.dataset != "mnist":
+        steps.append(PaddedCrop(_CIFAR_SIZE, _CIFAR_PADDING))
+    if config.dataset != "mnist":
+        steps += [RandomFlip(axis, p) for axis, p in ((1, config.hflip), (0, config.vflip)) if p > 0]
+    if config.auto_augment:
+        steps.append(_auto_augment(config))
+    elif _is_folder(config) and config.color_jitter is not None:
+        steps.append(ColorJitter(*_jitter_strengths(config.color_jitter)))
+    if not _is_folder(config):
+        steps.append(_without_rng(vision.Resize(config.image_resize)))
+    steps.append(_without_rng(_final(config)))
+    if config.re_prob > 0:
+        steps.append(_erasing(config))
+
+    def transform(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        for step in steps:
+            image = step(image, rng)
+        return image
+
+    return transform
+
+
+def eval_transform(config: Config) -> Callable[[np.ndarray], np.ndarray]:
+    """The evaluation transform: as :func:`train_transform` but without draws; pixels equal MindCV's exactly.
+
+    Image folders: the short side is resized to ``image_resize / crop_pct``, then the centre is cut out.
+    """
+    if _is_folder(config):
+        size = math.floor(config.image_resize / config.crop_pct)
+        operators = [vision.Resize(size, _interpolation(config)), vision.CenterCrop(config.image_resize)]
+    else:
+        operators = [vision.Resize(config.image_resize)]
+    operators.append(_final(config))
+
+    def transform(image: np.ndarray) -> np.ndarray:
+        for operator in operators:
+            image = operator(image)
+        return image
+
+    return transform
+
+
+def as_rgb(image: np.ndarray, in_channels: int) -> np.ndarray:
+    """What the operators work on: (h, w, 1 or 3) -> (h, w, 3), uint8.
+
+    For ``in_channels`` 1 all three channels hold the luminance (Pillow's "L"), and the last step keeps one of
+    them: some operators only know RGB.
+    """
+    if image.shape[2] == 3 and in_channels == 1:
+        image = np.asarray(Image.fromarray(image).convert("L"))[..., np.newaxis]
+    return np.repeat(image, 3, axis=2) if image.shape[2] == 1 else image
+
+
+def _is_folder(config: Config) -> bool:
+    return config.dataset == "imagenet"
+
+
+def _without_rng(operator: Callable[[np.ndarray], np.ndarray]) -> Step:
+    return lambda image, rng: operator(image)
+
+
+def _interpolation(config: Config) -> vision.Inter:
+    return getattr(vision.Inter, config.interpolation.upper())
+
+
+# --- Last steps: uint8 (h, w, 3) -> float32 (channels, h, w)
+
+
+def _final(config: Config) -> Callable[[np.ndarray], np.ndarray]:
+    """Scaling, normalisation and channel order."""
+    channels = config.in_channels
+    if channels not in (1, 3):
+        raise UserError(f"in_channels: {channels}; images have 1 (grayscale) or 3 (RGB)")
+    if _is_folder(config):
+        return Normalize(*_per_channel(config.mean, config.std, channels))
+    to_unit = vision.Rescale(1 / 255, 0.0)
+    if config.dataset == "mnist":
+        normalize = vision.Rescale(1 / _MNIST_STD, -_MNIST_MEAN / _MNIST_STD)
+        return lambda image: channels_first(normalize(to_unit(image)), channels)
+    normalize = Normalize(*_per_channel(_CIFAR_MEAN, _CIFAR_STD, channels))
+    return lambda image: normalize(to_unit(image))
+
+
+def _per_channel(
+    mean: Sequence[float], std: Sequence[float], channels: int
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation of each channel; for grayscale RGB's are weighted as its luminance is."""
+    wanted = (1, 3) if channels == 1 else (3,)
+    for key, values in (("mean", mean), ("std", std)):
+        if len(values) not in wanted:
+            raise UserError(
+                f"{key}: {len(values)} values; in_channels: {channels} takes {' or '.join(map(str, wanted))}"
+            )
+
+    def fit(values: Sequence[float]) -> tuple[float, ...]:
+        return (float(_LUMINANCE @ values),) if len(values) > channels else tuple(values)
+
+    return fit(mean), fit(std)
+
+
+def _jitter_strengths(value: float | tuple[float, ...]) -> tuple[float, ...]:
+    """``color_jitter``: one strength for brightness, contrast and saturation, or three, or four with hue."""
+    return value if isinstance(value, tuple) else (value,) * 3
+
+
+def _erasing(config: Config) -> RandomErasing:
+    value = config.re_value
+    if isinstance(value, tuple) and len(value) != config.in_channels:
+        raise UserError(f"re_value: {len(value)} numbers for in_channels: {config.in_channels}; expected one for each")
+    return RandomErasing(config.re_prob, config.re_scale, config.re_ratio, value, config.re_max_attempts)
+
+
+def _auto_augment(config: Config) -> SeededPolicy:
+    # mindcv's package imports its models: seconds that only recipes with a policy should pay.
+    from mindcv.data import auto_augment as mindcv
+
+    policy = config.auto_augment
+    factories = {
+        "randaug": mindcv.rand_augment_transform,
+        "autoaug": mindcv.auto_augment_transform,
+        "autoaugr": mindcv.auto_augment_transform,
+        "3a": mindcv.auto_augment_transform,
+        "trivialaugwide": mindcv.trivial_augment_wide_transform,
+        "augmix": mindcv.augment_and_mix_transform,
+    }
+    factory = factories[policy.split("-")[0]]
+    mean = config.mean if _is_folder(config) else [255 * value for value in _CIFAR_MEAN]
+    fill = tuple(min(255, round(value)) for value in mean)
+    hparams = {
+        "translate_const": int(config.image_resize * 0.45),
+        "img_mean": fill if len(fill) == 3 else fill * 3,
+        "interpolation": _interpolation(config),
+    }
+    if factory is mindcv.augment_and_mix_transform:
+        hparams["translate_pct"] = 0.3
+    return SeededPolicy(factory(policy, hparams))

@@ -1,0 +1,52 @@
+"""The networks: `create_model(name)` and `list_models()`."""
+
+from __future__ import annotations
+
+import difflib
+
+from mindspore import nn
+
+from .registry import CARDS, Card
+
+__all__ = ["Card", "card", "create_model", "list_models"]
+
+
+def list_models() -> list[str]:
+    """Names that `create_model` takes."""
+    return sorted(CARDS)
+
+
+def card(name: str) -> Card:
+    """What is known of the network `name`. Raises ValueError, naming the nearest valid name."""
+    if name in CARDS:
+        return CARDS[name]
+    nearest = difflib.get_close_matches(name, CARDS, n=1, cutoff=0)[0]
+    raise ValueError(f"model: {name!r} is not known; the nearest is {nearest!r} (all: {', '.join(list_models())})")
+
+
+def create_model(
+    name: str,
+    num_classes: int = 1000,
+    in_channels: int = 3,
+    drop_rate: float | None = None,
+    drop_path_rate: float | None = None,
+) -> nn.Cell:
+    """Build a network with fresh weights.
+
+    Args:
+        name: one of `list_models()`.
+        num_classes: outputs.
+        in_channels: channels of the image.
+        drop_rate: dropout before the classifier; None is the network's own default (0.2).
+        drop_path_rate: stochastic depth, which no network here has: anything but None or 0 is refused.
+
+    Raises:
+        ValueError: an unknown name or an option that the network does not have.
+    """
+    build = card(name).build
+    if drop_path_rate:
+        raise ValueError(
+            f"drop_path_rate: {name} has no stochastic depth, so {drop_path_rate} cannot be honoured; leave the key out"
+        )
+    options = {} if drop_rate is None else {"drop_rate": drop_rate}
+    return build(num_classes=num_classes, in_channels=in_channels, **options)

@@ -1,0 +1,209 @@
+"""GhostNet: More Features from Cheap Operations (Han et al., CVPR 2020, https://arxiv.org/abs/1911.11907).
+
+Parameter names are those of MindCV's GhostNet, so its `.ckpt` files load without a map, and ours load in MindCV.
+"""
+
+import math
+
+from mindspore import Tensor, nn, ops
+
+from .layers import (
+    ConvBnAct,
+    Dropout,
+    SqueezeExcite,
+    convolution,
+    depthwise_convolution,
+    he_uniform_init,
+    make_divisible,
+)
+
+
+class GhostModule(nn.Cell):
+    """A drop-in for a convolution: few intrinsic maps by convolution, the rest by depthwise convolutions of them.
+
+    Args:
+        in_channels, out_channels: channels of the convolution that it stands for.
+        kernel_size, stride: of the primary convolution.
+        ratio: one map in `ratio` is intrinsic.
+        dw_size: kernel size of the depthwise (cheap) convolution.
+        relu: end both parts with ReLU.
+
+    (N, in_channels, H, W) -> (N, out_channels, H / stride, W / stride)
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int = 1,
+        ratio: int = 2,
+        dw_size: int = 3,
+        stride: int = 1,
+        relu: bool = True,
+    ) -> None:
+        super().__init__()
+        intrinsic = math.ceil(out_channels / ratio)
+        ghosts = intrinsic * (ratio - 1)
+        self.primary_conv = nn.SequentialCell(
+            convolution(in_channels, intrinsic, kernel_size, stride), nn.BatchNorm2d(intrinsic)
+        )
+        self.cheap_operation = nn.SequentialCell(
+            depthwise_convolution(intrinsic, dw_size, multiplier=ratio - 1), nn.BatchNorm2d(ghosts)
+        )
+        if relu:
+            self.primary_conv.append(nn.ReLU())
+            self.cheap_operation.append(nn.ReLU())
+        # Maps beyond out_channels are cut off. `split` costs a hundredth of a strided slice on CPU, and with the
+        # widths of GhostNet there is nothing to cut.
+        surplus = intrinsic + ghosts - out_channels
+        self.cut = [out_channels, surplus] if surplus else None
+
+    def construct(self, x: Tensor) -> Tensor:
+        intrinsic = self.primary_conv(x)
+        out = ops.concat((intrinsic, self.cheap_operation(intrinsic)), 1)
+        if self.cut is not None:
+            out = ops.split(out, self.cut, 1)[0]
+        return out
+
+
+class GhostBottleneck(nn.Cell):
+    """Ghost module (expand, ReLU) -> [depthwise stride 2 + BN] -> [SE] -> Ghost module (project), plus shortcut.
+
+    Args:
+        in_channels, expanded, out_channels: channels before, between and after the two Ghost modules.
+        kernel_size: of the strided depthwise convolutions.
+        stride: 1 or 2.
+        se_ratio: squeeze-and-excitation reduction; 0 for none.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        expanded: int,
+        out_channels: int,
+        kernel_size: int,
+        stride: int,
+        se_ratio: float,
+    ) -> None:
+        super().__init__()
+        self.stride = stride
+        self.ghost1 = GhostModule(in_channels, expanded, relu=True)
+        if stride > 1:
+            self.conv_dw = depthwise_convolution(expanded, kernel_size, stride)
+            self.bn_dw = nn.BatchNorm2d(expanded)
+        self.se = SqueezeExcite(expanded, se_ratio) if se_ratio > 0 else None
+        self.ghost2 = GhostModule(expanded, out_channels, relu=False)
+        if in_channels == out_channels and stride == 1:
+            self.shortcut = None
+        else:
+            self.shortcut = nn.SequentialCell(
+                depthwise_convolution(in_channels, kernel_size, stride),
+                nn.BatchNorm2d(in_channels),
+                convolution(in_channels, out_channels, 1),
+                nn.BatchNorm2d(out_channels),
+            )
+
+    def construct(self, x: Tensor) -> Tensor:
+        out = self.ghost1(x)
+        if self.stride > 1:
+            out = self.bn_dw(self.conv_dw(out))
+        if self.se is not None:
+            out = self.se(out)
+        out = self.ghost2(out)
+        if self.shortcut is not None:
+            x = self.shortcut(x)
+        return out + x
+
+
+# Table 1 of the paper: one row a bottleneck, one list a stage (the index in `blocks`).
+# kernel size, expanded channels, output channels, squeeze-and-excitation reduction, stride
+STAGES = (
+    ((3, 16, 16, 0, 1),),
+    ((3, 48, 24, 0, 2),),
+    ((3, 72, 24, 0, 1),),
+    ((5, 72, 40, 0.25, 2),),
+    ((5, 120, 40, 0.25, 1),),
+    ((3, 240, 80, 0, 2),),
+    (
+        (3, 200, 80, 0, 1),
+        (3, 184, 80, 0, 1),
+        (3, 184, 80, 0, 1),
+        (3, 480, 112, 0.25, 1),
+        (3, 672, 112, 0.25, 1),
+    ),
+    ((5, 672, 160, 0.25, 2),),
+    (
+        (5, 960, 160, 0, 1),
+        (5, 960, 160, 0.25, 1),
+        (5, 960, 160, 0, 1),
+        (5, 960, 160, 0.25, 1),
+    ),
+)
+HEAD_FEATURES = 1280
+
+
+class GhostNet(nn.Cell):
+    """Stem -> 16 Ghost bottlenecks -> 1x1 conv -> mean -> 1x1 conv -> dropout -> classifier.
+
+    Args:
+        width: factor on all channels but the last 1280.
+        num_classes: outputs of the classifier.
+        in_channels: channels of the image.
+        drop_rate: probability of dropping a feature before the classifier, in training.
+
+    Input (N, in_channels, H, W), any H and W of at least 1 pixel; output logits (N, num_classes).
+    """
+
+    def __init__(
+        self, width: float = 1.0, num_classes: int = 1000, in_channels: int = 3, drop_rate: float = 0.2
+    ) -> None:
+        super().__init__()
+        channels = make_divisible(16 * width, 4)
+        self.conv_stem = convolution(in_channels, channels, 3, stride=2)
+        self.bn1 = nn.BatchNorm2d(channels)
+        self.act1 = nn.ReLU()
+
+        stages = []
+        for rows in STAGES:
+            blocks = []
+            for kernel_size, expanded, out, se_ratio, stride in rows:
+                expanded, out = make_divisible(expanded * width, 4), make_divisible(out * width, 4)
+                blocks.append(GhostBottleneck(channels, expanded, out, kernel_size, stride, se_ratio))
+                channels = out
+            stages.append(nn.SequentialCell(blocks))
+        stages.append(ConvBnAct(channels, expanded, 1))
+        self.blocks = nn.SequentialCell(stages)
+
+        self.conv_head = convolution(expanded, HEAD_FEATURES, 1, bias=True)
+        self.act2 = nn.ReLU()
+        self.dropout = Dropout(drop_rate)
+        self.classifier = nn.Dense(HEAD_FEATURES, num_classes)
+        he_uniform_init(self)
+
+    def forward_features(self, x: Tensor) -> Tensor:
+        """(N, in_channels, H, W) -> (N, 960 * width, H / 32, W / 32), each size rounded up."""
+        return self.blocks(self.act1(self.bn1(self.conv_stem(x))))
+
+    def forward_head(self, x: Tensor) -> Tensor:
+        """Feature maps -> logits (N, num_classes)."""
+        x = self.act2(self.conv_head(ops.mean(x, (2, 3), True)))
+        x = ops.reshape(x, (x.shape[0], HEAD_FEATURES))
+        return self.classifier(self.dropout(x))
+
+    def construct(self, x: Tensor) -> Tensor:
+        return self.forward_head(self.forward_features(x))
+
+
+def ghostnet_050(**options) -> GhostNet:
+    """GhostNet 0.5x: 2.59 M parameters, 42 M multiply-accumulates at 224x224."""
+    return GhostNet(width=0.5, **options)
+
+
+def ghostnet_100(**options) -> GhostNet:
+    """GhostNet 1.0x: 5.18 M parameters, 141 M multiply-accumulates at 224x224."""
+    return GhostNet(width=1.0, **options)
+
+
+def ghostnet_130(**options) -> GhostNet:
+    """GhostNet 1.3x: 7.36 M parameters, 226 M multiply-accumulates at 224x224."""
+    return GhostNet(width=1.3, **options)

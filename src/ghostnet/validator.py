@@ -1,0 +1,51 @@
+"""Validation of a weight file on its own."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from . import build, evaluate, runtime
+from .config import Config
+from .data import dataset, loader
+from .errors import UserError
+from .trainer import progress
+
+
+def validate(config: Config) -> dict[str, Any]:
+    """Evaluate the weights of `ckpt_path` (or the published ones, with `pretrained`) on the validation split.
+
+    The numbers are those of the in-training evaluation of the same file: same images, network and counts.
+
+    Returns `model`, `ckpt_path`, `top_1`, `top_5` (percent; None with fewer than five classes), `loss` (nats),
+    `num_samples`.
+
+    Raises UserError: no weights given, a file that does not fit, or images that cannot be read.
+    """
+    if not config.ckpt_path and not config.pretrained:
+        raise UserError("ckpt_path: needed, since random weights are never validated; give the .ckpt file to validate")
+    run_log = runtime.RunLog()
+    try:
+        config = runtime.init(config.replace(distribute=False)).config
+        classes = build.saved_classes(config.ckpt_path)
+        samples = dataset.open_split(config, "val", classes)
+        config = build.with_classes(config, samples.classes)
+        network = build.evaluation_network(config)
+        loaded = build.load_weights(network, config, fine_tune=False)
+        batches = loader.eval_batches(config, samples)
+        try:
+            metrics = evaluate.evaluate(network, progress(batches, "validation"), config.batch_size)
+        except RuntimeError as error:
+            user_error = loader.user_error_from(error)
+            if user_error is None:
+                raise
+            raise user_error from error
+    finally:
+        run_log.close()
+    return {
+        "model": config.model,
+        "ckpt_path": str(loaded.path),
+        "top_1": metrics.top_1,
+        "top_5": metrics.top_5,
+        "loss": metrics.loss,
+        "num_samples": metrics.num_samples,
+    }

@@ -1,0 +1,176 @@
+"""Strict loading, and which files a run leaves."""
+
+import mindspore as ms
+import numpy as np
+import pytest
+from mindcv.optim import create_optimizer
+
+from ghostnet import checkpoint, weights_file
+from ghostnet.errors import UserError
+from ghostnet.models import create_model
+from tests.conftest import randomise
+
+
+@pytest.fixture(scope="module")
+def source():
+    """Weights of a 10-class, 3-channel network."""
+    network = create_model("ghostnet_050", num_classes=10)
+    randomise(network)
+    return {parameter.name: parameter.asnumpy().copy() for parameter in network.get_parameters()}
+
+
+def load(path, **options):
+    names = ("num_classes", "in_channels")
+    network = create_model("ghostnet_050", **{"num_classes": 10, **{n: options.pop(n) for n in names if n in options}})
+    before = {p.name: p.asnumpy().copy() for p in network.get_parameters()}
+    try:
+        loaded = checkpoint.load_weights(network, path, stem="conv_stem", classifier="classifier", **options)
+    except UserError:
+        for parameter in network.get_parameters():
+            np.testing.assert_array_equal(parameter.asnumpy(), before[parameter.name])
+        raise
+    return loaded, {p.name: p.asnumpy() for p in network.get_parameters()}, before
+
+
+def save(tmp_path, arrays):
+    weights_file.write(tmp_path / "w.ckpt", arrays)
+    return tmp_path / "w.ckpt"
+
+
+def test_everything_is_loaded(source, tmp_path):
+    loaded, found, _ = load(save(tmp_path, source))
+    assert loaded.parameters == len(source) == 432
+    for name, array in source.items():
+        np.testing.assert_array_equal(found[name], array)
+
+
+def test_a_mindcv_trainers_file(source, tmp_path):
+    """Optimizer entries are counted, not refused; the averaged weights are taken when asked for."""
+    extra = {f"moments.{name}": array for name, array in source.items() if "moving" not in name}
+    extra |= {f"ema.{name}": array + 1 for name, array in source.items()}
+    extra |= {"global_step": np.array([5], np.int32), "learning_rate": np.zeros(9, np.float32)}
+    path = save(tmp_path, source | extra)
+    loaded, found, _ = load(path)
+    assert (loaded.averaged, loaded.training_entries) == (False, 272 + 432 + 2)
+    np.testing.assert_array_equal(found["conv_stem.weight"], source["conv_stem.weight"])
+    loaded, found, _ = load(path, averaged=True)
+    assert (loaded.averaged, loaded.training_entries) == (True, 272 + 2)
+    np.testing.assert_array_equal(found["conv_stem.weight"], source["conv_stem.weight"] + 1)
+
+
+def test_a_fresh_classifier(source, tmp_path):
+    path = save(tmp_path, source)
+    loaded, found, before = load(path, num_classes=4, fresh_classifier=True)
+    assert loaded.fresh == ("classifier.weight", "classifier.bias")
+    assert "fresh" in str(loaded)
+    np.testing.assert_array_equal(found["classifier.weight"], before["classifier.weight"])
+    np.testing.assert_array_equal(found["conv_head.weight"], source["conv_head.weight"])
+    loaded, found, _ = load(path, fresh_classifier=True)
+    assert loaded.fresh == ()
+    np.testing.assert_array_equal(found["classifier.weight"], source["classifier.weight"])
+
+
+def test_one_channel_sums_the_stem(source, tmp_path):
+    loaded, found, _ = load(save(tmp_path, source), in_channels=1)
+    assert loaded.stem_summed
+    np.testing.assert_allclose(found["conv_stem.weight"], source["conv_stem.weight"].sum(1, keepdims=True))
+
+
+def without(arrays, name):
+    return {n: a for n, a in arrays.items() if n != name}
+
+
+@pytest.mark.parametrize(
+    ("change", "options", "expected"),
+    [
+        (lambda a: without(a, "bn1.gamma"), {}, "1 missing: bn1.gamma"),
+        (
+            lambda a: a | {"blocks.20.weight": np.zeros(2, np.float32)},
+            {},
+            "1 not in the network: blocks.20.weight",
+        ),
+        (
+            lambda a: a | {"bn1.beta": np.zeros(9, np.float32)},
+            {},
+            r"1 of another shape: bn1.beta \(9,\) instead of \(8,\)",
+        ),
+        (lambda a: a, {"num_classes": 4}, "of another shape: classifier.weight .* give the num_classes"),
+        (
+            lambda a: without(a, "bn1.gamma"),
+            {"num_classes": 4, "fresh_classifier": True},
+            "1 missing: bn1.gamma",
+        ),
+        (lambda a: {"x": np.zeros(2, np.float32)}, {}, "432 missing: .* and 428 more"),
+        (lambda a: {f"module.{n}": v for n, v in a.items()}, {}, "432 missing"),
+    ],
+)
+def test_what_does_not_fit_is_listed_and_nothing_changes(source, change, options, expected, tmp_path):
+    path = save(tmp_path, change(source))
+    with pytest.raises(UserError, match=expected) as caught:
+        load(path, **options)
+    assert "\n" not in str(caught.value)
+    assert str(path) in str(caught.value)
+
+
+def test_optimizer_state(source, tmp_path):
+    network = create_model("ghostnet_050", num_classes=10)
+    optimizer = create_optimizer(network.trainable_params(), "momentum", lr=[0.1, 0.2])
+    state = {f"moments.{p.name}": np.full(p.shape, 2, np.float32) for p in network.trainable_params()}
+    path = save(tmp_path, source | state | {"global_step": np.array([5], np.int32)})
+    assert checkpoint.load_optimizer(optimizer, path) == 273
+    assert optimizer.global_step.asnumpy()[0] == 5
+    assert (optimizer.moments[3].asnumpy() == 2).all()
+    with pytest.raises(UserError, match="resume_opt: holds no state of this optimizer"):
+        checkpoint.load_optimizer(optimizer, save(tmp_path, source))
+
+
+WEIGHTS = {"w": np.zeros(3, np.float32)}
+
+
+def names(folder):
+    return sorted(file.name for file in folder.path.iterdir())
+
+
+def run(tmp_path, policy, accuracies, keep=2):
+    folder = checkpoint.RunFolder(tmp_path / "run", "net", keep, policy)
+    folder.start(overwrite=False)
+    best = [folder.save_weights(WEIGHTS, e, 7, top_1, True) for e, top_1 in enumerate(accuracies, 1)]
+    return folder, best
+
+
+def test_the_newest_files_are_kept(tmp_path):
+    folder, best = run(tmp_path, "latest_k", [1.0, 3.0, 2.0])
+    assert best == [True, True, False]
+    assert names(folder) == ["net-2_7.ckpt", "net-3_7.ckpt", "net_best.ckpt", "net_last.ckpt"]
+
+
+def test_the_most_accurate_files_are_kept(tmp_path):
+    folder, _ = run(tmp_path, "top_k", [5.0, 3.0, 4.0])
+    assert names(folder) == ["net-1_7.ckpt", "net-3_7.ckpt", "net_best.ckpt", "net_last.ckpt"]
+    assert folder.best_top_1 == 5.0
+
+
+def test_without_validation_there_is_no_best(tmp_path):
+    folder, best = run(tmp_path, "latest_k", [None, None])
+    assert best == [False, False]
+    assert names(folder) == ["net-1_7.ckpt", "net-2_7.ckpt", "net_last.ckpt"]
+
+
+def test_a_folder_with_a_run_is_refused_and_overwritten_on_demand(tmp_path):
+    folder, _ = run(tmp_path, "latest_k", [1.0])
+    folder.metrics.write_text("{}\n")
+    (folder.path / "notes.txt").write_text("mine")
+    again = checkpoint.RunFolder(folder.path, "net", 2, "latest_k")
+    with pytest.raises(UserError, match="already holds a run .* --overwrite True"):
+        again.start(overwrite=False)
+    assert folder.last.exists()
+    again.start(overwrite=True)
+    assert names(folder) == ["notes.txt"]
+
+
+def test_the_state_holds_its_position(tmp_path):
+    folder, _ = run(tmp_path, "latest_k", [12.5])
+    folder.save_state({"w": np.ones(3, np.float32)}, epoch=1, step=7)
+    state = weights_file.read(folder.state)
+    assert (state["run_epoch"], state["run_step"], state["run_best_top_1"]) == (1, 7, 12.5)
+    assert ms.load_checkpoint(str(folder.state))["w"].asnumpy().tolist() == [1, 1, 1]

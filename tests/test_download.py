@@ -1,0 +1,282 @@
+"""Downloads against a real server on the loopback address: verified, complete or absent, retried, locked."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import io
+import tarfile
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from ghostnet import download
+from ghostnet.errors import UserError
+
+CONTENT = bytes(range(256)) * 100
+SHA256 = hashlib.sha256(CONTENT).hexdigest()
+MD5 = hashlib.md5(CONTENT).hexdigest()
+
+
+class Server:
+    """Answers a path with what ``answers`` holds for it; counts the requests."""
+
+    def __init__(self) -> None:
+        self.answers: dict[str, object] = {}
+        self.requests: list[str] = []
+        outer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                outer.requests.append(self.path)
+                answer = outer.answers.get(self.path, 404)
+                answer(self) if callable(answer) else respond(self, answer)
+
+            def log_message(self, *args: object) -> None:
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+
+    def url(self, path: str) -> str:
+        return f"http://127.0.0.1:{self._server.server_port}{path}"
+
+    def stop(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+
+def respond(handler: BaseHTTPRequestHandler, answer: int | bytes) -> None:
+    if isinstance(answer, int):
+        handler.send_error(answer)
+        return
+    handler.send_response(200)
+    handler.send_header("Content-Length", str(len(answer)))
+    handler.end_headers()
+    handler.wfile.write(answer)
+
+
+@pytest.fixture
+def server(monkeypatch) -> Iterator[Server]:
+    monkeypatch.setattr(download, "_RETRY_DELAY", 0.01)
+    server = Server()
+    server.answers["/a.ckpt"] = CONTENT
+    yield server
+    server.stop()
+
+
+def visible(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir() if not path.name.endswith(".lock"))
+
+
+def failure(url: str, folder: Path, digest: str = SHA256, **keys) -> str:
+    """The message of a fetch that must fail and leave nothing behind."""
+    before = visible(folder) if folder.exists() else []
+    with pytest.raises(UserError) as caught:
+        download.fetch(url, folder, digest=digest, **keys)
+    assert (visible(folder) if folder.exists() else []) == before
+    message = str(caught.value)
+    assert "\n" not in message
+    assert url in message
+    return message
+
+
+# --- fetch
+
+
+@pytest.mark.parametrize(("digest", "algorithm"), [(SHA256, "sha256"), (SHA256[:8].upper(), "sha256"), (MD5, "md5")])
+def test_a_file_arrives_complete_and_is_kept(server, tmp_path, digest, algorithm):
+    for _ in range(2):
+        path = download.fetch(server.url("/a.ckpt"), tmp_path / "deep" / "cache", digest=digest, algorithm=algorithm)
+        assert path == tmp_path / "deep" / "cache" / "a.ckpt"
+        assert path.read_bytes() == CONTENT
+    assert server.requests == ["/a.ckpt"]
+    assert visible(path.parent) == ["a.ckpt"]
+
+
+@pytest.mark.parametrize("damage", [b"", CONTENT[:-1], b"x" + CONTENT[1:]])
+def test_a_damaged_copy_is_fetched_again(server, tmp_path, damage):
+    (tmp_path / "a.ckpt").write_bytes(damage)
+    path = download.fetch(server.url("/a.ckpt"), tmp_path, digest=SHA256)
+    assert path.read_bytes() == CONTENT
+
+
+def test_a_wrong_digest_keeps_nothing(server, tmp_path):
+    message = failure(server.url("/a.ckpt"), tmp_path, digest="0" * 64)
+    assert SHA256 in message
+    assert str(tmp_path / "a.ckpt") in message
+
+
+def test_a_page_in_place_of_the_file_keeps_nothing(server, tmp_path):
+    server.answers["/a.ckpt"] = b"<html>Sign in</html>"
+    failure(server.url("/a.ckpt"), tmp_path)
+
+
+def test_a_missing_file_is_not_retried(server, tmp_path):
+    assert "404" in failure(server.url("/b.ckpt"), tmp_path)
+    assert len(server.requests) == 1
+
+
+def test_a_short_body_is_retried_then_refused(server, tmp_path):
+    def short(handler: BaseHTTPRequestHandler) -> None:
+        handler.send_response(200)
+        handler.send_header("Content-Length", str(len(CONTENT)))
+        handler.end_headers()
+        handler.wfile.write(CONTENT[:100])
+
+    server.answers["/a.ckpt"] = short
+    failure(server.url("/a.ckpt"), tmp_path)
+    assert len(server.requests) == 3
+
+
+def test_a_passing_failure_is_survived(server, tmp_path):
+    def second_time_lucky(handler: BaseHTTPRequestHandler) -> None:
+        respond(handler, 503 if len(server.requests) == 1 else CONTENT)
+
+    server.answers["/a.ckpt"] = second_time_lucky
+    assert download.fetch(server.url("/a.ckpt"), tmp_path, digest=SHA256).read_bytes() == CONTENT
+    assert len(server.requests) == 2
+
+
+def test_a_silent_server_times_out(server, tmp_path, monkeypatch):
+    monkeypatch.setattr(download, "_ATTEMPTS", 1)
+    released = threading.Event()
+    server.answers["/a.ckpt"] = lambda handler: released.wait(5)
+    try:
+        assert "timed out" in failure(server.url("/a.ckpt"), tmp_path, timeout=0.2)
+    finally:
+        released.set()
+
+
+def test_nobody_there(tmp_path, monkeypatch):
+    monkeypatch.setattr(download, "_RETRY_DELAY", 0.01)
+    failure("http://127.0.0.1:9/a.ckpt", tmp_path)
+
+
+@pytest.mark.parametrize("url", ["http://example.com/a.ckpt", "ftp://127.0.0.1/a", "file:///etc/passwd"])
+def test_only_https_is_fetched(tmp_path, url):
+    assert "https" in failure(url, tmp_path)
+
+
+def test_a_redirect_cannot_leave_https(server, tmp_path):
+    def redirect(handler: BaseHTTPRequestHandler) -> None:
+        handler.send_response(302)
+        handler.send_header("Location", "http://example.com/a.ckpt")
+        handler.end_headers()
+
+    server.answers["/a.ckpt"] = redirect
+    with pytest.raises(UserError, match=r"^http://example\.com/a\.ckpt: only https"):
+        download.fetch(server.url("/a.ckpt"), tmp_path, digest=SHA256)
+
+
+def test_simultaneous_fetches_download_once(server, tmp_path):
+    threads = [
+        threading.Thread(target=download.fetch, args=(server.url("/a.ckpt"), tmp_path), kwargs={"digest": SHA256})
+        for _ in range(4)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(server.requests) == 1
+    assert visible(tmp_path) == ["a.ckpt"]
+
+
+def test_a_folder_that_cannot_be_made_is_named(server, tmp_path):
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(UserError, match="cannot be written") as caught:
+        download.fetch(server.url("/a.ckpt"), tmp_path / "file" / "cache", digest=SHA256)
+    assert str(tmp_path / "file") in str(caught.value)
+
+
+@pytest.mark.parametrize(("digest", "algorithm"), [("1234567", "sha256"), ("", "md5"), (SHA256, "crc32")])
+def test_a_call_without_a_usable_digest_is_a_bug(tmp_path, digest, algorithm):
+    with pytest.raises(ValueError, match="digest"):
+        download.fetch("https://example.com/a", tmp_path, digest=digest, algorithm=algorithm)
+
+
+def test_cache_dir_follows_the_environment(monkeypatch, tmp_path):
+    monkeypatch.setenv("GHOSTNET_CACHE", str(tmp_path))
+    assert download.cache_dir() == tmp_path
+    monkeypatch.delenv("GHOSTNET_CACHE")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert download.cache_dir() == tmp_path / ".cache" / "ghostnet"
+
+
+# --- Archives and datasets
+
+
+def make_tar(path: Path, members: list[tuple[tarfile.TarInfo, bytes]]) -> Path:
+    with tarfile.open(path, "w:gz") as tar:
+        for member, data in members:
+            member.size = len(data)
+            tar.addfile(member, io.BytesIO(data))
+    return path
+
+
+def link(name: str, target: str) -> tuple[tarfile.TarInfo, bytes]:
+    member = tarfile.TarInfo(name)
+    member.type, member.linkname = tarfile.SYMTYPE, target
+    return member, b""
+
+
+def test_an_archive_is_unpacked(tmp_path):
+    archive = make_tar(tmp_path / "a.tar.gz", [(tarfile.TarInfo("sub/file.bin"), b"data")])
+    download.unpack_tar(archive, tmp_path / "out")
+    assert (tmp_path / "out" / "sub" / "file.bin").read_bytes() == b"data"
+
+
+@pytest.mark.parametrize(
+    "members",
+    [
+        [(tarfile.TarInfo("../escaped"), b"x")],
+        [link("out", "/tmp"), (tarfile.TarInfo("out/escaped"), b"x")],
+        [link("up", ".."), (tarfile.TarInfo("up/escaped"), b"x")],
+    ],
+)
+def test_nothing_lands_outside_the_folder(tmp_path, members):
+    archive = make_tar(tmp_path / "a.tar.gz", members)
+    with pytest.raises(UserError) as caught:
+        download.unpack_tar(archive, tmp_path / "deep" / "out")
+    assert str(archive) in str(caught.value)
+    assert not list(tmp_path.rglob("escaped"))
+
+
+@pytest.mark.parametrize(("limit", "value"), [("MAX_UNPACKED_BYTES", 5), ("MAX_UNPACKED_FILES", 1)])
+def test_bombs_are_refused(tmp_path, monkeypatch, limit, value):
+    monkeypatch.setattr(download, limit, value)
+    members = [(tarfile.TarInfo(name), b"1234") for name in ("a", "b")]
+    archive = make_tar(tmp_path / "a.tar.gz", members)
+    with pytest.raises(UserError) as caught:
+        download.unpack_tar(archive, tmp_path / "out")
+    assert str(archive) in str(caught.value)
+    assert not (tmp_path / "out" / "b").exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"no archive", gzip.compress(b"x" * 2000)[:-10]])
+def test_a_damaged_archive_is_named(tmp_path, content):
+    archive = tmp_path / "a.tar.gz"
+    archive.write_bytes(content)
+    with pytest.raises(UserError) as caught:
+        download.unpack_tar(archive, tmp_path / "out")
+    assert str(archive) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_datasets_are_fetched_and_unpacked_once(server, tmp_path, monkeypatch):
+    archive = make_tar(tmp_path / "c.tar.gz", [(tarfile.TarInfo("binary/test.bin"), b"data")])
+    content = archive.read_bytes()
+    server.answers = {"/c.tar.gz": content, "/m.gz": CONTENT}
+    datasets = {
+        "cifar100": download._Dataset(server.url("/"), {"c.tar.gz": hashlib.md5(content).hexdigest()}, "binary"),
+        "mnist": download._Dataset(server.url("/"), {"m.gz": MD5}, ""),
+    }
+    monkeypatch.setattr(download, "_DATASETS", datasets)
+    for name in ("cifar100", "mnist", "cifar100", "mnist"):
+        download.fetch_dataset(name, tmp_path / "data")
+    assert visible(tmp_path / "data") == ["binary", "c.tar.gz", "m.gz"]
+    assert (tmp_path / "data" / "binary" / "test.bin").read_bytes() == b"data"
+    assert server.requests == ["/c.tar.gz", "/m.gz"]

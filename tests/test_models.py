@@ -1,0 +1,144 @@
+"""The networks are the published ones: golden numbers, and mindcv itself."""
+
+import json
+
+import mindcv
+import mindspore as ms
+import numpy as np
+import pytest
+from mindspore import Tensor, nn
+
+from ghostnet import checkpoint, weights_file
+from ghostnet.convert import from_pytorch
+from ghostnet.models import card, create_model, layers, list_models
+from ghostnet.models.complexity import count_macs, trainable_parameters
+from ghostnet.models.ghostnet import GhostModule
+from tests.conftest import GOLDEN, golden_state, randomise
+
+
+def load(network: nn.Cell, path) -> checkpoint.Loaded:
+    return checkpoint.load_weights(network, path, stem="conv_stem", classifier="classifier")
+
+
+def logits(network: nn.Cell, *shape: int, seed: int = 0) -> np.ndarray:
+    network.set_train(False)
+    images = np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
+    return network(Tensor(images)).asnumpy()
+
+
+@pytest.mark.parametrize("name", ["ghostnet_050", "ghostnet_100"])
+def test_golden_logits(name, tmp_path):
+    """PyTorch names and weights, through the converter and a file, give the logits of the original code."""
+    weights_file.write(tmp_path / "golden.ckpt", from_pytorch(golden_state(name)))
+    network = create_model(name)
+    load(network, tmp_path / "golden.ckpt")
+    golden = np.load(GOLDEN / f"{name}.npz")
+    for key in golden.files:
+        height, width = map(int, key.removeprefix("logits_").split("x"))
+        found = logits(network, 2, 3, height, width, seed=20200613)
+        np.testing.assert_allclose(found, golden[key], rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["ghostnet_050", "ghostnet_100"])
+def test_golden_card(name):
+    facts = json.loads((GOLDEN / f"{name}.json").read_text())
+    assert card(name).parameters == facts["trainable_parameters"]
+    assert card(name).macs == facts["conv_and_linear_macs_224"]
+
+
+@pytest.mark.parametrize("name", list_models())
+def test_card_counts_its_network(name):
+    ms.set_context(mode=ms.PYNATIVE_MODE)
+    network = create_model(name)
+    assert trainable_parameters(network) == card(name).parameters
+    assert count_macs(network) == card(name).macs
+
+
+@pytest.mark.parametrize("name", ["ghostnet_050", "ghostnet_100", "ghostnet_130"])
+def test_parity_with_mindcv_in_both_directions(name, tmp_path):
+    """A file of mindcv's gives mindcv's logits here, one of ours gives ours there; names stand in the same order."""
+    ms.set_context(mode=ms.PYNATIVE_MODE)
+    theirs, ours = mindcv.create_model(name), create_model(name)
+    randomise(theirs, 1)
+    ms.save_checkpoint(theirs, str(tmp_path / "theirs.ckpt"))
+    load(ours, tmp_path / "theirs.ckpt")
+    assert [p.name for p in ours.get_parameters()] == [p.name for p in theirs.get_parameters()]
+    expected = logits(theirs, 2, 3, 96, 64)
+    np.testing.assert_allclose(logits(ours, 2, 3, 96, 64), expected, rtol=0, atol=1e-5 * np.abs(expected).max())
+
+    randomise(ours, 2)
+    weights_file.write(tmp_path / "ours.ckpt", {p.name: p.asnumpy() for p in ours.get_parameters()})
+    not_in_file, _ = ms.load_param_into_net(theirs, ms.load_checkpoint(str(tmp_path / "ours.ckpt"), crc_check=True))
+    assert not_in_file == []
+    expected = logits(ours, 2, 3, 96, 64)
+    np.testing.assert_allclose(logits(theirs, 2, 3, 96, 64), expected, rtol=0, atol=1e-5 * np.abs(expected).max())
+
+
+def test_gradients_agree_with_mindcv(tmp_path):
+    """Same weights, same batch, training mode: the same gradient for every parameter."""
+    ms.set_context(mode=ms.PYNATIVE_MODE)
+    theirs, ours = (make("ghostnet_050", drop_rate=0.0) for make in (mindcv.create_model, create_model))
+    randomise(theirs, 3)
+    ms.save_checkpoint(theirs, str(tmp_path / "w.ckpt"))
+    load(ours, tmp_path / "w.ckpt")
+    images = Tensor(np.random.default_rng(0).standard_normal((8, 3, 64, 64)).astype(np.float32))
+    found = []
+    for network in (ours, theirs):
+        network.set_train(True)
+        gradient = ms.grad(lambda x, net=network: (net(x) ** 2).mean(), None, network.trainable_params())
+        found.append([g.asnumpy() for g in gradient(images)])
+    for parameter, mine, reference in zip(ours.trainable_params(), *found, strict=True):
+        scale = max(np.abs(reference).max(), 1e-4)
+        np.testing.assert_allclose(mine, reference, rtol=0, atol=2e-3 * scale, err_msg=parameter.name)
+
+
+@pytest.mark.parametrize(("height", "width"), [(32, 32), (33, 65), (7, 1)])
+def test_small_and_non_square_images(height, width):
+    ms.set_context(mode=ms.PYNATIVE_MODE)
+    network = create_model("ghostnet_050", num_classes=7, in_channels=1)
+    found = logits(network, 1, 1, height, width)
+    assert found.shape == (1, 7)
+    assert np.isfinite(found).all()
+
+
+@pytest.mark.parametrize(("ratio", "channels"), [(2, 8), (2, 7), (3, 8), (4, 4)])
+def test_ghost_module_is_primary_maps_then_cheap_ones(ratio, channels):
+    ms.set_context(mode=ms.PYNATIVE_MODE)
+    module = GhostModule(5, channels, kernel_size=3, ratio=ratio, stride=2)
+    randomise(module)
+    module.set_train(False)
+    x = Tensor(np.random.default_rng(0).standard_normal((2, 5, 9, 9)).astype(np.float32))
+    primary = module.primary_conv(x)
+    expected = np.concatenate([primary.asnumpy(), module.cheap_operation(primary).asnumpy()], axis=1)[:, :channels]
+    found = module(x).asnumpy()
+    assert found.shape == (2, channels, 5, 5)
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_dropout_keeps_the_mean_and_follows_the_seed():
+    def masks(seed):
+        ms.set_seed(seed)
+        dropout = layers.Dropout(0.25)
+        dropout.set_train(True)
+        ones = Tensor(np.ones((200, 500), np.float32))
+        return dropout(ones).asnumpy(), dropout(ones).asnumpy()
+
+    first, second = masks(5)
+    assert set(np.unique(first)) == {0.0, np.float32(1 / 0.75)}
+    assert abs(first.mean() - 1) < 0.01
+    assert (first != second).any()
+    np.testing.assert_array_equal(masks(5)[0], first)
+    inference = layers.Dropout(0.25).set_train(False)
+    np.testing.assert_array_equal(inference(Tensor([1.0, 2.0])).asnumpy(), [1.0, 2.0])
+
+
+@pytest.mark.parametrize(("value", "expected"), [(4, 4), (1, 4), (6, 8), (5.9, 8), (9.9, 12), (57.2, 56), (18, 20)])
+def test_make_divisible(value, expected):
+    assert layers.make_divisible(value, 4) == expected
+
+
+def test_wrong_names_and_options_are_refused():
+    with pytest.raises(ValueError, match="nearest is 'ghostnet_100'"):
+        create_model("ghostnet_1000")
+    with pytest.raises(ValueError, match="drop_path_rate: ghostnet_050 has no stochastic depth"):
+        create_model("ghostnet_050", drop_path_rate=0.1)

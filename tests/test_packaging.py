@@ -1,0 +1,32 @@
+"""What is installed is what is declared."""
+
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+
+def requirement_lines(text: str) -> list[str]:
+    lines = (line.partition("#")[0].strip() for line in text.splitlines())
+    return [line for line in lines if line]
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="tomllib is new in Python 3.11")
+def test_requirements_repeat_the_packages_of_pyproject():
+    import tomllib
+
+    declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
+    listed = requirement_lines((ROOT / "requirements.txt").read_text())
+    assert listed[: len(declared)] == declared
+    assert "-e ." in listed
+    for line in listed:
+        assert line == "-e ." or re.search(r"==|<", line), f"{line}: no upper bound"
+
+
+def test_version_is_stated_once():
+    import ghostnet
+
+    assert f'version = "{ghostnet.__version__}"' in (ROOT / "pyproject.toml").read_text()

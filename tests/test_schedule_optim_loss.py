@@ -1,0 +1,181 @@
+"""Learning rates, optimizers and losses against values computed by hand."""
+
+import math
+
+import mindspore as ms
+import numpy as np
+import pytest
+from mindspore import Tensor, nn
+
+from ghostnet import loss, optim, schedule
+from ghostnet.config import Config
+from ghostnet.errors import UserError
+
+
+def config(**keys) -> Config:
+    return Config(**{"model": "ghostnet_050", "warmup_epochs": 0, "lr": 0.4, "min_lr": 1e-7, **keys})
+
+
+@pytest.mark.parametrize(
+    ("keys", "ranks", "expected"),
+    [
+        ({}, 8, 0.4),
+        ({"lr_reference_batch": 1024, "batch_size": 128}, 8, 0.4),
+        ({"lr_reference_batch": 1024, "batch_size": 32}, 1, 0.0125),
+        ({"lr_reference_batch": 1024, "batch_size": 32, "gradient_accumulation_steps": 4}, 2, 0.1),
+    ],
+)
+def test_the_rate_scales_with_the_global_batch(keys, ranks, expected):
+    assert schedule.base_rate(config(**keys), ranks) == pytest.approx(expected)
+
+
+def test_mindcvs_recipe_step_by_step():
+    """Linear warm-up from 0, then half a cosine down to an unscaled min_lr."""
+    keys = {"epoch_size": 10, "warmup_epochs": 2, "decay_epochs": 8, "min_lr": 1e-3}
+    rates = schedule.learning_rates(config(lr_reference_batch=256, batch_size=128, **keys), 5)
+    expected = [0.2 * i / 10 for i in range(10)]
+    expected += [1e-3 + (0.2 - 1e-3) * 0.5 * (1 + math.cos(math.pi * i / 40)) for i in range(40)]
+    np.testing.assert_allclose(rates, expected, rtol=1e-12)
+
+
+def by_epoch(rates, steps):
+    return [rates[i] for i in range(0, len(rates), steps)]
+
+
+@pytest.mark.parametrize(
+    ("keys", "expected"),
+    [
+        ({"scheduler": "constant"}, [0.4] * 6),
+        ({"scheduler": "step_decay", "decay_epochs": 2, "decay_rate": 0.5}, [0.4, 0.4, 0.2, 0.2, 0.1, 0.1]),
+        (
+            {"scheduler": "step_decay", "decay_epochs": 2.4, "decay_rate": 0.5},
+            [0.4, 0.4, 0.4, 0.2, 0.2, 0.1],
+        ),
+        ({"scheduler": "exponential_decay", "decay_rate": 0.5}, [0.4 * 0.5**e for e in range(6)]),
+        (
+            {"scheduler": "multi_step_decay", "multi_step_decay_milestones": [1, 4], "decay_rate": 0.1},
+            [0.4, 0.04, 0.04, 0.04, 0.004, 0.004],
+        ),
+        (
+            {
+                "scheduler": "cosine_decay",
+                "decay_epochs": 3,
+                "num_cycles": 2,
+                "cycle_decay": 0.5,
+                "lr_epoch_stair": True,
+            },
+            [p / 2 * (1 + math.cos(math.pi * e / 3)) for p in (0.4, 0.2) for e in range(3)],
+        ),
+        ({"scheduler": "cosine_decay", "decay_epochs": 3, "min_lr": 0.1}, [0.4, 0.325, 0.175, 0.1, 0.1, 0.1]),
+    ],
+)
+def test_every_schedule_by_epoch(keys, expected):
+    rates = schedule.learning_rates(config(epoch_size=6, **keys), 4)
+    assert len(rates) == 24
+    np.testing.assert_allclose(by_epoch(rates, 4), expected, rtol=1e-6, atol=1.1e-7)
+
+
+@pytest.mark.parametrize(("name", "peak"), [("one_cycle", 0.4), ("cyclic", 0.4)])
+def test_cycles_reach_their_peak_and_have_one_rate_an_update(name, peak):
+    rates = schedule.learning_rates(config(scheduler=name, epoch_size=10), 7)
+    assert len(rates) == 70
+    assert max(rates) == pytest.approx(peak, rel=0.06)
+    assert 0 < np.argmax(rates) < 69
+
+
+def test_a_decay_past_the_end_is_cut_and_warned_of():
+    long = config(epoch_size=4, decay_epochs=580, warmup_epochs=1)
+    assert len(schedule.learning_rates(long, 3)) == 12
+    assert any("decay_epochs" in line for line in long.warnings())
+
+
+class Scalars(nn.Cell):
+    """Parameters by the names that weight-decay filters look for."""
+
+    def __init__(self):
+        super().__init__()
+        self.dense = nn.Dense(2, 2)
+        self.bn = nn.BatchNorm1d(2)
+        for parameter in self.get_parameters():
+            parameter.set_data(Tensor(np.ones(parameter.shape, np.float32)))
+
+    def construct(self, x):
+        return self.bn(self.dense(x))
+
+
+def updated(gradient=0.0, **keys) -> dict[str, float]:
+    """One parameter value of each after an update with lr 0.1 and the same gradient everywhere."""
+    network = Scalars()
+    optimizer = optim.optimizer(config(opt="momentum", **keys), network, [0.1, 0.1], "CPU")
+    optimizer(tuple(Tensor(np.full(p.shape, gradient, np.float32)) for p in optimizer.parameters))
+    return {p.name: float(p.asnumpy().ravel()[0]) for p in network.trainable_params()}
+
+
+def test_weight_decay_filters():
+    decayed = pytest.approx(1 - 0.1 * 0.5)
+    names = ("dense.weight", "dense.bias", "bn.gamma", "bn.beta")
+    found = updated(weight_decay=0.5, weight_decay_filter="disable")
+    assert [found[name] for name in names] == [decayed] * 4
+    found = updated(weight_decay=0.5, weight_decay_filter="norm_and_bias")
+    assert [found[name] for name in names] == [decayed, 1, 1, 1]
+    found = updated(weight_decay=0.5, weight_decay_filter="auto")
+    assert [found[name] for name in names] == [decayed, decayed, 1, 1]
+    found = updated(weight_decay=0.5, use_nesterov=True)
+    assert [found[name] for name in names] == [pytest.approx(1 - 0.1 * (0.5 + 0.9 * 0.5))] * 4
+
+
+@pytest.mark.parametrize(
+    ("keys", "first"),
+    [
+        ({"opt": "momentum"}, -0.1 * 2),
+        ({"opt": "momentum", "use_nesterov": True}, -0.1 * (2 + 0.9 * 2)),
+        ({"opt": "sgd"}, -0.1 * 2),
+        ({"opt": "adam"}, -0.1),
+        ({"opt": "adamw"}, -0.1),
+        ({"opt": "lion"}, -0.1),
+        ({"opt": "adagrad"}, -0.1 * 2 / math.sqrt(4 + 0.1)),
+        ({"opt": "rmsprop", "eps": 1e-10}, -0.1 * 2 / math.sqrt(0.9 + 0.1 * 4)),
+        ({"opt": "nadam"}, None),
+    ],
+)
+def test_the_first_update_of_every_optimizer(keys, first):
+    """From the optimizers' definitions, with a gradient of 2, lr 0.1 and no decay."""
+    ms.set_context(mode=ms.PYNATIVE_MODE)
+    network = Scalars()
+    optimizer = optim.optimizer(config(weight_decay=0.0, **keys), network, [0.1, 0.1], "CPU")
+    optimizer(tuple(Tensor(np.full(p.shape, 2, np.float32)) for p in optimizer.parameters))
+    move = float(network.dense.weight.asnumpy()[0, 0]) - 1
+    if first is None:
+        assert -0.3 < move < -0.01
+    else:
+        assert move == pytest.approx(first, rel=1e-3)
+
+
+def test_lamb_is_refused_on_cpu():
+    with pytest.raises(UserError, match="opt: MindSpore has no CPU kernel for lamb"):
+        optim.optimizer(config(opt="lamb"), Scalars(), [0.1], "CPU")
+
+
+LOGITS = np.array([[2.0, 0.5, -1.0], [0.0, 1.0, 3.0]], np.float32)
+SOFT = np.array([[0.7, 0.3, 0.0], [0.0, 0.5, 0.5]], np.float32)
+HARD = np.array([0, 2], np.int32)
+
+
+def targets(labels, smoothing):
+    one_hot = labels if labels.ndim == 2 else np.eye(3)[labels]
+    return one_hot * (1 - smoothing) + smoothing / 3
+
+
+@pytest.mark.parametrize("labels", [HARD, SOFT], ids=["hard", "soft"])
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+def test_losses(labels, smoothing, reduction):
+    keys = {"label_smoothing": smoothing, "reduction": reduction}
+    goal = targets(labels, smoothing)
+    log_softmax = LOGITS - np.log(np.exp(LOGITS).sum(1, keepdims=True))
+    sigmoid = 1 / (1 + np.exp(-LOGITS))
+    cross_entropy = -(goal * log_softmax).sum(1)
+    binary = -(goal * np.log(sigmoid) + (1 - goal) * np.log(1 - sigmoid))
+    for name, expected in (("CE", cross_entropy), ("BCE", binary)):
+        found = loss.training_loss(config(loss=name, **keys))(Tensor(LOGITS), Tensor(labels))
+        assert float(found) == pytest.approx(float(getattr(expected, reduction)()), rel=1e-5)

@@ -1,0 +1,21 @@
+"""Train a Ghost network: `python train.py -c configs/ghostnet/ghostnet_050_cpu.yaml --data_dir D ...` (--help)."""
+
+import sys
+
+from ghostnet.cli import run_command
+from ghostnet.config import load
+
+PROG = "train.py"
+
+
+def main() -> None:
+    """Command line -> configuration -> training."""
+    config = load(None, prog=PROG, description="Train a Ghost network on MindSpore.")
+    # After the configuration is known to be good: importing MindSpore takes seconds.
+    from ghostnet.trainer import train
+
+    train(config)
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(PROG, main))

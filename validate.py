@@ -1,0 +1,27 @@
+"""Evaluate a weight file: `python validate.py --ckpt_path W --data_dir D [-c CONFIG]` (--help)."""
+
+import json
+import sys
+
+from ghostnet.cli import run_command
+from ghostnet.config import load, saved_by_training
+
+PROG = "validate.py"
+DESCRIPTION = "Evaluate a weight file on the validation images; the last line printed is one JSON object."
+
+
+def main() -> None:
+    """Command line -> configuration -> evaluation -> a sentence and, as the last line, one JSON object."""
+    config = load(None, prog=PROG, description=DESCRIPTION, default_config=saved_by_training)
+    # After the configuration is known to be good: importing MindSpore takes seconds.
+    from ghostnet.validator import validate
+
+    result = validate(config)
+    top_5 = "" if result["top_5"] is None else f", top-5 {result['top_5']:.2f} %"
+    accuracy = f"top-1 {result['top_1']:.2f} %{top_5}, loss {result['loss']:.4f}"
+    print(f"{result['model']}: {accuracy} over {result['num_samples']:,} images")
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(PROG, main))
