@@ -117,8 +117,8 @@ def test_optimizer_state(source, tmp_path):
     optimizer = create_optimizer(network.trainable_params(), "momentum", lr=[0.1, 0.2])
     state = {f"moments.{p.name}": np.full(p.shape, 2, np.float32) for p in network.trainable_params()}
     path = save(tmp_path, source | state | {"global_step": np.array([5], np.int32)})
-    assert checkpoint.load_optimizer(optimizer, path) == 273
-    assert optimizer.global_step.asnumpy()[0] == 5
+    assert checkpoint.load_optimizer(optimizer, path) == 272
+    assert optimizer.global_step.asnumpy()[0] == 0
     assert (optimizer.moments[3].asnumpy() == 2).all()
     with pytest.raises(UserError, match="resume_opt: holds no state of this optimizer"):
         checkpoint.load_optimizer(optimizer, save(tmp_path, source))
@@ -133,7 +133,7 @@ def names(folder):
 
 def run(tmp_path, policy, accuracies, keep=2):
     folder = checkpoint.RunFolder(tmp_path / "run", "net", keep, policy)
-    folder.start(overwrite=False)
+    folder.start()
     best = [folder.save_weights(WEIGHTS, e, 7, top_1, True) for e, top_1 in enumerate(accuracies, 1)]
     return folder, best
 
@@ -162,9 +162,10 @@ def test_a_folder_with_a_run_is_refused_and_overwritten_on_demand(tmp_path):
     (folder.path / "notes.txt").write_text("mine")
     again = checkpoint.RunFolder(folder.path, "net", 2, "latest_k")
     with pytest.raises(UserError, match="already holds a run .* --overwrite True"):
-        again.start(overwrite=False)
+        again.check(overwrite=False)
     assert folder.last.exists()
-    again.start(overwrite=True)
+    again.check(overwrite=True)
+    again.start()
     assert names(folder) == ["notes.txt"]
 
 

@@ -145,29 +145,26 @@ def _some(names: list[str]) -> str:
 
 
 def load_optimizer(optimizer: nn.Optimizer, path: str | Path) -> int:
-    """Fill an optimizer's state (moments and step count, not its learning rates) from a file that holds them.
+    """Fill an optimizer's moments from a file that holds them: one of MindCV's trainer, or a run state.
 
-    Takes MindCV's trainer files and our run states. Returns how many entries were loaded.
+    Learning rates and the count of updates stay as they are: the schedule of a new run starts at its beginning.
+    Returns how many entries were loaded.
 
     Raises:
         UserError: the file cannot be read, or holds not all of this optimizer's entries in their shapes.
     """
     arrays = weights_file.read(path)
-    slots = {p.name: p for p in optimizer.get_parameters() if p.name not in _settings(optimizer)}
+    kept = {"learning_rate", "momentum", "global_step"} | {parameter.name for parameter in optimizer.parameters}
+    slots = {parameter.name: parameter for parameter in optimizer.get_parameters() if parameter.name not in kept}
     unfit = [n for n, p in slots.items() if n not in arrays or arrays[n].shape != tuple(p.shape)]
     if unfit:
         raise UserError(
-            f"{path}: resume_opt: holds no state of this optimizer ({len(unfit)} of {len(slots)} entries missing or "
-            f"of another shape: {_some(unfit)}); give a file of a run with the same opt, or resume_opt False"
+            f"{path}: resume_opt: holds no state of this optimizer ({len(unfit)} of {len(slots)} entries missing or of "
+            f"another shape: {_some(unfit)}); give a run_state.ckpt of a run with the same opt, or resume_opt False"
         )
     for name, parameter in slots.items():
         parameter.set_data(Tensor(arrays[name].copy(), dtype=parameter.dtype))
     return len(slots)
-
-
-def _settings(optimizer: nn.Optimizer) -> set[str]:
-    """Names of an optimizer's entries that come from the config or are the network's own weights."""
-    return {"learning_rate", "momentum"} | {parameter.name for parameter in optimizer.parameters}
 
 
 class RunFolder:
@@ -223,12 +220,8 @@ class RunFolder:
         """Everything that the next step depends on."""
         return self.path / "run_state.ckpt"
 
-    def start(self, overwrite: bool) -> None:
-        """Make the folder, empty of any earlier run.
-
-        Raises:
-            UserError: it is not a folder, cannot be written, or holds a run and `overwrite` is false.
-        """
+    def check(self, overwrite: bool) -> None:
+        """Raise UserError where the path is a file, or holds a run and `overwrite` is false."""
         if self.path.exists() and not self.path.is_dir():
             raise UserError(f"ckpt_save_dir: {self.path} is a file; give a folder")
         runs = self._files_of_a_run()
@@ -237,9 +230,12 @@ class RunFolder:
                 f"ckpt_save_dir: {self.path} already holds a run ({runs[0].name}); "
                 "give another folder, or --overwrite True to delete that run"
             )
+
+    def start(self) -> None:
+        """Make the folder, empty of any earlier run. Raises UserError where it cannot be written."""
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            for file in runs:
+            for file in self._files_of_a_run():
                 file.unlink()
         except OSError as error:
             raise UserError(f"ckpt_save_dir: {self.path} cannot be written ({error.strerror})") from error

@@ -50,6 +50,10 @@ def train(config: Config) -> None:
 def _train(run: runtime.Runtime, run_log: runtime.RunLog) -> None:
     for line in [*run.notes, *run.config.warnings()]:
         log.info(line)
+    folder = checkpoint.RunFolder(
+        run.config.ckpt_save_dir, run.config.model, run.config.keep_checkpoint_max, run.config.ckpt_save_policy
+    )
+    folder.check(run.config.overwrite)
     # Images, and with them the number of classes.
     samples = dataset.open_split(run.config, "train")
     config = build.with_classes(run.config, samples.classes)
@@ -73,16 +77,15 @@ def _train(run: runtime.Runtime, run_log: runtime.RunLog) -> None:
     evaluator = _Evaluator(config, val_samples) if val_samples else None
 
     # From here on files are written.
-    folder = checkpoint.RunFolder(
-        config.ckpt_save_dir, config.model, config.keep_checkpoint_max, config.ckpt_save_policy
-    )
-    folder.start(config.overwrite)
+    folder.start()
     run_log.to_file(folder.log)
     weights_file.write_atomically(folder.config, config.to_yaml().encode())
     weights_file.write_atomically(folder.classes, json.dumps(list(samples.classes), indent=1).encode())
     _log_run(config, run.device, network, len(samples), val_samples, batches.get_dataset_size())
 
-    epochs = _Epochs(config, step, rates, evaluator, folder, batches.get_dataset_size())
+    steps = batches.get_dataset_size()
+    images = min(steps * config.batch_size, len(samples), config.num_samples or len(samples))
+    epochs = _Epochs(config, step, rates, evaluator, folder, steps, images)
     ms.Model(step).train(config.epoch_size, batches, callbacks=[epochs], dataset_sink_mode=config.dataset_sink_mode)
     if folder.best_top_1 is not None:
         log.info(f"best top-1 {folder.best_top_1:.2f} %: {folder.best}")
@@ -120,6 +123,8 @@ def _log_run(
     if config.lr_reference_batch is not None:
         scaled = f" ({config.lr:g} x global batch {batch} / reference batch {config.lr_reference_batch:g})"
     log.info(f"learning rate {rate:g}{scaled}, {config.scheduler}, {config.opt}, weight decay {config.weight_decay:g}")
+    if config.mode == 0:
+        log.info("the first step compiles the graph, which takes some tens of seconds")
 
 
 class _Evaluator:
@@ -152,6 +157,7 @@ class _Epochs(ms.Callback):
         evaluator: _Evaluator | None,
         folder: checkpoint.RunFolder,
         steps: int,
+        images: int,
     ) -> None:
         super().__init__()
         self.config = config
@@ -160,6 +166,7 @@ class _Epochs(ms.Callback):
         self.evaluator = evaluator
         self.folder = folder
         self.steps = steps
+        self.images = images
         self.skipped = 0
 
     def on_train_epoch_begin(self, run_context: ms.RunContext) -> None:
@@ -167,7 +174,7 @@ class _Epochs(ms.Callback):
         self.losses: list[float] = []
         self.started = time.perf_counter()
         self.bar = tqdm(
-            total=self.steps * self.config.batch_size,
+            total=self.images,
             desc=f"epoch {epoch}/{self.config.epoch_size}",
             unit="image",
             leave=False,
@@ -195,6 +202,8 @@ class _Epochs(ms.Callback):
         metrics = None
         if self.evaluator and (epoch % self.config.val_interval == 0 or last):
             metrics = self.evaluator(weights)
+            if not math.isfinite(metrics.loss):
+                raise RunError(f"epoch {epoch}: the validation loss is {metrics.loss}; {self._kept(epoch)}")
         record = self._record(epoch, done, metrics, training_seconds)
         epoch_file = epoch % self.config.ckpt_save_interval == 0 or last
         best = self.folder.save_weights(weights, epoch, self.steps, record["top_1"], epoch_file)
@@ -207,7 +216,7 @@ class _Epochs(ms.Callback):
     def _check_finite(self, loss: float, finite: bool, scale: float, epoch: int, step: int) -> None:
         """Stop the run where it has diverged; count the updates that a loss scale is expected to lose."""
         where = f"epoch {epoch}, step {step}"
-        kept = f"{self.folder.last} is kept" if epoch > 1 else "no epoch was finished, so there is no weight file"
+        kept = self._kept(epoch)
         advice = "lower lr, or set clip_grad"
         if not math.isfinite(loss):
             raise RunError(f"{where}: the loss is {loss}; {kept}; {advice}")
@@ -218,6 +227,10 @@ class _Epochs(ms.Callback):
         scaled_down = options.dynamic_scale and scale > 1
         if not (scaled_down or (self.config.drop_overflow_update and not options.dynamic_scale)):
             raise RunError(f"{where}: a gradient is not finite; {kept}; {advice}")
+
+    def _kept(self, epoch: int) -> str:
+        """What a run that stops in this epoch leaves."""
+        return f"{self.folder.last} is kept" if epoch > 1 else "no epoch was finished, so there is no weight file"
 
     def _log_step(self, epoch: int, step: int) -> None:
         seconds = time.perf_counter() - self.started
@@ -242,7 +255,7 @@ class _Epochs(ms.Callback):
             "val_loss": metrics.loss if metrics else None,
             "top_1": metrics.top_1 if metrics else None,
             "top_5": metrics.top_5 if metrics else None,
-            "images_per_second": round(self.steps * self.config.batch_size / training_seconds, 2),
+            "images_per_second": round(self.images / training_seconds, 2),
             "seconds": round(time.perf_counter() - self.started, 3),
         }
 

@@ -84,7 +84,7 @@ class Config(BaseModel):
     device_target: Literal["Ascend", "CPU", "GPU"] | None = None
     """Device to run on; None takes what the machine has."""
     overwrite: bool = False
-    """Start afresh in a ckpt_save_dir that already holds a run, instead of refusing to."""
+    """Delete the run that ckpt_save_dir holds and start afresh, instead of refusing to."""
 
     dataset: Dataset = "imagenet"
     """Layout of data_dir: imagenet is any SPLIT/CLASS/*.jpg image folders, the others are binary files."""
@@ -97,7 +97,7 @@ class Config(BaseModel):
     dataset_download: bool = False
     """Fetch cifar10, cifar100 or mnist into data_dir if it is not there."""
     num_parallel_workers: Count = 8
-    """Threads that read and augment images; never more than there are cores."""
+    """Processes that read and augment training images; never more than there are cores; 1 needs none."""
     shuffle: bool = True
     """Shuffle the training images every epoch."""
     num_samples: Count | None = None
@@ -167,7 +167,7 @@ class Config(BaseModel):
     ckpt_path: Text = ""
     """Weights to start from (train) or to evaluate (validate)."""
     resume_opt: bool = False
-    """Load the optimizer's state from ckpt_path, too."""
+    """Load the optimizer's moments from ckpt_path, too (a run_state.ckpt, or a file of MindCV's trainer)."""
     freeze_backbone: bool = False
     """Train the classifier alone; everything before it, batch-norm statistics included, stays as it is."""
     keep_checkpoint_max: Count = 10

@@ -109,9 +109,10 @@ def open_split(config: Config, split: str, classes: Sequence[str] | None = None)
     open_dataset = _open_folders if config.dataset == "imagenet" else _open_binary
     samples = open_dataset(config, split)
     place = _place(config, split)
-    if classes is not None:
+    if classes is None:
+        _check_num_classes(samples, config.num_classes, place)
+    else:
         samples = _relabel(samples, classes, place)
-    _check_num_classes(samples, config.num_classes, place)
     if isinstance(samples, FolderSamples):
         _check_images(samples)
     return samples
@@ -234,6 +235,9 @@ def _relabel(samples: Samples, classes: Sequence[str], place: Path) -> Samples:
             f"{place}: {len(unknown)} class(es) that the {len(classes)} known ones lack: {_listed(unknown)}; "
             "class folders must have the names they had in training"
         )
+    absent = [name for name in classes if name not in set(samples.classes)]
+    if absent:
+        _logger.info("%s: no image of %d of the %d classes: %s", place, len(absent), len(classes), _listed(absent))
     mapping = np.array([label_of[name] for name in samples.classes], np.int32)
     return replace(samples, classes=tuple(classes), labels=mapping[samples.labels])
 
