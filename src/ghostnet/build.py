@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,6 +13,8 @@ from . import amp, checkpoint, download
 from .config import Config
 from .errors import UserError
 from .models import card, create_model
+
+log = logging.getLogger("ghostnet")
 
 
 def network(config: Config) -> nn.Cell:
@@ -81,5 +84,12 @@ def saved_classes(ckpt_path: str) -> list[str] | None:
 
 
 def with_classes(config: Config, classes: Sequence[str]) -> Config:
-    """The config with `num_classes` settled: that of the data where the key is absent."""
-    return config if config.num_classes is not None else config.replace(num_classes=len(classes))
+    """The config with `num_classes` settled: that of the data where the key is absent.
+
+    Says so where the network has more outputs than the data has classes.
+    """
+    if config.num_classes is None:
+        return config.replace(num_classes=len(classes))
+    if len(classes) < config.num_classes:
+        log.info(f"{config.data_dir}: {len(classes)} classes, fewer than num_classes: {config.num_classes}")
+    return config

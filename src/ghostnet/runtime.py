@@ -127,10 +127,10 @@ class RunLog:
         self._buffer.flush()
         log.removeHandler(self._buffer)
         log.addHandler(file)
-        self._file = file
 
     def close(self) -> None:
         """Stop logging."""
         for handler in list(log.handlers):
             log.removeHandler(handler)
             handler.close()
+        log.propagate = True

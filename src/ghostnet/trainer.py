@@ -54,6 +54,8 @@ def _train(run: runtime.Runtime, run_log: runtime.RunLog) -> None:
         run.config.ckpt_save_dir, run.config.model, run.config.keep_checkpoint_max, run.config.ckpt_save_policy
     )
     folder.check(run.config.overwrite)
+    if run.config.ckpt_path:
+        weights_file.check_exists(run.config.ckpt_path)
     # Images, and with them the number of classes.
     samples = dataset.open_split(run.config, "train")
     config = build.with_classes(run.config, samples.classes)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from . import build, evaluate, runtime
+from . import build, evaluate, runtime, weights_file
 from .config import Config
 from .data import dataset, loader
 from .errors import UserError
@@ -26,19 +26,15 @@ def validate(config: Config) -> dict[str, Any]:
     run_log = runtime.RunLog()
     try:
         config = runtime.init(config.replace(distribute=False)).config
+        if config.ckpt_path:
+            weights_file.check_exists(config.ckpt_path)
         classes = build.saved_classes(config.ckpt_path)
         samples = dataset.open_split(config, "val", classes)
         config = build.with_classes(config, samples.classes)
         network = build.evaluation_network(config)
         loaded = build.load_weights(network, config, fine_tune=False)
         batches = loader.eval_batches(config, samples)
-        try:
-            metrics = evaluate.evaluate(network, progress(batches, "validation"), config.batch_size)
-        except RuntimeError as error:
-            user_error = loader.user_error_from(error)
-            if user_error is None:
-                raise
-            raise user_error from error
+        metrics = evaluate.evaluate(network, progress(batches, "validation"), config.batch_size)
     finally:
         run_log.close()
     return {

@@ -92,6 +92,12 @@ def copy(source: Path, target: Path) -> None:
     write_atomically(target, source.read_bytes())
 
 
+def check_exists(path: str | Path) -> None:
+    """Raise UserError where there is no such file: for callers with slow work to do before they read it."""
+    if not Path(path).is_file():
+        raise UserError(f"{path}: no such file; give the path of a .ckpt file")
+
+
 def read(path: str | Path) -> dict[str, np.ndarray]:
     """The named arrays of a `.ckpt` file, in the file's order. Text entries are left out.
 
@@ -99,8 +105,7 @@ def read(path: str | Path) -> dict[str, np.ndarray]:
         UserError: no such file, not a checkpoint, damaged (CRC, sizes), or values that are not finite.
     """
     path = Path(path)
-    if not path.is_file():
-        raise UserError(f"{path}: no such file; give the path of a .ckpt file")
+    check_exists(path)
     try:
         content = path.read_bytes()
     except OSError as error:

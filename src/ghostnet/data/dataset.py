@@ -109,10 +109,9 @@ def open_split(config: Config, split: str, classes: Sequence[str] | None = None)
     open_dataset = _open_folders if config.dataset == "imagenet" else _open_binary
     samples = open_dataset(config, split)
     place = _place(config, split)
-    if classes is None:
-        _check_num_classes(samples, config.num_classes, place)
-    else:
+    if classes is not None:
         samples = _relabel(samples, classes, place)
+    _check_num_classes(samples, config.num_classes, place)
     if isinstance(samples, FolderSamples):
         _check_images(samples)
     return samples
@@ -244,11 +243,8 @@ def _relabel(samples: Samples, classes: Sequence[str], place: Path) -> Samples:
 
 def _check_num_classes(samples: Samples, num_classes: int | None, place: Path) -> None:
     found = len(samples.classes)
-    if num_classes is None or found == num_classes:
-        return
-    if found > num_classes:
+    if num_classes is not None and found > num_classes:
         raise UserError(f"{place}: {found} classes, but num_classes is {num_classes}; set num_classes: {found}")
-    _logger.info("%s: %d classes, fewer than num_classes: %d", place, found, num_classes)
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -1,0 +1,48 @@
+"""Config -> the parts that training and validation share."""
+
+import pytest
+from ghostnet import build
+from ghostnet.config import Config
+from ghostnet.errors import UserError
+
+
+def config(**keys) -> Config:
+    return Config(model="ghostnet_050", data_dir="D", **keys)
+
+
+def test_the_data_gives_the_number_of_classes_where_the_key_is_absent():
+    assert build.with_classes(config(), ["a", "b", "c"]).num_classes == 3
+
+
+def test_fewer_classes_than_outputs_are_one_line_in_the_log(caplog):
+    caplog.set_level("INFO", "ghostnet")
+    assert build.with_classes(config(num_classes=10), ["a", "b", "c"]).num_classes == 10
+    assert [record.getMessage() for record in caplog.records] == ["D: 3 classes, fewer than num_classes: 10"]
+
+
+def test_class_names_beside_the_weights(tmp_path):
+    assert build.saved_classes("") is None
+    assert build.saved_classes(str(tmp_path / "w.ckpt")) is None
+    (tmp_path / "classes.json").write_text('["b", "a"]')
+    assert build.saved_classes(str(tmp_path / "w.ckpt")) == ["b", "a"]
+
+
+@pytest.mark.parametrize("text", ["[", "{}", "[1, 2]", '"ab"'])
+def test_damaged_class_names_are_one_line(text, tmp_path):
+    (tmp_path / "classes.json").write_text(text)
+    with pytest.raises(UserError, match="classes.json") as caught:
+        build.saved_classes(str(tmp_path / "w.ckpt"))
+    assert "\n" not in str(caught.value)
+
+
+def test_published_weights_are_fetched_with_their_digest(monkeypatch, tmp_path):
+    asked = []
+
+    def fetch(url, folder, *, digest):
+        asked.append((url.rpartition("/")[2], digest))
+        raise UserError("offline")
+
+    monkeypatch.setattr(build.download, "fetch", fetch)
+    with pytest.raises(UserError, match="offline"):
+        build.load_weights(None, config(pretrained=True), fine_tune=False)
+    assert asked == [("ghostnet_050-85b91860.ckpt", "85b91860")]
