@@ -1,6 +1,7 @@
 """Config -> the parts that training and validation share."""
 
 import pytest
+
 from ghostnet import build
 from ghostnet.config import Config
 from ghostnet.errors import UserError
