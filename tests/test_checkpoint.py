@@ -1,9 +1,13 @@
 """Strict loading, and which files a run leaves."""
 
+import mindcv
 import mindspore as ms
+import mindspore.dataset as ds
 import numpy as np
 import pytest
+from mindcv.loss import create_loss
 from mindcv.optim import create_optimizer
+from mindcv.utils.trainer_factory import create_trainer
 
 from ghostnet import checkpoint, weights_file
 from ghostnet.errors import UserError
@@ -56,6 +60,30 @@ def test_a_mindcv_trainers_file(source, tmp_path):
     loaded, found, _ = load(path, averaged=True)
     assert (loaded.averaged, loaded.training_entries) == (True, 272 + 2)
     np.testing.assert_array_equal(found["conv_stem.weight"], source["conv_stem.weight"] + 1)
+
+
+def test_a_file_of_mindcvs_own_trainer(tmp_path):
+    """Its train step, with averaging, for two steps: what it saves loads here and gives its network's logits."""
+    ms.set_context(mode=ms.PYNATIVE_MODE)
+    theirs = mindcv.create_model("ghostnet_050", num_classes=10)
+    optimizer = create_optimizer(theirs.trainable_params(), "momentum", lr=[0.1] * 2)
+    trainer = create_trainer(theirs, create_loss("CE"), optimizer, set(), "O0", None, "fixed", ema=True)
+    rng = np.random.default_rng(0)
+    images, labels = rng.standard_normal((8, 3, 32, 32)).astype(np.float32), np.arange(8, dtype=np.int32)
+    data = ds.NumpySlicesDataset((images, labels), ["image", "label"], shuffle=False).batch(4)
+    trainer.train(1, data, dataset_sink_mode=False)
+    ms.save_checkpoint(trainer.train_network, str(tmp_path / "theirs.ckpt"))
+
+    loaded, found, _ = load(tmp_path / "theirs.ckpt")
+    assert (loaded.parameters, loaded.averaged) == (432, False)
+    for parameter in theirs.get_parameters():
+        np.testing.assert_array_equal(found[parameter.name], parameter.asnumpy())
+    loaded, averaged, _ = load(tmp_path / "theirs.ckpt", averaged=True)
+    assert loaded.averaged
+    assert (averaged["classifier.weight"] != found["classifier.weight"]).any()
+    network = create_model("ghostnet_050", num_classes=10)
+    momentum = create_optimizer(network.trainable_params(), "momentum", lr=[0.1] * 2)
+    assert checkpoint.load_optimizer(momentum, tmp_path / "theirs.ckpt") == 272
 
 
 def test_a_fresh_classifier(source, tmp_path):
