@@ -5,6 +5,7 @@ import pytest
 from ghostnet import build
 from ghostnet.config import Config
 from ghostnet.errors import UserError
+from ghostnet.models import create_model
 
 
 def config(**keys) -> Config:
@@ -18,7 +19,9 @@ def test_the_data_gives_the_number_of_classes_where_the_key_is_absent():
 def test_fewer_classes_than_outputs_are_one_line_in_the_log(caplog):
     caplog.set_level("INFO", "ghostnet")
     assert build.with_classes(config(num_classes=10), ["a", "b", "c"]).num_classes == 10
-    assert [record.getMessage() for record in caplog.records] == ["D: 3 classes, fewer than num_classes: 10"]
+    assert [record.getMessage() for record in caplog.records] == [
+        "D: 3 classes, fewer than num_classes: 10; labels follow their sorted names"
+    ]
 
 
 def test_class_names_beside_the_weights(tmp_path):
@@ -34,6 +37,15 @@ def test_damaged_class_names_are_one_line(text, tmp_path):
     with pytest.raises(UserError, match="classes.json") as caught:
         build.saved_classes(str(tmp_path / "w.ckpt"))
     assert "\n" not in str(caught.value)
+
+
+def test_training_takes_weights_from_one_place():
+    both = config(pretrained=True, ckpt_path="w.ckpt")
+    with pytest.raises(UserError, match="pretrained and ckpt_path both name weights"):
+        build.load_weights(None, both, fine_tune=True)
+    with pytest.raises(UserError, match="w.ckpt: no such file"):
+        # Validation of a run that started from published weights: its own file counts.
+        build.load_weights(create_model("ghostnet_050"), both, fine_tune=False)
 
 
 def test_published_weights_are_fetched_with_their_digest(monkeypatch, tmp_path):

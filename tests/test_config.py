@@ -39,7 +39,14 @@ multi_step_decay_milestones: [30, 60, 90], lr_epoch_stair: false, num_cycles: 1,
 label_smoothing: 0.0, aux_factor: 0.0, reduction: mean, amp_level: O0, val_amp_level: O0, amp_cast_list: null,
 loss_scale_type: fixed, loss_scale: 1.0, drop_overflow_update: false, eval_shuffle: false}
 """)
-OUR_DEFAULTS = {"lr_reference_batch": None, "freeze_backbone": False, "overwrite": False}
+OUR_DEFAULTS = {
+    "lr_reference_batch": None,
+    "freeze_backbone": False,
+    "overwrite": False,
+    "resume": False,
+    "resume_force": False,
+    "ckpt_save_interval_steps": None,
+}
 
 MINDCV_RECIPE = """\
 # system
@@ -136,7 +143,7 @@ def graph_mode() -> None:
 # --- Keys and recipes ---------------------------------------------------------------------------------------
 
 
-def test_keys_and_defaults_are_mindcvs_and_three_of_ours():
+def test_keys_and_defaults_are_mindcvs_and_ours():
     assert len(MINDCV_DEFAULTS) == 86
     values = {key: list(v) if isinstance(v, tuple) else v for key, v in Config()}
     assert values == {**MINDCV_DEFAULTS, **OUR_DEFAULTS}
@@ -414,10 +421,17 @@ def test_bad_shares(key, value):
     assert message_of(Config, **{key: value}).startswith(f"{key}: expected a number >")
 
 
-@pytest.mark.parametrize("key", [key for key, value in Config() if isinstance(value, bool)])
+# resume takes a path as well.
+@pytest.mark.parametrize("key", [key for key, value in Config() if isinstance(value, bool) and key != "resume"])
 @pytest.mark.parametrize("value", [0, 1, "True", None, 1.0])
 def test_bad_booleans(key, value):
     assert message_of(Config, **{key: value}).startswith(f"{key}: expected True or False, got {value!r}")
+
+
+@pytest.mark.parametrize("value", [0, 1, None, 1.0, ""])
+def test_resume_takes_a_path_as_well(value):
+    assert Config(resume="runs/a").resume == "runs/a"
+    assert message_of(Config, resume=value).startswith("resume: expected True or False or text that is not empty")
 
 
 @pytest.mark.parametrize("key", [key for key, value in Config() if isinstance(value, str)])
@@ -506,7 +520,6 @@ def test_bad_values(keys, words):
         ({"num_samples": 10, "aug_repeats": 3}, ["num_samples", "aug_repeats to 0"]),
         ({"aug_splits": 3}, ["aug_splits: expected 0", "JSD"]),
         ({"layer_decay": 0.7}, ["layer_decay: ", "needs a network that numbers its layers"]),
-        ({"pretrained": True, "ckpt_path": "a.ckpt"}, ["pretrained and ckpt_path", "drop one"]),
         ({"resume_opt": True}, ["resume_opt: ", "ckpt_path"]),
         ({"aug_splits": 3, "aux_factor": 1.0, "resume_opt": True}, ["aug_splits", "(and 2 more)"]),
     ],

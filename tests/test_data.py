@@ -469,7 +469,7 @@ def test_num_samples_takes_a_subset(folder):
         ({}, 5, 20),
         ({"drop_remainder": False}, 6, 23),
         ({"gradient_accumulation_steps": 2}, 4, 16),
-        ({"gradient_accumulation_steps": 3, "drop_remainder": False}, 6, 23),
+        ({"gradient_accumulation_steps": 3, "drop_remainder": False}, 3, 12),
     ],
 )
 def test_steps_are_whole_updates(folder, keys, steps, count):
@@ -719,3 +719,31 @@ def test_an_image_damaged_before_evaluation_is_named(tmp_path):
     with pytest.raises(UserError) as caught:
         list(eval_batches(config, samples))
     message_of(caught, tmp_path / "val" / "ant" / "0.png")
+
+
+def test_a_link_to_the_split_itself_brings_no_wrong_labels(folder):
+    before = open_split(config_for(folder), "train")
+    links = {folder / "train" / "ant" / "up": "..", folder / "train" / "bee" / "top": folder}
+    for link, target in links.items():
+        link.symlink_to(target)
+    after = open_split(config_for(folder), "train")
+    for link in links:
+        link.unlink()
+    assert [after.name(i) for i in range(len(after))] == [before.name(i) for i in range(len(before))]
+
+
+def test_pixels_without_an_8_bit_meaning_are_found_before_the_first_epoch(folder):
+    path = folder / "train" / "ant" / "float.tif"
+    Image.fromarray(np.zeros((4, 4), np.float32)).save(path)
+    with pytest.raises(UserError, match="floating-point pixels") as caught:
+        open_split(config_for(folder), "train")
+    path.unlink()
+    assert str(path) in str(caught.value)
+
+
+def test_accumulation_takes_full_batches_only(folder):
+    count = len(open_split(config_for(folder), "train"))
+    options = {"batch_size": count - 1, "drop_remainder": False}
+    assert EpochOrder(config_for(folder, **options), count, 0, 1).steps == 2
+    with pytest.raises(UserError, match="gradient_accumulation_steps"):
+        EpochOrder(config_for(folder, **options, gradient_accumulation_steps=2), count, 0, 1)

@@ -112,6 +112,16 @@ def test_the_records_of_a_run(run):
         assert record["seconds"] > 0
 
 
+def test_without_the_class_names_a_config_must_be_given(run, images, tmp_path, monkeypatch, capsys):
+    """Labels would follow the folders that happen to be there."""
+    for name in ("config.yaml", "ghostnet_050_last.ckpt"):
+        (tmp_path / name).write_bytes((run[0] / name).read_bytes())
+    line = ["--ckpt_path", tmp_path / "ghostnet_050_last.ckpt", "--data_dir", images]
+    status, error = command(validate.main, "validate.py", *line, monkeypatch=monkeypatch, capsys=capsys)
+    assert status == 2
+    assert f"-c: {tmp_path / 'classes.json'} does not exist" in error
+
+
 @pytest.mark.parametrize("config", [(), ("-c", RECIPE)], ids=["beside", "recipe"])
 def test_validation_equals_the_evaluation_in_training(run, images, config):
     folder, _ = run
@@ -259,7 +269,8 @@ def test_a_folder_with_a_run_is_refused(run, images, monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("content", "arguments", "expected"),
     [
-        (None, (), "-c: "),
+        (None, (), "w.ckpt: no such file"),
+        (b"", (), "config.yaml does not exist"),
         (None, ("-c", RECIPE), "no such file"),
         (b"text, not weights", ("-c", RECIPE), "not a MindSpore checkpoint"),
         ("last", ("-c", RECIPE, "--num_classes", 10), "give the num_classes that the file was made with"),
@@ -294,3 +305,4 @@ def test_a_loss_that_is_not_finite_stops_the_run(images, tmp_path, monkeypatch, 
     assert "lower lr" in error
     assert error.count("\n") == 1
     assert not list((tmp_path / "run").glob("*.ckpt"))
+    assert "the loss is" in (tmp_path / "run" / "train.log").read_text().splitlines()[-1]

@@ -14,7 +14,7 @@ FLOORS = (
     {"cli", "config", "download", "weights_file"},
     {"runtime"},
     {"models", "data", "amp", "loss", "optim", "schedule"},
-    {"step", "evaluate", "checkpoint", "convert"},
+    {"step", "evaluate", "checkpoint", "convert", "run_folder"},
     {"build"},
     {"trainer"},
     {"validator"},

@@ -142,3 +142,25 @@ def test_wrong_names_and_options_are_refused():
         create_model("ghostnet_1000")
     with pytest.raises(ValueError, match="drop_path_rate: ghostnet_050 has no stochastic depth"):
         create_model("ghostnet_050", drop_path_rate=0.1)
+
+
+def test_dropout_masks_follow_their_counter_and_are_uniform():
+    """Setting the counter repeats a mask, in a compiled network with gradients too; positions are independent."""
+    dropout = layers.Dropout(0.5)
+    dropout.set_train(True)
+    x = Tensor(np.ones((64, 1280), np.float32))
+    masks = [dropout(x).asnumpy() for _ in range(3)]
+    assert int(dropout.counter) == 3
+    dropout.counter.set_data(Tensor(1, ms.int32))
+    np.testing.assert_array_equal(dropout(x).asnumpy(), masks[1])
+    assert list(dropout.get_parameters()) == []
+
+    def kept(images):
+        return dropout(images).sum()
+
+    gradient = ms.grad(kept)
+    dropout.counter.set_data(Tensor(2, ms.int32))
+    np.testing.assert_array_equal(gradient(x).asnumpy(), masks[2])
+    for other in (masks[1], np.roll(masks[0], 1, axis=0), np.roll(masks[0], 1, axis=1)):
+        # Four standard deviations of the correlation of 81,920 independent coins.
+        assert abs(np.corrcoef(masks[0].ravel(), other.ravel())[0, 1]) < 4 / np.sqrt(masks[0].size)

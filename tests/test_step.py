@@ -89,6 +89,49 @@ def test_accumulation_is_the_large_batch_when_batch_norm_is_frozen():
         np.testing.assert_allclose(results[1][name], weight, rtol=0, atol=1e-6, err_msg=name)
 
 
+def test_accumulation_of_a_summed_loss_is_the_large_batch():
+    images, labels = batch(8)
+    results = []
+    for options, size in ((StepOptions(), 8), (StepOptions(accumulation=2, sum_gradients=True), 4)):
+        network = tiny()
+        freeze_batch_norm(network)
+        optimizer = create_optimizer(network.trainable_params(), "momentum", lr=[0.01])
+        step = TrainStep(network, create_loss("CE", reduction="sum"), optimizer, options).set_train(True)
+        for start in range(0, 8, size):
+            run(step, images[start : start + size], labels[start : start + size])
+        results.append(step.raw_weights())
+    for name, weight in results[0].items():
+        np.testing.assert_allclose(results[1][name], weight, rtol=0, atol=1e-6, err_msg=name)
+
+
+def test_a_state_taken_up_gives_the_same_next_step():
+    options = StepOptions(ema_decay=0.9, accumulation=2, loss_scale=8.0, dynamic_scale=True)
+    images, labels = batch(4)
+    first = make_step(tiny(0), [0.1] * 4, options)
+    for _ in range(3):
+        run(first, images, labels)
+    second = make_step(tiny(1), [0.1] * 4, options)
+    second.load_state(first.state())
+    run(first, images, labels)
+    run(second, images, labels)
+    expected = first.state()
+    assert expected["global_step"] == 2
+    for name, array in second.state().items():
+        np.testing.assert_array_equal(array, expected[name], err_msg=name)
+
+
+def test_a_state_of_another_step_is_refused_whole():
+    first = make_step(tiny(), [0.1])
+    state = first.state()
+    with pytest.raises(KeyError, match="conv.weight"):
+        first.load_state({name: array for name, array in state.items() if name != "conv.weight"})
+    changed = {name: array + 1 for name, array in state.items()} | {"bn.gamma": np.zeros(9, np.float32)}
+    with pytest.raises(ValueError, match="bn.gamma has shape"):
+        first.load_state(changed)
+    for name, array in first.state().items():
+        np.testing.assert_array_equal(array, state[name], err_msg=name)
+
+
 def test_clipping_bounds_the_accumulated_gradient():
     """Two steps, one update: its length is lr times the clip norm, and its direction that of the mean gradient."""
     images, labels = batch(8)
@@ -122,6 +165,17 @@ def test_average_follows_its_formula_with_batch_norm_statistics():
     for name, weight in expected.items():
         np.testing.assert_allclose(averaged[name], weight, rtol=1e-5, atol=1e-6, err_msg=name)
     assert any((averaged[n] != w).any() for n, w in step.raw_weights().items())
+
+
+def test_the_average_of_what_stands_still_is_exact():
+    """A frozen backbone's averaged weights are the backbone's, to the last bit."""
+    network = tiny()
+    network.conv.weight.requires_grad = False
+    before = network.conv.weight.asnumpy().copy()
+    step = make_step(network, [0.1] * 5, StepOptions(ema_decay=0.9999))
+    for _ in range(5):
+        run(step, *batch(4))
+    np.testing.assert_array_equal(step.evaluation_weights()["conv.weight"], before)
 
 
 @pytest.mark.parametrize("accumulation", [1, 2])

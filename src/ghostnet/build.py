@@ -40,7 +40,7 @@ def evaluation_network(config: Config) -> nn.Cell:
 
 
 def load_weights(net: nn.Cell, config: Config, *, fine_tune: bool) -> checkpoint.Loaded | None:
-    """Fill `net` from `ckpt_path`, or from the published weights where `pretrained` is set; None where neither is.
+    """Fill `net` from `ckpt_path`, else from the published weights where `pretrained` is set; None where neither is.
 
     Args:
         net: the network of `config.model`.
@@ -50,6 +50,8 @@ def load_weights(net: nn.Cell, config: Config, *, fine_tune: bool) -> checkpoint
     Raises UserError where the file cannot be had or does not fit.
     """
     facts = card(config.model)
+    if fine_tune and config.pretrained and config.ckpt_path:
+        raise UserError("pretrained: pretrained and ckpt_path both name weights to start from; drop one of them")
     if config.ckpt_path:
         path = Path(config.ckpt_path)
     elif config.pretrained:
@@ -91,5 +93,8 @@ def with_classes(config: Config, classes: Sequence[str]) -> Config:
     if config.num_classes is None:
         return config.replace(num_classes=len(classes))
     if len(classes) < config.num_classes:
-        log.info(f"{config.data_dir}: {len(classes)} classes, fewer than num_classes: {config.num_classes}")
+        log.info(
+            f"{config.data_dir}: {len(classes)} classes, fewer than num_classes: {config.num_classes}; "
+            "labels follow their sorted names"
+        )
     return config

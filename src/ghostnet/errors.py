@@ -15,3 +15,15 @@ class RunError(RuntimeError):
     The message is one line that says where the run stood and what is kept. Entry points print it without a traceback
     and exit with status 1.
     """
+
+
+class Stopped(RuntimeError):
+    """A run that was asked to stop by a signal and did so in order. Entry points print the message and exit 128 + n.
+
+    Attributes:
+        signal: number of the signal.
+    """
+
+    def __init__(self, signal: int, message: str) -> None:
+        super().__init__(message)
+        self.signal = signal

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import logging.handlers
 import os
 import random
+import signal
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -98,6 +100,32 @@ def _replace_what_is_missing(config: Config, device: str) -> Runtime:
     return Runtime(config, device, notes)
 
 
+class StopSignals:
+    """Notes SIGTERM and Ctrl-C, for a run that wants to stop between two steps.
+
+    Attributes:
+        received: number of the first signal; None before.
+    """
+
+    def __init__(self) -> None:
+        self.received: int | None = None
+
+    def listen(self) -> None:
+        """Take the signals over, until one comes: a second one ends the process at once, as it would without us.
+
+        MindSpore's pipeline takes SIGINT for itself more than once, so call this with every step.
+        """
+        if self.received is not None:
+            return
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._note)
+
+    def _note(self, number: int, _frame: object) -> None:
+        self.received = number
+        for each in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(each, signal.SIG_DFL)
+
+
 class _ScreenHandler(logging.Handler):
     """Log lines on standard output, above a progress bar if there is one."""
 
@@ -105,6 +133,19 @@ class _ScreenHandler(logging.Handler):
         from tqdm import tqdm
 
         tqdm.write(self.format(record), file=sys.stdout)
+        # A log file or a pipe gets each line when it is said, not when a buffer is full.
+        sys.stdout.flush()
+
+
+class _FileHandler(logging.FileHandler):
+    """The log of a run on disk. A full disk stops the run where it saves, with one line, not where it talks."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        pass
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):
+            super().close()
 
 
 class RunLog:
@@ -121,12 +162,17 @@ class RunLog:
 
     def to_file(self, path: Path) -> None:
         """Write what was said so far, and all that follows, to `path`, with the time of each line."""
-        file = logging.FileHandler(path, encoding="utf-8")
+        file = _FileHandler(path, encoding="utf-8")
         file.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
         self._buffer.setTarget(file)
         self._buffer.flush()
         log.removeHandler(self._buffer)
         log.addHandler(file)
+
+    def end(self, reason: str) -> None:
+        """Write why the run ends to the file alone: the screen hears it from the command."""
+        log.removeHandler(self._screen)
+        log.info(reason)
 
     def close(self) -> None:
         """Stop logging."""

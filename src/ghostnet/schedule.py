@@ -7,6 +7,7 @@ import logging
 from mindcv.scheduler import create_scheduler
 
 from .config import Config
+from .errors import UserError
 
 _log = logging.getLogger("mindcv.scheduler.scheduler_factory")
 
@@ -30,11 +31,19 @@ def learning_rates(config: Config, updates_per_epoch: int, ranks: int = 1) -> li
         config: scheduler keys; `min_lr` is taken as it stands, whatever the batch.
         updates_per_epoch: optimizer updates in an epoch (steps / accumulation).
         ranks: processes that share a global batch.
+
+    Raises:
+        UserError: more cycles of the cyclic schedule than there are pairs of updates.
     """
     # mindcv warns through a logger of its own; Config.warnings() says the same in our words.
     _log.setLevel(logging.ERROR)
     total = config.epoch_size * updates_per_epoch
     rate = base_rate(config, ranks)
+    if config.scheduler == "cyclic" and total < 2 * config.num_cycles:
+        raise UserError(
+            f"num_cycles: {config.num_cycles} cycles of the learning rate do not fit into {total} updates; "
+            f"give at most {max(1, total // 2)}, or a larger epoch_size"
+        )
     rates = create_scheduler(
         updates_per_epoch,
         scheduler=config.scheduler,

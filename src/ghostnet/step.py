@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import mindspore as ms
@@ -10,6 +10,7 @@ import numpy as np
 from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
 
 from .config import Config
+from .models.layers import Dropout
 
 # Overflow-free updates after which a dynamic loss scale doubles (MindCV's window).
 SCALE_WINDOW = 2000
@@ -24,7 +25,8 @@ class StepOptions:
     Attributes:
         loss_scale: factor on the loss while gradients are computed; the first one when it is dynamic.
         dynamic_scale: halve the scale after an overflow, double it after `SCALE_WINDOW` updates without one.
-        accumulation: steps whose mean gradient makes one update.
+        accumulation: steps whose gradients make one update.
+        sum_gradients: add those gradients up, as a loss that is a sum over its batch wants, instead of averaging.
         clip_norm: largest global norm of the gradients of an update; None for no limit.
         ema_decay: decay of the averaged weights; None for no average.
     """
@@ -32,6 +34,7 @@ class StepOptions:
     loss_scale: float = 1.0
     dynamic_scale: bool = False
     accumulation: int = 1
+    sum_gradients: bool = False
     clip_norm: float | None = None
     ema_decay: float | None = None
 
@@ -43,6 +46,7 @@ class StepOptions:
             loss_scale=config.loss_scale,
             dynamic_scale=dynamic,
             accumulation=config.gradient_accumulation_steps,
+            sum_gradients=config.reduction == "sum",
             clip_norm=config.clip_value if config.clip_grad else None,
             ema_decay=config.ema_decay if config.ema else None,
         )
@@ -91,7 +95,8 @@ def _clear_tensor(total):
 
 @_average_op.register("Tensor", "Tensor", "Tensor")
 def _average_tensor(decay, average, weight):
-    return ops.assign(average, average * decay + weight * (1 - decay))
+    # In this form an average of equal values stays what it is, to the last bit.
+    return ops.assign(average, average + (weight - average) * (1 - decay))
 
 
 class TrainStep(nn.Cell):
@@ -119,6 +124,7 @@ class TrainStep(nn.Cell):
         self.map = ops.HyperMap()
 
         self.accumulation = options.accumulation
+        self.divisor = 1 if options.sum_gradients else options.accumulation
         self.clip_norm = options.clip_norm
         self.ema_decay = options.ema_decay
         self.dynamic_scale = options.dynamic_scale
@@ -135,7 +141,7 @@ class TrainStep(nn.Cell):
     def construct(self, image: Tensor, label: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         scale = self.scale.value()
         (_, loss), gradients = self.gradients(image, label, scale)
-        factor = 1.0 / (scale * self.accumulation)
+        factor = 1.0 / (scale * self.divisor)
         gradients = self.map(ops.partial(_scale_op, factor), gradients)
         if self.accumulation == 1:
             finite = self._update(gradients)
@@ -192,14 +198,31 @@ class TrainStep(nn.Cell):
         return {weight.name: average.asnumpy().copy() for weight, average in pairs}
 
     def raw_weights(self) -> dict[str, np.ndarray]:
-        """The network's own weights, batch-norm statistics among them, by parameter name."""
-        return _copies(self.network.get_parameters())
+        """The network's own weights, batch-norm statistics among them, by parameter name.
+
+        Copies: `asnumpy` alone shares memory with the parameter on CPU.
+        """
+        return {parameter.name: parameter.asnumpy().copy() for parameter in self.network.get_parameters()}
 
     def state(self) -> dict[str, np.ndarray]:
-        """Everything that the next step depends on, by parameter name: weights, optimizer, average, loss scale."""
-        return self.raw_weights() | _copies(self.get_parameters())
+        """Everything that the next step depends on but its batch: weights, optimizer, average, loss scale, dropout."""
+        return {name: parameter.asnumpy().copy() for name, parameter in self._all_parameters().items()}
 
+    def load_state(self, state: Mapping[str, np.ndarray]) -> None:
+        """Take up a `state()`; entries beyond it are ignored.
 
-def _copies(parameters: Iterable[Parameter]) -> dict[str, np.ndarray]:
-    """Values by name; `asnumpy` alone shares memory with the parameter on CPU."""
-    return {parameter.name: parameter.asnumpy().copy() for parameter in parameters}
+        Raises KeyError for an entry that is missing and ValueError for one of another shape; nothing is changed then.
+        """
+        parameters = self._all_parameters()
+        for name, parameter in parameters.items():
+            if state[name].shape != tuple(parameter.shape):
+                raise ValueError(f"{name} has shape {state[name].shape} instead of {tuple(parameter.shape)}")
+        for name, parameter in parameters.items():
+            parameter.set_data(Tensor(state[name].copy(), dtype=parameter.dtype))
+
+    def _all_parameters(self) -> dict[str, Parameter]:
+        """Parameters by the names of their entries in `state()`. Learning rates come from the config, not from it."""
+        parameters = {p.name: p for p in [*self.network.get_parameters(), *self.get_parameters()]}
+        parameters.pop("learning_rate", None)
+        dropouts = [cell for _, cell in self.network.cells_and_names() if isinstance(cell, Dropout)]
+        return parameters | {f"dropout_counter_{index}": cell.counter for index, cell in enumerate(dropouts)}

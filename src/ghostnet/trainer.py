@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import logging
 import math
+import signal
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import mindspore as ms
@@ -18,17 +20,18 @@ from tqdm import tqdm
 from . import amp, build, checkpoint, evaluate, loss, optim, runtime, schedule, weights_file
 from .config import Config
 from .data import dataset, loader
-from .errors import RunError
+from .errors import RunError, Stopped, UserError
 from .models import card
 from .models.complexity import trainable_parameters
 from .models.layers import freeze_batch_norm
+from .run_folder import Position, RunFolder, Saved, changed_keys
 from .step import StepOptions, TrainStep
 
 log = logging.getLogger("ghostnet")
 
 
 def train(config: Config) -> None:
-    """Train as `config` says. Files appear in `ckpt_save_dir` (see `checkpoint.RunFolder`).
+    """Train as `config` says. Files appear in `ckpt_save_dir` (see `run_folder.RunFolder`).
 
     Raises:
         UserError: a key, file or image that has to be changed; nothing was written unless training had begun.
@@ -36,36 +39,52 @@ def train(config: Config) -> None:
     """
     run_log = runtime.RunLog()
     try:
-        _train(runtime.init(config), run_log)
+        with _worker_errors():
+            _train(runtime.init(config), run_log)
+    except (UserError, RunError, Stopped) as error:
+        run_log.end(str(error))
+        raise
+    finally:
+        run_log.close()
+
+
+@contextmanager
+def _worker_errors() -> Iterator[None]:
+    """Turn a RuntimeError of MindSpore's pipeline back into the UserError that a worker raised."""
+    try:
+        yield
     except RuntimeError as error:
-        # MindSpore wraps what a data worker raises.
         user_error = loader.user_error_from(error)
         if user_error is None:
             raise
         raise user_error from error
-    finally:
-        run_log.close()
 
 
 def _train(run: runtime.Runtime, run_log: runtime.RunLog) -> None:
     for line in [*run.notes, *run.config.warnings()]:
         log.info(line)
-    folder = checkpoint.RunFolder(
-        run.config.ckpt_save_dir, run.config.model, run.config.keep_checkpoint_max, run.config.ckpt_save_policy
-    )
-    folder.check(run.config.overwrite)
-    if run.config.ckpt_path:
-        weights_file.check_exists(run.config.ckpt_path)
+    folder = RunFolder(run.config)
+    saved = folder.read_state(run.config.resume) if run.config.resume else None
+    if saved is None:
+        folder.check(run.config.overwrite, run.config.ckpt_path)
+        if run.config.ckpt_path:
+            weights_file.check_exists(run.config.ckpt_path)
     # Images, and with them the number of classes.
     samples = dataset.open_split(run.config, "train")
     config = build.with_classes(run.config, samples.classes)
     val_samples = dataset.open_split(config, "val", samples.classes) if config.val_while_train else None
-    batches = loader.train_batches(config, samples, config.num_classes)
+    if saved:
+        _check_unchanged(saved, config, samples.digest())
+    position = saved.position if saved else Position()
+    batches = loader.train_batches(
+        config, samples, config.num_classes, start_epoch=position.epoch, start_step=position.step
+    )
 
-    # Network, from scratch or from weights.
+    # Network: from scratch, from weights, or (below, with all else) from a saved state.
     network = build.network(config)
-    loaded = build.load_weights(network, config, fine_tune=True)
-    log.info(f"{config.model}: {loaded or 'starts from fresh weights'}")
+    if saved is None:
+        loaded = build.load_weights(network, config, fine_tune=True)
+        log.info(f"{config.model}: {loaded or 'starts from fresh weights'}")
     if config.freeze_backbone:
         _freeze_backbone(network, card(config.model).classifier)
     amp.apply(network, config.amp_level, config.amp_cast_list)
@@ -73,13 +92,18 @@ def _train(run: runtime.Runtime, run_log: runtime.RunLog) -> None:
     # The step, and the network that its weights are evaluated in.
     rates = schedule.learning_rates(config, batches.get_dataset_size() // config.gradient_accumulation_steps)
     optimizer = optim.optimizer(config, network, rates, run.device)
-    if config.resume_opt:
+    if config.resume_opt and saved is None:
         log.info(f"loaded {checkpoint.load_optimizer(optimizer, config.ckpt_path)} entries of optimizer state")
     step = TrainStep(network, loss.training_loss(config), optimizer, StepOptions.from_config(config))
     evaluator = _Evaluator(config, val_samples) if val_samples else None
+    if saved:
+        _load_state(step, saved)
 
     # From here on files are written.
-    folder.start()
+    if saved:
+        folder.go_on(saved)
+    else:
+        folder.start()
     run_log.to_file(folder.log)
     weights_file.write_atomically(folder.config, config.to_yaml().encode())
     weights_file.write_atomically(folder.classes, json.dumps(list(samples.classes), indent=1).encode())
@@ -87,11 +111,43 @@ def _train(run: runtime.Runtime, run_log: runtime.RunLog) -> None:
 
     steps = batches.get_dataset_size()
     images = min(steps * config.batch_size, len(samples), config.num_samples or len(samples))
-    epochs = _Epochs(config, step, rates, evaluator, folder, steps, images)
-    ms.Model(step).train(config.epoch_size, batches, callbacks=[epochs], dataset_sink_mode=config.dataset_sink_mode)
-    if folder.best_top_1 is not None:
-        log.info(f"best top-1 {folder.best_top_1:.2f} %: {folder.best}")
+    epochs = _Epochs(config, step, rates, evaluator, folder, steps, images, samples.digest(), position)
+    if position.epoch < config.epoch_size:
+        ms.Model(step).train(
+            config.epoch_size,
+            batches,
+            callbacks=[epochs],
+            dataset_sink_mode=config.dataset_sink_mode,
+            initial_epoch=position.epoch,
+        )
+    if epochs.best_top_1 is not None:
+        log.info(f"best top-1 {epochs.best_top_1:.2f} %: {folder.best}")
     log.info(f"last weights: {folder.last}")
+
+
+def _check_unchanged(saved: Saved, config: Config, data: str) -> None:
+    """Raise UserError where a resumed run would not end as the saved one, unless `resume_force` is set."""
+    changes = changed_keys(saved.config, config)
+    if saved.data != data:
+        changes.append("the training images")
+    if not changes:
+        return
+    if not config.resume_force:
+        raise UserError(
+            f"resume: changed since {saved.file} was saved: {'; '.join(changes)}; "
+            "change it back, or give --resume_force True"
+        )
+    log.info(f"resuming although changed: {'; '.join(changes)}")
+
+
+def _load_state(step: TrainStep, saved: Saved) -> None:
+    """Take up a saved state, and say where it stands."""
+    try:
+        step.load_state(saved.arrays)
+    except (KeyError, ValueError) as error:
+        raise UserError(f"resume: {saved.file} is the state of another network or optimizer ({error})") from error
+    position = saved.position
+    log.info(f"resuming from {saved.file}: {position.epoch} epochs and {position.step} steps are done")
 
 
 def _freeze_backbone(network: nn.Cell, classifier: str) -> None:
@@ -157,9 +213,11 @@ class _Epochs(ms.Callback):
         step: TrainStep,
         rates: list[float],
         evaluator: _Evaluator | None,
-        folder: checkpoint.RunFolder,
+        folder: RunFolder,
         steps: int,
         images: int,
+        data: str,
+        position: Position,
     ) -> None:
         super().__init__()
         self.config = config
@@ -169,14 +227,22 @@ class _Epochs(ms.Callback):
         self.folder = folder
         self.steps = steps
         self.images = images
-        self.skipped = 0
+        self.data = data
+        self.best_top_1 = position.best_top_1
+        self.losses = list(position.losses)
+        self.skipped = position.skipped
+        # Steps that the run had done before this process, of which some in the epoch it starts in.
+        self.steps_before = position.epoch * steps + position.step
+        self.resumed_at = position.step
+        self.signals = runtime.StopSignals()
 
     def on_train_epoch_begin(self, run_context: ms.RunContext) -> None:
         epoch = run_context.original_args().cur_epoch_num
-        self.losses: list[float] = []
-        self.started = time.perf_counter()
+        self.started = self.timed_from = time.perf_counter()
+        self.untimed_steps = self.resumed_at
         self.bar = tqdm(
             total=self.images,
+            initial=self.resumed_at * self.config.batch_size,
             desc=f"epoch {epoch}/{self.config.epoch_size}",
             unit="image",
             leave=False,
@@ -186,19 +252,30 @@ class _Epochs(ms.Callback):
     def on_train_step_end(self, run_context: ms.RunContext) -> None:
         position = run_context.original_args()
         loss, finite, scale = (float(output.asnumpy()) for output in position.net_outputs)
-        step = (position.cur_step_num - 1) % self.steps + 1
+        step = (self.steps_before + position.cur_step_num - 1) % self.steps + 1
         self._check_finite(loss, bool(finite), scale, position.cur_epoch_num, step)
         self.losses.append(loss)
+        if position.cur_step_num == 1 and step < self.steps:
+            # The first step compiles the graph; throughput is that of the steps that follow.
+            self.untimed_steps += 1
+            self.timed_from = time.perf_counter()
         self.bar.set_postfix(loss=f"{loss:.3f}", refresh=False)
         self.bar.update(self.config.batch_size)
         if self.bar.disable and step % self.config.log_interval == 0 and step < self.steps:
             self._log_step(position.cur_epoch_num, step)
+        interval = self.config.ckpt_save_interval_steps
+        if interval is not None and step % interval == 0 and step < self.steps:
+            self._save_state(position.cur_epoch_num - 1, step)
+        self.signals.listen()
+        if self.signals.received and step < self.steps:
+            self._save_state(position.cur_epoch_num - 1, step)
+            self._stop(position.cur_epoch_num, step)
 
     def on_train_epoch_end(self, run_context: ms.RunContext) -> None:
         position = run_context.original_args()
-        epoch, done = position.cur_epoch_num, position.cur_step_num
-        training_seconds = time.perf_counter() - self.started
+        epoch, done = position.cur_epoch_num, self.steps_before + position.cur_step_num
         self.bar.close()
+        images_per_second = self._rate(self.images)
         weights = self.step.evaluation_weights()
         last = epoch == self.config.epoch_size
         metrics = None
@@ -206,14 +283,30 @@ class _Epochs(ms.Callback):
             metrics = self.evaluator(weights)
             if not math.isfinite(metrics.loss):
                 raise RunError(f"epoch {epoch}: the validation loss is {metrics.loss}; {self._kept(epoch)}")
-        record = self._record(epoch, done, metrics, training_seconds)
-        epoch_file = epoch % self.config.ckpt_save_interval == 0 or last
-        best = self.folder.save_weights(weights, epoch, self.steps, record["top_1"], epoch_file)
-        self.folder.save_state(self.step.state(), epoch, done)
-        with open(self.folder.metrics, "a", encoding="utf-8") as file:
-            file.write(json.dumps(record) + "\n")
+        record = self._record(epoch, done, metrics, images_per_second)
+        best = metrics is not None and (self.best_top_1 is None or metrics.top_1 > self.best_top_1)
+        if best:
+            self.best_top_1 = metrics.top_1
+        keep = epoch % self.config.ckpt_save_interval == 0 or last
+        self.folder.save_weights(weights, epoch, self.steps, best, keep)
+        self.folder.add_record(record)
         log.info(_epoch_line(record, self.config.epoch_size, best, self.skipped))
-        self.skipped = 0
+        self.losses, self.skipped, self.resumed_at = [], 0, 0
+        self._save_state(epoch, 0)
+        if self.signals.received and not last:
+            self._stop(epoch, self.steps)
+
+    def _stop(self, epoch: int, step: int) -> None:
+        """End the run, now that its state is saved."""
+        self.bar.close()
+        number = self.signals.received
+        where = f"epoch {epoch}, step {step}"
+        raise Stopped(number, f"stopped by {signal.Signals(number).name} after {where}; go on with --resume")
+
+    def _save_state(self, epoch: int, step: int) -> None:
+        """Save what the next step depends on: `epoch` epochs and `step` steps are done."""
+        position = Position(epoch, step, tuple(self.losses), self.skipped, self.best_top_1)
+        self.folder.save_state(self.step.state(), position, self.data)
 
     def _check_finite(self, loss: float, finite: bool, scale: float, epoch: int, step: int) -> None:
         """Stop the run where it has diverged; count the updates that a loss scale is expected to lose."""
@@ -230,34 +323,38 @@ class _Epochs(ms.Callback):
         if not (scaled_down or (self.config.drop_overflow_update and not options.dynamic_scale)):
             raise RunError(f"{where}: a gradient is not finite; {kept}; {advice}")
 
+    def _rate(self, images: int) -> float:
+        """Images a second of training, when `images` of the epoch are done."""
+        seconds = time.perf_counter() - self.timed_from
+        return (images - self.untimed_steps * self.config.batch_size) / seconds
+
     def _kept(self, epoch: int) -> str:
         """What a run that stops in this epoch leaves."""
         return f"{self.folder.last} is kept" if epoch > 1 else "no epoch was finished, so there is no weight file"
 
     def _log_step(self, epoch: int, step: int) -> None:
-        seconds = time.perf_counter() - self.started
-        images = step * self.config.batch_size
-        left = seconds / step * (self.steps - step)
-        log.info(
-            f"epoch {epoch}/{self.config.epoch_size}  step {step}/{self.steps}  loss {self.losses[-1]:.4f}  "
-            f"{images / seconds:.1f} images/s  {left:.0f} s left in the epoch"
-        )
+        parts = [f"epoch {epoch}/{self.config.epoch_size}", f"step {step}/{self.steps}", f"loss {self.losses[-1]:.4f}"]
+        if step > self.untimed_steps:
+            rate = self._rate(step * self.config.batch_size)
+            left = (self.steps - step) * self.config.batch_size / rate
+            parts += [f"{rate:.1f} images/s", f"{left:.0f} s left in the epoch"]
+        log.info("  ".join(parts))
 
     def _record(
-        self, epoch: int, done: int, metrics: evaluate.Metrics | None, training_seconds: float
+        self, epoch: int, done: int, metrics: evaluate.Metrics | None, images_per_second: float
     ) -> dict[str, Any]:
         """The epoch's line of `metrics.jsonl`."""
-        update = done // self.config.gradient_accumulation_steps
+        updates = int(self.step.optimizer.global_step.asnumpy().item())
         return {
             "epoch": epoch,
             "step": done,
-            "lr": self.rates[update - 1],
+            "lr": self.rates[max(updates - 1, 0)],
             "base_lr": schedule.base_rate(self.config),
             "train_loss": sum(self.losses) / len(self.losses),
             "val_loss": metrics.loss if metrics else None,
             "top_1": metrics.top_1 if metrics else None,
             "top_5": metrics.top_5 if metrics else None,
-            "images_per_second": round(self.images / training_seconds, 2),
+            "images_per_second": round(images_per_second, 2),
             "seconds": round(time.perf_counter() - self.started, 3),
         }
 

@@ -33,6 +33,7 @@ def validate(config: Config) -> dict[str, Any]:
         config = build.with_classes(config, samples.classes)
         network = build.evaluation_network(config)
         loaded = build.load_weights(network, config, fine_tune=False)
+        runtime.log.info(str(loaded))
         batches = loader.eval_batches(config, samples)
         metrics = evaluate.evaluate(network, progress(batches, "validation"), config.batch_size)
     finally:

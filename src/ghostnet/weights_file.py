@@ -58,10 +58,15 @@ def write_atomically(path: Path, content: bytes) -> None:
         finally:
             os.close(folder)
     except OSError as error:
-        raise RunError(f"{path}: cannot be written ({error.strerror}); files saved earlier are kept") from error
+        raise not_written(path, error) from error
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink()
+
+
+def not_written(path: Path, error: OSError) -> RunError:
+    """What to raise where the file system refuses to write `path`."""
+    return RunError(f"{path}: cannot be written ({error.strerror}); files saved earlier are kept")
 
 
 def write(path: Path, arrays: Mapping[str, np.ndarray]) -> None:

@@ -1,7 +1,7 @@
 """The configuration: every key once, with its type, range, default and meaning.
 
 A run's configuration is made of defaults, then a YAML recipe, then the command line (:func:`load`). The keys
-are MindCV's, so its recipes load unchanged, and ``lr_reference_batch``, ``freeze_backbone``, ``overwrite``.
+are MindCV's, so its recipes load unchanged, and a few of ours (tests/test_config.py lists them).
 The docstring under a key is the only description of it: ``--help`` prints it. Importing this module does not
 import MindSpore.
 """
@@ -83,6 +83,10 @@ class Config(BaseModel):
     """Seed of the weights, the order of the images and their augmentation."""
     device_target: Literal["Ascend", "CPU", "GPU"] | None = None
     """Device to run on; None takes what the machine has."""
+    resume: bool | Name = False
+    """Go on with the run in ckpt_save_dir from its last saved state; or with that of the folder or file given."""
+    resume_force: bool = False
+    """Resume although the configuration or the data changed."""
     overwrite: bool = False
     """Delete the run that ckpt_save_dir holds and start afresh, instead of refusing to."""
 
@@ -101,7 +105,7 @@ class Config(BaseModel):
     shuffle: bool = True
     """Shuffle the training images every epoch."""
     num_samples: Count | None = None
-    """Train on this many images only; None takes all."""
+    """Train on this many images an epoch, others each time when they are shuffled; None takes all."""
     batch_size: Count = 128
     """Images in a batch, on each rank."""
     drop_remainder: bool = True
@@ -176,6 +180,8 @@ class Config(BaseModel):
     """Folder for checkpoints, logs, metrics and the resolved configuration."""
     ckpt_save_interval: Count = 1
     """Epochs between two checkpoints."""
+    ckpt_save_interval_steps: Count | None = None
+    """Steps between two saved run states inside an epoch; None saves them at the ends of epochs only."""
     ckpt_save_policy: Literal["latest_k", "top_k"] = "latest_k"
     """Which epoch checkpoints to keep: the latest ones, or those of the highest accuracy."""
     epoch_size: Count = 90
@@ -324,14 +330,19 @@ def load(
 def saved_by_training(overrides: Mapping[str, Any]) -> Path:
     """The configuration that training saved beside the weight file of ``ckpt_path``, for ``load(default_config=...)``.
 
-    Raises UserError where there is none.
+    Raises UserError where it, or the class names that belong to it, or the weight file itself is not there.
     """
     if not overrides.get("ckpt_path"):
         raise UserError("-c: without it, --ckpt_path must name a weight file whose folder holds the run's config.yaml")
-    path = Path(overrides["ckpt_path"]).parent / "config.yaml"
-    if not path.is_file():
-        raise UserError(f"-c: {path} does not exist, so the network is not known; give -c CONFIG")
-    return path
+    weights = Path(overrides["ckpt_path"])
+    if not weights.is_file():
+        raise UserError(f"{weights}: no such file; give the path of a .ckpt file")
+    for name, missing in (("config.yaml", "network"), ("classes.json", "order of the classes")):
+        if not (weights.parent / name).is_file():
+            raise UserError(
+                f"-c: {weights.parent / name} does not exist, so the {missing} is not known; give -c CONFIG"
+            )
+    return weights.parent / "config.yaml"
 
 
 def _recipe(path: Path) -> tuple[dict[str, Any], dict[str, str]]:

@@ -7,6 +7,8 @@ regular files are opened.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
 import os
 from abc import ABC, abstractmethod
@@ -63,6 +65,15 @@ class Samples(ABC):
     def name(self, index: int) -> str:
         """Returns what to call a sample in messages: its path, or e.g. "cifar10 train #17"."""
 
+    @abstractmethod
+    def _identity(self) -> np.ndarray:
+        """What tells one set of images from another."""
+
+    def digest(self) -> str:
+        """Returns a sha256 of classes, labels and images (by path below the split for image files)."""
+        parts = (json.dumps(self.classes).encode(), self.labels.tobytes(), self._identity().tobytes())
+        return hashlib.sha256(b"".join(hashlib.sha256(part).digest() for part in parts)).hexdigest()
+
 
 @dataclass(frozen=True, eq=False)
 class FolderSamples(Samples):
@@ -77,6 +88,9 @@ class FolderSamples(Samples):
     def name(self, index: int) -> str:
         return os.path.join(self.root, os.fsdecode(self.files[index]))
 
+    def _identity(self) -> np.ndarray:
+        return self.files
+
 
 @dataclass(frozen=True, eq=False)
 class ArraySamples(Samples):
@@ -90,6 +104,9 @@ class ArraySamples(Samples):
 
     def name(self, index: int) -> str:
         return f"{self.title} #{index}"
+
+    def _identity(self) -> np.ndarray:
+        return self.pixels
 
 
 def open_split(config: Config, split: str, classes: Sequence[str] | None = None) -> Samples:
@@ -140,8 +157,10 @@ def _open_folders(config: Config, split: str) -> FolderSamples:
     files: list[bytes] = []
     labels: list[int] = []
     skipped: list[str] = []
+    resolved = root.resolve()
+    above = tuple((s.st_dev, s.st_ino) for s in (folder.stat() for folder in (resolved, *resolved.parents)))
     for label, folder in enumerate(folders):
-        found = [os.fsencode(os.path.relpath(file, root)) for file in _image_files(root / folder, (), skipped)]
+        found = [os.fsencode(os.path.relpath(file, root)) for file in _image_files(root / folder, above, skipped)]
         if not found:
             raise UserError(f"{root / folder}: no image in this class folder; add some or remove the folder")
         files += found

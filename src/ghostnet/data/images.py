@@ -48,7 +48,14 @@ def read_image(path: str) -> np.ndarray:
 
 def check_image(path: str, decode: bool) -> None:
     """Raises UserError if ``path`` is no usable image: reads its header, with ``decode`` its pixels too."""
-    _opened(path, lambda image: image.load() if decode else None)
+
+    def check(image: Image.Image) -> None:
+        if image.mode == "F" or (decode and image.mode.startswith("I")):
+            _to_rgb(image)  # says which pixels have no 8-bit meaning
+        elif decode:
+            image.load()
+
+    _opened(path, check)
 
 
 def _opened(path: str, use):

@@ -133,10 +133,12 @@ class EpochOrder:
 def _steps(config: Config, count: int, chosen: int, ranks: int) -> int:
     """Batches in an epoch, whole updates only: of ``count`` samples on each rank."""
     held = f"{chosen} training samples" + (f" on {ranks} ranks" if ranks > 1 else "")
-    batches = count // config.batch_size if config.drop_remainder else -(-count // config.batch_size)
+    accumulation = config.gradient_accumulation_steps
+    # A short batch would weigh as much as a full one in the mean of an update.
+    whole = config.drop_remainder or accumulation > 1
+    batches = count // config.batch_size if whole else -(-count // config.batch_size)
     if batches == 0:
         raise UserError(f"batch_size: {config.batch_size}, but there are {held}: not one batch; lower batch_size")
-    accumulation = config.gradient_accumulation_steps
     if batches < accumulation:
         raise UserError(
             f"gradient_accumulation_steps: {accumulation} batches of batch_size: {config.batch_size} make an "

@@ -1,7 +1,7 @@
 """Layers that the Ghost networks share. Feature maps are float tensors of shape (N, C, H, W) throughout."""
 
 import numpy as np
-from mindspore import Tensor, nn, ops
+from mindspore import Parameter, Tensor, nn, ops
 from mindspore.common import dtype as mstype
 from mindspore.common import initializer
 
@@ -80,8 +80,13 @@ class SqueezeExcite(nn.Cell):
 class Dropout(nn.Cell):
     """Zeroes each element with probability `p` in training and scales the others by 1 / (1 - p).
 
-    MindSpore 2.10's own `nn.Dropout` gives another mask in every process on CPU, whatever the seed. The masks drawn
-    here depend on `mindspore.set_seed` before the layer is made, and on nothing else.
+    MindSpore 2.10's own `nn.Dropout` gives another mask in every process on CPU, whatever the seed, and its state
+    cannot be saved. The masks here are a hash of (seed, how many masks came before, position): they depend on
+    `mindspore.set_seed` before the layer is made and on `counter`, which a run can save and set.
+
+    Attributes:
+        counter: masks drawn so far, an int32 Parameter of shape (). It is no weight: `get_parameters` does not list
+            it.
     """
 
     def __init__(self, p: float) -> None:
@@ -89,14 +94,44 @@ class Dropout(nn.Cell):
         if not 0 <= p < 1:
             raise ValueError(f"drop rate: expected a number from 0 to below 1, got {p}")
         self.p = p
-        # set_seed seeds numpy too; a seed of 0 would mean "any".
-        self.uniform = ops.UniformReal(seed=int(np.random.randint(1, 2**31)))
+        # set_seed seeds numpy too.
+        self.seed = int(np.random.randint(2**31))
+        counter = Parameter(Tensor(0, mstype.int32), name="dropout_counter", requires_grad=False)
+        # Past nn.Cell's own setter, which would list it among the weights.
+        object.__setattr__(self, "counter", counter)
 
     def construct(self, x: Tensor) -> Tensor:
         if not self.training or self.p == 0:
             return x
-        kept = ops.cast(self.uniform(ops.shape(x)) >= self.p, x.dtype)
-        return x * kept / (1 - self.p)
+        count = ops.assign_add(self.counter, Tensor(1, mstype.int32))
+        uniform = _hashed_uniform(ops.shape(x), self.seed + count * _GOLDEN_RATIO)
+        return x * ops.cast(uniform >= self.p, x.dtype) / (1 - self.p)
+
+
+# 2^32 over the golden ratio, as int32: multiples of it are spread evenly.
+_GOLDEN_RATIO = -1640531527
+
+
+def _hashed_uniform(shape: tuple[int, ...], key: Tensor) -> Tensor:
+    """Floats in [0, 1) of the given shape: an integer hash of key and position.
+
+    The hash is `lowbias32` (Chris Wellons, https://nullprogram.com/blog/2018/07/31/), on int32 with wrapping
+    products; shifts bring in zeros.
+    """
+    size = 1
+    for length in shape:
+        size = size * length
+    bits = ops.reshape(ops.arange(size), shape).astype(mstype.int32) * _GOLDEN_RATIO + key
+    for shift, factor in ((16, 0x7FEB352D), (15, -2073254261)):
+        bits = _xor_shifted(bits, shift) * factor
+    bits = ops.bitwise_and(_xor_shifted(bits, 16), Tensor(2**24 - 1, mstype.int32))
+    return ops.cast(bits, mstype.float32) / 2**24
+
+
+def _xor_shifted(bits: Tensor, shift: int) -> Tensor:
+    """bits ^ (bits >> shift), the shift bringing in zeros instead of the sign."""
+    shifted = ops.bitwise_right_shift(bits, Tensor(shift, mstype.int32))
+    return ops.bitwise_xor(bits, ops.bitwise_and(shifted, Tensor(2 ** (32 - shift) - 1, mstype.int32)))
 
 
 def he_uniform_init(network: nn.Cell) -> None:

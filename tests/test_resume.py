@@ -1,0 +1,160 @@
+"""A run that is killed and resumed ends as one that was not: real processes, bit for bit."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ghostnet import weights_file
+from tests.test_end_to_end import RECIPE, ROOT, SHORT, command, flags, process, write_images
+
+# Everything that draws numbers is on, and so are average, accumulation and several workers.
+KEYS = {
+    **SHORT,
+    "num_classes": 6,
+    "num_parallel_workers": 2,
+    "mixup": 0.2,
+    "cutmix": 0.5,
+    "drop_rate": 0.3,
+    "ema": True,
+    "gradient_accumulation_steps": 2,
+    "batch_size": 6,
+    "ckpt_save_interval_steps": 2,
+    "log_interval": 1,
+}
+
+
+def arguments(images: Path, folder: Path, **keys) -> list[str]:
+    return [
+        str(ROOT / "train.py"),
+        "-c",
+        str(RECIPE),
+        *flags(**{**KEYS, "data_dir": images, "ckpt_save_dir": folder, **keys}),
+    ]
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory) -> Path:
+    return write_images(tmp_path_factory.mktemp("images"))
+
+
+@pytest.fixture(scope="module")
+def straight(images, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("straight") / "run"
+    result = process(*arguments(images, folder))
+    assert (result.returncode, result.stderr) == (0, "")
+    return folder
+
+
+def kill_after(line: str, images: Path, folder: Path) -> None:
+    """Start a run and kill it with SIGKILL, workers and all, once it has printed the start of `line`."""
+    run = subprocess.Popen(
+        [sys.executable, *arguments(images, folder)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        env={"PYTHONPATH": str(ROOT / "src"), "PATH": "/usr/bin:/bin", "HOME": str(folder.parent)},
+        cwd=ROOT,
+    )
+    try:
+        assert any(printed.startswith(line) for printed in run.stdout), "the run ended before that line"
+    finally:
+        run.send_signal(signal.SIGKILL)
+        run.wait(30)
+        run.stdout.close()
+
+
+def without_times(folder: Path) -> list[dict]:
+    records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in record.items() if k not in ("images_per_second", "seconds")} for record in records]
+
+
+def assert_same_end(folder: Path, straight: Path) -> None:
+    assert without_times(folder) == without_times(straight)
+    for name in ("run_state", "ghostnet_050_last", "ghostnet_050_best"):
+        found, expected = (weights_file.read(run / f"{name}.ckpt") for run in (folder, straight))
+        sizes = {"run_log_bytes", "run_metrics_bytes"}  # of text that holds times
+        assert set(found) == set(expected)
+        for key in set(expected) - sizes:
+            np.testing.assert_array_equal(found[key], expected[key], err_msg=f"{name}: {key}")
+
+
+@pytest.mark.parametrize("line", ["epoch 1/2  step 4/6", "epoch 2/2  step 3/6"])
+def test_a_killed_run_goes_on_bit_for_bit(line, straight, images, tmp_path):
+    folder = tmp_path / "run"
+    kill_after(line, images, folder)
+    time.sleep(0.1)
+    done = weights_file.read(folder / "run_state.ckpt")
+    epoch, step = int(done["run_epoch"][0]), int(done["run_step"][0])
+    result = process(*arguments(images, folder), "--resume")
+    assert (result.returncode, result.stderr) == (0, "")
+    assert f"{epoch} epochs and {step} steps are done" in result.stdout
+    steps = [printed.split("  ")[1] for printed in result.stdout.splitlines() if "  step " in printed]
+    assert steps[0] == f"step {step + 1}/6"
+    assert len(steps) == (5 - step) + 5 * (1 - epoch)
+    assert_same_end(folder, straight)
+
+
+@pytest.mark.parametrize(("number", "name"), [(signal.SIGTERM, "SIGTERM"), (signal.SIGINT, "SIGINT")])
+def test_a_signal_saves_and_says_how_to_go_on(number, name, straight, images, tmp_path):
+    folder = tmp_path / "run"
+    run = subprocess.Popen(
+        [sys.executable, *arguments(images, folder, ckpt_save_interval_steps=100)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={"PYTHONPATH": str(ROOT / "src"), "PATH": "/usr/bin:/bin", "HOME": str(tmp_path)},
+        cwd=ROOT,
+    )
+    assert any("step 2/6" in printed for printed in run.stdout)
+    run.send_signal(number)
+    _, error = run.communicate(timeout=60)
+    assert run.returncode == 128 + number
+    assert error.startswith(f"train.py: stopped by {name} after epoch 1, step ")
+    assert error.endswith("go on with --resume\n")
+    done = weights_file.read(folder / "run_state.ckpt")
+    assert (done["run_epoch"], done["run_step"] >= 2) == (0, True)
+    if number == signal.SIGTERM:
+        assert process(*arguments(images, folder, ckpt_save_interval_steps=100), "--resume").returncode == 0
+        assert_same_end(folder, straight)
+
+
+def test_a_finished_run_has_nothing_left_to_do(straight, images):
+    before = (straight / "ghostnet_050_last.ckpt").read_bytes()
+    result = process(*arguments(images, straight), "--resume")
+    assert (result.returncode, result.stderr) == (0, "")
+    assert "2 epochs and 0 steps are done" in result.stdout
+    assert (straight / "ghostnet_050_last.ckpt").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("keys", "expected"),
+    [
+        ({"lr": 0.1, "batch_size": 4}, "batch_size: 6 -> 4; lr: 0.4 -> 0.1"),
+        ({"epoch_size": 3}, "epoch_size: 2 -> 3"),
+        ({"ckpt_save_dir": "/nowhere/run"}, "/nowhere/run/run_state.ckpt does not exist"),
+    ],
+)
+def test_changes_are_refused(keys, expected, straight, images, monkeypatch, capsys):
+    import train
+
+    line = arguments(images, straight, **keys)[1:]
+    status, error = command(train.main, "train.py", *line, "--resume", monkeypatch=monkeypatch, capsys=capsys)
+    assert status == 2
+    assert expected in error
+    assert error.count("\n") == 1
+
+
+def test_other_images_are_refused(straight, images, tmp_path, monkeypatch, capsys):
+    import train
+
+    other = write_images(tmp_path / "other", train_images=7)
+    line = arguments(other, straight)[1:]
+    status, error = command(train.main, "train.py", *line, "--resume", monkeypatch=monkeypatch, capsys=capsys)
+    assert status == 2
+    assert "the training images" in error
