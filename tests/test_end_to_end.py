@@ -183,8 +183,8 @@ def test_averaged_weights_accumulation_and_a_second_equal_run(images, tmp_path):
         assert state["global_step"] == 2
         states.append(state)
     assert set(states[0]) == set(states[1])
-    for name, array in states[0].items():
-        np.testing.assert_array_equal(states[1][name], array, err_msg=name)
+    for name in set(states[0]) - {"run_log_bytes", "run_metrics_bytes"}:  # of text that holds times
+        np.testing.assert_array_equal(states[1][name], states[0][name], err_msg=name)
 
 
 def test_fine_tuning_the_classifier_alone(run, images, tmp_path, capsys):

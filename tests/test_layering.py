@@ -16,8 +16,8 @@ FLOORS = (
     {"models", "data", "amp", "loss", "optim", "schedule"},
     {"step", "evaluate", "checkpoint", "convert", "run_folder"},
     {"build"},
-    {"trainer"},
-    {"validator"},
+    {"epochs"},
+    {"trainer", "validator"},
     {"train", "validate", "make_digits"},
 )
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}

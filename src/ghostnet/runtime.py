@@ -47,7 +47,9 @@ def init(config: Config) -> Runtime:
     if config.distribute:
         _refuse_distribution()
     ms.set_context(mode=ms.GRAPH_MODE if config.mode == 0 else ms.PYNATIVE_MODE)
-    ms.set_device(device)
+    if ms.get_context("device_target") != device:
+        # Refused once anything has run, so not done without need.
+        ms.set_device(device)
     if device == "Ascend" and config.mode == 0:
         # The whole graph on the device (GraphEngine), as MindCV runs its recipes; only Ascend has it.
         ms.set_context(jit_config={"jit_level": "O2"})

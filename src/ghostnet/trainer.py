@@ -1,25 +1,19 @@
-"""Training: epochs of steps, each evaluated, recorded and saved."""
+"""Training: the run, from its configuration to its last epoch."""
 
 from __future__ import annotations
 
 import json
 import logging
-import math
-import signal
-import sys
-import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import mindspore as ms
-import numpy as np
 from mindspore import nn
-from tqdm import tqdm
 
-from . import amp, build, checkpoint, evaluate, loss, optim, runtime, schedule, weights_file
+from . import amp, build, checkpoint, loss, optim, runtime, schedule, weights_file
 from .config import Config
 from .data import dataset, loader
+from .epochs import Epochs, Evaluator
 from .errors import RunError, Stopped, UserError
 from .models import card
 from .models.complexity import trainable_parameters
@@ -36,6 +30,7 @@ def train(config: Config) -> None:
     Raises:
         UserError: a key, file or image that has to be changed; nothing was written unless training had begun.
         RunError: a loss or gradient that is not finite, or a file that cannot be written.
+        Stopped: SIGTERM or Ctrl-C came; the run's state is saved.
     """
     run_log = runtime.RunLog()
     try:
@@ -95,7 +90,7 @@ def _train(run: runtime.Runtime, run_log: runtime.RunLog) -> None:
     if config.resume_opt and saved is None:
         log.info(f"loaded {checkpoint.load_optimizer(optimizer, config.ckpt_path)} entries of optimizer state")
     step = TrainStep(network, loss.training_loss(config), optimizer, StepOptions.from_config(config))
-    evaluator = _Evaluator(config, val_samples) if val_samples else None
+    evaluator = Evaluator(config, val_samples) if val_samples else None
     if saved:
         _load_state(step, saved)
 
@@ -111,7 +106,7 @@ def _train(run: runtime.Runtime, run_log: runtime.RunLog) -> None:
 
     steps = batches.get_dataset_size()
     images = min(steps * config.batch_size, len(samples), config.num_samples or len(samples))
-    epochs = _Epochs(config, step, rates, evaluator, folder, steps, images, samples.digest(), position)
+    epochs = Epochs(config, step, rates, evaluator, folder, steps, images, samples.digest(), position)
     if position.epoch < config.epoch_size:
         ms.Model(step).train(
             config.epoch_size,
@@ -183,194 +178,3 @@ def _log_run(
     log.info(f"learning rate {rate:g}{scaled}, {config.scheduler}, {config.opt}, weight decay {config.weight_decay:g}")
     if config.mode == 0:
         log.info("the first step compiles the graph, which takes some tens of seconds")
-
-
-class _Evaluator:
-    """Evaluates weights in a network of their own, over the validation images."""
-
-    def __init__(self, config: Config, samples: dataset.Samples) -> None:
-        self.network = build.evaluation_network(config)
-        self.batches = loader.eval_batches(config, samples)
-        self.batch_size = config.batch_size
-
-    def __call__(self, weights: dict[str, np.ndarray]) -> evaluate.Metrics:
-        for parameter in self.network.get_parameters():
-            parameter.set_data(ms.Tensor(weights[parameter.name]))
-        return evaluate.evaluate(self.network, progress(self.batches, "validation"), self.batch_size)
-
-
-def progress(batches: Iterable, description: str) -> Iterable:
-    """Batches under a progress bar on a terminal, as they are otherwise."""
-    return tqdm(batches, description, unit="batch", leave=False, disable=not sys.stderr.isatty())
-
-
-class _Epochs(ms.Callback):
-    """What happens around the steps: checks, progress, and after each epoch evaluation, record and files."""
-
-    def __init__(
-        self,
-        config: Config,
-        step: TrainStep,
-        rates: list[float],
-        evaluator: _Evaluator | None,
-        folder: RunFolder,
-        steps: int,
-        images: int,
-        data: str,
-        position: Position,
-    ) -> None:
-        super().__init__()
-        self.config = config
-        self.step = step
-        self.rates = rates
-        self.evaluator = evaluator
-        self.folder = folder
-        self.steps = steps
-        self.images = images
-        self.data = data
-        self.best_top_1 = position.best_top_1
-        self.losses = list(position.losses)
-        self.skipped = position.skipped
-        # Steps that the run had done before this process, of which some in the epoch it starts in.
-        self.steps_before = position.epoch * steps + position.step
-        self.resumed_at = position.step
-        self.signals = runtime.StopSignals()
-
-    def on_train_epoch_begin(self, run_context: ms.RunContext) -> None:
-        epoch = run_context.original_args().cur_epoch_num
-        self.started = self.timed_from = time.perf_counter()
-        self.untimed_steps = self.resumed_at
-        self.bar = tqdm(
-            total=self.images,
-            initial=self.resumed_at * self.config.batch_size,
-            desc=f"epoch {epoch}/{self.config.epoch_size}",
-            unit="image",
-            leave=False,
-            disable=not sys.stderr.isatty(),
-        )
-
-    def on_train_step_end(self, run_context: ms.RunContext) -> None:
-        position = run_context.original_args()
-        loss, finite, scale = (float(output.asnumpy()) for output in position.net_outputs)
-        step = (self.steps_before + position.cur_step_num - 1) % self.steps + 1
-        self._check_finite(loss, bool(finite), scale, position.cur_epoch_num, step)
-        self.losses.append(loss)
-        if position.cur_step_num == 1 and step < self.steps:
-            # The first step compiles the graph; throughput is that of the steps that follow.
-            self.untimed_steps += 1
-            self.timed_from = time.perf_counter()
-        self.bar.set_postfix(loss=f"{loss:.3f}", refresh=False)
-        self.bar.update(self.config.batch_size)
-        if self.bar.disable and step % self.config.log_interval == 0 and step < self.steps:
-            self._log_step(position.cur_epoch_num, step)
-        interval = self.config.ckpt_save_interval_steps
-        if interval is not None and step % interval == 0 and step < self.steps:
-            self._save_state(position.cur_epoch_num - 1, step)
-        self.signals.listen()
-        if self.signals.received and step < self.steps:
-            self._save_state(position.cur_epoch_num - 1, step)
-            self._stop(position.cur_epoch_num, step)
-
-    def on_train_epoch_end(self, run_context: ms.RunContext) -> None:
-        position = run_context.original_args()
-        epoch, done = position.cur_epoch_num, self.steps_before + position.cur_step_num
-        self.bar.close()
-        images_per_second = self._rate(self.images)
-        weights = self.step.evaluation_weights()
-        last = epoch == self.config.epoch_size
-        metrics = None
-        if self.evaluator and (epoch % self.config.val_interval == 0 or last):
-            metrics = self.evaluator(weights)
-            if not math.isfinite(metrics.loss):
-                raise RunError(f"epoch {epoch}: the validation loss is {metrics.loss}; {self._kept(epoch)}")
-        record = self._record(epoch, done, metrics, images_per_second)
-        best = metrics is not None and (self.best_top_1 is None or metrics.top_1 > self.best_top_1)
-        if best:
-            self.best_top_1 = metrics.top_1
-        keep = epoch % self.config.ckpt_save_interval == 0 or last
-        self.folder.save_weights(weights, epoch, self.steps, best, keep)
-        self.folder.add_record(record)
-        log.info(_epoch_line(record, self.config.epoch_size, best, self.skipped))
-        self.losses, self.skipped, self.resumed_at = [], 0, 0
-        self._save_state(epoch, 0)
-        if self.signals.received and not last:
-            self._stop(epoch, self.steps)
-
-    def _stop(self, epoch: int, step: int) -> None:
-        """End the run, now that its state is saved."""
-        self.bar.close()
-        number = self.signals.received
-        where = f"epoch {epoch}, step {step}"
-        raise Stopped(number, f"stopped by {signal.Signals(number).name} after {where}; go on with --resume")
-
-    def _save_state(self, epoch: int, step: int) -> None:
-        """Save what the next step depends on: `epoch` epochs and `step` steps are done."""
-        position = Position(epoch, step, tuple(self.losses), self.skipped, self.best_top_1)
-        self.folder.save_state(self.step.state(), position, self.data)
-
-    def _check_finite(self, loss: float, finite: bool, scale: float, epoch: int, step: int) -> None:
-        """Stop the run where it has diverged; count the updates that a loss scale is expected to lose."""
-        where = f"epoch {epoch}, step {step}"
-        kept = self._kept(epoch)
-        advice = "lower lr, or set clip_grad"
-        if not math.isfinite(loss):
-            raise RunError(f"{where}: the loss is {loss}; {kept}; {advice}")
-        if finite:
-            return
-        self.skipped += 1
-        options = self.step.options
-        scaled_down = options.dynamic_scale and scale > 1
-        if not (scaled_down or (self.config.drop_overflow_update and not options.dynamic_scale)):
-            raise RunError(f"{where}: a gradient is not finite; {kept}; {advice}")
-
-    def _rate(self, images: int) -> float:
-        """Images a second of training, when `images` of the epoch are done."""
-        seconds = time.perf_counter() - self.timed_from
-        return (images - self.untimed_steps * self.config.batch_size) / seconds
-
-    def _kept(self, epoch: int) -> str:
-        """What a run that stops in this epoch leaves."""
-        return f"{self.folder.last} is kept" if epoch > 1 else "no epoch was finished, so there is no weight file"
-
-    def _log_step(self, epoch: int, step: int) -> None:
-        parts = [f"epoch {epoch}/{self.config.epoch_size}", f"step {step}/{self.steps}", f"loss {self.losses[-1]:.4f}"]
-        if step > self.untimed_steps:
-            rate = self._rate(step * self.config.batch_size)
-            left = (self.steps - step) * self.config.batch_size / rate
-            parts += [f"{rate:.1f} images/s", f"{left:.0f} s left in the epoch"]
-        log.info("  ".join(parts))
-
-    def _record(
-        self, epoch: int, done: int, metrics: evaluate.Metrics | None, images_per_second: float
-    ) -> dict[str, Any]:
-        """The epoch's line of `metrics.jsonl`."""
-        updates = int(self.step.optimizer.global_step.asnumpy().item())
-        return {
-            "epoch": epoch,
-            "step": done,
-            "lr": self.rates[max(updates - 1, 0)],
-            "base_lr": schedule.base_rate(self.config),
-            "train_loss": sum(self.losses) / len(self.losses),
-            "val_loss": metrics.loss if metrics else None,
-            "top_1": metrics.top_1 if metrics else None,
-            "top_5": metrics.top_5 if metrics else None,
-            "images_per_second": round(images_per_second, 2),
-            "seconds": round(time.perf_counter() - self.started, 3),
-        }
-
-
-def _epoch_line(record: dict[str, Any], epochs: int, best: bool, skipped: int) -> str:
-    """A record for people."""
-    parts = [
-        f"epoch {record['epoch']}/{epochs}",
-        f"loss {record['train_loss']:.4f}",
-        f"lr {record['lr']:.3g}",
-    ]
-    if record["top_1"] is not None:
-        parts += [f"val loss {record['val_loss']:.4f}", f"top-1 {record['top_1']:.2f} %"]
-    if record["top_5"] is not None:
-        parts.append(f"top-5 {record['top_5']:.2f} %")
-    parts += [f"{record['images_per_second']:.1f} images/s", f"{record['seconds']:.1f} s"]
-    if skipped:
-        parts.append(f"{skipped} updates skipped (overflow)")
-    return "  ".join(parts) + ("  (best)" if best else "")

@@ -7,8 +7,8 @@ from typing import Any
 from . import build, evaluate, runtime, weights_file
 from .config import Config
 from .data import dataset, loader
+from .epochs import progress
 from .errors import UserError
-from .trainer import progress
 
 
 def validate(config: Config) -> dict[str, Any]:
