@@ -112,7 +112,7 @@ def test_a_wrong_digest_keeps_nothing(server, tmp_path):
 
 def test_a_page_in_place_of_the_file_keeps_nothing(server, tmp_path):
     server.answers["/a.ckpt"] = b"<html>Sign in</html>"
-    failure(server.url("/a.ckpt"), tmp_path)
+    assert server.url("/a.ckpt") in failure(server.url("/a.ckpt"), tmp_path)
 
 
 def test_a_missing_file_is_not_retried(server, tmp_path):
@@ -153,7 +153,7 @@ def test_a_silent_server_times_out(server, tmp_path, monkeypatch):
 
 def test_nobody_there(tmp_path, monkeypatch):
     monkeypatch.setattr(download, "_RETRY_DELAY", 0.01)
-    failure("http://127.0.0.1:9/a.ckpt", tmp_path)
+    assert "http://127.0.0.1:9/a.ckpt" in failure("http://127.0.0.1:9/a.ckpt", tmp_path)
 
 
 @pytest.mark.parametrize("url", ["http://example.com/a.ckpt", "ftp://127.0.0.1/a", "file:///etc/passwd"])
