@@ -161,6 +161,7 @@ def test_dropout_masks_follow_their_counter_and_are_uniform():
     gradient = ms.grad(kept)
     dropout.counter.set_data(Tensor(2, ms.int32))
     np.testing.assert_array_equal(gradient(x).asnumpy(), masks[2])
-    for other in (masks[1], np.roll(masks[0], 1, axis=0), np.roll(masks[0], 1, axis=1)):
+    shifted = (np.roll(masks[1].ravel(), by).reshape(masks[1].shape) for by in (-2, -1, 1, 2))
+    for other in (masks[1], *shifted, np.roll(masks[0], 1, axis=0), np.roll(masks[0], 1, axis=1)):
         # Four standard deviations of the correlation of 81,920 independent coins.
         assert abs(np.corrcoef(masks[0].ravel(), other.ravel())[0, 1]) < 4 / np.sqrt(masks[0].size)

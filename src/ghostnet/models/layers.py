@@ -104,7 +104,9 @@ class Dropout(nn.Cell):
         if not self.training or self.p == 0:
             return x
         count = ops.assign_add(self.counter, Tensor(1, mstype.int32))
-        uniform = _hashed_uniform(ops.shape(x), self.seed + count * _GOLDEN_RATIO)
+        # Hashed on its own: added as it is, a count would only shift the positions by one.
+        key = _hash(self.seed + count * _GOLDEN_RATIO)
+        uniform = _hashed_uniform(ops.shape(x), key)
         return x * ops.cast(uniform >= self.p, x.dtype) / (1 - self.p)
 
 
@@ -113,19 +115,20 @@ _GOLDEN_RATIO = -1640531527
 
 
 def _hashed_uniform(shape: tuple[int, ...], key: Tensor) -> Tensor:
-    """Floats in [0, 1) of the given shape: an integer hash of key and position.
-
-    The hash is `lowbias32` (Chris Wellons, https://nullprogram.com/blog/2018/07/31/), on int32 with wrapping
-    products; shifts bring in zeros.
-    """
+    """Floats in [0, 1) of the given shape: a hash of key and position."""
     size = 1
     for length in shape:
         size = size * length
-    bits = ops.reshape(ops.arange(size), shape).astype(mstype.int32) * _GOLDEN_RATIO + key
+    bits = _hash(ops.reshape(ops.arange(size), shape).astype(mstype.int32) * _GOLDEN_RATIO + key)
+    bits = ops.bitwise_and(bits, Tensor(2**24 - 1, mstype.int32))
+    return ops.cast(bits, mstype.float32) / 2**24
+
+
+def _hash(bits: Tensor) -> Tensor:
+    """`lowbias32` (Chris Wellons, https://nullprogram.com/blog/2018/07/31/), on int32 with wrapping products."""
     for shift, factor in ((16, 0x7FEB352D), (15, -2073254261)):
         bits = _xor_shifted(bits, shift) * factor
-    bits = ops.bitwise_and(_xor_shifted(bits, 16), Tensor(2**24 - 1, mstype.int32))
-    return ops.cast(bits, mstype.float32) / 2**24
+    return _xor_shifted(bits, 16)
 
 
 def _xor_shifted(bits: Tensor, shift: int) -> Tensor:
