@@ -12,6 +12,6 @@ python scripts/make_digits.py runs/digits
 python train.py -c configs/ghostnet/ghostnet_050_cpu.yaml \
     --data_dir runs/digits --num_classes 10 --ckpt_save_dir runs/quickstart --overwrite True \
     --image_resize 32 --crop_pct 1.0 --scale 0.6 1.0 --hflip 0.0 --auto_augment None --color_jitter None --re_prob 0.0 \
-    --batch_size 32 --epoch_size 12 --warmup_epochs 1 --decay_epochs 11 --ckpt_save_interval 10
+    --batch_size 32 --epoch_size 15 --warmup_epochs 1 --decay_epochs 14 --ckpt_save_interval 10
 
 python validate.py --ckpt_path runs/quickstart/ghostnet_050_best.ckpt
