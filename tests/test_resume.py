@@ -100,8 +100,7 @@ def test_a_killed_run_goes_on_bit_for_bit(line, straight, images, tmp_path):
     assert_same_end(folder, straight)
 
 
-@pytest.mark.parametrize(("number", "name"), [(signal.SIGTERM, "SIGTERM"), (signal.SIGINT, "SIGINT")])
-def test_a_signal_saves_and_says_how_to_go_on(number, name, images, tmp_path):
+def test_a_signal_saves_and_says_how_to_go_on(images, tmp_path):
     """PyNative mode, which starts sooner: signals are met between steps in either."""
     folder = tmp_path / "run"
     run = subprocess.Popen(
@@ -113,10 +112,10 @@ def test_a_signal_saves_and_says_how_to_go_on(number, name, images, tmp_path):
         cwd=ROOT,
     )
     assert any("step 2/6" in printed for printed in run.stdout)
-    run.send_signal(number)
+    run.send_signal(signal.SIGTERM)
     _, error = run.communicate(timeout=60)
-    assert run.returncode == 128 + number
-    assert error.startswith(f"train.py: stopped by {name} after epoch 1, step ")
+    assert run.returncode == 143
+    assert error.startswith("train.py: stopped by SIGTERM after epoch 1, step ")
     assert error.endswith("go on with --resume\n")
     done = weights_file.read(folder / "run_state.ckpt")
     assert (done["run_epoch"], done["run_step"] >= 2) == (0, True)
