@@ -68,8 +68,9 @@ def _train(run: runtime.Runtime, run_log: runtime.RunLog) -> None:
     samples = dataset.open_split(run.config, "train")
     config = build.with_classes(run.config, samples.classes)
     val_samples = dataset.open_split(config, "val", samples.classes) if config.val_while_train else None
+    data = samples.digest()
     if saved:
-        _check_unchanged(saved, config, samples.digest())
+        _check_unchanged(saved, config, data)
     position = saved.position if saved else Position()
     batches = loader.train_batches(
         config, samples, config.num_classes, start_epoch=position.epoch, start_step=position.step
@@ -106,7 +107,7 @@ def _train(run: runtime.Runtime, run_log: runtime.RunLog) -> None:
 
     steps = batches.get_dataset_size()
     images = min(steps * config.batch_size, len(samples), config.num_samples or len(samples))
-    epochs = Epochs(config, step, rates, evaluator, folder, steps, images, samples.digest(), position)
+    epochs = Epochs(config, step, rates, evaluator, folder, steps, images, data, position)
     if position.epoch < config.epoch_size:
         ms.Model(step).train(
             config.epoch_size,
