@@ -11,10 +11,12 @@ SOURCE = ROOT / "src" / "ghostnet"
 # A room imports rooms of lower floors, and nothing of its own floor but itself.
 FLOORS = (
     {"errors"},
-    {"cli", "config", "download", "weights_file"},
+    {"config", "download", "weights_file", "launch", "hosts"},
+    {"cli"},
+    {"distributed"},
     {"runtime"},
     {"models", "data", "amp", "loss", "optim", "schedule"},
-    {"step", "evaluate", "checkpoint", "convert", "run_folder"},
+    {"step", "evaluate", "checkpoint", "convert", "run_folder", "replicas"},
     {"build"},
     {"epochs"},
     {"trainer", "validator"},

@@ -4,30 +4,52 @@ from __future__ import annotations
 
 import gc
 import sys
+import time
 from collections.abc import Callable
 
+from . import launch
 from .errors import RunError, Stopped, UserError
+
+# Seconds that rank 0 gets to say what other ranks would say as well; its end ends them.
+_RANK_0_FIRST = 3
+
+_endings: list[Callable[[int], None]] = []
+
+
+def at_end(action: Callable[[int], None]) -> None:
+    """Have `action` called with the exit status, after the last line was printed."""
+    _endings.append(action)
 
 
 def run_command(prog: str, main: Callable[[], None]) -> int:
     """Run `main` and return the exit status: 0, 2 for bad input, 1 for a run that failed, 128 + n for signal n.
 
     Bad input, a run that fails and one that is stopped print one line on standard error; any other exception passes
-    through with its traceback.
+    through with its traceback. Of several ranks, rank 0 speaks for all; another one does where rank 0 met no error.
     """
     status = 0
     try:
         main()
     except (UserError, RunError) as error:
         # A file's name may hold a line break; the message stays one line.
-        print(f"{prog}: error: {' '.join(str(error).splitlines())}", file=sys.stderr)
+        _say(prog, f"error: {' '.join(str(error).splitlines())}")
         status = 2 if isinstance(error, UserError) else 1
     except Stopped as stop:
-        print(f"{prog}: {stop}", file=sys.stderr)
+        _say(prog, str(stop))
         status = 128 + stop.signal
     except KeyboardInterrupt:
-        print(f"{prog}: interrupted", file=sys.stderr)
+        _say(prog, "interrupted")
         status = 130
     # MindSpore prints an ignored exception for every network that is alive when the interpreter ends.
     gc.collect()
+    for action in _endings:
+        action(status)
     return status
+
+
+def _say(prog: str, message: str) -> None:
+    rank = launch.detect().rank
+    if rank > 0:
+        time.sleep(_RANK_0_FIRST)
+        prog = f"{prog}: rank {rank}"
+    print(f"{prog}: {message}", file=sys.stderr)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 from mindspore import Tensor, nn
+
+from .distributed import Ranks
 
 
 @dataclass(frozen=True)
@@ -27,11 +30,11 @@ class Metrics:
 
 
 class Counts:
-    """Sums over samples that `metrics` divides once."""
+    """What is known of each sample, which `metrics` sums over all ranks and divides once."""
 
     def __init__(self) -> None:
-        self.samples = self.first = self.first_five = 0
-        self.loss = 0.0
+        self.ranks_of_truth: list[np.ndarray] = []
+        self.losses: list[np.ndarray] = []
         self.classes = 0
 
     def add(self, logits: np.ndarray, labels: np.ndarray) -> None:
@@ -48,32 +51,47 @@ class Counts:
         rank = np.where(np.isnan(logits).any(axis=1), logits.shape[1], before.sum(axis=1))
         largest = logits.max(axis=1)
         log_sum = largest + np.log(np.exp(logits - largest[:, None]).sum(axis=1))
-        self.loss += float((log_sum - true[:, 0]).sum())
-        self.first += int((rank < 1).sum())
-        self.first_five += int((rank < 5).sum())
-        self.samples += len(labels)
+        self.ranks_of_truth.append(rank)
+        self.losses.append(log_sum - true[:, 0])
         self.classes = logits.shape[1]
 
-    def metrics(self) -> Metrics:
-        """The sums, divided. Raises ValueError where nothing was counted."""
-        if not self.samples:
+    def metrics(self, ranks: Ranks) -> Metrics:
+        """The sums over all ranks, divided: the same numbers however many ranks there are, to the last bit.
+
+        Raises ValueError where nothing was counted.
+        """
+        own = np.stack([np.concatenate([np.empty(0), *part]) for part in (self.ranks_of_truth, self.losses)])
+        gathered = [np.frombuffer(part).reshape(2, -1) for part in ranks.gather_bytes(own.astype(np.float64).tobytes())]
+        rank, losses = np.concatenate(gathered, axis=1)
+        classes = max(int(count) for count in ranks.gather(np.array(self.classes)))
+        samples = len(losses)
+        if not samples:
             raise ValueError("no sample was evaluated")
         return Metrics(
-            top_1=100 * self.first / self.samples,
-            top_5=100 * self.first_five / self.samples if self.classes >= 5 else None,
-            loss=self.loss / self.samples,
-            num_samples=self.samples,
+            top_1=100 * int((rank < 1).sum()) / samples,
+            top_5=100 * int((rank < 5).sum()) / samples if classes >= 5 else None,
+            # Rounded once, so that the order of the samples does not matter.
+            loss=_sum(losses) / samples,
+            num_samples=samples,
         )
 
 
-def evaluate(network: nn.Cell, batches: Iterable[tuple[np.ndarray, np.ndarray]], batch_size: int) -> Metrics:
+def _sum(values: np.ndarray) -> float:
+    """The exactly rounded sum; NaN or an infinity where there is one."""
+    return math.fsum(values) if np.isfinite(values).all() else float(values.sum())
+
+
+def evaluate(
+    network: nn.Cell, batches: Iterable[tuple[np.ndarray, np.ndarray]], batch_size: int, ranks: Ranks | None = None
+) -> Metrics:
     """Evaluate a network in inference mode.
 
     Args:
         network: images (N, C, H, W) float32 -> logits (N, classes).
-        batches: numpy images and labels (N,) int; N may be smaller in the last one.
+        batches: numpy images and labels (N,) int; N may be smaller in the last one. Those of this rank.
         batch_size: each batch is filled up to this size with copies of its first image, which are not counted, so
             that the graph is compiled for one shape only.
+        ranks: which share the evaluation and all get its results; None for a process on its own.
     """
     network.set_train(False)
     counts = Counts()
@@ -82,4 +100,4 @@ def evaluate(network: nn.Cell, batches: Iterable[tuple[np.ndarray, np.ndarray]],
         filled = np.concatenate([images, np.repeat(images[:1], missing, axis=0)]) if missing else images
         logits = network(Tensor(filled)).asnumpy()[: len(labels)]
         counts.add(logits, labels)
-    return counts.metrics()
+    return counts.metrics(ranks or Ranks())

@@ -8,18 +8,19 @@ import logging.handlers
 import os
 import random
 import signal
+import socket
 import sys
+import threading
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import mindspore as ms
 
+from . import distributed, launch
 from .config import Config
 from .errors import UserError
 
 log = logging.getLogger("ghostnet")
-
-_LAUNCHERS = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MS_WORKER_NUM")
 
 
 @dataclass(frozen=True)
@@ -29,33 +30,39 @@ class Runtime:
     Attributes:
         config: the configuration with what the device cannot do replaced.
         device: "CPU", "Ascend" or "GPU".
+        ranks: the processes that share the run.
         notes: one line for each thing that was replaced.
     """
 
     config: Config
     device: str
+    ranks: distributed.Ranks
     notes: list[str] = field(default_factory=list)
 
 
 def init(config: Config) -> Runtime:
-    """Set up the device, graph or PyNative mode and the seed.
+    """Set up the device, the ranks, graph or PyNative mode and the seed.
 
     Raises:
-        UserError: a device that this machine does not have, or data-parallel training without a launcher.
+        UserError: a device that this machine does not have, or `distribute` at odds with how the process was started.
+        RunError: the ranks did not find each other.
     """
+    distributed.check_launch(config.distribute)
     device = _device(config.device_target)
-    if config.distribute:
-        _refuse_distribution()
+    _check_devices(device)
     ms.set_context(mode=ms.GRAPH_MODE if config.mode == 0 else ms.PYNATIVE_MODE)
     if ms.get_context("device_target") != device:
         # Refused once anything has run, so not done without need.
         ms.set_device(device)
+    ranks = distributed.start(device)
+    if ranks.cores is not None:
+        ms.set_context(runtime_num_threads=ranks.cores)
     if device == "Ascend" and config.mode == 0:
         # The whole graph on the device (GraphEngine), as MindCV runs its recipes; only Ascend has it.
         ms.set_context(jit_config={"jit_level": "O2"})
     ms.set_seed(config.seed)
     random.seed(config.seed)
-    return _replace_what_is_missing(config, device)
+    return _replace_what_is_missing(config, device, ranks)
 
 
 def _device(target: str | None) -> str:
@@ -70,6 +77,19 @@ def _device(target: str | None) -> str:
     return target
 
 
+def _check_devices(device: str) -> None:
+    """Raise UserError where the launcher started more ranks on this machine than it has accelerators."""
+    found = launch.detect()
+    if device == "CPU" or found.local_ranks is None:
+        return
+    devices = ms.hal.device_count(device)
+    if found.local_ranks > devices:
+        raise UserError(
+            f"{found.launcher}: it started {found.local_ranks} ranks on {socket.gethostname()}, which has {devices} "
+            f"{device} device(s); start as many ranks on a host as it has devices"
+        )
+
+
 def _is_available(device: str) -> bool:
     try:
         return bool(ms.hal.is_available(device))
@@ -77,21 +97,10 @@ def _is_available(device: str) -> bool:
         return False
 
 
-def _refuse_distribution() -> None:
-    if any(name in os.environ for name in _LAUNCHERS):
-        raise UserError(
-            "distribute: data-parallel training is not supported yet; give --distribute False on one process"
-        )
-    raise UserError(
-        "distribute: True needs a launcher, such as `mpirun -n 8 python train.py ...`; "
-        "give --distribute False to train on one device"
-    )
-
-
-def _replace_what_is_missing(config: Config, device: str) -> Runtime:
+def _replace_what_is_missing(config: Config, device: str, ranks: distributed.Ranks) -> Runtime:
     """On CPU, sink mode and MindSpore's dynamic loss scaling do not exist: say what takes their place."""
     if device != "CPU":
-        return Runtime(config, device)
+        return Runtime(config, device, ranks)
     replaced = []
     if config.dataset_sink_mode:
         config = config.replace(dataset_sink_mode=False)
@@ -99,33 +108,67 @@ def _replace_what_is_missing(config: Config, device: str) -> Runtime:
     if config.loss_scale_type != "fixed" or config.drop_overflow_update:
         replaced.append("our own finite check in place of MindSpore's dynamic loss scaling")
     notes = [f"on the CPU: {', '.join(replaced)}"] if replaced else []
-    return Runtime(config, device, notes)
+    return Runtime(config, device, ranks, notes)
 
 
 class StopSignals:
-    """Notes SIGTERM and Ctrl-C, for a run that wants to stop between two steps.
+    """Takes SIGTERM, SIGINT (Ctrl-C) and SIGUSR1, for a run that wants to stop between two steps.
+
+    Inside of `with`, the signals are blocked in all threads and a thread of ours waits for them: MindSpore's pipeline
+    installs handlers of its own again and again, which would turn Ctrl-C into SIGTERM. Until `defer` is called a signal
+    ends the process at once, as it would without us; after that the first one is noted, and the second one ends it.
 
     Attributes:
         received: number of the first signal; None before.
     """
 
+    NUMBERS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+
     def __init__(self) -> None:
         self.received: int | None = None
+        self._deferred = False
+        self._done = threading.Event()
 
-    def listen(self) -> None:
-        """Take the signals over, until one comes: a second one ends the process at once, as it would without us.
+    def __enter__(self) -> StopSignals:
+        self._before = signal.pthread_sigmask(signal.SIG_BLOCK, self.NUMBERS)
+        _blocked_in.add(os.getpid())
+        self._thread = threading.Thread(target=self._wait, name="signals", daemon=True)
+        self._thread.start()
+        return self
 
-        MindSpore's pipeline takes SIGINT for itself more than once, so call this with every step.
-        """
-        if self.received is not None:
-            return
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._note)
+    def __exit__(self, *_: object) -> None:
+        self._done.set()
+        self._thread.join()
+        _blocked_in.discard(os.getpid())
+        signal.pthread_sigmask(signal.SIG_SETMASK, self._before)
 
-    def _note(self, number: int, _frame: object) -> None:
-        self.received = number
-        for each in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(each, signal.SIG_DFL)
+    def defer(self) -> None:
+        """From now on the first signal is noted in `received`, and nothing else."""
+        self._deferred = True
+
+    def _wait(self) -> None:
+        while not self._done.is_set():
+            caught = signal.sigtimedwait(self.NUMBERS, _SIGNAL_POLL)
+            if caught is None:
+                continue
+            if not self._deferred or self.received is not None:
+                print(f"stopped by {signal.Signals(caught.si_signo).name}", file=sys.stderr, flush=True)
+                os._exit(128 + caught.si_signo)
+            self.received = caught.si_signo
+
+
+# Processes whose signals are blocked; the data workers that they fork must not inherit that: they are ended by SIGTERM.
+_blocked_in: set[int] = set()
+_SIGNAL_POLL = 0.2  # seconds
+
+
+def _unblock_in_child() -> None:
+    if _blocked_in:
+        _blocked_in.clear()
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, StopSignals.NUMBERS)
+
+
+os.register_at_fork(after_in_child=_unblock_in_child)
 
 
 class _ScreenHandler(logging.Handler):
@@ -151,13 +194,16 @@ class _FileHandler(logging.FileHandler):
 
 
 class RunLog:
-    """The log of a run: on the screen at once, in a file from the moment that the file may exist."""
+    """The log of a run: on the screen at once, in a file from the moment that the file may exist.
+
+    Of several ranks, rank 0 logs for all.
+    """
 
     def __init__(self) -> None:
+        log.setLevel(logging.INFO if launch.detect().rank == 0 else logging.CRITICAL)
         self._screen = _ScreenHandler()
         # Lines from before the run folder is known to be good wait in memory.
         self._buffer = logging.handlers.MemoryHandler(capacity=10_000, flushLevel=logging.CRITICAL + 1)
-        log.setLevel(logging.INFO)
         log.propagate = False
         log.addHandler(self._screen)
         log.addHandler(self._buffer)

@@ -14,6 +14,8 @@ from .models.layers import Dropout
 
 # Overflow-free updates after which a dynamic loss scale doubles (MindCV's window).
 SCALE_WINDOW = 2000
+# Gradients that ranks sum up in one message: each costs a millisecond, and splitting longer ones takes long to compile.
+GRADIENTS_IN_A_MESSAGE = 16
 # Updates over which the decay of the average warms up: decay * (1 - exp(-updates / EMA_WARMUP)), as in MindCV.
 EMA_WARMUP = 2000.0
 
@@ -66,9 +68,16 @@ class ScaledLoss(nn.Cell):
         return loss * scale, loss
 
 
+def is_statistic(name: str) -> bool:
+    """Whether a parameter is a running statistic of batch norm, which no gradient changes."""
+    return name.endswith((".moving_mean", ".moving_variance"))
+
+
 _scale_op = ops.MultitypeFuncGraph("scaled")
 _add_op = ops.MultitypeFuncGraph("add")
 _square_sum_op = ops.MultitypeFuncGraph("square_sum")
+_flat_op = ops.MultitypeFuncGraph("flat")
+_like_op = ops.MultitypeFuncGraph("like")
 _clear_op = ops.MultitypeFuncGraph("clear")
 _average_op = ops.MultitypeFuncGraph("average")
 
@@ -88,6 +97,16 @@ def _square_sum_tensor(gradient):
     return ops.reduce_sum(ops.square(ops.cast(gradient, ms.float32)))
 
 
+@_flat_op.register("Tensor")
+def _flat_tensor(gradient):
+    return ops.reshape(gradient, (-1,))
+
+
+@_like_op.register("Tensor", "Tensor")
+def _like_tensor(gradient, flat):
+    return ops.reshape(flat, ops.shape(gradient))
+
+
 @_clear_op.register("Tensor")
 def _clear_tensor(total):
     return ops.assign(total, ops.zeros_like(total))
@@ -99,6 +118,34 @@ def _average_tensor(decay, average, weight):
     return ops.assign(average, average + (weight - average) * (1 - decay))
 
 
+class RankSum(nn.Cell):
+    """Gradients of one rank -> their sums over all ranks, several in one message.
+
+    Args:
+        weights: what the gradients are of.
+    """
+
+    def __init__(self, weights: ParameterTuple) -> None:
+        super().__init__()
+        sizes = [weight.size for weight in weights]
+        starts = range(0, len(sizes), GRADIENTS_IN_A_MESSAGE)
+        self.messages = tuple((start, min(start + GRADIENTS_IN_A_MESSAGE, len(sizes))) for start in starts)
+        self.sizes = tuple(sizes)
+        self.map = ops.HyperMap()
+        self.concat = ops.Concat()
+        self.all_reduce = ops.AllReduce()
+        # ops.split compiles ten times as long.
+        self.split = ops.auto_generate.SplitWithSize()
+
+    def construct(self, gradients: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        sums = ()
+        for start, end in self.messages:
+            part = gradients[start:end]
+            flat = self.all_reduce(self.concat(self.map(_flat_op, part)))
+            sums = sums + self.map(_like_op, part, self.split(flat, self.sizes[start:end], 0))
+        return sums
+
+
 class TrainStep(nn.Cell):
     """One batch: gradients of the scaled loss; every `accumulation` steps an update, unless a gradient is not finite.
 
@@ -107,13 +154,16 @@ class TrainStep(nn.Cell):
         loss: logits, labels -> scalar.
         optimizer: over the network's trainable parameters; called once an update, so that its schedule counts updates.
         options: see `StepOptions`.
+        ranks: processes that make each update together, from gradients averaged (or summed up) over all of them.
 
-    Calling it with a batch returns three scalars: the loss (float32, unscaled), whether all gradients of the update
+    Calling it with a batch returns three scalars: this rank's loss (float32, unscaled), whether all gradients of the update
     were finite (bool; true where no update was due), and the loss scale (float32). An update with a gradient that is
     not finite is skipped whole: weights, optimizer state and average stay as they were.
     """
 
-    def __init__(self, network: nn.Cell, loss: nn.Cell, optimizer: nn.Optimizer, options: StepOptions) -> None:
+    def __init__(
+        self, network: nn.Cell, loss: nn.Cell, optimizer: nn.Optimizer, options: StepOptions, ranks: int = 1
+    ) -> None:
         super().__init__(auto_prefix=False)
         self.network = network
         self.optimizer = optimizer
@@ -124,7 +174,8 @@ class TrainStep(nn.Cell):
         self.map = ops.HyperMap()
 
         self.accumulation = options.accumulation
-        self.divisor = 1 if options.sum_gradients else options.accumulation
+        self.divisor = 1 if options.sum_gradients else options.accumulation * ranks
+        self.rank_sum = RankSum(self.weights) if ranks > 1 else None
         self.clip_norm = options.clip_norm
         self.ema_decay = options.ema_decay
         self.dynamic_scale = options.dynamic_scale
@@ -161,6 +212,8 @@ class TrainStep(nn.Cell):
 
     def _update(self, gradients: tuple[Tensor, ...]) -> Tensor:
         """Clip, step the optimizer, average: all or, where a gradient is not finite, nothing."""
+        if self.rank_sum is not None:
+            gradients = self.rank_sum(gradients)
         squares = ops.addn(self.map(_square_sum_op, gradients))
         finite = ops.isfinite(squares)
         if finite:
@@ -219,6 +272,14 @@ class TrainStep(nn.Cell):
                 raise ValueError(f"{name} has shape {state[name].shape} instead of {tuple(parameter.shape)}")
         for name, parameter in parameters.items():
             parameter.set_data(Tensor(state[name].copy(), dtype=parameter.dtype))
+
+    def own_entries(self) -> set[str]:
+        """Names in `state()` of what each rank has for itself: batch-norm statistics, gradients not yet summed up."""
+        statistics = {p.name for p in self.network.get_parameters() if is_statistic(p.name)}
+        if self.ema_decay is not None:
+            statistics |= {average.name for average in self.average if is_statistic(average.name)}
+        gradients = {total.name for total in self.accumulated} if self.accumulation > 1 else set()
+        return statistics | gradients
 
     def _all_parameters(self) -> dict[str, Parameter]:
         """Parameters by the names of their entries in `state()`. Learning rates come from the config, not from it."""

@@ -109,7 +109,9 @@ class ArraySamples(Samples):
         return self.pixels
 
 
-def open_split(config: Config, split: str, classes: Sequence[str] | None = None) -> Samples:
+def open_split(
+    config: Config, split: str, classes: Sequence[str] | None = None, part: int = 0, parts: int = 1
+) -> Samples:
     """Opens a split and checks what can be known before the first epoch: classes, labels, readable images.
 
     Args:
@@ -118,6 +120,7 @@ def open_split(config: Config, split: str, classes: Sequence[str] | None = None)
             config.val_split.
         classes: the names that define the labels (those of training). A name that the split lacks is fine,
             one that it has beyond them is an error. Absent: the split's own names, sorted.
+        part, parts: of several processes on one machine, each looks into its part of the images.
 
     Raises:
         UserError: no such split, an empty class, an unreadable image, unknown or too many classes; names the
@@ -130,7 +133,7 @@ def open_split(config: Config, split: str, classes: Sequence[str] | None = None)
         samples = _relabel(samples, classes, place)
     _check_num_classes(samples, config.num_classes, place)
     if isinstance(samples, FolderSamples):
-        _check_images(samples)
+        _check_images(samples, range(part, len(samples), parts))
     return samples
 
 
@@ -204,16 +207,16 @@ def _holds(check: Callable[[], bool]) -> bool:
         return False
 
 
-def _check_images(samples: FolderSamples) -> None:
+def _check_images(samples: FolderSamples, indices: range) -> None:
     """Raises UserError for an image that can't be read (see FULL_CHECK_LIMIT)."""
     decode = len(samples) <= FULL_CHECK_LIMIT
 
     def check(start: int) -> None:
-        for index in range(start, min(start + _CHECK_TASK, len(samples))):
+        for index in indices[start : start + _CHECK_TASK]:
             images.check_image(samples.name(index), decode)
 
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-        tasks = [pool.submit(check, start) for start in range(0, len(samples), _CHECK_TASK)]
+        tasks = [pool.submit(check, start) for start in range(0, len(indices), _CHECK_TASK)]
         try:
             for task in tasks:
                 task.result()

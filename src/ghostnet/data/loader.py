@@ -77,7 +77,10 @@ def train_batches(
 
 
 def eval_batches(config: Config, samples: Samples, rank: int = 0, ranks: int = 1) -> EvalBatches:
-    """Evaluation batches of one rank: samples rank, rank + ranks, ..., each once; the last may be smaller."""
+    """Evaluation batches of one rank: batches rank, rank + ranks, ... of one process's; its last may be smaller.
+
+    Whole batches, so that each is computed with the neighbours that it has in one process, and gives the same bits.
+    """
     return EvalBatches(config, samples, rank, ranks)
 
 
@@ -219,16 +222,16 @@ class EvalBatches:
         order = np.arange(len(samples))
         if config.eval_shuffle:
             order = np.random.default_rng((config.seed, _ORDER)).permutation(order)
-        self._order = order[rank::ranks]
+        starts = range(rank * self._batch_size, len(order), ranks * self._batch_size)
+        self._chunks = [order[start : start + self._batch_size] for start in starts]
 
     def __len__(self) -> int:
         """The number of batches."""
-        return -(-len(self._order) // self._batch_size)
+        return len(self._chunks)
 
     def __iter__(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Raises UserError for an image that can't be read."""
-        starts = range(0, len(self._order), self._batch_size)
-        chunks = iter([self._order[start : start + self._batch_size] for start in starts])
+        chunks = iter(self._chunks)
         pool = ThreadPoolExecutor(self._workers)
         ahead: deque = deque()
         try:
