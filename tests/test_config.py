@@ -40,6 +40,7 @@ label_smoothing: 0.0, aux_factor: 0.0, reduction: mean, amp_level: O0, val_amp_l
 loss_scale_type: fixed, loss_scale: 1.0, drop_overflow_update: false, eval_shuffle: false}
 """)
 OUR_DEFAULTS = {
+    "tensorboard": False,
     "lr_reference_batch": None,
     "freeze_backbone": False,
     "overwrite": False,

@@ -11,10 +11,10 @@ SOURCE = ROOT / "src" / "ghostnet"
 # A room imports rooms of lower floors, and nothing of its own floor but itself.
 FLOORS = (
     {"errors"},
-    {"config", "download", "weights_file", "launch", "hosts"},
+    {"config", "download", "weights_file", "launch", "hosts", "folder_lock"},
     {"cli"},
     {"distributed"},
-    {"runtime"},
+    {"runtime", "event_files"},
     {"models", "data", "amp", "loss", "optim", "schedule"},
     {"step", "evaluate", "checkpoint", "convert", "run_folder", "replicas"},
     {"build"},

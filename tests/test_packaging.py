@@ -18,9 +18,11 @@ def requirement_lines(text: str) -> list[str]:
 def test_requirements_repeat_the_packages_of_pyproject():
     import tomllib
 
-    declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    declared = project["dependencies"]
+    extras = [line for extra in project["optional-dependencies"].values() for line in extra]
     listed = requirement_lines((ROOT / "requirements.txt").read_text())
-    assert listed[: len(declared)] == declared
+    assert listed[: len(declared) + len(extras)] == declared + extras
     assert "-e ." in listed
     for line in listed:
         assert line == "-e ." or re.search(r"==|<", line), f"{line}: no upper bound"

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from ghostnet import weights_file
+from tests import test_event_files
 from tests.test_end_to_end import RECIPE, ROOT, SHORT, command, flags, process, write_images
 
 # Everything that draws numbers is on, and so are average, accumulation and several workers.
@@ -26,6 +27,7 @@ KEYS = {
     "batch_size": 6,
     "ckpt_save_interval_steps": 2,
     "log_interval": 1,
+    "tensorboard": True,
 }
 
 
@@ -76,6 +78,7 @@ def without_times(folder: Path) -> list[dict]:
 
 def assert_same_end(folder: Path, straight: Path) -> None:
     assert without_times(folder) == without_times(straight)
+    test_event_files.assert_equals_metrics(folder)
     for name in ("run_state", "ghostnet_050_last", "ghostnet_050_best"):
         found, expected = (weights_file.read(run / f"{name}.ckpt") for run in (folder, straight))
         sizes = {"run_log_bytes", "run_metrics_bytes"}  # of text that holds times

@@ -9,10 +9,11 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from . import weights_file
+from . import event_files, weights_file
 from .config import Config
 from .errors import UserError
 
@@ -65,6 +66,7 @@ class Saved:
 # The data is compared by its digest; weights to start from are behind a run that has a state.
 _FREE = {
     "log_interval",
+    "tensorboard",
     "keep_checkpoint_max",
     "ckpt_save_interval",
     "ckpt_save_interval_steps",
@@ -93,7 +95,9 @@ class RunFolder:
     """The files of one run: weights (`_best`, `_last`, one every few epochs), run state, records.
 
     Args:
-        config: reads `ckpt_save_dir`, `model`, `keep_checkpoint_max` and `ckpt_save_policy`.
+        config: reads `ckpt_save_dir`, `model`, `keep_checkpoint_max`, `ckpt_save_policy` and `tensorboard`.
+
+    Raises UserError where `tensorboard` is true and its library is missing.
     """
 
     def __init__(self, config: Config) -> None:
@@ -101,6 +105,10 @@ class RunFolder:
         self.model = config.model
         self.keep = config.keep_checkpoint_max
         self.policy = config.ckpt_save_policy
+        self.tensorboard = config.tensorboard
+        self.event_file: event_files.EventFile | None = None
+        if self.tensorboard:
+            event_files.check_installed()
 
     @property
     def config(self) -> Path:
@@ -116,6 +124,11 @@ class RunFolder:
     def metrics(self) -> Path:
         """One JSON record an epoch."""
         return self.path / "metrics.jsonl"
+
+    @property
+    def events(self) -> Path:
+        """The folder of TensorBoard's event file."""
+        return self.path / "tensorboard"
 
     @property
     def log(self) -> Path:
@@ -147,7 +160,8 @@ class RunFolder:
             raise UserError(f"ckpt_save_dir: {self.path} is a file; give a folder")
         files = self._files_of_a_run()
         names = {file.name for file in files}
-        unfinished = self.log.name in names and names <= {self.log.name, self.config.name, self.classes.name}
+        early = {file.name for file in (self.log, self.config, self.classes, *event_files.files(self.events))}
+        unfinished = self.log.name in names and names <= early
         if files and not unfinished and not overwrite:
             raise UserError(
                 f"ckpt_save_dir: {self.path} already holds a run ({files[0].name}); give another folder, --resume to "
@@ -160,6 +174,10 @@ class RunFolder:
 
     def start(self) -> None:
         """Make the folder, empty of any earlier run. Raises UserError where it cannot be written."""
+        self._make_empty()
+        self._start_events()
+
+    def _make_empty(self) -> None:
         probe = self.path / f".{os.getpid()}.tmp"
         try:
             self.path.mkdir(parents=True, exist_ok=True)
@@ -181,7 +199,14 @@ class RunFolder:
         names = re.compile(
             r"config\.yaml|classes\.json|metrics\.jsonl|train\.log|run_state\.ckpt|.+_(best|last)\.ckpt|.+-\d+_\d+\.ckpt"
         )
-        return [file for file in sorted(self.path.iterdir()) if file.is_file() and names.fullmatch(file.name)]
+        files = [file for file in sorted(self.path.iterdir()) if file.is_file() and names.fullmatch(file.name)]
+        return files + event_files.files(self.events)
+
+    def _start_events(self) -> None:
+        """Replace the event files by one that equals the metrics as they are now, or by none without `tensorboard`."""
+        event_files.clear(self.events)
+        if self.tensorboard:
+            self.event_file = event_files.EventFile(self.events, self._records())
 
     def save_weights(self, weights: Mapping[str, np.ndarray], epoch: int, step: int, best: bool, keep: bool) -> None:
         """Save the weights of an epoch as last, as best, and under the epoch's own name.
@@ -202,7 +227,7 @@ class RunFolder:
             weights_file.copy(self.last, self.path / f"{self.model}-{epoch}_{step}.ckpt")
 
     def add_record(self, record: Mapping[str, object]) -> None:
-        """Append an epoch's line to the metrics, and delete the epoch files that are too many.
+        """Append an epoch's line to the metrics (and to the event file); delete the epoch files that are too many.
 
         Raises RunError where the line cannot be written.
         """
@@ -211,8 +236,16 @@ class RunFolder:
                 file.write(json.dumps(record) + "\n")
         except OSError as error:
             raise weights_file.not_written(self.metrics, error) from error
+        if self.event_file:
+            self.event_file.add(record)
         for surplus in self._epoch_files()[: -self.keep]:
             surplus.unlink(missing_ok=True)
+
+    def _records(self) -> list[dict[str, Any]]:
+        """The lines of the metrics."""
+        if not self.metrics.exists():
+            return []
+        return [json.loads(line) for line in self.metrics.read_text(encoding="utf-8").splitlines()]
 
     def _epoch_files(self) -> list[Path]:
         """Epoch files, the one to keep longest last."""
@@ -220,8 +253,7 @@ class RunFolder:
         files = [(int(found[1]), file) for file in self.path.iterdir() if (found := name.fullmatch(file.name))]
         if self.policy == "latest_k":
             return [file for _, file in sorted(files)]
-        records = [json.loads(line) for line in self.metrics.read_text(encoding="utf-8").splitlines()]
-        top_1 = {record["epoch"]: record["top_1"] for record in records if record["top_1"] is not None}
+        top_1 = {record["epoch"]: record["top_1"] for record in self._records() if record["top_1"] is not None}
         return [file for _, _, file in sorted((top_1.get(epoch, -1.0), epoch, file) for epoch, file in files)]
 
     def save_state(self, state: Mapping[str, np.ndarray], position: Position, data: str) -> None:
@@ -278,14 +310,15 @@ class RunFolder:
         source = saved.file.parent
         if not self.path.exists() or not self.path.samefile(source):
             self.check(overwrite=False)
-            self.start()
+            self._make_empty()
             weights_file.write_atomically(
                 self.metrics, (source / self.metrics.name).read_bytes()[: saved.metrics_bytes]
             )
-            return
-        for file, size in ((self.log, saved.log_bytes), (self.metrics, saved.metrics_bytes)):
-            if _size(file) > size:
-                os.truncate(file, size)
+        else:
+            for file, size in ((self.log, saved.log_bytes), (self.metrics, saved.metrics_bytes)):
+                if _size(file) > size:
+                    os.truncate(file, size)
+        self._start_events()
 
 
 def _size(file: Path) -> int:

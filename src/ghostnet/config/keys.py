@@ -79,6 +79,9 @@ class Config(BaseModel):
     """Epochs between two evaluations during training."""
     log_interval: Count = 100
     """Steps between two lines of the training log."""
+    tensorboard: bool = False
+    """Write the records of metrics.jsonl as a TensorBoard event file, too, into ckpt_save_dir/tensorboard; needs
+    tensorboardX."""
     seed: Annotated[int, Field(ge=0, le=2**32 - 1)] = 42
     """Seed of the weights, the order of the images and their augmentation."""
     device_target: Literal["Ascend", "CPU", "GPU"] | None = None

@@ -1,0 +1,159 @@
+"""TensorBoard's event files hold what metrics.jsonl holds: written by tensorboardX, read back frame by frame."""
+
+import json
+import struct
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tensorboardX.proto.event_pb2 import Event, SessionLog
+
+from ghostnet.config import Config
+from ghostnet.errors import RunError, UserError
+from ghostnet.run_folder import Position, RunFolder
+
+DATA = "ab" * 32
+TAGS = {
+    "train/loss": "train_loss",
+    "train/lr": "lr",
+    "train/images_per_second": "images_per_second",
+    "val/loss": "val_loss",
+    "val/top_1": "top_1",
+    "val/top_5": "top_5",
+}
+
+
+def events(folder: Path) -> list[Event]:
+    """All events in a run's folder: TFRecord frames of length, its CRC, an event, its CRC."""
+    found = []
+    for file in sorted((folder / "tensorboard").iterdir()):
+        content = file.read_bytes()
+        while content:
+            (size,) = struct.unpack("<Q", content[:8])
+            found.append(Event.FromString(content[12 : 12 + size]))
+            content = content[16 + size :]
+    return found
+
+
+def assert_equals_metrics(folder: Path) -> None:
+    """Every number of every record is there once, at its step, as a float32, and nothing else is."""
+    records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    expected = {
+        (tag, record["step"]): np.float32(record[key])
+        for record in records
+        for tag, key in TAGS.items()
+        if record[key] is not None
+    }
+    found = [((value.tag, e.step), value.simple_value) for e in events(folder) for value in e.summary.value]
+    assert dict(found) == expected
+    assert len(found) == len(expected) > 0
+
+
+def run_folder(path: Path, tensorboard: bool = True) -> RunFolder:
+    return RunFolder(Config(model="ghostnet_050", ckpt_save_dir=str(path), tensorboard=tensorboard))
+
+
+def record(epoch: int, validated: bool = True) -> dict:
+    rng = np.random.default_rng(epoch)
+    values = {key: float(rng.uniform(0, 90)) for key in TAGS.values()}
+    if not validated:
+        values |= dict.fromkeys(("val_loss", "top_1", "top_5"))
+    return {"epoch": epoch, "step": 390 * epoch, "base_lr": 0.1, "seconds": 10.0, **values}
+
+
+@pytest.fixture
+def run(tmp_path) -> RunFolder:
+    """Three epochs, of which the second is not validated; the state is that of the end of the second."""
+    folder = run_folder(tmp_path / "run")
+    folder.start()
+    folder.config.write_text(Config(model="ghostnet_050").to_yaml())
+    for epoch in (1, 2, 3):
+        folder.add_record(record(epoch, validated=epoch != 2))
+        if epoch == 2:
+            folder.save_state({"w": np.zeros(3, np.float32)}, Position(epoch=2), DATA)
+    return folder
+
+
+def test_events_equal_the_metrics(run):
+    assert_equals_metrics(run.path)
+    times = [event.wall_time for event in events(run.path) if event.summary.value]
+    assert np.diff(times) == pytest.approx(10.0)
+
+
+def test_each_record_is_in_the_file_at_once(run):
+    count = len(events(run.path))
+    run.add_record(record(4))
+    assert len(events(run.path)) == count + 1
+
+
+def test_a_resumed_run_doubles_nothing(run):
+    resumed = run_folder(run.path)
+    resumed.go_on(resumed.read_state(True))
+    assert_equals_metrics(run.path)
+    assert max(event.step for event in events(run.path)) == 780
+    resumed.add_record(record(3))
+    assert_equals_metrics(run.path)
+    # A TensorBoard that has read the earlier file forgets it.
+    assert [event.session_log.status for event in events(run.path)][:2] == [0, SessionLog.START]
+
+
+def test_files_that_were_replaced_do_not_pile_up(run, monkeypatch):
+    for second in range(4):
+        monkeypatch.setattr("time.time", lambda now=1.8e9 + second: now)  # is part of a file's name
+        resumed = run_folder(run.path)
+        resumed.go_on(resumed.read_state(True))
+        assert [file.stat().st_size > 0 for file in sorted(run.events.iterdir())] == [False, True]
+        assert_equals_metrics(run.path)
+
+
+def test_a_resumed_run_may_begin_and_end_to_write_them(run):
+    without = run_folder(run.path, tensorboard=False)
+    without.go_on(without.read_state(True))
+    assert events(run.path) == []
+    again = run_folder(run.path)
+    again.go_on(again.read_state(True))
+    assert_equals_metrics(run.path)
+
+
+def test_a_state_of_another_folder_brings_its_events(run, tmp_path):
+    other = run_folder(tmp_path / "other")
+    other.go_on(other.read_state(str(run.path)))
+    assert_equals_metrics(other.path)
+    assert_equals_metrics(run.path)
+
+
+def test_overwriting_deletes_them_and_no_other_file(run):
+    (run.events / "notes.txt").write_text("mine")
+    folder = run_folder(run.path, tensorboard=False)
+    folder.check(overwrite=True)
+    folder.start()
+    assert [file.name for file in run.events.iterdir()] == ["notes.txt"]
+
+
+def test_a_run_that_finished_no_epoch_may_be_started_again(tmp_path):
+    folder = run_folder(tmp_path)
+    folder.start()
+    with pytest.raises(UserError, match="already holds a run .events.out"):
+        folder.check(overwrite=False)
+    folder.log.write_text("")
+    folder.check(overwrite=False)
+
+
+def test_bad_surroundings_are_one_line(tmp_path, monkeypatch):
+    (tmp_path / "tensorboard").write_text("")
+    with pytest.raises(UserError, match="tensorboard: .*/tensorboard takes no files .File exists."):
+        run_folder(tmp_path).start()
+    monkeypatch.setitem(sys.modules, "tensorboardX", None)
+    with pytest.raises(UserError, match="tensorboard: True needs tensorboardX .*; pip install tensorboardX") as caught:
+        run_folder(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_full_disk_ends_the_run(run):
+    with open("/dev/full", "wb") as full:
+        run.event_file.writer._py_recordio_writer._writer = full
+        with pytest.raises(RunError, match="tensorboard: cannot be written .No space left"):
+            run.add_record(record(4))
+        with pytest.raises(OSError, match="No space"):
+            full.close()
