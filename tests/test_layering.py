@@ -20,7 +20,7 @@ FLOORS = (
     {"build"},
     {"epochs"},
     {"trainer", "validator"},
-    {"train", "validate", "make_digits"},
+    {"train", "validate", "make_digits", "plot_metrics"},
 )
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 
