@@ -2,6 +2,10 @@
 
 import gc
 import json
+import os
+import resource
+import shutil
+import subprocess
 import sys
 import zlib
 from collections.abc import Iterator
@@ -26,6 +30,24 @@ def graph_mode() -> Iterator[None]:
     ms.set_seed(1)
     yield
     gc.collect()
+
+
+@pytest.fixture(params=["limit", "tmpfs"])
+def full_disk(request, tmp_path) -> Iterator[tuple[Path, str]]:
+    """A folder that takes no file over 250 kB, and what the system says to one."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    if request.param == "limit":
+        limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (250_000, limits[1]))
+        yield folder, "File too large"
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        return
+    mount = ["mount", "-t", "tmpfs", "-o", "size=250k", "tmpfs", str(folder)]
+    if os.geteuid() != 0 or not shutil.which("mount") or subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("needs the right to mount a file system")
+    yield folder, "No space left on device"
+    subprocess.run(["umount", str(folder)], check=True)
 
 
 def golden_state(name: str, num_classes: int = 1000) -> dict[str, np.ndarray]:

@@ -87,7 +87,8 @@ def test_the_files_of_a_run(run):
     folder, _ = run
     found = {file.name for file in folder.iterdir()}
     weights = {f"ghostnet_050{end}.ckpt" for end in ("_best", "_last", "-1_4", "-2_4")}
-    assert found == weights | {"config.yaml", "classes.json", "metrics.jsonl", "train.log", "run_state.ckpt"}
+    sums = {f"{name}.sha256" for name in [*weights, "run_state.ckpt"]}
+    assert found == weights | sums | {"config.yaml", "classes.json", "metrics.jsonl", "train.log", "run_state.ckpt"}
     assert json.loads((folder / "classes.json").read_text()) == list(CLASSES)
     resolved = Config.from_file(folder / "config.yaml")
     assert (resolved.model, resolved.num_classes, resolved.batch_size) == ("ghostnet_050", 6, 8)

@@ -38,7 +38,10 @@ def run(path, accuracies, **keys) -> RunFolder:
 
 
 def kept(folder):
-    return [name for name in names(folder) if "-" in name]
+    """Epoch files that have their sidecars, and nothing else with such a name."""
+    found = [name for name in names(folder) if "-" in name]
+    assert found[1::2] == [f"{name}.sha256" for name in found[::2]]
+    return found[::2]
 
 
 def test_the_newest_files_are_kept(tmp_path):

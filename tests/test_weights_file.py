@@ -1,7 +1,12 @@
 """The `.ckpt` format: as MindSpore reads and writes it, atomic, and closed to damage."""
 
+import contextlib
 import os
+import random
+import re
 import stat
+import subprocess
+import sys
 
 import mindspore as ms
 import numpy as np
@@ -33,7 +38,7 @@ def test_round_trip(tmp_path):
     weights_file.write(path, ARRAYS)
     assert_equal(weights_file.read(path), ARRAYS)
     assert stat.S_IMODE(path.stat().st_mode) & 0o444 == 0o444 & ~_umask()
-    assert [file.name for file in tmp_path.iterdir()] == ["a.ckpt"]
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["a.ckpt", "a.ckpt.sha256"]
 
 
 def _umask() -> int:
@@ -87,20 +92,229 @@ def test_damage_is_one_line(content, expected, tmp_path):
     assert "\n" not in str(caught.value)
 
 
-def test_every_bit_flip_and_truncation_of_a_small_file_is_noticed(tmp_path):
+SMALL = {"w": np.array([1.5, -2], np.float16), "step": np.array(7, np.int32)}
+
+
+def entries_end(content: bytes) -> list[int]:
+    """Where the entries of a file end: its CRC has 17 bytes, and each entry is a message in a message."""
+    ends, position = [], 0
+    while position < len(content) - 17:
+        assert content[position] == 0x0A
+        size = shift = 0
+        while True:
+            position += 1
+            size |= (content[position] & 0x7F) << shift
+            shift += 7
+            if content[position] < 0x80:
+                break
+        position += 1 + size
+        ends.append(position)
+    return ends
+
+
+def damaged(content: bytes) -> list[bytes]:
+    """Every cut and every bit flip of a file, those in its CRC and mark too."""
+    cuts = [content[:length] for length in range(len(content))]
+    flips = [
+        content[:at] + bytes([content[at] ^ 1 << bit]) + content[at + 1 :]
+        for at in range(len(content))
+        for bit in range(8)
+    ]
+    return cuts + flips
+
+
+def test_every_cut_and_flip_is_refused_with_a_sidecar(tmp_path):
     path = tmp_path / "a.ckpt"
-    weights_file.write(path, {"w": np.arange(5, dtype=np.float32)})
+    weights_file.write(path, SMALL)
+    for bad in [*damaged(path.read_bytes()), b"foreign", path.read_bytes() + b"\0"]:
+        path.write_bytes(bad)
+        with pytest.raises(UserError, match="a.ckpt: damaged: its sha256") as caught:
+            weights_file.read(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_without_a_sidecar_all_but_cuts_between_parameters_are_refused(tmp_path):
+    path = tmp_path / "a.ckpt"
+    weights_file.write(path, SMALL)
     content = path.read_bytes()
-    body = len(content) - 17  # before the CRC and its mark
-    bad = tmp_path / "b.ckpt"
-    for position in range(body):
-        bad.write_bytes(content[:position] + bytes([content[position] ^ 4]) + content[position + 1 :])
-        with pytest.raises(UserError, match="damaged"):
-            weights_file.read(bad)
-    for length in range(1, body):
-        bad.write_bytes(content[:length])
-        with pytest.raises(UserError):
-            weights_file.read(bad)
+    weights_file.sidecar(path).unlink()
+    accepted = []
+    for bad in damaged(content):
+        path.write_bytes(bad)
+        with contextlib.suppress(UserError):
+            assert set(weights_file.read(path)) <= set(SMALL)
+            accepted.append(bad)
+    assert accepted == [content[:end] for end in entries_end(content)]
+
+
+def test_random_damage_to_a_large_file_is_refused(tmp_path):
+    """As above, where entries are longer than the file's last bytes, on a sample."""
+    path = tmp_path / "a.ckpt"
+    rng = random.Random(0)
+    values = np.random.default_rng(0)
+    weights_file.write(path, {f"w{n}": values.standard_normal(50_000).astype(np.float32) for n in range(20)})
+    content = path.read_bytes()
+    ends = entries_end(content)
+    sums = weights_file.sidecar(path).read_bytes()
+    for _ in range(50):
+        at = rng.randrange(len(content))
+        flipped = bytearray(content)
+        flipped[at] ^= 1 << rng.randrange(8)
+        for bad in (bytes(flipped), content[: at if at not in ends else at - 1]):
+            path.write_bytes(bad)
+            weights_file.sidecar(path).write_bytes(sums)
+            with pytest.raises(UserError, match="its sha256"):
+                weights_file.read(path)
+            weights_file.sidecar(path).unlink()
+            with pytest.raises(UserError, match="damaged"):
+                weights_file.read(path)
+
+
+def test_sha256sum_reads_the_sidecar(tmp_path):
+    path = tmp_path / "a.ckpt"
+    for value in (1.0, 2.0):
+        weights_file.write(path, {"w": np.array([value])})
+        weights_file.copy(path, tmp_path / "b.ckpt")
+    for name in ("a", "b"):
+        result = subprocess.run(
+            ["sha256sum", "-c", f"{name}.ckpt.sha256"], cwd=tmp_path, capture_output=True, text=True
+        )
+        assert result.stdout == f"{name}.ckpt: OK\n"
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff\xfe", b"0123  a.ckpt\n", b"0" * 64 + b"  a.ckpt\nmore\n"])
+def test_a_sidecar_that_is_none(content, tmp_path):
+    path = tmp_path / "a.ckpt"
+    weights_file.write(path, ARRAYS)
+    weights_file.sidecar(path).write_bytes(content)
+    with pytest.raises(UserError, match="a.ckpt.sha256: not what sha256sum writes") as caught:
+        weights_file.read(path)
+    assert "\n" not in str(caught.value)
+    weights_file.write(path, ARRAYS)
+    assert_equal(weights_file.read(path), ARRAYS)
+
+
+def test_a_damaged_file_does_not_become_intact_by_being_replaced(tmp_path, monkeypatch):
+    """Whatever moment the replacement ends at."""
+    path = tmp_path / "a.ckpt"
+    weights_file.write(path, ARRAYS)
+    bad = path.read_bytes()[:-1]
+    path.write_bytes(bad)
+    monkeypatch.setattr(os, "replace", _only(1))
+    with pytest.raises(RunError):
+        weights_file.write(path, {"w": np.zeros(3)})
+    assert len(weights_file.sidecar(path).read_text().splitlines()) == 2
+    assert path.read_bytes() == bad
+    with pytest.raises(UserError, match="its sha256"):
+        weights_file.read(path)
+
+
+def _only(count: int):
+    """os.replace that fails after some calls."""
+    real, calls = os.replace, iter(range(count))
+
+    def replace(source, target):
+        if next(calls, None) is None:
+            raise OSError(5, "Input/output error")
+        real(source, target)
+
+    return replace
+
+
+@pytest.mark.parametrize("sidecar", ["there", "deleted", "of two lines"])
+@pytest.mark.parametrize("moments", range(7))
+def test_at_each_moment_the_file_and_what_is_kept_are_intact(moments, sidecar, tmp_path, monkeypatch):
+    path, kept = tmp_path / "a.ckpt", tmp_path / "kept.ckpt"
+    for value in (0, 1):
+        weights_file.write(path, {"w": np.array([value])}, keep_as=kept)
+    if sidecar == "deleted":
+        weights_file.sidecar(path).unlink()
+    if sidecar == "of two lines":
+        with path.with_name("a.ckpt.sha256").open("a") as file:
+            file.write("0" * 64 + "  a.ckpt\n")
+    monkeypatch.setattr(os, "replace", _only(moments))
+    with contextlib.suppress(RunError):
+        weights_file.write(path, {"w": np.array([2])}, keep_as=kept)
+    found = [int(weights_file.read(file)["w"][0]) for file in (path, kept)]
+    # Sidecar, file, sidecar of the one and then of the other.
+    assert found == [1 if moments < 2 else 2, 0 if moments < 5 else 1]
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_the_replaced_file_is_kept_where_there_are_no_links(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", refuse)
+    path, kept = tmp_path / "a.ckpt", tmp_path / "kept.ckpt"
+    for value in (0, 1):
+        weights_file.write(path, {"w": np.array([value])}, keep_as=kept)
+    assert [int(weights_file.read(file)["w"][0]) for file in (path, kept)] == [1, 0]
+
+
+# Kills a process that replaces a file over and over, 31 times, and reads what is left; the last time also before that.
+KILLS = """
+import itertools, os, random, signal, sys, time
+from pathlib import Path
+import numpy as np
+from ghostnet import weights_file
+
+path = Path(sys.argv[1])
+kept = path.with_name("kept.ckpt")
+
+def write():
+    for n in itertools.count(1):
+        weights_file.write(path, {"w": np.full(10_000, n)}, keep_as=kept)
+
+def value(file):
+    return int(weights_file.read(file)["w"][0])
+
+for kill in range(31):
+    process = os.fork()
+    if process == 0:
+        write()
+    if kill == 30:
+        print(len({value(path) for _ in range(200)}))
+    time.sleep(random.uniform(0.05, 0.1))
+    os.kill(process, signal.SIGKILL)
+    os.waitpid(process, 0)
+    print(value(path), value(kept))
+    weights_file.delete_leftovers(path.parent)
+"""
+
+
+def test_a_killed_writer_leaves_intact_files_and_a_reader_meets_no_damage(tmp_path):
+    path = tmp_path / "a.ckpt"
+    for _ in range(2):
+        weights_file.write(path, {"w": np.zeros(10)}, keep_as=tmp_path / "kept.ckpt")
+    program = [sys.executable, "-c", KILLS, str(path)]
+    result = subprocess.run(
+        program, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": "src"}, timeout=60
+    )
+    assert (result.returncode, result.stderr) == (0, "")
+    *left, seen, end = result.stdout.splitlines()
+    assert int(seen) > 2
+    assert len(set(left)) > 10
+    assert all(int(line.split()[0]) > 0 for line in [*left, end])
+    assert len(list(tmp_path.iterdir())) == 4
+
+
+def test_a_full_disk_changes_nothing(full_disk):
+    folder, reason = full_disk
+    path = folder / "a.ckpt"
+    for value in (0, 1):
+        weights_file.write(path, {"w": np.array([value])}, keep_as=folder / "kept.ckpt")
+    before = {file: file.read_bytes() for file in folder.iterdir()}
+    expected = re.escape(f"{path}: cannot be written ({reason}); files saved earlier are kept")
+    with pytest.raises(RunError, match=expected):
+        weights_file.write(path, {"w": np.ones(50_000)}, keep_as=folder / "kept.ckpt")
+    assert {file: file.read_bytes() for file in folder.iterdir()} == before
+
+
+def test_a_file_is_deleted_with_its_sidecar(tmp_path):
+    weights_file.write(tmp_path / "a.ckpt", ARRAYS)
+    weights_file.delete(tmp_path / "a.ckpt")
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("make", ["missing", "folder"])

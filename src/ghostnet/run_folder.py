@@ -94,6 +94,8 @@ def changed_keys(saved: Config, given: Config) -> list[str]:
 class RunFolder:
     """The files of one run: weights (`_best`, `_last`, one every few epochs), run state, records.
 
+    Each `.ckpt` file has its sha256 beside it (see `weights_file`).
+
     Args:
         config: reads `ckpt_save_dir`, `model`, `keep_checkpoint_max`, `ckpt_save_policy` and `tensorboard`.
 
@@ -197,7 +199,8 @@ class RunFolder:
         if not self.path.is_dir():
             return []
         names = re.compile(
-            r"config\.yaml|classes\.json|metrics\.jsonl|train\.log|run_state\.ckpt|.+_(best|last)\.ckpt|.+-\d+_\d+\.ckpt"
+            r"config\.yaml|classes\.json|metrics\.jsonl|train\.log|"
+            r"(run_state|.+_(best|last)|.+-\d+_\d+)\.ckpt(\.sha256)?"
         )
         files = [file for file in sorted(self.path.iterdir()) if file.is_file() and names.fullmatch(file.name)]
         return files + event_files.files(self.events)
@@ -239,7 +242,7 @@ class RunFolder:
         if self.event_file:
             self.event_file.add(record)
         for surplus in self._epoch_files()[: -self.keep]:
-            surplus.unlink(missing_ok=True)
+            weights_file.delete(surplus)
 
     def _records(self) -> list[dict[str, Any]]:
         """The lines of the metrics."""

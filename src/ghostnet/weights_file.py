@@ -4,15 +4,22 @@ MindSpore's own writer deletes the old file before the new one is there, and its
 claims into memory (FACTS: a crafted file corrupts the heap). The format is a sequence of protobuf `Checkpoint`
 messages, then optionally "crc_num" and ten bytes of CRC-32; files written here are read by `mindspore.load_checkpoint`
 and the other way round.
+
+Beside a file that is written here lies its sidecar, `<file>.sha256`, in the format of `sha256sum`. While the file is
+replaced it lists two digests, the old one and the new one: a file is intact if its digest is any of those listed, so
+that a process that is killed between the two leaves nothing that looks damaged.
 """
 
 from __future__ import annotations
 
 import binascii
 import contextlib
+import hashlib
 import math
 import os
-from collections.abc import Mapping
+import re
+import shutil
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +30,8 @@ from .errors import RunError, UserError
 
 _CRC_MARK = b"crc_num"
 _CRC_BYTES = 10
+_SIDECAR_LINE = re.compile(rb"\\?([0-9a-f]{64}) [ *].+")
+_TEMPORARY = re.compile(r"\..+\.\d+\.\d+\.tmp")
 _TYPES = {
     "Int8": np.int8,
     "UInt8": np.uint8,
@@ -45,23 +54,62 @@ def write_atomically(path: Path, content: bytes) -> None:
 
     Raises RunError where the file system refuses (disk full, no permission); the old file is then untouched.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    _put(path, [(path, content)])
+
+
+def _put(path: Path, files: Sequence[tuple[Path, bytes | Path]]) -> None:
+    """Put files into place, one after the other: bytes, or what another file holds at the call.
+
+    All of them are on the disk before the first takes its place: a full disk changes nothing. Raises RunError, which
+    names `path`; all files are in its folder.
+    """
+    temporaries = [target.with_name(f".{target.name}.{os.getpid()}.{n}.tmp") for n, (target, _) in enumerate(files)]
     try:
-        with open(temporary, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        for temporary, (_, content) in zip(temporaries, files, strict=True):
+            # A killed process with our number may have left one, as a second name of a file that is in use.
+            temporary.unlink(missing_ok=True)
+            _fill(temporary, content)
+        for temporary, (target, _) in zip(temporaries, files, strict=True):
+            os.replace(temporary, target)
+        # Once for all: file systems keep the order of what happened in a folder.
+        _flush(path.parent)
     except OSError as error:
         raise not_written(path, error) from error
     finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
+        for temporary in temporaries:
+            with contextlib.suppress(OSError):
+                temporary.unlink()
+
+
+def _fill(temporary: Path, content: bytes | Path) -> None:
+    """Make a temporary file of bytes, or a second name (where the file system has none, a copy) of a file."""
+    if isinstance(content, Path):
+        try:
+            os.link(content, temporary)
+        except OSError:
+            shutil.copyfile(content, temporary)
+            _flush(temporary)
+        return
+    with open(temporary, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _flush(path: Path) -> None:
+    """Wait until a file or folder is on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def delete_leftovers(folder: Path) -> None:
+    """Delete the temporary files of killed processes. Only for a folder that no other process writes to."""
+    for file in folder.iterdir():
+        if _TEMPORARY.fullmatch(file.name):
+            file.unlink(missing_ok=True)
 
 
 def not_written(path: Path, error: OSError) -> RunError:
@@ -69,8 +117,14 @@ def not_written(path: Path, error: OSError) -> RunError:
     return RunError(f"{path}: cannot be written ({error.strerror}); files saved earlier are kept")
 
 
-def write(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
-    """Save named arrays as a `.ckpt` file with a CRC, atomically.
+def write(path: Path, arrays: Mapping[str, np.ndarray], keep_as: Path | None = None) -> None:
+    """Save named arrays as a `.ckpt` file with a CRC, and its sidecar, atomically.
+
+    Args:
+        path: the file; one that is there is replaced.
+        arrays: numbers of any of MindSpore's types by name.
+        keep_as: takes the file that is replaced, if its sidecar is in order; in the same folder. What was kept there
+            stays until the new file is in place.
 
     Raises:
         RunError: the file cannot be written, or an array holds NaN or infinity (named); nothing is changed then.
@@ -89,12 +143,78 @@ def write(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
         parts.append(message.SerializeToString())
     content = b"".join(parts)
     crc = binascii.crc32(content).to_bytes(_CRC_BYTES, "big")
-    write_atomically(path, content + _CRC_MARK + crc)
+    _write_with_sidecar(path, content + _CRC_MARK + crc, keep_as)
 
 
 def copy(source: Path, target: Path) -> None:
-    """Copy a file that was written here, atomically. Raises RunError where the file system refuses."""
-    write_atomically(target, source.read_bytes())
+    """Copy a file that was written here, atomically, with a sidecar. Raises RunError where the file system refuses."""
+    _write_with_sidecar(target, source.read_bytes())
+
+
+def delete(path: Path) -> None:
+    """Delete a file and its sidecar, if they are there."""
+    # In this order a crash leaves no sidecar alone, which nothing would delete.
+    sidecar(path).unlink(missing_ok=True)
+    path.unlink(missing_ok=True)
+
+
+def sidecar(path: Path) -> Path:
+    """Where the sha256 of a file is."""
+    return path.with_name(f"{path.name}.sha256")
+
+
+def _write_with_sidecar(path: Path, content: bytes, keep_as: Path | None = None) -> None:
+    digest = hashlib.sha256(content).hexdigest()
+    try:
+        old = _digests_to_keep(path)
+        kept = _digests_to_keep(keep_as) if keep_as and old else []
+    except OSError as error:
+        raise not_written(path, error) from error
+    files = [(sidecar(path), _lines(path, [digest, *old])), (path, content)]
+    if old:
+        files.append((sidecar(path), _lines(path, [digest])))
+    if keep_as and old:
+        files += [(sidecar(keep_as), _lines(keep_as, [*old, *kept])), (keep_as, path)]
+    if kept:
+        files.append((sidecar(keep_as), _lines(keep_as, old)))
+    _put(path, files)
+
+
+def _lines(path: Path, digests: Sequence[str]) -> bytes:
+    """Content of a sidecar."""
+    return "".join(f"{digest}  {path.name}\n" for digest in digests).encode()
+
+
+def _digests_to_keep(path: Path) -> list[str]:
+    """The digest of the file at `path`, for it to stay intact while it is replaced; none if it is not intact."""
+    if not path.exists():
+        return []
+    try:
+        listed = _digests(path)
+    except UserError:
+        return []
+    if listed is not None and len(listed) == 1:
+        # Not hashed again: if the file was damaged since, its digest must not be listed.
+        return listed
+    found = hashlib.sha256(path.read_bytes()).hexdigest()
+    return [found] if listed is None or found in listed else []
+
+
+def _digests(path: Path) -> list[str] | None:
+    """The digests that the sidecar of `path` lists; None if it has none. Raises UserError for one without any."""
+    file = sidecar(path)
+    if not file.is_file():
+        return None
+    try:
+        lines = file.read_bytes().splitlines()
+    except OSError as error:
+        raise UserError(f"{file}: cannot be read ({error.strerror})") from error
+    found = [_SIDECAR_LINE.fullmatch(line) for line in lines]
+    if not found or None in found:
+        raise UserError(
+            f"{file}: not what sha256sum writes; restore it, or delete it if {path.name} is known to be good"
+        )
+    return [match[1].decode() for match in found if match]
 
 
 def check_exists(path: str | Path) -> None:
@@ -106,15 +226,15 @@ def check_exists(path: str | Path) -> None:
 def read(path: str | Path) -> dict[str, np.ndarray]:
     """The named arrays of a `.ckpt` file, in the file's order. Text entries are left out.
 
+    With a sidecar, any file but the one that was written is refused. Without one, so is all damage but a cut between
+    two parameters: such a file reads as one with fewer parameters, which `checkpoint.load_weights` refuses.
+
     Raises:
-        UserError: no such file, not a checkpoint, damaged (CRC, sizes), or values that are not finite.
+        UserError: no such file, not a checkpoint, damaged (sha256, CRC, sizes), or values that are not finite.
     """
     path = Path(path)
     check_exists(path)
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
+    content = _read_intact(path)
     content = _without_crc(path, content)
     message = Checkpoint()
     try:
@@ -135,6 +255,25 @@ def read(path: str | Path) -> dict[str, np.ndarray]:
         for name, parts in pieces.items()
         if headers[name][0] != "str"
     }
+
+
+def _read_intact(path: Path) -> bytes:
+    """The content of a file, compared with its sidecar if there is one."""
+    while True:
+        listed = _digests(path)
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            raise UserError(f"{path}: cannot be read ({error.strerror})") from error
+        if listed is None or hashlib.sha256(content).hexdigest() in listed:
+            return content
+        # Another process may have replaced both in between; then the sidecar is another one now.
+        if _digests(path) == listed:
+            name = sidecar(path).name
+            raise UserError(
+                f"{path}: damaged: its sha256 is not that in {name}; restore another copy of it, or delete {name} "
+                "if the file was replaced on purpose"
+            )
 
 
 def _without_crc(path: Path, content: bytes) -> bytes:
