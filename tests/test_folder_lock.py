@@ -1,0 +1,118 @@
+"""One run at a time in a folder: real processes."""
+
+import errno
+import fcntl
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from ghostnet.errors import UserError
+from ghostnet.folder_lock import FolderLock
+
+# Takes the lock, forks a worker that outlives it if it is killed, and waits.
+HOLD = """
+import os, sys, time
+from pathlib import Path
+from ghostnet.folder_lock import FolderLock
+
+lock = FolderLock(Path(sys.argv[1]), "ckpt_save_dir")
+lock.take()
+worker = os.fork()
+if worker:
+    print(worker, flush=True)
+time.sleep(60)
+"""
+
+
+@contextmanager
+def lock_holder(folder: Path) -> Iterator[subprocess.Popen]:
+    """A process that holds the lock of `folder`; its worker is killed after it."""
+    program = [sys.executable, "-c", HOLD, str(folder)]
+    environment = {**os.environ, "PYTHONPATH": "src"}
+    with subprocess.Popen(program, stdout=subprocess.PIPE, text=True, env=environment) as process:
+        worker = int(process.stdout.readline())
+        try:
+            yield process
+        finally:
+            process.kill()
+            os.kill(worker, signal.SIGKILL)
+
+
+@pytest.fixture
+def lock(tmp_path) -> Iterator[FolderLock]:
+    lock = FolderLock(tmp_path, "ckpt_save_dir")
+    yield lock
+    lock.release()
+
+
+def test_a_second_process_is_refused_until_the_first_is_killed(lock, tmp_path):
+    with lock_holder(tmp_path) as process:
+        with pytest.raises(UserError) as caught:
+            lock.take()
+        assert str(caught.value) == (
+            f"ckpt_save_dir: {tmp_path} is in use by another run (process {process.pid} on {socket.gethostname()}); "
+            "wait for it to end, or give another folder"
+        )
+        process.kill()
+        process.wait(30)
+        # Its worker is alive, with the file open.
+        lock.take()
+    lock.take()
+    assert (tmp_path / ".lock").read_text() == f"process {os.getpid()} on {socket.gethostname()}\n"
+
+
+def is_refused_elsewhere(folder: Path) -> bool:
+    program = "import sys; from pathlib import Path; from ghostnet.folder_lock import FolderLock as L; "
+    program += "L(Path(sys.argv[1]), 'key').take()"
+    environment = {**os.environ, "PYTHONPATH": "src"}
+    result = subprocess.run(
+        [sys.executable, "-c", program, str(folder)], capture_output=True, text=True, env=environment
+    )
+    assert result.returncode == ("is in use" in result.stderr), result.stderr
+    return result.returncode == 1
+
+
+def test_a_second_run_of_the_same_process_is_refused_and_takes_nothing_away(lock, tmp_path):
+    lock.take()
+    second = FolderLock(tmp_path, "ckpt_save_dir")
+    with pytest.raises(UserError, match=f"in use by another run .process {os.getpid()} on "):
+        second.take()
+    second.release()
+    assert is_refused_elsewhere(tmp_path)
+    lock.release()
+    assert not is_refused_elsewhere(tmp_path)
+
+
+@pytest.mark.parametrize("content", ["", "process 1", "\xff" * 2000])
+def test_a_file_that_names_no_process(content, lock, tmp_path):
+    with lock_holder(tmp_path):
+        (tmp_path / ".lock").write_text(content)
+        with pytest.raises(UserError, match="in use by another run; wait"):
+            lock.take()
+
+
+def test_a_stale_file_is_no_obstacle(lock, tmp_path):
+    (tmp_path / ".lock").write_text("process 1 on elsewhere\n" * 100)
+    lock.take()
+    assert (tmp_path / ".lock").read_text().count("\n") == 1
+
+
+def test_without_locks_there_is_a_line(lock, tmp_path, monkeypatch, caplog):
+    def refuse(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "lockf", refuse)
+    lock.take()
+    assert caplog.messages == [f"{tmp_path}: its file system has no locks: start no second run there"]
+
+
+def test_a_folder_that_takes_no_file(tmp_path):
+    with pytest.raises(OSError, match="No such file"):
+        FolderLock(tmp_path / "absent", "ckpt_save_dir").take()
