@@ -47,7 +47,7 @@ def full_disk(request, tmp_path) -> Iterator[tuple[Path, str]]:
     if os.geteuid() != 0 or not shutil.which("mount") or subprocess.run(mount, capture_output=True).returncode:
         pytest.skip("needs the right to mount a file system")
     yield folder, "No space left on device"
-    subprocess.run(["umount", str(folder)], check=True)
+    subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
 def golden_state(name: str, num_classes: int = 1000) -> dict[str, np.ndarray]:

@@ -87,8 +87,9 @@ def test_the_files_of_a_run(run):
     folder, _ = run
     found = {file.name for file in folder.iterdir()}
     weights = {f"ghostnet_050{end}.ckpt" for end in ("_best", "_last", "-1_4", "-2_4")}
-    sums = {f"{name}.sha256" for name in [*weights, "run_state.ckpt"]}
-    assert found == weights | sums | {"config.yaml", "classes.json", "metrics.jsonl", "train.log", "run_state.ckpt"}
+    states = {"run_state.ckpt", "run_state_previous.ckpt"}
+    sums = {f"{name}.sha256" for name in weights | states}
+    assert found == weights | states | sums | {"config.yaml", "classes.json", "metrics.jsonl", "train.log", ".lock"}
     assert json.loads((folder / "classes.json").read_text()) == list(CLASSES)
     resolved = Config.from_file(folder / "config.yaml")
     assert (resolved.model, resolved.num_classes, resolved.batch_size) == ("ghostnet_050", 6, 8)
@@ -257,14 +258,14 @@ def test_bad_input_is_one_line_and_leaves_nothing(keys, expected, images, tmp_pa
 
 def test_a_folder_with_a_run_is_refused(run, images, monkeypatch, capsys):
     folder, _ = run
-    before = {file: file.read_bytes() for file in folder.iterdir()}
+    before = {file: file.read_bytes() for file in folder.glob("[!.]*")}
     given = {**SHORT, "num_classes": 6, "data_dir": images, "ckpt_save_dir": folder}
     status, error = command(
         train.main, "train.py", "-c", RECIPE, *flags(**given), monkeypatch=monkeypatch, capsys=capsys
     )
     assert status == 2
     assert "already holds a run" in error
-    assert {file: file.read_bytes() for file in folder.iterdir()} == before
+    assert {file: file.read_bytes() for file in folder.glob("[!.]*")} == before
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,10 @@
 """Which files a run leaves, and what a resumed run goes on from."""
 
 import json
+import logging
+import os
+import subprocess
+import sys
 
 import mindspore as ms
 import numpy as np
@@ -10,6 +14,7 @@ from ghostnet import weights_file
 from ghostnet.config import Config
 from ghostnet.errors import RunError, UserError
 from ghostnet.run_folder import Position, RunFolder, changed_keys
+from tests.test_folder_lock import lock_holder
 
 WEIGHTS = {"w": np.zeros(3, np.float32)}
 DATA = "ab" * 32
@@ -20,7 +25,18 @@ def config(path, **keys) -> Config:
 
 
 def names(folder):
-    return sorted(file.name for file in folder.path.iterdir())
+    return sorted(file.name for file in folder.path.glob("[!.]*"))
+
+
+def save(folder, epoch, **keys) -> None:
+    """A state whose one weight tells the epoch too."""
+    folder.save_state({"w": np.full(3, epoch, np.float32)}, Position(epoch=epoch, **keys), DATA, ranks=2, steps=7)
+
+
+def damage(file) -> None:
+    content = bytearray(file.read_bytes())
+    content[20] ^= 1
+    file.write_bytes(content)
 
 
 def run(path, accuracies, **keys) -> RunFolder:
@@ -68,9 +84,12 @@ def test_a_folder_with_a_run_is_refused_and_overwritten_on_demand(tmp_path):
     with pytest.raises(UserError, match="already holds a run .* --overwrite True"):
         folder.check(overwrite=False)
     assert folder.last.exists()
+    save(folder, 1)
+    save(folder, 1)
+    (folder.path / ".run_state.ckpt.123.0.tmp").write_text("of a killed run")
     folder.check(overwrite=True)
-    folder.start()
-    assert names(folder) == ["notes.txt"]
+    folder.start(overwrite=True)
+    assert sorted(os.listdir(folder.path)) == [".lock", "notes.txt"]
 
 
 def test_a_users_own_weights_are_not_replaced_unasked(tmp_path):
@@ -86,10 +105,11 @@ def test_a_users_own_weights_are_not_replaced_unasked(tmp_path):
 def test_a_run_that_finished_no_epoch_may_be_started_again(tmp_path):
     for name in ("config.yaml", "classes.json", "train.log"):
         (tmp_path / name).write_text("")
-    RunFolder(config(tmp_path)).check(overwrite=False)
+    folder = RunFolder(config(tmp_path))
+    folder.check(overwrite=False)
     (tmp_path / "train.log").unlink()
     with pytest.raises(UserError, match="already holds a run"):
-        RunFolder(config(tmp_path)).check(overwrite=False)
+        folder.check(overwrite=False)
 
 
 def test_a_folder_that_takes_no_files_is_refused():
@@ -120,10 +140,10 @@ def test_a_state_comes_back_with_its_position(resume, tmp_path):
     folder = run(tmp_path / "run", [12.5])
     folder.log.write_text("one line\n")
     position = Position(epoch=1, step=3, losses=(2.5, 0.1, 1 / 3), skipped=1, best_top_1=12.5)
-    folder.save_state({"w": np.ones(3, np.float32)}, position, DATA)
+    folder.save_state({"w": np.ones(3, np.float32)}, position, DATA, ranks=2, steps=7)
     saved = folder.read_state({"file": str(folder.state), "folder": str(folder.path)}.get(resume, True))
     assert saved.position == position
-    assert saved.data == DATA
+    assert (saved.data, saved.ranks, saved.steps) == (DATA, 2, 7)
     assert saved.arrays["w"].tolist() == [1, 1, 1]
     assert (saved.log_bytes, saved.metrics_bytes) == (9, folder.metrics.stat().st_size)
     assert ms.load_checkpoint(str(folder.state))["w"].asnumpy().tolist() == [1, 1, 1]
@@ -131,7 +151,7 @@ def test_a_state_comes_back_with_its_position(resume, tmp_path):
 
 def test_records_after_the_state_are_cut(tmp_path):
     folder = run(tmp_path / "run", [12.5])
-    folder.save_state(WEIGHTS, Position(epoch=1), DATA)
+    save(folder, 1)
     folder.add_record({"epoch": 2, "top_1": 13.0})
     folder.log.write_text("later\n")
     folder.go_on(folder.read_state(True))
@@ -140,13 +160,21 @@ def test_records_after_the_state_are_cut(tmp_path):
 
 
 def test_a_state_of_another_folder_brings_its_records(tmp_path):
-    source = run(tmp_path / "source", [12.5])
-    source.save_state(WEIGHTS, Position(epoch=1), DATA)
-    source.add_record({"epoch": 2, "top_1": 13.0})
+    with run(tmp_path / "source", [12.5]) as source:
+        save(source, 1)
+        source.add_record({"epoch": 2, "top_1": 13.0})
     other = RunFolder(config(tmp_path / "other"))
     other.go_on(other.read_state(str(source.path)))
     assert len(other.metrics.read_text().splitlines()) == 1
     assert len(source.metrics.read_text().splitlines()) == 2
+
+
+def test_a_folder_with_another_run_takes_no_state(tmp_path):
+    """And says so before images are read."""
+    source, other = run(tmp_path / "source", [1.0]), run(tmp_path / "other", [2.0])
+    save(source, 1)
+    with pytest.raises(UserError, match="other already holds a run"):
+        other.read_state(str(source.path))
 
 
 def test_what_is_no_state_is_refused(tmp_path):
@@ -154,8 +182,225 @@ def test_what_is_no_state_is_refused(tmp_path):
     with pytest.raises(UserError, match="resume: .* does not exist"):
         folder.read_state(True)
     weights_file.write(tmp_path / "w.ckpt", WEIGHTS)
-    with pytest.raises(UserError, match="holds weights, but no run state"):
+    with pytest.raises(UserError, match="w.ckpt holds weights, but no run state"):
         folder.read_state(str(tmp_path / "w.ckpt"))
+    weights_file.write(tmp_path / "w.ckpt", {**WEIGHTS, "run_epoch": np.array([1])})
+    with pytest.raises(UserError, match="w.ckpt lacks run_best_top_1, .* run_steps: another version"):
+        folder.read_state(str(tmp_path / "w.ckpt"))
+
+
+@pytest.mark.parametrize(
+    ("harm", "why"),
+    [
+        (damage, "run_state.ckpt: damaged: its sha256"),
+        (lambda file: file.write_bytes(b""), "run_state.ckpt: damaged: its sha256"),
+        (lambda file: file.unlink(), "run_state.ckpt does not exist"),
+        (lambda file: weights_file.write(file, WEIGHTS), "run_state.ckpt holds weights"),
+        (lambda file: weights_file.sidecar(file).write_text("?"), "run_state.ckpt.sha256: not what sha256sum writes"),
+    ],
+)
+@pytest.mark.parametrize("by_path", [False, True])
+def test_a_damaged_state_gives_way_to_the_one_before(harm, why, by_path, tmp_path, caplog):
+    folder = run(tmp_path / "run", [1.0])
+    save(folder, 1)
+    save(folder, 2)
+    harm(folder.state)
+    with caplog.at_level(logging.WARNING, logger="ghostnet"):
+        saved = folder.read_state(str(folder.path) if by_path else True)
+    assert (saved.position.epoch, saved.file) == (1, folder.previous_state)
+    [line] = caplog.messages
+    assert why in line
+    assert line.endswith(f"going on from {folder.previous_state}, the state before it")
+
+
+def test_an_intact_state_is_taken_without_a_word(tmp_path, caplog):
+    folder = run(tmp_path / "run", [1.0])
+    save(folder, 1)
+    save(folder, 2)
+    with caplog.at_level(logging.INFO, logger="ghostnet"):
+        assert folder.read_state(True).position.epoch == 2
+    assert caplog.messages == []
+
+
+def test_a_named_file_has_no_substitute(tmp_path):
+    folder = run(tmp_path / "run", [1.0])
+    save(folder, 1)
+    save(folder, 2)
+    damage(folder.state)
+    with pytest.raises(UserError, match=r"resume: .*run_state\.ckpt: damaged"):
+        folder.read_state(str(folder.state))
+    assert folder.read_state(str(folder.previous_state)).position.epoch == 1
+
+
+def test_two_damaged_states_are_both_named(tmp_path):
+    folder = run(tmp_path / "run", [1.0])
+    save(folder, 1)
+    save(folder, 2)
+    damage(folder.state)
+    damage(folder.previous_state)
+    with pytest.raises(
+        UserError, match=r"resume: .*run_state\.ckpt: damaged.*run_state_previous\.ckpt: damaged"
+    ) as caught:
+        folder.read_state(True)
+    assert "\n" not in str(caught.value)
+
+
+def epochs_of_states(folder) -> list[int]:
+    return [folder.read_state(str(file)).position.epoch for file in (folder.state, folder.previous_state)]
+
+
+def test_after_a_fall_back_the_intact_state_is_kept(tmp_path):
+    """The first save replaces the damaged state, not the only intact one; then the two change places as always."""
+    folder = run(tmp_path / "run", [1.0])
+    save(folder, 1)
+    save(folder, 2)
+    damage(folder.state)
+    resumed = RunFolder(config(tmp_path / "run"))
+    resumed.go_on(folder.read_state(True))
+    save(resumed, 3)
+    assert epochs_of_states(folder) == [3, 1]
+    save(resumed, 4)
+    assert epochs_of_states(folder) == [4, 3]
+
+
+def test_a_resumed_run_keeps_the_state_it_came_from(tmp_path):
+    folder = run(tmp_path / "run", [1.0])
+    save(folder, 1)
+    resumed = RunFolder(config(tmp_path / "run"))
+    resumed.go_on(folder.read_state(True))
+    save(resumed, 2)
+    assert epochs_of_states(folder) == [2, 1]
+
+
+# Kills a process that saves states over and over, and goes on in another, 30 times; every third time the newest state
+# is damaged in between. Prints the epoch that each goes on from.
+KILLS = """
+import itertools, os, random, signal, sys, time
+from ghostnet.run_folder import RunFolder
+from tests.test_run_folder import config, damage, run, save
+
+def say(*words):
+    # In one call, so that a kill does not cut it.
+    os.write(1, " ".join(map(str, words)).encode() + b"\\n")
+
+path = sys.argv[1]
+with run(path, [1.0]) as folder:
+    save(folder, 1)
+for kill in range(30):
+    process = os.fork()
+    if process == 0:
+        folder = RunFolder(config(path))
+        saved = folder.read_state(True)
+        folder.go_on(saved)
+        for epoch in itertools.count(saved.position.epoch + 1):
+            save(folder, epoch, losses=(0.5,) * 1000)
+            say(epoch)
+    time.sleep(random.uniform(0.05, 0.1))
+    os.kill(process, signal.SIGKILL)
+    os.waitpid(process, 0)
+    with RunFolder(config(path)) as folder:
+        saved = folder.read_state(True)
+        assert saved.arrays["w"][0] == saved.position.epoch
+        say("found", saved.position.epoch)
+        if kill % 3 == 2 and folder.previous_state.exists():
+            damage(folder.state)
+            # The previous state is replaced last.
+            assert saved.position.epoch - folder.read_state(True).position.epoch in (1, 2)
+            say(folder.read_state(True).position.epoch)
+"""
+
+
+def test_a_kill_in_any_save_loses_nothing(tmp_path):
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(("src", "."))}
+    program = [sys.executable, "-c", KILLS, str(tmp_path / "run")]
+    result = subprocess.run(program, capture_output=True, text=True, env=environment, timeout=60)
+    assert result.returncode == 0, result.stderr
+    assert result.stderr.count("going on from") > 10
+    saved = 1
+    for line in result.stdout.splitlines():
+        word, *rest = line.split()
+        if word == "found":
+            # The state that was said to be saved, or the one whose saving was interrupted.
+            assert int(rest[0]) - saved in (0, 1)
+            saved = int(rest[0])
+        else:
+            saved = int(word)
+    assert saved > 10
+
+
+def test_a_full_disk_keeps_what_was_saved(full_disk):
+    path, reason = full_disk
+    with run(path / "run", [1.0]) as folder:
+        save(folder, 1)
+        save(folder, 2)
+    before = {file.name: file.read_bytes() for file in folder.path.iterdir()}
+    large = {"w": np.ones(100_000, np.float32)}
+    with pytest.raises(RunError, match=rf"run_state\.ckpt: cannot be written \({reason}\)"):
+        folder.save_state(large, Position(epoch=3), DATA, ranks=1, steps=7)
+    with pytest.raises(RunError, match=rf"ghostnet_050_last\.ckpt: cannot be written \({reason}\)"):
+        folder.save_weights(large, 3, 7, best=True, keep=True)
+    assert {file.name: file.read_bytes() for file in folder.path.iterdir()} == before
+    assert epochs_of_states(folder) == [2, 1]
+    # The failed save changes nothing for the next one.
+    save(folder, 3)
+    assert epochs_of_states(folder) == [3, 2]
+
+
+@pytest.fixture
+def other_run(tmp_path):
+    """A process that has begun a run in tmp_path/run, at its first epoch."""
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "train.log").write_text("")
+    with lock_holder(tmp_path / "run") as process:
+        yield process
+
+
+def in_use(process) -> str:
+    return f"run is in use by another run \\(process {process.pid} on .+\\); wait for it to end, or give another folder"
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_folder_in_use_is_refused(overwrite, other_run, tmp_path):
+    with RunFolder(config(tmp_path / "run")) as folder:
+        for call in (folder.check, folder.start):
+            with pytest.raises(UserError, match=f"ckpt_save_dir: .*{in_use(other_run)}"):
+                call(overwrite=overwrite)
+    assert names(folder) == ["train.log"]
+
+
+def test_a_state_of_a_run_that_goes_on_is_not_taken(other_run, tmp_path):
+    weights_file.write(tmp_path / "run" / "run_state.ckpt", WEIGHTS)
+    with RunFolder(config(tmp_path / "run")) as folder, pytest.raises(UserError, match=in_use(other_run)):
+        folder.read_state(True)
+    with RunFolder(config(tmp_path / "new")) as folder:
+        with pytest.raises(UserError, match=f"resume: .*{in_use(other_run)}"):
+            folder.read_state(str(tmp_path / "run"))
+        assert not folder.path.exists()
+
+
+def test_a_run_that_began_and_ended_meanwhile_is_not_deleted(tmp_path):
+    late = RunFolder(config(tmp_path / "run"))
+    late.check(overwrite=False)
+    with run(tmp_path / "run", [1.0]) as other:
+        pass
+    with pytest.raises(UserError, match="already holds a run"):
+        late.start()
+    assert other.last.exists()
+
+
+def test_a_source_is_free_again_once_its_records_are_copied(tmp_path):
+    with run(tmp_path / "source", [1.0]) as source:
+        save(source, 1)
+    with RunFolder(config(tmp_path / "a")) as a, RunFolder(config(tmp_path / "b")) as b:
+        a.go_on(a.read_state(str(source.path)))
+        b.go_on(b.read_state(str(source.path)))
+
+
+def test_a_refused_folder_stays_as_it_is(tmp_path):
+    weights_file.write(tmp_path / "ghostnet_050_best.ckpt", WEIGHTS)
+    with RunFolder(config(tmp_path)) as folder, pytest.raises(UserError, match="already holds a run"):
+        folder.check(overwrite=False)
+    assert not (tmp_path / ".lock").exists()
 
 
 def test_changes_that_matter_are_listed(tmp_path):

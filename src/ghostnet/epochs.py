@@ -159,7 +159,7 @@ class Epochs(ms.Callback):
     def _save_state(self, epoch: int, step: int) -> None:
         """Save what the next step depends on: `epoch` epochs and `step` steps are done."""
         position = Position(epoch, step, tuple(self.losses), self.skipped, self.best_top_1)
-        self.folder.save_state(self.step.state(), position, self.data)
+        self.folder.save_state(self.step.state(), position, self.data, 1, self.steps)
 
     def _check_finite(self, loss: float, finite: bool, scale: float, epoch: int, step: int) -> None:
         """Stop the run where it has diverged; count the updates that a loss scale is expected to lose."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import re
 from collections.abc import Mapping
@@ -16,7 +17,11 @@ import numpy as np
 from . import event_files, weights_file
 from .config import Config
 from .errors import UserError
+from .folder_lock import FolderLock
 
+log = logging.getLogger("ghostnet")
+
+_STATE, _PREVIOUS_STATE = "run_state.ckpt", "run_state_previous.ckpt"
 # Bytes for configuration, class names and first log lines that a folder must have room for.
 _ROOM_FOR_TEXT = 1 << 16
 
@@ -50,6 +55,8 @@ class Saved:
         position: where the run stood.
         config: the run's resolved configuration.
         data: digest of its training samples.
+        ranks: processes that shared a global batch.
+        steps: in an epoch.
         log_bytes, metrics_bytes: sizes of the run's records when the state was saved.
     """
 
@@ -58,9 +65,25 @@ class Saved:
     position: Position
     config: Config
     data: str
+    ranks: int
+    steps: int
     log_bytes: int
     metrics_bytes: int
 
+
+# What a run state holds beside the entries of the step.
+_RUN_ENTRIES = {
+    "run_epoch",
+    "run_step",
+    "run_losses",
+    "run_skipped",
+    "run_best_top_1",
+    "run_data",
+    "run_ranks",
+    "run_steps",
+    "run_log_bytes",
+    "run_metrics_bytes",
+}
 
 # Keys that may differ in a resumed run: they change where files go, what is printed or how fast it is, not the result.
 # The data is compared by its digest; weights to start from are behind a run that has a state.
@@ -94,7 +117,8 @@ def changed_keys(saved: Config, given: Config) -> list[str]:
 class RunFolder:
     """The files of one run: weights (`_best`, `_last`, one every few epochs), run state, records.
 
-    Each `.ckpt` file has its sha256 beside it (see `weights_file`).
+    Each `.ckpt` file has its sha256 beside it (see `weights_file`). `check`, `start` and `read_state` raise UserError
+    where another run has the folder; none can have it from then on, until the `with` block or the process ends.
 
     Args:
         config: reads `ckpt_save_dir`, `model`, `keep_checkpoint_max`, `ckpt_save_policy` and `tensorboard`.
@@ -107,10 +131,22 @@ class RunFolder:
         self.model = config.model
         self.keep = config.keep_checkpoint_max
         self.policy = config.ckpt_save_policy
+        self._lock = FolderLock(self.path, "ckpt_save_dir")
+        # Of the folder that a state is taken from, while it is.
+        self._source_lock: FolderLock | None = None
+        # Whether the file at `state` is worth more than the one at `previous_state`.
+        self._state_is_good = False
         self.tensorboard = config.tensorboard
         self.event_file: event_files.EventFile | None = None
         if self.tensorboard:
             event_files.check_installed()
+
+    def __enter__(self) -> RunFolder:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
+        self._release_source()
 
     @property
     def config(self) -> Path:
@@ -150,7 +186,12 @@ class RunFolder:
     @property
     def state(self) -> Path:
         """Everything that the next step depends on."""
-        return self.path / "run_state.ckpt"
+        return self.path / _STATE
+
+    @property
+    def previous_state(self) -> Path:
+        """The state before that one."""
+        return self.path / _PREVIOUS_STATE
 
     def check(self, overwrite: bool, ckpt_path: str = "") -> None:
         """Raise UserError where a run cannot start in this folder.
@@ -160,6 +201,8 @@ class RunFolder:
         """
         if self.path.exists() and not self.path.is_dir():
             raise UserError(f"ckpt_save_dir: {self.path} is a file; give a folder")
+        if self._lock.file.exists():
+            self._take_lock()
         files = self._files_of_a_run()
         names = {file.name for file in files}
         early = {file.name for file in (self.log, self.config, self.classes, *event_files.files(self.events))}
@@ -173,26 +216,39 @@ class RunFolder:
             raise UserError(
                 f"ckpt_save_dir: --overwrite True would delete {ckpt_path}, which ckpt_path names; give another folder"
             )
+        # Not before, so that a folder that is refused stays as it is.
+        if self.path.is_dir():
+            self._take_lock()
 
-    def start(self) -> None:
-        """Make the folder, empty of any earlier run. Raises UserError where it cannot be written."""
-        self._make_empty()
+    def start(self, overwrite: bool = False) -> None:
+        """Make the folder, empty of any earlier run. Raises UserError where it cannot be written, and as `check`."""
+        self._make_empty(overwrite)
         self._start_events()
 
-    def _make_empty(self) -> None:
+    def _make_empty(self, overwrite: bool) -> None:
         probe = self.path / f".{os.getpid()}.tmp"
         try:
             self.path.mkdir(parents=True, exist_ok=True)
+            # Another run may have come and gone since the folder was checked, if it did not exist then.
+            self.check(overwrite)
             probe.write_bytes(b"x" * _ROOM_FOR_TEXT)
             probe.unlink()
             for file in self._files_of_a_run():
                 file.unlink()
+            weights_file.delete_leftovers(self.path)
         except OSError as error:
             with contextlib.suppress(OSError):
                 probe.unlink()
-            raise UserError(
-                f"ckpt_save_dir: {self.path} cannot be written ({error.strerror}); give another folder"
-            ) from error
+            raise self._not_writable(error) from error
+
+    def _take_lock(self) -> None:
+        try:
+            self._lock.take()
+        except OSError as error:
+            raise self._not_writable(error) from error
+
+    def _not_writable(self, error: OSError) -> UserError:
+        return UserError(f"ckpt_save_dir: {self.path} cannot be written ({error.strerror}); give another folder")
 
     def _files_of_a_run(self) -> list[Path]:
         """Files with the names that a run gives, of any network."""
@@ -200,7 +256,7 @@ class RunFolder:
             return []
         names = re.compile(
             r"config\.yaml|classes\.json|metrics\.jsonl|train\.log|"
-            r"(run_state|.+_(best|last)|.+-\d+_\d+)\.ckpt(\.sha256)?"
+            r"(run_state|run_state_previous|.+_(best|last)|.+-\d+_\d+)\.ckpt(\.sha256)?"
         )
         files = [file for file in sorted(self.path.iterdir()) if file.is_file() and names.fullmatch(file.name)]
         return files + event_files.files(self.events)
@@ -259,8 +315,20 @@ class RunFolder:
         top_1 = {record["epoch"]: record["top_1"] for record in self._records() if record["top_1"] is not None}
         return [file for _, _, file in sorted((top_1.get(epoch, -1.0), epoch, file) for epoch, file in files)]
 
-    def save_state(self, state: Mapping[str, np.ndarray], position: Position, data: str) -> None:
-        """Save the run state: what `TrainStep.state` gave, where the run stands, and the digest of its samples."""
+    def save_state(
+        self, state: Mapping[str, np.ndarray], position: Position, data: str, ranks: int, steps: int
+    ) -> None:
+        """Save the run state; the one before stays as the previous one.
+
+        Args:
+            state: what `TrainStep.state` gave.
+            position: where the run stands.
+            data: digest of its training samples.
+            ranks: processes that share a global batch.
+            steps: in an epoch.
+
+        Raises RunError where it cannot be written; both states are kept then.
+        """
         best = -1.0 if position.best_top_1 is None else position.best_top_1
         run = {
             "run_epoch": np.array([position.epoch], np.int64),
@@ -269,41 +337,57 @@ class RunFolder:
             "run_skipped": np.array([position.skipped], np.int64),
             "run_best_top_1": np.array([best], np.float64),
             "run_data": np.frombuffer(bytes.fromhex(data), np.uint8),
+            "run_ranks": np.array([ranks], np.int64),
+            "run_steps": np.array([steps], np.int64),
             "run_log_bytes": np.array([_size(self.log)], np.int64),
             "run_metrics_bytes": np.array([_size(self.metrics)], np.int64),
         }
-        weights_file.write(self.state, {**state, **run})
+        weights_file.write(self.state, {**state, **run}, self.previous_state if self._state_is_good else None)
+        self._state_is_good = True
 
     def read_state(self, resume: bool | str) -> Saved:
-        """The state that `resume` names: this folder's (True), or that of another folder or file.
+        """The state that `resume` names: a file, or the newest intact one of a folder; True stands for this folder.
 
-        Raises UserError where there is none, or it or the configuration beside it cannot be read.
+        Raises UserError where there is none, it or the configuration beside it cannot be read, another run has its
+        folder, or this folder holds another run than the state's.
         """
-        file = self.state if resume is True else Path(resume)
-        if file.is_dir():
-            file = file / self.state.name
-        if not file.is_file():
-            raise UserError(f"resume: {file} does not exist, so there is no run to go on with; leave out --resume")
-        arrays = weights_file.read(file)
-        if "run_epoch" not in arrays:
-            raise UserError(f"resume: {file} holds weights, but no run state; give a run_state.ckpt, or --ckpt_path")
-        best = float(arrays["run_best_top_1"][0])
-        position = Position(
-            epoch=int(arrays["run_epoch"][0]),
-            step=int(arrays["run_step"][0]),
-            losses=tuple(arrays["run_losses"][1:].tolist()),
-            skipped=int(arrays["run_skipped"][0]),
-            best_top_1=None if best < 0 else best,
-        )
-        return Saved(
-            file=file,
-            arrays=arrays,
-            position=position,
-            config=Config.from_file(file.parent / self.config.name),
-            data=arrays["run_data"].tobytes().hex(),
-            log_bytes=int(arrays["run_log_bytes"][0]),
-            metrics_bytes=int(arrays["run_metrics_bytes"][0]),
-        )
+        folder = self.path if resume is True else Path(resume)
+        files = [folder]
+        if resume is True or folder.is_dir():
+            files = [folder / _STATE, folder / _PREVIOUS_STATE]
+        if not any(file.is_file() for file in files):
+            raise UserError(f"resume: {files[0]} does not exist, so there is no run to go on with; leave out --resume")
+        self._lock_source(files[0].parent)
+        problems = []
+        for file in files:
+            try:
+                arrays = _state_arrays(file)
+            except UserError as error:
+                problems.append(str(error))
+                continue
+            if problems:
+                log.warning(f"{problems[0]}; going on from {file}, the state before it")
+            return _saved(file, arrays)
+        raise UserError(f"resume: {'; '.join(problems)}")
+
+    def _lock_source(self, source: Path) -> None:
+        """Keep other runs out of the folder that a state is read from, and out of this one."""
+        if self._is_at(source):
+            self._take_lock()
+            return
+        self.check(overwrite=False)
+        self._release_source()
+        self._source_lock = FolderLock(source, "resume")
+        # Where nothing can be written, no run is going on.
+        with contextlib.suppress(OSError):
+            self._source_lock.take()
+
+    def _release_source(self) -> None:
+        if self._source_lock is not None:
+            self._source_lock.release()
+
+    def _is_at(self, folder: Path) -> bool:
+        return self.path.exists() and self.path.samefile(folder)
 
     def go_on(self, saved: Saved) -> None:
         """Cut the records to where the state was saved. A state of another folder starts this one with its records.
@@ -311,17 +395,58 @@ class RunFolder:
         Raises UserError where the folder cannot be written, or holds another run than the state's.
         """
         source = saved.file.parent
-        if not self.path.exists() or not self.path.samefile(source):
-            self.check(overwrite=False)
-            self._make_empty()
-            weights_file.write_atomically(
-                self.metrics, (source / self.metrics.name).read_bytes()[: saved.metrics_bytes]
-            )
-        else:
+        if self._is_at(source):
+            weights_file.delete_leftovers(self.path)
+            # Otherwise it is damaged, or newer than the run, and the first save must leave the previous one alone.
+            self._state_is_good = self.state.exists() and saved.file.samefile(self.state)
             for file, size in ((self.log, saved.log_bytes), (self.metrics, saved.metrics_bytes)):
                 if _size(file) > size:
                     os.truncate(file, size)
+        else:
+            self._make_empty(overwrite=False)
+            weights_file.write_atomically(
+                self.metrics, (source / self.metrics.name).read_bytes()[: saved.metrics_bytes]
+            )
+            self._release_source()
         self._start_events()
+
+
+def _state_arrays(file: Path) -> dict[str, np.ndarray]:
+    """The entries of a run state. Raises UserError, which names the file."""
+    if not file.is_file():
+        raise UserError(f"{file} does not exist")
+    arrays = weights_file.read(file)
+    missing = _RUN_ENTRIES - set(arrays)
+    if missing == _RUN_ENTRIES:
+        raise UserError(f"{file} holds weights, but no run state; give a {_STATE}, or --ckpt_path")
+    if missing:
+        raise UserError(
+            f"{file} lacks {', '.join(sorted(missing))}: another version of this program saved it; go on with that "
+            "version, or start a new run with --ckpt_path"
+        )
+    return arrays
+
+
+def _saved(file: Path, arrays: Mapping[str, np.ndarray]) -> Saved:
+    best = float(arrays["run_best_top_1"][0])
+    position = Position(
+        epoch=int(arrays["run_epoch"][0]),
+        step=int(arrays["run_step"][0]),
+        losses=tuple(arrays["run_losses"][1:].tolist()),
+        skipped=int(arrays["run_skipped"][0]),
+        best_top_1=None if best < 0 else best,
+    )
+    return Saved(
+        file=file,
+        arrays=arrays,
+        position=position,
+        config=Config.from_file(file.parent / "config.yaml"),
+        data=arrays["run_data"].tobytes().hex(),
+        ranks=int(arrays["run_ranks"][0]),
+        steps=int(arrays["run_steps"][0]),
+        log_bytes=int(arrays["run_log_bytes"][0]),
+        metrics_bytes=int(arrays["run_metrics_bytes"][0]),
+    )
 
 
 def _size(file: Path) -> int:

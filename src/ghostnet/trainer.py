@@ -6,8 +6,10 @@ import json
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 import mindspore as ms
+import numpy as np
 from mindspore import nn
 
 from . import amp, build, checkpoint, loss, optim, runtime, schedule, weights_file
@@ -34,8 +36,8 @@ def train(config: Config) -> None:
     """
     run_log = runtime.RunLog()
     try:
-        with _worker_errors():
-            _train(runtime.init(config), run_log)
+        with _worker_errors(), RunFolder(config) as folder:
+            _train(runtime.init(config), folder, run_log)
     except (UserError, RunError, Stopped) as error:
         run_log.end(str(error))
         raise
@@ -55,10 +57,9 @@ def _worker_errors() -> Iterator[None]:
         raise user_error from error
 
 
-def _train(run: runtime.Runtime, run_log: runtime.RunLog) -> None:
+def _train(run: runtime.Runtime, folder: RunFolder, run_log: runtime.RunLog) -> None:
     for line in [*run.notes, *run.config.warnings()]:
         log.info(line)
-    folder = RunFolder(run.config)
     saved = folder.read_state(run.config.resume) if run.config.resume else None
     if saved is None:
         folder.check(run.config.overwrite, run.config.ckpt_path)
@@ -70,7 +71,9 @@ def _train(run: runtime.Runtime, run_log: runtime.RunLog) -> None:
     val_samples = dataset.open_split(config, "val", samples.classes) if config.val_while_train else None
     data = samples.digest()
     if saved:
-        _check_unchanged(saved, config, data)
+        _check_unchanged(saved, config, data, ranks=1)
+        steps = loader.EpochOrder(config, len(samples), rank=0, ranks=1).steps
+        saved = _fitted(saved, steps, config.gradient_accumulation_steps)
     position = saved.position if saved else Position()
     batches = loader.train_batches(
         config, samples, config.num_classes, start_epoch=position.epoch, start_step=position.step
@@ -99,7 +102,7 @@ def _train(run: runtime.Runtime, run_log: runtime.RunLog) -> None:
     if saved:
         folder.go_on(saved)
     else:
-        folder.start()
+        folder.start(config.overwrite)
     run_log.to_file(folder.log)
     weights_file.write_atomically(folder.config, config.to_yaml().encode())
     weights_file.write_atomically(folder.classes, json.dumps(list(samples.classes), indent=1).encode())
@@ -121,9 +124,11 @@ def _train(run: runtime.Runtime, run_log: runtime.RunLog) -> None:
     log.info(f"last weights: {folder.last}")
 
 
-def _check_unchanged(saved: Saved, config: Config, data: str) -> None:
+def _check_unchanged(saved: Saved, config: Config, data: str, ranks: int) -> None:
     """Raise UserError where a resumed run would not end as the saved one, unless `resume_force` is set."""
     changes = changed_keys(saved.config, config)
+    if saved.ranks != ranks:
+        changes.append(f"ranks: {saved.ranks} -> {ranks}")
     if saved.data != data:
         changes.append("the training images")
     if not changes:
@@ -134,6 +139,25 @@ def _check_unchanged(saved: Saved, config: Config, data: str) -> None:
             "change it back, or give --resume_force True"
         )
     log.info(f"resuming although changed: {'; '.join(changes)}")
+
+
+def _fitted(saved: Saved, steps: int, accumulation: int) -> Saved:
+    """A saved state for epochs of `steps` steps, `accumulation` of them an update.
+
+    Where the saved run's were others, a step's number has no meaning any more: the run goes on at the beginning of the
+    epoch that it stood in, without gradients of a partial update, and the schedule stands where that epoch begins.
+    """
+    if (steps, accumulation) == (saved.steps, saved.config.gradient_accumulation_steps):
+        return saved
+    epoch = saved.position.epoch
+    arrays = dict(saved.arrays)
+    for name, array in saved.arrays.items():
+        if name == "global_step":
+            arrays[name] = np.full_like(array, epoch * (steps // accumulation))
+        elif name == "micro_step" or name.startswith("accumulated."):
+            arrays[name] = np.zeros_like(array)
+    log.info(f"epochs are {steps // accumulation} updates of {accumulation} steps now: epoch {epoch + 1} starts afresh")
+    return replace(saved, arrays=arrays, position=Position(epoch=epoch, best_top_1=saved.position.best_top_1))
 
 
 def _load_state(step: TrainStep, saved: Saved) -> None:
