@@ -3,6 +3,7 @@
 import json
 import sys
 
+from ghostnet import launch
 from ghostnet.cli import run_command
 from ghostnet.config import load, saved_by_training
 
@@ -17,6 +18,8 @@ def main() -> None:
     from ghostnet.validator import validate
 
     result = validate(config)
+    if launch.detect().rank > 0:
+        return
     top_5 = "" if result["top_5"] is None else f", top-5 {result['top_5']:.2f} %"
     accuracy = f"top-1 {result['top_1']:.2f} %{top_5}, loss {result['loss']:.4f}"
     print(f"{result['model']}: {accuracy} over {result['num_samples']:,} images")

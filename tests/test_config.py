@@ -43,6 +43,7 @@ OUR_DEFAULTS = {
     "tensorboard": False,
     "lr_reference_batch": None,
     "freeze_backbone": False,
+    "sync_bn": False,
     "overwrite": False,
     "resume": False,
     "resume_force": False,

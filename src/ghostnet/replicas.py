@@ -58,17 +58,12 @@ def own_state(ranks: Ranks, state: Mapping[str, np.ndarray]) -> dict[str, np.nda
     return {name: array for name, array in state.items() if "/" not in name} | own
 
 
-def _over_ranks(
-    ranks: Ranks, arrays: Mapping[str, np.ndarray], names: Collection[str]
-) -> list[list[np.ndarray]]:
+def _over_ranks(ranks: Ranks, arrays: Mapping[str, np.ndarray], names: Collection[str]) -> list[list[np.ndarray]]:
     """For each name the arrays of all ranks, gathered in one message."""
     chosen = [np.ascontiguousarray(arrays[name]) for name in names]
     parts = ranks.gather(np.frombuffer(b"".join(array.tobytes() for array in chosen), np.uint8))
     ends = np.cumsum([array.nbytes for array in chosen])
     return [
-        [
-            np.frombuffer(part[end - array.nbytes : end].tobytes(), array.dtype).reshape(array.shape)
-            for part in parts
-        ]
+        [np.frombuffer(part[end - array.nbytes : end].tobytes(), array.dtype).reshape(array.shape) for part in parts]
         for array, end in zip(chosen, ends, strict=True)
     ]

@@ -156,9 +156,9 @@ class TrainStep(nn.Cell):
         options: see `StepOptions`.
         ranks: processes that make each update together, from gradients averaged (or summed up) over all of them.
 
-    Calling it with a batch returns three scalars: this rank's loss (float32, unscaled), whether all gradients of the update
-    were finite (bool; true where no update was due), and the loss scale (float32). An update with a gradient that is
-    not finite is skipped whole: weights, optimizer state and average stay as they were.
+    Calling it with a batch returns three scalars: this rank's loss (float32, unscaled), whether all gradients of the
+    update were finite (bool; true where no update was due), and the loss scale (float32). An update with a gradient
+    that is not finite is skipped whole: weights, optimizer state and average stay as they were.
     """
 
     def __init__(
@@ -260,6 +260,11 @@ class TrainStep(nn.Cell):
     def state(self) -> dict[str, np.ndarray]:
         """Everything that the next step depends on but its batch: weights, optimizer, average, loss scale, dropout."""
         return {name: parameter.asnumpy().copy() for name, parameter in self._all_parameters().items()}
+
+    def shared_state(self) -> dict[str, np.ndarray]:
+        """The part of `state()` that is the same on all ranks, between any two steps."""
+        own = self.own_entries()
+        return {name: array for name, array in self.state().items() if name not in own}
 
     def load_state(self, state: Mapping[str, np.ndarray]) -> None:
         """Take up a `state()`; entries beyond it are ignored.

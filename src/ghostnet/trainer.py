@@ -12,14 +12,15 @@ import mindspore as ms
 import numpy as np
 from mindspore import nn
 
-from . import amp, build, checkpoint, loss, optim, runtime, schedule, weights_file
+from . import amp, build, checkpoint, loss, optim, replicas, runtime, schedule, weights_file
 from .config import Config
 from .data import dataset, loader
+from .distributed import Ranks
 from .epochs import Epochs, Evaluator
 from .errors import RunError, Stopped, UserError
 from .models import card
 from .models.complexity import trainable_parameters
-from .models.layers import freeze_batch_norm
+from .models.layers import freeze_batch_norm, reseed_dropout
 from .run_folder import Position, RunFolder, Saved, changed_keys
 from .step import StepOptions, TrainStep
 
@@ -27,17 +28,17 @@ log = logging.getLogger("ghostnet")
 
 
 def train(config: Config) -> None:
-    """Train as `config` says. Files appear in `ckpt_save_dir` (see `run_folder.RunFolder`).
+    """Train as `config` says. Files appear in `ckpt_save_dir` (see `run_folder.RunFolder`); rank 0 alone writes them.
 
     Raises:
         UserError: a key, file or image that has to be changed; nothing was written unless training had begun.
-        RunError: a loss or gradient that is not finite, or a file that cannot be written.
-        Stopped: SIGTERM or Ctrl-C came; the run's state is saved.
+        RunError: a loss or gradient that is not finite, ranks that drift apart, or a file that cannot be written.
+        Stopped: a signal came; the run's state is saved.
     """
     run_log = runtime.RunLog()
     try:
-        with _worker_errors(), RunFolder(config) as folder:
-            _train(runtime.init(config), folder, run_log)
+        with runtime.StopSignals() as signals, _worker_errors(), RunFolder(config) as folder:
+            _train(runtime.init(config), folder, run_log, signals)
     except (UserError, RunError, Stopped) as error:
         run_log.end(str(error))
         raise
@@ -57,60 +58,54 @@ def _worker_errors() -> Iterator[None]:
         raise user_error from error
 
 
-def _train(run: runtime.Runtime, folder: RunFolder, run_log: runtime.RunLog) -> None:
+def _train(run: runtime.Runtime, folder: RunFolder, run_log: runtime.RunLog, signals: runtime.StopSignals) -> None:
     for line in [*run.notes, *run.config.warnings()]:
         log.info(line)
-    saved = folder.read_state(run.config.resume) if run.config.resume else None
-    if saved is None:
-        folder.check(run.config.overwrite, run.config.ckpt_path)
-        if run.config.ckpt_path:
-            weights_file.check_exists(run.config.ckpt_path)
+    ranks = run.ranks
+    saved = _saved_state(run.config, folder, ranks)
     # Images, and with them the number of classes.
-    samples = dataset.open_split(run.config, "train")
-    config = build.with_classes(run.config, samples.classes)
-    val_samples = dataset.open_split(config, "val", samples.classes) if config.val_while_train else None
+    config, samples, val_samples = _open_images(run.config, ranks)
     data = samples.digest()
     if saved:
-        _check_unchanged(saved, config, data, ranks=1)
-        steps = loader.EpochOrder(config, len(samples), rank=0, ranks=1).steps
+        _check_unchanged(saved, config, data, ranks.size)
+        steps = loader.EpochOrder(config, len(samples), ranks.rank, ranks.size).steps
         saved = _fitted(saved, steps, config.gradient_accumulation_steps)
     position = saved.position if saved else Position()
     batches = loader.train_batches(
-        config, samples, config.num_classes, start_epoch=position.epoch, start_step=position.step
+        config, samples, config.num_classes, ranks.rank, ranks.size, position.epoch, position.step
     )
 
     # Network: from scratch, from weights, or (below, with all else) from a saved state.
     network = build.network(config)
+    reseed_dropout(network, ranks.rank)
     if saved is None:
         loaded = build.load_weights(network, config, fine_tune=True)
         log.info(f"{config.model}: {loaded or 'starts from fresh weights'}")
     if config.freeze_backbone:
         _freeze_backbone(network, card(config.model).classifier)
+    if config.sync_bn and ranks.size > 1:
+        build.synchronise_batch_norm(network, run.device)
     amp.apply(network, config.amp_level, config.amp_cast_list)
 
     # The step, and the network that its weights are evaluated in.
-    rates = schedule.learning_rates(config, batches.get_dataset_size() // config.gradient_accumulation_steps)
+    updates = batches.get_dataset_size() // config.gradient_accumulation_steps
+    rates = schedule.learning_rates(config, updates, ranks.size)
     optimizer = optim.optimizer(config, network, rates, run.device)
     if config.resume_opt and saved is None:
         log.info(f"loaded {checkpoint.load_optimizer(optimizer, config.ckpt_path)} entries of optimizer state")
-    step = TrainStep(network, loss.training_loss(config), optimizer, StepOptions.from_config(config))
-    evaluator = Evaluator(config, val_samples) if val_samples else None
+    step = TrainStep(network, loss.training_loss(config), optimizer, StepOptions.from_config(config), ranks.size)
+    evaluator = Evaluator(config, val_samples, ranks) if val_samples else None
     if saved:
-        _load_state(step, saved)
+        _load_state(step, saved, ranks)
+    replicas.check_equal(ranks, {**step.shared_state(), "images": np.array(data)}, "before the first step")
 
     # From here on files are written.
-    if saved:
-        folder.go_on(saved)
-    else:
-        folder.start(config.overwrite)
-    run_log.to_file(folder.log)
-    weights_file.write_atomically(folder.config, config.to_yaml().encode())
-    weights_file.write_atomically(folder.classes, json.dumps(list(samples.classes), indent=1).encode())
-    _log_run(config, run.device, network, len(samples), val_samples, batches.get_dataset_size())
-
+    if ranks.main:
+        _open_files(folder, saved, config, samples, run_log)
     steps = batches.get_dataset_size()
-    images = min(steps * config.batch_size, len(samples), config.num_samples or len(samples))
-    epochs = Epochs(config, step, rates, evaluator, folder, steps, images, data, position)
+    _log_run(config, run, network, len(samples), val_samples, steps)
+    images = min(steps * config.batch_size * ranks.size, len(samples), config.num_samples or len(samples))
+    epochs = Epochs(config, step, rates, evaluator, folder, steps, images, data, position, ranks, signals)
     if position.epoch < config.epoch_size:
         ms.Model(step).train(
             config.epoch_size,
@@ -122,6 +117,42 @@ def _train(run: runtime.Runtime, folder: RunFolder, run_log: runtime.RunLog) -> 
     if epochs.best_top_1 is not None:
         log.info(f"best top-1 {epochs.best_top_1:.2f} %: {folder.best}")
     log.info(f"last weights: {folder.last}")
+
+
+def _saved_state(config: Config, folder: RunFolder, ranks: Ranks) -> Saved | None:
+    """The state to go on from, which rank 0 reads for all; None for a new run, whose folder is checked then."""
+    saved = None
+    if ranks.main:
+        if config.resume:
+            saved = folder.read_state(config.resume)
+        else:
+            folder.check(config.overwrite, config.ckpt_path)
+    if not config.resume and config.ckpt_path:
+        weights_file.check_exists(config.ckpt_path)
+    return ranks.from_main(saved)
+
+
+def _open_images(config: Config, ranks: Ranks) -> tuple[Config, dataset.Samples, dataset.Samples | None]:
+    """The config with its number of classes, and the splits; ranks on one machine share the work of checking them."""
+    here = ranks.neighbours
+    part, parts = here.index(ranks.rank), len(here)
+    samples = dataset.open_split(config, "train", None, part, parts)
+    config = build.with_classes(config, samples.classes)
+    val_samples = dataset.open_split(config, "val", samples.classes, part, parts) if config.val_while_train else None
+    return config, samples, val_samples
+
+
+def _open_files(
+    folder: RunFolder, saved: Saved | None, config: Config, samples: dataset.Samples, run_log: runtime.RunLog
+) -> None:
+    """Make the folder, or take up the one that is there."""
+    if saved:
+        folder.go_on(saved)
+    else:
+        folder.start(config.overwrite)
+    run_log.to_file(folder.log)
+    weights_file.write_atomically(folder.config, config.to_yaml().encode())
+    weights_file.write_atomically(folder.classes, json.dumps(list(samples.classes), indent=1).encode())
 
 
 def _check_unchanged(saved: Saved, config: Config, data: str, ranks: int) -> None:
@@ -154,16 +185,16 @@ def _fitted(saved: Saved, steps: int, accumulation: int) -> Saved:
     for name, array in saved.arrays.items():
         if name == "global_step":
             arrays[name] = np.full_like(array, epoch * (steps // accumulation))
-        elif name == "micro_step" or name.startswith("accumulated."):
+        elif name == "micro_step" or name.rpartition("/")[2].startswith("accumulated."):
             arrays[name] = np.zeros_like(array)
     log.info(f"epochs are {steps // accumulation} updates of {accumulation} steps now: epoch {epoch + 1} starts afresh")
     return replace(saved, arrays=arrays, position=Position(epoch=epoch, best_top_1=saved.position.best_top_1))
 
 
-def _load_state(step: TrainStep, saved: Saved) -> None:
+def _load_state(step: TrainStep, saved: Saved, ranks: Ranks) -> None:
     """Take up a saved state, and say where it stands."""
     try:
-        step.load_state(saved.arrays)
+        step.load_state(replicas.own_state(ranks, saved.arrays))
     except (KeyError, ValueError) as error:
         raise UserError(f"resume: {saved.file} is the state of another network or optimizer ({error})") from error
     position = saved.position
@@ -179,24 +210,27 @@ def _freeze_backbone(network: nn.Cell, classifier: str) -> None:
 
 def _log_run(
     config: Config,
-    device: str,
+    run: runtime.Runtime,
     network: nn.Cell,
     samples: int,
     val_samples: dataset.Samples | None,
     steps: int,
 ) -> None:
     """Say what is about to happen, in a few lines."""
-    accumulation = config.gradient_accumulation_steps
-    batch = config.batch_size * accumulation
+    ranks = run.ranks
+    batch = config.batch_size * config.gradient_accumulation_steps * ranks.size
     log.info(
-        f"{config.model} on {device}: {trainable_parameters(network):,} trainable parameters, "
+        f"{config.model} on {run.device}: {trainable_parameters(network):,} trainable parameters, "
         f"{config.num_classes} classes, {config.amp_level}"
     )
+    if ranks.size > 1:
+        cores = f", {ranks.cores} core(s) each" if ranks.cores else ""
+        log.info(f"{ranks}; one {run.device} device each{cores}; global batch {batch}")
     validation = f"{len(val_samples):,} for validation" if val_samples else "no validation"
     log.info(
         f"{samples:,} training images, {validation}; {config.epoch_size} epochs of {steps} steps of {config.batch_size}"
     )
-    rate = schedule.base_rate(config)
+    rate = schedule.base_rate(config, ranks.size)
     scaled = ""
     if config.lr_reference_batch is not None:
         scaled = f" ({config.lr:g} x global batch {batch} / reference batch {config.lr_reference_batch:g})"

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from . import build, evaluate, runtime, weights_file
+from . import build, launch, runtime, weights_file
 from .config import Config
-from .data import dataset, loader
-from .epochs import progress
+from .data import dataset
+from .epochs import Evaluator
 from .errors import UserError
 
 
@@ -25,17 +25,17 @@ def validate(config: Config) -> dict[str, Any]:
         raise UserError("ckpt_path: needed, since random weights are never validated; give the .ckpt file to validate")
     run_log = runtime.RunLog()
     try:
-        config = runtime.init(config.replace(distribute=False)).config
+        run = runtime.init(config.replace(distribute=launch.detect().ranks > 1))
+        config = run.config
         if config.ckpt_path:
             weights_file.check_exists(config.ckpt_path)
         classes = build.saved_classes(config.ckpt_path)
         samples = dataset.open_split(config, "val", classes)
         config = build.with_classes(config, samples.classes)
-        network = build.evaluation_network(config)
-        loaded = build.load_weights(network, config, fine_tune=False)
+        evaluator = Evaluator(config, samples, run.ranks)
+        loaded = build.load_weights(evaluator.network, config, fine_tune=False)
         runtime.log.info(str(loaded))
-        batches = loader.eval_batches(config, samples)
-        metrics = evaluate.evaluate(network, progress(batches, "validation"), config.batch_size)
+        metrics = evaluator.evaluate(evaluator.network)
     finally:
         run_log.close()
     return {

@@ -73,6 +73,9 @@ class Config(BaseModel):
     """How MindSpore runs: 0 compiles the network to a graph, 1 runs it operator by operator, to debug."""
     distribute: bool = False
     """Train data-parallel on all ranks that mpirun or msrun started."""
+    sync_bn: bool = False
+    """Batch norm over the batches of all ranks; Ascend only. Otherwise each rank normalises its own batch, and
+    statistics are averaged over ranks for evaluation and weight files."""
     val_while_train: bool = False
     """Evaluate during training, and keep the best weights."""
     val_interval: Count = 1

@@ -110,6 +110,13 @@ class Dropout(nn.Cell):
         return x * ops.cast(uniform >= self.p, x.dtype) / (1 - self.p)
 
 
+def reseed_dropout(network: nn.Cell, rank: int) -> None:
+    """Give the dropouts of one of several processes that train a network other masks than those of the others."""
+    for _, cell in network.cells_and_names():
+        if isinstance(cell, Dropout):
+            cell.seed = (cell.seed + rank * 0x9E3779B9) % 2**31
+
+
 # 2^32 over the golden ratio, as int32: multiples of it are spread evenly.
 _GOLDEN_RATIO = -1640531527
 
