@@ -1,0 +1,95 @@
+"""What ranks compute together, for tests/test_distributed.py: `mpirun -n N python -m tests.rank_checks FOLDER`.
+
+Rank 0 writes one .npz file; the same functions with a rank of 1 give what it is compared with.
+"""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+
+import ghostnet  # noqa: F401  (environment defaults, before MindSpore is imported)
+
+IMAGES, CLASSES, STEPS = 24, 5, 3
+CASES = {
+    "plain": {},
+    "sum": {"sum_gradients": True},
+    "accumulated": {"accumulation": 3, "clip_norm": 0.5, "ema_decay": 0.9, "loss_scale": 128.0},
+}
+
+
+def trained(case: str, mode: int, rank: int, ranks: int) -> dict[str, np.ndarray]:
+    """The state of a small network after three steps on this rank's share of the same global batches."""
+    import mindspore as ms
+    from mindspore import Tensor, nn
+
+    from ghostnet.models.layers import ConvBnAct, freeze_batch_norm
+    from ghostnet.step import StepOptions, TrainStep
+
+    ms.set_context(mode=mode)
+    ms.set_seed(3)
+    rng = np.random.default_rng(3)
+    layers = [ConvBnAct(3, 4, 3), ConvBnAct(4, 40, 1), *(ConvBnAct(40, 40, 1) for _ in range(5))]
+    network = nn.SequentialCell(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dense(40, CLASSES))
+    for parameter in network.get_parameters():
+        if parameter.name.endswith("moving_mean"):
+            parameter.set_data(Tensor(rng.normal(size=parameter.shape), ms.float32))
+    freeze_batch_norm(network)
+    network.set_train(True)
+    reduction = "sum" if case == "sum" else "mean"
+    optimizer = nn.Momentum(network.trainable_params(), 0.05, 0.9)
+    loss = nn.CrossEntropyLoss(reduction=reduction)
+    step = TrainStep(network, loss, optimizer, StepOptions(**CASES[case]), ranks)
+    images = rng.normal(size=(STEPS, IMAGES, 3, 8, 8)).astype(np.float32)
+    labels = rng.integers(0, CLASSES, (STEPS, IMAGES)).astype(np.int32)
+    for batch, label in zip(images, labels, strict=True):
+        step(Tensor(batch[rank::ranks]), Tensor(label[rank::ranks]))
+    return step.state()
+
+
+def main(folder: Path) -> None:
+    """All checks, one after the other, in one start of MindSpore's collectives."""
+    import mindspore as ms
+
+    from ghostnet import cli, distributed, replicas
+    from ghostnet.errors import RunError
+
+    ms.set_device("CPU")
+    ranks = distributed.start("CPU")
+    facts = {"hosts": np.array(ranks.hosts), "cores": np.array(ranks.gather(np.array(ranks.cores)))}
+
+    # Odd lengths, every kind of number, scalars.
+    for kind in ("uint8", "int32", "int64", "float32", "float64", "bool"):
+        facts[f"gathered/{kind}"] = np.array(ranks.gather(np.array([ranks.rank, 1, 7], kind)))
+    facts["gathered/scalar"] = np.array(ranks.gather(np.array(0.1 * ranks.rank)))
+    facts["gathered/bytes"] = np.array([len(part) for part in ranks.gather_bytes(b"x" * (3 * ranks.rank))])
+    facts["from_main"] = np.array(ranks.from_main({"answer": 42, "rank": ranks.rank} if ranks.main else None)["rank"])
+
+    own = {"bn.moving_mean": np.full(3, ranks.rank, np.float32), "w": np.ones(2, np.float32)}
+    facts["averaged"] = replicas.averaged(ranks, own, ["bn.moving_mean"])["bn.moving_mean"]
+    state = ranks.from_main(replicas.gathered_state(ranks, own, ["bn.moving_mean"]))
+    facts["state_names"] = np.array(sorted(state))
+    restored = replicas.own_state(ranks, state)
+    facts["restored"] = np.array(ranks.gather(restored["bn.moving_mean"]))
+
+    replicas.check_equal(ranks, {"w": own["w"]}, "here")
+    try:
+        replicas.check_equal(ranks, own, "epoch 7")
+    except RunError as error:
+        messages = ranks.gather_bytes(str(error).encode())
+        facts["drift"] = np.array([message.decode() for message in messages])
+
+    for case in CASES:
+        for mode in (0, 1):
+            result = trained(case, mode, ranks.rank, ranks.size)
+            replicas.check_equal(ranks, result, f"{case}, mode {mode}")
+            facts |= {f"{case}/{mode}/{name}": array for name, array in result.items()}
+    if ranks.main:
+        np.savez(folder / "facts.npz", **facts)
+    ranks.barrier()
+    for action in cli._endings:
+        action(0)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
