@@ -301,12 +301,15 @@ for kill in range(30):
     with RunFolder(config(path)) as folder:
         saved = folder.read_state(True)
         assert saved.arrays["w"][0] == saved.position.epoch
+        before = folder.read_state(str(folder.previous_state)) if folder.previous_state.exists() else None
         say("found", saved.position.epoch)
-        if kill % 3 == 2 and folder.previous_state.exists():
-            damage(folder.state)
+        if before is not None:
             # The previous state is replaced last.
-            assert saved.position.epoch - folder.read_state(True).position.epoch in (1, 2)
-            say(folder.read_state(True).position.epoch)
+            assert saved.file == before.file or saved.position.epoch - before.position.epoch in (1, 2)
+        if before is not None and kill % 3 == 2:
+            damage(folder.state)
+            assert folder.read_state(True).position == before.position
+            say(before.position.epoch)
 """
 
 
@@ -315,7 +318,7 @@ def test_a_kill_in_any_save_loses_nothing(tmp_path):
     program = [sys.executable, "-c", KILLS, str(tmp_path / "run")]
     result = subprocess.run(program, capture_output=True, text=True, env=environment, timeout=60)
     assert result.returncode == 0, result.stderr
-    assert result.stderr.count("going on from") > 10
+    assert result.stderr.count("going on from") > 5
     saved = 1
     for line in result.stdout.splitlines():
         word, *rest = line.split()

@@ -164,20 +164,22 @@ def sidecar(path: Path) -> Path:
 
 
 def _write_with_sidecar(path: Path, content: bytes, keep_as: Path | None = None) -> None:
-    digest = hashlib.sha256(content).hexdigest()
     try:
         old = _digests_to_keep(path)
-        kept = _digests_to_keep(keep_as) if keep_as and old else []
+        steps = _steps(path, content, [hashlib.sha256(content).hexdigest()], old)
+        if keep_as and old:
+            steps += _steps(keep_as, path, old, _digests_to_keep(keep_as))
     except OSError as error:
         raise not_written(path, error) from error
-    files = [(sidecar(path), _lines(path, [digest, *old])), (path, content)]
-    if old:
-        files.append((sidecar(path), _lines(path, [digest])))
-    if keep_as and old:
-        files += [(sidecar(keep_as), _lines(keep_as, [*old, *kept])), (keep_as, path)]
-    if kept:
-        files.append((sidecar(keep_as), _lines(keep_as, old)))
-    _put(path, files)
+    _put(path, steps)
+
+
+def _steps(path: Path, content: bytes | Path, digests: list[str], old: list[str]) -> list[tuple[Path, bytes | Path]]:
+    """What to put into place to replace a file and its sidecar: after each of them the file that is there is intact."""
+    steps = [(path, content), (sidecar(path), _lines(path, digests))]
+    if old or sidecar(path).exists():
+        return [(sidecar(path), _lines(path, [*digests, *old])), *steps]
+    return steps
 
 
 def _lines(path: Path, digests: Sequence[str]) -> bytes:
