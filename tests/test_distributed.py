@@ -130,7 +130,9 @@ def straight(images, tmp_path_factory) -> tuple[Path, str]:
 
 def test_rank_0_speaks_for_all(straight):
     folder, printed = straight
-    assert re.search(r"^2 ranks on 1 host: \S+ \(0-1\); one CPU device each, 1 core\(s\) each; global batch 12$", printed, re.M)
+    assert re.search(
+        r"^2 ranks on 1 host: \S+ \(0-1\); one CPU device each, \d+ core\(s\) each; global batch 12$", printed, re.M
+    )
     for line in ("starts from fresh weights", "global batch", "epoch 1/2  loss", "last weights: "):
         assert printed.count(line) == 1, line
     logged = (folder / "train.log").read_text().splitlines()
@@ -197,14 +199,25 @@ def test_a_killed_job_of_two_ranks_leaves_nothing_and_goes_on_bit_for_bit(straig
     ("ranks", "given", "variables", "expected"),
     [
         (2, ["--distribute", "False"], {}, "distribute: False, but mpirun started 2 processes"),
-        (2, ["--distribute", "True"], {"RANK_TABLE_FILE": "/x.json"}, "RANK_TABLE_FILE: cannot be combined with mpirun"),
+        (
+            2,
+            ["--distribute", "True"],
+            {"RANK_TABLE_FILE": "/x.json"},
+            "RANK_TABLE_FILE: cannot be combined with mpirun",
+        ),
         (2, ["--distribute", "True", "--device_target", "Ascend"], {}, "device_target: MindSpore finds no Ascend"),
         (2, ["--distribute", "True", "--sync_bn", "True"], {}, "sync_bn: MindSpore has no synchronised batch norm"),
         (2, ["--distribute", "True", "--lr", "x"], {}, "--lr: expected a number"),
     ],
 )
 def test_what_cannot_be_is_one_line_of_one_rank(ranks, given, variables, expected, images, tmp_path):
-    line = [str(ROOT / "train.py"), "-c", str(ROOT / "configs/ghostnet/ghostnet_050_cpu.yaml"), "--data_dir", str(images)]
+    line = [
+        str(ROOT / "train.py"),
+        "-c",
+        str(ROOT / "configs/ghostnet/ghostnet_050_cpu.yaml"),
+        "--data_dir",
+        str(images),
+    ]
     command = mpirun_command(ranks, *line, "--ckpt_save_dir", tmp_path / "run", *given)
     result = run(command, tmp_path, **variables)
     assert result.returncode == 2

@@ -8,10 +8,8 @@ which is left again before MindSpore begins, carries the address to the other ra
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import pickle
-import signal
 import socket
 import subprocess
 import sys
@@ -30,7 +28,6 @@ _START_TIMEOUT = 120
 # MindSpore's own 30 would end a run whose ranks compile at different speeds.
 _COLLECTIVE_TIMEOUT = 24 * 3600
 _LAUNCHER_VARIABLES = ("OMPI_", "PMIX_", "PMI_", "PRTE_", "MPI_")
-_PR_SET_PDEATHSIG = 1
 
 
 @dataclass(frozen=True)
@@ -148,7 +145,8 @@ def start(device: str) -> Ranks:
         return Ranks()
     cores = None
     if found.launcher == "mpirun":
-        _die_with_parent()
+        # mpirun killed by SIGKILL tells nobody.
+        hosts.die_with_parent()
         if device == "CPU":
             cores = _bridge(found)
     os.environ.setdefault("MS_CPU_COMM_OP_TIMEOUT", str(_COLLECTIVE_TIMEOUT))
@@ -165,12 +163,6 @@ def start(device: str) -> Ranks:
     alone = Ranks(communication.get_rank(), communication.get_group_size())
     names = alone.gather_bytes(socket.gethostname().encode())
     return Ranks(alone.rank, alone.size, tuple(name.decode() for name in names), cores)
-
-
-def _die_with_parent() -> None:
-    """Have the kernel kill this process when its parent dies: mpirun killed by SIGKILL tells nobody."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _bridge(found: launch.Launch) -> int:
@@ -263,7 +255,7 @@ def _start_scheduler(address: str, ranks: int) -> int:
 
 def serve() -> None:
     """Be the scheduler: return when all ranks have left. The process dies with the rank that started it."""
-    _die_with_parent()
+    hosts.die_with_parent()
     from mindspore import communication
 
     communication.init("mccl")

@@ -3,20 +3,31 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import shutil
+import signal
 import socket
 import struct
+import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 _SIOCGIFADDR = 0x8915  # the IPv4 address of an interface, on Linux
 _CONNECT_TIMEOUT = 3  # seconds
+_PR_SET_PDEATHSIG = 1
+_libc = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 
 def has_program(name: str) -> bool:
     """Whether a program of this name is on the PATH."""
     return shutil.which(name) is not None
+
+
+def die_with_parent() -> None:
+    """Have the kernel kill this process when its parent dies, by any means (Linux; elsewhere nothing happens)."""
+    if _libc is not None:
+        _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def identity() -> str:

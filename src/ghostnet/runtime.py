@@ -16,7 +16,7 @@ from pathlib import Path
 
 import mindspore as ms
 
-from . import distributed, launch
+from . import distributed, hosts, launch
 from .config import Config
 from .errors import UserError
 
@@ -123,6 +123,7 @@ class StopSignals:
     """
 
     NUMBERS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+    active = False  # whether this process is inside of `with`
 
     def __init__(self) -> None:
         self.received: int | None = None
@@ -131,7 +132,7 @@ class StopSignals:
 
     def __enter__(self) -> StopSignals:
         self._before = signal.pthread_sigmask(signal.SIG_BLOCK, self.NUMBERS)
-        _blocked_in.add(os.getpid())
+        StopSignals.active = True
         self._thread = threading.Thread(target=self._wait, name="signals", daemon=True)
         self._thread.start()
         return self
@@ -139,7 +140,7 @@ class StopSignals:
     def __exit__(self, *_: object) -> None:
         self._done.set()
         self._thread.join()
-        _blocked_in.discard(os.getpid())
+        StopSignals.active = False
         signal.pthread_sigmask(signal.SIG_SETMASK, self._before)
 
     def defer(self) -> None:
@@ -157,18 +158,18 @@ class StopSignals:
             self.received = caught.si_signo
 
 
-# Processes whose signals are blocked; the data workers that they fork must not inherit that: they are ended by SIGTERM.
-_blocked_in: set[int] = set()
 _SIGNAL_POLL = 0.2  # seconds
 
 
-def _unblock_in_child() -> None:
-    if _blocked_in:
-        _blocked_in.clear()
+def _in_child() -> None:
+    """In a data worker that a run has forked: SIGTERM ends it, and so does the end of the run, by SIGKILL too."""
+    if StopSignals.active:
+        StopSignals.active = False
         signal.pthread_sigmask(signal.SIG_UNBLOCK, StopSignals.NUMBERS)
+        hosts.die_with_parent()
 
 
-os.register_at_fork(after_in_child=_unblock_in_child)
+os.register_at_fork(after_in_child=_in_child)
 
 
 class _ScreenHandler(logging.Handler):
