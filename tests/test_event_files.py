@@ -71,7 +71,7 @@ def run(tmp_path) -> RunFolder:
     for epoch in (1, 2, 3):
         folder.add_record(record(epoch, validated=epoch != 2))
         if epoch == 2:
-            folder.save_state({"w": np.zeros(3, np.float32)}, Position(epoch=2), DATA)
+            folder.save_state({"w": np.zeros(3, np.float32)}, Position(epoch=2), DATA, ranks=1, steps=5)
     return folder
 
 
@@ -87,48 +87,55 @@ def test_each_record_is_in_the_file_at_once(run):
     assert len(events(run.path)) == count + 1
 
 
-def test_a_resumed_run_doubles_nothing(run):
-    resumed = run_folder(run.path)
+@pytest.fixture
+def ended(run) -> RunFolder:
+    """The same run, and its process is no more."""
+    with run:
+        return run
+
+
+def test_a_resumed_run_doubles_nothing(ended):
+    resumed = run_folder(ended.path)
     resumed.go_on(resumed.read_state(True))
-    assert_equals_metrics(run.path)
-    assert max(event.step for event in events(run.path)) == 780
+    assert_equals_metrics(ended.path)
+    assert max(event.step for event in events(ended.path)) == 780
     resumed.add_record(record(3))
-    assert_equals_metrics(run.path)
+    assert_equals_metrics(ended.path)
     # A TensorBoard that has read the earlier file forgets it.
-    assert [event.session_log.status for event in events(run.path)][:2] == [0, SessionLog.START]
+    assert [event.session_log.status for event in events(ended.path)][:2] == [0, SessionLog.START]
 
 
-def test_files_that_were_replaced_do_not_pile_up(run, monkeypatch):
+def test_files_that_were_replaced_do_not_pile_up(ended, monkeypatch):
     for second in range(4):
         monkeypatch.setattr("time.time", lambda now=1.8e9 + second: now)  # is part of a file's name
-        resumed = run_folder(run.path)
-        resumed.go_on(resumed.read_state(True))
-        assert [file.stat().st_size > 0 for file in sorted(run.events.iterdir())] == [False, True]
-        assert_equals_metrics(run.path)
+        with run_folder(ended.path) as resumed:
+            resumed.go_on(resumed.read_state(True))
+        assert [file.stat().st_size > 0 for file in sorted(ended.events.iterdir())] == [False, True]
+        assert_equals_metrics(ended.path)
 
 
-def test_a_resumed_run_may_begin_and_end_to_write_them(run):
-    without = run_folder(run.path, tensorboard=False)
-    without.go_on(without.read_state(True))
-    assert events(run.path) == []
-    again = run_folder(run.path)
+def test_a_resumed_run_may_begin_and_end_to_write_them(ended):
+    with run_folder(ended.path, tensorboard=False) as without:
+        without.go_on(without.read_state(True))
+    assert events(ended.path) == []
+    again = run_folder(ended.path)
     again.go_on(again.read_state(True))
-    assert_equals_metrics(run.path)
+    assert_equals_metrics(ended.path)
 
 
-def test_a_state_of_another_folder_brings_its_events(run, tmp_path):
+def test_a_state_of_another_folder_brings_its_events(ended, tmp_path):
     other = run_folder(tmp_path / "other")
-    other.go_on(other.read_state(str(run.path)))
+    other.go_on(other.read_state(str(ended.path)))
     assert_equals_metrics(other.path)
-    assert_equals_metrics(run.path)
+    assert_equals_metrics(ended.path)
 
 
-def test_overwriting_deletes_them_and_no_other_file(run):
-    (run.events / "notes.txt").write_text("mine")
-    folder = run_folder(run.path, tensorboard=False)
+def test_overwriting_deletes_them_and_no_other_file(ended):
+    (ended.events / "notes.txt").write_text("mine")
+    folder = run_folder(ended.path, tensorboard=False)
     folder.check(overwrite=True)
-    folder.start()
-    assert [file.name for file in run.events.iterdir()] == ["notes.txt"]
+    folder.start(overwrite=True)
+    assert [file.name for file in ended.events.iterdir()] == ["notes.txt"]
 
 
 def test_a_run_that_finished_no_epoch_may_be_started_again(tmp_path):

@@ -100,6 +100,9 @@ class Ranks:
         return f"{self.size} ranks on {len(names)} host{'s' if len(names) > 1 else ''}: {listed}"
 
 
+ALONE = Ranks()  # a process on its own
+
+
 def _padded(content: bytes) -> bytes:
     return content.ljust(-(-len(content) // 4) * 4, b"\0")
 
@@ -142,7 +145,7 @@ def start(device: str) -> Ranks:
     """
     found = launch.detect()
     if found.ranks == 1:
-        return Ranks()
+        return ALONE
     cores = None
     if found.launcher == "mpirun":
         # mpirun killed by SIGKILL tells nobody.

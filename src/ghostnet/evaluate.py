@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from mindspore import Tensor, nn
 
-from .distributed import Ranks
+from .distributed import ALONE, Ranks
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Counts:
         self.losses.append(log_sum - true[:, 0])
         self.classes = logits.shape[1]
 
-    def metrics(self, ranks: Ranks) -> Metrics:
+    def metrics(self, ranks: Ranks = ALONE) -> Metrics:
         """The sums over all ranks, divided: the same numbers however many ranks there are, to the last bit.
 
         Raises ValueError where nothing was counted.
@@ -82,7 +82,7 @@ def _sum(values: np.ndarray) -> float:
 
 
 def evaluate(
-    network: nn.Cell, batches: Iterable[tuple[np.ndarray, np.ndarray]], batch_size: int, ranks: Ranks | None = None
+    network: nn.Cell, batches: Iterable[tuple[np.ndarray, np.ndarray]], batch_size: int, ranks: Ranks = ALONE
 ) -> Metrics:
     """Evaluate a network in inference mode.
 
@@ -91,7 +91,7 @@ def evaluate(
         batches: numpy images and labels (N,) int; N may be smaller in the last one. Those of this rank.
         batch_size: each batch is filled up to this size with copies of its first image, which are not counted, so
             that the graph is compiled for one shape only.
-        ranks: which share the evaluation and all get its results; None for a process on its own.
+        ranks: which share the evaluation and all get its results.
     """
     network.set_train(False)
     counts = Counts()
@@ -100,4 +100,4 @@ def evaluate(
         filled = np.concatenate([images, np.repeat(images[:1], missing, axis=0)]) if missing else images
         logits = network(Tensor(filled)).asnumpy()[: len(labels)]
         counts.add(logits, labels)
-    return counts.metrics(ranks or Ranks())
+    return counts.metrics(ranks)
