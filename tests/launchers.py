@@ -23,10 +23,19 @@ def mpirun_command(ranks: int, *arguments: object) -> list[str]:
     return [str(BIN / "mpirun"), *as_root, "--oversubscribe", "-n", str(ranks), *python]
 
 
-def run(command: list[str], home: Path, timeout: float = 300, **extra: str) -> subprocess.CompletedProcess:
-    """Run a command to its end."""
+def run(
+    command: list[str], home: Path, timeout: float = 300, cores: set[int] | None = None, **extra: str
+) -> subprocess.CompletedProcess:
+    """Run a command to its end; on these cores alone, if given."""
     return subprocess.run(
-        command, capture_output=True, text=True, timeout=timeout, env=environment(home, **extra), cwd=ROOT, check=False
+        command,
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        env=environment(home, **extra),
+        cwd=ROOT,
+        check=False,
+        preexec_fn=None if cores is None else lambda: os.sched_setaffinity(0, cores),
     )
 
 

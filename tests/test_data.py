@@ -598,7 +598,7 @@ def test_more_workers_than_cores_are_cut_down_with_one_line(folder, caplog):
     config = config_for(folder, num_parallel_workers=64)
     epochs(train_batches(config, open_split(config, "train"), 3))
     assert [r.getMessage() for r in caplog.records] == [
-        "num_parallel_workers: 64 cut down to the 2 cores of this machine"
+        "num_parallel_workers: 64 cut down to the 2 core(s) that there are"
     ]
 
 

@@ -32,8 +32,10 @@ KEYS = {
 
 
 def arguments(images: Path, folder: Path, **keys) -> list[str]:
+    """Of Python: train.py with a short network."""
     return [
-        str(ROOT / "train.py"),
+        str(ROOT / "tests" / "short.py"),
+        "train.py",
         "-c",
         str(RECIPE),
         *flags(**{**KEYS, "data_dir": images, "ckpt_save_dir": folder, **keys}),
@@ -143,7 +145,7 @@ def test_a_finished_run_has_nothing_left_to_do(straight, images):
 def test_changes_are_refused(keys, expected, straight, images, monkeypatch, capsys):
     import train
 
-    line = arguments(images, straight, **keys)[1:]
+    line = arguments(images, straight, **keys)[2:]
     status, error = command(train.main, "train.py", *line, "--resume", monkeypatch=monkeypatch, capsys=capsys)
     assert status == 2
     assert expected in error
@@ -154,7 +156,7 @@ def test_other_images_are_refused(straight, images, tmp_path, monkeypatch, capsy
     import train
 
     other = write_images(tmp_path / "other", train_images=7)
-    line = arguments(other, straight)[1:]
+    line = arguments(other, straight)[2:]
     status, error = command(train.main, "train.py", *line, "--resume", monkeypatch=monkeypatch, capsys=capsys)
     assert status == 2
     assert "the training images" in error

@@ -139,6 +139,8 @@ class StopSignals:
 
     def __exit__(self, *_: object) -> None:
         self._done.set()
+        # Wakes the thread, and nothing else.
+        signal.pthread_kill(self._thread.ident, signal.SIGUSR1)
         self._thread.join()
         StopSignals.active = False
         signal.pthread_sigmask(signal.SIG_SETMASK, self._before)
@@ -148,17 +150,14 @@ class StopSignals:
         self._deferred = True
 
     def _wait(self) -> None:
-        while not self._done.is_set():
-            caught = signal.sigtimedwait(self.NUMBERS, _SIGNAL_POLL)
-            if caught is None:
-                continue
+        while True:
+            caught = signal.sigwait(self.NUMBERS)
+            if self._done.is_set():
+                return
             if not self._deferred or self.received is not None:
-                print(f"stopped by {signal.Signals(caught.si_signo).name}", file=sys.stderr, flush=True)
-                os._exit(128 + caught.si_signo)
-            self.received = caught.si_signo
-
-
-_SIGNAL_POLL = 0.2  # seconds
+                print(f"stopped by {signal.Signals(caught).name}", file=sys.stderr, flush=True)
+                os._exit(128 + caught)
+            self.received = caught
 
 
 def _in_child() -> None:

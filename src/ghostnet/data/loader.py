@@ -264,7 +264,7 @@ def _fitting_workers(config: Config, ranks: int) -> int:
     workers = _workers(config.num_parallel_workers)
     if workers < config.num_parallel_workers:
         _logger.info(
-            "num_parallel_workers: %d cut down to the %d cores of this machine", config.num_parallel_workers, workers
+            "num_parallel_workers: %d cut down to the %d core(s) that there are", config.num_parallel_workers, workers
         )
     batch_bytes = 4 * config.batch_size * config.in_channels * config.image_resize**2
     if os.path.isdir(_SHARED_MEMORY):
