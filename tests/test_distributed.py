@@ -154,8 +154,7 @@ def test_validation_is_exact_over_ranks(straight, images, tmp_path):
     last = max(json.loads(line)["top_1"] for line in (folder / "metrics.jsonl").read_text().splitlines())
     short = ["tests/short.py", "validate.py"]
     commands = [[sys.executable, *short], mpirun_command(2, *short)]
-    a_core = set(list(os.sched_getaffinity(0))[:1])
-    cores = [a_core, None if len(os.sched_getaffinity(0)) >= 2 else a_core]
+    cores = [set(sorted(os.sched_getaffinity(0))[:count]) for count in (1, 2)]
     printed = [
         run([*command, "--ckpt_path", str(best)], tmp_path, cores=used)
         for command, used in zip(commands, cores, strict=True)
