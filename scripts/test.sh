@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
-# Environment, lint, format and tests. Arguments go to pytest: bash scripts/test.sh -k schedule
+# Environment, lint, format and tests, two files at a time. Arguments go to pytest: bash scripts/test.sh -k schedule
 set -euo pipefail
 . "$(dirname "$0")/environment.sh"
 
 ruff check .
 ruff format --check .
-python -m pytest "$@"
+# By file, so that the runs that a file's tests share are made once.
+python -m pytest -n 2 --dist loadfile "$@"
