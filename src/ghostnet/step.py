@@ -14,8 +14,6 @@ from .models.layers import Dropout
 
 # Overflow-free updates after which a dynamic loss scale doubles (MindCV's window).
 SCALE_WINDOW = 2000
-# Gradients that ranks sum up in one message: each costs a millisecond, and splitting longer ones takes long to compile.
-GRADIENTS_IN_A_MESSAGE = 16
 # Updates over which the decay of the average warms up: decay * (1 - exp(-updates / EMA_WARMUP)), as in MindCV.
 EMA_WARMUP = 2000.0
 
@@ -76,8 +74,6 @@ def is_statistic(name: str) -> bool:
 _scale_op = ops.MultitypeFuncGraph("scaled")
 _add_op = ops.MultitypeFuncGraph("add")
 _square_sum_op = ops.MultitypeFuncGraph("square_sum")
-_flat_op = ops.MultitypeFuncGraph("flat")
-_like_op = ops.MultitypeFuncGraph("like")
 _clear_op = ops.MultitypeFuncGraph("clear")
 _average_op = ops.MultitypeFuncGraph("average")
 
@@ -97,16 +93,6 @@ def _square_sum_tensor(gradient):
     return ops.reduce_sum(ops.square(ops.cast(gradient, ms.float32)))
 
 
-@_flat_op.register("Tensor")
-def _flat_tensor(gradient):
-    return ops.reshape(gradient, (-1,))
-
-
-@_like_op.register("Tensor", "Tensor")
-def _like_tensor(gradient, flat):
-    return ops.reshape(flat, ops.shape(gradient))
-
-
 @_clear_op.register("Tensor")
 def _clear_tensor(total):
     return ops.assign(total, ops.zeros_like(total))
@@ -116,34 +102,6 @@ def _clear_tensor(total):
 def _average_tensor(decay, average, weight):
     # In this form an average of equal values stays what it is, to the last bit.
     return ops.assign(average, average + (weight - average) * (1 - decay))
-
-
-class RankSum(nn.Cell):
-    """Gradients of one rank -> their sums over all ranks, several in one message.
-
-    Args:
-        weights: what the gradients are of.
-    """
-
-    def __init__(self, weights: ParameterTuple) -> None:
-        super().__init__()
-        sizes = [weight.size for weight in weights]
-        starts = range(0, len(sizes), GRADIENTS_IN_A_MESSAGE)
-        self.messages = tuple((start, min(start + GRADIENTS_IN_A_MESSAGE, len(sizes))) for start in starts)
-        self.sizes = tuple(sizes)
-        self.map = ops.HyperMap()
-        self.concat = ops.Concat()
-        self.all_reduce = ops.AllReduce()
-        # ops.split compiles ten times as long.
-        self.split = ops.auto_generate.SplitWithSize()
-
-    def construct(self, gradients: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        sums = ()
-        for start, end in self.messages:
-            part = gradients[start:end]
-            flat = self.all_reduce(self.concat(self.map(_flat_op, part)))
-            sums = sums + self.map(_like_op, part, self.split(flat, self.sizes[start:end], 0))
-        return sums
 
 
 class TrainStep(nn.Cell):
@@ -175,7 +133,7 @@ class TrainStep(nn.Cell):
 
         self.accumulation = options.accumulation
         self.divisor = 1 if options.sum_gradients else options.accumulation * ranks
-        self.rank_sum = RankSum(self.weights) if ranks > 1 else None
+        self.rank_sum = nn.DistributedGradReducer(self.weights, mean=False, degree=ranks) if ranks > 1 else None
         self.clip_norm = options.clip_norm
         self.ema_decay = options.ema_decay
         self.dynamic_scale = options.dynamic_scale
