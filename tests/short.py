@@ -7,10 +7,11 @@ processes and are about anything but the network.
 import runpy
 import sys
 
-import ghostnet  # noqa: F401  (environment defaults, before MindSpore is imported)
+from ghostnet.cli import signals_for_this_thread
 
 if __name__ == "__main__":
-    from ghostnet.models import ghostnet as network
+    with signals_for_this_thread():
+        from ghostnet.models import ghostnet as network
 
     # One of each kind: plain, stride 2, squeeze-and-excitation, both.
     network.STAGES = tuple((network.STAGES[stage][0],) for stage in (0, 1, 3, 4))

@@ -3,17 +3,35 @@
 from __future__ import annotations
 
 import gc
+import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from . import launch
 from .errors import RunError, Stopped, UserError
+
+# What stops a run between two steps.
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 
 # Seconds that rank 0 gets to say what other ranks would say as well; its end ends them.
 _RANK_0_FIRST = 3
 
 _endings: list[Callable[[int], None]] = []
+
+
+@contextmanager
+def signals_for_this_thread() -> Iterator[None]:
+    """Stop signals wait for the end of the `with` block, and threads that are started inside never take any.
+
+    For imports: numpy's BLAS starts threads, through which a signal would end a process that has it blocked elsewhere.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def at_end(action: Callable[[int], None]) -> None:
@@ -27,23 +45,27 @@ def run_command(prog: str, main: Callable[[], None]) -> int:
     Bad input, a run that fails and one that is stopped print one line on standard error; any other exception passes
     through with its traceback. Of several ranks, rank 0 speaks for all; another one does where rank 0 met no error.
     """
-    status = 0
+    status, failure = 0, None
     try:
         main()
     except (UserError, RunError) as error:
+        failure = error
         # A file's name may hold a line break; the message stays one line.
         _say(prog, f"error: {' '.join(str(error).splitlines())}")
         status = 2 if isinstance(error, UserError) else 1
     except Stopped as stop:
+        failure = stop
         _say(prog, str(stop))
         status = 128 + stop.signal
     except KeyboardInterrupt:
         _say(prog, "interrupted")
         status = 130
-    # MindSpore prints an ignored exception for every network that is alive when the interpreter ends.
-    gc.collect()
     for action in _endings:
         action(status)
+    # Not before: it holds MindSpore's pipeline, whose end waits for its workers, the dead ones too.
+    del failure
+    # MindSpore prints an ignored exception for every network that is alive when the interpreter ends.
+    gc.collect()
     return status
 
 

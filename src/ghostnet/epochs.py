@@ -115,9 +115,17 @@ class Epochs(ms.Callback):
             leave=False,
             disable=not _draws(self.ranks),
         )
+        self.signals.waits_since = time.monotonic()
+
+    def on_train_step_begin(self, run_context: ms.RunContext) -> None:
+        # A sunk epoch takes its data while it computes.
+        self.signals.waits_since = time.monotonic() if self.config.dataset_sink_mode else None
 
     def on_train_step_end(self, run_context: ms.RunContext) -> None:
-        position = run_context.original_args()
+        self._after_step(run_context.original_args())
+        self.signals.waits_since = time.monotonic()
+
+    def _after_step(self, position: Any) -> None:
         # Training has begun, and there is something to save.
         self.signals.defer()
         loss, finite, scale = (float(output.asnumpy()) for output in position.net_outputs)
@@ -141,6 +149,7 @@ class Epochs(ms.Callback):
             self._stop(stop, position.cur_epoch_num, step)
 
     def on_train_epoch_end(self, run_context: ms.RunContext) -> None:
+        self.signals.waits_since = None
         position = run_context.original_args()
         epoch, done = position.cur_epoch_num, self.steps_before + position.cur_step_num
         self.bar.close()
@@ -180,8 +189,8 @@ class Epochs(ms.Callback):
         self.bar.close()
         # No rank leaves before rank 0 has written: the launcher ends all when one has left.
         self.ranks.barrier()
-        where = f"epoch {epoch}, step {step}"
-        raise Stopped(number, f"stopped by {signal.Signals(number).name} after {where}; go on with --resume")
+        message = f"{runtime.stop_reason(number)} after epoch {epoch}, step {step}; go on with --resume"
+        raise RunError(message) if number == signal.SIGCHLD else Stopped(number, message)
 
     def _save_state(self, epoch: int, step: int) -> None:
         """Save what the next step depends on: `epoch` epochs and `step` steps are done."""

@@ -11,12 +11,13 @@ import signal
 import socket
 import sys
 import threading
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import mindspore as ms
 
-from . import distributed, hosts, launch
+from . import cli, distributed, hosts, launch
 from .config import Config
 from .errors import UserError
 
@@ -114,24 +115,29 @@ def _replace_what_is_missing(config: Config, device: str, ranks: distributed.Ran
 class StopSignals:
     """Takes SIGTERM, SIGINT (Ctrl-C) and SIGUSR1, for a run that wants to stop between two steps.
 
-    Inside of `with`, the signals are blocked in all threads and a thread of ours waits for them: MindSpore's pipeline
-    installs handlers of its own again and again, which would turn Ctrl-C into SIGTERM. Until `defer` is called a signal
-    ends the process at once, as it would without us; after that the first one is noted, and the second one ends it.
+    Inside of `with`, the signals are blocked in all threads (in those that imports have started, by
+    `cli.signals_for_this_thread`) and a thread of ours waits for them: MindSpore's pipeline installs handlers of its
+    own again and again, which would turn Ctrl-C into SIGTERM. Until `defer` is called a signal ends the process at
+    once, as it would without us; after that the first one is noted, and the second one ends it.
+
+    A data worker that dies (the kernel's memory killer) counts as SIGCHLD: MindSpore sends SIGTERM to its own process
+    then. The batches of that worker never come, so a run that waits for data is ended after a while.
 
     Attributes:
         received: number of the first signal; None before.
+        waits_since: time.monotonic() of when the run began to wait for data; None while it does not.
     """
 
-    NUMBERS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
     active = False  # whether this process is inside of `with`
 
     def __init__(self) -> None:
         self.received: int | None = None
+        self.waits_since: float | None = None
         self._deferred = False
         self._done = threading.Event()
 
     def __enter__(self) -> StopSignals:
-        self._before = signal.pthread_sigmask(signal.SIG_BLOCK, self.NUMBERS)
+        self._before = signal.pthread_sigmask(signal.SIG_BLOCK, cli.STOP_SIGNALS)
         StopSignals.active = True
         self._thread = threading.Thread(target=self._wait, name="signals", daemon=True)
         self._thread.start()
@@ -151,20 +157,69 @@ class StopSignals:
 
     def _wait(self) -> None:
         while True:
-            caught = signal.sigwait(self.NUMBERS)
+            caught = signal.sigtimedwait(cli.STOP_SIGNALS, _SIGNAL_POLL)
             if self._done.is_set():
                 return
-            if not self._deferred or self.received is not None:
-                print(f"stopped by {signal.Signals(caught).name}", file=sys.stderr, flush=True)
-                os._exit(128 + caught)
-            self.received = caught
+            if caught is not None:
+                self._note(signal.SIGCHLD if caught.si_pid == os.getpid() else caught.si_signo)
+            elif self.received is not None and self._waits_in_vain():
+                _end_now(self.received, "; the data that the run waits for will not come")
+
+    def _note(self, number: int) -> None:
+        if not self._deferred:
+            _end_now(number)
+        if self.received in (None, signal.SIGCHLD):
+            self.received = number
+            cli.at_end(_leave)
+        elif number != signal.SIGCHLD:
+            # Where all processes of a run get one signal, the death of the workers is no second one.
+            _end_now(number)
+
+    def _waits_in_vain(self) -> bool:
+        return (
+            self.waits_since is not None and time.monotonic() - self.waits_since > _DATA_TIMEOUT and _a_child_is_dead()
+        )
+
+
+_SIGNAL_POLL = 1  # seconds
+_DATA_TIMEOUT = 10  # seconds that the workers which are left get for batches that they have begun
+
+
+def stop_reason(number: int) -> str:
+    """Why a run stops, where `StopSignals.received` is `number`."""
+    if number == signal.SIGCHLD:
+        return "stopped because a data worker process died (out of memory?)"
+    return f"stopped by {signal.Signals(number).name}"
+
+
+def _end_now(number: int, why: str = "") -> None:
+    """End the process, wherever it is: files are complete at any moment, and its workers die with it."""
+    print(f"{stop_reason(number)}{why}", file=sys.stderr, flush=True)
+    os._exit(1 if number == signal.SIGCHLD else 128 + number)
+
+
+def _leave(status: int) -> None:
+    """After a run was stopped, end without MindSpore's clean-up, which may wait for a worker that is dead."""
+    if status != 0:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+
+
+def _a_child_is_dead() -> bool:
+    """Whether a process that this one started has ended unnoticed, as a data worker does that was killed."""
+    try:
+        # Left as it is, for whom it concerns.
+        return os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+    except ChildProcessError:
+        return False
 
 
 def _in_child() -> None:
     """In a data worker that a run has forked: SIGTERM ends it, and so does the end of the run, by SIGKILL too."""
     if StopSignals.active:
         StopSignals.active = False
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, StopSignals.NUMBERS)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, cli.STOP_SIGNALS)
         hosts.die_with_parent()
 
 
