@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import zlib
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -48,6 +49,22 @@ def full_disk(request, tmp_path) -> Iterator[tuple[Path, str]]:
         pytest.skip("needs the right to mount a file system")
     yield folder, "No space left on device"
     subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def pytest_terminal_summary(terminalreporter) -> None:
+    """A line for each kind of fault that tests/test_faults.py tried: how many, and how many in tests that passed."""
+    tried, survived = Counter(), Counter()
+    for outcome in ("passed", "failed"):
+        for report in terminalreporter.getreports(outcome):
+            kinds = [value for name, value in report.user_properties if name == "fault"]
+            tried.update(kinds)
+            survived.update(kinds if report.passed else [])
+    if not tried:
+        return
+    terminalreporter.section("faults: tried, survived")
+    for kind in sorted(tried):
+        terminalreporter.write_line(f"{tried[kind]:4} {survived[kind]:4}  {kind}")
+    terminalreporter.write_line(f"{tried.total():4} {survived.total():4}  in all")
 
 
 def golden_state(name: str, num_classes: int = 1000) -> dict[str, np.ndarray]:

@@ -1,9 +1,14 @@
 """Real launchers for the tests: mpirun and msrun of this environment, and what they leave behind."""
 
+import contextlib
 import os
+import resource
+import signal
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
@@ -59,3 +64,98 @@ def wait_until_gone(mark: str, seconds: float) -> list[int]:
     while (left := processes_with(mark)) and time.monotonic() < deadline:
         time.sleep(0.2)
     return left
+
+
+def children_of(parent: int) -> list[int]:
+    """The processes that a process has started, the oldest first: the data workers of a run, and what watches them."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            state, owner = (folder / "stat").read_text().rpartition(")")[2].split()[:2]
+        except OSError:
+            continue
+        if int(owner) == parent and state != "Z":
+            found.append(int(folder.name))
+    return sorted(found)
+
+
+class Process:
+    """A command that is watched while it runs, in a process group of its own, as a terminal starts it.
+
+    Leaving the `with` block kills what is left of the group.
+
+    Args:
+        command: program and arguments.
+        home: see `environment`.
+        largest_file: in bytes, beyond which the system refuses to write (RLIMIT_FSIZE); None for no limit.
+
+    Attributes:
+        pid: of the process, and of its group.
+        lines: what it has printed so far.
+        error: all of its standard error, once it has ended.
+    """
+
+    def __init__(self, command: list[str], home: Path, largest_file: int | None = None) -> None:
+        def limit() -> None:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, largest_file))
+
+        self._process = subprocess.Popen(
+            command,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=environment(home),
+            cwd=ROOT,
+            start_new_session=True,
+            preexec_fn=None if largest_file is None else limit,
+        )
+        self.pid = self._process.pid
+        self.lines: list[str] = []
+        self.error = ""
+        self._readers = [threading.Thread(target=read, daemon=True) for read in (self._read_lines, self._read_error)]
+        for reader in self._readers:
+            reader.start()
+
+    def _read_lines(self) -> None:
+        for line in self._process.stdout:
+            self.lines.append(line.rstrip("\n"))
+
+    def _read_error(self) -> None:
+        self.error = self._process.stderr.read()
+
+    def __enter__(self) -> "Process":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.pid, signal.SIGKILL)
+        self._process.wait()
+
+    @property
+    def runs(self) -> bool:
+        """Whether it has not ended yet."""
+        return self._process.poll() is None
+
+    def wait_for(self, condition: Callable[[], object], what: str, seconds: float = 300) -> None:
+        """Wait until a condition holds. Fails where the process ends before, or takes too long."""
+        deadline = time.monotonic() + seconds
+        while not condition():
+            said = "\n".join([*self.lines[-3:], self.error])
+            assert self.runs, f"ended before {what}:\n{said}"
+            assert time.monotonic() < deadline, f"no {what} in {seconds} s:\n{said}"
+            time.sleep(0.001)
+
+    def wait_for_line(self, text: str) -> None:
+        """Wait until it has printed a line with this text."""
+        self.wait_for(lambda: any(text in line for line in self.lines), f"a line with {text!r}")
+
+    def send(self, number: int, group: bool = False) -> None:
+        """Send a signal: to the process, or as a terminal does to its whole group."""
+        (os.killpg if group else os.kill)(self.pid, number)
+
+    def end(self, seconds: float) -> int:
+        """Exit status, which has to come within so many seconds; negative for a signal."""
+        status = self._process.wait(seconds)
+        for reader in self._readers:
+            reader.join(10)
+        return status

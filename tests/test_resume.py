@@ -81,8 +81,11 @@ def without_times(folder: Path) -> list[dict]:
 def assert_same_end(folder: Path, straight: Path) -> None:
     assert without_times(folder) == without_times(straight)
     test_event_files.assert_equals_metrics(folder)
-    for name in ("run_state", "ghostnet_050_last", "ghostnet_050_best"):
-        found, expected = (weights_file.read(run / f"{name}.ckpt") for run in (folder, straight))
+    # The state before the last depends on how often one was saved.
+    names = {file.name for file in straight.glob("*.ckpt")} - {"run_state_previous.ckpt"}
+    assert {"run_state.ckpt", "ghostnet_050_last.ckpt"} < names
+    for name in names:
+        found, expected = (weights_file.read(run / name) for run in (folder, straight))
         sizes = {"run_log_bytes", "run_metrics_bytes"}  # of text that holds times
         assert set(found) == set(expected)
         for key in set(expected) - sizes:
@@ -103,27 +106,6 @@ def test_a_killed_run_goes_on_bit_for_bit(line, straight, images, tmp_path):
     assert steps[0] == f"step {step + 1}/6"
     assert len(steps) == (5 - step) + 5 * (1 - epoch)
     assert_same_end(folder, straight)
-
-
-def test_a_signal_saves_and_says_how_to_go_on(images, tmp_path):
-    """PyNative mode, which starts sooner: signals are met between steps in either."""
-    folder = tmp_path / "run"
-    run = subprocess.Popen(
-        [sys.executable, *arguments(images, folder, ckpt_save_interval_steps=100, mode=1)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={"PYTHONPATH": str(ROOT / "src"), "PATH": "/usr/bin:/bin", "HOME": str(tmp_path)},
-        cwd=ROOT,
-    )
-    assert any("step 2/6" in printed for printed in run.stdout)
-    run.send_signal(signal.SIGTERM)
-    _, error = run.communicate(timeout=60)
-    assert run.returncode == 143
-    assert error.startswith("train.py: stopped by SIGTERM after epoch 1, step ")
-    assert error.endswith("go on with --resume\n")
-    done = weights_file.read(folder / "run_state.ckpt")
-    assert (done["run_epoch"], done["run_step"] >= 2) == (0, True)
 
 
 def test_a_finished_run_has_nothing_left_to_do(straight, images):
