@@ -101,3 +101,37 @@ def randomise(network, seed: int = 0) -> None:
         else:
             values = 0.1 * rng.standard_normal(parameter.shape)
         parameter.set_data(Tensor(values.astype(np.float32)))
+
+
+def train_and_evaluate(name: str, size: int) -> None:
+    """In graph mode, steps on one batch of noise lower its loss, and evaluation gives PyNative mode's logits.
+
+    Args:
+        name: of the network.
+        size: height and width of the images.
+    """
+    import mindspore as ms
+    from mindcv.loss import create_loss
+    from mindcv.optim import create_optimizer
+    from mindspore import Tensor
+
+    from ghostnet.models import create_model
+    from ghostnet.step import StepOptions, TrainStep
+
+    rng = np.random.default_rng(0)
+    images = Tensor(rng.standard_normal((8, 3, size, size)).astype(np.float32))
+    labels = Tensor(np.arange(8, dtype=np.int32))
+    network = create_model(name, num_classes=10, drop_rate=0.0)
+    optimizer = create_optimizer(network.trainable_params(), "momentum", lr=[0.01] * 4)
+    before = {parameter.name: parameter.asnumpy().copy() for parameter in network.trainable_params()}
+    step = TrainStep(network, create_loss("CE"), optimizer, StepOptions()).set_train(True)
+    losses = [float(step(images, labels)[0]) for _ in range(4)]
+    assert losses[-1] < 0.9 * losses[0]
+    unchanged = [p.name for p in network.trainable_params() if (p.asnumpy() == before[p.name]).all()]
+    assert unchanged == []
+    network.set_train(False)
+    compiled = network(images[:1]).asnumpy()
+    ms.set_context(mode=ms.PYNATIVE_MODE)
+    expected = network(images[:1]).asnumpy()
+    assert np.isfinite(expected).all()
+    np.testing.assert_allclose(compiled, expected, rtol=0, atol=1e-4 * np.abs(expected).max())

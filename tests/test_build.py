@@ -9,7 +9,7 @@ from ghostnet.models import create_model
 
 
 def config(**keys) -> Config:
-    return Config(model="ghostnet_050", data_dir="D", **keys)
+    return Config(**{"model": "ghostnet_050", "data_dir": "D"} | keys)
 
 
 def test_the_data_gives_the_number_of_classes_where_the_key_is_absent():
@@ -46,6 +46,11 @@ def test_training_takes_weights_from_one_place():
     with pytest.raises(UserError, match="w.ckpt: no such file"):
         # Validation of a run that started from published weights: its own file counts.
         build.load_weights(create_model("ghostnet_050"), both, fine_tune=False)
+
+
+def test_a_network_without_published_weights_says_so():
+    with pytest.raises(UserError, match="pretrained: no weights of ghost_vgg16 are published for MindSpore"):
+        build.load_weights(None, config(model="ghost_vgg16", pretrained=True), fine_tune=False)
 
 
 def test_published_weights_are_fetched_with_their_digest(monkeypatch, tmp_path):

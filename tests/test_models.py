@@ -51,7 +51,7 @@ def test_card_counts_its_network(name):
     ms.set_context(mode=ms.PYNATIVE_MODE)
     network = create_model(name)
     assert trainable_parameters(network) == card(name).parameters
-    assert count_macs(network) == card(name).macs
+    assert count_macs(network, card(name).input_size, card(name).input_size) == card(name).macs
 
 
 @pytest.mark.parametrize("name", ["ghostnet_050", "ghostnet_100", "ghostnet_130"])
@@ -113,6 +113,28 @@ def test_ghost_module_is_primary_maps_then_cheap_ones(ratio, channels):
     found = module(x).asnumpy()
     assert found.shape == (2, channels, 5, 5)
     np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        {"kernel_size": 3, "stride": 2, "dilation": 2, "pad_mode": "pad", "padding": 2},
+        {"kernel_size": (1, 3), "stride": (2, 1), "pad_mode": "pad", "padding": (0, 0, 1, 1)},
+        {"kernel_size": 3, "stride": 2, "pad_mode": "same", "group": 2},
+    ],
+)
+def test_ghost_module_stands_for_any_convolution(keys):
+    """The maps of the convolution that it replaces: with its first filters, the same values before batch norm."""
+    ms.set_context(mode=ms.PYNATIVE_MODE)
+    convolution = nn.Conv2d(6, 8, **keys)
+    module = GhostModule(6, 8, relu=False, **keys).set_train(False)
+    primary = module.primary_conv[0]
+    assert primary.weight.shape == (4, *convolution.weight.shape[1:])
+    x = Tensor(np.random.default_rng(0).standard_normal((1, 6, 8, 10)).astype(np.float32))
+    assert module(x).shape == convolution(x).shape
+    if "group" not in keys:
+        primary.weight.set_data(Tensor(convolution.weight.asnumpy()[:4]))
+        np.testing.assert_allclose(primary(x).asnumpy(), convolution(x).asnumpy()[:, :4], rtol=0, atol=1e-6)
 
 
 def test_dropout_keeps_the_mean_and_follows_the_seed():

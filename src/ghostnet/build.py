@@ -79,6 +79,8 @@ def load_weights(net: nn.Cell, config: Config, *, fine_tune: bool) -> checkpoint
         raise UserError("pretrained: pretrained and ckpt_path both name weights to start from; drop one of them")
     if config.ckpt_path:
         path = Path(config.ckpt_path)
+    elif config.pretrained and facts.weights_url is None:
+        raise UserError(f"pretrained: no weights of {config.model} are published for MindSpore; give a ckpt_path")
     elif config.pretrained:
         path = download.fetch(facts.weights_url, download.cache_dir(), digest=facts.weights_sha256)
     else:

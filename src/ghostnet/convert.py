@@ -21,7 +21,8 @@ _BATCH_NORM = {
 
 
 def from_pytorch(state: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Rename the entries of a PyTorch GhostNet's state dict (official code or timm) to MindCV's names.
+    """Rename the entries of a PyTorch GhostNet's state dict (official code or timm) to MindCV's names, those of an
+    official G-Ghost-RegNet's to ours, which differ in the batch norms only.
 
     Arrays keep their shapes and values. A layer with a `running_mean` is a batch norm; `num_batches_tracked` has no
     counterpart and is left out.

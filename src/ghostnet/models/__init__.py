@@ -26,7 +26,7 @@ def card(name: str) -> Card:
 
 def create_model(
     name: str,
-    num_classes: int = 1000,
+    num_classes: int | None = None,
     in_channels: int = 3,
     drop_rate: float | None = None,
     drop_path_rate: float | None = None,
@@ -35,18 +35,20 @@ def create_model(
 
     Args:
         name: one of `list_models()`.
-        num_classes: outputs.
+        num_classes: outputs; None is the number that the network was published with (1,000, or 10 for CIFAR-10's).
         in_channels: channels of the image.
-        drop_rate: dropout before the classifier; None is the network's own default (0.2).
+        drop_rate: dropout before the classifier; None is the network's own default.
         drop_path_rate: stochastic depth, which no network here has: anything but None or 0 is refused.
 
     Raises:
         ValueError: an unknown name or an option that the network does not have.
     """
-    build = card(name).build
+    facts = card(name)
     if drop_path_rate:
         raise ValueError(
             f"drop_path_rate: {name} has no stochastic depth, so {drop_path_rate} cannot be honoured; leave the key out"
         )
     options = {} if drop_rate is None else {"drop_rate": drop_rate}
-    return build(num_classes=num_classes, in_channels=in_channels, **options)
+    if num_classes is None:
+        num_classes = facts.num_classes
+    return facts.build(num_classes=num_classes, in_channels=in_channels, **options)

@@ -27,6 +27,8 @@ class GhostModule(nn.Cell):
         ratio: one map in `ratio` is intrinsic.
         dw_size: kernel size of the depthwise (cheap) convolution.
         relu: end both parts with ReLU.
+        others: what else the primary convolution takes (`group`, `dilation`, `pad_mode` with `padding`), so that the
+            module can stand for any `nn.Conv2d`; without `pad_mode` it is padded by `kernel_size // 2`.
 
     (N, in_channels, H, W) -> (N, out_channels, H / stride, W / stride)
     """
@@ -40,12 +42,13 @@ class GhostModule(nn.Cell):
         dw_size: int = 3,
         stride: int = 1,
         relu: bool = True,
+        **others,
     ) -> None:
         super().__init__()
         intrinsic = math.ceil(out_channels / ratio)
         ghosts = intrinsic * (ratio - 1)
         self.primary_conv = nn.SequentialCell(
-            convolution(in_channels, intrinsic, kernel_size, stride), nn.BatchNorm2d(intrinsic)
+            convolution(in_channels, intrinsic, kernel_size, stride, **others), nn.BatchNorm2d(intrinsic)
         )
         self.cheap_operation = nn.SequentialCell(
             depthwise_convolution(intrinsic, dw_size, multiplier=ratio - 1), nn.BatchNorm2d(ghosts)

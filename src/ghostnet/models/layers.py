@@ -16,23 +16,16 @@ def make_divisible(value: float, divisor: int) -> int:
 
 
 def convolution(
-    in_channels: int, out_channels: int, kernel_size: int, stride: int = 1, group: int = 1, bias: bool = False
+    in_channels: int, out_channels: int, kernel_size: int, stride: int = 1, group: int = 1, bias: bool = False, **others
 ) -> nn.Conv2d:
-    """A 2-D convolution padded by `kernel_size // 2` on every side, as in PyTorch.
+    """A 2-D convolution padded by `kernel_size // 2` on every side, as in PyTorch, unless `others` say `pad_mode`.
 
     `pad_mode="same"` would pad stride 2 differently (more on the right and below), and published weights with it
-    give other logits.
+    give other logits. `others` go to `nn.Conv2d`.
     """
-    return nn.Conv2d(
-        in_channels,
-        out_channels,
-        kernel_size,
-        stride,
-        pad_mode="pad",
-        padding=kernel_size // 2,
-        group=group,
-        has_bias=bias,
-    )
+    if "pad_mode" not in others:
+        others |= {"pad_mode": "pad", "padding": kernel_size // 2}
+    return nn.Conv2d(in_channels, out_channels, kernel_size, stride, group=group, has_bias=bias, **others)
 
 
 def depthwise_convolution(channels: int, kernel_size: int, stride: int = 1, multiplier: int = 1) -> nn.Conv2d:
@@ -152,6 +145,15 @@ def he_uniform_init(network: nn.Cell) -> None:
             weight.set_data(initializer.initializer(initializer.HeUniform(), weight.shape, weight.dtype))
             if cell.bias is not None:
                 cell.bias.set_data(initializer.initializer("zeros", cell.bias.shape, mstype.float32))
+
+
+def he_normal_init(network: nn.Cell) -> None:
+    """He-normal weights by fan-out for convolutions, as PyTorch's ResNets and RegNets start; dense layers stay."""
+    for _, cell in network.cells_and_names():
+        if isinstance(cell, nn.Conv2d):
+            weight = cell.weight
+            start = initializer.HeNormal(mode="fan_out", nonlinearity="relu")
+            weight.set_data(initializer.initializer(start, weight.shape, weight.dtype))
 
 
 def freeze_batch_norm(network: nn.Cell) -> None:

@@ -1,0 +1,188 @@
+"""The CIFAR-10 networks of GhostNet's paper (Han et al., CVPR 2020, https://arxiv.org/abs/1911.11907, section 4.1):
+VGG-16 and ResNet-56, plain and with Ghost modules (ratio 2, 3x3 depthwise convolutions).
+
+Every convolution but the first is a Ghost module, as the paper's first author says of these experiments
+(https://github.com/TingsongYu/ghostnet_cifar10/issues/1).
+
+Counted here at 32x32, and in the paper (parameters M / multiply-accumulates M):
+
+    VGG-16          14.99 / 313.5     15   / 313
+    Ghost-VGG-16     7.65 / 158.7      7.7 / 158
+    ResNet-56        0.853 / 125.5     0.85 / 125
+    Ghost-ResNet-56  0.438 / 65.3      0.43 / 63
+
+Ghost-ResNet-56's figures in the paper are what is left without the depthwise convolutions (0.429 / 63.0).
+"""
+
+from mindspore import Tensor, nn, ops
+
+from .ghostnet import GhostModule
+from .layers import Dropout, convolution, he_normal_init
+
+
+def conv_bn_relu(in_channels: int, out_channels: int, ratio: int, stride: int = 1, relu: bool = True) -> nn.Cell:
+    """3x3 convolution -> batch norm [-> ReLU] for ratio 1, the Ghost module in its place for others.
+
+    (N, in_channels, H, W) -> (N, out_channels, H / stride, W / stride), rounded up
+    """
+    if ratio > 1:
+        return GhostModule(in_channels, out_channels, 3, ratio, stride=stride, relu=relu)
+    cells = [convolution(in_channels, out_channels, 3, stride), nn.BatchNorm2d(out_channels)]
+    return nn.SequentialCell([*cells, nn.ReLU()] if relu else cells)
+
+
+class BasicBlock(nn.Cell):
+    """3x3 conv -> 3x3 conv, plus a shortcut without parameters: every second pixel, and zeros for the new channels.
+
+    Args:
+        in_channels, out_channels: channels in and out.
+        ratio: of the Ghost modules; 1 for plain convolutions.
+        stride: 1 or 2, of the first convolution.
+
+    (N, in_channels, H, W) -> (N, out_channels, H / stride, W / stride), rounded up
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, ratio: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = conv_bn_relu(in_channels, out_channels, ratio, stride)
+        self.conv2 = conv_bn_relu(out_channels, out_channels, ratio, relu=False)
+        self.relu = nn.ReLU()
+        self.new_channels = out_channels - in_channels
+        # A window of one pixel: the same as `x[:, :, ::2, ::2]`, whose gradient is slow.
+        self.subsample = nn.MaxPool2d(1, stride) if stride > 1 else None
+
+    def shortcut(self, x: Tensor) -> Tensor:
+        """What is added to the convolutions' result, in its shape."""
+        if self.subsample is not None:
+            x = self.subsample(x)
+        if self.new_channels:
+            batch, _, height, width = x.shape
+            x = ops.concat((x, ops.zeros((batch, self.new_channels, height, width), x.dtype)), 1)
+        return x
+
+    def construct(self, x: Tensor) -> Tensor:
+        return self.relu(self.conv2(self.conv1(x)) + self.shortcut(x))
+
+
+# blocks of each stage; the channels and the first block's stride are those of He et al. (2016), section 4.2
+RESNET56_DEPTH = 9
+RESNET_STAGES = ((16, 1), (32, 2), (64, 2))
+
+
+class CifarResNet(nn.Cell):
+    """3x3 conv -> three stages of basic blocks -> mean -> dropout -> classifier.
+
+    Args:
+        depth: blocks of each stage; 9 for ResNet-56.
+        ratio: of the Ghost modules; 1 for plain convolutions.
+        num_classes: outputs of the classifier.
+        in_channels: channels of the image.
+        drop_rate: probability of dropping a feature before the classifier, in training.
+
+    Input (N, in_channels, H, W), any H and W of at least 1 pixel; output logits (N, num_classes).
+    """
+
+    def __init__(
+        self, depth: int, ratio: int = 1, num_classes: int = 10, in_channels: int = 3, drop_rate: float = 0.0
+    ) -> None:
+        super().__init__()
+        width = RESNET_STAGES[0][0]
+        self.conv1 = convolution(in_channels, width, 3)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.relu = nn.ReLU()
+        stages = []
+        for channels, stride in RESNET_STAGES:
+            blocks = []
+            for index in range(depth):
+                blocks.append(BasicBlock(width, channels, ratio, stride if index == 0 else 1))
+                width = channels
+            stages.append(nn.SequentialCell(blocks))
+        self.layer1, self.layer2, self.layer3 = stages
+        self.dropout = Dropout(drop_rate)
+        self.fc = nn.Dense(width, num_classes)
+        he_normal_init(self)
+
+    def forward_features(self, x: Tensor) -> Tensor:
+        """(N, in_channels, H, W) -> (N, 64, H / 4, W / 4), each size rounded up."""
+        return self.layer3(self.layer2(self.layer1(self.relu(self.bn1(self.conv1(x))))))
+
+    def forward_head(self, x: Tensor) -> Tensor:
+        """Feature maps -> logits (N, num_classes)."""
+        return self.fc(self.dropout(ops.mean(x, (2, 3))))
+
+    def construct(self, x: Tensor) -> Tensor:
+        return self.forward_head(self.forward_features(x))
+
+
+# channels of each convolution; a max pool ends each row
+VGG16_STAGES = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
+VGG_HIDDEN = 512
+
+
+class CifarVgg(nn.Cell):
+    """3x3 convs with a 2x2 max pool after each of five stages -> mean -> hidden layer -> dropout -> classifier.
+
+    VGG-16's variant for CIFAR-10 with batch norm and one hidden layer of 512 (Zagoruyko, 2015,
+    http://torch.ch/blog/2015/07/30/cifar.html); its dropout between convolutions is left out.
+
+    Args:
+        ratio: of the Ghost modules; 1 for plain convolutions.
+        num_classes: outputs of the classifier.
+        in_channels: channels of the image.
+        drop_rate: probability of dropping a feature before the classifier, in training.
+
+    Input (N, in_channels, H, W), H and W of at least 32 pixels; output logits (N, num_classes).
+    """
+
+    def __init__(self, ratio: int = 1, num_classes: int = 10, in_channels: int = 3, drop_rate: float = 0.5) -> None:
+        super().__init__()
+        width = VGG16_STAGES[0][0]
+        self.conv1 = convolution(in_channels, width, 3)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.relu = nn.ReLU()
+        cells = []
+        for row, stage in enumerate(VGG16_STAGES):
+            for channels in stage[1:] if row == 0 else stage:
+                cells.append(conv_bn_relu(width, channels, ratio))
+                width = channels
+            cells.append(nn.MaxPool2d(2, 2))
+        self.features = nn.SequentialCell(cells)
+        # As a convolution of 1x1 maps, so that the batch norm is one of images like all others.
+        self.hidden = nn.SequentialCell(
+            convolution(width, VGG_HIDDEN, 1, bias=True), nn.BatchNorm2d(VGG_HIDDEN), nn.ReLU()
+        )
+        self.dropout = Dropout(drop_rate)
+        self.fc = nn.Dense(VGG_HIDDEN, num_classes)
+        he_normal_init(self)
+
+    def forward_features(self, x: Tensor) -> Tensor:
+        """(N, in_channels, H, W) -> (N, 512, H / 32, W / 32), each size rounded down."""
+        return self.features(self.relu(self.bn1(self.conv1(x))))
+
+    def forward_head(self, x: Tensor) -> Tensor:
+        """Feature maps -> logits (N, num_classes)."""
+        x = self.hidden(ops.mean(x, (2, 3), True))
+        return self.fc(self.dropout(ops.reshape(x, (x.shape[0], VGG_HIDDEN))))
+
+    def construct(self, x: Tensor) -> Tensor:
+        return self.forward_head(self.forward_features(x))
+
+
+def vgg16_cifar(**options) -> CifarVgg:
+    """VGG-16 for CIFAR-10: 14.99 M parameters, 313 M multiply-accumulates at 32x32."""
+    return CifarVgg(**options)
+
+
+def ghost_vgg16(**options) -> CifarVgg:
+    """Ghost-VGG-16: 7.65 M parameters, 159 M multiply-accumulates at 32x32 (paper: 7.7, 158)."""
+    return CifarVgg(ratio=2, **options)
+
+
+def resnet56_cifar(**options) -> CifarResNet:
+    """ResNet-56 for CIFAR-10: 0.85 M parameters, 125 M multiply-accumulates at 32x32."""
+    return CifarResNet(RESNET56_DEPTH, **options)
+
+
+def ghost_resnet56(**options) -> CifarResNet:
+    """Ghost-ResNet-56: 0.44 M parameters, 65 M multiply-accumulates at 32x32 (paper: 0.43, 63)."""
+    return CifarResNet(RESNET56_DEPTH, ratio=2, **options)
