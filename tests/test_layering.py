@@ -20,7 +20,7 @@ FLOORS = (
     {"build"},
     {"epochs"},
     {"trainer", "validator"},
-    {"train", "validate", "make_digits", "plot_metrics"},
+    {"train", "validate", "make_digits", "plot_metrics", "complexity", "show_ghosts"},
 )
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 

@@ -1,7 +1,51 @@
 """How large a network is, counted by running its own layers."""
 
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import mindspore as ms
 import numpy as np
 from mindspore import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Complexity:
+    """Size of a network and cost of one image.
+
+    Attributes:
+        parameters: trainable values.
+        values: trainable values and batch-norm statistics: all that a weight file holds.
+        macs: multiply-accumulates of convolutions and dense layers.
+        activations: elements of the outputs of convolutions and dense layers, as fvcore and timm's tables count them.
+    """
+
+    parameters: int
+    values: int
+    macs: int
+    activations: int
+
+
+def complexity(network: nn.Cell, height: int = 224, width: int = 224, in_channels: int = 3) -> Complexity:
+    """Count a network for one image of `in_channels` x height x width.
+
+    Runs it once in evaluation mode, in PyNative mode, where forward hooks see each layer's output.
+    """
+    macs = activations = 0
+
+    def count(cell: nn.Cell, _inputs: tuple, output: Tensor) -> None:
+        nonlocal macs, activations
+        elements = output.size // output.shape[0]
+        activations += elements
+        # Each output value is one dot product with one filter: the weight's size over its output channels.
+        macs += elements * (cell.weight.size // cell.weight.shape[0])
+
+    layers = [cell for _, cell in network.cells_and_names() if isinstance(cell, (nn.Conv2d, nn.Dense))]
+    with forward_hooks(layers, count):
+        run(network, (in_channels, height, width))
+    return Complexity(trainable_parameters(network), sum(p.size for p in network.get_parameters()), macs, activations)
 
 
 def trainable_parameters(network: nn.Cell) -> int:
@@ -10,23 +54,31 @@ def trainable_parameters(network: nn.Cell) -> int:
 
 
 def count_macs(network: nn.Cell, height: int = 224, width: int = 224, in_channels: int = 3) -> int:
-    """Multiply-accumulates of every convolution and dense layer for one image of `in_channels` x height x width.
+    """Multiply-accumulates of every convolution and dense layer for one image of `in_channels` x height x width."""
+    return complexity(network, height, width, in_channels).macs
 
-    Runs the network once in evaluation mode; needs PyNative mode, where forward hooks see each layer's output.
-    """
-    total = 0
 
-    def count(cell: nn.Cell, _inputs: tuple, output: Tensor) -> None:
-        nonlocal total
-        # Each output value is one dot product with one filter: the weight's size over its output channels.
-        total += output.size // output.shape[0] * (cell.weight.size // cell.weight.shape[0])
-
-    layers = [cell for _, cell in network.cells_and_names() if isinstance(cell, (nn.Conv2d, nn.Dense))]
-    hooks = [layer.register_forward_hook(count) for layer in layers]
+@contextmanager
+def forward_hooks(cells: list[nn.Cell], hook: Callable[[nn.Cell, tuple, Tensor], None]) -> Iterator[None]:
+    """Have `hook(cell, inputs, output)` called after each of `cells` ran in PyNative mode, inside of `with`."""
+    handles = [cell.register_forward_hook(hook) for cell in cells]
     try:
-        network.set_train(False)
-        network(Tensor(np.zeros((1, in_channels, height, width), np.float32)))
+        yield
     finally:
-        for hook in hooks:
-            hook.remove()
-    return total
+        for handle in handles:
+            handle.remove()
+
+
+def run(network: nn.Cell, image: tuple[int, int, int]) -> Tensor:
+    """The output of a network for one black image of that shape, in evaluation and PyNative mode.
+
+    Both are as they were afterwards.
+    """
+    mode, training = ms.get_context("mode"), network.training
+    ms.set_context(mode=ms.PYNATIVE_MODE)
+    network.set_train(False)
+    try:
+        return network(Tensor(np.zeros((1, *image), np.float32)))
+    finally:
+        network.set_train(training)
+        ms.set_context(mode=mode)

@@ -1,0 +1,135 @@
+"""Print how large networks are: parameters, multiply-accumulates, activations, file size, published accuracy.
+
+Everything but the accuracy is counted by building the network and running its own layers on one image. Activations
+are the elements of the outputs of convolutions and dense layers, as fvcore and timm's tables count them. Accuracies are
+ImageNet top-1 in percent, at the size they were published for.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from ghostnet.cli import run_command
+from ghostnet.errors import UserError
+
+PROG = "complexity.py"
+# Of a larger image, one feature map alone takes gigabytes.
+MAX_PIXELS = 2048
+MAX_CLASSES = 1_000_000
+DASH = "-"
+# Key of a row -> title, and how its number is printed.
+COLUMNS = {
+    "parameters": ("parameters", "{:,}"),
+    "values": ("with statistics", "{:,}"),
+    "macs": ("MACs", "{:,}"),
+    "activations": ("activations", "{:,}"),
+    "file_bytes": ("file, bytes", "{:,}"),
+    "paper_top_1": ("top-1, paper", "{:.1f} %"),
+    "mindcv_top_1": ("MindCV", "{:.2f} %"),
+}
+
+Row = dict[str, Any]
+
+
+def row(name: str, height: int, width: int, num_classes: int) -> Row:
+    """What is known of one network, by the keys of COLUMNS and `model`, `height`, `width`, `num_classes`.
+
+    Raises UserError for a network that cannot take such an image.
+    """
+    from ghostnet.models import card, create_model
+    from ghostnet.models.complexity import complexity
+
+    network = create_model(name, num_classes=num_classes)
+    try:
+        counts = complexity(network, height, width)
+    except (ValueError, RuntimeError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise UserError(f"--input: {name} cannot take {height} x {width} pixels ({reason}); give more") from error
+    published = {key: getattr(card(name), key) for key in ("paper_top_1", "mindcv_top_1")}
+    asked = {"model": name, "height": height, "width": width, "num_classes": num_classes}
+    return {**asked, **asdict(counts), "file_bytes": file_bytes(network), **published}
+
+
+def file_bytes(network: Any) -> int:
+    """Size of the weight file that training would write, by writing it."""
+    from ghostnet import weights_file
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "weights.ckpt"
+        weights_file.write(path, {p.name: p.asnumpy() for p in network.get_parameters()})
+        return path.stat().st_size
+
+
+def table(rows: list[Row]) -> str:
+    """The rows as text, columns aligned; what is not known is a dash."""
+    lines = [["model", *(title for title, _ in COLUMNS.values())]]
+    for entry in rows:
+        cells = [DASH if entry[key] is None else form.format(entry[key]) for key, (_, form) in COLUMNS.items()]
+        lines.append([entry["model"], *cells])
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return "\n".join(
+        "  ".join([line[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(line[1:], widths[1:], strict=True))])
+        for line in lines
+    )
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> None:
+        raise UserError(f"{message.removeprefix('argument ')}; --help explains the command line")
+
+
+def _pixels(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number; names of networks go before --input") from None
+
+
+def _parse() -> argparse.Namespace:
+    usage = "%(prog)s [NAME ...] [--input HEIGHT [WIDTH]] [--num_classes N] [--json]"
+    parser = _Parser(prog=PROG, usage=usage, description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="NAME", help="networks; without any, all that there are")
+    parser.add_argument(
+        "--input",
+        nargs="+",
+        type=_pixels,
+        default=[224],
+        metavar="PIXELS",
+        help=f"height and width of the image, or one number for both, 1 to {MAX_PIXELS} (default: 224)",
+    )
+    parser.add_argument("--num_classes", type=int, default=1000, metavar="N", help="outputs (default: 1000)")
+    parser.add_argument("--json", action="store_true", help="print a JSON array of objects instead of the table")
+    arguments = parser.parse_args()
+    sizes = arguments.input
+    if len(sizes) > 2 or not all(1 <= size <= MAX_PIXELS for size in sizes):
+        given = " ".join(map(str, sizes))
+        raise UserError(f"--input: expected one or two numbers from 1 to {MAX_PIXELS} (height width), got {given}")
+    if not 1 <= arguments.num_classes <= MAX_CLASSES:
+        raise UserError(f"--num_classes: expected a number from 1 to {MAX_CLASSES:,}, got {arguments.num_classes}")
+    return arguments
+
+
+def main() -> None:
+    """Command line."""
+    arguments = _parse()
+    # After the command line is known to be good: importing MindSpore takes seconds.
+    from ghostnet.models import card, list_models
+
+    names = arguments.names or list_models()
+    try:
+        for name in names:
+            card(name)
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    rows = [row(name, arguments.input[0], arguments.input[-1], arguments.num_classes) for name in names]
+    print(json.dumps(rows, indent=2) if arguments.json else table(rows))
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(PROG, main))
