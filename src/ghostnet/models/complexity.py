@@ -69,16 +69,18 @@ def forward_hooks(cells: list[nn.Cell], hook: Callable[[nn.Cell, tuple, Tensor],
             handle.remove()
 
 
-def run(network: nn.Cell, image: tuple[int, int, int]) -> Tensor:
-    """The output of a network for one black image of that shape, in evaluation and PyNative mode.
+def run(network: nn.Cell, images: Tensor | tuple[int, int, int]) -> Tensor:
+    """The output of a network for images, or a black one of that shape, in evaluation and PyNative mode.
 
     Both are as they were afterwards.
     """
+    if isinstance(images, tuple):
+        images = Tensor(np.zeros((1, *images), np.float32))
     mode, training = ms.get_context("mode"), network.training
     ms.set_context(mode=ms.PYNATIVE_MODE)
     network.set_train(False)
     try:
-        return network(Tensor(np.zeros((1, *image), np.float32)))
+        return network(images)
     finally:
         network.set_train(training)
         ms.set_context(mode=mode)

@@ -28,9 +28,11 @@ def convolution(
     return nn.Conv2d(in_channels, out_channels, kernel_size, stride, group=group, has_bias=bias, **others)
 
 
-def depthwise_convolution(channels: int, kernel_size: int, stride: int = 1, multiplier: int = 1) -> nn.Conv2d:
+def depthwise_convolution(
+    channels: int, kernel_size: int, stride: int = 1, multiplier: int = 1, bias: bool = False
+) -> nn.Conv2d:
     """A convolution of each of `channels` maps on its own, `multiplier` outputs each."""
-    return convolution(channels, channels * multiplier, kernel_size, stride, group=channels)
+    return convolution(channels, channels * multiplier, kernel_size, stride, group=channels, bias=bias)
 
 
 class ConvBnAct(nn.Cell):
