@@ -1,8 +1,8 @@
 """Print how large networks are: parameters, multiply-accumulates, activations, file size, published accuracy.
 
 Everything but the accuracy is counted by building the network and running its own layers on one image. Activations
-are the elements of the outputs of convolutions and dense layers, as fvcore and timm's tables count them. Accuracies are
-ImageNet top-1 in percent, at the size they were published for.
+are the elements of the outputs of convolutions and dense layers, as fvcore and timm's tables count them. The accuracies
+are those that others published, on ImageNet or (networks with 10 classes) CIFAR-10, whatever --input says.
 """
 
 from __future__ import annotations
@@ -32,26 +32,35 @@ COLUMNS = {
     "file_bytes": ("file, bytes", "{:,}"),
     "paper_top_1": ("top-1, paper", "{:.1f} %"),
     "mindcv_top_1": ("MindCV", "{:.2f} %"),
+    "timm_top_1": ("timm", "{:.2f} %"),
 }
 
 Row = dict[str, Any]
 
 
-def row(name: str, height: int, width: int, num_classes: int) -> Row:
+def row(name: str, size: tuple[int, int] | None, num_classes: int | None) -> Row:
     """What is known of one network, by the keys of COLUMNS and `model`, `height`, `width`, `num_classes`.
+
+    Args:
+        name: of the network.
+        size: height and width of the image; None is what the network was published with.
+        num_classes: outputs; None likewise.
 
     Raises UserError for a network that cannot take such an image.
     """
     from ghostnet.models import card, create_model
     from ghostnet.models.complexity import complexity
 
+    facts = card(name)
+    height, width = size or (facts.input_size, facts.input_size)
+    num_classes = num_classes or facts.num_classes
     network = create_model(name, num_classes=num_classes)
     try:
         counts = complexity(network, height, width)
     except (ValueError, RuntimeError) as error:
         reason = str(error).strip().partition("\n")[0]
         raise UserError(f"--input: {name} cannot take {height} x {width} pixels ({reason}); give more") from error
-    published = {key: getattr(card(name), key) for key in ("paper_top_1", "mindcv_top_1")}
+    published = {key: getattr(facts, key) for key in ("paper_top_1", "mindcv_top_1", "timm_top_1")}
     asked = {"model": name, "height": height, "width": width, "num_classes": num_classes}
     return {**asked, **asdict(counts), "file_bytes": file_bytes(network), **published}
 
@@ -68,10 +77,10 @@ def file_bytes(network: Any) -> int:
 
 def table(rows: list[Row]) -> str:
     """The rows as text, columns aligned; what is not known is a dash."""
-    lines = [["model", *(title for title, _ in COLUMNS.values())]]
+    lines = [["model", "input", "classes", *(title for title, _ in COLUMNS.values())]]
     for entry in rows:
         cells = [DASH if entry[key] is None else form.format(entry[key]) for key, (_, form) in COLUMNS.items()]
-        lines.append([entry["model"], *cells])
+        lines.append([entry["model"], f"{entry['height']}x{entry['width']}", str(entry["num_classes"]), *cells])
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return "\n".join(
         "  ".join([line[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(line[1:], widths[1:], strict=True))])
@@ -99,18 +108,17 @@ def _parse() -> argparse.Namespace:
         "--input",
         nargs="+",
         type=_pixels,
-        default=[224],
         metavar="PIXELS",
-        help=f"height and width of the image, or one number for both, 1 to {MAX_PIXELS} (default: 224)",
+        help=f"height and width of the image, or one number for both, 1 to {MAX_PIXELS} (default: as published)",
     )
-    parser.add_argument("--num_classes", type=int, default=1000, metavar="N", help="outputs (default: 1000)")
+    parser.add_argument("--num_classes", type=int, metavar="N", help="outputs (default: as published)")
     parser.add_argument("--json", action="store_true", help="print a JSON array of objects instead of the table")
     arguments = parser.parse_args()
     sizes = arguments.input
-    if len(sizes) > 2 or not all(1 <= size <= MAX_PIXELS for size in sizes):
+    if sizes and (len(sizes) > 2 or not all(1 <= size <= MAX_PIXELS for size in sizes)):
         given = " ".join(map(str, sizes))
         raise UserError(f"--input: expected one or two numbers from 1 to {MAX_PIXELS} (height width), got {given}")
-    if not 1 <= arguments.num_classes <= MAX_CLASSES:
+    if arguments.num_classes is not None and not 1 <= arguments.num_classes <= MAX_CLASSES:
         raise UserError(f"--num_classes: expected a number from 1 to {MAX_CLASSES:,}, got {arguments.num_classes}")
     return arguments
 
@@ -127,7 +135,8 @@ def main() -> None:
             card(name)
     except ValueError as error:
         raise UserError(str(error)) from error
-    rows = [row(name, arguments.input[0], arguments.input[-1], arguments.num_classes) for name in names]
+    size = (arguments.input[0], arguments.input[-1]) if arguments.input else None
+    rows = [row(name, size, arguments.num_classes) for name in names]
     print(json.dumps(rows, indent=2) if arguments.json else table(rows))
 
 

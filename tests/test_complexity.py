@@ -68,20 +68,26 @@ def test_the_whole_registry_counts_as_on_its_cards(monkeypatch, capsys):
     for row in rows:
         facts = card(row["model"])
         assert (row["parameters"], row["macs"]) == (facts.parameters, facts.macs), row["model"]
-        assert (row["paper_top_1"], row["mindcv_top_1"]) == (facts.paper_top_1, facts.mindcv_top_1)
+        asked = (row["height"], row["width"], row["num_classes"])
+        assert asked == (facts.input_size, facts.input_size, facts.num_classes)
+        published = (row["paper_top_1"], row["mindcv_top_1"], row["timm_top_1"])
+        assert published == (facts.paper_top_1, facts.mindcv_top_1, facts.timm_top_1)
         # Names and shapes add to the four bytes of each value.
         assert 1 < row["file_bytes"] / (4 * row["values"]) < 1.05
 
 
 def test_the_table_for_another_image_and_unpublished_accuracy(monkeypatch, capsys):
-    monkeypatch.setitem(registry.CARDS, "ghostnet_050", replace(card("ghostnet_050"), mindcv_top_1=None))
+    monkeypatch.setitem(
+        registry.CARDS, "ghostnet_050", replace(card("ghostnet_050"), mindcv_top_1=None, timm_top_1=66.125)
+    )
     arguments = ("ghostnet_050", "--input", 64, 32, "--num_classes", 10)
     status, said, error = run(*arguments, monkeypatch=monkeypatch, capsys=capsys)
     assert (status, error) == (0, "")
     titles, numbers = said.splitlines()
-    assert titles.split()[:2] == ["model", "parameters"]
+    assert titles.split()[:4] == ["model", "input", "classes", "parameters"]
     assert numbers.split() == [
-        *("ghostnet_050", "1,319,102", "1,330,086", "2,637,136", "75,962", "5,347,054", "66.2", "%", "-")
+        *("ghostnet_050", "64x32", "10"),
+        *("1,319,102", "1,330,086", "2,637,136", "75,962", "5,347,054", "66.2", "%", "-", "66.12", "%"),
     ]
     assert len(titles) == len(numbers)
 
@@ -103,6 +109,14 @@ def test_bad_input_is_one_line(arguments, expected, monkeypatch, capsys):
     assert (status, said) == (2, "")
     assert error.startswith(f"complexity.py: error: {expected}")
     assert error.count("\n") == 1
+
+
+def test_a_network_of_another_data_set(monkeypatch, capsys):
+    small = replace(card("ghostnet_050"), input_size=32, num_classes=10)
+    monkeypatch.setitem(registry.CARDS, "ghostnet_050", small)
+    status, said, _ = run("ghostnet_050", monkeypatch=monkeypatch, capsys=capsys)
+    assert status == 0
+    assert said.splitlines()[1].split()[1:4] == ["32x32", "10", "1,319,102"]
 
 
 def test_an_image_that_a_network_cannot_take_is_one_line(monkeypatch, capsys):

@@ -20,7 +20,7 @@ class Card:
         parameters: trainable parameters with `num_classes` classes.
         macs: multiply-accumulates of convolutions and dense layers for one image of 3 x `input_size` x `input_size`.
         paper_top_1: in the paper.
-        mindcv_top_1: of MindCV's weights.
+        mindcv_top_1, timm_top_1: of MindCV's and of timm's weights.
         weights_url: MindCV's weights.
         weights_sha256: the first digits of the file's sha256.
         stem, classifier: the cells that depend on `in_channels` and `num_classes`.
@@ -32,6 +32,7 @@ class Card:
     macs: int
     paper_top_1: float
     mindcv_top_1: float | None = None
+    timm_top_1: float | None = None
     weights_url: str | None = None
     weights_sha256: str | None = None
     stem: str = "conv_stem"
