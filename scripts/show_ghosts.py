@@ -1,0 +1,265 @@
+"""Draw what a Ghost module makes of an image: its intrinsic maps beside their ghosts, and its most similar maps.
+
+The network, its preprocessing and its classes come from the files that training left beside the weights, or from -c.
+A map is scaled to its own range; iN is intrinsic map N, gN ghost N of the layer. Needs matplotlib.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ghostnet.cli import run_command
+from ghostnet.config import Config, saved_by_training
+from ghostnet.errors import UserError
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure, SubFigure
+    from mindspore import nn
+
+PROG = "show_ghosts.py"
+INCHES, DPI = (14, 8), 100
+# Maps in a row, and rows, of the panel of intrinsic maps and ghosts; of larger layers the first ones are drawn.
+MAPS_IN_ROW, ROWS = 12, 4
+PAIRS = 6
+COLORS = ("tab:red", "tab:green", "tab:blue", "tab:orange", "tab:purple", "tab:cyan")
+
+
+@dataclass(frozen=True)
+class Maps:
+    """The output of a Ghost module for one image.
+
+    Attributes:
+        intrinsic: (m, height, width), float32.
+        ghosts: (k, height, width), float32; together they are the module's output.
+        sources: (k,) the intrinsic map that each ghost is made of.
+    """
+
+    intrinsic: np.ndarray
+    ghosts: np.ndarray
+    sources: np.ndarray
+
+    def name(self, index: int) -> str:
+        """What the picture calls channel `index` of the output."""
+        count = len(self.intrinsic)
+        return f"i{index}" if index < count else f"g{index - count}"
+
+
+def settings(ckpt_path: Path, config_file: Path | None) -> Config:
+    """The configuration that weights were trained with.
+
+    Raises UserError where it is not known, or leaves the number of classes open.
+    """
+    from ghostnet import build
+
+    path = config_file or saved_by_training({"ckpt_path": str(ckpt_path)})
+    config = Config.from_file(path).replace(ckpt_path=str(ckpt_path))
+    if config.num_classes is None:
+        classes = build.saved_classes(str(ckpt_path))
+        if classes is None:
+            raise UserError(f"{path}: num_classes: not given, and no classes.json is beside {ckpt_path}; add the key")
+        config = config.replace(num_classes=len(classes))
+    return config
+
+
+def network_input(image: Path, config: Config) -> np.ndarray:
+    """An image file as the network gets it in evaluation: float32, (in_channels, height, width).
+
+    Raises UserError where it cannot be read.
+    """
+    from ghostnet.data import images, transforms
+
+    pixels = transforms.as_rgb(images.read_image(str(image)), config.in_channels)
+    return np.asarray(transforms.eval_transform(config)(pixels), np.float32)
+
+
+def ghost_modules(network: nn.Cell) -> dict[str, nn.Cell]:
+    """The Ghost modules of a network by name: the cells with a `primary_conv` and a `cheap_operation`."""
+    cells = network.cells_and_names()
+    return {name: cell for name, cell in cells if {"primary_conv", "cheap_operation"} <= set(cell.name_cells())}
+
+
+def module_named(network: nn.Cell, model: str, layer: str | None) -> tuple[str, nn.Cell]:
+    """The Ghost module `layer`, or the first one. Raises UserError that lists the valid names."""
+    modules = ghost_modules(network)
+    if not modules:
+        raise UserError(f"model: {model} has no Ghost modules to show")
+    if layer is None:
+        layer = next(iter(modules))
+    if layer not in modules:
+        raise UserError(f"--layer: {model} has no Ghost module {layer!r}; expected one of {', '.join(modules)}")
+    return layer, modules[layer]
+
+
+def maps_of(network: nn.Cell, module: nn.Cell, image: np.ndarray) -> Maps:
+    """Run a network on one image, (in_channels, height, width), and take the output of one of its Ghost modules."""
+    from mindspore import Tensor
+
+    from ghostnet.models.complexity import forward_hooks, run
+
+    seen: dict[str, np.ndarray] = {}
+
+    def ran(cell: nn.Cell, inputs: tuple, output: Tensor) -> None:
+        if cell is module:
+            seen["output"] = output.asnumpy()[0]
+        else:
+            seen["intrinsic"], seen["ghosts"] = inputs[0].asnumpy()[0], output.asnumpy()[0]
+
+    with forward_hooks([module, module.cheap_operation], ran):
+        run(network, Tensor(image[np.newaxis]))
+    # From the output, which may be weighed (DFC attention) and without maps beyond its channels.
+    count = len(seen["intrinsic"])
+    intrinsic, ghosts = seen["output"][:count], seen["output"][count:]
+    return Maps(intrinsic, ghosts, np.arange(len(ghosts)) // (len(seen["ghosts"]) // count))
+
+
+def similar_pairs(maps: Maps, number: int = PAIRS) -> list[tuple[int, int, float]]:
+    """The most correlated pairs of output channels, each channel in one pair at most: (channel, channel, correlation).
+
+    Negative correlation counts like positive; constant maps have none.
+    """
+    flat = np.concatenate([maps.intrinsic, maps.ghosts]).reshape(len(maps.intrinsic) + len(maps.ghosts), -1)
+    flat = flat.astype(np.float64) - flat.mean(axis=1, keepdims=True, dtype=np.float64)
+    norms = np.linalg.norm(flat, axis=1)
+    alive = norms > 1e-6 * norms.max(initial=0)
+    flat[alive] /= norms[alive, np.newaxis]
+    flat[~alive] = 0
+    correlation = np.triu(flat @ flat.T, 1)
+    pairs: list[tuple[int, int, float]] = []
+    while len(pairs) < number:
+        first, second = np.unravel_index(np.abs(correlation).argmax(), correlation.shape)
+        value = float(correlation[first, second])
+        if value == 0:
+            break
+        pairs.append((int(first), int(second), value))
+        for channel in (first, second):
+            correlation[channel] = correlation[:, channel] = 0
+    return pairs
+
+
+def draw(image: np.ndarray, maps: Maps, title: str) -> Figure:
+    """The image, intrinsic maps beside their ghosts, and the most similar pairs in frames of one colour each."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(INCHES, DPI, layout="constrained")
+    left, right = figure.subfigures(1, 2, width_ratios=(1, 4))
+    upper, lower = right.subfigures(2, 1, height_ratios=(ROWS, 1.4))
+    _draw_image(left, image, title, maps)
+    pairs = similar_pairs(maps)
+    frames = {channel: COLORS[n % len(COLORS)] for n, pair in enumerate(pairs) for channel in pair[:2]}
+    _draw_groups(upper, maps, frames)
+    _draw_pairs(lower, maps, pairs)
+    return figure
+
+
+def _draw_image(part: SubFigure, image: np.ndarray, title: str, maps: Maps) -> None:
+    axes = part.subplots()
+    pixels = image.transpose(1, 2, 0)
+    spread = pixels.max() - pixels.min()
+    pixels = (pixels - pixels.min()) / (spread if spread > 0 else 1)
+    axes.imshow(pixels[..., 0] if pixels.shape[2] == 1 else pixels, cmap="gray")
+    axes.set_axis_off()
+    height, width = maps.intrinsic.shape[1:]
+    size = f"{len(maps.intrinsic)} intrinsic maps, {len(maps.ghosts)} ghosts\nof {height} x {width}"
+    axes.set_title(f"{title}\n{size}", fontsize=9)
+
+
+def _draw_groups(part: SubFigure, maps: Maps, frames: dict[int, str]) -> None:
+    """Each intrinsic map, and right of it the ghosts that are made of it."""
+    count = len(maps.intrinsic)
+    groups = [[i, *(count + np.flatnonzero(maps.sources == i))] for i in range(count)]
+    longest = max(map(len, groups))
+    # Few maps are drawn larger, in a panel of about the same shape.
+    filling = math.ceil(math.sqrt(MAPS_IN_ROW / ROWS * count / longest))
+    in_row = max(1, min(MAPS_IN_ROW // longest, filling))
+    shown = groups[: in_row * ROWS]
+    rows = -(-len(shown) // in_row)
+    grid = part.subplots(rows, in_row * longest, squeeze=False)
+    for number, axes in enumerate(grid.flat):
+        group, place = divmod(number, longest)
+        if group < len(shown) and place < len(shown[group]):
+            channel = shown[group][place]
+            _draw_map(axes, maps, channel, frames.get(channel))
+        else:
+            axes.set_axis_off()
+    more = f" (the first {len(shown)} of {count})" if len(shown) < count else ""
+    part.suptitle(f"Intrinsic maps, each with its ghosts on its right{more}", fontsize=10)
+
+
+def _draw_pairs(part: SubFigure, maps: Maps, pairs: list[tuple[int, int, float]]) -> None:
+    if not pairs:
+        part.suptitle("No two maps of the layer are alike: all but one are constant", fontsize=10)
+        return
+    grid = part.subplots(1, 2 * len(pairs))
+    for number, (first, second, correlation) in enumerate(pairs):
+        color = COLORS[number % len(COLORS)]
+        _draw_map(grid[2 * number], maps, first, color)
+        _draw_map(grid[2 * number + 1], maps, second, color, f"  ({correlation:+.3f})")
+    part.suptitle("The most similar maps of the layer, with their correlation", fontsize=10)
+
+
+def _draw_map(axes: Axes, maps: Maps, channel: int, frame: str | None, note: str = "") -> None:
+    count = len(maps.intrinsic)
+    axes.imshow(maps.intrinsic[channel] if channel < count else maps.ghosts[channel - count], cmap="viridis")
+    axes.set_title(maps.name(channel) + note, fontsize=7, pad=4)
+    axes.set(xticks=[], yticks=[])
+    for spine in axes.spines.values():
+        spine.set(color=frame or "none", linewidth=3)
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> None:
+        raise UserError(f"{message.removeprefix('argument ')}; --help explains the command line")
+
+
+def _parse() -> argparse.Namespace:
+    parser = _Parser(prog=PROG, description=__doc__)
+    parser.add_argument("image", type=Path, metavar="IMAGE", help="an image file")
+    parser.add_argument("--ckpt_path", type=Path, required=True, metavar="FILE", help="the weights, a .ckpt file")
+    parser.add_argument("--layer", metavar="NAME", help="a Ghost module; without it, the first one of the network")
+    parser.add_argument("-c", "--config", type=Path, metavar="FILE", help="the recipe, if it is not beside the weights")
+    parser.add_argument(
+        "-o", "--output", type=Path, default=Path("ghosts.png"), metavar="PNG", help="default: ghosts.png"
+    )
+    arguments = parser.parse_args()
+    if arguments.output.suffix.lower() != ".png":
+        raise UserError(f"--output: {arguments.output} does not end with .png, and that is what is written")
+    return arguments
+
+
+def picture(arguments: argparse.Namespace) -> Figure:
+    """The picture that a command line asks for. Raises UserError for weights, image or layer that are not there."""
+    from ghostnet import build
+
+    config = settings(arguments.ckpt_path, arguments.config)
+    image = network_input(arguments.image, config)
+    network = build.network(config)
+    layer, module = module_named(network, config.model, arguments.layer)
+    build.load_weights(network, config, fine_tune=False)
+    title = f"{arguments.image.name}\n{config.model}\n{layer}".replace("$", r"\$")
+    return draw(image, maps_of(network, module, image), title)
+
+
+def main() -> None:
+    """Command line."""
+    arguments: Any = _parse()
+    try:
+        picture(arguments).savefig(arguments.output, format="png")
+    except ImportError as error:
+        raise UserError(f"matplotlib draws the picture ({error}); pip install matplotlib") from error
+    except OSError as error:
+        raise UserError(
+            f"{arguments.output}: cannot be written ({error.strerror}); name another file with --output"
+        ) from error
+    print(f"wrote {arguments.output}")
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(PROG, main))
