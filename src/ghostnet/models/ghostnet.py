@@ -3,7 +3,9 @@
 Parameter names are those of MindCV's GhostNet, so its `.ckpt` files load without a map, and ours load in MindCV.
 """
 
+import itertools
 import math
+from collections.abc import Callable
 
 from mindspore import Tensor, nn, ops
 
@@ -18,6 +20,14 @@ from .layers import (
 )
 
 
+def conv_bn(
+    in_channels: int, out_channels: int, kernel_size: int, stride: int = 1, group: int = 1, **others
+) -> tuple[nn.Cell, nn.Cell]:
+    """A convolution and the batch norm that follows it; what GhostNetV3 replaces by branches."""
+    convolved = convolution(in_channels, out_channels, kernel_size, stride, group, **others)
+    return convolved, nn.BatchNorm2d(out_channels)
+
+
 class GhostModule(nn.Cell):
     """A drop-in for a convolution: few intrinsic maps by convolution, the rest by depthwise convolutions of them.
 
@@ -27,6 +37,7 @@ class GhostModule(nn.Cell):
         ratio: one map in `ratio` is intrinsic.
         dw_size: kernel size of the depthwise (cheap) convolution.
         relu: end both parts with ReLU.
+        conv_bn: makes the convolution and batch norm of each part.
         others: what else the primary convolution takes (`group`, `dilation`, `pad_mode` with `padding`), so that the
             module can stand for any `nn.Conv2d`; without `pad_mode` it is padded by `kernel_size // 2`.
 
@@ -42,17 +53,14 @@ class GhostModule(nn.Cell):
         dw_size: int = 3,
         stride: int = 1,
         relu: bool = True,
+        conv_bn: Callable[..., tuple[nn.Cell, nn.Cell]] = conv_bn,
         **others,
     ) -> None:
         super().__init__()
         intrinsic = math.ceil(out_channels / ratio)
         ghosts = intrinsic * (ratio - 1)
-        self.primary_conv = nn.SequentialCell(
-            convolution(in_channels, intrinsic, kernel_size, stride, **others), nn.BatchNorm2d(intrinsic)
-        )
-        self.cheap_operation = nn.SequentialCell(
-            depthwise_convolution(intrinsic, dw_size, multiplier=ratio - 1), nn.BatchNorm2d(ghosts)
-        )
+        self.primary_conv = nn.SequentialCell(*conv_bn(in_channels, intrinsic, kernel_size, stride, **others))
+        self.cheap_operation = nn.SequentialCell(*conv_bn(intrinsic, ghosts, dw_size, group=intrinsic))
         if relu:
             self.primary_conv.append(nn.ReLU())
             self.cheap_operation.append(nn.ReLU())
@@ -77,6 +85,8 @@ class GhostBottleneck(nn.Cell):
         kernel_size: of the strided depthwise convolutions.
         stride: 1 or 2.
         se_ratio: squeeze-and-excitation reduction; 0 for none.
+        expand: class of the first Ghost module.
+        conv_bn: makes the convolutions with batch norm of all parts but the shortcut.
     """
 
     def __init__(
@@ -87,15 +97,16 @@ class GhostBottleneck(nn.Cell):
         kernel_size: int,
         stride: int,
         se_ratio: float,
+        expand: type[GhostModule] = GhostModule,
+        conv_bn: Callable[..., tuple[nn.Cell, nn.Cell]] = conv_bn,
     ) -> None:
         super().__init__()
         self.stride = stride
-        self.ghost1 = GhostModule(in_channels, expanded, relu=True)
+        self.ghost1 = expand(in_channels, expanded, relu=True, conv_bn=conv_bn)
         if stride > 1:
-            self.conv_dw = depthwise_convolution(expanded, kernel_size, stride)
-            self.bn_dw = nn.BatchNorm2d(expanded)
+            self.conv_dw, self.bn_dw = conv_bn(expanded, expanded, kernel_size, stride, group=expanded)
         self.se = SqueezeExcite(expanded, se_ratio) if se_ratio > 0 else None
-        self.ghost2 = GhostModule(expanded, out_channels, relu=False)
+        self.ghost2 = GhostModule(expanded, out_channels, relu=False, conv_bn=conv_bn)
         if in_channels == out_channels and stride == 1:
             self.shortcut = None
         else:
@@ -153,12 +164,18 @@ class GhostNet(nn.Cell):
         num_classes: outputs of the classifier.
         in_channels: channels of the image.
         drop_rate: probability of dropping a feature before the classifier, in training.
+        bottleneck_at: index of a bottleneck, from 0 to 15 -> what makes it, called as GhostBottleneck is.
 
     Input (N, in_channels, H, W), any H and W of at least 1 pixel; output logits (N, num_classes).
     """
 
     def __init__(
-        self, width: float = 1.0, num_classes: int = 1000, in_channels: int = 3, drop_rate: float = 0.2
+        self,
+        width: float = 1.0,
+        num_classes: int = 1000,
+        in_channels: int = 3,
+        drop_rate: float = 0.2,
+        bottleneck_at: Callable[[int], Callable[..., nn.Cell]] = lambda _: GhostBottleneck,
     ) -> None:
         super().__init__()
         channels = make_divisible(16 * width, 4)
@@ -167,11 +184,13 @@ class GhostNet(nn.Cell):
         self.act1 = nn.ReLU()
 
         stages = []
+        indices = itertools.count()
         for rows in STAGES:
             blocks = []
             for kernel_size, expanded, out, se_ratio, stride in rows:
                 expanded, out = make_divisible(expanded * width, 4), make_divisible(out * width, 4)
-                blocks.append(GhostBottleneck(channels, expanded, out, kernel_size, stride, se_ratio))
+                bottleneck = bottleneck_at(next(indices))
+                blocks.append(bottleneck(channels, expanded, out, kernel_size, stride, se_ratio))
                 channels = out
             stages.append(nn.SequentialCell(blocks))
         stages.append(ConvBnAct(channels, expanded, 1))

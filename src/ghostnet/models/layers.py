@@ -16,20 +16,31 @@ def make_divisible(value: float, divisor: int) -> int:
 
 
 def convolution(
-    in_channels: int, out_channels: int, kernel_size: int, stride: int = 1, group: int = 1, bias: bool = False, **others
+    in_channels: int,
+    out_channels: int,
+    kernel_size: int | tuple[int, int],
+    stride: int = 1,
+    group: int = 1,
+    bias: bool = False,
+    **others,
 ) -> nn.Conv2d:
     """A 2-D convolution padded by `kernel_size // 2` on every side, as in PyTorch, unless `others` say `pad_mode`.
 
     `pad_mode="same"` would pad stride 2 differently (more on the right and below), and published weights with it
-    give other logits. `others` go to `nn.Conv2d`.
+    give other logits. A pair of kernel sizes is (height, width). `others` go to `nn.Conv2d`.
     """
     if "pad_mode" not in others:
-        others |= {"pad_mode": "pad", "padding": kernel_size // 2}
+        height, width = (kernel_size, kernel_size) if isinstance(kernel_size, int) else kernel_size
+        others |= {"pad_mode": "pad", "padding": (height // 2, height // 2, width // 2, width // 2)}
     return nn.Conv2d(in_channels, out_channels, kernel_size, stride, group=group, has_bias=bias, **others)
 
 
 def depthwise_convolution(
-    channels: int, kernel_size: int, stride: int = 1, multiplier: int = 1, bias: bool = False
+    channels: int,
+    kernel_size: int | tuple[int, int],
+    stride: int = 1,
+    multiplier: int = 1,
+    bias: bool = False,
 ) -> nn.Conv2d:
     """A convolution of each of `channels` maps on its own, `multiplier` outputs each."""
     return convolution(channels, channels * multiplier, kernel_size, stride, group=channels, bias=bias)
