@@ -82,6 +82,11 @@ def load_weights(net: nn.Cell, config: Config, *, fine_tune: bool) -> checkpoint
     elif config.pretrained and facts.weights_url is None:
         raise UserError(f"pretrained: no weights of {config.model} are published for MindSpore; give a ckpt_path")
     elif config.pretrained:
+        if facts.weights_url is None:
+            raise UserError(
+                f"pretrained: no weights are published for {config.model} in MindSpore's format; convert its PyTorch "
+                "weights and name the file with ckpt_path"
+            )
         path = download.fetch(facts.weights_url, download.cache_dir(), digest=facts.weights_sha256)
     else:
         return None

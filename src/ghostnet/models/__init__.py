@@ -30,6 +30,7 @@ def create_model(
     in_channels: int = 3,
     drop_rate: float | None = None,
     drop_path_rate: float | None = None,
+    deploy: bool = False,
 ) -> nn.Cell:
     """Build a network with fresh weights.
 
@@ -39,6 +40,8 @@ def create_model(
         in_channels: channels of the image.
         drop_rate: dropout before the classifier; None is the network's own default.
         drop_path_rate: stochastic depth, which no network here has: anything but None or 0 is refused.
+        deploy: the fused form of a network that is trained with branches (GhostNetV3); `reparam.fuse` makes its
+            weights.
 
     Raises:
         ValueError: an unknown name or an option that the network does not have.
@@ -48,7 +51,11 @@ def create_model(
         raise ValueError(
             f"drop_path_rate: {name} has no stochastic depth, so {drop_path_rate} cannot be honoured; leave the key out"
         )
+    if deploy and facts.fused_parameters is None:
+        raise ValueError(f"deploy: {name} has no fused form, only GhostNetV3 has; leave the option out")
     options = {} if drop_rate is None else {"drop_rate": drop_rate}
     if num_classes is None:
         num_classes = facts.num_classes
+    if deploy:
+        options["deploy"] = True
     return facts.build(num_classes=num_classes, in_channels=in_channels, **options)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from mindspore import nn
 
-from . import g_ghost_regnet, ghost_cifar, ghost_resnet, ghostnet
+from . import g_ghost_regnet, ghost_cifar, ghost_resnet, ghostnet, ghostnetv2, ghostnetv3
 
 
 @dataclass(frozen=True)
@@ -16,13 +16,17 @@ class Card:
     where `num_classes` is 10. None stands for what nobody published.
 
     Attributes:
-        build: makes the network; takes `num_classes`, `in_channels` and, where given, `drop_rate`.
-        parameters: trainable parameters with `num_classes` classes.
-        macs: multiply-accumulates of convolutions and dense layers for one image of 3 x `input_size` x `input_size`.
+        build: makes the network; takes `num_classes`, `in_channels`, where given `drop_rate`, and `deploy` where
+            there is a fused form.
+        parameters: trainable parameters with `num_classes` classes, counted on the network that `build` makes.
+        macs: multiply-accumulates of convolutions and dense layers for one image of 3 x `input_size` x `input_size`,
+            counted likewise.
         paper_top_1: in the paper.
+        paper_parameters, paper_macs: in millions, as the paper prints them (GhostNetV3: of the fused form).
         mindcv_top_1, timm_top_1: of MindCV's and of timm's weights.
         weights_url: MindCV's weights.
         weights_sha256: the first digits of the file's sha256.
+        fused_parameters, fused_macs: of the form that `deploy=True` builds; None where there is none.
         stem, classifier: the cells that depend on `in_channels` and `num_classes`.
         input_size, num_classes: pixels and classes of the data set that the network was published with.
     """
@@ -31,10 +35,14 @@ class Card:
     parameters: int
     macs: int
     paper_top_1: float
+    paper_parameters: float | None = None
+    paper_macs: float | None = None
     mindcv_top_1: float | None = None
     timm_top_1: float | None = None
     weights_url: str | None = None
     weights_sha256: str | None = None
+    fused_parameters: int | None = None
+    fused_macs: int | None = None
     stem: str = "conv_stem"
     classifier: str = "classifier"
     input_size: int = 224
@@ -49,6 +57,8 @@ CARDS: dict[str, Card] = {
         parameters=2_587_292,
         macs=42_328_152,
         paper_top_1=66.2,
+        paper_parameters=2.6,
+        paper_macs=42,
         mindcv_top_1=66.03,
         weights_url=f"{_MINDCV}/ghostnet_050-85b91860.ckpt",
         weights_sha256="85b91860",
@@ -58,7 +68,10 @@ CARDS: dict[str, Card] = {
         parameters=5_182_508,
         macs=141_150_512,
         paper_top_1=73.9,
+        paper_parameters=5.2,
+        paper_macs=141,
         mindcv_top_1=73.78,
+        timm_top_1=73.958,
         weights_url=f"{_MINDCV}/ghostnet_100-bef8025a.ckpt",
         weights_sha256="bef8025a",
     ),
@@ -67,10 +80,80 @@ CARDS: dict[str, Card] = {
         parameters=7_358_820,
         macs=227_003_256,
         paper_top_1=75.7,
+        paper_parameters=7.3,
+        paper_macs=226,
         mindcv_top_1=75.50,
         weights_url=f"{_MINDCV}/ghostnet_130-cf4c235c.ckpt",
         weights_sha256="cf4c235c",
     ),
+    "ghostnetv2_100": Card(
+        ghostnetv2.ghostnetv2_100,
+        parameters=6_156_908,
+        macs=167_048_288,
+        paper_top_1=75.3,
+        paper_parameters=6.16,
+        paper_macs=167,
+        timm_top_1=75.186,
+    ),
+    "ghostnetv2_130": Card(
+        ghostnetv2.ghostnetv2_130,
+        parameters=8_960_404,
+        macs=269_322_976,
+        paper_top_1=76.9,
+        paper_parameters=8.96,
+        paper_macs=269,
+        timm_top_1=76.746,
+    ),
+    "ghostnetv2_160": Card(
+        ghostnetv2.ghostnetv2_160,
+        parameters=12_392_698,
+        macs=398_607_224,
+        paper_top_1=77.8,
+        paper_parameters=12.39,
+        paper_macs=399,
+        timm_top_1=77.836,
+    ),
+    # Fused, GhostNetV3 has GhostNetV2's convolutions, so 1.0x and 1.6x have GhostNetV2's multiply-accumulates (167 and
+    # 399 M), where the paper says 170 and 400; at 0.5x, where it says 48, the official code has 49.6.
+    "ghostnetv3_050": Card(
+        ghostnetv3.ghostnetv3_050,
+        parameters=3_395_384,
+        macs=117_528_000,
+        fused_parameters=2_853_176,
+        fused_macs=49_640_656,
+        paper_top_1=69.4,
+        paper_parameters=2.85,
+        paper_macs=48,
+    ),
+    "ghostnetv3_100": Card(
+        ghostnetv3.ghostnetv3_100,
+        parameters=8_129_028,
+        macs=404_128_320,
+        fused_parameters=6_147_588,
+        fused_macs=167_048_288,
+        paper_top_1=77.1,
+        paper_parameters=6.15,
+        paper_macs=170,
+    ),
+    "ghostnetv3_130": Card(
+        ghostnetv3.ghostnetv3_130,
+        parameters=12_217_720,
+        macs=654_842_824,
+        fused_parameters=8_948_296,
+        fused_macs=269_322_976,
+        paper_top_1=79.1,
+        paper_parameters=8.95,
+        paper_macs=269,
+    ),
+    "ghostnetv3_160": Card(
+        ghostnetv3.ghostnetv3_160,
+        parameters=17_275_700,
+        macs=971_574_612,
+        fused_parameters=12_377_778,
+        fused_macs=398_607_224,
+        paper_top_1=80.4,
+        paper_parameters=12.38,
+        paper_macs=400,
     "g_ghost_regnetx_032": Card(
         g_ghost_regnet.g_ghost_regnetx_032,
         parameters=10_511_000,
