@@ -87,14 +87,20 @@ def golden_state(name: str, num_classes: int = 1000) -> dict[str, np.ndarray]:
     return state
 
 
-def randomise(network, seed: int = 0) -> None:
-    """Random weights and batch-norm statistics, so that no parameter is at a value that hides a mistake."""
+def randomise(network, seed: int = 0, gamma: tuple[float, float] = (0.5, 1.5)) -> None:
+    """Random weights and batch-norm statistics, so that no parameter is at a value that hides a mistake.
+
+    Values grow from layer to layer with a `gamma` around 1; a deep network with sigmoids needs a smaller one, or
+    rounding decides which of them are open.
+    """
     from mindspore import Tensor
 
     rng = np.random.default_rng(seed)
     for parameter in network.get_parameters():
         kind = parameter.name.rpartition(".")[2]
-        if kind in ("gamma", "moving_variance"):
+        if kind == "gamma":
+            values = rng.uniform(*gamma, parameter.shape)
+        elif kind == "moving_variance":
             values = rng.uniform(0.5, 1.5, parameter.shape)
         elif kind == "weight":
             values = rng.standard_normal(parameter.shape) * np.sqrt(2 / np.prod(parameter.shape[1:]))
