@@ -11,16 +11,19 @@ SOURCE = ROOT / "src" / "ghostnet"
 # A room imports rooms of lower floors, and nothing of its own floor but itself.
 FLOORS = (
     {"errors"},
+    {"safetensors_file"},
+    {"pytorch_file"},
     {"config", "download", "weights_file", "launch", "hosts", "folder_lock"},
     {"cli"},
     {"distributed"},
     {"runtime", "event_files"},
     {"models", "data", "amp", "loss", "optim", "schedule"},
-    {"step", "evaluate", "checkpoint", "convert", "run_folder", "replicas"},
+    {"convert"},
+    {"step", "evaluate", "checkpoint", "run_folder", "replicas"},
     {"build"},
     {"epochs"},
     {"trainer", "validator"},
-    {"train", "validate", "make_digits", "plot_metrics", "complexity", "show_ghosts"},
+    {"train", "validate", "make_digits", "plot_metrics", "complexity", "show_ghosts", "convert_weights"},
 )
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 

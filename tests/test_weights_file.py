@@ -1,6 +1,7 @@
 """The `.ckpt` format: as MindSpore reads and writes it, atomic, and closed to damage."""
 
 import contextlib
+import json
 import os
 import random
 import re
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 from mindspore.train.checkpoint_pb2 import Checkpoint
 
-from ghostnet import weights_file
+from ghostnet import safetensors_file, weights_file
 from ghostnet.errors import RunError, UserError
 
 ARRAYS = {
@@ -89,6 +90,84 @@ def test_damage_is_one_line(content, expected, tmp_path):
         weights_file.read(path)
     assert str(caught.value).startswith(str(path))
     assert "\n" not in str(caught.value)
+
+
+def test_safetensors_round_trip(tmp_path):
+    """With a sidecar, whatever the name of the file; arrays that are no contiguous memory are written in order."""
+    arrays = ARRAYS | {"turned": np.arange(6, dtype=np.float32).reshape(2, 3).T}
+    path = tmp_path / "a.ckpt"
+    weights_file.write_safetensors(path, arrays)
+    found = weights_file.read(path)
+    assert_equal({name: found[name] for name in arrays}, arrays)
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["a.ckpt", "a.ckpt.sha256"]
+    path.write_bytes(safetensors_file.encode({"w": np.ones(2, np.float32)}))
+    with pytest.raises(UserError, match="damaged: its sha256 is not that in a.ckpt.sha256"):
+        weights_file.read(path)
+    with pytest.raises(RunError, match="w holds values that are not finite"):
+        weights_file.write_safetensors(path, {"w": np.array([np.nan], np.float32)})
+
+
+def test_bfloat16_is_the_upper_half_of_a_float32(tmp_path):
+    values = np.array([1.0, -2.5, 3.0e38, 2.0**-130], np.float32)
+    halves = (values.view(np.uint32) >> 16).astype(np.uint16)
+    expected = (halves.astype(np.uint32) << 16).view(np.float32)
+    np.testing.assert_allclose(expected, values, rtol=2**-7)
+    files = (safetensors({"w": ("BF16", [4], 0, 8)}, halves.tobytes()), entry("BFloat16", (4,), halves.tobytes()))
+    for content in files:
+        (tmp_path / "w").write_bytes(content)
+        assert_equal(weights_file.read(tmp_path / "w"), {"w": expected})
+
+
+def safetensors(entries, data=b"\0" * 8, length=None) -> bytes:
+    """A file made by hand: name -> type, shape, begin, end."""
+    header = entries
+    if isinstance(entries, dict):
+        fields = {n: {"dtype": k, "shape": s, "data_offsets": [b, e]} for n, (k, s, b, e) in entries.items()}
+        header = json.dumps(fields).encode()
+    return (len(header) if length is None else length).to_bytes(8, "little") + header + data
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (safetensors({"w": ("F32", [2], 0, 8)}, b"\0" * 7), "damaged .safetensors"),
+        (safetensors({"w": ("F32", [2], 0, 8)}, b"\0" * 9), "damaged .safetensors"),
+        (safetensors({"w": ("F32", [3], 0, 8)}), "damaged .safetensors"),
+        (safetensors({"w": ("F32", [-2], 0, 8)}), "damaged .safetensors"),
+        (safetensors({"w": ("F32", [2], -8, 0)}), "damaged .safetensors"),
+        (safetensors({"w": ("F32", [1 << 62, 8], 0, 8)}), "damaged .safetensors"),
+        (safetensors({"w": ("F32", [2], 0, 8), "v": ("F32", [2], 0, 8)}), "damaged .safetensors"),
+        (safetensors({"w": ("F32", [2], 0, 8), "v": ("F32", [2], 16, 24)}, b"\0" * 24), "damaged .safetensors"),
+        (safetensors({"w": ("F32", [2], 0, 8)}, length=99_999_999), "damaged .safetensors"),
+        (safetensors({"w": ("F32", [2], 0, 8)}, length=1 << 62), "not a MindSpore checkpoint or .safetensors"),
+        (safetensors(b'{"w":' + b"[" * 200_000), "damaged .safetensors"),
+        (safetensors({"w": ("F31", [2], 0, 8)}), "damaged .safetensors"),
+        (safetensors({"w": ("F8_E4M3", [8], 0, 8)}), "type 'F8_E4M3'"),
+        (safetensors({"w\x1b[2J": ("F32", [2], 0, 8)}), "no name of a parameter"),
+        (safetensors({"w": ("F32", [0, 1 << 62, 1 << 62], 0, 0)}, b""), "damaged"),
+        (entry(dims=(0, 1 << 62, 1 << 62), content=b""), "damaged"),
+        (entry(dims=(1,) * 99, content=b"\0" * 4), "damaged"),
+        (safetensors({"w": ("F32", [2], 0, 8)}, b"\0\0\x80\x7f" * 2), "w holds values that are not finite"),
+        (safetensors({"w": ("BF16", [2], 0, 4)}, b"\x80\x7f" * 2), "w holds values that are not finite"),
+        (b"PK\x03\x04" + b"\0" * 99, "a PyTorch file; convert it first: python scripts/convert_weights.py"),
+        (b"\x80\x02]q\0.", "a PyTorch file; convert it first: python scripts/convert_weights.py"),
+    ],
+)
+def test_bad_safetensors_and_pytorch_files_are_one_line(content, expected, tmp_path):
+    path = tmp_path / "bad.safetensors"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=re.escape(expected)) as caught:
+        weights_file.read(path)
+    assert str(caught.value).startswith(str(path))
+    assert "\n" not in str(caught.value)
+
+
+def test_every_cut_of_a_safetensors_file_is_refused(tmp_path):
+    content = safetensors_file.encode(SMALL)
+    for length in range(len(content)):
+        (tmp_path / "cut").write_bytes(content[:length])
+        with pytest.raises(UserError, match=r"damaged|not a MindSpore checkpoint"):
+            weights_file.read(tmp_path / "cut")
 
 
 SMALL = {"w": np.array([1.5, -2], np.float16), "step": np.array(7, np.int32)}

@@ -9,11 +9,8 @@ from pathlib import Path
 import numpy as np
 from mindspore import Tensor, nn
 
-from . import weights_file
+from . import convert, weights_file
 from .errors import UserError
-
-# A mismatch can name hundreds of parameters; a line names this many of each kind.
-_NAMED = 4
 
 
 @dataclass(frozen=True)
@@ -58,9 +55,10 @@ def load_weights(
     averaged: bool = False,
     fresh_classifier: bool = False,
 ) -> Loaded:
-    """Fill a network from a `.ckpt` file: everything must fit, or nothing is changed.
+    """Fill a network from a `.ckpt` or `.safetensors` file: everything must fit, or nothing is changed.
 
-    Files of MindCV's trainer load too: entries of its optimizer are counted and left out.
+    Files of MindCV's trainer load too: entries of its optimizer are counted and left out. Parameters may have PyTorch's
+    names (see `convert`).
 
     Args:
         network: changed in place.
@@ -75,40 +73,18 @@ def load_weights(
     path = Path(path)
     arrays = weights_file.read(path)
     wanted = {parameter.name: parameter for parameter in network.get_parameters()}
-    take_average = averaged and any(name.startswith("ema.") for name in arrays)
-    if take_average:
-        # All or nothing, but for batch-norm statistics, which MindCV's older averages leave out.
-        average = {n.removeprefix("ema."): a for n, a in arrays.items() if n.startswith("ema.")}
-        statistics = (".moving_mean", ".moving_variance")
-        raw = {n for n in arrays if n.startswith("ema.") or (n in wanted and not n.endswith(statistics))}
-        arrays = {n: a for n, a in arrays.items() if n not in raw} | average
-    training = [name for name in arrays if name not in wanted and _is_training_entry(name, arrays)]
-    weights = {name: array for name, array in arrays.items() if name not in training}
+    selection = convert.select(path, arrays, wanted, averaged)
+    weights = {ours: arrays[theirs] for ours, theirs in selection.names.items()}
 
     stem_summed = _sum_stem(weights, wanted, f"{stem}.weight")
     fresh = _drop_classifier(weights, wanted, classifier) if fresh_classifier else ()
     shapes = {name: p.shape for name, p in wanted.items() if name not in fresh}
-    _check_fit(path, weights, shapes, {f"{classifier}.": "num_classes", f"{stem}.": "in_channels"})
-    weights = {name: _as_float32(path, name, array) for name, array in weights.items()}
+    differences = convert.Differences.between(weights, shapes)
+    convert.check_fit(path, differences, {f"{classifier}.": "num_classes", f"{stem}.": "in_channels"})
+    weights = {name: convert.as_float32(path, name, array) for name, array in weights.items()}
     for name, array in weights.items():
         wanted[name].set_data(Tensor(array))
-    return Loaded(path, len(weights), take_average, len(training), fresh, stem_summed)
-
-
-def _as_float32(path: Path, name: str, array: np.ndarray) -> np.ndarray:
-    """A copy in the networks' type. Raises UserError for what is no floating-point number, or too large for it."""
-    if not np.issubdtype(array.dtype, np.floating):
-        raise UserError(f"{path}: {name} holds {array.dtype}; expected floating-point weights")
-    with np.errstate(over="ignore"):
-        converted = array.astype(np.float32)
-    if not np.isfinite(converted).all():
-        raise UserError(f"{path}: {name} holds values that float32 cannot; use another checkpoint")
-    return converted
-
-
-def _is_training_entry(name: str, arrays: Mapping[str, object]) -> bool:
-    """True for what optimizers and trainers keep: `moments.<another entry>`, or a name outside of any layer."""
-    return "." not in name or name.partition(".")[2] in arrays
+    return Loaded(path, len(weights), selection.averaged, selection.training, fresh, stem_summed)
 
 
 def _sum_stem(weights: dict[str, np.ndarray], wanted: Mapping[str, Tensor], name: str) -> bool:
@@ -131,37 +107,6 @@ def _drop_classifier(weights: dict[str, np.ndarray], wanted: Mapping[str, Tensor
     return names
 
 
-def _check_fit(
-    path: Path, weights: Mapping[str, np.ndarray], shapes: Mapping[str, tuple[int, ...]], keys: Mapping[str, str]
-) -> None:
-    """Raise UserError where names or shapes differ, listing all three kinds of difference.
-
-    `keys` says which key of the config sets the shapes of which cells.
-    """
-    missing = [name for name in shapes if name not in weights]
-    surplus = [name for name in weights if name not in shapes]
-    unequal = [
-        f"{name} {tuple(weights[name].shape)} instead of {tuple(shape)}"
-        for name, shape in shapes.items()
-        if name in weights and weights[name].shape != tuple(shape)
-    ]
-    if not (missing or surplus or unequal):
-        return
-    kinds = (("missing", missing), ("not in the network", surplus), ("of another shape", unequal))
-    differences = "; ".join(f"{len(names)} {kind}: {_some(names)}" for kind, names in kinds if names)
-    to_blame = next((key for cell, key in keys.items() if all(text.startswith(cell) for text in unequal)), "model")
-    if missing or surplus:
-        to_blame = "model"
-    raise UserError(
-        f"{path}: does not fit the network ({differences}); give the {to_blame} that the file was made with"
-    )
-
-
-def _some(names: list[str]) -> str:
-    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-    return ", ".join(names[:_NAMED]) + more
-
-
 def load_optimizer(optimizer: nn.Optimizer, path: str | Path) -> int:
     """Fill an optimizer's moments from a file that holds them: one of MindCV's trainer, or a run state.
 
@@ -178,7 +123,8 @@ def load_optimizer(optimizer: nn.Optimizer, path: str | Path) -> int:
     if unfit:
         raise UserError(
             f"{path}: resume_opt: holds no state of this optimizer ({len(unfit)} of {len(slots)} entries missing or of "
-            f"another shape: {_some(unfit)}); give a run_state.ckpt of a run with the same opt, or resume_opt False"
+            f"another shape: {convert.some(unfit)}); give a run_state.ckpt of a run with the same opt, or resume_opt "
+            "False"
         )
     for name, parameter in slots.items():
         parameter.set_data(Tensor(arrays[name].copy(), dtype=parameter.dtype))

@@ -1,47 +1,350 @@
-"""Weights from PyTorch: names and arrays of a state dict -> names and arrays of our networks."""
+"""Weights from elsewhere: other names -> ours and back, which entries of a file are weights, and whether they fit."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 
+from . import pytorch_file, weights_file
+from .errors import UserError
+from .models import card, create_model
+
+# Parts of names that differ in PyTorch: ours, timm's. `#` stands for a number. All rows apply, in this order.
 _RENAMED = (
     # The stage after the bottlenecks is one Conv-BN-ReLU cell here, a named block in PyTorch.
-    (re.compile(r"^(blocks\.\d+)\.0\.conv\."), r"\1.features.0."),
-    (re.compile(r"^(blocks\.\d+)\.0\.bn1\."), r"\1.features.1."),
-    # GhostNetV3's branches stand, as one cell, where the fused convolution will. Their batch norm is `bn1` in timm.
-    (re.compile(r"\.primary_rpr_(conv|scale|skip)\."), r".primary_conv.0.rpr_\1."),
-    (re.compile(r"\.cheap_rpr_(conv|scale|skip)\."), r".cheap_operation.0.rpr_\1."),
-    (re.compile(r"\.dw_rpr_(conv|scale)\."), r".conv_dw.rpr_\1."),
-    (re.compile(r"(\.rpr_(?:conv\.\d+|scale))\.bn1\."), r"\1.bn."),
+    ("blocks.#.features.0.", "blocks.#.0.conv."),
+    ("blocks.#.features.1.", "blocks.#.0.bn1."),
+    # GhostNetV3's branches stand, as one cell, where the fused convolution will. Their batch norm, `bn` for the authors
+    # too, is `bn1` in timm.
+    (".primary_conv.0.rpr_", ".primary_rpr_"),
+    (".cheap_operation.0.rpr_", ".cheap_rpr_"),
+    (".conv_dw.rpr_", ".dw_rpr_"),
+    ("rpr_conv.#.bn.", "rpr_conv.#.bn1."),
+    ("rpr_scale.bn.", "rpr_scale.bn1."),
 )
-# A counter of PyTorch's, and what the tool that counted the official networks left in their files.
-_DROPPED = {"num_batches_tracked", "total_ops", "total_params"}
 _BATCH_NORM = {
     "weight": "gamma",
     "bias": "beta",
     "running_mean": "moving_mean",
     "running_var": "moving_variance",
 }
+_STATISTICS = (".running_mean", ".running_var")
+# Counters without a counterpart: of PyTorch's batch norm, and those that thop left in the authors' GhostNetV2 files
+# (https://github.com/huawei-noah/Efficient-AI-Backbones/issues/175).
+_COUNTERS = ("num_batches_tracked", "total_ops", "total_params")
+# A mismatch can name hundreds of parameters; a line names this many of each kind.
+_NAMED = 4
+
+
+def _rules(rows: Iterable[tuple[str, str]]) -> list[tuple[re.Pattern[str], str]]:
+    """Rows of (template, template) as patterns and what replaces them."""
+    rules = []
+    for found, wanted in rows:
+        groups = iter(range(1, wanted.count("#") + 1))
+        pattern = re.escape(found).replace(re.escape("#"), r"(\d+)")
+        rules.append((re.compile(pattern), re.sub("#", lambda _, groups=groups: rf"\g<{next(groups)}>", wanted)))
+    return rules
+
+
+_TO_THEIRS, _TO_OURS = _rules(_RENAMED), _rules((theirs, ours) for ours, theirs in _RENAMED)
+
+
+def _rename(name: str, rules: Iterable[tuple[re.Pattern[str], str]]) -> str:
+    for pattern, replacement in rules:
+        name = pattern.sub(replacement, name)
+    return name
+
+
+def our_names(names: Collection[str]) -> dict[str, str]:
+    """Names in a PyTorch state dict (the authors' code or timm) -> our names, without the counters.
+
+    A layer with statistics is a batch norm.
+    """
+    norms = {name.rpartition(".")[0] for name in names if name.endswith(_STATISTICS)}
+    found = {}
+    for name in names:
+        layer, _, kind = name.rpartition(".")
+        if kind not in _COUNTERS:
+            kind = _BATCH_NORM.get(kind, kind) if layer in norms else kind
+            found[name] = _rename(f"{layer}.{kind}" if layer else kind, _TO_OURS)
+    return found
+
+
+def timm_names(names: Iterable[str]) -> dict[str, str]:
+    """Our names -> those in the state dict of the same network of timm's (of its authors', where timm has none)."""
+    kinds = {ours: theirs for theirs, ours in _BATCH_NORM.items()}
+    found = {}
+    for name in names:
+        layer, dot, kind = _rename(name, _TO_THEIRS).rpartition(".")
+        found[name] = f"{layer}{dot}{kinds.get(kind, kind)}"
+    return found
 
 
 def from_pytorch(state: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Rename the entries of a PyTorch GhostNet's state dict (V1 to V3; official code or timm), or of an official
-    G-Ghost-RegNet's, to ours.
+    """Rename the entries of a PyTorch state dict to our names; arrays keep their shapes and values."""
+    return {ours: state[theirs] for theirs, ours in our_names(state).items()}
 
-    Arrays keep their shapes and values. A layer with a `running_mean` is a batch norm; `num_batches_tracked` and the
-    counters `total_ops`, `total_params` have no counterpart and are left out.
+
+@dataclass(frozen=True)
+class Selection:
+    """The weights among the entries of a file.
+
+    Attributes:
+        names: our name -> name in the file.
+        training: how many entries of a trainer (moments, averages, counts) are left out.
+        averaged: whether the file's averaged weights (`ema.*`) were taken.
     """
-    renamed = {}
-    for name, array in state.items():
-        layer, _, kind = name.rpartition(".")
-        if kind in _DROPPED:
-            continue
-        if f"{layer}.running_mean" in state:
-            name = f"{layer}.{_BATCH_NORM[kind]}"
-        for pattern, replacement in _RENAMED:
-            name = pattern.sub(replacement, name)
-        renamed[name] = array
-    return renamed
+
+    names: dict[str, str]
+    training: int
+    averaged: bool
+
+
+def select(path: Path, found: Collection[str], wanted: Collection[str], averaged: bool) -> Selection:
+    """Choose from the names in a file, ours or PyTorch's.
+
+    Args:
+        path: the file, for messages.
+        found: the names in it.
+        wanted: names of the network's parameters.
+        averaged: take the `ema.*` entries, where the file has them.
+
+    Raises UserError where two entries of the file have one name here.
+    """
+    renamed = our_names(found) if any(name.endswith(_STATISTICS) for name in found) else {name: name for name in found}
+    names: dict[str, str] = {}
+    for theirs, ours in renamed.items():
+        if ours in names:
+            raise UserError(f"{path}: {names[ours]} and {theirs} are one parameter here; use another copy of the file")
+        names[ours] = theirs
+    take_average = averaged and any(name.startswith("ema.") for name in names)
+    if take_average:
+        # All or nothing, but for batch-norm statistics, which MindCV's older averages leave out.
+        average = {name.removeprefix("ema."): theirs for name, theirs in names.items() if name.startswith("ema.")}
+        statistics = (".moving_mean", ".moving_variance")
+        raw = {name for name in names if name.startswith("ema.") or (name in wanted and not name.endswith(statistics))}
+        names = {name: theirs for name, theirs in names.items() if name not in raw} | average
+    weights = {n: theirs for n, theirs in names.items() if n in wanted or not _is_training_entry(n, names)}
+    return Selection(weights, len(names) - len(weights), take_average)
+
+
+def _is_training_entry(name: str, names: Collection[str]) -> bool:
+    """True for what optimizers and trainers keep: `moments.<another entry>`, or a name outside of any layer."""
+    return "." not in name or name.partition(".")[2] in names
+
+
+@dataclass(frozen=True)
+class Differences:
+    """How what a file holds and what a network has differ; false where they do not.
+
+    Attributes:
+        missing: parameters of the network that the file lacks.
+        surplus: entries of the file that the network lacks.
+        unequal: parameters of another shape, with that in the file and that in the network.
+    """
+
+    missing: tuple[str, ...]
+    surplus: tuple[str, ...]
+    unequal: dict[str, tuple[tuple[int, ...], tuple[int, ...]]]
+
+    @classmethod
+    def between(cls, weights: Mapping[str, np.ndarray], shapes: Mapping[str, tuple[int, ...]]) -> Differences:
+        """Compare names and shapes, from both sides."""
+        return cls(
+            missing=tuple(name for name in shapes if name not in weights),
+            surplus=tuple(name for name in weights if name not in shapes),
+            unequal={
+                name: (weights[name].shape, tuple(shape))
+                for name, shape in shapes.items()
+                if name in weights and weights[name].shape != tuple(shape)
+            },
+        )
+
+    def __bool__(self) -> bool:
+        return bool(self.missing or self.surplus or self.unequal)
+
+    def __str__(self) -> str:
+        unequal = [f"{name} {found} instead of {wanted}" for name, (found, wanted) in self.unequal.items()]
+        kinds = (("missing", self.missing), ("not in the network", self.surplus), ("of another shape", unequal))
+        return "; ".join(f"{len(names)} {kind}: {some(names)}" for kind, names in kinds if names)
+
+
+def some(names: Collection[str]) -> str:
+    """The first few of many names, and how many more there are."""
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return ", ".join(list(names)[:_NAMED]) + more
+
+
+def check_fit(path: Path, differences: Differences, keys: Mapping[str, str]) -> None:
+    """Raise UserError where there are differences.
+
+    `keys` says which option sets the shapes of which cells.
+    """
+    if not differences:
+        return
+    to_blame = "model"
+    if not (differences.missing or differences.surplus):
+        to_blame = next(
+            (key for cell, key in keys.items() if all(name.startswith(cell) for name in differences.unequal)), "model"
+        )
+    raise UserError(
+        f"{path}: does not fit the network ({differences}); give the {to_blame} that the file was made with"
+    )
+
+
+def as_float32(path: Path, name: str, array: np.ndarray) -> np.ndarray:
+    """A copy in the networks' type. Raises UserError for what is no floating-point number, or too large for it."""
+    if not np.issubdtype(array.dtype, np.floating):
+        raise UserError(f"{path}: {name} holds {array.dtype}; expected floating-point weights")
+    with np.errstate(over="ignore"):
+        converted = array.astype(np.float32)
+    if not np.isfinite(converted).all():
+        raise UserError(f"{path}: {name} holds values that float32 cannot; use another checkpoint")
+    return converted
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """A weight file, compared with a network: `report` it, `check` it, then `write` it.
+
+    Attributes:
+        source: the file.
+        target: the file to write.
+        model: name of the network.
+        key: which weights of the file were taken: the key of PyTorch's state dict, "ema" for MindCV's averages, or "".
+        arrays: all that was read, by the file's names.
+        names: our name -> name in the file, of the weights.
+        shapes: of the network's parameters, by our names.
+    """
+
+    source: Path
+    target: Path
+    model: str
+    key: str
+    arrays: dict[str, np.ndarray] = field(repr=False)
+    names: dict[str, str] = field(repr=False)
+    shapes: dict[str, tuple[int, ...]] = field(repr=False)
+
+    @property
+    def differences(self) -> Differences:
+        """Between the weights and the network's parameters, by our names."""
+        return Differences.between({ours: self.arrays[theirs] for ours, theirs in self.names.items()}, self.shapes)
+
+    @property
+    def left_out(self) -> tuple[str, ...]:
+        """Names in the file of what is no weight: counters, optimizer state, raw weights beside chosen averages."""
+        used = set(self.names.values())
+        return tuple(name for name in self.arrays if name not in used)
+
+    def check(self) -> None:
+        """Raise UserError, one line, where anything is missing, left over or of another shape."""
+        facts = card(self.model)
+        keys = {f"{facts.classifier}.": "--num_classes", f"{facts.stem}.": "--in_channels"}
+        check_fit(self.source, self.differences, keys)
+
+    def write(self) -> None:
+        """Write all of the weights: ours by MindCV's names as `.ckpt`, by timm's as `.safetensors`, sha256 beside.
+
+        Raises UserError as `check` does, or for values that are no weights, and RunError where the file system
+        refuses; nothing is written then.
+        """
+        self.check()
+        weights = {ours: as_float32(self.source, ours, self.arrays[self.names[ours]]) for ours in self.shapes}
+        if self.target.suffix == ".ckpt":
+            weights_file.write(self.target, weights)
+        else:
+            theirs = timm_names(weights)
+            weights_file.write_safetensors(self.target, {theirs[ours]: array for ours, array in weights.items()})
+
+    def report(self) -> str:
+        """What became of each entry: a line each of what, name in the file, MindCV's name, timm's name, shape, type.
+
+        The columns are separated by tabs, a dash stands for none. What: mapped, shape (another one than the network's,
+        which follows), missing, surplus, left out.
+        """
+        differences = self.differences
+        timm = timm_names([*self.shapes, *self.names])
+        lines = ["what\tin the file\tMindCV's name\ttimm's name\tshape\ttype"]
+        for ours, shape in self.shapes.items():
+            if ours in differences.missing:
+                lines.append(f"missing\t-\t{ours}\t{timm[ours]}\t{_by_x(shape)}\t-")
+                continue
+            array = self.arrays[self.names[ours]]
+            what, found = "mapped", _by_x(array.shape)
+            if ours in differences.unequal:
+                what, found = "shape", f"{found} instead of {_by_x(shape)}"
+            lines.append(f"{what}\t{self.names[ours]}\t{ours}\t{timm[ours]}\t{found}\t{array.dtype}")
+        for what, names in (
+            ("surplus", [self.names[ours] for ours in differences.surplus]),
+            ("left out", self.left_out),
+        ):
+            arrays = ((name, self.arrays[name]) for name in names)
+            lines += [f"{what}\t{name}\t-\t-\t{_by_x(array.shape)}\t{array.dtype}" for name, array in arrays]
+        return "\n".join(lines) + "\n"
+
+    def __str__(self) -> str:
+        taken = f" ({self.key})" if self.key else ""
+        left_out = f"; left out {len(self.left_out)} entries that are no weights" if self.left_out else ""
+        return f"{self.target}: {len(self.shapes)} parameters of {self.model} from {self.source}{taken}{left_out}"
+
+
+def _by_x(shape: tuple[int, ...]) -> str:
+    return "x".join(map(str, shape)) or "scalar"
+
+
+def plan(
+    source: Path,
+    target: Path,
+    model: str,
+    *,
+    num_classes: int | None = None,
+    in_channels: int = 3,
+    averaged: bool = False,
+) -> Conversion:
+    """Read a weight file of any kind and compare it with a network; writes nothing.
+
+    Args:
+        source: a PyTorch file, a `.safetensors` or a `.ckpt`, by PyTorch's or MindCV's names, whatever it is called.
+        target: the file to write; its suffix, `.ckpt` or `.safetensors`, chooses the format.
+        model: a name of `models.list_models()`.
+        num_classes: outputs of the network that the file was made with; None is the network's own default.
+        in_channels: channels of its images.
+        averaged: take the averaged weights of a training state.
+
+    Raises:
+        UserError: an unknown network, a source that cannot be read, averages that it does not have, or a target that
+            cannot be.
+    """
+    weights_file.check_exists(source)
+    _check_target(source, target)
+    options = {} if num_classes is None else {"num_classes": num_classes}
+    try:
+        network = create_model(model, in_channels=in_channels, **options)
+    except ValueError as error:
+        raise UserError(f"--{error}") from error
+    shapes = {parameter.name: tuple(parameter.shape) for parameter in network.get_parameters()}
+    content, key = weights_file.read_intact(source), ""
+    is_pytorch = pytorch_file.is_one(content)
+    if is_pytorch:
+        content, key = pytorch_file.to_safetensors(source, averaged)
+    arrays = weights_file.decode(source, content)
+    selection = select(source, arrays, shapes, averaged)
+    if averaged and not is_pytorch:
+        if not selection.averaged:
+            raise UserError(f"{source}: holds no averaged weights (ema.*); leave --ema out")
+        key = "ema"
+    return Conversion(source, target, model, key, arrays, selection.names, shapes)
+
+
+def _check_target(source: Path, target: Path) -> None:
+    """Raise UserError for a file that cannot be written to or should not."""
+    if target.suffix not in (".ckpt", ".safetensors"):
+        raise UserError(f"{target}: the file to write must end in .ckpt or .safetensors")
+    if not target.parent.is_dir():
+        raise UserError(f"{target}: there is no such folder; make it, or give another file to write")
+    if target.exists() and (not target.is_file() or target.samefile(source)):
+        raise UserError(f"{target}: {'is what is read' if target.is_file() else 'no file'}; give another file to write")

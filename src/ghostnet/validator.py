@@ -22,7 +22,7 @@ def validate(config: Config) -> dict[str, Any]:
     Raises UserError: no weights given, a file that does not fit, or images that cannot be read.
     """
     if not config.ckpt_path and not config.pretrained:
-        raise UserError("ckpt_path: needed, since random weights are never validated; give the .ckpt file to validate")
+        raise UserError("ckpt_path: needed, since random weights are never validated; give the weight file to validate")
     run_log = runtime.RunLog()
     try:
         run = runtime.init(config.replace(distribute=launch.detect().ranks > 1))

@@ -1,9 +1,9 @@
-"""MindSpore's `.ckpt` file format: named arrays on disk, written atomically, read without trust.
+"""Weight files: named arrays on disk, written atomically, read without trust. MindSpore's `.ckpt`, and `.safetensors`.
 
 MindSpore's own writer deletes the old file before the new one is there, and its own reader copies whatever the file
-claims into memory (FACTS: a crafted file corrupts the heap). The format is a sequence of protobuf `Checkpoint`
+claims into memory (FACTS: a crafted file corrupts the heap). A `.ckpt` is a sequence of protobuf `Checkpoint`
 messages, then optionally "crc_num" and ten bytes of CRC-32; files written here are read by `mindspore.load_checkpoint`
-and the other way round.
+and the other way round. Which format a file has is read off its content; its name does not matter.
 
 Beside a file that is written here lies its sidecar, `<file>.sha256`, in the format of `sha256sum`. While the file is
 replaced it lists two digests, the old one and the new one: a file is intact if its digest is any of those listed, so
@@ -26,6 +26,7 @@ import numpy as np
 from google.protobuf.message import DecodeError
 from mindspore.train.checkpoint_pb2 import Checkpoint
 
+from . import pytorch_file, safetensors_file
 from .errors import RunError, UserError
 
 _CRC_MARK = b"crc_num"
@@ -129,10 +130,9 @@ def write(path: Path, arrays: Mapping[str, np.ndarray], keep_as: Path | None = N
     Raises:
         RunError: the file cannot be written, or an array holds NaN or infinity (named); nothing is changed then.
     """
+    _refuse_not_finite(path, arrays)
     parts = []
     for name, array in arrays.items():
-        if np.issubdtype(array.dtype, np.floating) and not np.isfinite(array).all():
-            raise RunError(f"{path}: not saved, since {name} holds values that are not finite; earlier files are kept")
         message = Checkpoint()
         entry = message.value.add()
         entry.tag = name
@@ -144,6 +144,18 @@ def write(path: Path, arrays: Mapping[str, np.ndarray], keep_as: Path | None = N
     content = b"".join(parts)
     crc = binascii.crc32(content).to_bytes(_CRC_BYTES, "big")
     _write_with_sidecar(path, content + _CRC_MARK + crc, keep_as)
+
+
+def write_safetensors(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Save named arrays as a `.safetensors` file and its sidecar, atomically. Raises RunError as `write` does."""
+    _refuse_not_finite(path, arrays)
+    _write_with_sidecar(path, safetensors_file.encode(arrays))
+
+
+def _refuse_not_finite(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    for name, array in arrays.items():
+        if np.issubdtype(array.dtype, np.floating) and not np.isfinite(array).all():
+            raise RunError(f"{path}: not saved, since {name} holds values that are not finite; earlier files are kept")
 
 
 def copy(source: Path, target: Path) -> None:
@@ -222,45 +234,60 @@ def _digests(path: Path) -> list[str] | None:
 def check_exists(path: str | Path) -> None:
     """Raise UserError where there is no such file: for callers with slow work to do before they read it."""
     if not Path(path).is_file():
-        raise UserError(f"{path}: no such file; give the path of a .ckpt file")
+        raise UserError(f"{path}: no such file; give the path of a .ckpt or .safetensors file")
 
 
 def read(path: str | Path) -> dict[str, np.ndarray]:
-    """The named arrays of a `.ckpt` file, in the file's order. Text entries are left out.
+    """The named arrays of a `.ckpt` or `.safetensors` file, in the file's order. Text entries are left out.
 
-    With a sidecar, any file but the one that was written is refused. Without one, so is all damage but a cut between
-    two parameters: such a file reads as one with fewer parameters, which `checkpoint.load_weights` refuses.
+    With a sidecar, any file but the one that was written is refused. Without one, so is all damage but a cut of a
+    `.ckpt` between two parameters, which reads as a file with fewer parameters and is refused by
+    `checkpoint.load_weights`, and flipped bits in the values of a file without CRC (`.safetensors`, MindCV's).
 
     Raises:
-        UserError: no such file, not a checkpoint, damaged (sha256, CRC, sizes), or values that are not finite.
+        UserError: no such file, of neither format, damaged (sha256, CRC, sizes), or values that are not finite.
     """
     path = Path(path)
     check_exists(path)
-    content = _read_intact(path)
+    return decode(path, read_intact(path))
+
+
+def decode(path: Path, content: bytes) -> dict[str, np.ndarray]:
+    """The named arrays in the content of a weight file; bfloat16 as float32. Raises UserError, which names `path`."""
+    if pytorch_file.is_one(content):
+        raise UserError(
+            f"{path}: a PyTorch file; convert it first: python scripts/convert_weights.py {path} OUT.ckpt --model NAME"
+        )
+    if safetensors_file.is_one(content):
+        entries = safetensors_file.entries(path, content)
+    else:
+        entries = _checkpoint_entries(path, content)
+    return {entry[0]: _array(path, *entry) for entry in entries}
+
+
+def _checkpoint_entries(path: Path, content: bytes) -> list[tuple[str, str, tuple[int, ...], bytes]]:
+    """Name, type, shape and bytes of each entry of a `.ckpt` file."""
     content = _without_crc(path, content)
     message = Checkpoint()
     try:
         message.ParseFromString(content)
     except DecodeError as error:
-        raise UserError(f"{path}: not a MindSpore checkpoint, or a damaged one; give a .ckpt file") from error
+        raise UserError(
+            f"{path}: not a MindSpore checkpoint or .safetensors file, or a damaged one; give one of the two"
+        ) from error
     if not message.value:
-        raise UserError(f"{path}: not a MindSpore checkpoint: it holds no parameters; give a .ckpt file")
-
+        raise UserError(f"{path}: not a MindSpore checkpoint: it holds no parameters; give a weight file")
     pieces: dict[str, list[bytes]] = {}
     headers = {}
     for entry in message.value:
         # Parameters over 512 MB are written in pieces under one name.
         pieces.setdefault(entry.tag, []).append(entry.tensor.tensor_content)
         headers[entry.tag] = (entry.tensor.tensor_type, tuple(entry.tensor.dims))
-    return {
-        name: _array(path, name, *headers[name], b"".join(parts))
-        for name, parts in pieces.items()
-        if headers[name][0] != "str"
-    }
+    return [(name, *headers[name], b"".join(parts)) for name, parts in pieces.items() if headers[name][0] != "str"]
 
 
-def _read_intact(path: Path) -> bytes:
-    """The content of a file, compared with its sidecar if there is one."""
+def read_intact(path: Path) -> bytes:
+    """The content of a file, compared with its sidecar if there is one. Raises UserError where it is another one."""
     while True:
         listed = _digests(path)
         try:
@@ -291,13 +318,21 @@ def _without_crc(path: Path, content: bytes) -> bytes:
 
 def _array(path: Path, name: str, kind: str, dims: tuple[int, ...], content: bytes) -> np.ndarray:
     """One entry as an array, after its type, shape and length were compared."""
-    if kind not in _TYPES:
+    if not name.isprintable():
+        raise UserError(f"{path}: {name!r} is no name of a parameter; use another copy of the file")
+    if kind not in _TYPES and kind != "BFloat16":
         raise UserError(f"{path}: {name} has the type {kind!r}, which is not supported")
-    dtype = np.dtype(_TYPES[kind])
+    dtype = np.dtype(_TYPES.get(kind, np.uint16))
     shape = () if dims == (0,) and len(content) == dtype.itemsize else dims
     if any(size < 0 for size in shape) or math.prod(shape) * dtype.itemsize != len(content):
         raise UserError(f"{path}: damaged: {name} claims shape {shape}, but holds {len(content)} bytes of {kind}")
-    array = np.frombuffer(content, dtype).reshape(shape)
-    if np.issubdtype(dtype, np.floating) and not np.isfinite(array).all():
+    try:
+        array = np.frombuffer(content, dtype).reshape(shape)
+    except ValueError as error:  # more dimensions, or larger ones beside a zero, than numpy has
+        raise UserError(f"{path}: damaged: {name} claims a shape that no array has ({error})") from error
+    if kind == "BFloat16":
+        # The upper half of a float32.
+        array = (array.astype(np.uint32) << 16).view(np.float32)
+    if np.issubdtype(array.dtype, np.floating) and not np.isfinite(array).all():
         raise UserError(f"{path}: {name} holds values that are not finite (NaN or infinity); use another checkpoint")
     return array

@@ -175,7 +175,7 @@ class Config(BaseModel):
     pretrained: bool = False
     """Start from the published weights of the network."""
     ckpt_path: Text = ""
-    """Weights to start from (train) or to evaluate (validate)."""
+    """Weights to start from (train) or to evaluate (validate): a .ckpt or .safetensors file."""
     resume_opt: bool = False
     """Load the optimizer's moments from ckpt_path, too (a run_state.ckpt, or a file of MindCV's trainer)."""
     freeze_backbone: bool = False
@@ -342,7 +342,7 @@ def saved_by_training(overrides: Mapping[str, Any]) -> Path:
         raise UserError("-c: without it, --ckpt_path must name a weight file whose folder holds the run's config.yaml")
     weights = Path(overrides["ckpt_path"])
     if not weights.is_file():
-        raise UserError(f"{weights}: no such file; give the path of a .ckpt file")
+        raise UserError(f"{weights}: no such file; give the path of a .ckpt or .safetensors file")
     for name, missing in (("config.yaml", "network"), ("classes.json", "order of the classes")):
         if not (weights.parent / name).is_file():
             raise UserError(

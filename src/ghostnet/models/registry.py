@@ -154,6 +154,7 @@ CARDS: dict[str, Card] = {
         paper_top_1=80.4,
         paper_parameters=12.38,
         paper_macs=400,
+    ),
     "g_ghost_regnetx_032": Card(
         g_ghost_regnet.g_ghost_regnetx_032,
         parameters=10_511_000,

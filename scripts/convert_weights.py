@@ -1,0 +1,70 @@
+"""Convert weights from PyTorch, .safetensors or .ckpt to .ckpt or .safetensors: all of them fit, or nothing is written.
+
+IN is a PyTorch file (.pth, .pth.tar; needs pip install -e .[torch]), a .safetensors or a .ckpt, by the names of timm,
+the network's authors or MindCV; what it is, is read off its content. OUT ends in .ckpt (MindCV's names) or
+.safetensors (timm's names). Where IN does not fit, every difference is listed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from ghostnet.cli import run_command
+from ghostnet.errors import UserError
+
+PROG = "convert_weights.py"
+
+
+def parse(arguments: list[str] | None = None) -> argparse.Namespace:
+    """Command line."""
+    summary, _, rest = __doc__.partition("\n")
+    parser = argparse.ArgumentParser(prog=PROG, description=summary, epilog=rest.strip())
+    parser.add_argument("source", type=Path, metavar="IN", help="weights to read")
+    parser.add_argument("target", type=Path, metavar="OUT", help="file to write: .ckpt or .safetensors")
+    parser.add_argument("--model", required=True, metavar="NAME", help="the network, such as ghostnet_100")
+    parser.add_argument("--num_classes", type=_count, metavar="N", help="its outputs, where they are not 1000")
+    parser.add_argument("--in_channels", type=_count, default=3, metavar="N", help="channels of its images (3)")
+    parser.add_argument("--ema", action="store_true", help="take the averaged weights of a training state")
+    parser.add_argument("--report", type=Path, metavar="FILE", help="write what mapped to what, as a table with tabs")
+    return parser.parse_args(arguments)
+
+
+def _count(text: str) -> int:
+    number = int(text)
+    if not 0 < number <= 1_000_000:
+        raise argparse.ArgumentTypeError(f"expected a number from 1 to 1000000, got {text}")
+    return number
+
+
+def main() -> None:
+    """Read, compare, report, write."""
+    args = parse()
+    # After the command line is known to be good: importing MindSpore takes seconds.
+    from ghostnet import convert
+
+    conversion = convert.plan(
+        args.source,
+        args.target,
+        args.model,
+        num_classes=args.num_classes,
+        in_channels=args.in_channels,
+        averaged=args.ema,
+    )
+    if args.report:
+        if args.report.resolve() in (args.source.resolve(), args.target.resolve()):
+            raise UserError(f"{args.report}: is a weight file; give another --report")
+        try:
+            args.report.write_text(conversion.report(), encoding="utf-8")
+        except OSError as error:
+            raise UserError(f"{args.report}: cannot be written ({error.strerror}); give another --report") from error
+    elif conversion.differences:
+        lines = conversion.report().splitlines(keepends=True)
+        sys.stdout.writelines(line for line in lines if not line.startswith(("mapped", "left out")))
+    conversion.write()
+    print(conversion)
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(PROG, main))
