@@ -287,6 +287,7 @@ path = sys.argv[1]
 with run(path, [1.0]) as folder:
     save(folder, 1)
 for kill in range(30):
+    read, write = os.pipe()
     process = os.fork()
     if process == 0:
         folder = RunFolder(config(path))
@@ -295,9 +296,13 @@ for kill in range(30):
         for epoch in itertools.count(saved.position.epoch + 1):
             save(folder, epoch, losses=(0.5,) * 1000)
             say(epoch)
-    time.sleep(random.uniform(0.05, 0.1))
+            os.write(write, b".")
+    # One save is done, however busy the machine is: a second damage of the same file would mend it.
+    os.read(read, 1)
+    time.sleep(random.uniform(0, 0.05))
     os.kill(process, signal.SIGKILL)
     os.waitpid(process, 0)
+    os.close(read), os.close(write)
     with RunFolder(config(path)) as folder:
         saved = folder.read_state(True)
         assert saved.arrays["w"][0] == saved.position.epoch
