@@ -10,13 +10,16 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import pickle
 import re
 import resource
+import signal
 import subprocess
 import sys
 import tempfile
+import time
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -28,9 +31,10 @@ from . import safetensors_file
 from .errors import UserError
 
 _OLDEST_TORCH = (2, 6)
-# For importing torch, which a cold disk makes slow, and reading.
-_SECONDS = 120
-# Beyond what torch itself takes: this many bytes, and this many for each byte of the file.
+# For importing torch and reading, on a busy machine with a cold disk.
+_SECONDS = 300
+# For reading alone: seconds of computing, and bytes beyond those that torch itself takes; more for larger files.
+_CPU_SECONDS, _BYTES_PER_SECOND = 20, 20_000_000
 _SPARE_MEMORY, _MEMORY_PER_BYTE = 1 << 29, 4
 # Where training scripts keep a state dict: timm's and those of the Ghost networks' authors.
 _RAW, _AVERAGED = ("state_dict", "model"), ("state_dict_ema", "model_ema")
@@ -67,6 +71,8 @@ def to_safetensors(path: Path, averaged: bool) -> tuple[bytes, str]:
             )
         except subprocess.TimeoutExpired as error:
             raise UserError(f"{path}: torch did not read it in {_SECONDS} seconds; {_REMEDY}") from error
+        if done.returncode == -signal.SIGXCPU:
+            raise UserError(f"{path}: takes torch far longer to read than weights do; {_REMEDY}")
         try:
             answer = json.loads(done.stdout.splitlines()[-1])
         except (ValueError, IndexError) as error:
@@ -118,7 +124,7 @@ def _load(path: Path) -> Any:
         )
     try:
         _check_archive(path)
-        _limit_memory(path)
+        _limit_resources(path)
         # The command line that timm's training keeps beside the weights: names and values, no code.
         with torch.serialization.safe_globals([argparse.Namespace]):
             return torch.load(path, map_location="cpu", weights_only=True)
@@ -142,12 +148,15 @@ def _check_archive(path: Path) -> None:
         raise zipfile.BadZipFile(f"a wrong CRC of {broken!r}")
 
 
-def _limit_memory(path: Path) -> None:
-    """Let this process grow by a few times the file's size only, where the system (Linux) knows its own."""
+def _limit_resources(path: Path) -> None:
+    """Let this process compute for as long, and grow by as much, as a file of this size needs with ease."""
+    size = path.stat().st_size
+    seconds = math.ceil(time.process_time()) + _CPU_SECONDS + size // _BYTES_PER_SECOND
+    resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds + 1))
     status = Path("/proc/self/status")
-    if status.exists():
+    if status.exists():  # Linux
         used = int(re.findall(r"VmData:\s+(\d+) kB", status.read_text())[0]) * 1024
-        limit = used + _SPARE_MEMORY + _MEMORY_PER_BYTE * path.stat().st_size
+        limit = used + _SPARE_MEMORY + _MEMORY_PER_BYTE * size
         resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
 
 
