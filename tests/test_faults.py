@@ -208,6 +208,8 @@ def test_one_run_outlives_one_fault_after_the_other(straight, images, tmp_path, 
 
     with Process(train(images, folder, "--resume", ckpt_save_interval_steps=None), tmp_path) as process:
         process.wait_for_line(COMPILES)
+        # So that it does not end before the others have begun.
+        os.kill(process.pid, signal.SIGSTOP)
         for more in ([], ["--resume"], ["--overwrite", "True"]):
             tried("second run in the folder")
             second = run(train(images, folder, *more), tmp_path)
@@ -215,6 +217,7 @@ def test_one_run_outlives_one_fault_after_the_other(straight, images, tmp_path, 
             expected = f"is in use by another run ({user}); wait for it to end, or give another folder\n"
             assert second.returncode == 2
             assert second.stderr == f"train.py: error: ckpt_save_dir: {folder} {expected}"
+        os.kill(process.pid, signal.SIGCONT)
         assert process.end(300) == 0
     assert process.error == ""
     assert_went_on(process, done)

@@ -119,7 +119,8 @@ def select(path: Path, found: Collection[str], wanted: Collection[str], averaged
     names: dict[str, str] = {}
     for theirs, ours in renamed.items():
         if ours in names:
-            raise UserError(f"{path}: {names[ours]} and {theirs} are one parameter here; use another copy of the file")
+            both = " and ".join(sorted((names[ours], theirs)))
+            raise UserError(f"{path}: {both} are one parameter here; use another copy of the file")
         names[ours] = theirs
     take_average = averaged and any(name.startswith("ema.") for name in names)
     if take_average:
