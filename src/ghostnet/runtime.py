@@ -160,7 +160,8 @@ class StopSignals:
             caught = signal.sigtimedwait(cli.STOP_SIGNALS, _SIGNAL_POLL)
             if self._done.is_set():
                 return
-            if caught is not None:
+            # CPython returns an empty siginfo after a pause of the process (Ctrl-Z and fg) that outlasts the poll.
+            if caught is not None and caught.si_signo in cli.STOP_SIGNALS:
                 self._note(signal.SIGCHLD if caught.si_pid == os.getpid() else caught.si_signo)
             elif self.received is not None and self._waits_in_vain():
                 _end_now(self.received, "; the data that the run waits for will not come")
