@@ -97,8 +97,7 @@ def test_safetensors_round_trip(tmp_path):
     arrays = ARRAYS | {"turned": np.arange(6, dtype=np.float32).reshape(2, 3).T}
     path = tmp_path / "a.ckpt"
     weights_file.write_safetensors(path, arrays)
-    found = weights_file.read(path)
-    assert_equal({name: found[name] for name in arrays}, arrays)
+    assert_equal(weights_file.read(path), dict(sorted(arrays.items())))
     assert sorted(file.name for file in tmp_path.iterdir()) == ["a.ckpt", "a.ckpt.sha256"]
     path.write_bytes(safetensors_file.encode({"w": np.ones(2, np.float32)}))
     with pytest.raises(UserError, match="damaged: its sha256 is not that in a.ckpt.sha256"):

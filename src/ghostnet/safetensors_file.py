@@ -40,7 +40,7 @@ def is_one(content: bytes) -> bool:
 
 
 def entries(path: Path, content: bytes) -> list[tuple[str, str, tuple[int, ...], bytes]]:
-    """Name, type (as MindSpore calls it), shape and bytes of each entry of a `.safetensors` file.
+    """Name, type (as MindSpore calls it), shape and bytes of each entry of a `.safetensors` file, sorted by name.
 
     The library compares all lengths in the header with the file's (tests/test_weights_file.py holds it to that).
     Raises UserError, which names `path`, for a file that it refuses.
@@ -52,7 +52,7 @@ def entries(path: Path, content: bytes) -> list[tuple[str, str, tuple[int, ...],
         raise UserError(f"{path}: a damaged .safetensors file ({reason}); use another copy of it") from error
     return [
         (name, _KINDS.get(entry["dtype"], entry["dtype"]), tuple(entry["shape"]), bytes(entry["data"]))
-        for name, entry in found
+        for name, entry in sorted(found, key=lambda entry: entry[0])  # the library's order is another one each time
     ]
 
 

@@ -238,7 +238,7 @@ def check_exists(path: str | Path) -> None:
 
 
 def read(path: str | Path) -> dict[str, np.ndarray]:
-    """The named arrays of a `.ckpt` or `.safetensors` file, in the file's order. Text entries are left out.
+    """The named arrays of a `.ckpt` file, in its order, or of a `.safetensors` file. Text entries are left out.
 
     With a sidecar, any file but the one that was written is refused. Without one, so is all damage but a cut of a
     `.ckpt` between two parameters, which reads as a file with fewer parameters and is refused by
