@@ -10,7 +10,7 @@ from mindspore import Tensor, nn, ops
 
 from ghostnet.models.complexity import complexity
 from ghostnet.models.ghost_fit import fit
-from ghostnet.models.ghostify import GhostConvolution, Reordered, default_skip, ghostify
+from ghostnet.models.ghostify import GhostConvolution, Reorder, default_skip, ghostify
 from tests.conftest import randomise
 
 
@@ -160,7 +160,7 @@ def test_dead_maps_give_finite_filters():
 def test_reordering_and_its_gradient(mode):
     ms.set_context(mode=mode)
     order = np.array([2, 0, 3, 1])
-    cell, x, factor = Reordered(order), random_images(2, 4, 3, 3), random_images(2, 4, 3, 3, seed=1)
+    cell, x, factor = Reorder(order), random_images(2, 4, 3, 3), random_images(2, 4, 3, 3, seed=1)
     np.testing.assert_array_equal(cell(x).asnumpy(), x.asnumpy()[:, order])
 
     def total(images: Tensor) -> Tensor:
@@ -238,6 +238,20 @@ def test_starting_from_the_convolutions():
     assert min(report.explained.values()) > 0.999
     assert "ghosts start with 100% of the variance" in str(report)
     np.testing.assert_allclose(network(x).asnumpy(), expected, rtol=0, atol=1e-3 * np.abs(expected).max())
+
+
+def test_a_weight_file_holds_where_the_maps_go(tmp_path):
+    """Weights of modules that were fitted work in a network that was fitted to other weights and images."""
+    ms.set_context(mode=ms.PYNATIVE_MODE)
+    first, second = Small().set_train(False), Small().set_train(False)
+    randomise(second)
+    ghostify(first, start_from=random_images(4, 3, 16, 16))
+    ghostify(second, start_from=random_images(4, 3, 16, 16, seed=1))
+    x = random_images(2, 3, 16, 16, seed=2)
+    assert (first.body[0].reorder.order.asnumpy() != second.body[0].reorder.order.asnumpy()).any()
+    ms.save_checkpoint(first, str(tmp_path / "w.ckpt"))
+    assert ms.load_param_into_net(second, ms.load_checkpoint(str(tmp_path / "w.ckpt"))) == ([], [])
+    np.testing.assert_array_equal(second(x).asnumpy(), first(x).asnumpy())
 
 
 def test_the_batch_norm_behind_a_convolution_counts():

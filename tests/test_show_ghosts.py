@@ -86,16 +86,17 @@ def test_what_is_drawn_is_what_the_layer_gives(run_folder):
 
 
 @pytest.mark.parametrize(
-    "module",
+    "make",
     [
-        GhostModule(4, 8, ratio=4),
-        GhostModule(4, 7, ratio=3),
-        GhostConvolution(nn.Conv2d(4, 7, 3), ratio=3),
+        lambda: GhostModule(4, 8, ratio=4),
+        lambda: GhostModule(4, 7, ratio=3),
+        lambda: GhostConvolution(nn.Conv2d(4, 7, 3), ratio=3),
     ],
 )
-def test_ghosts_of_any_ratio_stand_beside_their_source(module):
+def test_ghosts_of_any_ratio_stand_beside_their_source(make):
     """A ghost depends on the intrinsic map that it is drawn beside, and on no other."""
     ms.set_context(mode=ms.PYNATIVE_MODE)
+    module = make()
     randomise(module)
     image = np.random.default_rng(0).standard_normal((4, 6, 6)).astype(np.float32)
     maps = show_ghosts.maps_of(nn.SequentialCell(module), module, image)

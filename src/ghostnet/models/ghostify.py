@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from mindspore import Tensor, nn, ops
+from mindspore import Parameter, Tensor, nn, ops
 
 from .complexity import complexity, forward_hooks, run
 from .ghost_fit import Fit, fit
@@ -31,20 +31,31 @@ _NAMED = 4
 _ROWS = (("parameters", "parameters", ",d"), ("MACs", "macs", ",d"), ("ms an image", "milliseconds", ".2f"))
 
 
-class Reordered(nn.Cell):
-    """(N, C, H, W) -> the same with its channels in another order: output c is input `order[c]`."""
+class Gather(nn.Cell):
+    """Channels in another order: output c is input `order[c]`; `inverse` is the permutation that undoes it.
+
+    (N, C, H, W), (C,), (C,) -> (N, C, H, W)
+    """
+
+    def construct(self, x: Tensor, order: Tensor, inverse: Tensor) -> Tensor:
+        return ops.gather(x, order, 1)
+
+    def bprop(self, x: Tensor, order: Tensor, inverse: Tensor, out: Tensor, dout: Tensor) -> tuple[Tensor, ...]:
+        """The gradient. MindSpore's own adds up what may share an input, and is 20 times slower on CPU."""
+        return ops.gather(dout, inverse, 1), ops.zeros_like(order), ops.zeros_like(inverse)
+
+
+class Reorder(nn.Cell):
+    """`Gather` with its permutation as parameters that are not trained, so that weight files hold it."""
 
     def __init__(self, order: np.ndarray) -> None:
         super().__init__()
-        self.order = Tensor(order.astype(np.int32))
-        self.back = Tensor(np.argsort(order).astype(np.int32))
+        self.order = Parameter(Tensor(order.astype(np.int32)), "order", requires_grad=False)
+        self.inverse = Parameter(Tensor(np.argsort(order).astype(np.int32)), "inverse", requires_grad=False)
+        self.gather = Gather()
 
     def construct(self, x: Tensor) -> Tensor:
-        return ops.gather(x, self.order, 1)
-
-    def bprop(self, x: Tensor, out: Tensor, dout: Tensor) -> tuple[Tensor]:
-        """The gradient. MindSpore's own adds up what may share an input, and is 20 times slower on CPU."""
-        return (ops.gather(dout, self.back, 1),)
+        return self.gather(x, self.order, self.inverse)
 
 
 class GhostConvolution(nn.Cell):
@@ -84,7 +95,7 @@ class GhostConvolution(nn.Cell):
             self._start_from(conv, start)
 
     def _start_from(self, conv: nn.Conv2d, start: Fit) -> None:
-        self.reorder = Reordered(start.order)
+        self.reorder = Reorder(start.order)
         self.primary_conv.weight.set_data(Tensor(conv.weight.asnumpy()[start.intrinsic]))
         self.cheap_operation.weight.set_data(Tensor(start.filters))
         if conv.has_bias:
@@ -194,7 +205,9 @@ def ghostify(
     a global pooling left, as in squeeze-and-excitation. Other 1x1 convolutions are replaced.
 
     Call it before the optimizer, mixed precision and compiled training steps are made: parameters change. Their new
-    names are the convolution's with `primary_conv` and `cheap_operation` in between.
+    names are the convolution's with `primary_conv` and `cheap_operation` in between. Modules with `start_from` also
+    reorder their maps, for which they have two integer parameters: weights saved from them need a network that was
+    made with `start_from`, too (the images don't matter then).
 
     Args:
         net: takes images and is in any mode; graphs it was compiled to are dropped.
