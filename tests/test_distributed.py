@@ -13,6 +13,7 @@ import pytest
 from ghostnet import launch, weights_file
 from ghostnet.hosts import share
 from tests import rank_checks
+from tests.conftest import golden_state
 from tests.launchers import BIN, ROOT, environment, mpirun_command, run, wait_until_gone
 from tests.test_end_to_end import write_images
 from tests.test_resume import arguments, assert_same_end, without_times
@@ -60,6 +61,14 @@ def test_three_ranks_make_the_update_of_one_with_three_times_the_batch(case, mod
     alone = rank_checks.trained(case, mode, 0, 1)
     for name, expected in alone.items():
         np.testing.assert_allclose(facts[f"{case}/{mode}/{name}"], expected, rtol=2e-5, atol=2e-6, err_msg=name)
+
+
+def test_synchronised_batch_norms_are_what_the_network_runs(facts):
+    """All of ghostnet_050's; evaluated as before. (Training them needs Ascend.)"""
+    norms = sum(name.endswith("running_mean") for name in golden_state("ghostnet_050"))
+    assert (facts["sync/left"], facts["sync/ran"]) == (0, norms)
+    assert facts["sync/same_names"]
+    np.testing.assert_allclose(facts["sync/after"], facts["sync/before"], rtol=1e-5, atol=1e-6)
 
 
 def test_every_rank_has_cores_of_its_own_as_far_as_there_are_any(facts):

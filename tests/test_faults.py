@@ -368,7 +368,7 @@ def test_one_process_is_killed_at_20_random_moments(images, tmp_path, tried):
     """And twice by a second Ctrl-C in the middle of a save. With validation; a state is saved after every step."""
     keys = {"epoch_size": 8, "decay_epochs": 8, "val_while_train": True, "ckpt_save_interval_steps": 1}
     straight = undisturbed(train(images, tmp_path / "straight" / "run", **keys), tmp_path / "straight" / "run")
-    folder, rng, done = tmp_path / "killed" / "run", random.Random(3), 0
+    folder, rng, done, cut_off = tmp_path / "killed" / "run", random.Random(3), 0, 0
     moments = ["start-up"] * 3 + ["save"] * 8 + ["random"] * 9 + ["Ctrl-C"] * 2
     rng.shuffle(moments)
     for moment in moments:
@@ -400,6 +400,9 @@ def test_one_process_is_killed_at_20_random_moments(images, tmp_path, tried):
             assert wait_until_gone(str(folder), 10) == []
         assert_went_on(process, done)
         done = assert_a_state_is_intact(folder, max([done, *steps_of(process.lines)[:-1]]))
+        cut_off += bool(list(folder.glob(".*.tmp")))
+    # Saves that did not come to their end.
+    assert cut_off > 0
     with Process(train(images, folder, "--resume", **keys), folder.parent) as process:
         assert process.end(600) == 0
     assert process.error == ""
@@ -478,7 +481,7 @@ def test_signals_to_mpirun(straight_ranks, images, tmp_path, tried):
 @pytest.mark.slow
 def test_a_job_of_two_ranks_is_killed_at_20_random_moments(straight_ranks, images, tmp_path, tried):
     """mpirun, rank 0 or rank 1: whichever is killed takes all others along."""
-    folder, rng, done = tmp_path / "killed" / "run", random.Random(5), 0
+    folder, rng, done, cut_off = tmp_path / "killed" / "run", random.Random(5), 0, 0
     moments = ["start-up"] * 3 + ["save"] * 8 + ["random"] * 9
     rng.shuffle(moments)
     for moment in moments:
@@ -499,6 +502,9 @@ def test_a_job_of_two_ranks_is_killed_at_20_random_moments(straight_ranks, image
             assert_job_ended(mpirun, folder)
         assert_went_on(mpirun, done)
         done = assert_a_state_is_intact(folder, max([done, *steps_of(mpirun.lines)[:-1]]))
+        cut_off += bool(list(folder.glob(".*.tmp")))
+    # Saves that did not come to their end.
+    assert cut_off > 0
     with Process(train_on_ranks(2, images, folder, "--resume", **RANK_KEYS), folder.parent) as mpirun:
         assert mpirun.end(600) == 0
     assert mpirun.error == ""

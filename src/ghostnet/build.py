@@ -13,6 +13,7 @@ from . import amp, checkpoint, download
 from .config import Config
 from .errors import UserError
 from .models import card, create_model
+from .models.replace import replace_cells
 
 log = logging.getLogger("ghostnet")
 
@@ -49,10 +50,8 @@ def synchronise_batch_norm(net: nn.Cell, device: str) -> None:
             f"sync_bn: MindSpore has no synchronised batch norm for {device}; leave it out (statistics are averaged "
             "over ranks for evaluation and weight files), or train on Ascend"
         )
-    for _, cell in list(net.cells_and_names()):
-        for name, child in list(cell.name_cells().items()):
-            if type(child) is nn.BatchNorm2d:
-                setattr(cell, name, _synchronised(child))
+    norms = [cell for _, cell in net.cells_and_names() if type(cell) is nn.BatchNorm2d]
+    replace_cells(net, {id(norm): _synchronised(norm) for norm in norms})
 
 
 def _synchronised(norm: nn.BatchNorm2d) -> nn.SyncBatchNorm:
@@ -80,13 +79,11 @@ def load_weights(net: nn.Cell, config: Config, *, fine_tune: bool) -> checkpoint
     if config.ckpt_path:
         path = Path(config.ckpt_path)
     elif config.pretrained and facts.weights_url is None:
-        raise UserError(f"pretrained: no weights of {config.model} are published for MindSpore; give a ckpt_path")
+        raise UserError(
+            f"pretrained: no weights of {config.model} are published for MindSpore; convert its PyTorch weights with "
+            "scripts/convert_weights.py and name the file with ckpt_path"
+        )
     elif config.pretrained:
-        if facts.weights_url is None:
-            raise UserError(
-                f"pretrained: no weights are published for {config.model} in MindSpore's format; convert its PyTorch "
-                "weights and name the file with ckpt_path"
-            )
         path = download.fetch(facts.weights_url, download.cache_dir(), digest=facts.weights_sha256)
     else:
         return None

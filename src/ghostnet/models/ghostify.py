@@ -11,7 +11,7 @@ import difflib
 import math
 import statistics
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,6 +20,7 @@ from mindspore import Parameter, Tensor, nn, ops
 from .complexity import complexity, forward_hooks, run
 from .ghost_fit import Fit, fit
 from .layers import depthwise_convolution, he_uniform_init
+from .replace import replace_cells
 
 # A convolution with fewer channels, before or after, is left alone: there is little to save.
 MIN_CHANNELS = 16
@@ -234,7 +235,7 @@ def ghostify(
     before = _cost(net, image)
     starts = {} if start_from is None else _fits(net, chosen, norms, start_from, ratio, dw_size)
     modules = {id(s.conv): GhostConvolution(s.conv, ratio, dw_size, starts.get(s.name)) for s in chosen}
-    _replace(net, modules)
+    replace_cells(net, modules)
     for site in chosen:
         prefix = site.conv.weight.name.rpartition("weight")[0]
         for name, parameter in modules[id(site.conv)].parameters_and_names():
@@ -324,27 +325,6 @@ def _gain(norm: nn.BatchNorm2d | None) -> np.ndarray | float:
     if norm is None:
         return 1.0
     return norm.gamma.asnumpy() / np.sqrt(norm.moving_variance.asnumpy() + norm.eps)
-
-
-def _replace(net: nn.Cell, modules: dict[int, GhostConvolution]) -> None:
-    """Put each module wherever the convolution with that id is, and forget compiled graphs."""
-    for parent, key, conv in list(_children(net)):
-        if id(conv) in modules:
-            if isinstance(parent, (nn.SequentialCell, nn.CellList)):
-                # Their attributes are not what they run.
-                parent[list(parent._cells).index(key)] = modules[id(conv)]
-            else:
-                setattr(parent, key, modules[id(conv)])
-    for _, cell in net.cells_and_names():
-        # Otherwise graph mode goes on to run the old layers.
-        cell.compile_cache.clear()
-
-
-def _children(net: nn.Cell) -> Iterator[tuple[nn.Cell, str, nn.Cell]]:
-    """Each cell's children, with a child that occurs twice listed twice (`name_cells` lists it once)."""
-    for _, parent in net.cells_and_names():
-        for key, child in parent._cells.items():
-            yield parent, key, child
 
 
 def _check_unused(net: nn.Cell, sites: list[Site], image: tuple[int, int, int]) -> None:

@@ -1,0 +1,34 @@
+"""Other layers in the place of a network's own."""
+
+from collections.abc import Iterator
+
+from mindspore import nn
+
+
+def replace_cells(net: nn.Cell, replacements: dict[int, nn.Cell]) -> None:
+    """Put each replacement wherever the cell with that id is, and forget compiled graphs.
+
+    All parameters keep the names that they have; name those of the replacements before or after.
+    """
+    cells = [net, *replacements.values()]
+    named = [(parameter, parameter.name) for cell in cells for parameter in cell.get_parameters()]
+    for parent, key, child in list(_children(net)):
+        if id(child) in replacements:
+            if isinstance(parent, (nn.SequentialCell, nn.CellList)):
+                # Their attributes are not what they run.
+                parent[list(parent._cells).index(key)] = replacements[id(child)]
+            else:
+                setattr(parent, key, replacements[id(child)])
+    for parameter, name in named:
+        # Some kinds of parent renamed them.
+        parameter.name = name
+    for _, cell in net.cells_and_names():
+        # Otherwise graph mode goes on to run the old layers.
+        cell.compile_cache.clear()
+
+
+def _children(net: nn.Cell) -> Iterator[tuple[nn.Cell, str, nn.Cell]]:
+    """Each cell's children, with a child that occurs twice listed twice (`name_cells` lists it once)."""
+    for _, parent in net.cells_and_names():
+        for key, child in parent._cells.items():
+            yield parent, key, child
