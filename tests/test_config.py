@@ -48,6 +48,10 @@ OUR_DEFAULTS = {
     "resume": False,
     "resume_force": False,
     "ckpt_save_interval_steps": None,
+    "teacher": "",
+    "teacher_ckpt_path": "",
+    "distill_alpha": 0.5,
+    "distill_temperature": 1.0,
 }
 
 MINDCV_RECIPE = """\

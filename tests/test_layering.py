@@ -20,7 +20,7 @@ FLOORS = (
     {"models", "data", "amp", "loss", "optim", "schedule"},
     {"convert"},
     {"step", "evaluate", "checkpoint", "run_folder", "replicas"},
-    {"build"},
+    {"build", "teacher"},
     {"epochs"},
     {"trainer", "validator"},
     {"train", "validate", "make_digits", "plot_metrics", "complexity", "show_ghosts", "convert_weights"},

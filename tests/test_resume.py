@@ -1,6 +1,7 @@
 """A run that is killed and resumed ends as one that was not: real processes, bit for bit."""
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -142,3 +143,25 @@ def test_other_images_are_refused(straight, images, tmp_path, monkeypatch, capsy
     status, error = command(train.main, "train.py", *line, "--resume", monkeypatch=monkeypatch, capsys=capsys)
     assert status == 2
     assert "the training images" in error
+
+
+def test_a_taught_run_wants_its_teacher_back(straight, images, tmp_path, monkeypatch, capsys):
+    """The network of one run teaches that of another; a resumed run is refused once the teacher is another one."""
+    import train
+
+    teacher = tmp_path / "teacher.ckpt"
+    shutil.copy(straight / "ghostnet_050_last.ckpt", teacher)
+    keys = {"teacher": "ghostnet_050", "teacher_ckpt_path": teacher, "distill_alpha": 1.0, "epoch_size": 1}
+    keys |= {"warmup_epochs": 0, "decay_epochs": 1, "tensorboard": False}
+    result = process(*arguments(images, tmp_path / "run", **keys))
+    assert (result.returncode, result.stderr) == (0, "")
+    record, alone = (
+        json.loads((run / "metrics.jsonl").read_text().splitlines()[0]) for run in (tmp_path / "run", straight)
+    )
+    assert 0 < record["train_loss"] < alone["train_loss"] / 2
+    with teacher.open("ab") as file:
+        file.write(b" ")
+    line = arguments(images, tmp_path / "run", **keys)[2:]
+    status, error = command(train.main, "train.py", *line, "--resume", monkeypatch=monkeypatch, capsys=capsys)
+    assert (status, error.count("\n")) == (2, 1)
+    assert "the training images or the teacher's weights" in error

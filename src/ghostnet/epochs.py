@@ -60,7 +60,7 @@ class Epochs(ms.Callback):
         evaluator: None where the run is not validated.
         folder: takes the files.
         steps, images: in an epoch; images of all ranks.
-        data: digest of the training samples, for the run state.
+        data: digest of what is learnt from (training samples, a teacher), for the run state.
         position: where the run stands when this process takes it up.
         ranks: which share the run. Rank 0 writes the files and draws.
         signals: one that any rank got stops them all.

@@ -54,7 +54,7 @@ class Saved:
         arrays: entries by name, those of `TrainStep.state` among them.
         position: where the run stood.
         config: the run's resolved configuration.
-        data: digest of its training samples.
+        data: digest of what it learnt from (training samples, a teacher).
         ranks: processes that shared a global batch.
         steps: in an epoch.
         log_bytes, metrics_bytes: sizes of the run's records when the state was saved.
@@ -323,7 +323,7 @@ class RunFolder:
         Args:
             state: what `TrainStep.state` gave.
             position: where the run stands.
-            data: digest of its training samples.
+            data: digest of what it learnt from (training samples, a teacher).
             ranks: processes that share a global batch.
             steps: in an epoch.
 

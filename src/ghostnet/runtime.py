@@ -101,6 +101,9 @@ def _is_available(device: str) -> bool:
 def _replace_what_is_missing(config: Config, device: str, ranks: distributed.Ranks) -> Runtime:
     """On CPU, sink mode and MindSpore's dynamic loss scaling do not exist: say what takes their place."""
     if device != "CPU":
+        if config.teacher and config.dataset_sink_mode:
+            note = "distillation: no sink mode, the teacher runs as a graph of its own"
+            return Runtime(config.replace(dataset_sink_mode=False), device, ranks, [note])
         return Runtime(config, device, ranks)
     replaced = []
     if config.dataset_sink_mode:

@@ -60,9 +60,9 @@ class ScaledLoss(nn.Cell):
         self.network = network
         self.loss = loss
 
-    def construct(self, image: Tensor, label: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
+    def construct(self, image: Tensor, label: Tensor, scale: Tensor, *taught: Tensor) -> tuple[Tensor, Tensor]:
         logits = ops.cast(self.network(image), ms.float32)
-        loss = self.loss(logits, label)
+        loss = self.loss(logits, label, *taught)
         return loss * scale, loss
 
 
@@ -109,14 +109,15 @@ class TrainStep(nn.Cell):
 
     Args:
         network: images (N, C, H, W) float32 -> logits (N, classes).
-        loss: logits, labels -> scalar.
+        loss: logits, labels (and what else a batch holds) -> scalar.
         optimizer: over the network's trainable parameters; called once an update, so that its schedule counts updates.
         options: see `StepOptions`.
         ranks: processes that make each update together, from gradients averaged (or summed up) over all of them.
 
-    Calling it with a batch returns three scalars: this rank's loss (float32, unscaled), whether all gradients of the
-    update were finite (bool; true where no update was due), and the loss scale (float32). An update with a gradient
-    that is not finite is skipped whole: weights, optimizer state and average stay as they were.
+    Calling it with a batch (images, labels, and what else the loss takes) returns three scalars: this rank's loss
+    (float32, unscaled), whether all gradients of the update were finite (bool; true where no update was due), and the
+    loss scale (float32). An update with a gradient that is not finite is skipped whole: weights, optimizer state and
+    average stay as they were.
     """
 
     def __init__(
@@ -147,9 +148,9 @@ class TrainStep(nn.Cell):
             self.average = self.averaged.clone("ema", init="same")
             self.updates = Parameter(Tensor(0, ms.float32), name="updates", requires_grad=False)
 
-    def construct(self, image: Tensor, label: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def construct(self, image: Tensor, label: Tensor, *taught: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         scale = self.scale.value()
-        (_, loss), gradients = self.gradients(image, label, scale)
+        (_, loss), gradients = self.gradients(image, label, scale, *taught)
         factor = 1.0 / (scale * self.divisor)
         gradients = self.map(ops.partial(_scale_op, factor), gradients)
         if self.accumulation == 1:
@@ -250,3 +251,19 @@ class TrainStep(nn.Cell):
         parameters.pop("learning_rate", None)
         dropouts = [cell for _, cell in self.network.cells_and_names() if isinstance(cell, Dropout)]
         return parameters | {f"dropout_counter_{index}": cell.counter for index, cell in enumerate(dropouts)}
+
+
+class TaughtStep(nn.Cell):
+    """A training step whose loss also takes a teacher's logits of the batch.
+
+    Two graphs, one after the other: MindSpore cannot compile what a MindIR file holds into a graph of ours. Sink mode
+    wants one.
+    """
+
+    def __init__(self, step: TrainStep, teacher: nn.Cell) -> None:
+        super().__init__(auto_prefix=False)
+        self.step = step
+        self.teacher = teacher
+
+    def __call__(self, image: Tensor, label: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        return self.step(image, label, self.teacher(image))

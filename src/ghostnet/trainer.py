@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ import mindspore as ms
 import numpy as np
 from mindspore import nn
 
-from . import amp, build, checkpoint, loss, optim, replicas, runtime, schedule, weights_file
+from . import amp, build, checkpoint, loss, optim, replicas, runtime, schedule, teacher, weights_file
 from .config import Config
 from .data import dataset, loader
 from .distributed import Ranks
@@ -22,7 +23,7 @@ from .models import card
 from .models.complexity import trainable_parameters
 from .models.layers import freeze_batch_norm, reseed_dropout
 from .run_folder import Position, RunFolder, Saved, changed_keys
-from .step import StepOptions, TrainStep
+from .step import StepOptions, TaughtStep, TrainStep
 
 log = logging.getLogger("ghostnet")
 
@@ -65,7 +66,7 @@ def _train(run: runtime.Runtime, folder: RunFolder, run_log: runtime.RunLog, sig
     saved = _saved_state(run.config, folder, ranks)
     # Images, and with them the number of classes.
     config, samples, val_samples = _open_images(run.config, ranks)
-    data = samples.digest()
+    data = _digest(config, samples)
     if saved:
         _check_unchanged(saved, config, data, ranks.size)
         steps = loader.EpochOrder(config, len(samples), ranks.rank, ranks.size).steps
@@ -94,6 +95,7 @@ def _train(run: runtime.Runtime, folder: RunFolder, run_log: runtime.RunLog, sig
     if config.resume_opt and saved is None:
         log.info(f"loaded {checkpoint.load_optimizer(optimizer, config.ckpt_path)} entries of optimizer state")
     step = TrainStep(network, loss.training_loss(config), optimizer, StepOptions.from_config(config), ranks.size)
+    taught = TaughtStep(step, teacher.load(config)) if config.teacher else step
     evaluator = Evaluator(config, val_samples, ranks) if val_samples else None
     if saved:
         _load_state(step, saved, ranks)
@@ -107,7 +109,7 @@ def _train(run: runtime.Runtime, folder: RunFolder, run_log: runtime.RunLog, sig
     images = min(steps * config.batch_size * ranks.size, len(samples), config.num_samples or len(samples))
     epochs = Epochs(config, step, rates, evaluator, folder, steps, images, data, position, ranks, signals)
     if position.epoch < config.epoch_size:
-        ms.Model(step).train(
+        ms.Model(taught).train(
             config.epoch_size,
             batches,
             callbacks=[epochs],
@@ -142,6 +144,13 @@ def _open_images(config: Config, ranks: Ranks) -> tuple[Config, dataset.Samples,
     return config, samples, val_samples
 
 
+def _digest(config: Config, samples: dataset.Samples) -> str:
+    """Digest of what the network learns from: the training images, and the teacher's weights where there is one."""
+    if not config.teacher:
+        return samples.digest()
+    return hashlib.sha256(f"{samples.digest()} {teacher.digest(config)}".encode()).hexdigest()
+
+
 def _open_files(
     folder: RunFolder, saved: Saved | None, config: Config, samples: dataset.Samples, run_log: runtime.RunLog
 ) -> None:
@@ -161,7 +170,7 @@ def _check_unchanged(saved: Saved, config: Config, data: str, ranks: int) -> Non
     if saved.ranks != ranks:
         changes.append(f"ranks: {saved.ranks} -> {ranks}")
     if saved.data != data:
-        changes.append("the training images")
+        changes.append("the training images" + (" or the teacher's weights" if config.teacher else ""))
     if not changes:
         return
     if not config.resume_force:

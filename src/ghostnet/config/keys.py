@@ -176,6 +176,11 @@ class Config(BaseModel):
     """Start from the published weights of the network."""
     ckpt_path: Text = ""
     """Weights to start from (train) or to evaluate (validate): a .ckpt or .safetensors file."""
+    teacher: Text = ""
+    """Network to learn from (knowledge distillation), by its name here or in mindcv, or a .mindir file that takes
+    batches of batch_size. It sees the same images. Empty: none."""
+    teacher_ckpt_path: Text = ""
+    """Weights of the teacher: a .ckpt or .safetensors file; empty takes the published ones of a Ghost network."""
     resume_opt: bool = False
     """Load the optimizer's moments from ckpt_path, too (a run_state.ckpt, or a file of MindCV's trainer)."""
     freeze_backbone: bool = False
@@ -250,6 +255,10 @@ class Config(BaseModel):
     """Cross entropy, or binary cross entropy for each class."""
     label_smoothing: ShareBelow1 = 0.0
     """Share of a label that is spread over all classes."""
+    distill_alpha: Share = 0.5
+    """Share of the teacher in the loss: (1 - alpha) x loss + alpha x T^2 x KL(teacher || network)."""
+    distill_temperature: Positive = 1.0
+    """Temperature T that both logits are divided by before that divergence."""
     aux_factor: NotNegative = 0.0
     """Weight of auxiliary logits; only 0 is supported, no network here has any."""
     reduction: Literal["mean", "sum"] = "mean"

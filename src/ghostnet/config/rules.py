@@ -319,6 +319,14 @@ def _model_conflicts(config: Config) -> Iterator[Problem]:
             ("ckpt_save_policy", "val_while_train"),
             "top_k ranks checkpoints by accuracy; set val_while_train to True or the policy to latest_k",
         )
+    if config.teacher_ckpt_path and not config.teacher:
+        yield Problem(("teacher_ckpt_path", "teacher"), "there is no teacher to give weights to; name it with teacher")
+    if config.teacher_ckpt_path and config.teacher.lower().endswith(".mindir"):
+        yield Problem(("teacher_ckpt_path", "teacher"), "a MindIR file holds its weights; drop teacher_ckpt_path")
+    if config.teacher.lower().endswith(".mindir") and not config.drop_remainder:
+        yield Problem(
+            ("drop_remainder", "teacher"), "a MindIR teacher takes batches of one size; set drop_remainder to True"
+        )
     if config.layer_decay is not None:
         yield Problem(
             ("layer_decay",),
