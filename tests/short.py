@@ -9,11 +9,17 @@ import sys
 
 from ghostnet.cli import signals_for_this_thread
 
+
+def stages() -> tuple:
+    """GhostNet's table with one bottleneck of each kind: plain, stride 2, squeeze-and-excitation, both."""
+    from ghostnet.models import ghostnet
+
+    return tuple((ghostnet.STAGES[stage][0],) for stage in (0, 1, 3, 4))
+
+
 if __name__ == "__main__":
     with signals_for_this_thread():
-        from ghostnet.models import ghostnet as network
-
-    # One of each kind: plain, stride 2, squeeze-and-excitation, both.
-    network.STAGES = tuple((network.STAGES[stage][0],) for stage in (0, 1, 3, 4))
+        from ghostnet.models import ghostnet
+    ghostnet.STAGES = stages()
     sys.argv = sys.argv[1:]
     runpy.run_path(sys.argv[0], run_name="__main__")

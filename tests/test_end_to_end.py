@@ -16,7 +16,8 @@ import validate
 from ghostnet import trainer, validator, weights_file
 from ghostnet.cli import run_command
 from ghostnet.config import Config
-from ghostnet.models import create_model
+from ghostnet.models import create_model, ghostnet
+from tests import short
 
 ROOT = Path(__file__).parent.parent
 RECIPE = ROOT / "configs" / "ghostnet" / "ghostnet_050_cpu.yaml"
@@ -171,7 +172,13 @@ def short_config(images: Path, folder: Path, **keys) -> Config:
     return Config.from_file(RECIPE).replace(**{**options, "num_classes": 6, **keys})
 
 
-def test_averaged_weights_accumulation_and_a_second_equal_run(images, tmp_path):
+@pytest.fixture
+def short_network(monkeypatch):
+    """GhostNet of four bottlenecks in this process, for tests of anything but the network."""
+    monkeypatch.setattr(ghostnet, "STAGES", short.stages())
+
+
+def test_averaged_weights_accumulation_and_a_second_equal_run(short_network, images, tmp_path):
     """best and last are the averaged weights, the run state keeps the raw ones; the same seed gives the same bits."""
     states = []
     for name in ("a", "b"):
@@ -204,7 +211,7 @@ def test_fine_tuning_the_classifier_alone(run, images, tmp_path, capsys):
     assert records(tmp_path / "out")[0]["top_5"] is None
 
 
-def test_the_ascend_recipe_on_a_cpu(images, tmp_path, capsys):
+def test_the_ascend_recipe_on_a_cpu(short_network, images, tmp_path, capsys):
     """float16 with a dynamic loss scale: one line says what is replaced; overflows lower the scale."""
     config = Config.from_file(RECIPE.with_name("ghostnet_050_ascend.yaml"))
     options = {**SHORT, "epoch_size": 1, "decay_epochs": 1, "data_dir": str(images), "num_classes": 6}
@@ -297,7 +304,7 @@ def test_validation_never_takes_random_weights(
     assert expected in error
 
 
-def test_a_loss_that_is_not_finite_stops_the_run(images, tmp_path, monkeypatch, capsys):
+def test_a_loss_that_is_not_finite_stops_the_run(short_network, images, tmp_path, monkeypatch, capsys):
     given = {**SHORT, "num_classes": 6, "data_dir": images, "ckpt_save_dir": tmp_path / "run", "lr": 1e30}
     status, error = command(
         train.main, "train.py", "-c", RECIPE, *flags(**given), monkeypatch=monkeypatch, capsys=capsys
