@@ -64,7 +64,7 @@ def synchronised() -> dict[str, np.ndarray]:
     before, ran = network(image).asnumpy(), []
     # It asks for the device to name the group of ranks, and knows no name on the CPU.
     with unittest.mock.patch("mindspore.context.get_context", lambda key: {"device_target": "Ascend"}[key]):
-        build.synchronise_batch_norm(network, "Ascend")
+        build.synchronise_batch_norm(network)
 
     class Watched(nn.SyncBatchNorm):
         def construct(self, x: Tensor) -> Tensor:

