@@ -25,6 +25,7 @@ def trained(case: str, mode: int, rank: int, ranks: int) -> dict[str, np.ndarray
     from mindspore import Tensor, nn
 
     from ghostnet.models.layers import ConvBnAct, freeze_batch_norm
+    from ghostnet.rmsprop_tf import RMSpropTF
     from ghostnet.step import StepOptions, TrainStep
 
     ms.set_context(mode=mode)
@@ -38,7 +39,8 @@ def trained(case: str, mode: int, rank: int, ranks: int) -> dict[str, np.ndarray
     freeze_batch_norm(network)
     network.set_train(True)
     reduction = "sum" if case == "sum" else "mean"
-    optimizer = nn.Momentum(network.trainable_params(), 0.05, 0.9)
+    kind = RMSpropTF if case == "accumulated" else nn.Momentum
+    optimizer = kind(network.trainable_params(), 0.05, momentum=0.9)
     loss = nn.CrossEntropyLoss(reduction=reduction)
     step = TrainStep(network, loss, optimizer, StepOptions(**CASES[case]), ranks)
     images = rng.normal(size=(STEPS, IMAGES, 3, 8, 8)).astype(np.float32)

@@ -17,6 +17,7 @@ FLOORS = (
     {"cli"},
     {"distributed"},
     {"runtime", "event_files"},
+    {"rmsprop_tf"},
     {"models", "data", "amp", "loss", "optim", "schedule"},
     {"convert"},
     {"step", "evaluate", "checkpoint", "run_folder", "replicas"},

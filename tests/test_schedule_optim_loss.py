@@ -146,6 +146,7 @@ def test_weight_decay_filters():
         ({"opt": "lion"}, -0.1),
         ({"opt": "adagrad"}, -0.1 * 2 / math.sqrt(4 + 0.1)),
         ({"opt": "rmsprop", "eps": 1e-10}, -0.1 * 2 / math.sqrt(0.9 + 0.1 * 4)),
+        ({"opt": "rmsproptf", "eps": 1.0}, -0.1 * 2 / math.sqrt(0.9 + 0.1 * 4 + 1)),
         ({"opt": "nadam"}, None),
     ],
 )
@@ -160,6 +161,81 @@ def test_the_first_update_of_every_optimizer(keys, first):
         assert -0.3 < move < -0.01
     else:
         assert move == pytest.approx(first, rel=1e-3)
+
+
+RATES = [0.064, 0.032, 0.016, 0.008, 0.004]
+
+
+def gradients_of(shapes, count):
+    """Random gradients of so many updates, for parameters of these shapes."""
+    rng = np.random.default_rng(3)
+    return [{n: rng.standard_normal(shape).astype(np.float32) for n, shape in shapes.items()} for _ in range(count)]
+
+
+def rmsprop_tf_by_hand(weights, gradients, decayed, momentum, weight_decay, eps):
+    """TensorFlow's definition in double precision, with alpha 0.9; `decayed` names what weight decay applies to."""
+    weights = {name: weight.astype(np.float64) for name, weight in weights.items()}
+    squares = {name: np.ones_like(weight) for name, weight in weights.items()}
+    moments = {name: np.zeros_like(weight) for name, weight in weights.items()}
+    for rate, update in zip(RATES, gradients, strict=True):
+        for name, gradient in update.items():
+            full = gradient + weight_decay * weights[name] * (name in decayed)
+            squares[name] = 0.9 * squares[name] + 0.1 * full**2
+            moments[name] = momentum * moments[name] + rate * full / np.sqrt(squares[name] + eps)
+            weights[name] = weights[name] - moments[name]
+    return weights
+
+
+class Wide(Scalars):
+    """Parameters longer than the vectors of MindSpore's CPU kernels, with names that the filters look for."""
+
+    def __init__(self):
+        super().__init__()
+        self.dense = nn.Dense(5, 7)
+        self.bn = nn.BatchNorm1d(7)
+        rng = np.random.default_rng(1)
+        for parameter in self.trainable_params():
+            parameter.set_data(Tensor(rng.standard_normal(parameter.shape).astype(np.float32)))
+
+
+@pytest.mark.parametrize(
+    ("mode", "momentum", "filtering", "decayed"),
+    [
+        (ms.GRAPH_MODE, 0.9, "norm_and_bias", {"dense.weight"}),
+        (ms.PYNATIVE_MODE, 0.9, "disable", {"dense.weight", "dense.bias", "bn.gamma", "bn.beta"}),
+        (ms.PYNATIVE_MODE, 0.0, "auto", {"dense.weight", "dense.bias"}),
+    ],
+)
+def test_rmsproptf_follows_its_definition(mode, momentum, filtering, decayed):
+    ms.set_context(mode=mode)
+    network = Wide()
+    start = {p.name: p.asnumpy().copy() for p in network.trainable_params()}
+    gradients = gradients_of({name: weight.shape for name, weight in start.items()}, len(RATES))
+    keys = {"opt": "rmsproptf", "momentum": momentum, "weight_decay": 0.1, "eps": 0.5}
+    optimizer = optim.optimizer(config(weight_decay_filter=filtering, **keys), network, RATES, "CPU")
+    for update in gradients:
+        optimizer(tuple(Tensor(update[p.name]) for p in optimizer.parameters))
+    assert int(optimizer.global_step.asnumpy()[0]) == len(RATES)
+    expected = rmsprop_tf_by_hand(start, gradients, decayed, momentum, weight_decay=0.1, eps=0.5)
+    for parameter in network.trainable_params():
+        found = parameter.asnumpy()
+        np.testing.assert_allclose(found, expected[parameter.name], rtol=0, atol=1e-6, err_msg=parameter.name)
+        assert np.abs(found - start[parameter.name]).max() > 1e-3
+
+
+def test_the_hand_computed_rmsproptf_is_timms():
+    torch = pytest.importorskip("torch")
+    timm_optim = pytest.importorskip("timm.optim")
+    weight = np.random.default_rng(2).standard_normal(21).astype(np.float32)
+    gradients = gradients_of({"w": weight.shape}, len(RATES))
+    expected = rmsprop_tf_by_hand({"w": weight}, gradients, {"w"}, 0.9, weight_decay=0.1, eps=1e-3)
+    parameter = torch.nn.Parameter(torch.from_numpy(weight.copy()))
+    optimizer = timm_optim.RMSpropTF([parameter], lr=RATES[0], momentum=0.9, weight_decay=0.1, eps=1e-3)
+    for rate, update in zip(RATES, gradients, strict=True):
+        optimizer.param_groups[0]["lr"] = rate
+        parameter.grad = torch.from_numpy(update["w"].copy())
+        optimizer.step()
+    np.testing.assert_allclose(parameter.detach().numpy(), expected["w"], rtol=0, atol=1e-6)
 
 
 def test_lamb_is_refused_on_cpu():

@@ -9,6 +9,7 @@ from mindcv.loss import create_loss
 from mindcv.optim import create_optimizer
 from mindspore import Tensor, nn
 
+from ghostnet import optim
 from ghostnet import step as step_module
 from ghostnet.config import Config
 from ghostnet.convert import from_pytorch
@@ -37,10 +38,9 @@ def tiny(seed: int = 0) -> Tiny:
     return network
 
 
-def make_step(network, rates, options=None, *, momentum=0.9, weight_decay=0.0) -> TrainStep:
-    optimizer = create_optimizer(
-        network.trainable_params(), "momentum", lr=list(rates), momentum=momentum, weight_decay=weight_decay
-    )
+def make_step(network, rates, options=None, *, opt="momentum", momentum=0.9, weight_decay=0.0) -> TrainStep:
+    config = Config(model="ghostnet_050", opt=opt, momentum=momentum, weight_decay=weight_decay, eps=1e-3)
+    optimizer = optim.optimizer(config, network, rates, "CPU")
     return TrainStep(network, create_loss("CE"), optimizer, options or StepOptions()).set_train(True)
 
 
@@ -104,18 +104,20 @@ def test_accumulation_of_a_summed_loss_is_the_large_batch():
         np.testing.assert_allclose(results[1][name], weight, rtol=0, atol=1e-6, err_msg=name)
 
 
-def test_a_state_taken_up_gives_the_same_next_step():
-    options = StepOptions(ema_decay=0.9, accumulation=2, loss_scale=8.0, dynamic_scale=True)
+@pytest.mark.parametrize("opt", ["momentum", "rmsproptf"])
+def test_a_state_taken_up_gives_the_same_next_step(opt):
+    options = StepOptions(ema_decay=0.9, accumulation=2, loss_scale=8.0, dynamic_scale=True, clip_norm=0.5)
     images, labels = batch(4)
-    first = make_step(tiny(0), [0.1] * 4, options)
+    first = make_step(tiny(0), [0.1] * 4, options, opt=opt)
     for _ in range(3):
         run(first, images, labels)
-    second = make_step(tiny(1), [0.1] * 4, options)
+    second = make_step(tiny(1), [0.1] * 4, options, opt=opt)
     second.load_state(first.state())
     run(first, images, labels)
     run(second, images, labels)
     expected = first.state()
     assert expected["global_step"] == 2
+    assert len([name for name in expected if name.startswith(("moments.", "moment."))]) == len(first.weights)
     for name, array in second.state().items():
         np.testing.assert_array_equal(array, expected[name], err_msg=name)
 

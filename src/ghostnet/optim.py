@@ -1,4 +1,4 @@
-"""Config -> optimizer, made by mindcv's factory."""
+"""Config -> optimizer, made by mindcv's factory where it has it."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ import logging
 from collections.abc import Sequence
 
 from mindcv.optim import create_optimizer
-from mindspore import nn
+from mindcv.optim.optim_factory import init_group_params
+from mindspore import Parameter, nn
 
 from .config import Config
 from .errors import UserError
+from .rmsprop_tf import RMSpropTF
 
 _mindcv_log = logging.getLogger("mindcv.optim.optim_factory")
 
@@ -29,6 +31,8 @@ def optimizer(config: Config, network: nn.Cell, rates: Sequence[float], device: 
     """
     if config.opt == "lamb" and device == "CPU":
         raise UserError("opt: MindSpore has no CPU kernel for lamb; use another optimizer (adamw is the nearest)")
+    if config.opt == "rmsproptf":
+        return _rmsprop_tf(config, network.trainable_params(), rates)
     # mindcv warns whenever the filter is "auto", which is a documented choice.
     _mindcv_log.setLevel(logging.ERROR)
     # MindSpore's Momentum ignores use_nesterov on the CPU; its SGD computes the same update and does not.
@@ -44,3 +48,12 @@ def optimizer(config: Config, network: nn.Cell, rates: Sequence[float], device: 
         weight_decay_filter=config.weight_decay_filter,
         eps=config.eps,
     )
+
+
+def _rmsprop_tf(config: Config, parameters: list[Parameter], rates: Sequence[float]) -> RMSpropTF:
+    """RMSpropTF over mindcv's groups of parameters, so that `weight_decay_filter` means what it does elsewhere."""
+    keys = {"learning_rate": list(rates), "momentum": config.momentum, "eps": config.eps}
+    if config.weight_decay_filter == "auto":
+        return RMSpropTF(parameters, weight_decay=config.weight_decay, **keys)
+    groups = init_group_params(parameters, config.weight_decay, config.weight_decay_filter, no_weight_decay=())
+    return RMSpropTF(groups, **keys)

@@ -213,9 +213,9 @@ class Config(BaseModel):
     """Batches whose gradients are averaged into one update."""
 
     opt: Optimizer = "adam"
-    """Optimizer."""
+    """Optimizer; rmsproptf is TensorFlow's RMSprop, with eps inside the root."""
     momentum: Share = 0.9
-    """Momentum of sgd, momentum and rmsprop."""
+    """Momentum of sgd, momentum, rmsprop and rmsproptf."""
     weight_decay: NotNegative = 1e-6
     """Strength of the weight decay."""
     use_nesterov: bool = False
@@ -223,7 +223,7 @@ class Config(BaseModel):
     weight_decay_filter: Literal["disable", "auto", "norm_and_bias"] = "disable"
     """Parameters without weight decay: none (disable), MindSpore's choice (auto), or norms and biases."""
     eps: Positive = 1e-10
-    """Term added to the denominator by adam, adamw, rmsprop, lamb and nadam."""
+    """Term added to the denominator by adam, adamw, rmsprop, rmsproptf, lamb and nadam."""
 
     scheduler: Scheduler = "cosine_decay"
     """Course of the learning rate after the warm-up."""

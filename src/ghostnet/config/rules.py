@@ -187,7 +187,7 @@ CastList = Annotated[tuple[str, ...], BeforeValidator(_cast_list), Expected("nam
 Dataset = Annotated[Literal["imagenet", "cifar10", "cifar100", "mnist"], _Lower]
 Interpolation = Annotated[Literal["bilinear", "nearest", "bicubic", "area"], _Lower]
 Optimizer = Annotated[
-    Literal["sgd", "momentum", "adam", "adamw", "lion", "rmsprop", "adagrad", "lamb", "nadam"], _Lower
+    Literal["sgd", "momentum", "adam", "adamw", "lion", "rmsprop", "rmsproptf", "adagrad", "lamb", "nadam"], _Lower
 ]
 Scheduler = Literal[
     "constant", "cosine_decay", "exponential_decay", "step_decay", "multi_step_decay", "one_cycle", "cyclic"
