@@ -198,6 +198,14 @@ def test_there_are_six_ghostnet_recipes():
     assert len(list((ROOT / "configs" / "ghostnet").glob("ghostnet_[01]*.yaml"))) == 6
 
 
+@pytest.mark.parametrize("path", [path for path in RECIPES if path.stem.endswith("_cpu")], ids=lambda path: path.stem)
+def test_a_cpus_recipe_is_the_ascends_where_a_cpu_can_take_it(path):
+    theirs = Config.from_file(path.with_name(path.name.replace("_cpu", "_ascend"))).replace(**CPU_DEPARTURES)
+    if theirs.opt == "lamb":
+        theirs = theirs.replace(opt="adamw", lr=0.002)
+    assert Config.from_file(path) == theirs
+
+
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.name)
 def test_recipe_header_and_round_trip(path, tmp_path):
     header = path.read_text().split("\n\n")[0]
