@@ -5,8 +5,12 @@ from __future__ import annotations
 import gzip
 import hashlib
 import io
+import os
+import subprocess
+import sys
 import tarfile
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -27,16 +31,18 @@ MD5 = hashlib.md5(CONTENT).hexdigest()
 
 
 class Server:
-    """Answers a path with what ``answers`` holds for it; counts the requests."""
+    """Answers a path with what ``answers`` holds for it; notes the requests, and which part each asked for."""
 
     def __init__(self) -> None:
         self.answers: dict[str, object] = {}
         self.requests: list[str] = []
+        self.ranges: list[str | None] = []
         outer = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
                 outer.requests.append(self.path)
+                outer.ranges.append(self.headers.get("Range"))
                 answer = outer.answers.get(self.path, 404)
                 answer(self) if callable(answer) else respond(self, answer)
 
@@ -74,7 +80,18 @@ def server(monkeypatch) -> Iterator[Server]:
 
 
 def visible(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir() if not path.name.endswith(".lock"))
+    """What a user sees: locks and parts of files are hidden."""
+    return sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
+
+
+def parts(folder: Path) -> list[Path]:
+    """What is kept of downloads that broke."""
+    return list(folder.glob(".*.part"))
+
+
+def put_part(folder: Path, content: bytes) -> None:
+    """Has an earlier download of a.ckpt broken after this content."""
+    (folder / f".a.ckpt.{SHA256[:8]}.part").write_bytes(content)
 
 
 def failure(url: str, folder: Path, digest: str = SHA256, **keys) -> str:
@@ -113,6 +130,7 @@ def test_a_wrong_digest_keeps_nothing(server, tmp_path):
     message = failure(server.url("/a.ckpt"), tmp_path, digest="0" * 64)
     assert SHA256 in message
     assert str(tmp_path / "a.ckpt") in message
+    assert not parts(tmp_path)
 
 
 def test_a_page_in_place_of_the_file_keeps_nothing(server, tmp_path):
@@ -190,6 +208,225 @@ def test_simultaneous_fetches_download_once(server, tmp_path):
     assert visible(tmp_path) == ["a.ckpt"]
 
 
+# --- Going on with a download that broke
+
+
+def partial_content(handler: BaseHTTPRequestHandler, cut: int | None = None, tag: str = '"v1"') -> None:
+    """A server that knows ranges and breaks off after ``cut`` bytes."""
+    start, changed = 0, handler.headers.get("If-Range") not in (None, tag)
+    if (wanted := handler.headers.get("Range")) and not changed:
+        start = int(wanted.removeprefix("bytes=").removesuffix("-"))
+        if start >= len(CONTENT):
+            handler.send_error(416)
+            return
+    handler.send_response(206 if start else 200)
+    handler.send_header("ETag", tag)
+    if start:
+        handler.send_header("Content-Range", f"bytes {start}-{len(CONTENT) - 1}/{len(CONTENT)}")
+    handler.send_header("Content-Length", str(len(CONTENT) - start))
+    handler.end_headers()
+    handler.wfile.write(CONTENT[start : None if cut is None else start + cut])
+
+
+def fetched(server: Server, folder: Path) -> bytes:
+    """The content of a.ckpt, of which no part may be left."""
+    content = download.fetch(server.url("/a.ckpt"), folder, digest=SHA256).read_bytes()
+    assert not parts(folder)
+    assert visible(folder) == ["a.ckpt"]
+    return content
+
+
+def test_a_broken_download_goes_on_where_it_broke(server, tmp_path):
+    server.answers["/a.ckpt"] = lambda handler: partial_content(handler, 10_000)
+    assert fetched(server, tmp_path) == CONTENT
+    assert server.ranges == [None, "bytes=10000-", "bytes=20000-"]
+
+
+def test_a_later_run_goes_on_too(server, tmp_path, monkeypatch):
+    monkeypatch.setattr(download, "_ATTEMPTS", 1)
+    server.answers["/a.ckpt"] = lambda handler: partial_content(handler, 20_000)
+    failure(server.url("/a.ckpt"), tmp_path)
+    assert [part.read_bytes() for part in parts(tmp_path)] == [CONTENT[:20_000]]
+    assert fetched(server, tmp_path) == CONTENT
+    assert server.ranges == [None, "bytes=20000-"]
+
+
+def test_a_server_without_ranges_sends_it_all_again(server, tmp_path):
+    put_part(tmp_path, CONTENT[:9_000])
+    assert fetched(server, tmp_path) == CONTENT
+    assert server.ranges == ["bytes=9000-"]
+
+
+def test_a_file_that_changes_in_between_is_sent_from_its_start(server, tmp_path):
+    """Its new version starts like the old one here; what counts is that the server was told which one is meant."""
+
+    def changing(handler: BaseHTTPRequestHandler) -> None:
+        first = len(server.requests) == 1
+        partial_content(handler, 500 if first else None, tag='"v1"' if first else '"v2"')
+        answers.append(handler.headers.get("If-Range"))
+
+    answers: list[str | None] = []
+    server.answers["/a.ckpt"] = changing
+    assert fetched(server, tmp_path) == CONTENT
+    assert server.ranges == [None, "bytes=500-"]
+    assert answers == [None, '"v1"']
+
+
+def test_a_part_with_a_wrong_end_is_fetched_afresh_once(server, tmp_path):
+    server.answers["/a.ckpt"] = partial_content
+    put_part(tmp_path, CONTENT[:8_990] + b"x" * 10)
+    assert fetched(server, tmp_path) == CONTENT
+    assert server.ranges == ["bytes=9000-", None]
+
+    (tmp_path / "a.ckpt").unlink()
+    put_part(tmp_path, b"x" * 10)
+    server.answers["/a.ckpt"] = lambda handler: respond(handler, b"y" * 100)
+    assert "its sha256 is" in failure(server.url("/a.ckpt"), tmp_path)
+    assert not parts(tmp_path)
+    assert server.ranges[2:] == ["bytes=10-"]
+
+
+def test_a_part_longer_than_the_file_is_given_up(server, tmp_path):
+    server.answers["/a.ckpt"] = partial_content
+    put_part(tmp_path, CONTENT + b"x")
+    assert fetched(server, tmp_path) == CONTENT
+    assert server.ranges == [f"bytes={len(CONTENT) + 1}-", None]
+
+
+def test_a_part_that_is_whole_needs_no_server(tmp_path):
+    """As a process leaves it that ends before it has renamed the file."""
+    put_part(tmp_path, CONTENT)
+    assert download.fetch("http://127.0.0.1:9/a.ckpt", tmp_path, digest=SHA256).read_bytes() == CONTENT
+
+
+def test_another_part_than_was_asked_for_is_not_taken(server, tmp_path):
+    def wrong_part(handler: BaseHTTPRequestHandler) -> None:
+        if len(server.requests) > 1:
+            partial_content(handler)
+            return
+        handler.send_response(206)
+        handler.send_header("Content-Range", f"bytes 0-{len(CONTENT) - 1}/{len(CONTENT)}")
+        handler.end_headers()
+        handler.wfile.write(CONTENT)
+
+    server.answers["/a.ckpt"] = wrong_part
+    put_part(tmp_path, CONTENT[:10])
+    assert fetched(server, tmp_path) == CONTENT
+    assert server.ranges == ["bytes=10-", None]
+
+
+# --- Two hosts
+
+
+@pytest.fixture
+def mirror(server, monkeypatch) -> Iterator[Server]:
+    mirror = Server()
+    mirror.answers["/a.ckpt"] = CONTENT
+    host, other = (entry.url("").removeprefix("http://") for entry in (server, mirror))
+    monkeypatch.setattr(download, "_MIRRORS", {host: other})
+    yield mirror
+    mirror.stop()
+
+
+@pytest.mark.parametrize("answer", [404, 503, b"<html>Sign in</html>"])
+def test_what_one_host_does_not_give_the_other_does(server, mirror, tmp_path, answer):
+    server.answers["/a.ckpt"] = answer
+    assert fetched(server, tmp_path) == CONTENT
+    assert mirror.requests == ["/a.ckpt"]
+
+
+def test_a_file_that_no_host_gives_is_named_with_both_and_with_its_place(server, mirror, tmp_path):
+    server.answers["/a.ckpt"], mirror.answers["/a.ckpt"] = 404, 503
+    message = failure(server.url("/a.ckpt"), tmp_path)
+    assert f"{server.url('/a.ckpt')}: download failed (HTTP Error 404" in message
+    assert f"{mirror.url('/a.ckpt')}: download failed (HTTP Error 503" in message
+    assert message.endswith(f"save it as {tmp_path / 'a.ckpt'}")
+
+
+def test_mindcvs_hosts_stand_in_for_each_other():
+    path = "/toolkits/mindcv/ghostnet/ghostnet_100-bef8025a.ckpt"
+    hosts = ["https://download.mindspore.cn", "https://download-mindspore.osinfra.cn"]
+    assert download._addresses(hosts[0] + path) == [hosts[0] + path, hosts[1] + path]
+    assert download._addresses(hosts[1] + path) == [hosts[1] + path, hosts[0] + path]
+    assert download._addresses("https://example.com/a") == ["https://example.com/a"]
+
+
+# --- Several processes
+
+FETCH = """
+import resource, sys
+from pathlib import Path
+from ghostnet import download
+from ghostnet.errors import UserError
+url, folder, digest, limit = sys.argv[1:]
+if int(limit):
+    resource.setrlimit(resource.RLIMIT_FSIZE, (int(limit), int(limit)))
+try:
+    print(download.fetch(url, Path(folder), digest=digest))
+except UserError as error:
+    sys.exit(str(error))
+"""
+
+
+def start_fetch(server: Server, folder: Path, limit: int = 0) -> subprocess.Popen:
+    """A process that fetches a.ckpt; no file of its may be longer than ``limit``."""
+    arguments = [sys.executable, "-c", FETCH, server.url("/a.ckpt"), folder, SHA256, str(limit)]
+    environment = {**os.environ, "PYTHONPATH": str(Path(download.__file__).parents[1])}
+    return subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+
+
+def test_two_processes_download_once(server, tmp_path):
+    def slow(handler: BaseHTTPRequestHandler) -> None:
+        time.sleep(0.5)
+        respond(handler, CONTENT)
+
+    server.answers["/a.ckpt"] = slow
+    processes = [start_fetch(server, tmp_path) for _ in range(2)]
+    outputs = [process.communicate(timeout=60) for process in processes]
+    assert outputs == [(f"{tmp_path / 'a.ckpt'}\n", "")] * 2
+    assert (tmp_path / "a.ckpt").read_bytes() == CONTENT
+    assert server.requests == ["/a.ckpt"]
+
+
+def test_what_a_killed_process_has_fetched_is_used(server, tmp_path):
+    released = threading.Event()
+
+    def stall(handler: BaseHTTPRequestHandler) -> None:
+        if handler.headers.get("Range"):
+            partial_content(handler)
+            return
+        handler.send_response(200)
+        handler.send_header("Content-Length", str(len(CONTENT)))
+        handler.end_headers()
+        handler.wfile.write(CONTENT[:24_000])
+        released.wait(30)
+
+    server.answers["/a.ckpt"] = stall
+    process = start_fetch(server, tmp_path)
+    try:
+        deadline = time.monotonic() + 30
+        while not any(part.stat().st_size for part in parts(tmp_path)) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        process.kill()
+        process.communicate(timeout=30)
+        (part,) = parts(tmp_path)
+        have = part.stat().st_size
+        assert fetched(server, tmp_path) == CONTENT
+    finally:
+        released.set()
+    assert 0 < have <= 24_000
+    assert server.ranges == [None, f"bytes={have}-"]
+
+
+def test_a_full_disk_is_named_and_nothing_is_left(server, tmp_path):
+    out, error = start_fetch(server, tmp_path, limit=10_000).communicate(timeout=60)
+    assert out == ""
+    assert error.startswith(str(tmp_path))
+    assert error.endswith("cannot be written (File too large)\n")
+    assert not visible(tmp_path)
+    assert not parts(tmp_path)
+
+
 def test_a_folder_that_cannot_be_made_is_named(server, tmp_path):
     (tmp_path / "file").write_text("x")
     with pytest.raises(UserError, match="cannot be written") as caught:
@@ -204,9 +441,9 @@ def test_a_call_without_a_usable_digest_is_a_bug(tmp_path, digest, algorithm):
 
 
 def test_cache_dir_follows_the_environment(monkeypatch, tmp_path):
-    monkeypatch.setenv("GHOSTNET_CACHE", str(tmp_path))
+    monkeypatch.setenv("GHOSTNET_HOME", str(tmp_path))
     assert download.cache_dir() == tmp_path
-    monkeypatch.delenv("GHOSTNET_CACHE")
+    monkeypatch.delenv("GHOSTNET_HOME")
     monkeypatch.setenv("HOME", str(tmp_path))
     assert download.cache_dir() == tmp_path / ".cache" / "ghostnet"
 

@@ -1,10 +1,15 @@
-"""Files from the network: verified before use, complete or absent, safe with several processes at once."""
+"""Files from the network: verified before use, complete or absent, safe with several processes at once.
+
+What has arrived of a file whose download broke stays in a hidden file beside it, and the next attempt goes on from
+there, be it in another run.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import fcntl
 import hashlib
+import http
 import http.client
 import os
 import sys
@@ -15,8 +20,9 @@ import urllib.error
 import urllib.request
 import zlib
 from collections.abc import Iterator
+from email.message import Message
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import NamedTuple
 from urllib.parse import unquote, urlsplit
 
 from tqdm import tqdm
@@ -32,6 +38,15 @@ _RETRY_DELAY = 1.0  # seconds, doubled with each attempt
 _CHUNK = 1 << 20
 _MIN_DIGEST = 8  # hexadecimal digits
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
+# MindCV keeps its files on either, with the same paths (or moves them): what one does not give is asked of the other.
+_MIRRORS = {
+    "download.mindspore.cn": "download-mindspore.osinfra.cn",
+    "download-mindspore.osinfra.cn": "download.mindspore.cn",
+}
+
+
+class _DownloadError(Exception):
+    """Why an address did not give the file."""
 
 
 class _Dataset(NamedTuple):
@@ -65,15 +80,15 @@ _DATASETS = {
 
 
 def cache_dir() -> Path:
-    """Where downloaded weights are kept: ``$GHOSTNET_CACHE``, or ``~/.cache/ghostnet``."""
-    return Path(os.environ.get("GHOSTNET_CACHE") or Path.home() / ".cache" / "ghostnet")
+    """Where downloaded weights are kept: ``$GHOSTNET_HOME``, or ``~/.cache/ghostnet``."""
+    return Path(os.environ.get("GHOSTNET_HOME") or Path.home() / ".cache" / "ghostnet")
 
 
 def fetch(url: str, target_dir: Path, *, digest: str, algorithm: str = "sha256", timeout: float = 60) -> Path:
     """Downloads ``url`` into ``target_dir``, unless an intact copy is there, and returns the file's path.
 
     The file appears under its name only when complete and verified. Processes that want the same file take
-    turns.
+    turns. What MindCV's host does not give is asked of its other one.
 
     Args:
         url: https only (http for the loopback address); the file is named after its last part.
@@ -88,13 +103,11 @@ def fetch(url: str, target_dir: Path, *, digest: str, algorithm: str = "sha256",
         raise ValueError(f"{algorithm} digest {digest!r}: expected sha256 or md5 and {_MIN_DIGEST} digits or more")
     _check_scheme(url)
     target = target_dir / unquote(urlsplit(url).path.rsplit("/", 1)[-1])
-    try:
+    with _writing(target):
         target_dir.mkdir(parents=True, exist_ok=True)
         with _locked(target):
             if not (target.is_file() and _digest(target, algorithm).startswith(digest.lower())):
                 _download(url, target, digest.lower(), algorithm, timeout)
-    except OSError as error:
-        raise UserError(f"{target}: cannot be written ({error.strerror or error})") from error
     return target
 
 
@@ -158,61 +171,136 @@ def _locked(target: Path) -> Iterator[None]:
         yield
 
 
-def _download(url: str, target: Path, digest: str, algorithm: str, timeout: float) -> None:
-    """Fetches into a temporary file beside ``target`` and renames it once verified."""
-    descriptor, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
-    temporary = Path(name)
+@contextlib.contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    """Turns what the file system refuses into a UserError that names ``path``."""
     try:
-        with open(descriptor, "wb") as file:
-            _transfer_with_retries(url, file, target, timeout)
-            file.flush()
-            os.fsync(file.fileno())
-        found = _digest(temporary, algorithm)
-        if not found.startswith(digest):
-            raise UserError(f"{url}: its {algorithm} is {found}, expected {digest}; {_by_hand(url, target)}")
-        # mkstemp makes the file private; a cache is shared like any other file.
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o666 & ~umask)
-        os.replace(temporary, target)
-    finally:
-        temporary.unlink(missing_ok=True)
+        yield
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written ({error.strerror or error})") from error
 
 
-def _transfer_with_retries(url: str, file: BinaryIO, target: Path, timeout: float) -> None:
-    delay = _RETRY_DELAY
-    for attempt in range(1, _ATTEMPTS + 1):
+def _download(url: str, target: Path, digest: str, algorithm: str, timeout: float) -> None:
+    """Fetches into a hidden file beside ``target`` and renames it once verified."""
+    partial = target.with_name(f".{target.name}.{digest[:_MIN_DIGEST]}.part")
+    reasons = []
+    for address in _addresses(url):
         try:
-            file.seek(0)
-            file.truncate()
-            _transfer(url, file, timeout)
+            _complete(address, partial, digest, algorithm, timeout)
+        except _DownloadError as error:
+            reasons.append(f"{address}: {error}")
+        except UserError:
+            # A disk that is full stays so as long as the part is there.
+            partial.unlink(missing_ok=True)
+            raise
+        else:
+            os.replace(partial, target)
             return
-        except (urllib.error.URLError, http.client.HTTPException, ConnectionError, TimeoutError) as error:
-            missing = isinstance(error, urllib.error.HTTPError) and error.code < 500
-            if missing or attempt == _ATTEMPTS:
-                raise UserError(f"{url}: download failed ({error}); {_by_hand(url, target)}") from error
+    advice = f"check the network, or download it by other means and save it as {target}"
+    raise UserError("; ".join([*reasons, advice]))
+
+
+def _addresses(url: str) -> list[str]:
+    """Where the file may be: ``url``, and its like on the mirror of its host."""
+    parts = urlsplit(url)
+    mirror = _MIRRORS.get(parts.netloc)
+    return [url] if mirror is None else [url, parts._replace(netloc=mirror).geturl()]
+
+
+def _complete(url: str, partial: Path, digest: str, algorithm: str, timeout: float) -> None:
+    """Makes ``partial`` the whole file. Where the content is wrong it is removed, and fetched again if it was spliced.
+
+    Raises:
+        _DownloadError: the transfer failed (the part stays), or the content is not the expected one.
+    """
+    spliced = True
+    while spliced:
+        # A process that ended before it could rename the file has left all of it.
+        if not (partial.is_file() and _digest(partial, algorithm).startswith(digest)):
+            spliced = _transfer_with_retries(url, partial, timeout)
+        found = _digest(partial, algorithm)
+        if found.startswith(digest):
+            return
+        partial.unlink()
+    raise _DownloadError(f"its {algorithm} is {found}, expected {digest}")
+
+
+def _transfer_with_retries(url: str, partial: Path, timeout: float) -> bool:
+    """Completes ``partial`` in a few attempts; whether it is made of more than one answer."""
+    delay, validator = _RETRY_DELAY, None
+    for attempt in range(1, _ATTEMPTS + 1):
+        have = partial.stat().st_size if partial.is_file() else 0
+        try:
+            with _opener.open(_request(url, have, validator), timeout=timeout) as response:
+                validator = _validator(response.headers)
+                return _receive(response, partial, have)
+        except (OSError, http.client.HTTPException) as error:
+            code = error.code if isinstance(error, urllib.error.HTTPError) else None
+            if code == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE and have:
+                partial.unlink()
+            elif (code is not None and code < 500) or attempt == _ATTEMPTS:
+                raise _DownloadError(f"download failed ({error})") from error
             time.sleep(delay)
             delay *= 2
+    raise _DownloadError("download failed (the server gives neither the file nor the rest of it)")
 
 
-def _transfer(url: str, file: BinaryIO, timeout: float) -> None:
-    request = urllib.request.Request(url, headers={"User-Agent": f"ghostnet/{__version__}"})
-    with _opener.open(request, timeout=timeout) as response:
-        total = int(response.headers.get("Content-Length") or 0)
-        received = 0
-        with tqdm(
-            total=total or None,
-            desc=urlsplit(url).path.rsplit("/", 1)[-1],
+def _request(url: str, have: int, validator: str | None) -> urllib.request.Request:
+    """Asks for what comes after the first ``have`` bytes; for everything if the file has changed since."""
+    headers = {"User-Agent": f"ghostnet/{__version__}"}
+    if have:
+        headers["Range"] = f"bytes={have}-"
+        if validator is not None:
+            headers["If-Range"] = validator
+    return urllib.request.Request(url, headers=headers)
+
+
+def _validator(headers: Message) -> str | None:
+    """What tells this version of the file from another: a strong ETag, else its date."""
+    tag = headers.get("ETag")
+    return tag if tag and not tag.startswith("W/") else headers.get("Last-Modified")
+
+
+def _receive(response: http.client.HTTPResponse, partial: Path, have: int) -> bool:
+    """Writes an answer to ``partial``: behind what is there if it goes on from it, else in its place.
+
+    Returns whether it was put behind something.
+
+    Raises:
+        http.client.IncompleteRead: fewer bytes than the server stated.
+        UserError: the file cannot be written.
+    """
+    goes_on = response.status == http.HTTPStatus.PARTIAL_CONTENT
+    if goes_on and not response.headers.get("Content-Range", "").startswith(f"bytes {have}-"):
+        partial.unlink(missing_ok=True)
+        raise http.client.HTTPException("the server sent another part of the file than was asked for")
+    start = have if goes_on else 0
+    stated = response.length or 0
+    received = 0
+    with contextlib.ExitStack() as stack:
+        with _writing(partial):
+            file = stack.enter_context(open(partial, "ab" if goes_on else "wb"))
+        bar = tqdm(
+            total=start + stated or None,
+            initial=start,
+            desc=urlsplit(response.url).path.rsplit("/", 1)[-1],
             unit="B",
             unit_scale=True,
             disable=not sys.stderr.isatty(),
-        ) as bar:
-            while chunk := response.read(_CHUNK):
+        )
+        stack.enter_context(bar)
+        # What there is, not a whole chunk: a connection that breaks or stalls shall cost nothing of it.
+        while chunk := response.read1(_CHUNK):
+            with _writing(partial):
                 file.write(chunk)
-                received += len(chunk)
-                bar.update(len(chunk))
-    if received < total:
-        raise http.client.IncompleteRead(b"", total - received)
+            received += len(chunk)
+            bar.update(len(chunk))
+        with _writing(partial):
+            file.flush()
+            os.fsync(file.fileno())
+    if received < stated:
+        raise http.client.IncompleteRead(b"", stated - received)
+    return start > 0
 
 
 class _SafeRedirects(urllib.request.HTTPRedirectHandler):
@@ -228,10 +316,6 @@ def _check_scheme(url: str) -> None:
     parts = urlsplit(url)
     if parts.scheme != "https" and not (parts.scheme == "http" and parts.hostname in _LOOPBACK):
         raise UserError(f"{url}: only https addresses are downloaded")
-
-
-def _by_hand(url: str, target: Path) -> str:
-    return f"check the network, or download it by other means and save it as {target}"
 
 
 def _digest(path: Path, algorithm: str) -> str:
