@@ -24,6 +24,7 @@ class Loaded:
         training_entries: entries of a trainer (moments, averages, counts) that were left out.
         fresh: parameters that keep their initial values (a classifier of another size).
         stem_summed: whether the filters of a 3-channel stem were summed for a 1-channel image.
+        dropped: parameters of the whole network in the file that this part of it does without.
     """
 
     path: Path
@@ -32,6 +33,7 @@ class Loaded:
     training_entries: int
     fresh: tuple[str, ...] = ()
     stem_summed: bool = False
+    dropped: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         text = f"loaded {self.parameters} parameters from {self.path}"
@@ -43,6 +45,8 @@ class Loaded:
             text += "; summed the stem's filters for 1-channel images"
         if self.fresh:
             text += f"; fresh, since the number of classes differs: {', '.join(self.fresh)}"
+        if self.dropped:
+            text += f"; dropped {len(self.dropped)} that the network does without: {convert.some(self.dropped)}"
         return text
 
 
@@ -58,7 +62,7 @@ def load_weights(
     """Fill a network from a `.ckpt` or `.safetensors` file: everything must fit, or nothing is changed.
 
     Files of MindCV's trainer load too: entries of its optimizer are counted and left out. Parameters may have PyTorch's
-    names (see `convert`).
+    names (see `convert`). A network without classifier, or of feature maps only, takes files of the whole network.
 
     Args:
         network: changed in place.
@@ -75,6 +79,7 @@ def load_weights(
     wanted = {parameter.name: parameter for parameter in network.get_parameters()}
     selection = convert.select(path, arrays, wanted, averaged)
     weights = {ours: arrays[theirs] for ours, theirs in selection.names.items()}
+    dropped = tuple(name for name in getattr(network, "left_out", ()) if weights.pop(name, None) is not None)
 
     stem_summed = _sum_stem(weights, wanted, f"{stem}.weight")
     fresh = _drop_classifier(weights, wanted, classifier) if fresh_classifier else ()
@@ -84,7 +89,7 @@ def load_weights(
     weights = {name: convert.as_float32(path, name, array) for name, array in weights.items()}
     for name, array in weights.items():
         wanted[name].set_data(Tensor(array))
-    return Loaded(path, len(weights), selection.averaged, selection.training, fresh, stem_summed)
+    return Loaded(path, len(weights), selection.averaged, selection.training, fresh, stem_summed, dropped)
 
 
 def _sum_stem(weights: dict[str, np.ndarray], wanted: Mapping[str, Tensor], name: str) -> bool:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Sequence
 
-from mindspore import nn
-
+from .network import FeatureNetwork, Network
 from .registry import CARDS, Card
 
 __all__ = ["Card", "card", "create_model", "list_models"]
@@ -31,20 +31,25 @@ def create_model(
     drop_rate: float | None = None,
     drop_path_rate: float | None = None,
     deploy: bool = False,
-) -> nn.Cell:
+    features_only: bool = False,
+    out_indices: Sequence[int] | None = None,
+) -> Network | FeatureNetwork:
     """Build a network with fresh weights.
 
     Args:
         name: one of `list_models()`.
-        num_classes: outputs; None is the number that the network was published with (1,000, or 10 for CIFAR-10's).
+        num_classes: outputs; None is the number that the network was published with (1,000, or 10 for CIFAR-10's),
+            0 is a network of embeddings, without a classifier.
         in_channels: channels of the image.
         drop_rate: dropout before the classifier; None is the network's own default.
         drop_path_rate: stochastic depth, which no network here has: anything but None or 0 is refused.
         deploy: the fused form of a network that is trained with branches (GhostNetV3); `reparam.fuse` makes its
             weights.
+        features_only: a network that gives feature maps instead, see `FeatureNetwork`.
+        out_indices: which maps, as indices into `feature_info`; None for the last one of each stride.
 
     Raises:
-        ValueError: an unknown name or an option that the network does not have.
+        ValueError: an unknown name, an option that the network does not have, or wrong indices.
     """
     facts = card(name)
     if drop_path_rate:
@@ -58,4 +63,7 @@ def create_model(
         num_classes = facts.num_classes
     if deploy:
         options["deploy"] = True
-    return facts.build(num_classes=num_classes, in_channels=in_channels, **options)
+    if out_indices is not None and not features_only:
+        raise ValueError("out_indices: only for features_only=True; leave it out")
+    network = facts.build(num_classes=num_classes, in_channels=in_channels, **options)
+    return FeatureNetwork(network, out_indices) if features_only else network

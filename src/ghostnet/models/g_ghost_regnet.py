@@ -9,7 +9,8 @@ Names of cells are those of the official PyTorch code, whose state dicts `conver
 
 from mindspore import Tensor, nn, ops
 
-from .layers import Dropout, convolution, he_normal_init
+from .layers import convolution
+from .network import FeatureInfo, Network
 
 
 class Bottleneck(nn.Cell):
@@ -111,7 +112,7 @@ def plain_stage(in_channels: int, out_channels: int, depth: int, group_width: in
 STEM_CHANNELS = 32
 
 
-class GGhostRegNet(nn.Cell):
+class GGhostRegNet(Network):
     """Stem -> four stages, those of more than two blocks as Ghost stages -> mean -> dropout -> classifier.
 
     Args:
@@ -122,8 +123,12 @@ class GGhostRegNet(nn.Cell):
         in_channels: channels of the image.
         drop_rate: probability of dropping a feature before the classifier, in training.
 
-    Input (N, in_channels, H, W), any H and W of at least 1 pixel; output logits (N, num_classes).
+    Input (N, in_channels, H, W), any H and W of at least 1 pixel; output logits (N, num_classes). The last feature maps
+    are (N, last width, H / 32, W / 32), each size rounded up.
     """
+
+    body = ("conv1", "bn1", "relu", "layer1", "layer2", "layer3", "layer4")
+    classifier_name = "fc"
 
     def __init__(
         self,
@@ -144,21 +149,10 @@ class GGhostRegNet(nn.Cell):
             stages.append(make_stage(channels, width, depth, group_width))
             channels = width
         self.layer1, self.layer2, self.layer3, self.layer4 = stages
-        self.dropout = Dropout(drop_rate)
-        self.fc = nn.Dense(channels, num_classes)
-        he_normal_init(self)
-
-    def forward_features(self, x: Tensor) -> Tensor:
-        """(N, in_channels, H, W) -> (N, last width, H / 32, W / 32), each size rounded up."""
-        x = self.relu(self.bn1(self.conv1(x)))
-        return self.layer4(self.layer3(self.layer2(self.layer1(x))))
-
-    def forward_head(self, x: Tensor) -> Tensor:
-        """Feature maps -> logits (N, num_classes)."""
-        return self.fc(self.dropout(ops.mean(x, (2, 3))))
-
-    def construct(self, x: Tensor) -> Tensor:
-        return self.forward_head(self.forward_features(x))
+        maps = [(f"layer{index}", width, 2 << index) for index, width in enumerate(widths, 1)]
+        self.feature_info = FeatureInfo.last_of_each_stride([("relu", STEM_CHANNELS, 2), *maps])
+        self.add_head(channels, num_classes, drop_rate)
+        self.initialise(self)
 
 
 def g_ghost_regnetx_032(**options) -> GGhostRegNet:

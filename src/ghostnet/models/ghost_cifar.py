@@ -17,7 +17,8 @@ Ghost-ResNet-56's figures in the paper are what is left without the depthwise co
 from mindspore import Tensor, nn, ops
 
 from .ghostnet import GhostModule
-from .layers import Dropout, convolution, he_normal_init
+from .layers import convolution
+from .network import FeatureInfo, Network
 
 
 def conv_bn_relu(in_channels: int, out_channels: int, ratio: int, stride: int = 1, relu: bool = True) -> nn.Cell:
@@ -69,7 +70,7 @@ RESNET56_DEPTH = 9
 RESNET_STAGES = ((16, 1), (32, 2), (64, 2))
 
 
-class CifarResNet(nn.Cell):
+class CifarResNet(Network):
     """3x3 conv -> three stages of basic blocks -> mean -> dropout -> classifier.
 
     Args:
@@ -79,8 +80,12 @@ class CifarResNet(nn.Cell):
         in_channels: channels of the image.
         drop_rate: probability of dropping a feature before the classifier, in training.
 
-    Input (N, in_channels, H, W), any H and W of at least 1 pixel; output logits (N, num_classes).
+    Input (N, in_channels, H, W), any H and W of at least 1 pixel; output logits (N, num_classes). The last feature maps
+    are (N, 64, H / 4, W / 4), each size rounded up.
     """
+
+    body = ("conv1", "bn1", "relu", "layer1", "layer2", "layer3")
+    classifier_name = "fc"
 
     def __init__(
         self, depth: int, ratio: int = 1, num_classes: int = 10, in_channels: int = 3, drop_rate: float = 0.0
@@ -90,28 +95,19 @@ class CifarResNet(nn.Cell):
         self.conv1 = convolution(in_channels, width, 3)
         self.bn1 = nn.BatchNorm2d(width)
         self.relu = nn.ReLU()
-        stages = []
+        stages, maps, reduction = [], [], 1
         for channels, stride in RESNET_STAGES:
             blocks = []
             for index in range(depth):
                 blocks.append(BasicBlock(width, channels, ratio, stride if index == 0 else 1))
                 width = channels
             stages.append(nn.SequentialCell(blocks))
+            reduction *= stride
+            maps.append((f"layer{len(stages)}", width, reduction))
         self.layer1, self.layer2, self.layer3 = stages
-        self.dropout = Dropout(drop_rate)
-        self.fc = nn.Dense(width, num_classes)
-        he_normal_init(self)
-
-    def forward_features(self, x: Tensor) -> Tensor:
-        """(N, in_channels, H, W) -> (N, 64, H / 4, W / 4), each size rounded up."""
-        return self.layer3(self.layer2(self.layer1(self.relu(self.bn1(self.conv1(x))))))
-
-    def forward_head(self, x: Tensor) -> Tensor:
-        """Feature maps -> logits (N, num_classes)."""
-        return self.fc(self.dropout(ops.mean(x, (2, 3))))
-
-    def construct(self, x: Tensor) -> Tensor:
-        return self.forward_head(self.forward_features(x))
+        self.feature_info = FeatureInfo.last_of_each_stride(maps)
+        self.add_head(width, num_classes, drop_rate)
+        self.initialise(self)
 
 
 # channels of each convolution; a max pool ends each row
@@ -119,7 +115,7 @@ VGG16_STAGES = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 51
 VGG_HIDDEN = 512
 
 
-class CifarVgg(nn.Cell):
+class CifarVgg(Network):
     """3x3 convs with a 2x2 max pool after each of five stages -> mean -> hidden layer -> dropout -> classifier.
 
     VGG-16's variant for CIFAR-10 with batch norm and one hidden layer of 512 (Zagoruyko, 2015,
@@ -131,8 +127,12 @@ class CifarVgg(nn.Cell):
         in_channels: channels of the image.
         drop_rate: probability of dropping a feature before the classifier, in training.
 
-    Input (N, in_channels, H, W), H and W of at least 32 pixels; output logits (N, num_classes).
+    Input (N, in_channels, H, W), H and W of at least 32 pixels; output logits (N, num_classes). The last feature maps
+    are (N, 512, H / 32, W / 32), each size rounded down.
     """
+
+    body = ("conv1", "bn1", "relu", "features")
+    classifier_name = "fc"
 
     def __init__(self, ratio: int = 1, num_classes: int = 10, in_channels: int = 3, drop_rate: float = 0.5) -> None:
         super().__init__()
@@ -140,32 +140,27 @@ class CifarVgg(nn.Cell):
         self.conv1 = convolution(in_channels, width, 3)
         self.bn1 = nn.BatchNorm2d(width)
         self.relu = nn.ReLU()
-        cells = []
+        cells, maps = [], []
         for row, stage in enumerate(VGG16_STAGES):
             for channels in stage[1:] if row == 0 else stage:
                 cells.append(conv_bn_relu(width, channels, ratio))
                 width = channels
+            maps.append((f"features.{len(cells) - 1}", width, 1 << row))
             cells.append(nn.MaxPool2d(2, 2))
+            maps.append((f"features.{len(cells) - 1}", width, 2 << row))
         self.features = nn.SequentialCell(cells)
+        self.feature_info = FeatureInfo.last_of_each_stride(maps)
         # As a convolution of 1x1 maps, so that the batch norm is one of images like all others.
         self.hidden = nn.SequentialCell(
             convolution(width, VGG_HIDDEN, 1, bias=True), nn.BatchNorm2d(VGG_HIDDEN), nn.ReLU()
         )
-        self.dropout = Dropout(drop_rate)
-        self.fc = nn.Dense(VGG_HIDDEN, num_classes)
-        he_normal_init(self)
+        self.add_head(VGG_HIDDEN, num_classes, drop_rate)
+        self.initialise(self)
 
-    def forward_features(self, x: Tensor) -> Tensor:
-        """(N, in_channels, H, W) -> (N, 512, H / 32, W / 32), each size rounded down."""
-        return self.features(self.relu(self.bn1(self.conv1(x))))
-
-    def forward_head(self, x: Tensor) -> Tensor:
-        """Feature maps -> logits (N, num_classes)."""
+    def embed(self, x: Tensor) -> Tensor:
+        """Mean over pixels -> hidden layer: the last feature maps -> embeddings (N, 512)."""
         x = self.hidden(ops.mean(x, (2, 3), True))
-        return self.fc(self.dropout(ops.reshape(x, (x.shape[0], VGG_HIDDEN))))
-
-    def construct(self, x: Tensor) -> Tensor:
-        return self.forward_head(self.forward_features(x))
+        return ops.reshape(x, (x.shape[0], VGG_HIDDEN))
 
 
 def vgg16_cifar(**options) -> CifarVgg:

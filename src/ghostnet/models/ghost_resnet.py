@@ -9,10 +9,11 @@ The paper's multiply-accumulates (2.2 G and 1.2 G) are those counted here, its p
 built the network from the authors' code count what we count (huawei-noah/Efficient-AI-Backbones, issue 146).
 """
 
-from mindspore import Tensor, nn, ops
+from mindspore import Tensor, nn
 
 from .ghostnet import GhostModule
-from .layers import Dropout, convolution, he_normal_init
+from .layers import convolution
+from .network import FeatureInfo, Network
 
 EXPANSION = 4
 
@@ -53,7 +54,7 @@ STAGES = ((3, 64, 1), (4, 128, 2), (6, 256, 2), (3, 512, 2))
 STEM_CHANNELS = 64
 
 
-class GhostResNet(nn.Cell):
+class GhostResNet(Network):
     """7x7 conv -> max pool -> four stages of Ghost bottlenecks -> mean -> dropout -> classifier.
 
     Args:
@@ -62,8 +63,12 @@ class GhostResNet(nn.Cell):
         in_channels: channels of the image.
         drop_rate: probability of dropping a feature before the classifier, in training.
 
-    Input (N, in_channels, H, W), any H and W of at least 1 pixel; output logits (N, num_classes).
+    Input (N, in_channels, H, W), any H and W of at least 1 pixel; output logits (N, num_classes). The last feature maps
+    are (N, 2048, H / 32, W / 32), each size rounded up.
     """
+
+    body = ("conv1", "bn1", "relu", "maxpool", "layer1", "layer2", "layer3", "layer4")
+    classifier_name = "fc"
 
     def __init__(self, ratio: int, num_classes: int = 1000, in_channels: int = 3, drop_rate: float = 0.0) -> None:
         super().__init__()
@@ -71,29 +76,20 @@ class GhostResNet(nn.Cell):
         self.bn1 = nn.BatchNorm2d(STEM_CHANNELS)
         self.relu = nn.ReLU()
         self.maxpool = nn.MaxPool2d(3, 2, pad_mode="pad", padding=1)
-        stages, width = [], STEM_CHANNELS
+        stages, width, reduction = [], STEM_CHANNELS, 4
+        maps = [("relu", STEM_CHANNELS, 2)]
         for depth, channels, stride in STAGES:
             blocks = []
             for index in range(depth):
                 blocks.append(Bottleneck(width, channels, ratio, stride if index == 0 else 1))
                 width = EXPANSION * channels
             stages.append(nn.SequentialCell(blocks))
+            reduction *= stride
+            maps.append((f"layer{len(stages)}", width, reduction))
         self.layer1, self.layer2, self.layer3, self.layer4 = stages
-        self.dropout = Dropout(drop_rate)
-        self.fc = nn.Dense(width, num_classes)
-        he_normal_init(self)
-
-    def forward_features(self, x: Tensor) -> Tensor:
-        """(N, in_channels, H, W) -> (N, 2048, H / 32, W / 32), each size rounded up."""
-        x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
-        return self.layer4(self.layer3(self.layer2(self.layer1(x))))
-
-    def forward_head(self, x: Tensor) -> Tensor:
-        """Feature maps -> logits (N, num_classes)."""
-        return self.fc(self.dropout(ops.mean(x, (2, 3))))
-
-    def construct(self, x: Tensor) -> Tensor:
-        return self.forward_head(self.forward_features(x))
+        self.feature_info = FeatureInfo.last_of_each_stride(maps)
+        self.add_head(width, num_classes, drop_rate)
+        self.initialise(self)
 
 
 def ghost_resnet50_s2(**options) -> GhostResNet:

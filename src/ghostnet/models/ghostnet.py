@@ -11,13 +11,13 @@ from mindspore import Tensor, nn, ops
 
 from .layers import (
     ConvBnAct,
-    Dropout,
     SqueezeExcite,
     convolution,
     depthwise_convolution,
     he_uniform_init,
     make_divisible,
 )
+from .network import FeatureInfo, Network
 
 
 def conv_bn(
@@ -156,7 +156,7 @@ STAGES = (
 HEAD_FEATURES = 1280
 
 
-class GhostNet(nn.Cell):
+class GhostNet(Network):
     """Stem -> 16 Ghost bottlenecks -> 1x1 conv -> mean -> 1x1 conv -> dropout -> classifier.
 
     Args:
@@ -166,8 +166,13 @@ class GhostNet(nn.Cell):
         drop_rate: probability of dropping a feature before the classifier, in training.
         bottleneck_at: index of a bottleneck, from 0 to 15 -> what makes it, called as GhostBottleneck is.
 
-    Input (N, in_channels, H, W), any H and W of at least 1 pixel; output logits (N, num_classes).
+    Input (N, in_channels, H, W), any H and W of at least 1 pixel; output logits (N, num_classes). The last feature maps
+    are (N, 960 * width, H / 32, W / 32), each size rounded up.
+
+    `feature_info` ends with the last bottleneck: the 1x1 convolution after it is the classifier's.
     """
+
+    body = ("conv_stem", "bn1", "act1", "blocks")
 
     def __init__(
         self,
@@ -183,7 +188,7 @@ class GhostNet(nn.Cell):
         self.bn1 = nn.BatchNorm2d(channels)
         self.act1 = nn.ReLU()
 
-        stages = []
+        stages, maps, reduction = [], [], 2
         indices = itertools.count()
         for rows in STAGES:
             blocks = []
@@ -191,29 +196,26 @@ class GhostNet(nn.Cell):
                 expanded, out = make_divisible(expanded * width, 4), make_divisible(out * width, 4)
                 bottleneck = bottleneck_at(next(indices))
                 blocks.append(bottleneck(channels, expanded, out, kernel_size, stride, se_ratio))
-                channels = out
+                channels, reduction = out, reduction * stride
+            maps.append((f"blocks.{len(stages)}", channels, reduction))
             stages.append(nn.SequentialCell(blocks))
         stages.append(ConvBnAct(channels, expanded, 1))
         self.blocks = nn.SequentialCell(stages)
+        self.feature_info = FeatureInfo.last_of_each_stride(maps)
 
         self.conv_head = convolution(expanded, HEAD_FEATURES, 1, bias=True)
         self.act2 = nn.ReLU()
-        self.dropout = Dropout(drop_rate)
-        self.classifier = nn.Dense(HEAD_FEATURES, num_classes)
-        he_uniform_init(self)
+        self.add_head(HEAD_FEATURES, num_classes, drop_rate)
+        self.initialise(self)
 
-    def forward_features(self, x: Tensor) -> Tensor:
-        """(N, in_channels, H, W) -> (N, 960 * width, H / 32, W / 32), each size rounded up."""
-        return self.blocks(self.act1(self.bn1(self.conv_stem(x))))
+    def initialise(self, cell: nn.Cell) -> None:
+        """As MindCV starts its GhostNet."""
+        he_uniform_init(cell)
 
-    def forward_head(self, x: Tensor) -> Tensor:
-        """Feature maps -> logits (N, num_classes)."""
+    def embed(self, x: Tensor) -> Tensor:
+        """Mean over pixels -> 1x1 conv -> ReLU: the last feature maps -> embeddings (N, 1280)."""
         x = self.act2(self.conv_head(ops.mean(x, (2, 3), True)))
-        x = ops.reshape(x, (x.shape[0], HEAD_FEATURES))
-        return self.classifier(self.dropout(x))
-
-    def construct(self, x: Tensor) -> Tensor:
-        return self.forward_head(self.forward_features(x))
+        return ops.reshape(x, (x.shape[0], HEAD_FEATURES))
 
 
 def ghostnet_050(**options) -> GhostNet:

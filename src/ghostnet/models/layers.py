@@ -169,6 +169,12 @@ def he_normal_init(network: nn.Cell) -> None:
             weight.set_data(initializer.initializer(start, weight.shape, weight.dtype))
 
 
+def forget_graphs(network: nn.Cell) -> None:
+    """Have a network that was compiled be compiled again: graph mode would go on to run cells that were replaced."""
+    for _, cell in network.cells_and_names():
+        cell.compile_cache.clear()
+
+
 def freeze_batch_norm(network: nn.Cell) -> None:
     """Make every batch norm use its stored statistics in training too, and leave them as they are."""
     for _, cell in network.cells_and_names():

@@ -4,6 +4,8 @@ from collections.abc import Iterator
 
 from mindspore import nn
 
+from .layers import forget_graphs
+
 
 def replace_cells(net: nn.Cell, replacements: dict[int, nn.Cell]) -> None:
     """Put each replacement wherever the cell with that id is, and forget compiled graphs.
@@ -22,9 +24,7 @@ def replace_cells(net: nn.Cell, replacements: dict[int, nn.Cell]) -> None:
     for parameter, name in named:
         # Some kinds of parent renamed them.
         parameter.name = name
-    for _, cell in net.cells_and_names():
-        # Otherwise graph mode goes on to run the old layers.
-        cell.compile_cache.clear()
+    forget_graphs(net)
 
 
 def _children(net: nn.Cell) -> Iterator[tuple[nn.Cell, str, nn.Cell]]:
