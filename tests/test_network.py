@@ -1,6 +1,9 @@
-"""What timm's and MindCV's users expect of every network: head, embeddings, feature maps."""
+"""What timm's and MindCV's users expect of every network: head, embeddings, feature maps, MindCV's registry."""
 
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import mindcv
 import mindspore as ms
@@ -10,11 +13,12 @@ from mindspore import Tensor, nn
 
 from ghostnet import checkpoint, weights_file
 from ghostnet.errors import UserError
-from ghostnet.models import card, create_model, registry
+from ghostnet.models import card, create_model, list_models, registry
 from ghostnet.models.ghostnet import GhostNet
 from ghostnet.models.reparam import fuse
 from tests.conftest import randomise
 
+ROOT = Path(__file__).parent.parent
 # One of each class.
 KINDS = ("ghostnet_050", "g_ghost_regnetx_032", "ghost_resnet50_s4", "ghost_resnet56", "ghost_vgg16")
 # By hand: strides, channels, and the cells that make the maps, with the network cut after them.
@@ -224,3 +228,34 @@ def test_wrong_indices_are_refused(indices, said):
 def test_indices_of_a_classifying_network_are_refused():
     with pytest.raises(ValueError, match="out_indices: only for features_only=True"):
         create_model("ghostnet_050", out_indices=(1, 2))
+
+
+def test_mindcvs_registry_has_what_it_lacked(tmp_path):
+    network = mindcv.create_model("ghostnetv2_100", num_classes=7, in_channels=1, drop_rate=0.1)
+    assert type(network).__module__ == "ghostnet.models.ghostnetv2"
+    assert (network.classifier.weight.shape, network.conv_stem.weight.shape[1]) == ((7, 1280), 1)
+    assert network.dropout.p == 0.1
+    assert set(mindcv.list_models()) >= set(list_models())
+    randomise(network)
+    ms.save_checkpoint(network, str(tmp_path / "w.ckpt"))
+    again = mindcv.create_model(
+        "ghostnetv2_100", num_classes=7, in_channels=1, checkpoint_path=str(tmp_path / "w.ckpt")
+    )
+    for parameter, other in zip(network.get_parameters(), again.get_parameters(), strict=True):
+        np.testing.assert_array_equal(parameter.asnumpy(), other.asnumpy())
+    features = mindcv.create_model("ghost_resnet56", num_classes=10, features_only=True, out_indices=[0, 2])
+    assert features.out_channels == [16, 64]
+    with pytest.raises(ValueError, match="^pretrained: no weights of ghostnetv2_100 are published for MindSpore; "):
+        mindcv.create_model("ghostnetv2_100", pretrained=True)
+
+
+def test_mindcvs_own_networks_stay():
+    for name in ("ghostnet_050", "ghostnet_100", "ghostnet_130"):
+        assert mindcv.models.registry.model_entrypoint(name) is getattr(mindcv.models.ghostnet, name)
+    assert type(mindcv.create_model("ghostnet_050")) is mindcv.models.ghostnet.GhostNet
+
+
+def test_mindcv_may_be_missing():
+    code = "import sys; sys.modules['mindcv'] = None; import ghostnet.models as m; print(len(m.list_models()))"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT / "src", timeout=120)
+    assert (result.returncode, result.stdout) == (0, f"{len(list_models())}\n"), result.stderr

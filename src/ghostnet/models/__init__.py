@@ -1,10 +1,14 @@
-"""The networks: `create_model(name)` and `list_models()`."""
+"""The networks: `create_model(name)` and `list_models()`.
+
+Where MindCV is installed, importing this adds the networks that it lacks to its registry.
+"""
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Sequence
 
+from . import in_mindcv
 from .network import FeatureNetwork, Network
 from .registry import CARDS, Card
 
@@ -67,3 +71,6 @@ def create_model(
         raise ValueError("out_indices: only for features_only=True; leave it out")
     network = facts.build(num_classes=num_classes, in_channels=in_channels, **options)
     return FeatureNetwork(network, out_indices) if features_only else network
+
+
+in_mindcv.register(list_models(), create_model)
