@@ -8,7 +8,6 @@ and activation that follow stay as they are. `ghostify` says which convolutions 
 from __future__ import annotations
 
 import difflib
-import math
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -19,7 +18,7 @@ from mindspore import Parameter, Tensor, nn, ops
 
 from .complexity import complexity, forward_hooks, run
 from .ghost_fit import Fit, fit
-from .layers import depthwise_convolution, he_uniform_init
+from .layers import GhostMaps, depthwise_convolution, he_uniform_init
 from .replace import replace_cells
 
 # A convolution with fewer channels, before or after, is left alone: there is little to save.
@@ -59,7 +58,7 @@ class Reorder(nn.Cell):
         return self.gather(x, self.order, self.inverse)
 
 
-class GhostConvolution(nn.Cell):
+class GhostConvolution(GhostMaps):
     """A linear Ghost module in place of a convolution: same input, same output shape.
 
     Kernel size, stride, padding, dilation and bias are the convolution's, in `primary_conv`; `cheap_operation` makes
@@ -75,21 +74,14 @@ class GhostConvolution(nn.Cell):
     """
 
     def __init__(self, conv: nn.Conv2d, ratio: int = 2, dw_size: int = 3, start: Fit | None = None) -> None:
-        super().__init__()
-        intrinsic = math.ceil(conv.out_channels / ratio)
-        self.primary_conv = nn.Conv2d(
-            conv.in_channels,
-            intrinsic,
-            conv.kernel_size,
-            conv.stride,
-            pad_mode=conv.pad_mode,
-            padding=conv.padding,
-            dilation=conv.dilation,
-            has_bias=conv.has_bias,
+        options = ("kernel_size", "stride", "pad_mode", "padding", "dilation", "has_bias")
+        geometry = {key: getattr(conv, key) for key in options}
+        super().__init__(
+            conv.out_channels,
+            ratio,
+            primary=lambda intrinsic: nn.Conv2d(conv.in_channels, intrinsic, **geometry),
+            cheap=lambda intrinsic, _: depthwise_convolution(intrinsic, dw_size, 1, ratio - 1, conv.has_bias),
         )
-        self.cheap_operation = depthwise_convolution(intrinsic, dw_size, multiplier=ratio - 1, bias=conv.has_bias)
-        surplus = intrinsic * ratio - conv.out_channels
-        self.cut = [conv.out_channels, surplus] if surplus else None
         self.reorder = None
         he_uniform_init(self)
         if start is not None:
@@ -104,13 +96,8 @@ class GhostConvolution(nn.Cell):
             self.cheap_operation.bias.set_data(Tensor(start.bias))
 
     def construct(self, x: Tensor) -> Tensor:
-        intrinsic = self.primary_conv(x)
-        out = ops.concat((intrinsic, self.cheap_operation(intrinsic)), 1)
-        if self.cut is not None:
-            out = ops.split(out, self.cut, 1)[0]
-        if self.reorder is not None:
-            out = self.reorder(out)
-        return out
+        out = super().construct(x)
+        return out if self.reorder is None else self.reorder(out)
 
 
 @dataclass(frozen=True)

@@ -4,13 +4,13 @@ Parameter names are those of MindCV's GhostNet, so its `.ckpt` files load withou
 """
 
 import itertools
-import math
 from collections.abc import Callable
 
 from mindspore import Tensor, nn, ops
 
 from .layers import (
     ConvBnAct,
+    GhostMaps,
     SqueezeExcite,
     convolution,
     depthwise_convolution,
@@ -28,7 +28,7 @@ def conv_bn(
     return convolved, nn.BatchNorm2d(out_channels)
 
 
-class GhostModule(nn.Cell):
+class GhostModule(GhostMaps):
     """A drop-in for a convolution: few intrinsic maps by convolution, the rest by depthwise convolutions of them.
 
     Args:
@@ -56,25 +56,17 @@ class GhostModule(nn.Cell):
         conv_bn: Callable[..., tuple[nn.Cell, nn.Cell]] = conv_bn,
         **others,
     ) -> None:
-        super().__init__()
-        intrinsic = math.ceil(out_channels / ratio)
-        ghosts = intrinsic * (ratio - 1)
-        self.primary_conv = nn.SequentialCell(*conv_bn(in_channels, intrinsic, kernel_size, stride, **others))
-        self.cheap_operation = nn.SequentialCell(*conv_bn(intrinsic, ghosts, dw_size, group=intrinsic))
-        if relu:
-            self.primary_conv.append(nn.ReLU())
-            self.cheap_operation.append(nn.ReLU())
-        # Maps beyond out_channels are cut off. `split` costs a hundredth of a strided slice on CPU, and with the
-        # widths of GhostNet there is nothing to cut.
-        surplus = intrinsic + ghosts - out_channels
-        self.cut = [out_channels, surplus] if surplus else None
 
-    def construct(self, x: Tensor) -> Tensor:
-        intrinsic = self.primary_conv(x)
-        out = ops.concat((intrinsic, self.cheap_operation(intrinsic)), 1)
-        if self.cut is not None:
-            out = ops.split(out, self.cut, 1)[0]
-        return out
+        def part(*arguments: int, **options: object) -> nn.Cell:
+            cells = conv_bn(*arguments, **options)
+            return nn.SequentialCell(*cells, nn.ReLU()) if relu else nn.SequentialCell(*cells)
+
+        super().__init__(
+            out_channels,
+            ratio,
+            primary=lambda intrinsic: part(in_channels, intrinsic, kernel_size, stride, **others),
+            cheap=lambda intrinsic, ghosts: part(intrinsic, ghosts, dw_size, group=intrinsic),
+        )
 
 
 class GhostBottleneck(nn.Cell):

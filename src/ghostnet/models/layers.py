@@ -1,5 +1,8 @@
 """Layers that the Ghost networks share. Feature maps are float tensors of shape (N, C, H, W) throughout."""
 
+import math
+from collections.abc import Callable
+
 import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
 from mindspore.common import dtype as mstype
@@ -59,6 +62,41 @@ class ConvBnAct(nn.Cell):
 
     def construct(self, x: Tensor) -> Tensor:
         return self.features(x)
+
+
+class GhostMaps(nn.Cell):
+    """The core of every Ghost module: few intrinsic maps, then the ghosts that are made of them.
+
+    Args:
+        out_channels: maps in all.
+        ratio: one map in `ratio` is intrinsic.
+        primary: called with a number of intrinsic maps, gives the cell that makes them of the input.
+        cheap: called with that number and the number of ghosts, gives the cell that makes these of the intrinsic maps.
+    """
+
+    def __init__(
+        self,
+        out_channels: int,
+        ratio: int,
+        primary: Callable[[int], nn.Cell],
+        cheap: Callable[[int, int], nn.Cell],
+    ) -> None:
+        super().__init__()
+        intrinsic = math.ceil(out_channels / ratio)
+        ghosts = intrinsic * (ratio - 1)
+        self.primary_conv = primary(intrinsic)
+        self.cheap_operation = cheap(intrinsic, ghosts)
+        # Maps beyond out_channels are cut off. `split` costs a hundredth of a strided slice on CPU, and with the
+        # widths of GhostNet there is nothing to cut.
+        surplus = intrinsic + ghosts - out_channels
+        self.cut = [out_channels, surplus] if surplus else None
+
+    def construct(self, x: Tensor) -> Tensor:
+        intrinsic = self.primary_conv(x)
+        out = ops.concat((intrinsic, self.cheap_operation(intrinsic)), 1)
+        if self.cut is not None:
+            out = ops.split(out, self.cut, 1)[0]
+        return out
 
 
 class SqueezeExcite(nn.Cell):
