@@ -5,17 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
 
 _update_op = ops.MultitypeFuncGraph("rmsprop_tf")
 
 
-@_update_op.register("Number", "Number", "Number", "Tensor", "Tensor", "Tensor", "Tensor", "Tensor")
-def _update_tensor(share, momentum, eps, rate, weight, mean_square, moment, gradient):
-    mean_square_now = mean_square + (ops.square(gradient) - mean_square) * share
-    moment_now = moment * momentum + gradient * rate / ops.sqrt(mean_square_now + eps)
-    assigned = ops.assign(mean_square, mean_square_now), ops.assign(moment, moment_now)
-    return ops.depend(ops.assign(weight, weight - moment_now), assigned)
+@_update_op.register("Function", "Number", "Number", "Number", "Tensor", "Tensor", "Tensor", "Tensor", "Tensor")
+def _update_tensor(apply, alpha, momentum, shift, rate, weight, mean_square, moment, gradient):
+    shifted = ops.assign(mean_square, mean_square + shift)
+    return apply(weight, mean_square, moment, rate, ops.depend(gradient, shifted), alpha, momentum, 0.0)
 
 
 class RMSpropTF(nn.Optimizer):
@@ -29,14 +28,16 @@ class RMSpropTF(nn.Optimizer):
         w <- w - m
 
     It differs from PyTorch's RMSprop in where `eps` stands, in how s starts, and in the rate's place inside of m.
+
     `mindspore.nn.RMSProp` is meant to be the same, but its CPU kernel (2.7.2 to 2.10) divides by `sqrt(s) + eps` where
     it is vectorised, and by `sqrt(s + eps)` in the last few elements of a parameter: at the recipes' eps of 1e-3 these
-    are different updates.
+    are different updates. Here the kernel, which is one operator instead of a dozen to compile for each parameter, gets
+    an eps of 0 and keeps `s + eps`: that follows the same rule with `(1 - alpha) * eps` added at each step.
 
     Args:
         params: parameters, or MindSpore's groups of parameters (each with its weight decay, all with one rate).
         learning_rate: one rate, or the rate of each update.
-        alpha: decay of the running mean of squared gradients.
+        alpha: decay of the running mean of squared gradients, above 0.
         momentum: decay of the running sum of updates.
         eps: added to the mean square, inside the root.
         weight_decay: factor of the L2 penalty, for parameters outside of groups.
@@ -53,16 +54,19 @@ class RMSpropTF(nn.Optimizer):
         weight_decay: float = 0.0,
     ) -> None:
         super().__init__(learning_rate, params, weight_decay)
-        self.share = 1 - alpha
+        self.apply_update = ops.ApplyRMSProp()
+        self.alpha = alpha
         self.momentum = momentum
-        self.eps = eps
-        # Named like nn.RMSProp's, so that resume_opt takes either's state.
+        # The kernel multiplies what it finds by alpha.
+        self.shift = eps * (1 - alpha) / alpha
         self.mean_square = self.parameters.clone(prefix="mean_square", init="ones")
+        for mean_square in self.mean_square:
+            mean_square.set_data(Tensor(np.full(mean_square.shape, 1 + eps), mean_square.dtype))
         self.moment = self.parameters.clone(prefix="moment", init="zeros")
 
     def construct(self, gradients: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         gradients = self.decay_weight(gradients)
         rate = self.get_lr()
         self.assignadd(self.global_step, self.global_step_increase_tensor)
-        update = ops.partial(_update_op, self.share, self.momentum, self.eps, rate)
+        update = ops.partial(_update_op, self.apply_update, self.alpha, self.momentum, self.shift, rate)
         return self.hyper_map(update, self.parameters, self.mean_square, self.moment, gradients)
