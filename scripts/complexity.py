@@ -2,7 +2,8 @@
 
 Everything but the accuracy is counted by building the network and running its own layers on one image. Activations
 are the elements of the outputs of convolutions and dense layers, as fvcore and timm's tables count them. The accuracies
-are those that others published, on ImageNet or (networks with 10 classes) CIFAR-10, whatever --input says.
+are those that others published, on ImageNet or (networks with 10 classes) CIFAR-10, whatever --input says. GhostNetV3
+has two rows: as it is trained, and fused as it is deployed.
 """
 
 from __future__ import annotations
@@ -38,13 +39,14 @@ COLUMNS = {
 Row = dict[str, Any]
 
 
-def row(name: str, size: tuple[int, int] | None, num_classes: int | None) -> Row:
-    """What is known of one network, by the keys of COLUMNS and `model`, `height`, `width`, `num_classes`.
+def row(name: str, size: tuple[int, int] | None, num_classes: int | None, deploy: bool = False) -> Row:
+    """What is known of one network, by the keys of COLUMNS and those of `asked` below.
 
     Args:
         name: of the network.
         size: height and width of the image; None is what the network was published with.
         num_classes: outputs; None likewise.
+        deploy: the fused form.
 
     Raises UserError for a network that cannot take such an image.
     """
@@ -54,14 +56,14 @@ def row(name: str, size: tuple[int, int] | None, num_classes: int | None) -> Row
     facts = card(name)
     height, width = size or (facts.input_size, facts.input_size)
     num_classes = num_classes or facts.num_classes
-    network = create_model(name, num_classes=num_classes)
+    network = create_model(name, num_classes=num_classes, deploy=deploy)
     try:
         counts = complexity(network, height, width)
     except (ValueError, RuntimeError) as error:
         reason = str(error).strip().partition("\n")[0]
         raise UserError(f"--input: {name} cannot take {height} x {width} pixels ({reason}); give more") from error
     published = {key: getattr(facts, key) for key in ("paper_top_1", "mindcv_top_1", "timm_top_1")}
-    asked = {"model": name, "height": height, "width": width, "num_classes": num_classes}
+    asked = {"model": name, "height": height, "width": width, "num_classes": num_classes, "deploy": deploy}
     return {**asked, **asdict(counts), "file_bytes": file_bytes(network), **published}
 
 
@@ -80,7 +82,8 @@ def table(rows: list[Row]) -> str:
     lines = [["model", "input", "classes", *(title for title, _ in COLUMNS.values())]]
     for entry in rows:
         cells = [DASH if entry[key] is None else form.format(entry[key]) for key, (_, form) in COLUMNS.items()]
-        lines.append([entry["model"], f"{entry['height']}x{entry['width']}", str(entry["num_classes"]), *cells])
+        name = entry["model"] + (", fused" if entry["deploy"] else "")
+        lines.append([name, f"{entry['height']}x{entry['width']}", str(entry["num_classes"]), *cells])
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return "\n".join(
         "  ".join([line[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(line[1:], widths[1:], strict=True))])
@@ -136,7 +139,9 @@ def main() -> None:
     except ValueError as error:
         raise UserError(str(error)) from error
     size = (arguments.input[0], arguments.input[-1]) if arguments.input else None
-    rows = [row(name, size, arguments.num_classes) for name in names]
+    forms = [(name, deploy) for name in names for deploy in (False, True)]
+    forms = [(name, deploy) for name, deploy in forms if not deploy or card(name).fused_parameters is not None]
+    rows = [row(name, size, arguments.num_classes, deploy) for name, deploy in forms]
     print(json.dumps(rows, indent=2) if arguments.json else table(rows))
 
 

@@ -12,7 +12,7 @@ import pytest
 from mindspore import Tensor, nn, ops
 
 from ghostnet.cli import run_command
-from ghostnet.models import card, list_models, registry
+from ghostnet.models import card, create_model, list_models, registry
 from ghostnet.models.complexity import Complexity, complexity
 from scripts import complexity as script
 
@@ -60,14 +60,33 @@ def run(*arguments: object, monkeypatch, capsys) -> tuple[int, str, str]:
     return status, *capsys.readouterr()
 
 
-def test_the_whole_registry_counts_as_on_its_cards(monkeypatch, capsys):
+@pytest.mark.parametrize("name", list_models())
+def test_cards_count_their_networks(name):
+    """As trained and, where there is one, in the fused form."""
+    ms.set_context(mode=ms.PYNATIVE_MODE)
+    facts = card(name)
+    counted = complexity(create_model(name), facts.input_size, facts.input_size)
+    assert (counted.parameters, counted.macs) == (facts.parameters, facts.macs)
+    if facts.fused_parameters is not None:
+        counted = complexity(create_model(name, deploy=True), facts.input_size, facts.input_size)
+        assert (counted.parameters, counted.macs) == (facts.fused_parameters, facts.fused_macs)
+
+
+def test_rows_are_cards_and_fused_forms(monkeypatch, capsys):
+    """Without names, of all networks; here of a registry of two."""
+    for name in set(list_models()) - {"ghost_resnet56", "ghostnetv3_050"}:
+        monkeypatch.delitem(registry.CARDS, name)
     status, said, error = run("--json", monkeypatch=monkeypatch, capsys=capsys)
     assert (status, error) == (0, "")
     rows = json.loads(said)
-    assert [row["model"] for row in rows] == list_models()
+    forms = [("ghost_resnet56", False), ("ghostnetv3_050", False), ("ghostnetv3_050", True)]
+    assert [(row["model"], row["deploy"]) for row in rows] == forms
+    titles = [line.split("  ")[0] for line in script.table(rows).splitlines()]
+    assert titles == ["model", "ghost_resnet56", "ghostnetv3_050", "ghostnetv3_050, fused"]
     for row in rows:
         facts = card(row["model"])
-        assert (row["parameters"], row["macs"]) == (facts.parameters, facts.macs), row["model"]
+        expected = (facts.fused_parameters, facts.fused_macs) if row["deploy"] else (facts.parameters, facts.macs)
+        assert (row["parameters"], row["macs"]) == expected
         asked = (row["height"], row["width"], row["num_classes"])
         assert asked == (facts.input_size, facts.input_size, facts.num_classes)
         published = (row["paper_top_1"], row["mindcv_top_1"], row["timm_top_1"])

@@ -7,7 +7,7 @@ import pytest
 from mindspore import Tensor, nn
 
 from ghostnet.models import card, create_model
-from ghostnet.models.complexity import count_macs
+from ghostnet.models.complexity import complexity
 from tests.conftest import randomise, train_and_evaluate
 
 
@@ -41,7 +41,7 @@ def test_macs_follow_from_resnet50():
     for name, cell in reference.cells_and_names():
         if isinstance(cell, nn.Conv2d):
             cell.register_forward_hook(lambda _c, _x, output, name=name: outputs.update({name: output.shape}))
-    whole = count_macs(reference)
+    whole = complexity(reference).macs
     (_, *stem_shape), *shapes = outputs.values()
     unchanged = int(np.prod(stem_shape)) * 147 + 2_048_000
     values = sum(int(np.prod(shape[1:])) for shape in shapes)

@@ -10,7 +10,6 @@ from mindspore import Tensor, nn
 from ghostnet import weights_file
 from ghostnet.convert import from_pytorch
 from ghostnet.models import card, create_model
-from ghostnet.models.complexity import count_macs, trainable_parameters
 from ghostnet.models.ghostnetv3 import BranchedConvolution, fused
 from ghostnet.models.reparam import fold_batch_norm, fuse
 from tests.conftest import GOLDEN, golden_state, randomise
@@ -65,18 +64,14 @@ def test_timm_names_its_batch_norms_otherwise():
 
 
 def test_golden_card():
-    """That the card counts its network is in test_models.py."""
+    """That the card counts its network is in test_complexity.py."""
     facts = json.loads((GOLDEN / "ghostnetv3_100.json").read_text())
     assert card("ghostnetv3_100").parameters == facts["trainable_parameters"]
     assert card("ghostnetv3_100").macs == facts["conv_and_linear_macs_224"]
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_card_counts_the_fused_form(name):
-    ms.set_context(mode=ms.PYNATIVE_MODE)
-    network = create_model(name, deploy=True)
-    assert trainable_parameters(network) == card(name).fused_parameters
-    assert count_macs(network) == card(name).fused_macs
+def test_the_fused_form_has_the_papers_size(name):
     assert card(name).fused_parameters == pytest.approx(card(name).paper_parameters * 1e6, abs=0.01e6)
 
 

@@ -53,11 +53,6 @@ def trainable_parameters(network: nn.Cell) -> int:
     return sum(parameter.size for parameter in network.trainable_params())
 
 
-def count_macs(network: nn.Cell, height: int = 224, width: int = 224, in_channels: int = 3) -> int:
-    """Multiply-accumulates of every convolution and dense layer for one image of `in_channels` x height x width."""
-    return complexity(network, height, width, in_channels).macs
-
-
 @contextmanager
 def forward_hooks(cells: list[nn.Cell], hook: Callable[[nn.Cell, tuple, Tensor], None]) -> Iterator[None]:
     """Have `hook(cell, inputs, output)` called after each of `cells` ran in PyNative mode, inside of `with`."""
