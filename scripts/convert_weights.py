@@ -27,6 +27,9 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--num_classes", type=_count, metavar="N", help="its outputs, where they are not 1000")
     parser.add_argument("--in_channels", type=_count, default=3, metavar="N", help="channels of its images (3)")
     parser.add_argument("--ema", action="store_true", help="take the averaged weights of a training state")
+    parser.add_argument(
+        "--deploy", action="store_true", help="fuse the branches of a trained GhostNetV3, for deploy=True"
+    )
     parser.add_argument("--report", type=Path, metavar="FILE", help="write what mapped to what, as a table with tabs")
     return parser.parse_args(arguments)
 
@@ -51,6 +54,7 @@ def main() -> None:
         num_classes=args.num_classes,
         in_channels=args.in_channels,
         averaged=args.ema,
+        fuse=args.deploy,
     )
     if args.report:
         if args.report.resolve() in (args.source.resolve(), args.target.resolve()):

@@ -19,7 +19,7 @@ from mindspore import Tensor
 from ghostnet import checkpoint, convert, pytorch_file, safetensors_file, weights_file
 from ghostnet.cli import run_command
 from ghostnet.errors import UserError
-from ghostnet.models import create_model, list_models
+from ghostnet.models import create_model, list_models, reparam
 from scripts import convert_weights
 from tests.conftest import GOLDEN, golden_state
 
@@ -214,6 +214,32 @@ def test_averaged_weights_of_mindcvs_trainer(ours, run, tmp_path):
     status, _, error = run(tmp_path / "raw.ckpt", tmp_path / "x.ckpt", "--ema")
     assert status == 2
     assert "holds no averaged weights (ema.*); leave --ema out" in error
+
+
+def test_a_trained_ghostnetv3_is_fused(run, tmp_path):
+    """What is written loads into the fused network; the file's logits are those of reparam.fuse's weights."""
+    ms.set_context(mode=ms.PYNATIVE_MODE)
+    name = ("--model", "ghostnetv3_050", "--num_classes", 3)
+    trained = create_model("ghostnetv3_050", num_classes=3)
+    arrays = {parameter.name: parameter.asnumpy() for parameter in trained.get_parameters()}
+    weights_file.write(tmp_path / "trained.ckpt", arrays)
+    status, said, error = run(tmp_path / "trained.ckpt", tmp_path / "fused.ckpt", "--deploy", *name)
+    assert (status, error) == (0, "")
+    assert "parameters of ghostnetv3_050" in said
+    assert ", fused for deploy=True" in said
+    deployed = create_model("ghostnetv3_050", num_classes=3, deploy=True)
+    checkpoint.load_weights(deployed, tmp_path / "fused.ckpt", stem="conv_stem", classifier="classifier")
+    expected = reparam.fuse(arrays)
+    for parameter in deployed.get_parameters():
+        np.testing.assert_array_equal(parameter.asnumpy(), expected[parameter.name])
+
+    again = run(tmp_path / "fused.ckpt", tmp_path / "twice.ckpt", "--deploy", *name)
+    assert again[0] == 2
+    assert "fused.ckpt: holds no branches to fuse; are the weights fused already? leave --deploy out" in again[2]
+    other = run(tmp_path / "trained.ckpt", tmp_path / "twice.ckpt", "--deploy")
+    assert other[0] == 2
+    assert "--deploy: ghostnet_050 has no fused form" in other[2]
+    assert not (tmp_path / "twice.ckpt").exists()
 
 
 def test_every_mismatch_is_listed_from_both_sides(state, run, tmp_path):

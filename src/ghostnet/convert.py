@@ -11,7 +11,7 @@ import numpy as np
 
 from . import pytorch_file, weights_file
 from .errors import UserError
-from .models import card, create_model
+from .models import card, check_fused_form, create_model, reparam
 
 # Parts of names that differ in PyTorch: ours, timm's. `#` stands for a number. All rows apply, in this order.
 _RENAMED = (
@@ -220,6 +220,7 @@ class Conversion:
         arrays: all that was read, by the file's names.
         names: our name -> name in the file, of the weights.
         shapes: of the network's parameters, by our names.
+        fuse: whether the weights are written as those of the fused form.
     """
 
     source: Path
@@ -229,6 +230,7 @@ class Conversion:
     arrays: dict[str, np.ndarray] = field(repr=False)
     names: dict[str, str] = field(repr=False)
     shapes: dict[str, tuple[int, ...]] = field(repr=False)
+    fuse: bool = False
 
     @property
     def differences(self) -> Differences:
@@ -255,6 +257,8 @@ class Conversion:
         """
         self.check()
         weights = {ours: as_float32(self.source, ours, self.arrays[self.names[ours]]) for ours in self.shapes}
+        if self.fuse:
+            weights = reparam.fuse(weights)
         if self.target.suffix == ".ckpt":
             weights_file.write(self.target, weights)
         else:
@@ -290,7 +294,10 @@ class Conversion:
     def __str__(self) -> str:
         taken = f" ({self.key})" if self.key else ""
         left_out = f"; left out {len(self.left_out)} entries that are no weights" if self.left_out else ""
-        return f"{self.target}: {len(self.shapes)} parameters of {self.model} from {self.source}{taken}{left_out}"
+        fused = ", fused for deploy=True" if self.fuse else ""
+        return (
+            f"{self.target}: {len(self.shapes)} parameters of {self.model} from {self.source}{taken}{fused}{left_out}"
+        )
 
 
 def _by_x(shape: tuple[int, ...]) -> str:
@@ -305,6 +312,7 @@ def plan(
     num_classes: int | None = None,
     in_channels: int = 3,
     averaged: bool = False,
+    fuse: bool = False,
 ) -> Conversion:
     """Read a weight file of any kind and compare it with a network; writes nothing.
 
@@ -315,15 +323,18 @@ def plan(
         num_classes: outputs of the network that the file was made with; None is the network's own default.
         in_channels: channels of its images.
         averaged: take the averaged weights of a training state.
+        fuse: write the weights of the fused form (`deploy=True`); the file holds those of the training form.
 
     Raises:
-        UserError: an unknown network, a source that cannot be read, averages that it does not have, or a target that
-            cannot be.
+        UserError: an unknown network, one without a fused form, weights that are fused already, a source that cannot
+            be read, averages that it does not have, or a target that cannot be.
     """
     weights_file.check_exists(source)
     _check_target(source, target)
     options = {} if num_classes is None else {"num_classes": num_classes}
     try:
+        if fuse:
+            check_fused_form(model)
         network = create_model(model, in_channels=in_channels, **options)
     except ValueError as error:
         raise UserError(f"--{error}") from error
@@ -338,7 +349,9 @@ def plan(
         if not selection.averaged:
             raise UserError(f"{source}: holds no averaged weights (ema.*); leave --ema out")
         key = "ema"
-    return Conversion(source, target, model, key, arrays, selection.names, shapes)
+    if fuse and not any(".rpr_" in name for name in selection.names):
+        raise UserError(f"{source}: holds no branches to fuse; are the weights fused already? leave --deploy out")
+    return Conversion(source, target, model, key, arrays, selection.names, shapes, fuse)
 
 
 def _check_target(source: Path, target: Path) -> None:

@@ -12,7 +12,7 @@ from . import in_mindcv
 from .network import FeatureNetwork, Network
 from .registry import CARDS, Card
 
-__all__ = ["Card", "card", "create_model", "list_models"]
+__all__ = ["Card", "card", "check_fused_form", "create_model", "list_models"]
 
 
 def list_models() -> list[str]:
@@ -26,6 +26,12 @@ def card(name: str) -> Card:
         return CARDS[name]
     nearest = difflib.get_close_matches(name, CARDS, n=1, cutoff=0)[0]
     raise ValueError(f"model: {name!r} is not known; the nearest is {nearest!r} (all: {', '.join(list_models())})")
+
+
+def check_fused_form(name: str) -> None:
+    """Raise ValueError where the network `name` has no fused form."""
+    if card(name).fused_parameters is None:
+        raise ValueError(f"deploy: {name} has no fused form, only GhostNetV3 has; leave the option out")
 
 
 def create_model(
@@ -60,8 +66,8 @@ def create_model(
         raise ValueError(
             f"drop_path_rate: {name} has no stochastic depth, so {drop_path_rate} cannot be honoured; leave the key out"
         )
-    if deploy and facts.fused_parameters is None:
-        raise ValueError(f"deploy: {name} has no fused form, only GhostNetV3 has; leave the option out")
+    if deploy:
+        check_fused_form(name)
     options = {} if drop_rate is None else {"drop_rate": drop_rate}
     if num_classes is None:
         num_classes = facts.num_classes
