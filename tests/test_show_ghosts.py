@@ -16,6 +16,8 @@ from ghostnet.config import Config
 from ghostnet.models import create_model
 from ghostnet.models.ghostify import GhostConvolution
 from ghostnet.models.ghostnet import GhostModule
+from ghostnet.models.ghostnetv2 import DfcGhostModule
+from ghostnet.models.ghostnetv3 import branched, fused
 from scripts import show_ghosts
 from scripts.show_ghosts import Maps
 from tests.conftest import randomise
@@ -111,6 +113,30 @@ def test_ghosts_of_any_ratio_stand_beside_their_source(make):
         # A ghost may be cut off by ReLU before and after; a change elsewhere must leave it alone.
         assert set(np.flatnonzero(differs)) <= set(np.flatnonzero(maps.sources == source))
         assert differs.any() or not (maps.sources == source).any()
+
+
+@pytest.mark.parametrize(
+    ("make", "weighed"),
+    [
+        (lambda: DfcGhostModule(4, 8), True),
+        (lambda: GhostModule(4, 8, conv_bn=branched), False),
+        (lambda: GhostModule(4, 8, conv_bn=fused), False),
+    ],
+)
+def test_modules_of_later_ghostnets(make, weighed):
+    """GhostNetV2's maps are weighed by attention, as the layer gives them; GhostNetV3 has branches or none."""
+    ms.set_context(mode=ms.PYNATIVE_MODE)
+    module = make()
+    randomise(module)
+    network = nn.SequentialCell(module).set_train(False)
+    assert [id(cell) for cell in show_ghosts.ghost_modules(network).values()] == [id(module)]
+    image = np.random.default_rng(0).standard_normal((4, 6, 6)).astype(np.float32)
+    maps = show_ghosts.maps_of(network, module, image)
+    expected = network(Tensor(image[np.newaxis])).asnumpy()[0]
+    np.testing.assert_array_equal(np.concatenate([maps.intrinsic, maps.ghosts]), expected)
+    np.testing.assert_array_equal(maps.sources, np.arange(4))
+    plain = module.primary_conv(Tensor(image[np.newaxis])).asnumpy()[0]
+    assert np.array_equal(maps.intrinsic, plain) != weighed
 
 
 def test_the_most_similar_pairs():
