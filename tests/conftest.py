@@ -109,25 +109,25 @@ def randomise(network, seed: int = 0, gamma: tuple[float, float] = (0.5, 1.5)) -
         parameter.set_data(Tensor(values.astype(np.float32)))
 
 
-def train_and_evaluate(name: str, size: int) -> None:
+def train_and_evaluate(name: str, **options) -> None:
     """In graph mode, steps on one batch of noise lower its loss, and evaluation gives PyNative mode's logits.
 
     Args:
         name: of the network.
-        size: height and width of the images.
+        options: of `create_model`.
     """
     import mindspore as ms
     from mindcv.loss import create_loss
     from mindcv.optim import create_optimizer
     from mindspore import Tensor
 
-    from ghostnet.models import create_model
+    from ghostnet.models import card, create_model
     from ghostnet.step import StepOptions, TrainStep
 
-    rng = np.random.default_rng(0)
+    rng, size = np.random.default_rng(0), min(card(name).input_size, 64)
     images = Tensor(rng.standard_normal((8, 3, size, size)).astype(np.float32))
     labels = Tensor(np.arange(8, dtype=np.int32))
-    network = create_model(name, num_classes=10, drop_rate=0.0)
+    network = create_model(name, num_classes=10, drop_rate=0.0, **options)
     optimizer = create_optimizer(network.trainable_params(), "momentum", lr=[0.01] * 4)
     before = {parameter.name: parameter.asnumpy().copy() for parameter in network.trainable_params()}
     step = TrainStep(network, create_loss("CE"), optimizer, StepOptions()).set_train(True)

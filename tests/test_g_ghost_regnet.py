@@ -11,7 +11,7 @@ from ghostnet import checkpoint, weights_file
 from ghostnet.convert import from_pytorch
 from ghostnet.models import card, create_model
 from ghostnet.models.g_ghost_regnet import ChannelMeans, GhostStage, g_ghost_regnetx_032
-from tests.conftest import GOLDEN, golden_state, train_and_evaluate
+from tests.conftest import GOLDEN, golden_state
 
 GOLDEN_NAMES = ["g_ghost_regnetx_032", "g_ghost_regnetx_040"]
 
@@ -73,8 +73,3 @@ def test_small_and_non_square_images(height, width):
     found = network.forward_head(features).asnumpy()
     assert found.shape == (1, 7)
     assert np.isfinite(found).all()
-
-
-@pytest.mark.slow
-def test_trains_and_evaluates_in_graph_mode():
-    train_and_evaluate("g_ghost_regnetx_032", size=64)

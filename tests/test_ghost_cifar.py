@@ -74,9 +74,4 @@ def test_sizes(name, height, width):
 
 
 def test_vgg_trains_and_evaluates_in_graph_mode():
-    train_and_evaluate("ghost_vgg16", size=32)
-
-
-@pytest.mark.slow
-def test_resnet_trains_and_evaluates_in_graph_mode():
-    train_and_evaluate("ghost_resnet56", size=32)
+    train_and_evaluate("ghost_vgg16")

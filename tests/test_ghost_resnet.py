@@ -8,7 +8,7 @@ from mindspore import Tensor, nn
 
 from ghostnet.models import card, create_model
 from ghostnet.models.complexity import complexity
-from tests.conftest import randomise, train_and_evaluate
+from tests.conftest import randomise
 
 
 def ghost_size(convolution: nn.Conv2d, ratio: int) -> tuple[int, int]:
@@ -89,8 +89,3 @@ def test_small_and_non_square_images(height, width):
     found = network.forward_head(features).asnumpy()
     assert found.shape == (1, 7)
     assert np.isfinite(found).all()
-
-
-@pytest.mark.slow
-def test_trains_and_evaluates_in_graph_mode():
-    train_and_evaluate("ghost_resnet50_s4", size=64)

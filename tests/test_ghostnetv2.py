@@ -5,7 +5,7 @@ import json
 import mindspore as ms
 import numpy as np
 import pytest
-from mindspore import Tensor, ops
+from mindspore import Tensor
 
 from ghostnet import weights_file
 from ghostnet.convert import from_pytorch
@@ -13,7 +13,6 @@ from ghostnet.models import card, create_model
 from ghostnet.models.ghostnetv2 import DfcGhostModule, halve, resize_nearest
 from tests.conftest import GOLDEN, golden_state, randomise
 from tests.test_models import load, logits
-from tests.test_step import make_step, run
 
 # As in golden/README: the logits are of order one.
 GAMMA = (0.3, 0.9)
@@ -119,29 +118,3 @@ def test_images_of_any_shape_one_by_one():
         scale = np.abs(together).max()
         np.testing.assert_allclose(alone, together[:1], rtol=0, atol=1e-4 * scale, err_msg=f"{height}x{width}")
         assert np.abs(together[0] - together[1]).max() > 1e-2 * scale
-
-
-@pytest.mark.slow
-def test_a_step_and_evaluation_in_graph_mode():
-    check_graph_mode("ghostnetv2_100")
-
-
-def check_graph_mode(name: str, **options) -> None:
-    """A training step's loss and the evaluation after it, compiled, are those of PyNative mode."""
-    batch = images(4, 3, 64, 96)
-    labels = np.array([0, 1, 2, 3], np.int32)
-    results = []
-    for mode in (ms.PYNATIVE_MODE, ms.GRAPH_MODE):
-        ms.set_context(mode=mode)
-        network = create_model(name, num_classes=4, drop_rate=0.0, **options)
-        randomise(network, gamma=GAMMA)
-        before = {p.name: p.asnumpy().copy() for p in network.get_parameters() if p.name.endswith(".weight")}
-        loss, finite, _ = run(make_step(network, [0.001]), batch, labels)
-        assert finite
-        after = network.parameters_dict()
-        assert [name for name, array in before.items() if (after[name].asnumpy() == array).all()] == []
-        network.set_train(False)
-        results.append((loss, ops.softmax(network(Tensor(batch[:1]))).asnumpy()))
-    (loss, found), (graph_loss, graph_found) = results
-    assert graph_loss == pytest.approx(loss, rel=1e-4)
-    np.testing.assert_allclose(graph_found, found, rtol=0, atol=1e-3)

@@ -13,7 +13,7 @@ from ghostnet.models import card, create_model
 from ghostnet.models.ghostnetv3 import BranchedConvolution, fused
 from ghostnet.models.reparam import fold_batch_norm, fuse
 from tests.conftest import GOLDEN, golden_state, randomise
-from tests.test_ghostnetv2 import check_graph_mode, images
+from tests.test_ghostnetv2 import images
 from tests.test_models import load, logits
 
 # As in golden/README: a sum of up to five branches needs a smaller range than a single convolution.
@@ -147,9 +147,3 @@ def test_what_cannot_be_fused_is_named():
 def test_only_branches_have_a_fused_form():
     with pytest.raises(ValueError, match="deploy: ghostnetv2_100 has no fused form"):
         create_model("ghostnetv2_100", deploy=True)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("deploy", [False, True])
-def test_a_step_and_evaluation_in_graph_mode(deploy):
-    check_graph_mode("ghostnetv3_050", deploy=deploy)

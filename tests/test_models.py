@@ -10,9 +10,9 @@ from mindspore import Tensor, nn
 
 from ghostnet import checkpoint, weights_file
 from ghostnet.convert import from_pytorch
-from ghostnet.models import card, create_model, layers
+from ghostnet.models import card, create_model, layers, list_models
 from ghostnet.models.ghostnet import GhostModule
-from tests.conftest import GOLDEN, golden_state, randomise
+from tests.conftest import GOLDEN, golden_state, randomise, train_and_evaluate
 
 
 def load(network: nn.Cell, path) -> checkpoint.Loaded:
@@ -178,3 +178,11 @@ def test_dropout_masks_follow_their_counter_and_are_uniform():
     for other in (masks[1], *shifted, np.roll(masks[0], 1, axis=0), np.roll(masks[0], 1, axis=1)):
         # Four standard deviations of the correlation of 81,920 independent coins.
         assert abs(np.corrcoef(masks[0].ravel(), other.ravel())[0, 1]) < 4 / np.sqrt(masks[0].size)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "options"), [*((name, {}) for name in list_models()), ("ghostnetv3_050", {"deploy": True})]
+)
+def test_every_network_trains_and_evaluates_in_graph_mode(name, options):
+    train_and_evaluate(name, **options)
