@@ -31,6 +31,35 @@ def fold_batch_norm(
     return kernel * scale[:, None, None, None], beta - mean * scale
 
 
+def fold(parameters: Mapping[str, np.ndarray], norms: Mapping[str, str]) -> dict[str, np.ndarray]:
+    """The parameters of a network without batch norms from those of one with them.
+
+    Each convolution takes up the batch norm after it: `weight` changes, `bias` is new (or changes); the batch norm's
+    parameters leave; the rest stays as it is.
+
+    Args:
+        parameters: of the network in evaluation.
+        norms: name of a convolution -> name of the batch norm that alone reads its output.
+
+    Raises:
+        KeyError: a parameter of one of these layers is missing.
+    """
+    result = dict(parameters)
+    for convolution, norm in norms.items():
+        kernel = parameters[f"{convolution}.weight"]
+        statistics = [result.pop(f"{norm}.{kind}") for kind in ("gamma", "beta", "moving_mean", "moving_variance")]
+        weight, bias = fold_batch_norm(kernel, *statistics)
+        if f"{convolution}.bias" in parameters:
+            # The batch norm of a constant: a bias before it counts as a lower mean.
+            gamma, beta, mean, variance = statistics
+            _, bias = fold_batch_norm(kernel, gamma, beta, mean - parameters[f"{convolution}.bias"], variance)
+        result[f"{convolution}.weight"], result[f"{convolution}.bias"] = (
+            weight.astype(kernel.dtype),
+            bias.astype(kernel.dtype),
+        )
+    return result
+
+
 def fuse(parameters: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """The parameters of GhostNetV3's fused form (`deploy=True`) from those of its training form.
 

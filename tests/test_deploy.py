@@ -1,0 +1,93 @@
+"""Networks for inference: folded and fused they have the trained network's logits; ONNX files are mended."""
+
+import mindspore as ms
+import numpy as np
+import pytest
+from mindspore import Tensor, nn
+
+from ghostnet.models import card, create_model, deploy, reparam
+from tests.conftest import randomise
+
+
+def logits(network: nn.Cell, images: np.ndarray) -> np.ndarray:
+    return network.set_train(False)(Tensor(images)).asnumpy()
+
+
+@pytest.fixture(autouse=True)
+def pynative():
+    ms.set_context(mode=ms.PYNATIVE_MODE)
+
+
+@pytest.mark.parametrize(
+    ("name", "convolutions"),
+    # Of the trained form, but those of the fused form for GhostNetV3.
+    [("ghostnet_050", 95), ("ghostnetv3_050", 137), ("ghost_vgg16", 26)],
+)
+def test_deployed_form_has_the_logits_and_no_batch_norm(name, convolutions):
+    trained = create_model(name, num_classes=3, in_channels=1)
+    randomise(trained, gamma=(0.3, 0.6))
+    images = np.random.default_rng(1).standard_normal((2, 1, 33, 64)).astype(np.float32)
+    expected = logits(trained, images)
+    before = {p.name: p.asnumpy().copy() for p in trained.get_parameters()}
+    network = deploy.deployed_form(name, trained, 3, 1)
+    np.testing.assert_allclose(logits(network, images), expected, rtol=0, atol=1e-5 * np.abs(expected).max())
+    kinds = [type(cell) for _, cell in network.cells_and_names()]
+    assert nn.BatchNorm2d not in kinds
+    assert kinds.count(nn.Conv2d) == convolutions
+    assert all((p.asnumpy() == before[p.name]).all() for p in trained.get_parameters())
+    if card(name).fused_parameters is None:
+        assert set(p.name for p in network.get_parameters()) >= {n for n in before if n.endswith(".weight")}
+
+
+def test_fold_by_hand():
+    """weight 2, bias 3; batch norm with mean 1, variance 4 - eps, gamma 6, beta 5: ((2x + 3) - 1) / 2 * 6 + 5."""
+    one = np.ones(1, np.float32)
+    weights = {
+        "c.weight": 2 * np.ones((1, 1, 1, 1), np.float32),
+        "c.bias": 3 * one,
+        "n.gamma": 6 * one,
+        "n.beta": 5 * one,
+        "n.moving_mean": one,
+        "n.moving_variance": (4 - reparam.EPSILON) * one,
+        "other.weight": one,
+    }
+    folded = reparam.fold(weights, {"c": "n"})
+    assert set(folded) == {"c.weight", "c.bias", "other.weight"}
+    assert folded["c.weight"].item() == pytest.approx(6)
+    assert folded["c.bias"].item() == pytest.approx(11)
+    assert weights["c.bias"].item() == 3
+
+
+def test_only_the_norm_right_behind_a_convolution_is_folded():
+    """A batch norm that reads what no convolution made stays out."""
+
+    class Network(nn.Cell):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.first, self.second = nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), nn.BatchNorm2d(4)
+
+        def construct(self, x):
+            return self.second(self.first(self.conv(x)))
+
+    assert deploy.batch_norms(Network()) == {"conv": "first"}
+
+
+def test_plain_operators_have_the_same_values_and_are_taken_back():
+    class Network(nn.Cell):
+        def __init__(self):
+            super().__init__()
+            self.pool = nn.SequentialCell(nn.ReLU(), nn.MaxPool2d(3, 2, pad_mode="pad", padding=1))
+            self.gate = nn.HSigmoid()
+
+        def construct(self, x):
+            return self.gate(self.pool(x))
+
+    network = Network()
+    images = 4 * np.random.default_rng(0).standard_normal((2, 3, 7, 10)).astype(np.float32)
+    expected = logits(network, images)
+    with deploy.plain_operators(network):
+        kinds = {type(cell) for _, cell in network.cells_and_names()}
+        assert {deploy.OnnxHardSigmoid, deploy.OnnxMaxPool} <= kinds
+        assert nn.HSigmoid not in kinds
+        np.testing.assert_allclose(logits(network, images), expected, rtol=0, atol=1e-6)
+    assert {nn.HSigmoid, nn.MaxPool2d} <= {type(cell) for _, cell in network.cells_and_names()}
