@@ -1,19 +1,22 @@
-"""Evaluate a weight file: `python validate.py --ckpt_path W --data_dir D [-c CONFIG]` (--help)."""
+"""Evaluate a weight file or an exported file: `python validate.py --ckpt_path W --data_dir D [-c CONFIG]` (--help)."""
 
 import json
 import sys
 
 from ghostnet import launch
 from ghostnet.cli import run_command
-from ghostnet.config import load, saved_by_training
+from ghostnet.config import load
+from ghostnet.deployment import recipe
 
 PROG = "validate.py"
-DESCRIPTION = "Evaluate a weight file on the validation images; the last line printed is one JSON object."
+DESCRIPTION = (
+    "Evaluate a weight file, or a .onnx or .mindir file, on the validation images; the last line is one JSON object."
+)
 
 
 def main() -> None:
     """Command line -> configuration -> evaluation -> a sentence and, as the last line, one JSON object."""
-    config = load(None, prog=PROG, description=DESCRIPTION, default_config=saved_by_training)
+    config = load(None, prog=PROG, description=DESCRIPTION, default_config=recipe)
     # After the configuration is known to be good: importing MindSpore takes seconds.
     from ghostnet.validator import validate
 

@@ -21,10 +21,11 @@ FLOORS = (
     {"models", "data", "amp", "loss", "optim", "schedule"},
     {"convert"},
     {"step", "evaluate", "checkpoint", "run_folder", "replicas"},
-    {"build", "teacher"},
-    {"epochs"},
-    {"trainer", "validator"},
-    {"train", "validate", "make_digits", "plot_metrics", "complexity", "show_ghosts", "convert_weights"},
+    {"build", "onnx_file", "teacher"},
+    {"deployment"},
+    {"inference", "epochs"},
+    {"trainer", "validator", "export", "predictor"},
+    {"train", "validate", "make_digits", "plot_metrics", "complexity", "show_ghosts", "convert_weights", "predict"},
 )
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 

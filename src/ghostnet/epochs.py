@@ -7,6 +7,7 @@ import math
 import signal
 import sys
 import time
+from collections.abc import Callable
 from typing import Any
 
 import mindspore as ms
@@ -28,8 +29,15 @@ log = logging.getLogger("ghostnet")
 class Evaluator:
     """Evaluates weights in a network of their own, over the validation images, which the ranks share."""
 
-    def __init__(self, config: Config, samples: dataset.Samples, ranks: Ranks) -> None:
-        self.network = build.evaluation_network(config)
+    def __init__(
+        self,
+        config: Config,
+        samples: dataset.Samples,
+        ranks: Ranks,
+        network: nn.Cell | Callable[[np.ndarray], np.ndarray] | None = None,
+    ) -> None:
+        """`network` is what to evaluate where that is no network of `config` with other weights."""
+        self.network = network or build.evaluation_network(config)
         self.batches = loader.eval_batches(config, samples, ranks.rank, ranks.size)
         self.batch_size = config.batch_size
         self.ranks = ranks
@@ -39,7 +47,7 @@ class Evaluator:
             parameter.set_data(ms.Tensor(weights[parameter.name]))
         return self.evaluate(self.network)
 
-    def evaluate(self, network: nn.Cell) -> evaluate.Metrics:
+    def evaluate(self, network: nn.Cell | Callable[[np.ndarray], np.ndarray]) -> evaluate.Metrics:
         """The metrics of a network, over all ranks; on a terminal, rank 0 draws a bar."""
         batches = tqdm(self.batches, "validation", unit="batch", leave=False, disable=not _draws(self.ranks))
         return evaluate.evaluate(network, batches, self.batch_size, self.ranks)

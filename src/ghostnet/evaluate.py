@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -82,22 +82,27 @@ def _sum(values: np.ndarray) -> float:
 
 
 def evaluate(
-    network: nn.Cell, batches: Iterable[tuple[np.ndarray, np.ndarray]], batch_size: int, ranks: Ranks = ALONE
+    network: nn.Cell | Callable[[np.ndarray], np.ndarray],
+    batches: Iterable[tuple[np.ndarray, np.ndarray]],
+    batch_size: int,
+    ranks: Ranks = ALONE,
 ) -> Metrics:
     """Evaluate a network in inference mode.
 
     Args:
-        network: images (N, C, H, W) float32 -> logits (N, classes).
+        network: images (N, C, H, W) float32 -> logits (N, classes); a cell, or a function of numpy arrays.
         batches: numpy images and labels (N,) int; N may be smaller in the last one. Those of this rank.
         batch_size: each batch is filled up to this size with copies of its first image, which are not counted, so
             that the graph is compiled for one shape only.
         ranks: which share the evaluation and all get its results.
     """
-    network.set_train(False)
+    cell = isinstance(network, nn.Cell)
+    if cell:
+        network.set_train(False)
     counts = Counts()
     for images, labels in batches:
         missing = batch_size - len(images)
         filled = np.concatenate([images, np.repeat(images[:1], missing, axis=0)]) if missing else images
-        logits = network(Tensor(filled)).asnumpy()[: len(labels)]
-        counts.add(logits, labels)
+        logits = network(Tensor(filled)).asnumpy() if cell else network(filled)
+        counts.add(logits[: len(labels)], labels)
     return counts.metrics(ranks)

@@ -175,7 +175,8 @@ class Config(BaseModel):
     pretrained: bool = False
     """Start from the published weights of the network."""
     ckpt_path: Text = ""
-    """Weights to start from (train) or to evaluate (validate): a .ckpt or .safetensors file."""
+    """Weights to start from (train) or to evaluate (validate): a .ckpt or .safetensors file; validate.py takes a .onnx
+    or .mindir file of scripts/export.py, too."""
     teacher: Text = ""
     """Network to learn from (knowledge distillation), by its name here or in mindcv, or a .mindir file that takes
     batches of batch_size. It sees the same images. Empty: none."""
@@ -314,7 +315,7 @@ def load(
     *,
     prog: str,
     description: str,
-    default_config: Callable[[Mapping[str, Any]], Path] | None = None,
+    default_config: Callable[[Mapping[str, Any]], Path | Mapping[str, Any]] | None = None,
 ) -> Config:
     """The configuration of a command line: defaults, then the recipe that ``-c`` names, then ``--key value``.
 
@@ -322,17 +323,18 @@ def load(
         argv: arguments without the program's name; None takes those of the process.
         prog: name of the program, for ``--help``.
         description: what the program does, for ``--help``.
-        default_config: called with the command line's values when ``-c`` is absent; gives the recipe to read.
+        default_config: called with the command line's values when ``-c`` is absent; gives the recipe to read,
+            or its values.
 
     Raises:
         UserError: bad input; one line that starts with ``FILE:LINE: `` or with the flag.
         SystemExit: with status 0 after ``--help`` or ``--print_config`` printed.
     """
     arguments = command_line.parse(argv, prog, description, _grouped(), Config.model_fields)
-    path = arguments.config
+    path: Path | Mapping[str, Any] | None = arguments.config
     if path is None and default_config is not None:
         path = default_config(arguments.values)
-    values, where = _recipe(path) if path is not None else ({}, {})
+    values, where = _recipe(path) if isinstance(path, Path) else (dict(path or {}), {})
     for key, value in arguments.values.items():
         values[key], where[key] = value, "--"
     config = _located(values, where)

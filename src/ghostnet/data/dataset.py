@@ -7,6 +7,7 @@ regular files are opened.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import logging
@@ -135,6 +136,22 @@ def open_split(
     if isinstance(samples, FolderSamples):
         _check_images(samples, range(part, len(samples), parts))
     return samples
+
+
+def some_images(config: Config, split: str, count: int) -> list[np.ndarray]:
+    """Up to ``count`` readable images of a split, evenly spaced over it; none where there is no such split.
+
+    Unlike :func:`open_split` it looks at no other image.
+    """
+    try:
+        samples = (_open_folders if config.dataset == "imagenet" else _open_binary)(config, split)
+    except UserError:
+        return []
+    found = []
+    for index in np.linspace(0, len(samples) - 1, min(count, len(samples))).astype(int):
+        with contextlib.suppress(UserError):
+            found.append(samples.read(int(index)))
+    return found
 
 
 def _place(config: Config, split: str) -> Path:

@@ -30,20 +30,33 @@ MAX_PIXELS = 89_478_485  # Pillow's own threshold for a decompression bomb: 256 
 _FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "PPM")
 _WITH_TRANSPARENCY = ("P", "PA")
 
+_ORIENTATION = 0x0112  # the EXIF entry, and what undoes each of its values
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
 # read_image and check_image refuse such images themselves, with the path; Pillow's warning would only repeat
 # it.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 
-def read_image(path: str) -> np.ndarray:
+def read_image(path: str, upright: bool = False) -> np.ndarray:
     """Returns the pixels of ``path``: uint8, (height, width, 3), RGB (the table above).
+
+    With ``upright`` they are turned as the camera noted (EXIF), which training and validation leave out.
 
     Raises:
         UserError: the file can't be read or decoded, is truncated, has over MAX_PIXELS pixels or pixels of a
             kind
             that has no 8-bit meaning.
     """
-    return _opened(path, _to_rgb)
+    return _opened(path, _upright if upright else _to_rgb)
 
 
 def check_image(path: str, decode: bool) -> None:
@@ -84,6 +97,12 @@ def _to_rgb(image: Image.Image) -> np.ndarray:
     if image.mode in _WITH_TRANSPARENCY:
         image = image.convert("RGBA")  # a palette's transparency survives no direct conversion without a warning
     return np.asarray(image.convert("RGB"))
+
+
+def _upright(image: Image.Image) -> np.ndarray:
+    turn = _TURNS.get(image.getexif().get(_ORIENTATION))
+    pixels = _to_rgb(image)
+    return pixels if turn is None else np.asarray(Image.fromarray(pixels).transpose(turn))
 
 
 def _from_integers(values: np.ndarray, path: str) -> np.ndarray:

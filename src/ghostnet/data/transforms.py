@@ -78,10 +78,10 @@ def eval_transform(config: Config) -> Callable[[np.ndarray], np.ndarray]:
     Image folders: the short side is resized to ``image_resize / crop_pct``, then the centre is cut out.
     """
     if _is_folder(config):
-        size = math.floor(config.image_resize / config.crop_pct)
-        operators = [vision.Resize(size, _interpolation(config)), vision.CenterCrop(config.image_resize)]
+        operators = [vision.Resize(_short_side(config), _interpolation(config)), vision.CenterCrop(config.image_resize)]
     else:
-        operators = [vision.Resize(config.image_resize)]
+        # The data sets' images are square, and lose nothing to the crop; those that a network is shown later may.
+        operators = [vision.Resize(config.image_resize), vision.CenterCrop(config.image_resize)]
     operators.append(_final(config))
 
     def transform(image: np.ndarray) -> np.ndarray:
@@ -90,6 +90,34 @@ def eval_transform(config: Config) -> Callable[[np.ndarray], np.ndarray]:
         return image
 
     return transform
+
+
+def input_size(config: Config) -> tuple[int, int]:
+    """Height and width of the transformed images."""
+    return config.image_resize, config.image_resize
+
+
+def describe_evaluation(config: Config) -> dict[str, object]:
+    """What :func:`eval_transform` does, for programs without this package; mean and std on the scale 0 to 255."""
+    if _is_folder(config):
+        resize, interpolation, mean, std = _short_side(config), config.interpolation, config.mean, config.std
+    else:
+        resize, interpolation = config.image_resize, "bilinear"
+        mean, std = ((_MNIST_MEAN,), (_MNIST_STD,)) if config.dataset == "mnist" else (_CIFAR_MEAN, _CIFAR_STD)
+        mean, std = (tuple(255 * value for value in values) for values in (mean, std))
+    if config.dataset == "mnist":
+        mean, std = mean * config.in_channels, std * config.in_channels
+    else:
+        mean, std = _per_channel(mean, std, config.in_channels)
+    return {
+        "color": "RGB" if config.in_channels == 3 else "L",
+        "resize_short_side": resize,
+        "interpolation": interpolation,
+        "antialias": False,
+        "center_crop": list(input_size(config)),
+        "mean": list(mean),
+        "std": list(std),
+    }
 
 
 def as_rgb(image: np.ndarray, in_channels: int) -> np.ndarray:
@@ -101,6 +129,11 @@ def as_rgb(image: np.ndarray, in_channels: int) -> np.ndarray:
     if image.shape[2] == 3 and in_channels == 1:
         image = np.asarray(Image.fromarray(image).convert("L"))[..., np.newaxis]
     return np.repeat(image, 3, axis=2) if image.shape[2] == 1 else image
+
+
+def _short_side(config: Config) -> int:
+    """What the short side of an image of a folder is resized to in evaluation."""
+    return math.floor(config.image_resize / config.crop_pct)
 
 
 def _is_folder(config: Config) -> bool:

@@ -1,0 +1,73 @@
+"""Write a checkpoint as MindIR or ONNX: batch norms folded, GhostNetV3 fused, compared with the checkpoint.
+
+A file is kept if its logits differ from the checkpoint's by no more than 1e-4 of their size, on images of the run's
+data_dir where it is there. Class names and preprocessing are inside of it, and in STEM.json beside it. The network and
+classes come from what training left beside the checkpoint. ONNX (opset 17) needs pip install -e .[export]. AIR, the
+format of Ascend's older tools, can be written on an Ascend machine only, and is not written here.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from ghostnet.cli import run_command
+
+PROG = "export.py"
+
+
+def parse(arguments: list[str] | None = None) -> argparse.Namespace:
+    """Command line."""
+    summary, _, rest = __doc__.partition("\n")
+    parser = argparse.ArgumentParser(prog=PROG, description=summary, epilog=rest.strip())
+    parser.add_argument("--ckpt_path", type=Path, required=True, metavar="P", help=".ckpt or .safetensors file")
+    parser.add_argument("--format", choices=("mindir", "onnx", "all"), default="all", help="what to write (all)")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="folder for the files (that of the checkpoint)")
+    parser.add_argument("--batch_size", type=_count, metavar="N", help="images that a file takes at once (any number)")
+    parser.add_argument("--data_dir", metavar="D", help="images to compare on (those of the training)")
+    parser.add_argument("-c", "--config", type=Path, metavar="FILE", help="recipe, where no config.yaml is beside P")
+    parser.add_argument("--model", default="", metavar="NAME", help="network of a checkpoint with nothing beside it")
+    parser.add_argument("--class_names", type=Path, metavar="FILE", help="class names, one a line, or a JSON list")
+    return parser.parse_args(arguments)
+
+
+def _count(text: str) -> int:
+    number = int(text)
+    if not 0 < number <= 4096:
+        raise argparse.ArgumentTypeError(f"expected a number from 1 to 4096, got {text}")
+    return number
+
+
+def main() -> None:
+    """Read, write, compare, report."""
+    args = parse()
+    # After the command line is known to be good: importing MindSpore takes seconds.
+    from dataclasses import replace
+
+    from ghostnet import deployment, export, runtime
+    from ghostnet.errors import UserError
+
+    deployed = deployment.of_file(args.ckpt_path, args.config, args.model, args.class_names)
+    if deployed.exported:
+        raise UserError(f"{args.ckpt_path}: exported already; give the checkpoint that it was made of")
+    if args.data_dir:
+        deployed = replace(deployed, config=deployed.config.replace(data_dir=args.data_dir))
+    log = runtime.RunLog()
+    try:
+        runtime.init(deployed.config)
+        formats = export.FORMATS if args.format == "all" else (args.format,)
+        written = export.export(deployed, formats, args.out, args.batch_size)
+    finally:
+        log.close()
+    for file in written:
+        kind = "images of the run's data" if file.real else "made-up pictures (no images in data_dir)"
+        print(
+            f"{file.path}: {file.size / 1e6:.1f} MB; logits within {file.difference:.1e} of the checkpoint's "
+            f"on {file.images} {kind}"
+        )
+    print(f"classes and preprocessing: {written[0].path.with_suffix('.json')}")
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(PROG, main))

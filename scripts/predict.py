@@ -1,0 +1,161 @@
+"""Name the classes of images: files, folders, patterns, videos, a camera; - reads a list from standard input.
+
+The network, its classes and its preprocessing are those that training left beside the checkpoint, or those in the
+.onnx or .mindir file. Images are turned upright (EXIF). Exit status: 1 where an image could not be read.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tqdm import tqdm
+
+from ghostnet.cli import run_command
+from ghostnet.errors import RunError, UserError
+
+if TYPE_CHECKING:
+    from ghostnet.predictor import Prediction
+
+PROG = "predict.py"
+# From this many images on a person waits.
+MANY = 64
+
+
+def parse(arguments: list[str] | None = None) -> argparse.Namespace:
+    """Command line."""
+    summary, _, rest = __doc__.partition("\n")
+    parser = argparse.ArgumentParser(prog=PROG, description=summary, epilog=rest.strip())
+    parser.add_argument(
+        "sources", nargs="+", metavar="IMAGES", help="files, folders, patterns, videos, or a camera's number"
+    )
+    parser.add_argument(
+        "--ckpt_path", type=Path, required=True, metavar="P", help=".ckpt, .safetensors, .onnx or .mindir file"
+    )
+    parser.add_argument("-c", "--config", type=Path, metavar="FILE", help="recipe, where no config.yaml is beside P")
+    parser.add_argument("--model", default="", metavar="NAME", help="network of a checkpoint with nothing beside it")
+    parser.add_argument("--class_names", type=Path, metavar="FILE", help="class names, one a line, or a JSON list")
+    parser.add_argument("--top_k", type=_count, default=5, metavar="N", help="classes to name for each image (5)")
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="print one JSON object a line, one line an image")
+    form.add_argument("--csv", action="store_true", help="print comma-separated values, one line a class of an image")
+    parser.add_argument("--save_dir", type=Path, metavar="DIR", help="write each image with its classes below it (PNG)")
+    parser.add_argument("--batch_size", type=_count, default=32, metavar="N", help="images run at once (32)")
+    parser.add_argument("--every", type=_count, default=1, metavar="N", help="of a video, take one frame in N (1)")
+    return parser.parse_args(arguments)
+
+
+def _count(text: str) -> int:
+    number = int(text)
+    if not 0 < number <= 1_000_000:
+        raise argparse.ArgumentTypeError(f"expected a number from 1 to 1000000, got {text}")
+    return number
+
+
+class Table:
+    """Rows for people: image, rank, probability, class."""
+
+    def __init__(self, images: list[str]) -> None:
+        self._width = max(map(len, [*images, "image"]))
+        self._line("image", "%", "class")
+
+    def add(self, prediction: Prediction) -> None:
+        """The rows of an image."""
+        for rank, guess in enumerate(prediction.guesses):
+            self._line("" if rank else prediction.image, f"{100 * guess.probability:.2f}", guess.name)
+
+    def _line(self, image: str, share: str, name: str) -> None:
+        _print(f"{image:{self._width}}  {share:>6}  {name}")
+
+
+class JsonLines:
+    """An object for each image; one that cannot be read has an "error"."""
+
+    def add(self, prediction: Prediction) -> None:
+        """The line of an image."""
+        found = prediction.guesses
+        guesses = [{"class": guess.name, "label": guess.label, "probability": guess.probability} for guess in found]
+        record = {"image": prediction.image, "predictions": guesses}
+        _print(json.dumps({**record, "error": prediction.problem} if prediction.problem else record))
+
+
+class Csv:
+    """A line for each class of an image, under a heading."""
+
+    def __init__(self) -> None:
+        self._writer = csv.writer(sys.stdout, lineterminator="\n")
+        self._writer.writerow(["image", "rank", "class", "label", "probability"])
+
+    def add(self, prediction: Prediction) -> None:
+        """The lines of an image."""
+        for rank, guess in enumerate(prediction.guesses, 1):
+            self._writer.writerow([prediction.image, rank, guess.name, guess.label, f"{guess.probability:.6g}"])
+
+
+def _print(line: str) -> None:
+    # Past a progress bar, if there is one.
+    tqdm.write(line, file=sys.stdout)
+
+
+@contextmanager
+def _progress(images: list[str]) -> Iterator[tqdm]:
+    disable = len(images) < MANY or not sys.stderr.isatty()
+    with tqdm(total=len(images), unit="image", leave=False, disable=disable) as bar:
+        yield bar
+
+
+def main() -> None:
+    """Read, predict, print."""
+    args = parse()
+    # After the command line is known to be good: importing MindSpore takes seconds.
+    from ghostnet import deployment, inference, predictor, runtime
+
+    images = predictor.expand(args.sources, sys.stdin)
+    if not images:
+        raise UserError("-: no image in the list on standard input")
+    deployed = deployment.of_file(args.ckpt_path, args.config, args.model, args.class_names)
+    # Operator by operator: compiling a graph takes longer than most lists of images.
+    runtime.init(deployed.config.replace(mode=1))
+    run = predictor.Predictor(deployed, inference.open_network(deployed), args.batch_size)
+    if args.save_dir:
+        _make(args.save_dir)
+    output = JsonLines() if args.json else Csv() if args.csv else Table(images)
+    total, unreadable, names = 0, 0, set()
+    with _progress(images) as bar:
+        for prediction in run.predict(images, args.top_k, args.every):
+            output.add(prediction)
+            total += 1
+            bar.update()
+            if prediction.problem:
+                unreadable += 1
+                tqdm.write(f"{PROG}: skipped: {prediction.problem}", file=sys.stderr)
+            elif args.save_dir:
+                _save(predictor.annotate(prediction), args.save_dir / predictor.picture_name(prediction.image, names))
+    if unreadable:
+        raise RunError(f"{unreadable} of {total} images could not be read")
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"--save_dir: {folder} cannot be made ({error.strerror}); give another folder") from error
+
+
+def _save(picture, path: Path) -> None:
+    try:
+        picture.save(path)
+    except OSError as error:
+        raise RunError(
+            f"{path}: cannot be written ({error.strerror or error}); pictures saved earlier are kept"
+        ) from error
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(PROG, main))

@@ -1,0 +1,94 @@
+"""Edits of the ONNX files that MindSpore writes: what it writes wrong, and what it cannot write.
+
+MindSpore's exporter (2.7 to 2.10) writes the padding of convolutions in its own order, and a fixed batch in opset 11.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+from onnx import helper, numpy_helper, version_converter
+
+# The version of ONNX's operators: the highest whose operators the converter makes of opset 11 without more nodes.
+OPSET = 17
+
+
+def tidy(content: bytes, batch: int, dynamic: bool, entries: dict[str, str]) -> bytes:
+    """The file that MindSpore wrote for `batch` images, mended.
+
+    Args:
+        content: of the file.
+        batch: what it was written for; with `dynamic` a number that no other size in the file has.
+        dynamic: make a file for any number of images of it.
+        entries: to put into the file's metadata.
+
+    Input and output are named "image" and "logits".
+    """
+    model = onnx.load_model_from_string(content)
+    graph = model.graph
+    _rename(graph, graph.input[0].name, "image")
+    _rename(graph, graph.output[0].name, "logits")
+    for node in graph.node:
+        if node.op_type == "Conv":
+            _order_padding(node)
+    if dynamic:
+        _free_batch(graph, batch)
+    model = version_converter.convert_version(model, OPSET)
+    helper.set_model_props(model, entries)
+    onnx.checker.check_model(model, full_check=True)
+    return model.SerializeToString()
+
+
+def _rename(graph: onnx.GraphProto, old: str, new: str) -> None:
+    for value in (*graph.input, *graph.output):
+        value.name = new if value.name == old else value.name
+    for node in graph.node:
+        for names in (node.input, node.output):
+            names[:] = [new if name == old else name for name in names]
+
+
+def _order_padding(node: onnx.NodeProto) -> None:
+    """(top, bottom, left, right), as MindSpore writes it -> (top, left, bottom, right), as ONNX has it.
+
+    All networks here pad both sides alike, so that what is in order already is known.
+    """
+    for attribute in node.attribute:
+        if attribute.name == "pads" and attribute.ints[0] == attribute.ints[1]:
+            top, bottom, left, right = attribute.ints
+            attribute.ints[:] = [top, left, bottom, right]
+
+
+def _free_batch(graph: onnx.GraphProto, batch: int) -> None:
+    """Take the number of images out of the shapes, and of the constants that depend on it."""
+    for value in (*graph.input, *graph.output):
+        value.type.tensor_type.shape.dim[0].dim_param = "batch"
+    del graph.value_info[:]
+    values = {node.output[0]: node.attribute[0].t for node in graph.node if node.op_type == "Constant"}
+    values |= {entry.name: entry for entry in graph.initializer}
+    for node in graph.node:
+        if node.op_type == "Reshape":
+            _free_shape(values[node.input[1]], batch)
+        elif node.op_type == "Concat" and len(node.input) == 2 and node.input[1] in values:
+            _pad_instead(graph, node, values[node.input[1]], batch)
+    used = {name for node in graph.node for name in node.input}
+    kept = [entry for entry in graph.initializer if entry.name in used]
+    del graph.initializer[:]
+    graph.initializer.extend(kept)
+
+
+def _free_shape(shape: onnx.TensorProto, batch: int) -> None:
+    """Have a reshape work the number of images out."""
+    sizes = numpy_helper.to_array(shape).copy()
+    if sizes[0] == batch:
+        sizes[0] = -1
+        shape.CopyFrom(numpy_helper.from_array(sizes, shape.name))
+
+
+def _pad_instead(graph: onnx.GraphProto, node: onnx.NodeProto, constant: onnx.TensorProto, batch: int) -> None:
+    """Have channels of zeros added by padding, not by joining a constant of `batch` images of them."""
+    zeros = numpy_helper.to_array(constant)
+    if zeros.shape[0] != batch or zeros.any():
+        return
+    name = f"{node.output[0]}_padding"
+    graph.initializer.append(numpy_helper.from_array(np.array([0, 0, 0, 0, 0, zeros.shape[1], 0, 0]), name))
+    node.CopyFrom(helper.make_node("Pad", [node.input[0], name], list(node.output), mode="constant"))

@@ -1,0 +1,245 @@
+"""Images -> the classes that a network gives them: files, folders, patterns, lists, frames of a video or a camera."""
+
+from __future__ import annotations
+
+import glob
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from .data import images, transforms
+from .deployment import Deployment
+from .errors import UserError
+from .inference import Network
+
+VIDEOS = frozenset((".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg"))
+
+_THREADS = 4  # that decode and resize; both leave Python's lock
+# Of an annotated picture, in pixels.
+_MIN_WIDTH, _LINE, _MARGIN = 320, 20, 6
+
+
+@dataclass(frozen=True)
+class Guess:
+    """A class that an image may show.
+
+    Attributes:
+        label: index among the network's outputs.
+        name: of the class.
+        probability: softmax of its logit, from 0 to 1.
+    """
+
+    label: int
+    name: str
+    probability: float
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a network says about an image.
+
+    Attributes:
+        image: path of the file, or of the video and number of the frame.
+        guesses: the likeliest first; empty where the image cannot be read.
+        problem: why it cannot be read, in one line; empty otherwise.
+        pixels: uint8 (height, width, 3), RGB; None where it cannot be read.
+    """
+
+    image: str
+    guesses: tuple[Guess, ...]
+    problem: str = ""
+    pixels: np.ndarray | None = None
+
+
+# --- What to look at
+
+
+def expand(sources: Iterable[str], listed: Iterable[str] = ()) -> list[str]:
+    """The image files, videos and camera numbers that are meant.
+
+    Args:
+        sources: files, folders (the images in them and below, sorted), patterns such as `'photos/*.jpg'`, videos,
+            numbers of cameras; "-" stands for `listed`.
+        listed: one more source a line.
+
+    Raises UserError for a folder or pattern without images. A file that is not there stays in the list.
+    """
+    found: list[str] = []
+    for source in sources:
+        if source == "-":
+            lines = [line.rstrip("\r\n") for line in listed]
+            found += expand(line for line in lines if line.strip() and line != "-")
+        else:
+            found += _expand(source)
+    return found
+
+
+def _expand(source: str) -> list[str]:
+    path = Path(source)
+    if path.is_dir():
+        files = sorted(
+            file
+            for file in path.rglob("*")
+            if file.suffix.lower() in images.EXTENSIONS
+            and file.is_file()
+            and not any(part.startswith(".") for part in file.relative_to(path).parts)
+        )
+        if not files:
+            raise UserError(f"{source}: no image in this folder; give one with .jpg, .png or other images")
+        return [str(file) for file in files]
+    if not path.exists() and glob.has_magic(source):
+        matches = sorted(glob.glob(source, recursive=True))
+        if not matches:
+            raise UserError(f"{source}: no file matches this pattern; correct it, or name files or folders")
+        return [file for match in matches for file in _expand(match)]
+    return [source]
+
+
+def is_video(source: str) -> bool:
+    """Whether a source is a video or a camera, and not an image file."""
+    return Path(source).suffix.lower() in VIDEOS or (source.isdecimal() and not Path(source).exists())
+
+
+def frames(source: str, every: int = 1) -> Iterator[tuple[str, np.ndarray]]:
+    """Name and pixels, uint8 (height, width, 3) RGB, of one frame in `every` of a video file or camera.
+
+    Raises UserError where OpenCV is not installed or cannot open the source.
+    """
+    try:
+        import cv2
+    except ImportError as error:
+        raise UserError(f"{source}: OpenCV reads videos ({error}); pip install opencv-python-headless") from error
+    capture = cv2.VideoCapture(int(source) if source.isdecimal() else source)
+    try:
+        if not capture.isOpened():
+            raise UserError(f"{source}: OpenCV cannot open this {'camera' if source.isdecimal() else 'video'}")
+        for number in itertools.count():
+            read, frame = capture.read()
+            if not read:
+                return
+            if number % every == 0:
+                yield f"{source}#{number}", np.ascontiguousarray(frame[..., ::-1])
+    finally:
+        capture.release()
+
+
+# --- Predicting
+
+
+class Predictor:
+    """A network with its preprocessing and class names.
+
+    Args:
+        deployed: says what the network gets and what its outputs mean.
+        network: of `inference.open_network`.
+        batch_size: images that are run at once.
+    """
+
+    def __init__(self, deployed: Deployment, network: Network, batch_size: int = 32) -> None:
+        self._network, self._classes, self._batch_size = network, deployed.classes, batch_size
+        self._in_channels = deployed.config.in_channels
+        self._transform = transforms.eval_transform(deployed.config)
+
+    def logits(self, pixels: Sequence[np.ndarray]) -> np.ndarray:
+        """(N, classes) float32, of images that are uint8 (height, width, 3), RGB, of any size."""
+        return self._network(np.stack([self._prepared(image) for image in pixels]))
+
+    def predict(self, sources: Iterable[str], top_k: int = 5, every: int = 1) -> Iterator[Prediction]:
+        """The predictions of images, in order, as they come.
+
+        Args:
+            sources: of `expand`.
+            top_k: classes to name; all of them where there are fewer.
+            every: of a video, one frame in `every` is looked at.
+
+        Raises UserError where a video cannot be opened; an image that cannot be read is a prediction with a `problem`.
+        """
+        with ThreadPoolExecutor(_THREADS) as pool:
+            read = self._read(sources, every)
+            ahead = None
+            while True:
+                # While the network runs a batch, the next one is read.
+                batch = [pool.submit(load) for load in itertools.islice(read, self._batch_size)]
+                if ahead:
+                    yield from self._finish([task.result() for task in ahead], top_k)
+                if not batch:
+                    return
+                ahead = batch
+
+    def _read(self, sources: Iterable[str], every: int) -> Iterator[Any]:
+        """For each image or frame, a function that gives its name, its pixels and what the network gets of it."""
+        for source in sources:
+            if is_video(source):
+                for name, pixels in frames(source, every):
+                    yield lambda name=name, pixels=pixels: (name, pixels, self._prepared(pixels))
+            else:
+                yield lambda source=source: self._load(source)
+
+    def _load(self, path: str) -> tuple[str, np.ndarray | str, np.ndarray | None]:
+        try:
+            pixels = images.read_image(path, upright=True)
+        except UserError as error:
+            return path, str(error), None
+        return path, pixels, self._prepared(pixels)
+
+    def _prepared(self, pixels: np.ndarray) -> np.ndarray:
+        return np.asarray(self._transform(transforms.as_rgb(pixels, self._in_channels)), np.float32)
+
+    def _finish(
+        self, loaded: list[tuple[str, np.ndarray | str, np.ndarray | None]], top_k: int
+    ) -> Iterator[Prediction]:
+        inputs = [prepared for _, _, prepared in loaded if prepared is not None]
+        shares = iter(probabilities(self._network(np.stack(inputs))) if inputs else ())
+        for name, pixels, prepared in loaded:
+            if prepared is None:
+                yield Prediction(name, (), str(pixels))
+            else:
+                yield Prediction(name, self._guesses(next(shares), top_k), pixels=pixels)
+
+    def _guesses(self, shares: np.ndarray, top_k: int) -> tuple[Guess, ...]:
+        best = np.argsort(-shares, kind="stable")[:top_k]
+        return tuple(Guess(int(label), self._classes[label], float(shares[label])) for label in best)
+
+
+def probabilities(logits: np.ndarray) -> np.ndarray:
+    """Softmax of (N, classes), in float64."""
+    exponentials = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
+    return exponentials / exponentials.sum(axis=1, keepdims=True)
+
+
+# --- Annotated pictures
+
+
+def annotate(prediction: Prediction) -> Image.Image:
+    """The picture with a line for each guess below it; small pictures are enlarged."""
+    picture = Image.fromarray(prediction.pixels)
+    factor = max(1, -(-_MIN_WIDTH // picture.width))
+    picture = picture.resize((picture.width * factor, picture.height * factor), Image.Resampling.NEAREST)
+    height = len(prediction.guesses) * _LINE + 2 * _MARGIN
+    sheet = Image.new("RGB", (picture.width, picture.height + height), "white")
+    sheet.paste(picture, (0, 0))
+    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default()
+    for row, guess in enumerate(prediction.guesses):
+        top = picture.height + _MARGIN + row * _LINE
+        # A bar as long as the probability, behind the text.
+        draw.rectangle((0, top, round(guess.probability * sheet.width), top + _LINE - 3), fill=(190, 215, 245))
+        # Pillow's own font has Latin letters only.
+        name = guess.name.encode("latin-1", "replace").decode("latin-1")
+        draw.text((_MARGIN, top + 2), f"{guess.probability:6.1%}  {name}", fill="black", font=font)
+    return sheet
+
+
+def picture_name(image: str, taken: set[str]) -> str:
+    """A file name for the annotated picture of an image, other than those taken, to which it is added."""
+    path = Path(image)
+    stem = path.stem if "#" not in path.suffix else f"{path.stem}_{path.suffix.partition('#')[2]}"
+    names = itertools.chain([f"{stem}.png"], (f"{stem}_{count}.png" for count in itertools.count(2)))
+    name = next(name for name in names if name not in taken)
+    taken.add(name)
+    return name
