@@ -36,7 +36,7 @@ def test_deployed_form_has_the_logits_and_no_batch_norm(name, convolutions):
     assert kinds.count(nn.Conv2d) == convolutions
     assert all((p.asnumpy() == before[p.name]).all() for p in trained.get_parameters())
     if card(name).fused_parameters is None:
-        assert set(p.name for p in network.get_parameters()) >= {n for n in before if n.endswith(".weight")}
+        assert {p.name for p in network.get_parameters()} >= {n for n in before if n.endswith(".weight")}
 
 
 def test_fold_by_hand():

@@ -25,7 +25,17 @@ FLOORS = (
     {"deployment"},
     {"inference", "epochs"},
     {"trainer", "validator", "export", "predictor"},
-    {"train", "validate", "make_digits", "plot_metrics", "complexity", "show_ghosts", "convert_weights", "predict"},
+    {
+        "train",
+        "validate",
+        "make_digits",
+        "plot_metrics",
+        "complexity",
+        "show_ghosts",
+        "convert_weights",
+        "predict",
+        "predict_onnx",
+    },
 )
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 

@@ -13,7 +13,7 @@ from mindspore.dataset import vision
 from PIL import Image
 
 from ghostnet.config import Config
-from ghostnet.data import mix
+from ghostnet.data import mix, transforms
 from ghostnet.data.images import read_image
 from ghostnet.data.operations import (
     ColorJitter,
@@ -114,7 +114,7 @@ def test_values_that_fit_no_image_are_refused(keys, key):
 
 
 def test_crop_box_has_the_drawn_area_and_aspect_ratio():
-    crop = RandomResizedCrop(8, (0.2, 0.3), (0.75, 1.333), vision.Inter.BILINEAR)
+    crop = RandomResizedCrop((8, 8), (0.2, 0.3), (0.75, 1.333), vision.Inter.BILINEAR)
     for seed in range(200):
         top, left, height, width = crop.box(300, 400, rng(seed))
         assert 0.19 < height * width / 120_000 < 0.31
@@ -126,13 +126,13 @@ def test_crop_box_has_the_drawn_area_and_aspect_ratio():
 @pytest.mark.parametrize(("height", "width", "box"), [(10, 1000, (0, 490, 10, 20)), (1000, 10, (490, 0, 20, 10))])
 def test_crop_box_falls_back_to_the_centre(height, width, box):
     # All of an extreme image never fits an aspect ratio of 1/2 to 2.
-    crop = RandomResizedCrop(8, (1.0, 1.0), (0.5, 2.0), vision.Inter.BILINEAR)
+    crop = RandomResizedCrop((8, 8), (1.0, 1.0), (0.5, 2.0), vision.Inter.BILINEAR)
     assert crop.box(height, width, rng()) == box
 
 
 def test_whole_image_crop_is_a_plain_resize():
     image = photo(40, 40)
-    crop = RandomResizedCrop(24, (1.0, 1.0), (1.0, 1.0), vision.Inter.BILINEAR)
+    crop = RandomResizedCrop((24, 24), (1.0, 1.0), (1.0, 1.0), vision.Inter.BILINEAR)
     np.testing.assert_array_equal(crop(image, rng()), vision.Resize((24, 24))(image))
 
 
@@ -289,3 +289,23 @@ def test_probability_leaves_batches_unmixed():
     untouched = [soft for found, soft in mixed if found is images]
     assert 90 < len(untouched) < 150
     np.testing.assert_array_equal(untouched[0], np.eye(4)[labels])
+
+
+@pytest.mark.parametrize(("shape", "resized"), [((40, 100), (40, 100)), ((100, 40), (150, 60)), ((80, 120), (40, 60))])
+def test_images_that_are_not_square_are_covered_and_cropped(shape, resized):
+    """image_resize [32, 48] with crop_pct 0.8: the image covers 40 x 60, of which 32 x 48 stay."""
+    pixels = np.random.default_rng(0).integers(0, 256, (*shape, 3), np.uint8)
+    config = Config(image_resize=(32, 48), crop_pct=0.8)
+    found = transforms.eval_transform(config)(pixels)
+    whole = vision.Resize(resized, vision.Inter.BILINEAR)(pixels)
+    top, left = (resized[0] - 32) // 2, (resized[1] - 48) // 2
+    cut = whole[top : top + 32, left : left + 48].astype(np.float32).transpose(2, 0, 1)
+    expected = (cut - np.float32(config.mean)[:, None, None]) / np.float32(config.std)[:, None, None]
+    np.testing.assert_array_equal(found, expected)
+    trained = transforms.train_transform(config)(pixels, np.random.default_rng(0))
+    assert trained.shape == (3, 32, 48)
+
+
+def test_an_image_size_of_two_equal_numbers_is_one():
+    assert Config(image_resize=(64, 64)).image_resize == 64
+    assert transforms.input_size(Config(image_resize=64)) == (64, 64)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import importlib.util
+import importlib
 import json
 import logging
 import tempfile
@@ -107,8 +107,12 @@ def export(
 
 def _check_onnx() -> None:
     for name in ("onnx", "onnxruntime"):
-        if importlib.util.find_spec(name) is None:
-            raise UserError(f"--format onnx: {name} is not installed; pip install -e .[export], or --format mindir")
+        try:
+            importlib.import_module(name)
+        except ImportError as error:
+            raise UserError(
+                f"--format onnx: {name} is not installed ({error}); pip install -e .[export], or give --format mindir"
+            ) from error
 
 
 def _description(target: Deployment) -> dict[str, object]:
@@ -176,13 +180,13 @@ def comparison_images(deployed: Deployment) -> tuple[np.ndarray, bool]:
     """
     config = deployed.config
     found = dataset.some_images(config, "val", _IMAGES) or dataset.some_images(config, "train", _IMAGES)
-    made_up = [_picture(seed) for seed in range(_IMAGES - len(found))]
+    made_up = [picture(seed) for seed in range(_IMAGES - len(found))]
     transform = transforms.eval_transform(config)
     images = [transform(transforms.as_rgb(pixels, config.in_channels)) for pixels in (*found, *made_up)]
     return np.stack(images).astype(np.float32), not made_up
 
 
-def _picture(seed: int, height: int = 240, width: int = 320) -> np.ndarray:
+def picture(seed: int, height: int = 240, width: int = 320) -> np.ndarray:
     """Coloured clouds, uint8 (height, width, 3): amplitudes fall with the frequency, as in photos."""
     rng = np.random.default_rng(seed)
     frequency = np.hypot(np.fft.fftfreq(height)[:, None] * height, np.fft.rfftfreq(width) * width)

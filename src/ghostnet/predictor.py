@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import glob
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -146,10 +146,6 @@ class Predictor:
         self._in_channels = deployed.config.in_channels
         self._transform = transforms.eval_transform(deployed.config)
 
-    def logits(self, pixels: Sequence[np.ndarray]) -> np.ndarray:
-        """(N, classes) float32, of images that are uint8 (height, width, 3), RGB, of any size."""
-        return self._network(np.stack([self._prepared(image) for image in pixels]))
-
     def predict(self, sources: Iterable[str], top_k: int = 5, every: int = 1) -> Iterator[Prediction]:
         """The predictions of images, in order, as they come.
 
@@ -177,7 +173,7 @@ class Predictor:
         for source in sources:
             if is_video(source):
                 for name, pixels in frames(source, every):
-                    yield lambda name=name, pixels=pixels: (name, pixels, self._prepared(pixels))
+                    yield lambda name=name, pixels=pixels: (name, pixels, self.prepare(pixels))
             else:
                 yield lambda source=source: self._load(source)
 
@@ -186,9 +182,10 @@ class Predictor:
             pixels = images.read_image(path, upright=True)
         except UserError as error:
             return path, str(error), None
-        return path, pixels, self._prepared(pixels)
+        return path, pixels, self.prepare(pixels)
 
-    def _prepared(self, pixels: np.ndarray) -> np.ndarray:
+    def prepare(self, pixels: np.ndarray) -> np.ndarray:
+        """What the network gets of an image, uint8 (height, width, 3): float32 (C, H, W)."""
         return np.asarray(self._transform(transforms.as_rgb(pixels, self._in_channels)), np.float32)
 
     def _finish(

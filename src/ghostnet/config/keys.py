@@ -26,6 +26,7 @@ from ghostnet.config.rules import (
     Dataset,
     DecayEpochs,
     EraseValue,
+    ImageSize,
     Interpolation,
     LossScaleType,
     Mean,
@@ -117,8 +118,8 @@ class Config(BaseModel):
     drop_remainder: bool = True
     """Drop a last training batch that is not full (evaluation always sees every image)."""
 
-    image_resize: Count = 224
-    """Height and width, in pixels, of the images that the network gets."""
+    image_resize: ImageSize = 224
+    """Height and width, in pixels, of the images that the network gets; one number where they are equal."""
     scale: AreaRange = (0.08, 1.0)
     """Random crop in training: its share of the image's area."""
     ratio: RatioRange = (0.75, 1.333)

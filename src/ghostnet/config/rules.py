@@ -68,6 +68,10 @@ def _ordered(value: tuple[float, float]) -> tuple[float, float]:
     return value
 
 
+def _one_if_equal(value: int | tuple[int, int]) -> int | tuple[int, int]:
+    return value[0] if isinstance(value, tuple) and value[0] == value[1] else value
+
+
 def _integral(value: int | float) -> int | float:
     return int(value) if value == int(value) else value
 
@@ -154,6 +158,12 @@ AreaRange = Annotated[
     _AsTuple,
     AfterValidator(_ordered),
     Expected("two numbers > 0 and <= 1, the lower first"),
+]
+ImageSize = Annotated[
+    Count | tuple[Count, Count],
+    _AsTuple,
+    AfterValidator(_one_if_equal),
+    Expected("an integer >= 1, or two: height and width"),
 ]
 RatioRange = Annotated[
     tuple[Positive, Positive],

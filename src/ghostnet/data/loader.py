@@ -9,6 +9,7 @@ step without reading what it skips. Evaluation needs neither and runs on threads
 from __future__ import annotations
 
 import logging
+import math
 import os
 import re
 import shutil
@@ -266,7 +267,7 @@ def _fitting_workers(config: Config, ranks: int) -> int:
         _logger.info(
             "num_parallel_workers: %d cut down to the %d core(s) that there are", config.num_parallel_workers, workers
         )
-    batch_bytes = 4 * config.batch_size * config.in_channels * config.image_resize**2
+    batch_bytes = 4 * config.batch_size * config.in_channels * math.prod(transforms.input_size(config))
     if os.path.isdir(_SHARED_MEMORY):
         free = shutil.disk_usage(_SHARED_MEMORY).free
         fitting = max(1, free // (ranks * _SEGMENTS * batch_bytes))

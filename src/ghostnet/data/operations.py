@@ -45,10 +45,32 @@ def channels_first(image: np.ndarray, channels: int) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class RandomResizedCrop:
-    """A box of random area (a share ``scale`` of the image) and aspect ratio, resized to a square."""
+class CoveringResize:
+    """Resizes to the smallest size of the image's aspect ratio that covers (height, width); needs no draws.
 
-    size: int
+    A square is covered by MindSpore's own rule: its side becomes the image's short side.
+    """
+
+    size: tuple[int, int]
+    interpolation: vision.Inter = vision.Inter.LINEAR
+
+    def __call__(self, image: np.ndarray) -> np.ndarray:
+        height, width = self.size
+        if height == width:
+            return vision.Resize(height, self.interpolation)(image)
+        rows, columns = image.shape[:2]
+        if height * columns >= width * rows:
+            size = height, columns * height // rows
+        else:
+            size = rows * width // columns, width
+        return vision.Resize(size, self.interpolation)(image)
+
+
+@dataclass(frozen=True)
+class RandomResizedCrop:
+    """A box of random area (a share ``scale`` of the image) and aspect ratio, resized to ``size``, (height, width)."""
+
+    size: tuple[int, int]
     scale: tuple[float, float]
     ratio: tuple[float, float]
     interpolation: vision.Inter
@@ -56,7 +78,7 @@ class RandomResizedCrop:
     def __call__(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         top, left, height, width = self.box(image.shape[0], image.shape[1], rng)
         crop = np.ascontiguousarray(image[top : top + height, left : left + width])
-        return vision.Resize((self.size, self.size), self.interpolation)(crop)
+        return vision.Resize(self.size, self.interpolation)(crop)
 
     def box(self, height: int, width: int, rng: np.random.Generator) -> tuple[int, int, int, int]:
         """Draws (top, left, height, width) as MindSpore does: the aspect ratio log-uniformly, ten attempts.

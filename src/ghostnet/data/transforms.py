@@ -16,6 +16,7 @@ from PIL import Image
 
 from ghostnet.data.operations import (
     ColorJitter,
+    CoveringResize,
     Normalize,
     PaddedCrop,
     RandomErasing,
@@ -39,7 +40,7 @@ _LUMINANCE = np.array([0.299, 0.587, 0.114])
 
 
 def train_transform(config: Config) -> Step:
-    """The training transform: uint8 (h, w, 3), see :func:`as_rgb` -> float32 (in_channels, size, size).
+    """The training transform: uint8 (h, w, 3), see :func:`as_rgb` -> float32 (in_channels, height, width).
 
     ``scale``, ``ratio``, ``color_jitter``, ``mean`` and ``std`` belong to image folders; CIFAR and MNIST have
     MindCV's presets. The other keys apply to all, but digits are never flipped.
@@ -49,7 +50,7 @@ def train_transform(config: Config) -> Step:
     """
     steps: list[Step] = []
     if _is_folder(config):
-        steps.append(RandomResizedCrop(config.image_resize, config.scale, config.ratio, _interpolation(config)))
+        steps.append(RandomResizedCrop(input_size(config), config.scale, config.ratio, _interpolation(config)))
     elif config.dataset != "mnist":
         steps.append(PaddedCrop(_CIFAR_SIZE, _CIFAR_PADDING))
     if config.dataset != "mnist":
@@ -59,7 +60,7 @@ def train_transform(config: Config) -> Step:
     elif _is_folder(config) and config.color_jitter is not None:
         steps.append(ColorJitter(*_jitter_strengths(config.color_jitter)))
     if not _is_folder(config):
-        steps.append(_without_rng(vision.Resize(config.image_resize)))
+        steps += [_without_rng(operator) for operator in _cover_and_crop(config)]
     steps.append(_without_rng(_final(config)))
     if config.re_prob > 0:
         steps.append(_erasing(config))
@@ -75,13 +76,10 @@ def train_transform(config: Config) -> Step:
 def eval_transform(config: Config) -> Callable[[np.ndarray], np.ndarray]:
     """The evaluation transform: as :func:`train_transform` but without draws; pixels equal MindCV's exactly.
 
-    Image folders: the short side is resized to ``image_resize / crop_pct``, then the centre is cut out.
+    The image is resized, with its own aspect ratio, until it just covers ``image_resize / crop_pct`` (``image_resize``
+    where it is no image of a folder); then the centre is cut out.
     """
-    if _is_folder(config):
-        operators = [vision.Resize(_short_side(config), _interpolation(config)), vision.CenterCrop(config.image_resize)]
-    else:
-        # The data sets' images are square, and lose nothing to the crop; those that a network is shown later may.
-        operators = [vision.Resize(config.image_resize), vision.CenterCrop(config.image_resize)]
+    operators = _cover_and_crop(config)
     operators.append(_final(config))
 
     def transform(image: np.ndarray) -> np.ndarray:
@@ -94,15 +92,14 @@ def eval_transform(config: Config) -> Callable[[np.ndarray], np.ndarray]:
 
 def input_size(config: Config) -> tuple[int, int]:
     """Height and width of the transformed images."""
-    return config.image_resize, config.image_resize
+    size = config.image_resize
+    return size if isinstance(size, tuple) else (size, size)
 
 
 def describe_evaluation(config: Config) -> dict[str, object]:
     """What :func:`eval_transform` does, for programs without this package; mean and std on the scale 0 to 255."""
-    if _is_folder(config):
-        resize, interpolation, mean, std = _short_side(config), config.interpolation, config.mean, config.std
-    else:
-        resize, interpolation = config.image_resize, "bilinear"
+    mean, std = config.mean, config.std
+    if not _is_folder(config):
         mean, std = ((_MNIST_MEAN,), (_MNIST_STD,)) if config.dataset == "mnist" else (_CIFAR_MEAN, _CIFAR_STD)
         mean, std = (tuple(255 * value for value in values) for values in (mean, std))
     if config.dataset == "mnist":
@@ -111,8 +108,9 @@ def describe_evaluation(config: Config) -> dict[str, object]:
         mean, std = _per_channel(mean, std, config.in_channels)
     return {
         "color": "RGB" if config.in_channels == 3 else "L",
-        "resize_short_side": resize,
-        "interpolation": interpolation,
+        "resize": list(_covered_size(config)),
+        "resize_rule": "the smallest size of the same aspect ratio that covers it, rounded down",
+        "interpolation": config.interpolation if _is_folder(config) else "bilinear",
         "antialias": False,
         "center_crop": list(input_size(config)),
         "mean": list(mean),
@@ -131,9 +129,17 @@ def as_rgb(image: np.ndarray, in_channels: int) -> np.ndarray:
     return np.repeat(image, 3, axis=2) if image.shape[2] == 1 else image
 
 
-def _short_side(config: Config) -> int:
-    """What the short side of an image of a folder is resized to in evaluation."""
-    return math.floor(config.image_resize / config.crop_pct)
+def _covered_size(config: Config) -> tuple[int, int]:
+    """Height and width that the resized image covers, before the centre is cut out of it."""
+    height, width = input_size(config)
+    share = config.crop_pct if _is_folder(config) else 1
+    return math.floor(height / share), math.floor(width / share)
+
+
+def _cover_and_crop(config: Config) -> list[Callable[[np.ndarray], np.ndarray]]:
+    """Evaluation's resize and crop; the images of binary data sets are square and lose nothing to a square crop."""
+    interpolation = _interpolation(config) if _is_folder(config) else vision.Inter.LINEAR
+    return [CoveringResize(_covered_size(config), interpolation), vision.CenterCrop(input_size(config))]
 
 
 def _is_folder(config: Config) -> bool:
@@ -212,7 +218,7 @@ def _auto_augment(config: Config) -> SeededPolicy:
     mean = config.mean if _is_folder(config) else [255 * value for value in _CIFAR_MEAN]
     fill = tuple(min(255, round(value)) for value in mean)
     hparams = {
-        "translate_const": int(config.image_resize * 0.45),
+        "translate_const": int(min(input_size(config)) * 0.45),
         "img_mean": fill if len(fill) == 3 else fill * 3,
         "interpolation": _interpolation(config),
     }

@@ -1,0 +1,236 @@
+"""Predictions are those of validation, whatever the file and the way that images are named."""
+
+import csv
+import io
+import json
+import os
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+import mindspore as ms
+import numpy as np
+import pytest
+from PIL import Image
+
+from ghostnet import deployment, export, inference, predictor, weights_file
+from ghostnet.config import Config
+from ghostnet.data import dataset, images, loader
+from ghostnet.errors import UserError
+from ghostnet.models import create_model
+from tests.conftest import randomise
+from tests.test_end_to_end import flags
+from tests.test_export import CLASSES, ROOT, short, write_run  # noqa: F401  (a fixture among them)
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory) -> Path:
+    """Pictures like photos, of several sizes and kinds, in class folders."""
+    root = tmp_path_factory.mktemp("photos")
+    for index, (name, size) in enumerate((("ant", (90, 60)), ("bee", (40, 70)), ("cat", (64, 64)), ("cat", (33, 47)))):
+        folder = root / "val" / name
+        folder.mkdir(parents=True, exist_ok=True)
+        picture = Image.fromarray(export.picture(index, size[1], size[0]))
+        picture.convert("L" if index == 2 else "RGB").save(folder / f"{index}.{'png' if index % 2 else 'jpg'}")
+    return root
+
+
+def run_script(name: str, monkeypatch, *arguments: object) -> int:
+    monkeypatch.setattr(sys, "argv", [name, *map(str, arguments)])
+    with pytest.raises(SystemExit) as exit_info:
+        runpy.run_path(str(ROOT / "scripts" / name), run_name="__main__")
+    return exit_info.value.code
+
+
+@pytest.mark.parametrize("keys", [{}, {"in_channels": 1, "interpolation": "bicubic", "image_resize": (40, 56)}])
+def test_predictions_are_validations_logits(short, photos, tmp_path, keys):  # noqa: F811
+    ms.set_context(mode=ms.PYNATIVE_MODE)
+    deployed = deployment.of_file(write_run(tmp_path, model="ghostnet_050", data_dir=str(photos), **keys))
+    network = inference.open_network(deployed)
+    samples = dataset.open_split(deployed.config, "val", deployed.classes)
+    (inputs, _), *_ = loader.eval_batches(deployed.config, samples, 0, 1)
+    run = predictor.Predictor(deployed, network, batch_size=3)
+    names = [samples.name(index) for index in range(len(samples))]
+    np.testing.assert_array_equal(np.stack([run.prepare(images.read_image(name)) for name in names]), inputs)
+    expected = network(inputs)
+    shares = np.exp(expected.astype(np.float64)) / np.exp(expected.astype(np.float64)).sum(1, keepdims=True)
+    predictions = list(run.predict(names, top_k=2))
+    assert [prediction.image for prediction in predictions] == names
+    for prediction, share in zip(predictions, shares, strict=True):
+        labels = np.argsort(-share)[:2]
+        assert [guess.label for guess in prediction.guesses] == labels.tolist()
+        assert [guess.name for guess in prediction.guesses] == [CLASSES[label] for label in labels]
+        np.testing.assert_allclose([g.probability for g in prediction.guesses], share[labels], rtol=1e-4)
+
+
+def test_the_script_prints_tables_json_and_csv_and_saves_pictures(
+    short,  # noqa: F811
+    photos,
+    tmp_path,
+    monkeypatch,
+    capsys,
+):
+    path = write_run(tmp_path / "run", model="ghostnet_050")
+    bad = tmp_path / "bad.jpg"
+    bad.write_bytes(b"no image")
+    code = run_script("predict.py", monkeypatch, photos / "val", bad, *flags(ckpt_path=path, top_k=2), "--json")
+    printed = capsys.readouterr()
+    assert code == 1
+    skipped, summary = printed.err.splitlines()
+    assert skipped.startswith(f"predict.py: skipped: {bad}: not a readable image")
+    assert summary == "predict.py: error: 1 of 5 images could not be read"
+    records = [json.loads(line) for line in printed.out.splitlines()]
+    assert [Path(record["image"]).name for record in records] == ["0.jpg", "1.png", "2.jpg", "3.png", "bad.jpg"]
+    assert records[-1]["predictions"] == []
+
+    # A list on standard input, a pattern, another form.
+    monkeypatch.setattr(sys, "stdin", io.StringIO(f"{photos}/val/ant/*.jpg\n\n{photos}/val/bee\n"))
+    saved = tmp_path / "saved"
+    assert run_script("predict.py", monkeypatch, "-", "--csv", *flags(ckpt_path=path, top_k=9, save_dir=saved)) == 0
+    rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
+    assert [row["rank"] for row in rows] == ["1", "2", "3"] * 2
+    for row, guess in zip(rows[:3], records[0]["predictions"], strict=False):
+        assert (row["class"], float(row["probability"])) == (
+            guess["class"],
+            pytest.approx(guess["probability"], rel=1e-3),
+        )
+    assert sorted(file.name for file in saved.iterdir()) == ["0.png", "1.png"]
+    with Image.open(saved / "0.png") as picture:
+        assert picture.size[0] == 360  # 90 pixels, four times
+        assert picture.size[1] > 240
+
+    assert run_script("predict.py", monkeypatch, photos / "val" / "ant", *flags(ckpt_path=path, top_k=1)) == 0
+    heading, row = capsys.readouterr().out.splitlines()
+    assert heading.split() == ["image", "%", "class"]
+    best = records[0]["predictions"][0]
+    assert row.split() == [records[0]["image"], f"{100 * best['probability']:.2f}", best["class"]]
+
+
+def test_exported_files_answer_and_validate_alike(short, photos, tmp_path, monkeypatch, capsys):  # noqa: F811
+    path = write_run(tmp_path / "run", model="ghostnet_050", data_dir=str(photos), num_parallel_workers=1)
+    deployed = deployment.of_file(path)
+    out = tmp_path / "elsewhere"
+    export.export(deployed, ["onnx"], out)
+    exported = deployment.of_file(out / f"{path.stem}.onnx")
+    ms.set_context(mode=ms.PYNATIVE_MODE)
+    names = predictor.expand([str(photos)])
+    found, expected = (
+        [p.guesses for p in predictor.Predictor(d, inference.open_network(d)).predict(names)]
+        for d in (exported, deployed)
+    )
+    for ours, theirs in zip(found, expected, strict=True):
+        assert [guess.name for guess in ours] == [guess.name for guess in theirs]
+        np.testing.assert_allclose([g.probability for g in ours], [g.probability for g in theirs], rtol=1e-3, atol=1e-6)
+
+    # The example that needs neither MindSpore nor this package, in a process that cannot import them.
+    for package in ("mindspore", "ghostnet"):
+        (tmp_path / "blocked" / package).mkdir(parents=True)
+        (tmp_path / "blocked" / package / "__init__.py").write_text("raise ImportError")
+    command = [sys.executable, ROOT / "scripts" / "predict_onnx.py", exported.path, *names]
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path / "blocked")}
+    result = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    lines = [line.split("\t") for line in result.stdout.splitlines()]
+    assert [line[0] for line in lines] == names
+    assert [line[1] for line in lines] == [guesses[0].name for guesses in expected]
+
+    import validate
+
+    results = []
+    for arguments in (flags(ckpt_path=path), flags(ckpt_path=exported.path, data_dir=photos, num_parallel_workers=1)):
+        monkeypatch.setattr(sys, "argv", ["validate.py", *arguments, "--mode", "1"])
+        validate.main()
+        results.append(json.loads(capsys.readouterr().out.splitlines()[-1]))
+    assert results[1].pop("ckpt_path") == str(exported.path)
+    assert results[0]["num_samples"] == 4
+    assert results[1].pop("loss") == pytest.approx(results[0].pop("loss"), rel=1e-4)
+    assert results[1] == {key: value for key, value in results[0].items() if key != "ckpt_path"}
+
+
+def test_bare_weights_need_a_name_and_take_one(tmp_path):
+    network = create_model("ghostnet_050", num_classes=3)
+    path = tmp_path / "some.ckpt"
+    weights_file.write(path, {parameter.name: parameter.asnumpy() for parameter in network.get_parameters()})
+    with pytest.raises(UserError, match="no config.yaml beside it.*--model NAME"):
+        deployment.of_file(path)
+    published = deployment.of_file(path, model="ghostnet_050")
+    assert published.classes[:3] == ("0", "1", "2")
+    assert (len(published.classes), published.config.image_resize) == (1000, 224)
+    assert deployment.of_file(path, model="ghost_vgg16").config.dataset == "cifar10"
+    names = tmp_path / "names.txt"
+    names.write_text("ant\nbee\n\ncat\n")
+    three = deployment.of_file(path, model="ghostnet_050", class_names=names)
+    assert three.classes == ("ant", "bee", "cat")
+    ms.set_context(mode=ms.PYNATIVE_MODE)
+    randomise(network)
+    assert inference.open_network(three)(np.zeros((1, 3, 32, 32), np.float32)).shape == (1, 3)
+
+
+def test_a_run_without_the_number_of_classes_has_it_from_the_names(tmp_path):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / "x.ckpt").write_bytes(b"")
+    (folder / "config.yaml").write_text(Config(model="ghostnet_050", device_target="Ascend").to_yaml())
+    with pytest.raises(UserError, match="--class_names"):
+        deployment.of_file(folder / "x.ckpt")
+    (folder / "classes.json").write_text(json.dumps(CLASSES))
+    found = deployment.of_file(folder / "x.ckpt")
+    assert (found.config.num_classes, found.config.device_target) == (3, None)
+    (folder / "config.yaml").write_text(Config(model="ghostnet_050", num_classes=5).to_yaml())
+    assert deployment.of_file(folder / "x.ckpt").classes == (*CLASSES, "3", "4")
+
+
+def test_images_are_turned_upright_here_only(tmp_path):
+    """All eight orientations of EXIF, against Pillow's own turning."""
+    from PIL import ImageOps
+
+    picture = Image.fromarray(export.picture(3, 24, 40))
+    for orientation in range(1, 9):
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        path = tmp_path / f"{orientation}.png"
+        picture.save(path, exif=exif)
+        with Image.open(path) as opened:
+            expected = np.asarray(ImageOps.exif_transpose(opened))
+        np.testing.assert_array_equal(images.read_image(str(path), upright=True), expected)
+        np.testing.assert_array_equal(images.read_image(str(path)), np.asarray(picture))
+
+
+def test_sources_are_expanded(photos, tmp_path):
+    hidden = tmp_path / ".hidden"
+    hidden.mkdir()
+    Image.new("RGB", (4, 4)).save(hidden / "x.png")
+    (tmp_path / "notes.txt").write_text("no image")
+    with pytest.raises(UserError, match="no image in this folder"):
+        predictor.expand([str(tmp_path)])
+    with pytest.raises(UserError, match="no file matches"):
+        predictor.expand([str(tmp_path / "*.jpg")])
+    # What is not there is reported as an image that cannot be read, in its place.
+    assert predictor.expand(["a.jpg", "-", "b.jpg"], ["c.jpg\n"]) == ["a.jpg", "c.jpg", "b.jpg"]
+    assert len(predictor.expand([f"{photos}/**/*.png"])) == 2
+    odd = tmp_path / "[1].png"
+    odd.write_bytes(b"")
+    assert predictor.expand([str(odd)]) == [str(odd)]
+
+
+def test_pictures_with_one_name_do_not_meet():
+    taken: set[str] = set()
+    names = [predictor.picture_name(image, taken) for image in ("a/x.jpg", "b/x.png", "clip.mp4#3")]
+    assert names == ["x.png", "x_2.png", "clip_3.png"]
+
+
+def test_frames_of_a_video(tmp_path):
+    cv2 = pytest.importorskip("cv2")
+    path = tmp_path / "clip.avi"
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), 10, (64, 48))
+    for shade in range(5):
+        writer.write(np.full((48, 64, 3), (0, 0, 50 * shade), np.uint8))
+    writer.release()
+    found = list(predictor.frames(str(path), every=2))
+    assert [name for name, _ in found] == [f"{path}#{number}" for number in (0, 2, 4)]
+    assert found[2][1].shape == (48, 64, 3)
+    # Red, in OpenCV's order the last.
+    np.testing.assert_allclose(found[2][1].mean((0, 1)), (200, 0, 0), atol=8)
+    with pytest.raises(UserError, match="cannot open this video"):
+        list(predictor.frames(str(tmp_path / "none.mp4")))
