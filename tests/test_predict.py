@@ -232,5 +232,16 @@ def test_frames_of_a_video(tmp_path):
     assert found[2][1].shape == (48, 64, 3)
     # Red, in OpenCV's order the last.
     np.testing.assert_allclose(found[2][1].mean((0, 1)), (200, 0, 0), atol=8)
-    with pytest.raises(UserError, match="cannot open this video"):
-        list(predictor.frames(str(tmp_path / "none.mp4")))
+    deployed = deployment.Deployment(tmp_path, Config(num_classes=3, image_resize=32), tuple(CLASSES))
+    # Instead of a network: the mean of each channel as a logit.
+    run = predictor.Predictor(deployed, lambda inputs: inputs.mean((2, 3)), batch_size=2)
+    seen = list(run.predict([str(path), str(tmp_path / "none.mp4"), str(path)], top_k=1, every=4))
+    assert [p.image.rpartition("/")[2] for p in seen] == [
+        "clip.avi#0",
+        "clip.avi#4",
+        "none.mp4",
+        "clip.avi#0",
+        "clip.avi#4",
+    ]
+    assert [p.guesses[0].name for p in seen if p.guesses][1] == "ant"
+    assert "cannot open this video" in seen[2].problem

@@ -154,7 +154,7 @@ class Predictor:
             top_k: classes to name; all of them where there are fewer.
             every: of a video, one frame in `every` is looked at.
 
-        Raises UserError where a video cannot be opened; an image that cannot be read is a prediction with a `problem`.
+        An image or video that cannot be read is a prediction with a `problem`.
         """
         with ThreadPoolExecutor(_THREADS) as pool:
             read = self._read(sources, every)
@@ -172,10 +172,17 @@ class Predictor:
         """For each image or frame, a function that gives its name, its pixels and what the network gets of it."""
         for source in sources:
             if is_video(source):
-                for name, pixels in frames(source, every):
-                    yield lambda name=name, pixels=pixels: (name, pixels, self.prepare(pixels))
+                yield from self._read_video(source, every)
             else:
                 yield lambda source=source: self._load(source)
+
+    def _read_video(self, source: str, every: int) -> Iterator[Any]:
+        try:
+            for name, pixels in frames(source, every):
+                yield lambda name=name, pixels=pixels: (name, pixels, self.prepare(pixels))
+        except UserError as error:
+            problem = str(error)
+            yield lambda: (source, problem, None)
 
     def _load(self, path: str) -> tuple[str, np.ndarray | str, np.ndarray | None]:
         try:

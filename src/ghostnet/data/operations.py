@@ -44,26 +44,26 @@ def channels_first(image: np.ndarray, channels: int) -> np.ndarray:
 # --- Random geometry and colour
 
 
-@dataclass(frozen=True)
 class CoveringResize:
     """Resizes to the smallest size of the image's aspect ratio that covers (height, width); needs no draws.
 
     A square is covered by MindSpore's own rule: its side becomes the image's short side.
     """
 
-    size: tuple[int, int]
-    interpolation: vision.Inter = vision.Inter.LINEAR
+    def __init__(self, size: tuple[int, int], interpolation: vision.Inter) -> None:
+        self._size, self._interpolation = size, interpolation
+        self._square = vision.Resize(size[0], interpolation) if size[0] == size[1] else None
 
     def __call__(self, image: np.ndarray) -> np.ndarray:
-        height, width = self.size
-        if height == width:
-            return vision.Resize(height, self.interpolation)(image)
+        if self._square is not None:
+            return self._square(image)
+        height, width = self._size
         rows, columns = image.shape[:2]
         if height * columns >= width * rows:
             size = height, columns * height // rows
         else:
             size = rows * width // columns, width
-        return vision.Resize(size, self.interpolation)(image)
+        return vision.Resize(size, self._interpolation)(image)
 
 
 @dataclass(frozen=True)

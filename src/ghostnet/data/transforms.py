@@ -60,7 +60,10 @@ def train_transform(config: Config) -> Step:
     elif _is_folder(config) and config.color_jitter is not None:
         steps.append(ColorJitter(*_jitter_strengths(config.color_jitter)))
     if not _is_folder(config):
-        steps += [_without_rng(operator) for operator in _cover_and_crop(config)]
+        cover, crop = _cover_and_crop(config)
+        steps.append(_without_rng(cover))
+        if len(set(input_size(config))) > 1:  # the images themselves are square
+            steps.append(_without_rng(crop))
     steps.append(_without_rng(_final(config)))
     if config.re_prob > 0:
         steps.append(_erasing(config))
