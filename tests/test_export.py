@@ -46,8 +46,9 @@ def write_run(folder: Path, **keys) -> Path:
 def trained_logits(path: Path, images: np.ndarray) -> np.ndarray:
     config = Config.from_file(path.parent / "config.yaml")
     network = create_model(config.model, config.num_classes, config.in_channels)
+    weights = weights_file.read(path)
     for parameter in network.get_parameters():
-        parameter.set_data(Tensor(weights_file.read(path)[parameter.name]))
+        parameter.set_data(Tensor(weights[parameter.name]))
     ms.set_context(mode=ms.PYNATIVE_MODE)
     return network.set_train(False)(Tensor(images)).asnumpy()
 

@@ -33,6 +33,7 @@ def deployed_form(name: str, trained: nn.Cell, num_classes: int, in_channels: in
     folded = reparam.fold(weights, norms)
     for parameter in network.get_parameters():
         parameter.set_data(Tensor(folded.pop(parameter.name)))
+    _without_padded_pools(network)
     if folded:
         raise ValueError(f"{name}: no place for {', '.join(folded)}")
     return network.set_train(False)
@@ -84,6 +85,14 @@ def _without_norms(network: nn.Cell, norms: dict[str, str]) -> None:
         new.weight.name, new.bias.name = f"{convolution}.weight", f"{convolution}.bias"
 
 
+def _without_padded_pools(network: nn.Cell) -> None:
+    """Pad before max pools, not in them. Changes the network."""
+    cells = dict(network.cells_and_names())
+    for name, cell in cells.items():
+        if isinstance(cell, nn.MaxPool2d) and cell.use_pad:
+            _put(cells, name, PaddedMaxPool(cell))
+
+
 def _put(cells: dict[str, nn.Cell], name: str, cell: nn.Cell) -> None:
     """Replace the cell of that name in its parent."""
     parent, _, own = name.rpartition(".")
@@ -101,16 +110,13 @@ def plain_operators(network: nn.Cell) -> Iterator[None]:
     replaced: dict[str, nn.Cell] = {}
     for name, cell in cells.items():
         if isinstance(cell, nn.HSigmoid):
-            replaced[name] = OnnxHardSigmoid()
-        elif isinstance(cell, nn.MaxPool2d) and cell.use_pad:
-            replaced[name] = OnnxMaxPool(cell)
-    for name, cell in replaced.items():
-        _put(cells, name, cell.set_train(False))
+            replaced[name] = cell
+            _put(cells, name, OnnxHardSigmoid())
     try:
         yield
     finally:
-        for name in replaced:
-            _put(cells, name, cells[name])
+        for name, cell in replaced.items():
+            _put(cells, name, cell)
 
 
 class OnnxHardSigmoid(nn.Cell):
@@ -124,8 +130,11 @@ class OnnxHardSigmoid(nn.Cell):
         return self.relu6(x + 3.0) / 6.0
 
 
-class OnnxMaxPool(nn.Cell):
-    """A padded max pool of maps without negative values; MindSpore runs its own padding as a 3-D operator.
+class PaddedMaxPool(nn.Cell):
+    """A padded max pool of maps without negative values.
+
+    MindSpore's own is a 3-D operator: its ONNX exporter does not know it, and in a MindIR file for any number of images
+    it does not run.
 
     Args:
         pool: the layer that this one takes the place of.
