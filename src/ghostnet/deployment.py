@@ -243,7 +243,9 @@ def _mindir_entry(path: Path) -> str | None:
         model.ParseFromString(path.read_bytes())
     except (OSError, DecodeError) as error:
         raise UserError(f"{path}: not a MindIR file, or a damaged one ({error}); export it again") from error
-    return dict(model.user_info).get(ENTRY)
+    # A map, or with some versions of MindSpore and protobuf what a map is on disk: a list of keys and values.
+    entries = model.user_info
+    return ({entry.key: entry.value for entry in entries} if hasattr(entries, "add") else dict(entries)).get(ENTRY)
 
 
 def onnx_session(path: Path) -> Any:

@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import mindspore as ms
 import numpy as np
@@ -129,8 +130,12 @@ def _write_mindir(network: nn.Cell, path: Path, target: Deployment, description:
     if target.batch is not None:
         example = Tensor(np.zeros((target.batch, *shape), np.float32))
 
-    def describe(model) -> None:
-        model.user_info[ENTRY] = description
+    def describe(model: Any) -> None:
+        # A map, or with some versions of MindSpore and protobuf what a map is on disk: a list of keys and values.
+        if hasattr(model.user_info, "add"):
+            model.user_info.add(key=ENTRY, value=description)
+        else:
+            model.user_info[ENTRY] = description
 
     with _mode(ms.GRAPH_MODE):
         ms.export(network, example, file_name=str(path), file_format="MINDIR", custom_func=describe)
