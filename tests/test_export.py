@@ -95,7 +95,7 @@ def test_onnx_files_give_the_logits_for_any_number_of_images(short, tmp_path, ke
 
 
 def test_both_formats_with_a_fixed_batch_by_the_script(short, tmp_path, monkeypatch, capsys):
-    path = write_run(tmp_path / "run", model="ghostnetv3_050", data_dir=str(write_images(tmp_path / "images")))
+    path = write_run(tmp_path / "run", model="ghostnet_050", data_dir=str(write_images(tmp_path / "images")))
     out = tmp_path / "out"
     arguments = ["export.py", *flags(ckpt_path=path, out=out, batch_size=2)]
     monkeypatch.setattr(sys, "argv", arguments)
