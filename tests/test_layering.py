@@ -21,9 +21,10 @@ FLOORS = (
     {"models", "data", "amp", "loss", "optim", "schedule"},
     {"convert"},
     {"step", "evaluate", "checkpoint", "run_folder", "replicas"},
-    {"build", "onnx_file", "teacher"},
+    {"build", "onnx_file"},
     {"deployment"},
     {"inference", "epochs"},
+    {"teacher"},
     {"trainer", "validator", "export", "predictor"},
     {
         "train",

@@ -129,7 +129,7 @@ def test_the_digest_is_that_of_the_file(teachers):
             {"teacher": "resnot50", "teacher_ckpt_path": __file__},
             "no network 'resnot50' here or in mindcv; the nearest",
         ),
-        ({"teacher": "LICENSE.mindir"}, "LICENSE.mindir: MindSpore cannot read it as MindIR"),
+        ({"teacher": "LICENSE.mindir"}, "LICENSE.mindir: MindSpore cannot load it"),
     ],
 )
 def test_what_is_no_teacher_is_one_line(keys, message, tmp_path, monkeypatch):

@@ -45,11 +45,7 @@ def of_onnx(path: Path) -> Network:
 
 def of_mindir(path: Path) -> Network:
     """A MindIR file, run by MindSpore in graph mode: the first call of each batch size compiles it."""
-    try:
-        cell = nn.GraphCell(ms.load(str(path)))
-    except (RuntimeError, ValueError, TypeError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(f"{path}: MindSpore cannot load it ({reason}); export it again") from error
+    cell = mindir_cell(path)
 
     def run(images: np.ndarray) -> np.ndarray:
         mode = ms.get_context("mode")
@@ -60,6 +56,15 @@ def of_mindir(path: Path) -> Network:
             ms.set_context(mode=mode)
 
     return run
+
+
+def mindir_cell(path: Path) -> nn.GraphCell:
+    """What a MindIR file holds; raises UserError where it is damaged. It compiles to a graph of its own only."""
+    try:
+        return nn.GraphCell(ms.load(str(path)))
+    except (RuntimeError, ValueError, TypeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"{path}: MindSpore cannot load it ({reason}); export it again") from error
 
 
 def in_batches(run: Network, size: int) -> Network:

@@ -14,6 +14,7 @@ from . import amp, checkpoint, download, weights_file
 from .config import Config
 from .config.rules import nearest
 from .errors import UserError
+from .inference import mindir_cell
 from .models import card, create_model, list_models
 
 _MINDIR = ".mindir"
@@ -58,7 +59,7 @@ def load(config: Config) -> Teacher:
     """
     path = _file(config)
     if _is_mindir(config):
-        network = _from_mindir(path)
+        network = mindir_cell(path)
     else:
         network = _from_registry(config)
         checkpoint.load_weights(network, path, stem="", classifier="", averaged=True)
@@ -102,13 +103,6 @@ def _from_registry(config: Config) -> nn.Cell:
             f"{nearest(config.teacher, names)!r}. A MindIR file's name ends in {_MINDIR}"
         )
     return mindcv.create_model(config.teacher, **options)
-
-
-def _from_mindir(path: Path) -> nn.Cell:
-    try:
-        return nn.GraphCell(ms.load(str(path)))
-    except (RuntimeError, ValueError, TypeError) as error:
-        raise UserError(f"teacher: {path}: MindSpore cannot read it as MindIR; export it again") from error
 
 
 def _check_logits(teacher: Teacher, config: Config) -> None:

@@ -10,6 +10,7 @@ from mindspore import Tensor, nn
 from . import reparam
 from .complexity import forward_hooks, run
 from .registry import CARDS
+from .replace import replace_cells
 
 
 def deployed_form(name: str, trained: nn.Cell, num_classes: int, in_channels: int = 3) -> nn.Cell:
@@ -66,6 +67,7 @@ def batch_norms(network: nn.Cell, in_channels: int = 3) -> dict[str, str]:
 def _without_norms(network: nn.Cell, norms: dict[str, str]) -> None:
     """Give convolutions a bias, and put nothing in the place of the batch norms after them. Changes the network."""
     cells = dict(network.cells_and_names())
+    replacements: dict[int, nn.Cell] = {}
     for convolution, norm in norms.items():
         old = cells[convolution]
         new = nn.Conv2d(
@@ -79,44 +81,28 @@ def _without_norms(network: nn.Cell, norms: dict[str, str]) -> None:
             old.group,
             has_bias=True,
         )
-        _put(cells, convolution, new)
-        _put(cells, norm, nn.Identity())
         # MindSpore names parameters from the root down, as cells are assigned in constructors; it knows no root here.
         new.weight.name, new.bias.name = f"{convolution}.weight", f"{convolution}.bias"
+        replacements |= {id(old): new, id(cells[norm]): nn.Identity()}
+    replace_cells(network, replacements)
 
 
 def _without_padded_pools(network: nn.Cell) -> None:
     """Pad before max pools, not in them. Changes the network."""
-    cells = dict(network.cells_and_names())
-    for name, cell in cells.items():
-        if isinstance(cell, nn.MaxPool2d) and cell.use_pad:
-            _put(cells, name, PaddedMaxPool(cell))
-
-
-def _put(cells: dict[str, nn.Cell], name: str, cell: nn.Cell) -> None:
-    """Replace the cell of that name in its parent."""
-    parent, _, own = name.rpartition(".")
-    if isinstance(cells[parent], nn.SequentialCell):
-        # It runs a list of its own, which assigning an attribute leaves as it is.
-        cells[parent][int(own)] = cell
-    else:
-        setattr(cells[parent], own, cell)
+    pools = [cell for _, cell in network.cells_and_names() if isinstance(cell, nn.MaxPool2d) and cell.use_pad]
+    replace_cells(network, {id(pool): PaddedMaxPool(pool) for pool in pools})
 
 
 @contextmanager
 def plain_operators(network: nn.Cell) -> Iterator[None]:
     """Inside of `with`, a network uses only operators that MindSpore's ONNX exporter knows; its logits stay."""
-    cells = dict(network.cells_and_names())
-    replaced: dict[str, nn.Cell] = {}
-    for name, cell in cells.items():
-        if isinstance(cell, nn.HSigmoid):
-            replaced[name] = cell
-            _put(cells, name, OnnxHardSigmoid())
+    found = [cell for _, cell in network.cells_and_names() if isinstance(cell, nn.HSigmoid)]
+    plain = [OnnxHardSigmoid() for _ in found]
+    replace_cells(network, {id(old): new for old, new in zip(found, plain, strict=True)})
     try:
         yield
     finally:
-        for name, cell in replaced.items():
-            _put(cells, name, cell)
+        replace_cells(network, {id(new): old for old, new in zip(found, plain, strict=True)})
 
 
 class OnnxHardSigmoid(nn.Cell):
