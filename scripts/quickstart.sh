@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# From nothing to a validated network: environment, real images (scikit-learn's handwritten digits), training, validation.
+# From nothing to answers: environment, real images (scikit-learn's handwritten digits), training, validation, prediction.
 # On 2 CPU cores the part after the installation takes under 5 minutes. Works from any folder; a second run reuses the
 # environment and the images and trains afresh.
 set -euo pipefail
@@ -15,3 +15,6 @@ python train.py -c configs/ghostnet/ghostnet_050_cpu.yaml \
     --batch_size 32 --epoch_size 15 --warmup_epochs 1 --decay_epochs 14 --ckpt_save_interval 10
 
 python validate.py --ckpt_path runs/quickstart/ghostnet_050_best.ckpt
+
+# What the network sees in one image of each class.
+python scripts/predict.py 'runs/digits/val/*/*0.png' --ckpt_path runs/quickstart/ghostnet_050_best.ckpt --top_k 1
