@@ -16,5 +16,5 @@ python train.py -c configs/ghostnet/ghostnet_050_cpu.yaml \
 
 python validate.py --ckpt_path runs/quickstart/ghostnet_050_best.ckpt
 
-# What the network sees in one image of each class.
-python scripts/predict.py 'runs/digits/val/*/*0.png' --ckpt_path runs/quickstart/ghostnet_050_best.ckpt --top_k 1
+# What the network sees in a few of the images.
+python scripts/predict.py 'runs/digits/val/*/*[05]0.png' --ckpt_path runs/quickstart/ghostnet_050_best.ckpt --top_k 1
