@@ -16,9 +16,12 @@ BIN = Path(sys.executable).parent
 
 
 def environment(home: Path, **extra: str) -> dict[str, str]:
-    """Little but the paths, so that nothing of the machine's settings helps or harms."""
-    path = f"{BIN}:/usr/local/bin:/usr/bin:/bin"
-    return {"PYTHONPATH": f"{ROOT / 'src'}:{ROOT}", "PATH": path, "HOME": str(home), "TMPDIR": "/tmp", **extra}
+    """Little but the paths, so that nothing of the machine's settings helps or harms.
+
+    mpirun keeps its session in `home`: in /tmp it is named by process number, and a killed one's is left there.
+    """
+    paths = {"PYTHONPATH": f"{ROOT / 'src'}:{ROOT}", "PATH": f"{BIN}:/usr/local/bin:/usr/bin:/bin"}
+    return {**paths, "HOME": str(home), "TMPDIR": "/tmp", "PRTE_MCA_prte_tmpdir_base": str(home), **extra}
 
 
 def mpirun_command(ranks: int, *arguments: object) -> list[str]:
