@@ -45,6 +45,7 @@ OUR_DEFAULTS = {
     "freeze_backbone": False,
     "sync_bn": False,
     "overwrite": False,
+    "report": "",
     "resume": False,
     "resume_force": False,
     "ckpt_save_interval_steps": None,

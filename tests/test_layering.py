@@ -21,7 +21,7 @@ FLOORS = (
     {"models", "data", "amp", "loss", "optim", "schedule"},
     {"convert"},
     {"step", "evaluate", "checkpoint", "run_folder", "replicas"},
-    {"build", "onnx_file"},
+    {"build", "onnx_file", "report"},
     {"deployment"},
     {"inference", "epochs"},
     {"teacher"},

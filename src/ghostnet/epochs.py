@@ -45,12 +45,16 @@ class Evaluator:
     def __call__(self, weights: dict[str, np.ndarray]) -> evaluate.Metrics:
         for parameter in self.network.get_parameters():
             parameter.set_data(ms.Tensor(weights[parameter.name]))
-        return self.evaluate(self.network)
+        return self.outcomes().metrics()
 
-    def evaluate(self, network: nn.Cell | Callable[[np.ndarray], np.ndarray]) -> evaluate.Metrics:
-        """The metrics of a network, over all ranks; on a terminal, rank 0 draws a bar."""
+    def outcomes(self) -> evaluate.Outcomes:
+        """What the network makes of each sample, in the order of `samples`, whatever the number of ranks.
+
+        On a terminal, rank 0 draws a bar.
+        """
         batches = tqdm(self.batches, "validation", unit="batch", leave=False, disable=not _draws(self.ranks))
-        return evaluate.evaluate(network, batches, self.batch_size, self.ranks)
+        outcomes = evaluate.outcomes(self.network, batches, self.batch_size, self.ranks)
+        return outcomes.take(np.argsort(self.batches.order_over_ranks))
 
 
 def _draws(ranks: Ranks) -> bool:

@@ -29,12 +29,57 @@ class Metrics:
     num_samples: int
 
 
+@dataclass(frozen=True)
+class Outcomes:
+    """What a network made of each sample: arrays of one length.
+
+    Attributes:
+        labels: the true classes, int.
+        predicted: the class of the largest logit, of equal ones the lowest, int; -1 where a logit is NaN.
+        confidences: the probability (softmax) of the predicted class.
+        ranks_of_truth: how many classes are ahead of the true one, int; all of them where a logit is NaN.
+        losses: cross-entropy of the true class, in nats: its probability is exp(-loss).
+        classes: of the network.
+    """
+
+    labels: np.ndarray
+    predicted: np.ndarray
+    confidences: np.ndarray
+    ranks_of_truth: np.ndarray
+    losses: np.ndarray
+    classes: int
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def take(self, indices: np.ndarray) -> Outcomes:
+        """The outcomes of some samples, in the order of `indices`."""
+        columns = (self.labels, self.predicted, self.confidences, self.ranks_of_truth, self.losses)
+        return Outcomes(*(column[indices] for column in columns), self.classes)
+
+    def metrics(self) -> Metrics:
+        """Counts divided once: the same numbers in any order of the samples, to the last bit.
+
+        Raises ValueError where there is no sample.
+        """
+        samples = len(self)
+        if not samples:
+            raise ValueError("no sample was evaluated")
+        return Metrics(
+            top_1=100 * int((self.ranks_of_truth < 1).sum()) / samples,
+            top_5=100 * int((self.ranks_of_truth < 5).sum()) / samples if self.classes >= 5 else None,
+            # Rounded once, so that the order of the samples does not matter.
+            loss=_sum(self.losses) / samples,
+            num_samples=samples,
+        )
+
+
 class Counts:
-    """What is known of each sample, which `metrics` sums over all ranks and divides once."""
+    """Collects what a network made of each sample, batch by batch."""
 
     def __init__(self) -> None:
-        self.ranks_of_truth: list[np.ndarray] = []
-        self.losses: list[np.ndarray] = []
+        # One row for each array of Outcomes, in their order.
+        self.tables: list[np.ndarray] = [np.empty((5, 0))]
         self.classes = 0
 
     def add(self, logits: np.ndarray, labels: np.ndarray) -> None:
@@ -48,32 +93,33 @@ class Counts:
         true = logits[rows, labels][:, None]
         before = (logits > true) | ((logits == true) & (np.arange(logits.shape[1]) < labels[:, None]))
         # A NaN beats nothing and is beaten by nothing; a sample with one is never right.
-        rank = np.where(np.isnan(logits).any(axis=1), logits.shape[1], before.sum(axis=1))
+        undefined = np.isnan(logits).any(axis=1)
+        rank = np.where(undefined, logits.shape[1], before.sum(axis=1))
+        predicted = np.where(undefined, -1, logits.argmax(axis=1))
         largest = logits.max(axis=1)
-        log_sum = largest + np.log(np.exp(logits - largest[:, None]).sum(axis=1))
-        self.ranks_of_truth.append(rank)
-        self.losses.append(log_sum - true[:, 0])
+        sums = np.exp(logits - largest[:, None]).sum(axis=1)
+        losses = largest + np.log(sums) - true[:, 0]
+        self.tables.append(np.stack([labels, predicted, 1 / sums, rank, losses]))
         self.classes = logits.shape[1]
 
-    def metrics(self, ranks: Ranks = ALONE) -> Metrics:
-        """The sums over all ranks, divided: the same numbers however many ranks there are, to the last bit.
-
-        Raises ValueError where nothing was counted.
-        """
-        own = np.stack([np.concatenate([np.empty(0), *part]) for part in (self.ranks_of_truth, self.losses)])
-        gathered = [np.frombuffer(part).reshape(2, -1) for part in ranks.gather_bytes(own.astype(np.float64).tobytes())]
-        rank, losses = np.concatenate(gathered, axis=1)
+    def outcomes(self, ranks: Ranks = ALONE) -> Outcomes:
+        """The outcomes of all ranks' samples, rank after rank. Every rank has to call it."""
+        own = np.concatenate(self.tables, axis=1)
+        parts = [np.frombuffer(part).reshape(len(own), -1) for part in ranks.gather_bytes(own.tobytes())]
+        labels, predicted, confidences, ranks_of_truth, losses = np.concatenate(parts, axis=1)
         classes = max(int(count) for count in ranks.gather(np.array(self.classes)))
-        samples = len(losses)
-        if not samples:
-            raise ValueError("no sample was evaluated")
-        return Metrics(
-            top_1=100 * int((rank < 1).sum()) / samples,
-            top_5=100 * int((rank < 5).sum()) / samples if classes >= 5 else None,
-            # Rounded once, so that the order of the samples does not matter.
-            loss=_sum(losses) / samples,
-            num_samples=samples,
+        return Outcomes(
+            labels.astype(np.int64),
+            predicted.astype(np.int64),
+            confidences,
+            ranks_of_truth.astype(np.int64),
+            losses,
+            classes,
         )
+
+    def metrics(self, ranks: Ranks = ALONE) -> Metrics:
+        """The metrics of all ranks' samples (see `Outcomes.metrics`)."""
+        return self.outcomes(ranks).metrics()
 
 
 def _sum(values: np.ndarray) -> float:
@@ -87,7 +133,17 @@ def evaluate(
     batch_size: int,
     ranks: Ranks = ALONE,
 ) -> Metrics:
-    """Evaluate a network in inference mode.
+    """Evaluate a network in inference mode: the metrics of `outcomes`, which has the arguments."""
+    return outcomes(network, batches, batch_size, ranks).metrics()
+
+
+def outcomes(
+    network: nn.Cell | Callable[[np.ndarray], np.ndarray],
+    batches: Iterable[tuple[np.ndarray, np.ndarray]],
+    batch_size: int,
+    ranks: Ranks = ALONE,
+) -> Outcomes:
+    """What a network makes of each sample, in inference mode.
 
     Args:
         network: images (N, C, H, W) float32 -> logits (N, classes); a cell, or a function of numpy arrays.
@@ -95,6 +151,8 @@ def evaluate(
         batch_size: each batch is filled up to this size with copies of its first image, which are not counted, so
             that the graph is compiled for one shape only.
         ranks: which share the evaluation and all get its results.
+
+    Returns the outcomes of all ranks' samples, rank after rank.
     """
     cell = isinstance(network, nn.Cell)
     if cell:
@@ -105,4 +163,4 @@ def evaluate(
         filled = np.concatenate([images, np.repeat(images[:1], missing, axis=0)]) if missing else images
         logits = network(Tensor(filled)).asnumpy() if cell else network(filled)
         counts.add(logits[: len(labels)], labels)
-    return counts.metrics(ranks)
+    return counts.outcomes(ranks)

@@ -97,6 +97,7 @@ _FREE = {
     "ckpt_save_dir",
     "num_parallel_workers",
     "overwrite",
+    "report",
     "resume",
     "resume_force",
     "data_dir",

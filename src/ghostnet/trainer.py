@@ -165,7 +165,8 @@ def _open_files(
     else:
         folder.start(config.overwrite)
     run_log.to_file(folder.log)
-    weights_file.write_atomically(folder.config, config.to_yaml().encode())
+    # Who takes a run's configuration up again has not asked for anything to be deleted.
+    weights_file.write_atomically(folder.config, config.replace(overwrite=False).to_yaml().encode())
     weights_file.write_atomically(folder.classes, json.dumps(list(samples.classes), indent=1).encode())
 
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from . import build, deployment, inference, launch, runtime, weights_file
+import mindspore
+
+from . import __version__, build, deployment, inference, launch, report, runtime, weights_file
 from .config import Config
-from .data import dataset
+from .data import dataset, transforms
 from .epochs import Evaluator
 from .errors import UserError
 
@@ -18,10 +20,13 @@ def validate(config: Config) -> dict[str, Any]:
     The numbers are those of the in-training evaluation of the same file: same images, network and counts. An exported
     file (`.onnx`, `.mindir`) is run as it is, over the same images.
 
+    With the key `report`, rank 0 writes the report of the evaluation, too.
+
     Returns `model`, `ckpt_path`, `top_1`, `top_5` (percent; None with fewer than five classes), `loss` (nats),
     `num_samples`.
 
-    Raises UserError: no weights given, a file that does not fit, or images that cannot be read.
+    Raises UserError: no weights given, a file that does not fit, images that cannot be read, or a folder that cannot
+    take the report; RunError: a report that cannot be written after all.
     """
     if not config.ckpt_path and not config.pretrained:
         raise UserError("ckpt_path: needed, since random weights are never validated; give the weight file to validate")
@@ -31,19 +36,27 @@ def validate(config: Config) -> dict[str, Any]:
         config = run.config
         if config.ckpt_path:
             weights_file.check_exists(config.ckpt_path)
+        if config.report and run.ranks.main:
+            report.prepare(Path(config.report), config.overwrite)
         exported = deployment.of_file(Path(config.ckpt_path)) if deployment.is_exported(config.ckpt_path) else None
         classes = exported.classes if exported else build.saved_classes(config.ckpt_path)
         samples = dataset.open_split(config, "val", classes)
         config = build.with_classes(config, samples.classes)
+        evaluator = Evaluator(config, samples, run.ranks, inference.open_network(exported) if exported else None)
         if exported:
-            evaluator = Evaluator(config, samples, run.ranks, inference.open_network(exported))
             path = exported.path
         else:
-            evaluator = Evaluator(config, samples, run.ranks)
             loaded = build.load_weights(evaluator.network, config, fine_tune=False)
             runtime.log.info(str(loaded))
             path = loaded.path
-        metrics = evaluator.evaluate(evaluator.network)
+        outcomes = evaluator.outcomes()
+        metrics = outcomes.metrics()
+        if config.report:
+            if run.ranks.main:
+                report.write(Path(config.report), outcomes, samples, _facts(config, samples, str(path)))
+                runtime.log.info(f"report: {Path(config.report) / report.PAGE}")
+            # No rank leaves before rank 0 has written: the launcher ends all when one has left.
+            run.ranks.barrier()
     finally:
         run_log.close()
     return {
@@ -53,4 +66,16 @@ def validate(config: Config) -> dict[str, Any]:
         "top_5": metrics.top_5,
         "loss": metrics.loss,
         "num_samples": metrics.num_samples,
+    }
+
+
+def _facts(config: Config, samples: dataset.Samples, weights: str) -> dict[str, str]:
+    """What a report says about the evaluation beside its numbers."""
+    return {
+        "model": config.model,
+        "weights": weights,
+        "images": f"{Path(config.data_dir) / config.val_split} ({config.dataset}), {len(samples.classes)} classes",
+        "network input": " x ".join(map(str, (config.in_channels, *transforms.input_size(config)))),
+        "precision": config.val_amp_level,
+        "made with": f"ghostnet {__version__}, MindSpore {mindspore.__version__}",
     }

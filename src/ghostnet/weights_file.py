@@ -58,6 +58,11 @@ def write_atomically(path: Path, content: bytes) -> None:
     _put(path, [(path, content)])
 
 
+def write_all_atomically(files: Mapping[Path, bytes]) -> None:
+    """Replace several files of one folder: all of them, or, where the file system refuses (RunError), none."""
+    _put(next(iter(files)), list(files.items()))
+
+
 def _put(path: Path, files: Sequence[tuple[Path, bytes | Path]]) -> None:
     """Put files into place, one after the other: bytes, or what another file holds at the call.
 

@@ -95,7 +95,8 @@ class Config(BaseModel):
     resume_force: bool = False
     """Resume although the configuration or the data changed."""
     overwrite: bool = False
-    """Delete the run that ckpt_save_dir holds and start afresh, instead of refusing to."""
+    """Delete the run that ckpt_save_dir holds and start afresh (validate.py: replace the report that the folder
+    holds), instead of refusing to. A run's config.yaml never says so."""
 
     dataset: Dataset = "imagenet"
     """Layout of data_dir: imagenet is any SPLIT/CLASS/*.jpg image folders, the others are binary files."""
@@ -280,6 +281,9 @@ class Config(BaseModel):
     """Skip updates whose gradients overflow; dynamic needs it."""
     eval_shuffle: bool = False
     """Shuffle the images in evaluation."""
+    report: Text = ""
+    """Folder for validate.py's report: scores of each class, confusion matrix, worst mistakes, one HTML page of all;
+    needs matplotlib. Empty: none."""
 
     def __init__(self, /, **keys: Any) -> None:
         try:

@@ -214,7 +214,11 @@ class _TrainSource:
 
 
 class EvalBatches:
-    """Numpy batches, iterable any number of times: images float32 (B, C, H, W), labels int32 (B,)."""
+    """Numpy batches, iterable any number of times: images float32 (B, C, H, W), labels int32 (B,).
+
+    Attributes:
+        order_over_ranks: indices of the samples of all ranks, rank after rank, in the order in which they come.
+    """
 
     def __init__(self, config: Config, samples: Samples, rank: int, ranks: int) -> None:
         self._samples, self._batch_size, self._in_channels = samples, config.batch_size, config.in_channels
@@ -223,8 +227,9 @@ class EvalBatches:
         order = np.arange(len(samples))
         if config.eval_shuffle:
             order = np.random.default_rng((config.seed, _ORDER)).permutation(order)
-        starts = range(rank * self._batch_size, len(order), ranks * self._batch_size)
-        self._chunks = [order[start : start + self._batch_size] for start in starts]
+        chunks = [order[start : start + self._batch_size] for start in range(0, len(order), self._batch_size)]
+        self._chunks = chunks[rank::ranks]
+        self.order_over_ranks = np.concatenate([chunk for other in range(ranks) for chunk in chunks[other::ranks]])
 
     def __len__(self) -> int:
         """The number of batches."""

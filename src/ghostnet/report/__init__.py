@@ -1,0 +1,108 @@
+"""The report of an evaluation: what `validate.py --report DIR` writes beside its one JSON line.
+
+| file | holds |
+| --- | --- |
+| `per_class.csv` | support, precision, recall and F1 of each class |
+| `confusion.csv`, `confusion.png` | which class was taken for which, in images |
+| `mistakes.png` | the images that the network was most wrong about |
+| `reliability.png` | how often the network is right where it says that it is sure |
+| `report.html` | all of it in one page that needs no other file and no network |
+
+Equal evaluations give equal bytes: nothing in the files depends on when, where or on how many ranks they were made.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ghostnet import weights_file
+from ghostnet.errors import RunError, UserError
+from ghostnet.report import page, tables
+
+if TYPE_CHECKING:
+    from ghostnet.data.dataset import Samples
+    from ghostnet.evaluate import Outcomes
+
+PAGE = "report.html"
+FILES = ("per_class.csv", "confusion.csv", "confusion.png", "mistakes.png", "reliability.png", PAGE)
+# What the image sheet has room for.
+MISTAKES = 24
+
+
+def prepare(folder: Path, overwrite: bool) -> None:
+    """Make sure, before the work, that a report can be written into `folder`, which is made.
+
+    Raises UserError where a library is missing, the folder takes no files, or it holds a file with the name of one of a
+    report's and `overwrite` is false. Other files are left alone in any case.
+    """
+    try:
+        import matplotlib  # noqa: F401
+    except ImportError as error:
+        raise UserError(
+            f"report: matplotlib draws its pictures ({error}); pip install matplotlib, or leave the key out"
+        ) from error
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"report: {folder} is a file; give a folder")
+    found = [name for name in FILES if os.path.lexists(folder / name)]
+    if found and not overwrite:
+        raise UserError(
+            f"report: {folder} already holds a report ({found[0]}); give another folder, or --overwrite True to "
+            "replace it"
+        )
+    probe = folder / f".{os.getpid()}.tmp"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe.write_bytes(b"x")
+        probe.unlink()
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            probe.unlink()
+        raise UserError(f"report: {folder} cannot be written ({error.strerror}); give another folder") from error
+
+
+def write(folder: Path, outcomes: Outcomes, samples: Samples, facts: Mapping[str, str]) -> None:
+    """Write the report of an evaluation: all of its files, or none.
+
+    Args:
+        folder: see `prepare`.
+        outcomes: of each sample, in the order of `samples`.
+        samples: what was evaluated; the images of the worst mistakes are read from it.
+        facts: what the page says about the evaluation beside its numbers, by name.
+
+    Raises:
+        RunError: probabilities that are not finite, or a file that cannot be written.
+        UserError: an image that can no longer be read.
+    """
+    # Not at the top: it imports matplotlib, which is an extra.
+    from ghostnet.report import pictures
+
+    strange = ~tables.finite(outcomes)
+    if strange.any():
+        raise RunError(
+            f"report: the network gives no finite probabilities for {strange.sum():,} of {len(outcomes):,} images, "
+            f"such as {samples.name(int(strange.argmax()))}; no report is written"
+        )
+    names = tables.class_names(samples.classes, outcomes.classes)
+    matrix = tables.confusion(outcomes)
+    scores = tables.scores(matrix)
+    calibration = tables.calibration(outcomes)
+    mistakes = [
+        tables.Mistake.of(outcomes, index, names, samples) for index in tables.worst_mistakes(outcomes, MISTAKES)
+    ]
+    figures = {
+        "confusion.png": pictures.confusion(matrix, names),
+        "mistakes.png": pictures.mistakes(mistakes),
+        "reliability.png": pictures.reliability(calibration),
+    }
+    html = page.html(outcomes.metrics(), scores, matrix, names, calibration, mistakes, figures, facts)
+    contents = {
+        "per_class.csv": tables.scores_csv(scores, names),
+        "confusion.csv": tables.confusion_csv(matrix, names),
+        **figures,
+        PAGE: html,
+    }
+    weights_file.write_all_atomically({folder / name: contents[name] for name in FILES})
