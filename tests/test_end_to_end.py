@@ -90,10 +90,15 @@ def test_the_files_of_a_run(run):
     weights = {f"ghostnet_050{end}.ckpt" for end in ("_best", "_last", "-1_4", "-2_4")}
     states = {"run_state.ckpt", "run_state_previous.ckpt"}
     sums = {f"{name}.sha256" for name in weights | states}
-    assert found == weights | states | sums | {"config.yaml", "classes.json", "metrics.jsonl", "train.log", ".lock"}
+    texts = {"config.yaml", "classes.json", "run.json", "metrics.jsonl", "train.log"}
+    assert found == weights | states | sums | texts | {".lock"}
     assert json.loads((folder / "classes.json").read_text()) == list(CLASSES)
     resolved = Config.from_file(folder / "config.yaml")
     assert (resolved.model, resolved.num_classes, resolved.batch_size) == ("ghostnet_050", 6, 8)
+    (session,) = json.loads((folder / "run.json").read_text())
+    assert session["command"].startswith(f"python {ROOT / 'train.py'} -c {RECIPE} --epoch_size 2 ")
+    assert (session["device"], session["ranks"], session["epoch"]) == ("CPU", 1, 0)
+    assert session["images"] == {"train": 36, "val": 18}
     parameters = {p.name for p in create_model("ghostnet_050").get_parameters()}
     for name in weights:
         assert set(weights_file.read(folder / name)) == parameters

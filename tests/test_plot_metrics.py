@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from ghostnet import curves
 from ghostnet.cli import run_command
 from scripts import plot_metrics
 
@@ -59,7 +60,7 @@ def test_lines_equal_the_records(epochs, validated_every, top_5, tmp_path):
         for _, records in runs
         for name, key in curves.items()
     ]
-    figure = plot_metrics.draw(runs)
+    figure = curves.draw(runs)
     found = [(panel, name, points) for (panel, name, _), points in drawn(figure).items()]
     assert found == [line for line in expected if line[2]]
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["a", "b"]
@@ -67,7 +68,7 @@ def test_lines_equal_the_records(epochs, validated_every, top_5, tmp_path):
 
 def test_a_run_has_one_colour_and_its_curves_are_told_apart(tmp_path):
     runs = [(name, write_run(tmp_path / name, 5)) for name in "abc"]
-    panel = plot_metrics.draw(runs).axes[0]
+    panel = curves.draw(runs).axes[0]
     looks = [(line.get_color(), line.get_linestyle()) for line in panel.lines]
     assert len(set(looks)) == 6
     assert len({color for color, _ in looks}) == 3
@@ -76,7 +77,7 @@ def test_a_run_has_one_colour_and_its_curves_are_told_apart(tmp_path):
 
 @pytest.mark.parametrize(("epochs", "marked"), [(1, True), (40, True), (41, False)])
 def test_few_points_are_marked(epochs, marked, tmp_path):
-    lines = plot_metrics.draw([("a", write_run(tmp_path / "a", epochs))]).axes[0].lines
+    lines = curves.draw([("a", write_run(tmp_path / "a", epochs))]).axes[0].lines
     assert all((line.get_marker() != "None") == marked for line in lines)
 
 
@@ -84,7 +85,7 @@ def test_a_last_line_that_is_being_written_is_left_out(tmp_path):
     records = write_run(tmp_path / "a", 3)
     with open(tmp_path / "a" / "metrics.jsonl", "a") as file:
         file.write('{"epoch": 4, "step"')
-    assert plot_metrics.read_records(tmp_path / "a" / "metrics.jsonl") == records
+    assert curves.read_records(tmp_path / "a" / "metrics.jsonl") == records
 
 
 def test_the_picture_of_one_run_lies_in_its_folder(tmp_path, monkeypatch, capsys):
@@ -106,8 +107,8 @@ def test_names_that_matplotlib_would_change_and_several_runs(tmp_path, monkeypat
     status, said, error = run(*files, monkeypatch=monkeypatch, capsys=capsys)
     assert (status, said, error) == (0, "wrote metrics.png\n", "")
     assert Image.open("metrics.png").size == (1080, 1200)
-    assert plot_metrics.names([folder / "metrics.jsonl" for folder in folders]) == list(map(str, folders))
-    assert plot_metrics.names([folder / "metrics.jsonl" for folder in folders[:2]]) == ["_$a$", "$\\frac$"]
+    assert curves.names([folder / "metrics.jsonl" for folder in folders]) == list(map(str, folders))
+    assert curves.names([folder / "metrics.jsonl" for folder in folders[:2]]) == ["_$a$", "$\\frac$"]
 
 
 LINE = '{"epoch": 1, "lr": 0.1, "train_loss": 2.0, "val_loss": null, "top_1": null, "top_5": null}\n'

@@ -103,7 +103,7 @@ def test_a_users_own_weights_are_not_replaced_unasked(tmp_path):
 
 
 def test_a_run_that_finished_no_epoch_may_be_started_again(tmp_path):
-    for name in ("config.yaml", "classes.json", "train.log"):
+    for name in ("config.yaml", "classes.json", "run.json", "train.log"):
         (tmp_path / name).write_text("")
     folder = RunFolder(config(tmp_path))
     folder.check(overwrite=False)

@@ -160,6 +160,11 @@ class RunFolder:
         return self.path / "classes.json"
 
     @property
+    def sessions(self) -> Path:
+        """How it was made: a JSON list with an entry for each process that trained it (see `provenance`)."""
+        return self.path / "run.json"
+
+    @property
     def metrics(self) -> Path:
         """One JSON record an epoch."""
         return self.path / "metrics.jsonl"
@@ -206,7 +211,8 @@ class RunFolder:
             self._take_lock()
         files = self._files_of_a_run()
         names = {file.name for file in files}
-        early = {file.name for file in (self.log, self.config, self.classes, *event_files.files(self.events))}
+        texts = (self.log, self.config, self.classes, self.sessions)
+        early = {file.name for file in (*texts, *event_files.files(self.events))}
         unfinished = self.log.name in names and names <= early
         if files and not unfinished and not overwrite:
             raise UserError(
@@ -256,7 +262,7 @@ class RunFolder:
         if not self.path.is_dir():
             return []
         names = re.compile(
-            r"config\.yaml|classes\.json|metrics\.jsonl|train\.log|"
+            r"config\.yaml|classes\.json|run\.json|metrics\.jsonl|train\.log|"
             r"(run_state|run_state_previous|.+_(best|last)|.+-\d+_\d+)\.ckpt(\.sha256)?"
         )
         files = [file for file in sorted(self.path.iterdir()) if file.is_file() and names.fullmatch(file.name)]
@@ -300,6 +306,15 @@ class RunFolder:
             self.event_file.add(record)
         for surplus in self._epoch_files()[: -self.keep]:
             weights_file.delete(surplus)
+
+    def add_session(self, session: Mapping[str, object], source: Path | None) -> None:
+        """Say how this process goes on with the run whose state was in the folder `source`; None for a new run.
+
+        Raises RunError where the file cannot be written.
+        """
+        earlier = _sessions(source / self.sessions.name) if source else []
+        content = json.dumps([*earlier, session], indent=1).encode()
+        weights_file.write_atomically(self.sessions, content)
 
     def _records(self) -> list[dict[str, Any]]:
         """The lines of the metrics."""
@@ -410,6 +425,20 @@ class RunFolder:
             )
             self._release_source()
         self._start_events()
+
+
+def _sessions(file: Path) -> list[Any]:
+    """The entries of a `run.json`; none where an older version, which wrote no such file, began the run."""
+    if not file.exists():
+        return []
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        found = error
+    if not isinstance(found, list):
+        log.warning(f"{file}: not readable; what it said about earlier parts of the run is lost")
+        return []
+    return found
 
 
 def _state_arrays(file: Path) -> dict[str, np.ndarray]:

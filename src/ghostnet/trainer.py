@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -13,7 +13,7 @@ import mindspore as ms
 import numpy as np
 from mindspore import nn
 
-from . import amp, build, checkpoint, loss, optim, replicas, runtime, schedule, teacher, weights_file
+from . import amp, build, checkpoint, loss, optim, provenance, replicas, runtime, schedule, teacher, weights_file
 from .config import Config
 from .data import dataset, loader
 from .distributed import Ranks
@@ -108,7 +108,9 @@ def _train(run: runtime.Runtime, folder: RunFolder, run_log: runtime.RunLog, sig
 
     # From here on files are written.
     if ranks.main:
-        _open_files(folder, saved, config, samples, run_log)
+        session = {**provenance.session(run.device), "epoch": position.epoch, "step": position.step}
+        session["images"] = {"train": len(samples), "val": len(val_samples) if val_samples else None}
+        _open_files(folder, saved, config, samples, session, run_log)
     steps = batches.get_dataset_size()
     _log_run(config, run, network, len(samples), val_samples, steps)
     images = min(steps * config.batch_size * ranks.size, len(samples), config.num_samples or len(samples))
@@ -157,7 +159,12 @@ def _digest(config: Config, samples: dataset.Samples) -> str:
 
 
 def _open_files(
-    folder: RunFolder, saved: Saved | None, config: Config, samples: dataset.Samples, run_log: runtime.RunLog
+    folder: RunFolder,
+    saved: Saved | None,
+    config: Config,
+    samples: dataset.Samples,
+    session: Mapping[str, object],
+    run_log: runtime.RunLog,
 ) -> None:
     """Make the folder, or take up the one that is there."""
     if saved:
@@ -168,6 +175,7 @@ def _open_files(
     # Who takes a run's configuration up again has not asked for anything to be deleted.
     weights_file.write_atomically(folder.config, config.replace(overwrite=False).to_yaml().encode())
     weights_file.write_atomically(folder.classes, json.dumps(list(samples.classes), indent=1).encode())
+    folder.add_session(session, saved.file.parent if saved else None)
 
 
 def _check_unchanged(saved: Saved, config: Config, data: str, ranks: int) -> None:
