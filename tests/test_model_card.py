@@ -16,6 +16,7 @@ from PIL import Image
 from ghostnet import provenance, weights_file
 from ghostnet.cli import run_command
 from ghostnet.config import Config
+from ghostnet.run_folder import RunFolder
 from scripts import model_card
 
 ROOT = Path(__file__).parent.parent
@@ -263,3 +264,20 @@ def test_the_commit_is_that_of_the_source_and_of_no_other_project(tmp_path):
     assert provenance.commit(package) == git("rev-parse", "HEAD")
     (package / "__init__.py").write_text("changed")
     assert provenance.commit(package) == git("rev-parse", "HEAD") + "-dirty"
+
+
+def test_each_process_of_a_run_has_an_entry(tmp_path):
+    """A new run starts the list anew; one that goes on, in its folder or another one, adds to it."""
+
+    def added(name: str, epoch: int, source: Path | None) -> list[int]:
+        folder = RunFolder(Config(ckpt_save_dir=str(tmp_path / name)))
+        folder.path.mkdir(exist_ok=True)
+        folder.add_session({"epoch": epoch}, source)
+        return [entry["epoch"] for entry in json.loads((tmp_path / name / "run.json").read_text())]
+
+    assert added("a", 0, None) == [0]
+    assert added("a", 0, None) == [0]
+    assert added("a", 3, tmp_path / "a") == [0, 3]
+    assert added("b", 5, tmp_path / "a") == [0, 3, 5]
+    (tmp_path / "a" / "run.json").write_text("damaged")
+    assert added("a", 7, tmp_path / "a") == [7]

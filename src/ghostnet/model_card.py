@@ -180,7 +180,7 @@ def front_matter(run: Run, given: Given) -> dict[str, Any]:
         "backbone-name": config.model,
         "module-type": "cv-classification",
         "fine-tunable": True,
-        "input-shape": [config.in_channels, config.image_resize, config.image_resize],
+        "input-shape": [config.in_channels, *transforms.input_size(config)],
         "model-version": last["versions"].get("ghostnet", "unknown"),
         "train-dataset": dataset,
         "evaluation": _evaluation(run.record),

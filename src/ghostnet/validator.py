@@ -74,7 +74,7 @@ def _facts(config: Config, samples: dataset.Samples, weights: str) -> dict[str, 
     return {
         "model": config.model,
         "weights": weights,
-        "images": f"{Path(config.data_dir) / config.val_split} ({config.dataset}), {len(samples.classes)} classes",
+        "images": f"{Path(config.data_dir) / config.val_split}, {len(samples.classes)} classes",
         "network input": " x ".join(map(str, (config.in_channels, *transforms.input_size(config)))),
         "precision": config.val_amp_level,
         "made with": f"ghostnet {__version__}, MindSpore {mindspore.__version__}",

@@ -177,8 +177,8 @@ def _mistake(mistake: Mistake) -> str:
     file = io.BytesIO()
     thumbnail(mistake.pixels).save(file, format="JPEG", quality=_JPEG_QUALITY)
     image = _picture("mistake", f"{mistake.true}, taken for {mistake.predicted}", "image/jpeg", file.getvalue())
-    true = f"true: {escape(mistake.true)} {percent(mistake.true_probability)}"
-    predicted = f"taken for: {escape(mistake.predicted)} {percent(mistake.predicted_probability)}"
+    true = f"true: {escape(mistake.true)} ({percent(mistake.true_probability)})"
+    predicted = f"taken for: {escape(mistake.predicted)} ({percent(mistake.predicted_probability)})"
     return (
         f"<figure>{image}<span class=true>{true}</span><br><span class=predicted>{predicted}</span><br>"
         f"<span class=file>{escape(mistake.name)}</span></figure>"

@@ -185,8 +185,8 @@ def _draw_mistake(axes: Axes, mistake: Mistake, picture: Image.Image) -> None:
     axes.imshow(picture, interpolation="nearest")
     axes.set_anchor("S")
     lines = (
-        (f"true: {fit(mistake.true, CAPTION_LETTERS)} {percent(mistake.true_probability)}", "tab:blue"),
-        (f"taken for: {fit(mistake.predicted, CAPTION_LETTERS)} {percent(mistake.predicted_probability)}", "tab:red"),
+        (f"true: {fit(mistake.true, CAPTION_LETTERS)} ({percent(mistake.true_probability)})", "tab:blue"),
+        (f"taken for: {fit(mistake.predicted, CAPTION_LETTERS)} ({percent(mistake.predicted_probability)})", "tab:red"),
         (fit(os.path.basename(mistake.name), CAPTION_LETTERS + 10), "grey"),
     )
     for number, (text, color) in enumerate(lines):
