@@ -17,6 +17,7 @@ import yaml
 
 from . import build, curves, weights_file
 from .config import Config
+from .data import transforms
 from .errors import UserError
 
 # Files that an export leaves beside the weights, under their stem.
@@ -234,8 +235,8 @@ def markdown(run: Run, given: Given, picture: str) -> str:
     parts = [
         f"---\n{header}---",
         f"# {config.model}, trained on {_text(_dataset(config, given))}",
-        f"{run.parameters:,} trainable parameters, {config.num_classes} classes, images of {config.in_channels} x "
-        f"{config.image_resize} x {config.image_resize}.",
+        f"{run.parameters:,} trainable parameters, {config.num_classes} classes, images of "
+        f"{' x '.join(map(str, (config.in_channels, *transforms.input_size(config))))}.",
         "## Files",
         _table(
             ("file", "bytes", "sha256"),
