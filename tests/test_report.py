@@ -388,6 +388,7 @@ def test_without_matplotlib(trained, tmp_path, monkeypatch, capsys):
     assert not (tmp_path / "r").exists()
 
 
+@pytest.mark.slow
 def test_ranks_write_the_report_of_one_process(trained, tmp_path, monkeypatch, capsys):
     """Two ranks, and batches that do not come out even: the same counts and mistakes, and one report."""
     arguments = ["--ckpt_path", trained[0], "--batch_size", 5, "--report"]
