@@ -25,7 +25,7 @@ FLOORS = (
     {"deployment"},
     {"inference", "epochs"},
     {"teacher"},
-    {"trainer", "validator", "export", "predictor", "model_card"},
+    {"trainer", "validator", "export", "quantize", "predictor", "model_card"},
     {
         "train",
         "validate",

@@ -248,14 +248,18 @@ def _mindir_entry(path: Path) -> str | None:
     return ({entry.key: entry.value for entry in entries} if hasattr(entries, "add") else dict(entries)).get(ENTRY)
 
 
-def onnx_session(path: Path) -> Any:
-    """An ONNX Runtime session for a file, on the CPU. Raises UserError where the file or the library is not fit."""
+def onnx_session(path: Path, threads: int = 0) -> Any:
+    """An ONNX Runtime session for a file, on the CPU, with some threads (0: one a core).
+
+    Raises UserError where the file or the library is not fit.
+    """
     try:
         import onnxruntime
     except ImportError as error:
         raise UserError(f"{path}: onnxruntime runs it ({error}); pip install -e .[export]") from error
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
+    options.intra_op_num_threads = threads
     try:
         return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     # Its exceptions have no common class but this one.

@@ -36,9 +36,9 @@ def of_cell(network: nn.Cell) -> Network:
     return lambda images: network(Tensor(images)).asnumpy()
 
 
-def of_onnx(path: Path) -> Network:
-    """An ONNX file, run by ONNX Runtime on the CPU."""
-    session = deployment.onnx_session(path)
+def of_onnx(path: Path, threads: int = 0) -> Network:
+    """An ONNX file, run by ONNX Runtime on the CPU with some threads (0: one a core)."""
+    session = deployment.onnx_session(path, threads)
     name = session.get_inputs()[0].name
     return lambda images: session.run(None, {name: images})[0]
 

@@ -83,16 +83,10 @@ def expand(sources: Iterable[str], listed: Iterable[str] = ()) -> list[str]:
 def _expand(source: str) -> list[str]:
     path = Path(source)
     if path.is_dir():
-        files = sorted(
-            file
-            for file in path.rglob("*")
-            if file.suffix.lower() in images.EXTENSIONS
-            and file.is_file()
-            and not any(part.startswith(".") for part in file.relative_to(path).parts)
-        )
+        files = images.files_below(path)
         if not files:
             raise UserError(f"{source}: no image in this folder; give one with .jpg, .png or other images")
-        return [str(file) for file in files]
+        return files
     if not path.exists() and glob.has_magic(source):
         matches = sorted(glob.glob(source, recursive=True))
         if not matches:

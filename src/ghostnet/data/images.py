@@ -17,6 +17,7 @@ What comes out (height, width, 3), uint8, EXIF rotation ignored, first frame of 
 from __future__ import annotations
 
 import warnings
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
@@ -44,6 +45,17 @@ _TURNS = {
 # read_image and check_image refuse such images themselves, with the path; Pillow's warning would only repeat
 # it.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+
+
+def files_below(folder: Path) -> list[str]:
+    """Image files in a folder and below it, by their names, sorted; hidden files and folders are passed over."""
+    return [
+        str(file)
+        for file in sorted(folder.rglob("*"))
+        if file.suffix.lower() in EXTENSIONS
+        and file.is_file()
+        and not any(part.startswith(".") for part in file.relative_to(folder).parts)
+    ]
 
 
 def read_image(path: str, upright: bool = False) -> np.ndarray:

@@ -1,0 +1,113 @@
+"""Make an exported ONNX file smaller and faster: int8 weights and activations, evaluated before it is kept.
+
+Scales per tensor and per channel are both tried, with ranges measured on real images. Where the better one loses more
+than --max_drop points of top-1, the layers that cost most are left in float, as few as will do. Writes STEM_int8.onnx,
+with --float16 STEM_float16.onnx, and a .json with the description beside each; nothing where the goal is not reached.
+Needs pip install -e .[export].
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from ghostnet.cli import run_command
+
+PROG = "quantize.py"
+
+
+def parse(arguments: list[str] | None = None) -> argparse.Namespace:
+    """Command line."""
+    summary, _, rest = __doc__.partition("\n")
+    parser = argparse.ArgumentParser(prog=PROG, description=summary, epilog=rest.strip())
+    parser.add_argument("model", type=Path, metavar="MODEL.onnx", help="file that scripts/export.py wrote")
+    parser.add_argument(
+        "--calib_dir", type=Path, required=True, metavar="D", help="images to measure ranges on: D/train of training"
+    )
+    parser.add_argument("--calib_images", type=_count, default=256, metavar="N", help="how many of them (256)")
+    parser.add_argument("--data_dir", metavar="D", help="images to evaluate on: D/val (that of the training)")
+    parser.add_argument(
+        "--max_drop", type=_share, default=0.5, metavar="P", help="points of top-1 that may be lost (0.5)"
+    )
+    parser.add_argument(
+        "--max_float", type=_share, default=50.0, metavar="P", help="percent of the layers that may stay float (50)"
+    )
+    parser.add_argument("--write_anyway", action="store_true", help="write the best file where more is lost")
+    parser.add_argument("--float16", action="store_true", help="write a float16 file, too")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="folder for the files (that of the model)")
+    parser.add_argument("--json", action="store_true", help="print one JSON object in place of the tables")
+    return parser.parse_args(arguments)
+
+
+def _count(text: str) -> int:
+    number = int(text)
+    if not 0 < number <= 100_000:
+        raise argparse.ArgumentTypeError(f"expected a number from 1 to 100000, got {text}")
+    return number
+
+
+def _share(text: str) -> float:
+    number = float(text)
+    if not 0 <= number <= 100:
+        raise argparse.ArgumentTypeError(f"expected a number from 0 to 100, got {text}")
+    return number
+
+
+def tables(record: dict[str, Any]) -> str:
+    """The record of a result for people: the files, and the layers that were left in float."""
+    timed = f"batch {record['latency']['batch']}, 1 thread"
+    rows = [("", "size", "top-1", "top-5", "loss", f"median latency ({timed})")]
+    first = record["files"][0]
+    for file in record["files"]:
+        top_5 = "-" if file["top_5"] is None else f"{file['top_5']:.2f} %"
+        ratio = f"{first['latency_ms'] / file['latency_ms']:.2f} x"
+        size, latency = f"{file['size'] / 1e6:.2f} MB", f"{file['latency_ms']:.2f} ms ({ratio} as fast)"
+        rows.append((file["kind"], size, f"{file['top_1']:.2f} %", top_5, f"{file['loss']:.4f}", latency))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ["  ".join(f"{cell:{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    for file in record["files"][1:]:
+        if file["float_layers"]:
+            lines += [
+                "",
+                f"{len(file['float_layers'])} of {record['layers']} layers are in float; in int8, one alone changes",
+            ]
+            lines += ["the logits by (root mean square, of that of the logits):"]
+            lines += [f"  {layer['cost']:7.2%}  {layer['name']}" for layer in file["float_layers"]]
+    images = record["images"]
+    lines += ["", f"{images['calibrated']:,} images calibrated, {images['evaluated']:,} evaluated"]
+    return "\n".join([*lines, *(file["path"] for file in record["files"][1:])])
+
+
+def main() -> None:
+    """Calibrate, evaluate, write, report."""
+    args = parse()
+    # After the command line is known to be good: importing MindSpore takes seconds.
+    from ghostnet import deployment, quantize, runtime
+    from ghostnet.config import Config
+    from ghostnet.errors import UserError
+
+    if args.model.suffix.lower() != ".onnx":
+        raise UserError(f"{args.model}: not an ONNX file; make one with scripts/export.py --format onnx")
+    deployed = deployment.of_file(args.model)
+    config = Config(**deployment.recipe({"ckpt_path": str(args.model)})).replace(
+        ckpt_path=str(args.model), device_target=None, distribute=False, pretrained=False, mode=1
+    )
+    if args.data_dir:
+        config = config.replace(data_dir=args.data_dir)
+    run_log = None if args.json else runtime.RunLog()
+    try:
+        goal = quantize.Goal(args.max_drop, args.max_float, args.write_anyway)
+        config = runtime.init(config).config
+        result = quantize.quantize(deployed, config, args.calib_dir, args.calib_images, goal, args.float16, args.out)
+    finally:
+        if run_log:
+            run_log.close()
+    record = result.record()
+    print(json.dumps(record) if args.json else tables(record))
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(PROG, main))
