@@ -75,10 +75,14 @@ def tables(record: dict[str, Any]) -> str:
                 f"{len(file['float_layers'])} of {record['layers']} layers are in float; in int8, one alone changes",
             ]
             lines += ["the logits by (root mean square, of that of the logits):"]
-            lines += [f"  {layer['cost']:7.2%}  {layer['name']}" for layer in file["float_layers"]]
+            lines += [f"  {_cost(layer):>10}  {layer['name']}" for layer in file["float_layers"]]
     images = record["images"]
     lines += ["", f"{images['calibrated']:,} images calibrated, {images['evaluated']:,} evaluated"]
     return "\n".join([*lines, *(file["path"] for file in record["files"][1:])])
+
+
+def _cost(layer: dict) -> str:
+    return "unmeasured" if layer["cost"] is None else f"{layer['cost']:.2%}"
 
 
 def main() -> None:
