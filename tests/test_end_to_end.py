@@ -173,7 +173,15 @@ def _with_classes(root: Path, names: tuple[str, ...], folder: Path) -> Path:
 
 
 def short_config(images: Path, folder: Path, **keys) -> Config:
-    options = {**SHORT, "epoch_size": 1, "decay_epochs": 1, "data_dir": str(images), "ckpt_save_dir": str(folder)}
+    """One epoch, operator by operator: nothing is compiled, which takes most of the time otherwise."""
+    options = {
+        **SHORT,
+        "mode": 1,
+        "epoch_size": 1,
+        "decay_epochs": 1,
+        "data_dir": str(images),
+        "ckpt_save_dir": str(folder),
+    }
     return Config.from_file(RECIPE).replace(**{**options, "num_classes": 6, **keys})
 
 
@@ -310,7 +318,7 @@ def test_validation_never_takes_random_weights(
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(short_network, images, tmp_path, monkeypatch, capsys):
-    given = {**SHORT, "num_classes": 6, "data_dir": images, "ckpt_save_dir": tmp_path / "run", "lr": 1e30}
+    given = {**SHORT, "num_classes": 6, "data_dir": images, "ckpt_save_dir": tmp_path / "run", "lr": 1e30, "mode": 1}
     status, error = command(
         train.main, "train.py", "-c", RECIPE, *flags(**given), monkeypatch=monkeypatch, capsys=capsys
     )

@@ -432,11 +432,14 @@ def assert_job_ended(mpirun: Process, folder: Path) -> int:
     return status
 
 
-@pytest.mark.parametrize("victim", [2, pytest.param(0, marks=pytest.mark.slow)])
-def test_a_killed_rank_of_three_ends_the_job(victim, images, tmp_path, tried):
+@pytest.mark.parametrize(
+    ("ranks", "victim"),
+    [(2, 1), pytest.param(3, 0, marks=pytest.mark.slow), pytest.param(3, 2, marks=pytest.mark.slow)],
+)
+def test_a_killed_rank_ends_the_job(ranks, victim, images, tmp_path, tried):
     folder = tmp_path / "run"
-    tried("rank killed, of three")
-    with Process(train_on_ranks(3, images, folder, ckpt_save_interval_steps=1), tmp_path) as mpirun:
+    tried(f"rank killed, of {ranks}")
+    with Process(train_on_ranks(ranks, images, folder, ckpt_save_interval_steps=1), tmp_path) as mpirun:
         wait_for_steps(mpirun, 2)
         os.kill(ranks_of(mpirun)[victim], signal.SIGKILL)
         assert_job_ended(mpirun, folder)

@@ -152,7 +152,7 @@ def test_a_taught_run_wants_its_teacher_back(straight, images, tmp_path, monkeyp
     teacher = tmp_path / "teacher.ckpt"
     shutil.copy(straight / "ghostnet_050_last.ckpt", teacher)
     keys = {"teacher": "ghostnet_050", "teacher_ckpt_path": teacher, "distill_alpha": 1.0, "epoch_size": 1}
-    keys |= {"warmup_epochs": 0, "decay_epochs": 1, "tensorboard": False}
+    keys |= {"mode": 1, "warmup_epochs": 0, "decay_epochs": 1, "tensorboard": False}
     result = process(*arguments(images, tmp_path / "run", **keys))
     assert (result.returncode, result.stderr) == (0, "")
     record, alone = (
