@@ -16,6 +16,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from ghostnet.arguments import Parser, number
 from ghostnet.cli import run_command
 from ghostnet.errors import UserError
 
@@ -91,11 +92,6 @@ def table(rows: list[Row]) -> str:
     )
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> None:
-        raise UserError(f"{message.removeprefix('argument ')}; --help explains the command line")
-
-
 def _pixels(text: str) -> int:
     try:
         return int(text)
@@ -105,7 +101,7 @@ def _pixels(text: str) -> int:
 
 def _parse() -> argparse.Namespace:
     usage = "%(prog)s [NAME ...] [--input HEIGHT [WIDTH]] [--num_classes N] [--json]"
-    parser = _Parser(prog=PROG, usage=usage, description=__doc__)
+    parser = Parser(prog=PROG, usage=usage, description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help="networks; without any, all that there are")
     parser.add_argument(
         "--input",
@@ -114,15 +110,15 @@ def _parse() -> argparse.Namespace:
         metavar="PIXELS",
         help=f"height and width of the image, or one number for both, 1 to {MAX_PIXELS} (default: as published)",
     )
-    parser.add_argument("--num_classes", type=int, metavar="N", help="outputs (default: as published)")
+    parser.add_argument(
+        "--num_classes", type=number(int, 1, MAX_CLASSES), metavar="N", help="outputs (default: as published)"
+    )
     parser.add_argument("--json", action="store_true", help="print a JSON array of objects instead of the table")
     arguments = parser.parse_args()
     sizes = arguments.input
     if sizes and (len(sizes) > 2 or not all(1 <= size <= MAX_PIXELS for size in sizes)):
         given = " ".join(map(str, sizes))
         raise UserError(f"--input: expected one or two numbers from 1 to {MAX_PIXELS} (height width), got {given}")
-    if arguments.num_classes is not None and not 1 <= arguments.num_classes <= MAX_CLASSES:
-        raise UserError(f"--num_classes: expected a number from 1 to {MAX_CLASSES:,}, got {arguments.num_classes}")
     return arguments
 
 

@@ -11,34 +11,29 @@ import argparse
 import sys
 from pathlib import Path
 
+from ghostnet.arguments import Parser, number
 from ghostnet.cli import run_command
 from ghostnet.errors import UserError
 
 PROG = "convert_weights.py"
+COUNT = number(int, 1, 1_000_000)
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     """Command line."""
     summary, _, rest = __doc__.partition("\n")
-    parser = argparse.ArgumentParser(prog=PROG, description=summary, epilog=rest.strip())
+    parser = Parser(prog=PROG, description=summary, epilog=rest.strip())
     parser.add_argument("source", type=Path, metavar="IN", help="weights to read")
     parser.add_argument("target", type=Path, metavar="OUT", help="file to write: .ckpt or .safetensors")
     parser.add_argument("--model", required=True, metavar="NAME", help="the network, such as ghostnet_100")
-    parser.add_argument("--num_classes", type=_count, metavar="N", help="its outputs, where they are not 1000")
-    parser.add_argument("--in_channels", type=_count, default=3, metavar="N", help="channels of its images (3)")
+    parser.add_argument("--num_classes", type=COUNT, metavar="N", help="its outputs, where they are not 1000")
+    parser.add_argument("--in_channels", type=COUNT, default=3, metavar="N", help="channels of its images (3)")
     parser.add_argument("--ema", action="store_true", help="take the averaged weights of a training state")
     parser.add_argument(
         "--deploy", action="store_true", help="fuse the branches of a trained GhostNetV3, for deploy=True"
     )
     parser.add_argument("--report", type=Path, metavar="FILE", help="write what mapped to what, as a table with tabs")
     return parser.parse_args(arguments)
-
-
-def _count(text: str) -> int:
-    number = int(text)
-    if not 0 < number <= 1_000_000:
-        raise argparse.ArgumentTypeError(f"expected a number from 1 to 1000000, got {text}")
-    return number
 
 
 def main() -> None:

@@ -12,6 +12,8 @@ import argparse
 import sys
 from pathlib import Path
 
+from ghostnet import deployment
+from ghostnet.arguments import Parser, number
 from ghostnet.cli import run_command
 
 PROG = "export.py"
@@ -20,23 +22,15 @@ PROG = "export.py"
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     """Command line."""
     summary, _, rest = __doc__.partition("\n")
-    parser = argparse.ArgumentParser(prog=PROG, description=summary, epilog=rest.strip())
-    parser.add_argument("--ckpt_path", type=Path, required=True, metavar="P", help=".ckpt or .safetensors file")
+    parser = Parser(prog=PROG, description=summary, epilog=rest.strip())
+    deployment.add_arguments(parser, exported=False)
     parser.add_argument("--format", choices=("mindir", "onnx", "all"), default="all", help="what to write (all)")
     parser.add_argument("--out", type=Path, metavar="DIR", help="folder for the files (that of the checkpoint)")
-    parser.add_argument("--batch_size", type=_count, metavar="N", help="images that a file takes at once (any number)")
+    parser.add_argument(
+        "--batch_size", type=number(int, 1, 4096), metavar="N", help="images that a file takes at once (any number)"
+    )
     parser.add_argument("--data_dir", metavar="D", help="images to compare on (those of the training)")
-    parser.add_argument("-c", "--config", type=Path, metavar="FILE", help="recipe, where no config.yaml is beside P")
-    parser.add_argument("--model", default="", metavar="NAME", help="network of a checkpoint with nothing beside it")
-    parser.add_argument("--class_names", type=Path, metavar="FILE", help="class names, one a line, or a JSON list")
     return parser.parse_args(arguments)
-
-
-def _count(text: str) -> int:
-    number = int(text)
-    if not 0 < number <= 4096:
-        raise argparse.ArgumentTypeError(f"expected a number from 1 to 4096, got {text}")
-    return number
 
 
 def main() -> None:
@@ -45,10 +39,10 @@ def main() -> None:
     # After the command line is known to be good: importing MindSpore takes seconds.
     from dataclasses import replace
 
-    from ghostnet import deployment, export, runtime
+    from ghostnet import export, runtime
     from ghostnet.errors import UserError
 
-    deployed = deployment.of_file(args.ckpt_path, args.config, args.model, args.class_names)
+    deployed = deployment.of_arguments(args)
     if deployed.exported:
         raise UserError(f"{args.ckpt_path}: exported already; give the checkpoint that it was made of")
     if args.data_dir:

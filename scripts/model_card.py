@@ -10,20 +10,15 @@ import argparse
 import sys
 from pathlib import Path
 
+from ghostnet.arguments import Parser
 from ghostnet.cli import run_command
-from ghostnet.errors import UserError
 
 PROG = "model_card.py"
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> None:
-        raise UserError(f"{message.removeprefix('argument ')}; --help explains the command line")
-
-
 def main() -> None:
     """Command line."""
-    parser = _Parser(prog=PROG, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(prog=PROG, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path, metavar="RUN", help="a run's folder (ckpt_save_dir)")
     parser.add_argument("--output", type=Path, metavar="FILE", help="the card; default: RUN/model_card.md")
     parser.add_argument("--overwrite", action="store_true", help="replace a card that is there")

@@ -7,10 +7,10 @@ the current folder. Needs matplotlib.
 
 from __future__ import annotations
 
-import argparse
 import sys
 from pathlib import Path
 
+from ghostnet.arguments import Parser
 from ghostnet.cli import run_command
 from ghostnet.curves import FILE, names, png, read_records
 from ghostnet.errors import UserError
@@ -18,14 +18,9 @@ from ghostnet.errors import UserError
 PROG = "plot_metrics.py"
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> None:
-        raise UserError(f"{message.removeprefix('argument ')}; --help explains the command line")
-
-
 def main() -> None:
     """Command line."""
-    parser = _Parser(prog=PROG, description=__doc__)
+    parser = Parser(prog=PROG, description=__doc__)
     parser.add_argument(
         "runs", nargs="+", type=Path, metavar="RUN", help=f"a run's folder (ckpt_save_dir), or its {FILE}"
     )

@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
+from ghostnet import deployment
+from ghostnet.arguments import Parser, number
 from ghostnet.cli import run_command
 from ghostnet.errors import RunError, UserError
 
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from ghostnet.predictor import Prediction
 
 PROG = "predict.py"
+COUNT = number(int, 1, 1_000_000)
 # From this many images on a person waits.
 MANY = 64
 
@@ -31,31 +34,19 @@ MANY = 64
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     """Command line."""
     summary, _, rest = __doc__.partition("\n")
-    parser = argparse.ArgumentParser(prog=PROG, description=summary, epilog=rest.strip())
+    parser = Parser(prog=PROG, description=summary, epilog=rest.strip())
     parser.add_argument(
         "sources", nargs="+", metavar="IMAGES", help="files, folders, patterns, videos, or a camera's number"
     )
-    parser.add_argument(
-        "--ckpt_path", type=Path, required=True, metavar="P", help=".ckpt, .safetensors, .onnx or .mindir file"
-    )
-    parser.add_argument("-c", "--config", type=Path, metavar="FILE", help="recipe, where no config.yaml is beside P")
-    parser.add_argument("--model", default="", metavar="NAME", help="network of a checkpoint with nothing beside it")
-    parser.add_argument("--class_names", type=Path, metavar="FILE", help="class names, one a line, or a JSON list")
-    parser.add_argument("--top_k", type=_count, default=5, metavar="N", help="classes to name for each image (5)")
+    deployment.add_arguments(parser)
+    parser.add_argument("--top_k", type=COUNT, default=5, metavar="N", help="classes to name for each image (5)")
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="print one JSON object a line, one line an image")
     form.add_argument("--csv", action="store_true", help="print comma-separated values, one line a class of an image")
     parser.add_argument("--save_dir", type=Path, metavar="DIR", help="write each image with its classes below it (PNG)")
-    parser.add_argument("--batch_size", type=_count, default=32, metavar="N", help="images run at once (32)")
-    parser.add_argument("--every", type=_count, default=1, metavar="N", help="of a video, take one frame in N (1)")
+    parser.add_argument("--batch_size", type=COUNT, default=32, metavar="N", help="images run at once (32)")
+    parser.add_argument("--every", type=COUNT, default=1, metavar="N", help="of a video, take one frame in N (1)")
     return parser.parse_args(arguments)
-
-
-def _count(text: str) -> int:
-    number = int(text)
-    if not 0 < number <= 1_000_000:
-        raise argparse.ArgumentTypeError(f"expected a number from 1 to 1000000, got {text}")
-    return number
 
 
 class Table:
@@ -114,12 +105,12 @@ def main() -> None:
     """Read, predict, print."""
     args = parse()
     # After the command line is known to be good: importing MindSpore takes seconds.
-    from ghostnet import deployment, inference, predictor, runtime
+    from ghostnet import inference, predictor, runtime
 
     images = predictor.expand(args.sources, sys.stdin)
     if not images:
         raise UserError("-: no image in the list on standard input")
-    deployed = deployment.of_file(args.ckpt_path, args.config, args.model, args.class_names)
+    deployed = deployment.of_arguments(args)
     # Operator by operator: compiling a graph takes longer than most lists of images.
     runtime.init(deployed.config.replace(mode=1))
     run = predictor.Predictor(deployed, inference.open_network(deployed), args.batch_size)

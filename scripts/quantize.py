@@ -14,46 +14,44 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from ghostnet.arguments import Parser, number
 from ghostnet.cli import run_command
 
 PROG = "quantize.py"
+SHARE = number(float, 0, 100)
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     """Command line."""
     summary, _, rest = __doc__.partition("\n")
-    parser = argparse.ArgumentParser(prog=PROG, description=summary, epilog=rest.strip())
+    parser = Parser(prog=PROG, description=summary, epilog=rest.strip())
     parser.add_argument("model", type=Path, metavar="MODEL.onnx", help="file that scripts/export.py wrote")
     parser.add_argument(
         "--calib_dir", type=Path, required=True, metavar="D", help="images to measure ranges on: D/train of training"
     )
-    parser.add_argument("--calib_images", type=_count, default=256, metavar="N", help="how many of them (256)")
+    parser.add_argument(
+        "--calib_images", type=number(int, 1, 100_000), default=256, metavar="N", help="how many of them (256)"
+    )
     parser.add_argument("--data_dir", metavar="D", help="images to evaluate on: D/val (that of the training)")
     parser.add_argument(
-        "--max_drop", type=_share, default=0.5, metavar="P", help="points of top-1 that may be lost (0.5)"
+        "--max_drop",
+        type=SHARE,
+        default=0.5,
+        metavar="P",
+        help="points of top-1 that may be lost (0.5)",
     )
     parser.add_argument(
-        "--max_float", type=_share, default=50.0, metavar="P", help="percent of the layers that may stay float (50)"
+        "--max_float",
+        type=SHARE,
+        default=50.0,
+        metavar="P",
+        help="percent of the layers that may stay float (50)",
     )
     parser.add_argument("--write_anyway", action="store_true", help="write the best file where more is lost")
     parser.add_argument("--float16", action="store_true", help="write a float16 file, too")
     parser.add_argument("--out", type=Path, metavar="DIR", help="folder for the files (that of the model)")
     parser.add_argument("--json", action="store_true", help="print one JSON object in place of the tables")
     return parser.parse_args(arguments)
-
-
-def _count(text: str) -> int:
-    number = int(text)
-    if not 0 < number <= 100_000:
-        raise argparse.ArgumentTypeError(f"expected a number from 1 to 100000, got {text}")
-    return number
-
-
-def _share(text: str) -> float:
-    number = float(text)
-    if not 0 <= number <= 100:
-        raise argparse.ArgumentTypeError(f"expected a number from 0 to 100, got {text}")
-    return number
 
 
 def tables(record: dict[str, Any]) -> str:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ghostnet.arguments import Parser
 from ghostnet.cli import run_command
 from ghostnet.config import Config, saved_by_training
 from ghostnet.errors import UserError
@@ -214,13 +215,8 @@ def _draw_map(axes: Axes, maps: Maps, channel: int, frame: str | None, note: str
         spine.set(color=frame or "none", linewidth=3)
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> None:
-        raise UserError(f"{message.removeprefix('argument ')}; --help explains the command line")
-
-
 def _parse() -> argparse.Namespace:
-    parser = _Parser(prog=PROG, description=__doc__)
+    parser = Parser(prog=PROG, description=__doc__)
     parser.add_argument("image", type=Path, metavar="IMAGE", help="an image file")
     parser.add_argument("--ckpt_path", type=Path, required=True, metavar="FILE", help="the weights, a .ckpt file")
     parser.add_argument("--layer", metavar="NAME", help="a Ghost module; without it, the first one of the network")

@@ -119,7 +119,7 @@ def test_the_table_for_another_image_and_unpublished_accuracy(monkeypatch, capsy
         (["--input", "9999"], "--input: expected one or two numbers from 1 to 2048 (height width), got 9999"),
         (["--input", "2", "3", "4"], "--input: expected one or two numbers from 1 to 2048 (height width), got 2 3 4"),
         (["--input", "224", "ghostnet_050"], "--input: 'ghostnet_050' is no number; names of networks go before"),
-        (["--num_classes", "0"], "--num_classes: expected a number from 1 to 1,000,000, got 0"),
+        (["--num_classes", "0"], "--num_classes: expected an integer from 1 to 1,000,000, got '0'"),
         (["--what"], "unrecognized arguments: --what"),
     ],
 )

@@ -11,7 +11,7 @@ SOURCE = ROOT / "src" / "ghostnet"
 # A room imports rooms of lower floors, and nothing of its own floor but itself.
 FLOORS = (
     {"errors"},
-    {"safetensors_file"},
+    {"safetensors_file", "arguments"},
     {"pytorch_file"},
     {"config", "download", "weights_file", "launch", "hosts", "folder_lock", "curves"},
     {"cli"},

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gc
+import os
+import select
 import signal
 import sys
 import time
@@ -42,12 +44,18 @@ def at_end(action: Callable[[int], None]) -> None:
 def run_command(prog: str, main: Callable[[], None]) -> int:
     """Run `main` and return the exit status: 0, 2 for bad input, 1 for a run that failed, 128 + n for signal n.
 
-    Bad input, a run that fails and one that is stopped print one line on standard error; any other exception passes
-    through with its traceback. Of several ranks, rank 0 speaks for all; another one does where rank 0 met no error.
+    Bad input, a run that fails and one that is stopped print one line on standard error; a reader of the output that
+    leaves (`| head`) ends it in silence; any other exception passes through with its traceback. Of several ranks,
+    rank 0 speaks for all; another one does where rank 0 met no error.
     """
     status, failure = 0, None
     try:
         main()
+        sys.stdout.flush()
+    except BrokenPipeError:
+        if not _output_is_cut():
+            raise
+        status = 128 + signal.SIGPIPE
     except (UserError, RunError) as error:
         failure = error
         # A file's name may hold a line break; the message stays one line.
@@ -67,6 +75,16 @@ def run_command(prog: str, main: Callable[[], None]) -> int:
     # MindSpore prints an ignored exception for every network that is alive when the interpreter ends.
     gc.collect()
     return status
+
+
+def _output_is_cut() -> bool:
+    """Whether nobody reads standard output any more, which then goes nowhere from here on."""
+    poll = select.poll()
+    poll.register(sys.stdout.fileno(), 0)
+    if not any(event & select.POLLERR for _, event in poll.poll(0)):
+        return False
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return True
 
 
 def _say(prog: str, message: str) -> None:

@@ -7,6 +7,7 @@ an ONNX file among its metadata, a MindIR file in its user info, both in `<stem>
 from __future__ import annotations
 
 import json
+from argparse import ArgumentParser, Namespace
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,6 +80,20 @@ class Deployment:
 def is_exported(path: str | Path) -> bool:
     """Whether a file's name says that it is an exported one."""
     return Path(path).suffix.lower() in EXPORTED
+
+
+def add_arguments(parser: ArgumentParser, exported: bool = True) -> None:
+    """Add what names a network on a command line; `of_arguments` reads it. `exported`: .onnx and .mindir are taken."""
+    kinds = ".ckpt, .safetensors, .onnx or .mindir" if exported else ".ckpt or .safetensors"
+    parser.add_argument("--ckpt_path", type=Path, required=True, metavar="P", help=f"{kinds} file")
+    parser.add_argument("-c", "--config", type=Path, metavar="FILE", help="recipe, where no config.yaml is beside P")
+    parser.add_argument("--model", default="", metavar="NAME", help="network of a checkpoint with nothing beside it")
+    parser.add_argument("--class_names", type=Path, metavar="FILE", help="class names, one a line, or a JSON list")
+
+
+def of_arguments(arguments: Namespace) -> Deployment:
+    """What a command line names (see `of_file`)."""
+    return of_file(arguments.ckpt_path, arguments.config, arguments.model, arguments.class_names)
 
 
 def of_file(

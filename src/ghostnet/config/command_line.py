@@ -12,10 +12,11 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import NoneType
-from typing import Annotated, Any, Literal, NamedTuple, NoReturn, get_args, get_origin
+from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
+from ghostnet.arguments import Parser
 from ghostnet.config import yaml_file
 from ghostnet.config.rules import expected, nearest
 from ghostnet.errors import UserError
@@ -39,13 +40,6 @@ class Arguments(NamedTuple):
     config: Path | None
     print_config: bool
     values: dict[str, Any]
-
-
-class _Parser(argparse.ArgumentParser):
-    """Reports errors as UserError instead of printing the usage and leaving."""
-
-    def error(self, message: str) -> NoReturn:
-        raise UserError(f"{message.removeprefix('argument ')}; --help lists the flags")
 
 
 class _Once(argparse.Action):
@@ -94,8 +88,8 @@ def parse(
 
 def _parser(
     prog: str, description: str, groups: Mapping[str, Sequence[str]], fields: Mapping[str, FieldInfo]
-) -> _Parser:
-    parser = _Parser(
+) -> Parser:
+    parser = Parser(
         prog=prog,
         usage="%(prog)s [-c FILE] [--key value ...]",
         description=description,

@@ -1,0 +1,33 @@
+"""What all command lines have in common: errors in one line, numbers within bounds."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from typing import NoReturn
+
+from .errors import UserError
+
+
+class Parser(argparse.ArgumentParser):
+    """Reports errors as UserError instead of printing the usage and leaving."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message.removeprefix('argument ')}; --help explains the command line")
+
+
+def number(kind: type[int] | type[float], low: float, high: float) -> Callable[[str], int | float]:
+    """The `type` of an argument that is a number from `low` to `high`."""
+
+    def convert(text: str) -> int | float:
+        try:
+            value = kind(text)
+        except ValueError:
+            value = None
+        # Not the other way round: nothing compares with NaN.
+        if value is None or not low <= value <= high:
+            noun = "an integer" if kind is int else "a number"
+            raise argparse.ArgumentTypeError(f"expected {noun} from {low:,} to {high:,}, got {text!r}")
+        return value
+
+    return convert
