@@ -1,8 +1,11 @@
 """What all commands have in common: numbers within bounds, errors in one line, an output that nobody reads."""
 
 import argparse
+import os
+import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -49,26 +52,26 @@ def test_a_wrong_argument_is_one_line():
     assert str(caught.value) == expected
 
 
-@pytest.mark.parametrize(
-    ("lines", "status", "error"),
-    [
-        ("[print(line) for line in range(100_000)]", 141, ""),
-        ("print(1)", 141, ""),
-        ("raise BrokenPipeError(32, 'of another pipe')", 1, "BrokenPipeError: [Errno 32] of another pipe"),
-    ],
-)
-def test_a_reader_that_leaves(lines, status, error, tmp_path):
-    """Its end of the pipe is closed before anything is printed."""
-    script = PRINTS.format(lines=lines)
-    process = subprocess.Popen(
-        [sys.executable, "-c", script],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=environment(tmp_path),
-        cwd=ROOT,
+def ended(lines: str, output: int, folder: Path) -> tuple[int, str]:
+    """Exit status and last line on standard error of a command with these lines."""
+    command = [sys.executable, "-c", PRINTS.format(lines=lines)]
+    done = subprocess.run(
+        command, stdout=output, stderr=subprocess.PIPE, text=True, env=environment(folder), cwd=ROOT, timeout=60
     )
-    process.stdout.close()
-    printed = process.stderr.read()
-    assert (process.wait(60), printed.strip().rpartition("\n")[2]) == (status, error)
-    process.stderr.close()
+    return done.returncode, done.stderr.strip().rpartition("\n")[2]
+
+
+@pytest.mark.parametrize("lines", ["[print(line) for line in range(100_000)]", "print(1)"])
+def test_a_reader_that_leaves(lines, tmp_path):
+    """Its end of the pipe is closed before anything is printed."""
+    theirs, ours = os.pipe()
+    os.close(theirs)
+    try:
+        assert ended(lines, ours, tmp_path) == (128 + signal.SIGPIPE, "")
+    finally:
+        os.close(ours)
+
+
+def test_another_pipe_that_breaks_keeps_its_traceback(tmp_path):
+    found = ended("raise BrokenPipeError(32, 'of another pipe')", subprocess.DEVNULL, tmp_path)
+    assert found == (1, "BrokenPipeError: [Errno 32] of another pipe")
