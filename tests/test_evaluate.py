@@ -5,13 +5,13 @@ import numpy as np
 import pytest
 from mindspore import Tensor, nn
 
-from ghostnet.evaluate import Counts, evaluate
+from ghostnet.evaluate import Counts, of_cell, outcomes
 
 
 def counted(logits, labels):
     counts = Counts()
     counts.add(np.array(logits, np.float32), np.array(labels))
-    return counts.metrics()
+    return counts.outcomes().metrics()
 
 
 def test_by_hand():
@@ -59,7 +59,7 @@ def test_every_sample_counts_once_at_any_batch_size(batch_size):
     images = rng.standard_normal((10, 1, 3, 3)).astype(np.float32)
     labels = rng.integers(0, 6, 10).astype(np.int32)
     batches = [(images[i : i + batch_size], labels[i : i + batch_size]) for i in range(0, 10, batch_size)]
-    found = evaluate(Mean(), batches, batch_size)
+    found = outcomes(of_cell(Mean()), batches, batch_size).metrics()
     expected = counted(Mean()(Tensor(images)).asnumpy(), labels)
     assert (found.top_1, found.top_5, found.num_samples) == (expected.top_1, expected.top_5, 10)
     assert found.loss == pytest.approx(expected.loss, rel=1e-12)
@@ -67,4 +67,4 @@ def test_every_sample_counts_once_at_any_batch_size(batch_size):
 
 def test_nothing_to_evaluate():
     with pytest.raises(ValueError, match="no sample"):
-        Counts().metrics()
+        Counts().outcomes().metrics()

@@ -16,6 +16,7 @@ from PIL import Image
 from ghostnet import deployment, export, quantize, validator
 from ghostnet.config import Config
 from ghostnet.models import ghostnet
+from ghostnet.quantize import search
 from tests import short
 from tests.test_end_to_end import flags, process
 from tests.test_export import CLASSES, write_run
@@ -262,6 +263,6 @@ def test_the_fewest_layers_are_found():
                 tried.append(count)
                 return count >= least
 
-            assert quantize.fewest(enough, limit) == (least if least <= limit else None)
+            assert search.fewest(enough, limit) == (least if least <= limit else None)
             assert len(set(tried)) == len(tried) <= 8
             assert all(1 <= count <= limit for count in tried)

@@ -400,8 +400,22 @@ def test_a_source_is_free_again_once_its_records_are_copied(tmp_path):
     with run(tmp_path / "source", [1.0]) as source:
         save(source, 1)
     with RunFolder(config(tmp_path / "a")) as a, RunFolder(config(tmp_path / "b")) as b:
-        a.go_on(a.read_state(str(source.path)))
-        b.go_on(b.read_state(str(source.path)))
+        for folder in (a, b):
+            folder.go_on(folder.read_state(str(source.path)))
+        assert a.metrics.read_bytes() == b.metrics.read_bytes() == source.metrics.read_bytes() != b""
+
+
+def test_what_made_a_run_is_kept_over_its_parts_and_a_damaged_file_is_said(tmp_path, caplog):
+    with run(tmp_path / "run", [1.0]) as folder:
+        folder.add_session({"command": "first"}, None)
+        folder.add_session({"command": "second"}, folder.path)
+        assert [entry["command"] for entry in json.loads(folder.sessions.read_text())] == ["first", "second"]
+        folder.sessions.write_text("[")
+        folder.add_session({"command": "third"}, folder.path)
+        assert [entry["command"] for entry in json.loads(folder.sessions.read_text())] == ["third"]
+    (record,) = caplog.records
+    assert record.getMessage().startswith(f"{folder.sessions}: not JSON")
+    assert record.getMessage().endswith("what it said about earlier parts of the run is lost")
 
 
 def test_a_refused_folder_stays_as_it_is(tmp_path):

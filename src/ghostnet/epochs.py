@@ -7,17 +7,15 @@ import math
 import signal
 import sys
 import time
-from collections.abc import Callable
 from typing import Any
 
 import mindspore as ms
 import numpy as np
-from mindspore import nn
 from tqdm import tqdm
 
 from . import build, evaluate, replicas, runtime, schedule
 from .config import Config
-from .data import dataset, loader
+from .data import dataset
 from .distributed import Ranks
 from .errors import RunError, Stopped
 from .run_folder import Position, RunFolder
@@ -26,40 +24,17 @@ from .step import TrainStep, is_statistic
 log = logging.getLogger("ghostnet")
 
 
-class Evaluator:
-    """Evaluates weights in a network of their own, over the validation images, which the ranks share."""
+class WeightsEvaluator(evaluate.Evaluator):
+    """Evaluates weights in a network of their own, while another one is trained."""
 
-    def __init__(
-        self,
-        config: Config,
-        samples: dataset.Samples,
-        ranks: Ranks,
-        network: nn.Cell | Callable[[np.ndarray], np.ndarray] | None = None,
-    ) -> None:
-        """`network` is what to evaluate where that is no network of `config` with other weights."""
-        self.network = network or build.evaluation_network(config)
-        self.batches = loader.eval_batches(config, samples, ranks.rank, ranks.size)
-        self.batch_size = config.batch_size
-        self.ranks = ranks
+    def __init__(self, config: Config, samples: dataset.Samples, ranks: Ranks) -> None:
+        super().__init__(config, samples, ranks)
+        self.network = build.evaluation_network(config)
 
     def __call__(self, weights: dict[str, np.ndarray]) -> evaluate.Metrics:
         for parameter in self.network.get_parameters():
             parameter.set_data(ms.Tensor(weights[parameter.name]))
-        return self.outcomes().metrics()
-
-    def outcomes(self) -> evaluate.Outcomes:
-        """What the network makes of each sample, in the order of `samples`, whatever the number of ranks.
-
-        On a terminal, rank 0 draws a bar.
-        """
-        batches = tqdm(self.batches, "validation", unit="batch", leave=False, disable=not _draws(self.ranks))
-        outcomes = evaluate.outcomes(self.network, batches, self.batch_size, self.ranks)
-        return outcomes.take(np.argsort(self.batches.order_over_ranks))
-
-
-def _draws(ranks: Ranks) -> bool:
-    """Whether progress bars are drawn: on a terminal, by rank 0."""
-    return ranks.main and sys.stderr.isatty()
+        return self.outcomes(evaluate.of_cell(self.network)).metrics()
 
 
 class Epochs(ms.Callback):
@@ -86,7 +61,7 @@ class Epochs(ms.Callback):
         config: Config,
         step: TrainStep,
         rates: list[float],
-        evaluator: Evaluator | None,
+        evaluator: WeightsEvaluator | None,
         folder: RunFolder,
         steps: int,
         images: int,
@@ -125,7 +100,7 @@ class Epochs(ms.Callback):
             desc=f"epoch {epoch}/{self.config.epoch_size}",
             unit="image",
             leave=False,
-            disable=not _draws(self.ranks),
+            disable=not evaluate.draws(self.ranks),
         )
         self.signals.waits_since = time.monotonic()
 

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
 from mindspore import Tensor, nn
+from tqdm import tqdm
 
+from .config import Config
+from .data import dataset, loader
 from .distributed import ALONE, Ranks
+
+# Images (N, channels, height, width) float32 -> logits (N, classes) float32.
+Network = Callable[[np.ndarray], np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -117,50 +124,61 @@ class Counts:
             classes,
         )
 
-    def metrics(self, ranks: Ranks = ALONE) -> Metrics:
-        """The metrics of all ranks' samples (see `Outcomes.metrics`)."""
-        return self.outcomes(ranks).metrics()
-
 
 def _sum(values: np.ndarray) -> float:
     """The exactly rounded sum; NaN or an infinity where there is one."""
     return math.fsum(values) if np.isfinite(values).all() else float(values.sum())
 
 
-def evaluate(
-    network: nn.Cell | Callable[[np.ndarray], np.ndarray],
-    batches: Iterable[tuple[np.ndarray, np.ndarray]],
-    batch_size: int,
-    ranks: Ranks = ALONE,
-) -> Metrics:
-    """Evaluate a network in inference mode: the metrics of `outcomes`, which has the arguments."""
-    return outcomes(network, batches, batch_size, ranks).metrics()
+def of_cell(network: nn.Cell) -> Network:
+    """A network of MindSpore, in evaluation mode."""
+    network.set_train(False)
+    return lambda images: network(Tensor(images)).asnumpy()
+
+
+def filled(images: np.ndarray, size: int) -> np.ndarray:
+    """Images (N, ...), with copies of the last one up to `size` of them."""
+    missing = size - len(images)
+    return np.concatenate([images, np.repeat(images[-1:], missing, axis=0)]) if missing else images
 
 
 def outcomes(
-    network: nn.Cell | Callable[[np.ndarray], np.ndarray],
-    batches: Iterable[tuple[np.ndarray, np.ndarray]],
-    batch_size: int,
-    ranks: Ranks = ALONE,
+    network: Network, batches: Iterable[tuple[np.ndarray, np.ndarray]], batch_size: int, ranks: Ranks = ALONE
 ) -> Outcomes:
-    """What a network makes of each sample, in inference mode.
+    """What a network makes of each sample.
 
     Args:
-        network: images (N, C, H, W) float32 -> logits (N, classes); a cell, or a function of numpy arrays.
+        network: see `of_cell`.
         batches: numpy images and labels (N,) int; N may be smaller in the last one. Those of this rank.
-        batch_size: each batch is filled up to this size with copies of its first image, which are not counted, so
-            that the graph is compiled for one shape only.
+        batch_size: each batch is `filled` up to this size, so that the graph is compiled for one shape only.
         ranks: which share the evaluation and all get its results.
 
     Returns the outcomes of all ranks' samples, rank after rank.
     """
-    cell = isinstance(network, nn.Cell)
-    if cell:
-        network.set_train(False)
     counts = Counts()
     for images, labels in batches:
-        missing = batch_size - len(images)
-        filled = np.concatenate([images, np.repeat(images[:1], missing, axis=0)]) if missing else images
-        logits = network(Tensor(filled)).asnumpy() if cell else network(filled)
-        counts.add(logits[: len(labels)], labels)
+        counts.add(network(filled(images, batch_size))[: len(labels)], labels)
     return counts.outcomes(ranks)
+
+
+class Evaluator:
+    """Evaluates networks over the validation images, which the ranks share."""
+
+    def __init__(self, config: Config, samples: dataset.Samples, ranks: Ranks) -> None:
+        self.batches = loader.eval_batches(config, samples, ranks.rank, ranks.size)
+        self.batch_size = config.batch_size
+        self.ranks = ranks
+
+    def outcomes(self, network: Network) -> Outcomes:
+        """What a network makes of each sample, in the order of `samples`, whatever the number of ranks.
+
+        On a terminal, rank 0 draws a bar.
+        """
+        batches = tqdm(self.batches, "validation", unit="batch", leave=False, disable=not draws(self.ranks))
+        found = outcomes(network, batches, self.batch_size, self.ranks)
+        return found.take(np.argsort(self.batches.order_over_ranks))
+
+
+def draws(ranks: Ranks) -> bool:
+    """Whether progress bars are drawn: on a terminal, by rank 0."""
+    return ranks.main and sys.stderr.isatty()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import mindspore as ms
@@ -12,9 +11,7 @@ from mindspore import Tensor, nn
 from . import build, deployment
 from .deployment import Deployment
 from .errors import UserError
-
-# Images (N, channels, height, width) float32 -> logits (N, classes) float32, N any number.
-Network = Callable[[np.ndarray], np.ndarray]
+from .evaluate import Network, filled, of_cell
 
 
 def open_network(deployed: Deployment) -> Network:
@@ -28,12 +25,6 @@ def open_network(deployed: Deployment) -> Network:
     else:
         run = of_mindir(deployed.path)
     return run if deployed.batch is None else in_batches(run, deployed.batch)
-
-
-def of_cell(network: nn.Cell) -> Network:
-    """A network of MindSpore, in evaluation mode."""
-    network.set_train(False)
-    return lambda images: network(Tensor(images)).asnumpy()
 
 
 def of_onnx(path: Path, threads: int = 0) -> Network:
@@ -74,8 +65,7 @@ def in_batches(run: Network, size: int) -> Network:
         parts = []
         for start in range(0, len(images), size):
             part = images[start : start + size]
-            filled = np.concatenate([part, np.repeat(part[-1:], size - len(part), axis=0)])
-            parts.append(run(filled)[: len(part)])
+            parts.append(run(filled(part, size))[: len(part)])
         return np.concatenate(parts)
 
     return logits

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime
 import hashlib
-import json
 import math
 import shlex
 import statistics
@@ -15,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from . import build, curves, weights_file
+from . import build, curves, provenance, weights_file
 from .config import Config
 from .data import transforms
 from .errors import UserError
@@ -124,16 +123,7 @@ def read(folder: Path) -> Run:
 
 def _sessions(file: Path) -> list[dict[str, Any]]:
     """The entries of `run.json`."""
-    try:
-        found = json.loads(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(
-            f"{file}: cannot be read ({error.strerror}); train.py writes it, so give a run that it made since it does"
-        ) from error
-    except ValueError as error:
-        raise UserError(f"{file}: not JSON ({error}); restore the one that training wrote") from error
-    if not isinstance(found, list) or not found:
-        raise UserError(f"{file}: expected a list with an entry for each process; restore the one that training wrote")
+    found = provenance.read(file)
     for number, entry in enumerate(found, 1):
         for key, kind in _SESSION.items():
             if not isinstance(entry, dict) or not isinstance(entry.get(key), kind):

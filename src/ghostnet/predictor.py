@@ -16,7 +16,7 @@ from PIL import Image, ImageDraw, ImageFont
 from .data import images, transforms
 from .deployment import Deployment
 from .errors import UserError
-from .inference import Network
+from .evaluate import Network
 
 VIDEOS = frozenset((".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg"))
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from . import event_files, weights_file
+from . import event_files, provenance, weights_file
 from .config import Config
 from .errors import UserError
 from .folder_lock import FolderLock
@@ -432,13 +432,10 @@ def _sessions(file: Path) -> list[Any]:
     if not file.exists():
         return []
     try:
-        found = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        found = error
-    if not isinstance(found, list):
-        log.warning(f"{file}: not readable; what it said about earlier parts of the run is lost")
+        return provenance.read(file)
+    except UserError as error:
+        log.warning(f"{error}; what it said about earlier parts of the run is lost")
         return []
-    return found
 
 
 def _state_arrays(file: Path) -> dict[str, np.ndarray]:

@@ -99,19 +99,16 @@ def _is_available(device: str) -> bool:
 
 
 def _replace_what_is_missing(config: Config, device: str, ranks: distributed.Ranks) -> Runtime:
-    """On CPU, sink mode and MindSpore's dynamic loss scaling do not exist: say what takes their place."""
-    if device != "CPU":
-        if config.teacher and config.dataset_sink_mode:
-            note = "distillation: no sink mode, the teacher runs as a graph of its own"
-            return Runtime(config.replace(dataset_sink_mode=False), device, ranks, [note])
-        return Runtime(config, device, ranks)
+    """Sink mode and MindSpore's dynamic loss scaling do not exist everywhere: say what takes their place."""
     replaced = []
-    if config.dataset_sink_mode:
+    # A teacher runs as a graph of its own; a sunk epoch is one graph.
+    if config.dataset_sink_mode and (device == "CPU" or config.teacher):
         config = config.replace(dataset_sink_mode=False)
         replaced.append("no sink mode")
-    if config.loss_scale_type != "fixed" or config.drop_overflow_update:
+    if device == "CPU" and (config.loss_scale_type != "fixed" or config.drop_overflow_update):
         replaced.append("our own finite check in place of MindSpore's dynamic loss scaling")
-    notes = [f"on the CPU: {', '.join(replaced)}"] if replaced else []
+    reason = "on the CPU" if device == "CPU" else "with a teacher"
+    notes = [f"{reason}: {', '.join(replaced)}"] if replaced else []
     return Runtime(config, device, ranks, notes)
 
 

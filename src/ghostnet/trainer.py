@@ -17,7 +17,7 @@ from . import amp, build, checkpoint, loss, optim, provenance, replicas, runtime
 from .config import Config
 from .data import dataset, loader
 from .distributed import Ranks
-from .epochs import Epochs, Evaluator
+from .epochs import Epochs, WeightsEvaluator
 from .errors import RunError, Stopped, UserError
 from .models import card
 from .models.complexity import trainable_parameters
@@ -81,19 +81,8 @@ def _train(run: runtime.Runtime, folder: RunFolder, run_log: runtime.RunLog, sig
         config, samples, config.num_classes, ranks.rank, ranks.size, position.epoch, position.step
     )
 
-    # Network: from scratch, from weights, or (below, with all else) from a saved state.
-    network = build.network(config)
-    reseed_dropout(network, ranks.rank)
-    if saved is None:
-        loaded = build.load_weights(network, config, fine_tune=True)
-        log.info(f"{config.model}: {loaded or 'starts from fresh weights'}")
-    if config.freeze_backbone:
-        _freeze_backbone(network, card(config.model).classifier)
-    if config.sync_bn and ranks.size > 1:
-        build.synchronise_batch_norm(network)
-    amp.apply(network, config.amp_level, config.amp_cast_list)
-
     # The step, and the network that its weights are evaluated in.
+    network = _network(config, ranks, starts=saved is None)
     updates = batches.get_dataset_size() // config.gradient_accumulation_steps
     rates = schedule.learning_rates(config, updates, ranks.size)
     optimizer = optim.optimizer(config, network, rates, run.device)
@@ -101,15 +90,16 @@ def _train(run: runtime.Runtime, folder: RunFolder, run_log: runtime.RunLog, sig
         log.info(f"loaded {checkpoint.load_optimizer(optimizer, config.ckpt_path)} entries of optimizer state")
     step = TrainStep(network, loss.training_loss(config), optimizer, StepOptions.from_config(config), ranks.size)
     taught = TaughtStep(step, teacher.load(config)) if config.teacher else step
-    evaluator = Evaluator(config, val_samples, ranks) if val_samples else None
+    evaluator = WeightsEvaluator(config, val_samples, ranks) if val_samples else None
     if saved:
         _load_state(step, saved, ranks)
     replicas.check_equal(ranks, {**step.shared_state(), "images": np.array(data)}, "before the first step")
 
     # From here on files are written.
     if ranks.main:
-        session = {**provenance.session(run.device), "epoch": position.epoch, "step": position.step}
-        session["images"] = {"train": len(samples), "val": len(val_samples) if val_samples else None}
+        images = {"train": len(samples), "val": len(val_samples) if val_samples else None}
+        start = {"epoch": position.epoch, "step": position.step, "images": images}
+        session = {**provenance.session(run.device), **start}
         _open_files(folder, saved, config, samples, session, run_log)
     steps = batches.get_dataset_size()
     _log_run(config, run, network, len(samples), val_samples, steps)
@@ -156,6 +146,20 @@ def _digest(config: Config, samples: dataset.Samples) -> str:
     if not config.teacher:
         return samples.digest()
     return hashlib.sha256(f"{samples.digest()} {teacher.digest(config)}".encode()).hexdigest()
+
+
+def _network(config: Config, ranks: Ranks, starts: bool) -> nn.Cell:
+    """The network in training precision; where it `starts`, from scratch or weights. A saved state fills it later."""
+    network = build.network(config)
+    reseed_dropout(network, ranks.rank)
+    if starts:
+        loaded = build.load_weights(network, config, fine_tune=True)
+        log.info(f"{config.model}: {loaded or 'starts from fresh weights'}")
+    if config.freeze_backbone:
+        _freeze_backbone(network, card(config.model).classifier)
+    if config.sync_bn and ranks.size > 1:
+        build.synchronise_batch_norm(network)
+    return amp.apply(network, config.amp_level, config.amp_cast_list)
 
 
 def _open_files(

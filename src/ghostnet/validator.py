@@ -10,8 +10,8 @@ import mindspore
 from . import __version__, build, deployment, inference, launch, report, runtime, weights_file
 from .config import Config
 from .data import dataset, transforms
-from .epochs import Evaluator
 from .errors import UserError
+from .evaluate import Evaluator, of_cell
 
 
 def validate(config: Config) -> dict[str, Any]:
@@ -42,14 +42,14 @@ def validate(config: Config) -> dict[str, Any]:
         classes = exported.classes if exported else build.saved_classes(config.ckpt_path)
         samples = dataset.open_split(config, "val", classes)
         config = build.with_classes(config, samples.classes)
-        evaluator = Evaluator(config, samples, run.ranks, inference.open_network(exported) if exported else None)
         if exported:
-            path = exported.path
+            network, path = inference.open_network(exported), exported.path
         else:
-            loaded = build.load_weights(evaluator.network, config, fine_tune=False)
+            cell = build.evaluation_network(config)
+            loaded = build.load_weights(cell, config, fine_tune=False)
             runtime.log.info(str(loaded))
-            path = loaded.path
-        outcomes = evaluator.outcomes()
+            network, path = of_cell(cell), loaded.path
+        outcomes = Evaluator(config, samples, run.ranks).outcomes(network)
         metrics = outcomes.metrics()
         if config.report:
             if run.ranks.main:

@@ -1,0 +1,195 @@
+"""An exported ONNX file -> an int8 and a float16 one that were evaluated against it before they are kept.
+
+Int8 is static: ranges of the activations are measured on images, and weights and activations are integers (QDQ form).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ghostnet import weights_file
+from ghostnet.config import Config
+from ghostnet.data import dataset, images, transforms
+from ghostnet.deployment import ENTRY, Deployment
+from ghostnet.errors import UserError
+from ghostnet.quantize.search import Goal, int8, reaches
+from ghostnet.quantize.static import Quantizer
+from ghostnet.quantize.trial import Trial, Variant, latency
+
+log = logging.getLogger("ghostnet")
+
+_SEED = 0  # of the choice of calibration images
+_COST_IMAGES = 64  # on which the cost of a layer is measured
+
+
+@dataclass(frozen=True)
+class Result:
+    """What was tried and written.
+
+    Attributes:
+        source: the float file.
+        tried: the float file's variant first, in the order of their evaluation.
+        written: variants by path of their file.
+        latencies: milliseconds, median of single calls in one thread, of `source` and the files written.
+        layers: of the network.
+        calibrated, evaluated: images.
+        batch: images of a timed call.
+    """
+
+    source: Path
+    tried: tuple[Variant, ...]
+    written: dict[Path, Variant]
+    latencies: dict[Path, float]
+    layers: int
+    calibrated: int
+    evaluated: int
+    batch: int
+
+    def record(self) -> dict[str, Any]:
+        """All of it but the files' contents, for JSON."""
+        files = {self.source: self.tried[0], **self.written}
+        return {
+            "source": str(self.source),
+            "images": {"calibrated": self.calibrated, "evaluated": self.evaluated},
+            "layers": self.layers,
+            "latency": {"batch": self.batch, "threads": 1},
+            "tried": [_figures(variant) for variant in self.tried],
+            "files": [
+                {"path": str(path), **_figures(variant), "latency_ms": self.latencies[path]}
+                for path, variant in files.items()
+            ],
+        }
+
+
+def _figures(variant: Variant) -> dict[str, Any]:
+    layers = [{"name": layer.name, "cost": layer.cost} for layer in variant.float_layers]
+    kept = {key: value for key, value in vars(variant).items() if key not in ("content", "float_layers")}
+    return {**kept, "size": len(variant.content), "float_layers": layers}
+
+
+def quantize(
+    deployed: Deployment,
+    config: Config,
+    calib_dir: Path,
+    calib_images: int = 256,
+    goal: Goal | None = None,
+    float16: bool = False,
+    folder: Path | None = None,
+) -> Result:
+    """Write `<stem>_int8.onnx`, with `float16` `<stem>_float16.onnx`, and a description beside each.
+
+    Both modes are evaluated with all layers in int8. Where the better one loses too much, the layers that cost most
+    are left in float: as few as will do.
+
+    Args:
+        deployed: the exported file, in float.
+        config: says where the validation images are; its network is that of `deployed`.
+        calib_dir: image folder, of any depth; for a data set in binary form also its own folder.
+        calib_images: how many of them are used, chosen by a fixed seed.
+        goal: default, half a point of top-1.
+        folder: where the files go; None is that of `deployed`.
+
+    Raises:
+        UserError: a file or folder that is not fit, a library that is missing, or a goal that is not reached: nothing
+            is written then.
+        RunError: a file cannot be written.
+    """
+    goal = goal or Goal()
+    folder = folder or deployed.path.parent
+    network = Quantizer(deployed)
+    calibration = calibration_images(config, calib_dir, calib_images, deployed.classes)
+    trial = Trial(deployed, config)
+    source = trial.add("float32", deployed.path.read_bytes())
+    log.info(f"calibration: {len(calibration)} images of {calib_dir}")
+    network.calibrate(calibration)
+    chosen = {"int8": int8(network, trial, calibration[:_COST_IMAGES], goal)}
+    if float16:
+        chosen["float16"] = trial.add("float16", to_float16(deployed.path))
+    for variant in chosen.values():
+        _check_goal(deployed.path, variant, source, goal, len(network.layers))
+    named = {folder / f"{deployed.path.stem}_{kind}.onnx": variant for kind, variant in chosen.items()}
+    written = {path: replace(v, content=_described(v, deployed.path)) for path, v in named.items()}
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"--out: {folder} cannot be made ({error.strerror}); give another folder") from error
+    contents = {path: variant.content for path, variant in written.items()}
+    described = {path.with_suffix(".json"): _description_beside(content) for path, content in contents.items()}
+    weights_file.write_all_atomically({**contents, **described})
+    batch = deployed.batch or 1
+    latencies = latency([deployed.path, *written], trial.some_image(batch))
+    tried = tuple(trial.variants)
+    return Result(deployed.path, tried, written, latencies, len(network.layers), len(calibration), trial.samples, batch)
+
+
+def _check_goal(path: Path, variant: Variant, source: Variant, goal: Goal, layers: int) -> None:
+    if goal.anyway or reaches(variant, source, goal):
+        return
+    in_float = f" with {len(variant.float_layers)} of {layers} layers in float" if "int8" in variant.kind else ""
+    raise UserError(
+        f"{path}: nothing written: the best that was reached, {variant.kind}{in_float}, has top-1 {variant.top_1:.2f} "
+        f"for {source.top_1:.2f} %: {source.top_1 - variant.top_1:.2f} points less, over --max_drop {goal.max_drop:g}; "
+        f"allow more, raise --max_float or --calib_images, or give --write_anyway"
+    )
+
+
+def calibration_images(config: Config, folder: Path, count: int, classes: Sequence[str]) -> np.ndarray:
+    """Images as the network gets them, float32 (N, C, H, W), N up to `count`, chosen by a fixed seed.
+
+    Raises UserError where there is none, or one cannot be read.
+    """
+    if not folder.is_dir():
+        raise UserError(f"--calib_dir: {folder}: no such folder; give one with images, such as the training split")
+    files = images.files_below(folder)
+    if files:
+        available, read = len(files), lambda index: images.read_image(files[index])
+    elif config.dataset != "imagenet":
+        samples = dataset.open_split(config.replace(data_dir=str(folder)), "train", classes)
+        available, read = len(samples), samples.read
+    else:
+        raise UserError(f"--calib_dir: {folder}: no image in it or below it; give a folder with .jpg or other images")
+    transform = transforms.eval_transform(config)
+    chosen = np.random.default_rng(_SEED).permutation(available)[:count]
+    inputs = [transform(transforms.as_rgb(read(int(index)), config.in_channels)) for index in chosen]
+    return np.stack(inputs).astype(np.float32)
+
+
+def to_float16(path: Path) -> bytes:
+    """The file in float16; its input and output stay float32."""
+    import onnx
+    from onnxruntime.transformers import float16
+
+    return float16.convert_float_to_float16(onnx.load(path), keep_io_types=True).SerializeToString()
+
+
+def _described(variant: Variant, source: Path) -> bytes:
+    """The file of a variant, with the description of its source and what became of it."""
+    import onnx
+
+    model = onnx.load_model_from_string(variant.content)
+    given = {entry.key: entry.value for entry in onnx.load(source, load_external_data=False).metadata_props}
+    if ENTRY not in given:
+        given[ENTRY] = source.with_suffix(".json").read_text(encoding="utf-8")
+    description = json.loads(given[ENTRY])
+    description["quantization"] = {
+        "kind": variant.kind,
+        "float_layers": [layer.name for layer in variant.float_layers],
+        "source": {"file": source.name, "sha256": hashlib.sha256(source.read_bytes()).hexdigest()},
+    }
+    onnx.helper.set_model_props(model, {**given, ENTRY: json.dumps(description)})
+    return model.SerializeToString()
+
+
+def _description_beside(content: bytes) -> bytes:
+    import onnx
+
+    entries = {entry.key: entry.value for entry in onnx.load_model_from_string(content).metadata_props}
+    return json.dumps(json.loads(entries[ENTRY]), indent=1).encode()
