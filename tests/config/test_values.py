@@ -1,0 +1,284 @@
+"""What a value may be, and one clear line for what it may not."""
+
+from __future__ import annotations
+
+import pytest
+
+from ghostnet.config import Config
+from ghostnet.config.yaml_file import scalar
+from tests.config.conftest import message_of
+
+
+@pytest.mark.parametrize(
+    ("key", "given", "value"),
+    [
+        ("lr", 1, 1.0),
+        ("scale", [1, 1], (1.0, 1.0)),
+        ("mean", [0.5], (0.5,)),
+        ("multi_step_decay_milestones", [1, 2], (1, 2)),
+        ("decay_epochs", 2.0, 2),
+        ("opt", "AdamW", "adamw"),
+        ("loss_scale_type", "Fixed", "fixed"),
+        ("interpolation", "BICUBIC", "bicubic"),
+        ("color_jitter", None, None),
+        ("color_jitter", [0.1, 0.2, 0.3], (0.1, 0.2, 0.3)),
+        ("re_value", 3, 3),
+        ("re_value", "random", "random"),
+        ("re_value", [1, 2.5, 3], (1.0, 2.5, 3.0)),
+        ("amp_cast_list", "[nn.Conv2d, nn.Dense]", ("Conv2d", "Dense")),
+        ("amp_cast_list", "nn.Conv2d", ("Conv2d",)),
+        ("amp_cast_list", ["nn.Conv2d", "Dense"], ("Conv2d", "Dense")),
+        ("seed", 2**32 - 1, 2**32 - 1),
+    ],
+)
+def test_accepted_values(key, given, value):
+    extra = {"mean": {"std": [1.0]}}.get(key, {})
+    found = getattr(Config(**{key: given}, **extra), key)
+    assert found == value
+    assert type(found) is type(value)
+
+
+@pytest.mark.parametrize(
+    "policy",
+    [
+        "randaug",
+        "randaug-m9-mstd0.5",
+        "randaug-m10-n2-w0-mstd0.5-mmax10-inc0",
+        "randaug-mstd101",
+        "autoaug",
+        "autoaug-mstd0.5",
+        "autoaugr",
+        "autoaugr-mstd1",
+        "3a",
+        "3a-mstd0.5",
+        "augmix",
+        "augmix-m5-w4-d2",
+        "augmix-a0.5",
+        "augmix-a2.",
+        "randaug-w0-n13",
+        "trivialaugwide",
+        "trivialaugwide-m20",
+    ],
+)
+def test_auto_augment_accepts_mindcvs_strings(policy):
+    assert Config(auto_augment=policy).auto_augment == policy
+
+
+@pytest.mark.parametrize(
+    "policy",
+    [
+        "RandAugment",
+        "rand-m9",
+        "randaug-x3",
+        "randaug-m",
+        "randaug-m9.5",
+        "randaug-m-1",
+        "randaug-w1",
+        "randaug--m9",
+        "randaug-",
+        "randaug_m9",
+        "randaug-mstd",
+        "randaug-mstdx",
+        "autoaug-m9",
+        "autoaugx",
+        "3a-n2",
+        "augmix-w0",
+        "augmix-a0",
+        "augmix-a0.0",
+        "augmix-d-1",
+        "trivialaugwide-m0",
+        "trivialaugwide-n2",
+        "",
+        "randaug-m9\n",
+        "randaug-m9-mmax11",
+        "randaug-w0-n14",
+        "randaug-m1..5",
+        "randaug-m٣",
+        "randaug m9",
+    ],
+)
+def test_auto_augment_refuses_what_mindcv_refuses_ignores_or_dies_of(policy):
+    message = message_of(Config, auto_augment=policy)
+    assert message.startswith("auto_augment: ")
+    assert "policy" in message or "section" in message
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("1e-5", 1e-5),
+        ("4e-1", 0.4),
+        ("1E3", 1000.0),
+        (".5", 0.5),
+        ("1.", 1.0),
+        ("-.5", -0.5),
+        ("010", 10),
+        ("+3", 3),
+        ("", None),
+        ("~", None),
+        ("null", None),
+        ("None", None),
+        ("Yes", True),
+        ("OFF", False),
+        ("1_000", "1_000"),
+        ("12:30", "12:30"),
+        ("2024-01-01", "2024-01-01"),
+        ("1e", "1e"),
+        ("-", "-"),
+        ("٣", "٣"),
+    ],
+)
+def test_scalars(text, value):
+    assert scalar(text) == value
+    assert type(scalar(text)) is type(value)
+
+
+INTEGERS = [
+    "val_interval",
+    "batch_size",
+    "epoch_size",
+    "num_classes",
+    "num_samples",
+    "image_resize",
+    "in_channels",
+]
+NUMBERS = ["lr", "clip_value", "loss_scale", "eps", "decay_rate", "cycle_decay", "lr_reference_batch"]
+SHARES = [
+    "hflip",
+    "vflip",
+    "re_prob",
+    "cutmix_prob",
+    "crop_pct",
+    "drop_rate",
+    "drop_path_rate",
+    "label_smoothing",
+    "ema_decay",
+]
+
+
+@pytest.mark.parametrize("key", INTEGERS)
+@pytest.mark.parametrize("value", [-4, 0, 1.0, 1.5, True, "2", [2], 2**31, 10**40, float("nan"), {}])
+def test_bad_integers(key, value):
+    message = message_of(Config, **{key: value})
+    assert message.startswith(f"{key}: expected a")
+    assert "2147483647" in message if isinstance(value, int) and value > 0 and value is not True else "integer"
+
+
+@pytest.mark.parametrize("key", NUMBERS)
+@pytest.mark.parametrize("value", [-4, 0, True, "2", [2.0], float("nan"), float("inf"), 10**400])
+def test_bad_numbers(key, value):
+    assert message_of(Config, **{key: value}).startswith(f"{key}: expected a number >")
+
+
+@pytest.mark.parametrize("key", SHARES)
+@pytest.mark.parametrize("value", [-0.1, 1.1, True, "0.5", float("nan")])
+def test_bad_shares(key, value):
+    assert message_of(Config, **{key: value}).startswith(f"{key}: expected a number >")
+
+
+# resume takes a path as well.
+@pytest.mark.parametrize("key", [key for key, value in Config() if isinstance(value, bool) and key != "resume"])
+@pytest.mark.parametrize("value", [0, 1, "True", None, 1.0])
+def test_bad_booleans(key, value):
+    assert message_of(Config, **{key: value}).startswith(f"{key}: expected True or False, got {value!r}")
+
+
+@pytest.mark.parametrize("value", [0, 1, None, 1.0, ""])
+def test_resume_takes_a_path_as_well(value):
+    assert Config(resume="runs/a").resume == "runs/a"
+    assert message_of(Config, resume=value).startswith("resume: expected True or False or text that is not empty")
+
+
+@pytest.mark.parametrize("key", [key for key, value in Config() if isinstance(value, str)])
+@pytest.mark.parametrize("value", [1, True, None, ["a"], "\0"])
+def test_bad_texts(key, value):
+    message = message_of(Config, **{key: value})
+    assert message.startswith(f"{key}: expected ")
+    assert ", got " in message
+
+
+@pytest.mark.parametrize(
+    ("keys", "words"),
+    [
+        ({"mode": 2}, "mode: expected an integer >= 0 and <= 1, got 2"),
+        ({"mode": False}, "mode: expected an integer"),
+        ({"seed": -1}, "seed: expected an integer >= 0"),
+        ({"seed": 2**32}, "<= 4294967295"),
+        ({"device_target": "TPU"}, "expected one of Ascend, CPU, GPU, or None, got 'TPU'"),
+        ({"data_dir": 5}, "got 5; put it in quotes"),
+        ({"dataset": "imagenet21k"}, "expected one of imagenet, cifar10, cifar100, mnist"),
+        ({"data_dir": ""}, "data_dir: expected text that is not empty, got ''"),
+        ({"scale": [1.0, 0.5]}, "scale: expected two numbers > 0 and <= 1, the lower first, got [1.0, 0.5]"),
+        ({"scale": [0.5]}, "scale: expected two numbers"),
+        ({"scale": 0.5}, "scale: expected two numbers"),
+        ({"scale": (0.08, True)}, "scale: expected two numbers"),
+        ({"ratio": [0.75, "1.3"]}, "ratio: expected two numbers > 0"),
+        ({"ratio": [0, 1]}, "ratio: expected two numbers > 0"),
+        ({"re_scale": [0.02, 1.5]}, "re_scale: expected two numbers > 0 and <= 1"),
+        ({"re_ratio": [3.3, 0.3]}, "re_ratio: "),
+        ({"mean": [1.0, 2.0], "std": [1.0, 2.0]}, "mean: expected one number or three"),
+        ({"mean": [1.0]}, "std: mean has 1 and std 3 numbers"),
+        ({"std": [1.0, 0.0, 1.0]}, "std: expected one number > 0 or three"),
+        ({"color_jitter": [0.4, 0.4]}, "color_jitter: expected one number >= 0, three"),
+        ({"color_jitter": [0.4, 0.4, 0.4, 0.6]}, "the last <= 0.5"),
+        ({"color_jitter": -0.1}, "color_jitter: "),
+        ({"re_value": "const"}, "re_value: expected a number, three numbers or random, got 'const'"),
+        ({"re_value": True}, "re_value: "),
+        ({"re_value": [1, 2]}, "re_value: "),
+        ({"interpolation": "lanczos"}, "expected one of bilinear, nearest, bicubic, area"),
+        ({"mixup": -0.1}, "mixup: expected a number >= 0"),
+        ({"ckpt_save_policy": "best"}, "expected one of latest_k, top_k"),
+        ({"opt": "adan"}, "expected one of sgd, momentum"),
+        ({"scheduler": "cosine"}, "expected one of constant, cosine_decay"),
+        ({"loss": "ce"}, "expected one of CE, BCE"),
+        ({"reduction": "none"}, "expected one of mean, sum"),
+        ({"amp_level": "O4"}, "expected one of O0, O1, O2, O3"),
+        ({"amp_cast_list": "__import__('os').system('id')"}, "amp_cast_list: expected names of cells"),
+        ({"amp_cast_list": "[nn.Conv2d, eval('1')]"}, "amp_cast_list: "),
+        ({"amp_cast_list": ["os.system"]}, "amp_cast_list: "),
+        ({"amp_cast_list": ["Conv2d\n"]}, "amp_cast_list: "),
+        ({"amp_cast_list": []}, "amp_cast_list: "),
+        ({"amp_cast_list": [1]}, "amp_cast_list: "),
+        ({"amp_cast_list": "[[nn.Conv2d]]"}, "amp_cast_list: "),
+        ({"multi_step_decay_milestones": [30, 0]}, "expected a list of integers >= 1, got [30, 0]"),
+        ({"multi_step_decay_milestones": [2.5]}, "expected a list of integers >= 1"),
+        ({"decay_epochs": 0}, "decay_epochs: expected a number > 0, got 0"),
+        ({"decay_epochs": True}, "decay_epochs: expected a number > 0, got True"),
+        ({"decay_epochs": float("nan")}, "decay_epochs: expected a number > 0"),
+        ({"decay_epochs": 2.4}, "only step_decay takes a fraction"),
+        ({"loss_scale": 0.5}, "loss_scale: expected a number >= 1, got 0.5"),
+        ({"batchsize": 4}, "batchsize: unknown key; the nearest valid key is batch_size"),
+        ({"Batch_Size": 4}, "nearest valid key is batch_size"),
+        ({"zzz\n": 4}, r"'zzz\n': unknown key"),
+        ({"lr": -1, "batch_size": 0, "mode": 7}, "lr: expected a number > 0, got -1 (and 2 more)"),
+    ],
+)
+def test_bad_values(keys, words):
+    assert words in message_of(Config, **keys)
+
+
+@pytest.mark.parametrize(
+    ("keys", "words"),
+    [
+        ({"warmup_epochs": 90}, ["warmup_epochs: ", "epoch_size: 90", "lower warmup_epochs"]),
+        ({"scheduler": "one_cycle"}, ["one_cycle", "set warmup_epochs to 0"]),
+        ({"scheduler": "cyclic"}, ["cyclic", "set warmup_epochs to 0"]),
+        (
+            {"scheduler": "cyclic", "warmup_epochs": 0, "lr_epoch_stair": True},
+            ["set lr_epoch_stair to False"],
+        ),
+        ({"scheduler": "one_cycle", "warmup_epochs": 0, "min_lr": 0}, ["min_lr", "above 0"]),
+        ({"use_nesterov": True, "opt": "sgd", "momentum": 0}, ["use_nesterov", "momentum above 0"]),
+        ({"loss_scale_type": "dynamic"}, ["drop_overflow_update: ", "dynamic", "to True"]),
+        ({"aux_factor": 0.4}, ["aux_factor: expected 0", "no network here has auxiliary logits"]),
+        ({"ckpt_save_policy": "top_k"}, ["ckpt_save_policy: ", "set val_while_train to True"]),
+        ({"num_samples": 10, "aug_repeats": 3}, ["num_samples", "aug_repeats to 0"]),
+        ({"aug_splits": 3}, ["aug_splits: expected 0", "JSD"]),
+        ({"layer_decay": 0.7}, ["layer_decay: ", "needs a network that numbers its layers"]),
+        ({"resume_opt": True}, ["resume_opt: ", "ckpt_path"]),
+        ({"aug_splits": 3, "aux_factor": 1.0, "resume_opt": True}, ["aug_splits", "(and 2 more)"]),
+    ],
+)
+def test_bad_combinations(keys, words):
+    message = message_of(Config, **keys)
+    assert all(word in message for word in words), message

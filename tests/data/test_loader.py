@@ -1,0 +1,354 @@
+"""Batches: every sample once, and content that only seed and epoch decide."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+from mindcv.data.distributed_sampler import RepeatAugSampler
+from PIL import Image
+
+from ghostnet.data import dataset
+from ghostnet.data.dataset import open_split
+from ghostnet.data.loader import EpochOrder, eval_batches, train_batches, user_error_from
+from ghostnet.errors import UserError
+from tests.data.conftest import config_for, epochs, indices, message_of, save_image
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 3])
+@pytest.mark.parametrize("shuffle", [True, False])
+def test_every_sample_once_an_epoch_over_all_ranks(folder, ranks, shuffle):
+    config = config_for(folder, batch_size=2, drop_remainder=False, shuffle=shuffle)
+    orders = [EpochOrder(config, 23, rank, ranks) for rank in range(ranks)]
+    assert len({order.steps for order in orders}) == 1
+    for epoch in range(3):
+        found = np.concatenate([order.epoch(epoch)[0] for order in orders])
+        assert len(set(found)) == len(found) == 23 - 23 % ranks
+    if shuffle:
+        assert (orders[0].epoch(0)[0] != orders[0].epoch(1)[0]).any()
+    else:
+        assert orders[0].epoch(0)[0].tolist() == list(range(0, 23 - 23 % ranks, ranks))
+
+
+def test_the_order_over_ranks_is_that_of_one_rank(folder):
+    config = config_for(folder, batch_size=1)
+    one = EpochOrder(config, 23, 0, 1).epoch(4)[0]
+    two = [EpochOrder(config, 23, rank, 2).epoch(4)[0] for rank in range(2)]
+    np.testing.assert_array_equal(np.stack(two, axis=1).ravel(), one[:22])
+    assert (one != EpochOrder(config.replace(seed=1), 23, 0, 1).epoch(4)[0]).any()
+
+
+@pytest.mark.parametrize(("ranks", "repeats"), [(1, 3), (2, 3), (3, 2), (4, 3)])
+def test_repeated_augmentation_selects_as_mindcv(folder, ranks, repeats):
+    config = config_for(folder, batch_size=1, aug_repeats=repeats, shuffle=False)
+    for rank in range(ranks):
+        order = EpochOrder(config, 23, rank, ranks)
+        theirs = RepeatAugSampler(23, ranks, rank, shuffle=False, num_repeats=repeats, selected_round=0)
+        assert order.epoch(0)[0].tolist() == list(theirs)
+        assert len(order) == len(theirs)
+    shuffled = config.replace(shuffle=True)
+    epochs = [EpochOrder(shuffled, 23, rank, ranks).epoch(5) for rank in range(ranks)]
+    seen = [pair for found in epochs for pair in zip(*(column.tolist() for column in found), strict=True)]
+    assert len(set(seen)) == len(seen), "no copy may be augmented like another"
+    assert max(Counter(index for index, _ in seen).values()) <= repeats
+
+
+def test_num_samples_takes_a_subset(folder):
+    config = config_for(folder, batch_size=2, num_samples=10)
+    order = EpochOrder(config, 23, 0, 1)
+    assert len(order) == 10
+    subsets = [set(order.epoch(epoch)[0]) for epoch in range(3)]
+    assert subsets[0] != subsets[1]
+    assert all(len(subset) == 10 for subset in subsets)
+    first = EpochOrder(config.replace(shuffle=False), 23, 0, 1)
+    assert first.epoch(1)[0].tolist() == list(range(10))
+    assert len(EpochOrder(config.replace(num_samples=99), 23, 0, 1)) == 22
+
+
+@pytest.mark.parametrize(
+    ("keys", "steps", "count"),
+    [
+        ({}, 5, 20),
+        ({"drop_remainder": False}, 6, 23),
+        ({"gradient_accumulation_steps": 2}, 4, 16),
+        ({"gradient_accumulation_steps": 3, "drop_remainder": False}, 3, 12),
+    ],
+)
+def test_steps_are_whole_updates(folder, keys, steps, count):
+    order = EpochOrder(config_for(folder, **keys), 23, 0, 1)
+    assert (order.steps, len(order)) == (steps, count)
+
+
+def test_too_few_samples_are_refused(folder):
+    samples = open_split(config_for(folder), "train")
+    with pytest.raises(UserError) as caught:
+        train_batches(config_for(folder, batch_size=24), samples, 3)
+    message_of(caught, "batch_size: 24", "23 training samples")
+    with pytest.raises(UserError) as caught:
+        train_batches(config_for(folder, gradient_accumulation_steps=6), samples, 3)
+    message_of(caught, "gradient_accumulation_steps: 6", "23 training samples")
+
+
+AUGMENTED = {
+    "scale": (0.2, 1.0),
+    "ratio": (0.75, 1.333),
+    "hflip": 0.5,
+    "auto_augment": "randaug-m9-mstd0.5",
+    "re_prob": 0.5,
+    "re_value": "random",
+    "mixup": 0.3,
+    "cutmix": 1.0,
+    "drop_remainder": False,
+}
+
+
+def test_batches_have_the_promised_form(folder):
+    config = config_for(folder, drop_remainder=False)
+    batches = train_batches(config, open_split(config, "train"), 3)
+    assert batches.get_dataset_size() == 6
+    assert batches.get_col_names() == ["image", "label"]
+    (epoch,) = epochs(batches)
+    assert [len(label) for _, label in epoch] == [4, 4, 4, 4, 4, 3]
+    image, label = epoch[0]
+    assert (image.dtype, image.shape) == (np.float32, (4, 3, 8, 8))
+    assert (label.dtype, label.shape) == (np.int32, (4,))
+    assert sorted(index for image, _ in epoch for index in indices(image)) == list(range(23))
+    for image, label in epoch:
+        assert label.tolist() == [index * 3 // 23 for index in indices(image)]
+
+
+def test_mixed_batches_have_soft_labels(folder):
+    config = config_for(folder, mixup=0.5, drop_remainder=False, batch_size=5)
+    (epoch,) = epochs(train_batches(config, open_split(config, "train"), 7))
+    assert [label.shape for _, label in epoch] == [(5, 7)] * 4 + [(3, 7)]
+    assert all(label.dtype == np.float32 for _, label in epoch)
+    np.testing.assert_allclose(np.concatenate([label for _, label in epoch]).sum(axis=1), 1, atol=1e-6)
+
+
+def test_single_samples_are_never_mixed(folder):
+    config = config_for(folder, mixup=0.5, batch_size=1)
+    (epoch,) = epochs(train_batches(config, open_split(config, "train"), 7))
+    assert epoch[0][1].shape == (1,)
+
+
+def assert_equal_epochs(found, wanted) -> None:
+    assert [len(epoch) for epoch in found] == [len(epoch) for epoch in wanted]
+    for found_epoch, wanted_epoch in zip(found, wanted, strict=True):
+        for found_batch, wanted_batch in zip(found_epoch, wanted_epoch, strict=True):
+            np.testing.assert_array_equal(found_batch[0], wanted_batch[0])
+            np.testing.assert_array_equal(found_batch[1], wanted_batch[1])
+
+
+@pytest.mark.parametrize("keys", [{}, {"aug_repeats": 3}])
+def test_batches_depend_on_seed_and_epoch_alone(folder, keys):
+    config = config_for(folder, **AUGMENTED, **keys)
+    samples = open_split(config, "train")
+    wanted = epochs(train_batches(config, samples, 3), 3)
+    two_workers = train_batches(config.replace(num_parallel_workers=2), samples, 3)
+    assert_equal_epochs(epochs(two_workers, 3), wanted)
+    for workers in (1, 2):
+        resumed = train_batches(config.replace(num_parallel_workers=workers), samples, 3, start_epoch=1, start_step=3)
+        assert resumed.get_dataset_size() == len(wanted[1])
+        assert_equal_epochs(epochs(resumed, 2), [wanted[1][3:], wanted[2]])
+    assert (wanted[0][0][0] != wanted[1][0][0]).any()
+    other = epochs(train_batches(config.replace(seed=7), samples, 3))
+    assert (wanted[0][0][0] != other[0][0][0]).any()
+
+
+def test_resuming_reads_nothing_that_it_skips(folder):
+    config = config_for(folder)
+    samples = open_split(config, "train")
+    read: list[int] = []
+
+    class Recording(type(samples)):
+        def read(self, index: int) -> np.ndarray:
+            read.append(index)
+            return super().read(index)
+
+    recording = Recording(samples.classes, samples.labels, samples.root, samples.files)
+    (epoch,) = epochs(train_batches(config, recording, 3, start_epoch=400, start_step=3))
+    assert len(epoch) == 2
+    assert sorted(read) == sorted(indices(epoch[0][0]) + indices(epoch[1][0]))
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_an_image_damaged_while_training_is_named(folder, tmp_path, workers):
+    for value in range(8):
+        save_image(tmp_path / "train" / "ant" / f"{value}.png", value)
+    config = config_for(tmp_path, num_parallel_workers=workers)
+    samples = open_split(config, "train")
+    bad = tmp_path / "train" / "ant" / "3.png"
+    bad.write_bytes(b"x")
+    with pytest.raises(RuntimeError) as caught:
+        epochs(train_batches(config, samples, 1))
+    error = user_error_from(caught.value)
+    assert str(error).startswith(f"{bad}: not a readable image")
+    assert "\n" not in str(error)
+
+
+def test_other_exceptions_are_no_user_errors():
+    assert user_error_from(RuntimeError("ValueError: x")) is None
+    known = UserError("x")
+    assert user_error_from(known) is known
+
+
+def test_more_workers_than_cores_are_cut_down_with_one_line(folder, caplog):
+    caplog.set_level("INFO", "ghostnet")
+    config = config_for(folder, num_parallel_workers=64)
+    epochs(train_batches(config, open_split(config, "train"), 3))
+    assert [r.getMessage() for r in caplog.records] == [
+        "num_parallel_workers: 64 cut down to the 2 core(s) that there are"
+    ]
+
+
+def test_small_shared_memory_means_fewer_workers(folder, caplog, monkeypatch):
+    caplog.set_level("INFO", "ghostnet")
+    config = config_for(folder, num_parallel_workers=2)
+    batch_bytes = 4 * 4 * 3 * 8 * 8
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(0, 0, 7 * batch_bytes))
+    batches = train_batches(config, open_split(config, "train"), 3)
+    assert batches.num_parallel_workers == 1
+    assert "/dev/shm: 0 MB free, enough for 1 worker(s)" in caplog.text
+
+
+QUIET = """
+import sys, time
+import ghostnet
+import psutil
+from ghostnet.config import Config
+from ghostnet.data.dataset import open_split
+from ghostnet.data.loader import eval_batches, train_batches
+import mindspore
+import numpy as np
+if __name__ == "__main__":
+    config = Config(data_dir=sys.argv[1], batch_size=4, image_resize=32, num_parallel_workers=2)
+    samples = open_split(config, "train")
+    network = mindspore.nn.Conv2d(3, 8, 3)
+    network(mindspore.Tensor(np.ones((2, 3, 64, 64), np.float32)))  # starts its threads
+    iterator = train_batches(config, samples, 3).create_tuple_iterator(num_epochs=3)
+    for _ in range(2):
+        assert sum(1 for _ in iterator) == 5
+        assert sum(len(labels) for _, labels in eval_batches(config, samples)) == 23
+    next(iterator)
+    # These workers are forked after the evaluation's threads used the same operators.
+    late = train_batches(config, samples, 3).create_tuple_iterator(num_epochs=1)
+    assert sum(1 for _ in late) == 5
+    if sys.argv[2] == "drop":
+        del iterator, late
+        assert not psutil.Process().children(recursive=True)
+    print("done")
+"""
+
+
+@pytest.mark.parametrize("end", ["drop", "exit"])
+def test_workers_are_silent_and_leave_nothing_behind(folder, end, tmp_path):
+    script = tmp_path / "run.py"
+    script.write_text(QUIET)
+    environment = {**os.environ, "PYTHONPATH": str(Path(dataset.__file__).parents[2])}
+    process = subprocess.Popen(
+        [sys.executable, str(script), str(folder), end],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+        start_new_session=True,
+    )
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, out.strip(), err) == (0, "done", "")
+    deadline = time.monotonic() + 10
+    while (left := _session(process.pid)) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not left
+
+
+def _session(leader: int) -> list[int]:
+    found = []
+    for pid in psutil.pids():
+        try:
+            if os.getsid(pid) == leader:
+                found.append(pid)
+        except ProcessLookupError:
+            continue
+    return found
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 3])
+@pytest.mark.parametrize("shuffle", [True, False])
+def test_evaluation_sees_every_sample_once(folder, ranks, shuffle):
+    config = config_for(folder, eval_shuffle=shuffle)
+    samples = open_split(config, "train")
+    seen = []
+    for rank in range(ranks):
+        batches = eval_batches(config, samples, rank, ranks)
+        found = list(batches)
+        assert len(batches) == len(found)
+        assert all(len(labels) == 4 for _, labels in found[:-1])
+        for image, label in found:
+            assert (image.dtype, image.shape[1:], label.dtype) == (np.float32, (3, 8, 8), np.int32)
+            assert label.tolist() == [index * 3 // 23 for index in indices(image)]
+            seen += indices(image)
+    assert sorted(seen) == list(range(23))
+    if ranks == 1:
+        assert (seen == sorted(seen)) is not shuffle
+
+
+def test_evaluation_is_repeatable_and_ends_its_threads(folder):
+    config = config_for(folder, num_parallel_workers=2)
+    batches = eval_batches(config, open_split(config, "val"))
+    before = threading.active_count()
+    first, second = list(batches), list(batches)
+    assert_equal_epochs([second], [first])
+    for image, _ in batches:  # left in the middle
+        assert len(image) == 4
+        break
+    deadline = time.monotonic() + 5
+    while threading.active_count() > before and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert threading.active_count() <= before
+
+
+def test_an_image_damaged_before_evaluation_is_named(tmp_path):
+    save_image(tmp_path / "val" / "ant" / "0.png", 1)
+    config = config_for(tmp_path)
+    samples = open_split(config, "val")
+    (tmp_path / "val" / "ant" / "0.png").unlink()
+    with pytest.raises(UserError) as caught:
+        list(eval_batches(config, samples))
+    message_of(caught, tmp_path / "val" / "ant" / "0.png")
+
+
+def test_a_link_to_the_split_itself_brings_no_wrong_labels(folder):
+    before = open_split(config_for(folder), "train")
+    links = {folder / "train" / "ant" / "up": "..", folder / "train" / "bee" / "top": folder}
+    for link, target in links.items():
+        link.symlink_to(target)
+    after = open_split(config_for(folder), "train")
+    for link in links:
+        link.unlink()
+    assert [after.name(i) for i in range(len(after))] == [before.name(i) for i in range(len(before))]
+
+
+def test_pixels_without_an_8_bit_meaning_are_found_before_the_first_epoch(folder):
+    path = folder / "train" / "ant" / "float.tif"
+    Image.fromarray(np.zeros((4, 4), np.float32)).save(path)
+    with pytest.raises(UserError, match="floating-point pixels") as caught:
+        open_split(config_for(folder), "train")
+    path.unlink()
+    assert str(path) in str(caught.value)
+
+
+def test_accumulation_takes_full_batches_only(folder):
+    count = len(open_split(config_for(folder), "train"))
+    options = {"batch_size": count - 1, "drop_remainder": False}
+    assert EpochOrder(config_for(folder, **options), count, 0, 1).steps == 2
+    with pytest.raises(UserError, match="gradient_accumulation_steps"):
+        EpochOrder(config_for(folder, **options, gradient_accumulation_steps=2), count, 0, 1)
