@@ -7,7 +7,7 @@ from mindspore import Tensor
 
 from ghostnet.models import card, create_model
 from ghostnet.models.ghost_cifar import BasicBlock
-from tests.conftest import randomise, train_and_evaluate
+from tests.conftest import randomise
 
 # (channels in, channels out, pixels of the output) of every convolution but the first
 VGG16 = [(64, 64, 1024), (64, 128, 256), (128, 128, 256), (128, 256, 64), *[(256, 256, 64)] * 2, (256, 512, 16)]
@@ -71,7 +71,3 @@ def test_sizes(name, height, width):
     assert found.shape == (1, 10)
     assert np.isfinite(found).all()
     assert found.std() > 0
-
-
-def test_vgg_trains_and_evaluates_in_graph_mode():
-    train_and_evaluate("ghost_vgg16")
