@@ -4,6 +4,7 @@ Importing this package sets environment defaults that only work before MindSpore
 that the user has set always wins.
 """
 
+import importlib.metadata
 import os
 import platform
 from pathlib import Path
@@ -23,7 +24,18 @@ def _has_avx512() -> bool:
 
 # MindSpore logs warnings by the page; 3 keeps errors only.
 os.environ.setdefault("GLOG_v", "3")
+
+
+def _has_onednn_3() -> bool:
+    """True with MindSpore >= 2.9, found without importing it."""
+    try:
+        major, minor = importlib.metadata.version("mindspore").split(".")[:2]
+        return (int(major), int(minor)) >= (2, 9)
+    except (importlib.metadata.PackageNotFoundError, ValueError):
+        return False
+
+
 # oneDNN 3.10 (MindSpore >= 2.9) runs plain-layout convolutions with its reference code on AVX-512: 100 times slower.
-# Older MindSpore ships oneDNN 2, which does not read this variable.
-if _has_avx512():
-    os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX2")
+limits_onednn = "ONEDNN_MAX_CPU_ISA" not in os.environ and _has_avx512() and _has_onednn_3()
+if limits_onednn:
+    os.environ["ONEDNN_MAX_CPU_ISA"] = "AVX2"

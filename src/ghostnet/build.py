@@ -14,6 +14,9 @@ from .config import Config
 from .errors import UserError
 from .models import card, create_model
 from .models.replace import replace_cells
+from .native import build as native
+from .native import layers as native_layers
+from .native.build import NativeError
 
 log = logging.getLogger("ghostnet")
 
@@ -53,6 +56,34 @@ def _synchronised(norm: nn.BatchNorm2d) -> nn.SyncBatchNorm:
         setattr(result, name, getattr(norm, name))
     result.use_batch_statistics = norm.use_batch_statistics
     return result
+
+
+def use_native_operators(net: nn.Cell, config: Config, device: str, threads: int) -> None:
+    """Have a network trained by our C++ operators, where `native_ops` wants it; says in the log whether it is.
+
+    Args:
+        net: the network of `config.model` in training precision.
+        config: reads `native_ops` and `amp_level`.
+        device: "CPU", "Ascend" or "GPU".
+        threads: that the operators may use.
+
+    Raises UserError where `native_ops` is on and they cannot be had.
+    """
+    if config.native_ops == "off":
+        return
+    try:
+        if device != "CPU" or config.amp_level != "O0":
+            raise NativeError(f"they are for training on a CPU in float32, not for {device}, {config.amp_level}")
+        path = native.library()
+        kernels = native.load(path, threads)
+    except NativeError as error:
+        if config.native_ops == "on":
+            raise UserError(f"native_ops: on, but {error}; give auto or off to train without them") from error
+        if device == "CPU":
+            log.info(f"MindSpore's own operators instead of the faster native ones: {error}")
+        return
+    native_layers.use(net, path)
+    log.info(f"native operators: {kernels}, {threads} thread(s)")
 
 
 def load_weights(net: nn.Cell, config: Config, *, fine_tune: bool) -> checkpoint.Loaded | None:

@@ -105,7 +105,7 @@ def fetch(url: str, target_dir: Path, *, digest: str, algorithm: str = "sha256",
     target = target_dir / unquote(urlsplit(url).path.rsplit("/", 1)[-1])
     with _writing(target):
         target_dir.mkdir(parents=True, exist_ok=True)
-        with _locked(target):
+        with locked(target):
             if not (target.is_file() and _digest(target, algorithm).startswith(digest.lower())):
                 _download(url, target, digest.lower(), algorithm, timeout)
     return target
@@ -124,7 +124,7 @@ def fetch_dataset(name: str, data_dir: Path) -> None:
     for file, md5 in dataset.files.items():
         path = fetch(dataset.host + file, data_dir, digest=md5, algorithm="md5")
         if dataset.folder:
-            with _locked(path):
+            with locked(path):
                 _unpack_folder(path, folder)
 
 
@@ -164,7 +164,7 @@ def unpack_tar(archive: Path, folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def _locked(target: Path) -> Iterator[None]:
+def locked(target: Path) -> Iterator[None]:
     """Keeps other processes out while one makes ``target``; the lock ends with the process that holds it."""
     with open(target.with_name(f".{target.name}.lock"), "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)

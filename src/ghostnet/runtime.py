@@ -17,7 +17,7 @@ from pathlib import Path
 
 import mindspore as ms
 
-from . import cli, distributed, hosts, launch
+from . import cli, distributed, hosts, launch, limits_onednn
 from .config import Config
 from .errors import UserError
 
@@ -32,12 +32,14 @@ class Runtime:
         config: the configuration with what the device cannot do replaced.
         device: "CPU", "Ascend" or "GPU".
         ranks: the processes that share the run.
+        threads: that operators may use at once.
         notes: one line for each thing that was replaced.
     """
 
     config: Config
     device: str
     ranks: distributed.Ranks
+    threads: int = 1
     notes: list[str] = field(default_factory=list)
 
 
@@ -63,7 +65,11 @@ def init(config: Config) -> Runtime:
         ms.set_context(jit_config={"jit_level": "O2"})
     ms.set_seed(config.seed)
     random.seed(config.seed)
-    return _replace_what_is_missing(config, device, ranks)
+    threads = min(ms.get_context("runtime_num_threads"), len(os.sched_getaffinity(0)))
+    config, notes = _replace_what_is_missing(config, device)
+    if limits_onednn and device == "CPU":
+        notes.append("ONEDNN_MAX_CPU_ISA=AVX2: with AVX-512, oneDNN runs these convolutions 100 times slower")
+    return Runtime(config, device, ranks, threads, notes)
 
 
 def _device(target: str | None) -> str:
@@ -98,7 +104,7 @@ def _is_available(device: str) -> bool:
         return False
 
 
-def _replace_what_is_missing(config: Config, device: str, ranks: distributed.Ranks) -> Runtime:
+def _replace_what_is_missing(config: Config, device: str) -> tuple[Config, list[str]]:
     """Sink mode and MindSpore's dynamic loss scaling do not exist everywhere: say what takes their place."""
     replaced = []
     # A teacher runs as a graph of its own; a sunk epoch is one graph.
@@ -108,8 +114,7 @@ def _replace_what_is_missing(config: Config, device: str, ranks: distributed.Ran
     if device == "CPU" and (config.loss_scale_type != "fixed" or config.drop_overflow_update):
         replaced.append("our own finite check in place of MindSpore's dynamic loss scaling")
     reason = "on the CPU" if device == "CPU" else "with a teacher"
-    notes = [f"{reason}: {', '.join(replaced)}"] if replaced else []
-    return Runtime(config, device, ranks, notes)
+    return config, [f"{reason}: {', '.join(replaced)}"] if replaced else []
 
 
 class StopSignals:

@@ -82,7 +82,7 @@ def _train(run: runtime.Runtime, folder: RunFolder, run_log: runtime.RunLog, sig
     )
 
     # The step, and the network that its weights are evaluated in.
-    network = _network(config, ranks, starts=saved is None)
+    network = _network(run, starts=saved is None)
     updates = batches.get_dataset_size() // config.gradient_accumulation_steps
     rates = schedule.learning_rates(config, updates, ranks.size)
     optimizer = optim.optimizer(config, network, rates, run.device)
@@ -148,8 +148,9 @@ def _digest(config: Config, samples: dataset.Samples) -> str:
     return hashlib.sha256(f"{samples.digest()} {teacher.digest(config)}".encode()).hexdigest()
 
 
-def _network(config: Config, ranks: Ranks, starts: bool) -> nn.Cell:
+def _network(run: runtime.Runtime, starts: bool) -> nn.Cell:
     """The network in training precision; where it `starts`, from scratch or weights. A saved state fills it later."""
+    config, ranks = run.config, run.ranks
     network = build.network(config)
     reseed_dropout(network, ranks.rank)
     if starts:
@@ -159,7 +160,9 @@ def _network(config: Config, ranks: Ranks, starts: bool) -> nn.Cell:
         _freeze_backbone(network, card(config.model).classifier)
     if config.sync_bn and ranks.size > 1:
         build.synchronise_batch_norm(network)
-    return amp.apply(network, config.amp_level, config.amp_cast_list)
+    network = amp.apply(network, config.amp_level, config.amp_cast_list)
+    build.use_native_operators(network, config, run.device, run.threads)
+    return network
 
 
 def _open_files(

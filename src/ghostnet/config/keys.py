@@ -90,6 +90,9 @@ class Config(BaseModel):
     """Seed of the weights, the order of the images and their augmentation."""
     device_target: Literal["Ascend", "CPU", "GPU"] | None = None
     """Device to run on; None takes what the machine has."""
+    native_ops: Literal["auto", "on", "off"] = "auto"
+    """Train on a CPU with our own C++ operators, compiled at first use: auto: where there is a compiler, in float32;
+    on: or not at all; off: with MindSpore's alone."""
     resume: bool | Name = False
     """Go on with the run in ckpt_save_dir from its last saved state; or with that of the folder or file given."""
     resume_force: bool = False

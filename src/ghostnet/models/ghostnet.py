@@ -115,10 +115,9 @@ class GhostBottleneck(nn.Cell):
             out = self.bn_dw(self.conv_dw(out))
         if self.se is not None:
             out = self.se(out)
-        out = self.ghost2(out)
         if self.shortcut is not None:
             x = self.shortcut(x)
-        return out + x
+        return self.ghost2(out, x)
 
 
 # Table 1 of the paper: one row a bottleneck, one list a stage (the index in `blocks`).

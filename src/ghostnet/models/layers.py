@@ -72,6 +72,10 @@ class GhostMaps(nn.Cell):
         ratio: one map in `ratio` is intrinsic.
         primary: called with a number of intrinsic maps, gives the cell that makes them of the input.
         cheap: called with that number and the number of ghosts, gives the cell that makes these of the intrinsic maps.
+
+    Attributes:
+        tail: in training, does all that follows the first cell of `primary_conv`, if it is there; it takes that cell's
+            maps and, if the module gets them, those to be added.
     """
 
     def __init__(
@@ -90,12 +94,27 @@ class GhostMaps(nn.Cell):
         # widths of GhostNet there is nothing to cut.
         surplus = intrinsic + ghosts - out_channels
         self.cut = [out_channels, surplus] if surplus else None
+        self.tail: nn.Cell | None = None
 
-    def construct(self, x: Tensor) -> Tensor:
+    def set_tail(self, tail: nn.Cell) -> None:
+        """Set `tail`. Its parameters keep the names that they have."""
+        names = [(parameter, parameter.name) for parameter in tail.get_parameters()]
+        # A cell's attribute that is no cell cannot become one.
+        del self.tail
+        self.tail = tail
+        for parameter, name in names:
+            parameter.name = name
+
+    def construct(self, x: Tensor, other: Tensor | None = None) -> Tensor:
+        """The maps, plus `other` if it is given."""
+        if self.tail is not None and self.training:
+            return self.tail(self.primary_conv[0](x), other)
         intrinsic = self.primary_conv(x)
         out = ops.concat((intrinsic, self.cheap_operation(intrinsic)), 1)
         if self.cut is not None:
             out = ops.split(out, self.cut, 1)[0]
+        if other is not None:
+            out = out + other
         return out
 
 

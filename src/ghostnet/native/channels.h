@@ -1,0 +1,57 @@
+// What happens to each channel on its own between two ordinary convolutions of a Ghost network.
+#pragma once
+
+#include <cstdint>
+
+#include "kernels.h"
+
+namespace ghostnet {
+
+// A depthwise convolution's sizes: of a map before and after it, of the kernel, and padding on either side.
+struct Geometry {
+  int64_t height, width, kernel_height, kernel_width, stride, pad_height, pad_width;
+
+  int64_t out_height() const { return (height + 2 * pad_height - kernel_height) / stride + 1; }
+  int64_t out_width() const { return (width + 2 * pad_width - kernel_width) / stride + 1; }
+};
+
+// A batch norm's settings and, for each channel: weights, running statistics before and after, and what the gradient
+// needs of the batch (mean, 1 / sqrt(variance + eps)).
+struct Norm {
+  float eps, momentum;
+  bool relu;
+  const float *gamma, *beta, *running_mean, *running_variance;
+  float *new_mean, *new_variance;
+  float *mean, *inverse;       // written by forward, read by backward
+  float *d_gamma, *d_beta;     // written by backward
+};
+
+// x -> [norm -> ] [depthwise convolution -> [norm]] -> out, + residual.
+//
+// With `first`, out holds the normalised x, too: before what is made of it (a Ghost module). Every channel of x makes
+// `multiplier` channels. What lies beyond `out_channels` is left out. All maps are float32 (N, C, H, W) without gaps.
+struct Chain {
+  int64_t batch, channels, multiplier, out_channels;
+  bool first, convolution, second;
+  Geometry map;         // kernel, stride and padding are unused without `convolution`
+  Norm norm1, norm2;
+  const float *x, *weight, *residual;
+  float *out, *pooled;  // pooled: means of out's maps, or null
+
+  const float *d_out, *d_pooled;
+  float *d_x, *d_weight;
+};
+
+// Both give the same bits for any number of threads: every channel is the work of one.
+void forward(const Kernels& kernels, const Chain& chain);
+void backward(const Kernels& kernels, const Chain& chain);
+
+// y = x * gate for maps of `size` and a gate for each; and the gradients of both.
+void gate(const Kernels& kernels, int64_t maps, int64_t size, const float* x, const float* gates, float* y);
+void gate_gradient(const Kernels& kernels, int64_t maps, int64_t size, const float* x, const float* gates,
+                   const float* d_y, float* d_x, float* d_gates);
+
+// The kernels for the machine that this runs on.
+const Kernels& kernels();
+
+}  // namespace ghostnet

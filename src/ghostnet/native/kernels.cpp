@@ -1,0 +1,253 @@
+// Compiled once for each instruction set: GHOSTNET_KERNELS names the table that results, GHOSTNET_WIDTH is the number
+// of floats in a vector. Nothing here may instantiate what other files share (inline functions, templates of the
+// standard library): the linker would keep one copy, maybe with instructions that the machine lacks.
+#include "kernels.h"
+
+namespace ghostnet {
+namespace {
+
+constexpr int kWidth = GHOSTNET_WIDTH;
+typedef float Vector __attribute__((vector_size(kWidth * 4), aligned(4), may_alias));
+typedef int32_t Mask __attribute__((vector_size(kWidth * 4)));
+
+inline Vector load(const float* x) { return *reinterpret_cast<const Vector*>(x); }
+inline void store(float* y, Vector value) { *reinterpret_cast<Vector*>(y) = value; }
+inline Vector all(float value) { return value - Vector{}; }
+
+inline double total(Vector value) {
+  double result = 0;
+  for (int i = 0; i < kWidth; ++i) result += value[i];
+  return result;
+}
+
+// The first `count` elements of a vector from memory, zeros after them.
+inline Vector load_part(const float* x, int64_t count) {
+  Vector value{};
+  for (int64_t i = 0; i < count; ++i) value[i] = x[i];
+  return value;
+}
+
+inline void store_part(float* y, Vector value, int64_t count) {
+  for (int64_t i = 0; i < count; ++i) y[i] = value[i];
+}
+
+// NaN stays NaN: a run that diverges has to be seen.
+inline Vector relu(Vector value) { return value < Vector{} ? Vector{} : value; }
+
+inline Vector transform(Vector x, Vector mean, Vector scale, Vector shift) { return (x - mean) * scale + shift; }
+
+// dy + constant, or 0 where the ReLU let nothing through.
+template <bool kRelu>
+inline Vector through(Vector dy, Vector x, Vector mean, Vector scale, Vector shift) {
+  if (!kRelu) return dy;
+  return transform(x, mean, scale, shift) <= Vector{} ? Vector{} : dy;
+}
+
+double sum(const float* x, int64_t size) {
+  Vector a{}, b{};
+  int64_t i = 0;
+  for (; i + 2 * kWidth <= size; i += 2 * kWidth) {
+    a += load(x + i);
+    b += load(x + i + kWidth);
+  }
+  double result = total(a) + total(b);
+  for (; i < size; ++i) result += x[i];
+  return result;
+}
+
+double product(const float* x, const float* y, int64_t size) {
+  Vector a{}, b{};
+  int64_t i = 0;
+  for (; i + 2 * kWidth <= size; i += 2 * kWidth) {
+    a += load(x + i) * load(y + i);
+    b += load(x + i + kWidth) * load(y + i + kWidth);
+  }
+  double result = total(a) + total(b);
+  for (; i < size; ++i) result += static_cast<double>(x[i]) * y[i];
+  return result;
+}
+
+void moments(const float* x, int64_t size, double* result_sum, double* result_squares) {
+  const double all_of_it = sum(x, size);
+  const float mean = static_cast<float>(all_of_it / size);
+  const Vector centre = all(mean);
+  Vector a{}, b{};
+  int64_t i = 0;
+  for (; i + 2 * kWidth <= size; i += 2 * kWidth) {
+    const Vector first = load(x + i) - centre, second = load(x + i + kWidth) - centre;
+    a += first * first;
+    b += second * second;
+  }
+  double squares = total(a) + total(b);
+  for (; i < size; ++i) squares += static_cast<double>(x[i] - mean) * (x[i] - mean);
+  // `mean` is rounded: what that adds to the squares is taken off.
+  const double rounding = all_of_it / size - mean;
+  *result_sum = all_of_it;
+  *result_squares = squares - rounding * rounding * size;
+}
+
+template <bool kRelu, bool kResidual>
+double affine_loop(float* y, const float* x, const float* residual, int64_t size, Affine affine) {
+  const Vector mean = all(affine.mean), scale = all(affine.scale), shift = all(affine.shift);
+  Vector result{};
+  int64_t i = 0;
+  for (; i + kWidth <= size; i += kWidth) {
+    Vector value = transform(load(x + i), mean, scale, shift);
+    if (kRelu) value = relu(value);
+    if (kResidual) value += load(residual + i);
+    store(y + i, value);
+    result += value;
+  }
+  if (i < size) {
+    Vector value = transform(load_part(x + i, size - i), mean, scale, shift);
+    if (kRelu) value = relu(value);
+    if (kResidual) value += load_part(residual + i, size - i);
+    store_part(y + i, value, size - i);
+    result += load_part(y + i, size - i);
+  }
+  return total(result);
+}
+
+double affine(float* y, const float* x, const float* residual, int64_t size, Affine affine) {
+  if (residual) {
+    return affine.relu ? affine_loop<true, true>(y, x, residual, size, affine)
+                       : affine_loop<false, true>(y, x, residual, size, affine);
+  }
+  return affine.relu ? affine_loop<true, false>(y, x, residual, size, affine)
+                     : affine_loop<false, false>(y, x, residual, size, affine);
+}
+
+void scale(float* y, const float* x, int64_t size, float factor, float constant) {
+  for (int64_t i = 0; i < size; ++i) y[i] = x[i] * factor + constant;
+}
+
+template <bool kRelu, bool kStore>
+Sums norm_sums_loop(float* dz, const float* dy, float constant, const float* x, int64_t size, Affine affine) {
+  const Vector mean = all(affine.mean), scale = all(affine.scale), shift = all(affine.shift), more = all(constant);
+  Vector gradient{}, products{};
+  int64_t i = 0;
+  for (; i + kWidth <= size; i += kWidth) {
+    const Vector value = load(x + i);
+    const Vector passed = through<kRelu>(load(dy + i) + more, value, mean, scale, shift);
+    if (kStore) store(dz + i, passed);
+    gradient += passed;
+    products += passed * (value - mean);
+  }
+  if (i < size) {
+    const Vector value = load_part(x + i, size - i);
+    Vector passed = through<kRelu>(load_part(dy + i, size - i) + more, value, mean, scale, shift);
+    for (int64_t j = size - i; j < kWidth; ++j) passed[j] = 0;
+    if (kStore) store_part(dz + i, passed, size - i);
+    gradient += passed;
+    products += passed * (value - mean);
+  }
+  return {total(gradient), total(products)};
+}
+
+Sums norm_sums(float* dz, const float* dy, float constant, const float* x, int64_t size, Affine affine) {
+  if (dz) {
+    return affine.relu ? norm_sums_loop<true, true>(dz, dy, constant, x, size, affine)
+                       : norm_sums_loop<false, true>(dz, dy, constant, x, size, affine);
+  }
+  return affine.relu ? norm_sums_loop<true, false>(dz, dy, constant, x, size, affine)
+                     : norm_sums_loop<false, false>(dz, dy, constant, x, size, affine);
+}
+
+template <bool kRelu>
+void norm_gradient_loop(float* dx, const float* dy, float constant, const float* x, int64_t size, Affine affine,
+                        float factor, float dz_mean, float slope) {
+  const Vector mean = all(affine.mean), scale = all(affine.scale), shift = all(affine.shift), more = all(constant);
+  const Vector factors = all(factor), means = all(dz_mean), slopes = all(slope);
+  int64_t i = 0;
+  for (; i + kWidth <= size; i += kWidth) {
+    const Vector value = load(x + i);
+    const Vector passed = through<kRelu>(load(dy + i) + more, value, mean, scale, shift);
+    store(dx + i, factors * (passed - means - (value - mean) * slopes));
+  }
+  if (i < size) {
+    const Vector value = load_part(x + i, size - i);
+    const Vector passed = through<kRelu>(load_part(dy + i, size - i) + more, value, mean, scale, shift);
+    store_part(dx + i, factors * (passed - means - (value - mean) * slopes), size - i);
+  }
+}
+
+void norm_gradient(float* dx, const float* dy, float constant, const float* x, int64_t size, Affine affine,
+                   float factor, float dz_mean, float slope) {
+  if (affine.relu) {
+    norm_gradient_loop<true>(dx, dy, constant, x, size, affine, factor, dz_mean, slope);
+  } else {
+    norm_gradient_loop<false>(dx, dy, constant, x, size, affine, factor, dz_mean, slope);
+  }
+}
+
+void add(float* y, const float* x, int64_t size) {
+  for (int64_t i = 0; i < size; ++i) y[i] += x[i];
+}
+
+// kVectors vectors of one row: each weight is loaded once for all of them.
+template <int kVectors>
+inline void correlate_block(float* out, const float* in, Taps taps) {
+  Vector sums[kVectors] = {};
+  for (int t = 0; t < taps.count; ++t) {
+    const Vector weight = all(taps.weight[t]);
+    const float* from = in + taps.offset[t];
+    for (int v = 0; v < kVectors; ++v) sums[v] += weight * load(from + v * kWidth);
+  }
+  for (int v = 0; v < kVectors; ++v) store(out + v * kWidth, sums[v]);
+}
+
+void correlate(float* out, int64_t rows, int64_t columns, const float* in, int64_t in_stride, Taps taps) {
+  for (int64_t row = 0; row < rows; ++row) {
+    int64_t column = 0;
+    for (; column + 3 * kWidth < columns; column += 4 * kWidth) {
+      correlate_block<4>(out + column, in + column, taps);
+    }
+    if (column + kWidth < columns) {
+      correlate_block<2>(out + column, in + column, taps);
+      column += 2 * kWidth;
+    }
+    if (column < columns) correlate_block<1>(out + column, in + column, taps);
+    out += columns;
+    in += in_stride;
+  }
+}
+
+// kTaps sums at once: as many as there are registers for.
+template <int kTaps>
+void correlate_gradient_taps(double* sums, const float* gradient, int64_t gradient_stride, int64_t rows,
+                             int64_t columns, const float* in, int64_t in_stride, const int64_t* offset) {
+  Vector result[kTaps] = {};
+  for (int64_t row = 0; row < rows; ++row) {
+    for (int64_t column = 0; column < columns; column += kWidth) {
+      const Vector value = load(gradient + column);
+      for (int t = 0; t < kTaps; ++t) result[t] += value * load(in + column + offset[t]);
+    }
+    gradient += gradient_stride;
+    in += in_stride;
+  }
+  for (int t = 0; t < kTaps; ++t) sums[t] += total(result[t]);
+}
+
+void correlate_gradient(double* sums, const float* gradient, int64_t gradient_stride, int64_t rows, int64_t columns,
+                        const float* in, int64_t in_stride, Taps taps) {
+  for (int t = 0; t < taps.count;) {
+    const int left = taps.count - t;
+    const auto loop = left >= 25 || left == 13 ? correlate_gradient_taps<13>
+                      : left >= 12             ? correlate_gradient_taps<12>
+                      : left >= 9              ? correlate_gradient_taps<9>
+                      : left >= 5              ? correlate_gradient_taps<5>
+                      : left >= 3              ? correlate_gradient_taps<3>
+                                               : correlate_gradient_taps<1>;
+    loop(sums + t, gradient, gradient_stride, rows, columns, in, in_stride, taps.offset + t);
+    t += left >= 25 || left == 13 ? 13 : left >= 12 ? 12 : left >= 9 ? 9 : left >= 5 ? 5 : left >= 3 ? 3 : 1;
+  }
+}
+
+}  // namespace
+
+extern const Kernels GHOSTNET_KERNELS;
+const Kernels GHOSTNET_KERNELS = {GHOSTNET_NAME, moments,       sum, product,   affine,
+                                  scale,         norm_sums,     norm_gradient, add, correlate,
+                                  correlate_gradient};
+
+}  // namespace ghostnet

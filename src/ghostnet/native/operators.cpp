@@ -1,0 +1,233 @@
+// The operators, as `mindspore.ops.Custom(..., func_type="aot")` calls them.
+//
+// All arguments are float32 tensors, inputs first. `options` says which of those in brackets are there:
+//   ghostnet_forward   options, x, [NORM1], [weight], [NORM2], [residual] -> out, [pooled], [STATE1], [STATE2]
+//   ghostnet_backward  options, x, d_out, [d_pooled], [SAVED1], [weight], [SAVED2] -> d_x, [GRAD1], [d_weight], [GRAD2]
+// with NORM = gamma, beta, running mean, running variance;  STATE = batch mean, 1 / deviation, running mean, running
+// variance;  SAVED = gamma, beta, batch mean, 1 / deviation;  GRAD = d_gamma, d_beta.
+//   ghostnet_gate            x, gates -> y
+//   ghostnet_gate_gradient   x, gates, d_y -> d_x, d_gates
+// They return 0, or what `check` found wrong.
+#include <cstring>
+#include <exception>
+
+#include "channels.h"
+#include "pool.h"
+
+namespace ghostnet {
+
+extern const Kernels kernels_baseline;
+#ifdef GHOSTNET_AVX2
+extern const Kernels kernels_avx2;
+#endif
+
+const Kernels& kernels() {
+#ifdef GHOSTNET_AVX2
+  static const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+  if (avx2) return kernels_avx2;
+#endif
+  return kernels_baseline;
+}
+
+namespace {
+
+// The places in `options`; native/layers.py fills them.
+enum Option {
+  kFirst,
+  kConvolution,
+  kSecond,
+  kResidual,
+  kPooled,
+  kStride,
+  kPadHeight,
+  kPadWidth,
+  kRelu1,
+  kEps1,
+  kMomentum1,
+  kRelu2,
+  kEps2,
+  kMomentum2,
+  kOptions
+};
+
+// MindSpore's arguments, one after the other.
+class Arguments {
+ public:
+  Arguments(int count, void** values, const int* dimensions, int64_t** shapes, const char** types)
+      : count_(count), values_(values), dimensions_(dimensions), shapes_(shapes), types_(types) {}
+
+  bool valid() const {
+    for (int i = 0; i < count_; ++i) {
+      if (std::strcmp(types_[i], "float32") != 0) return false;
+    }
+    return true;
+  }
+
+  const int64_t* shape() const { return shapes_[next_]; }
+  int64_t size() const {
+    int64_t result = 1;
+    for (int i = 0; i < dimensions_[next_]; ++i) result *= shapes_[next_][i];
+    return result;
+  }
+  float* take() { return static_cast<float*>(values_[next_++]); }
+  float* take_if(bool there) { return there ? take() : nullptr; }
+  bool all_taken() const { return next_ == count_; }
+
+ private:
+  const int count_;
+  void** const values_;
+  const int* const dimensions_;
+  int64_t** const shapes_;
+  const char** const types_;
+  int next_ = 0;
+};
+
+// What forward and backward share: options, x, and the sizes that follow from them.
+Chain begin_chain(Arguments& arguments, const float** options) {
+  Chain chain{};
+  *options = arguments.take();
+  const float* o = *options;
+  chain.first = o[kFirst] != 0;
+  chain.convolution = o[kConvolution] != 0;
+  chain.second = o[kSecond] != 0;
+  const int64_t* shape = arguments.shape();
+  chain.batch = shape[0];
+  chain.channels = shape[1];
+  chain.map = {shape[2], shape[3], 1, 1, 1, 0, 0};
+  if (chain.convolution) {
+    chain.map.stride = static_cast<int64_t>(o[kStride]);
+    chain.map.pad_height = static_cast<int64_t>(o[kPadHeight]);
+    chain.map.pad_width = static_cast<int64_t>(o[kPadWidth]);
+  }
+  chain.norm1.relu = o[kRelu1] != 0;
+  chain.norm1.eps = o[kEps1];
+  chain.norm1.momentum = o[kMomentum1];
+  chain.norm2.relu = o[kRelu2] != 0;
+  chain.norm2.eps = o[kEps2];
+  chain.norm2.momentum = o[kMomentum2];
+  chain.x = arguments.take();
+  return chain;
+}
+
+void take_weight(Arguments& arguments, Chain* chain) {
+  if (!chain->convolution) return;
+  const int64_t* shape = arguments.shape();
+  chain->multiplier = shape[0] / chain->channels;
+  chain->map.kernel_height = shape[2];
+  chain->map.kernel_width = shape[3];
+  chain->weight = arguments.take();
+}
+
+void take_norm(Arguments& arguments, bool there, Norm* norm) {
+  norm->gamma = arguments.take_if(there);
+  norm->beta = arguments.take_if(there);
+  norm->running_mean = arguments.take_if(there);
+  norm->running_variance = arguments.take_if(there);
+}
+
+void take_state(Arguments& arguments, bool there, Norm* norm) {
+  norm->mean = arguments.take_if(there);
+  norm->inverse = arguments.take_if(there);
+  norm->new_mean = arguments.take_if(there);
+  norm->new_variance = arguments.take_if(there);
+}
+
+void take_saved(Arguments& arguments, bool there, Norm* norm) {
+  norm->gamma = arguments.take_if(there);
+  norm->beta = arguments.take_if(there);
+  norm->mean = arguments.take_if(there);
+  norm->inverse = arguments.take_if(there);
+}
+
+void take_gradient(Arguments& arguments, bool there, Norm* norm) {
+  norm->d_gamma = arguments.take_if(there);
+  norm->d_beta = arguments.take_if(there);
+}
+
+enum { kDone, kWrongType, kWrongCount, kFailed };
+
+// Runs an operator; no exception leaves it.
+template <typename Operator>
+int guarded(Arguments arguments, Operator run) {
+  if (!arguments.valid()) return kWrongType;
+  try {
+    return run(arguments);
+  } catch (const std::exception&) {
+    return kFailed;
+  }
+}
+
+}  // namespace
+}  // namespace ghostnet
+
+using ghostnet::Arguments;
+
+#define GHOSTNET_OPERATOR(name)                                                                                    \
+  static int name##_run(Arguments& arguments);                                                                     \
+  extern "C" int name(int count, void** values, int* dimensions, int64_t** shapes, const char** types, void*,      \
+                      void*) {                                                                                     \
+    return ghostnet::guarded(Arguments(count, values, dimensions, shapes, types), name##_run);                     \
+  }                                                                                                                \
+  static int name##_run(Arguments& arguments)
+
+GHOSTNET_OPERATOR(ghostnet_forward) {
+  const float* options;
+  ghostnet::Chain chain = ghostnet::begin_chain(arguments, &options);
+  ghostnet::take_norm(arguments, chain.first, &chain.norm1);
+  ghostnet::take_weight(arguments, &chain);
+  ghostnet::take_norm(arguments, chain.second, &chain.norm2);
+  const float* residual = arguments.take_if(chain.first && chain.second);
+  chain.residual = options[ghostnet::kResidual] != 0 ? residual : nullptr;
+  chain.out_channels = arguments.shape()[1];
+  chain.out = arguments.take();
+  chain.pooled = arguments.take_if(options[ghostnet::kPooled] != 0);
+  ghostnet::take_state(arguments, chain.first, &chain.norm1);
+  ghostnet::take_state(arguments, chain.second, &chain.norm2);
+  if (!arguments.all_taken()) return ghostnet::kWrongCount;
+  forward(ghostnet::kernels(), chain);
+  return ghostnet::kDone;
+}
+
+GHOSTNET_OPERATOR(ghostnet_backward) {
+  const float* options;
+  ghostnet::Chain chain = ghostnet::begin_chain(arguments, &options);
+  chain.out_channels = arguments.shape()[1];
+  chain.d_out = arguments.take();
+  chain.d_pooled = arguments.take_if(options[ghostnet::kPooled] != 0);
+  ghostnet::take_saved(arguments, chain.first, &chain.norm1);
+  ghostnet::take_weight(arguments, &chain);
+  ghostnet::take_saved(arguments, chain.second, &chain.norm2);
+  chain.d_x = arguments.take();
+  ghostnet::take_gradient(arguments, chain.first, &chain.norm1);
+  chain.d_weight = arguments.take_if(chain.convolution);
+  ghostnet::take_gradient(arguments, chain.second, &chain.norm2);
+  if (!arguments.all_taken()) return ghostnet::kWrongCount;
+  backward(ghostnet::kernels(), chain);
+  return ghostnet::kDone;
+}
+
+GHOSTNET_OPERATOR(ghostnet_gate) {
+  const int64_t* shape = arguments.shape();
+  const int64_t maps = shape[0] * shape[1], size = shape[2] * shape[3];
+  const float* x = arguments.take();
+  const float* gates = arguments.take();
+  gate(ghostnet::kernels(), maps, size, x, gates, arguments.take());
+  return ghostnet::kDone;
+}
+
+GHOSTNET_OPERATOR(ghostnet_gate_gradient) {
+  const int64_t* shape = arguments.shape();
+  const int64_t maps = shape[0] * shape[1], size = shape[2] * shape[3];
+  const float* x = arguments.take();
+  const float* gates = arguments.take();
+  const float* d_y = arguments.take();
+  float* d_x = arguments.take();
+  gate_gradient(ghostnet::kernels(), maps, size, x, gates, d_y, d_x, arguments.take());
+  return ghostnet::kDone;
+}
+
+// Threads that all operators of this process use together.
+extern "C" void ghostnet_set_threads(int count) { ghostnet::set_threads(count); }
+
+// The instruction set in use.
+extern "C" const char* ghostnet_kernels() { return ghostnet::kernels().name; }

@@ -1,0 +1,358 @@
+// The C++ operators against loops that do nothing but follow the definitions, in double precision, for many shapes,
+// both instruction sets and several numbers of threads, from several threads at once. tests/test_native.py builds it
+// with sanitizers. Exits with 1 and says what differs.
+#include <cmath>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <limits>
+#include <random>
+#include <thread>
+#include <vector>
+
+#include "channels.h"
+#include "pool.h"
+
+using namespace ghostnet;
+
+namespace {
+
+typedef std::vector<float> Floats;
+typedef std::vector<double> Doubles;
+
+struct Case {
+  int64_t batch, channels, height, width, multiplier, kernel_height, kernel_width, stride, cut;
+  bool first, convolution, second, relu1, relu2, residual;
+};
+
+Floats random_floats(int64_t size, std::mt19937& generator, float low = -1, float high = 1) {
+  std::uniform_real_distribution<float> uniform(low, high);
+  Floats values(size);
+  for (float& value : values) value = uniform(generator);
+  return values;
+}
+
+// Everything that a chain reads and writes. Buffers have exactly their size, so that a sanitizer sees any step beyond.
+struct Data {
+  Chain chain{};
+  Floats x, weight, residual, out, pooled, d_out, d_pooled, d_x, d_weight;
+  Floats norm[2][4], state[2][4], gradient[2][2];
+
+  Data(const Case& c, unsigned seed) {
+    std::mt19937 generator(seed);
+    const int64_t ghosts = c.convolution ? c.channels * c.multiplier : 0;
+    chain.batch = c.batch;
+    chain.channels = c.channels;
+    chain.multiplier = c.convolution ? c.multiplier : 0;
+    chain.first = c.first;
+    chain.convolution = c.convolution;
+    chain.second = c.second;
+    chain.out_channels = (c.first ? c.channels : 0) + ghosts - c.cut;
+    chain.map = {c.height, c.width, 1, 1, 1, 0, 0};
+    if (c.convolution) {
+      chain.map = {c.height,         c.width,  c.kernel_height,     c.kernel_width,
+                   c.stride, c.kernel_height / 2, c.kernel_width / 2};
+    }
+    const int64_t outputs = c.batch * chain.out_channels * chain.map.out_height() * chain.map.out_width();
+    x = random_floats(c.batch * c.channels * c.height * c.width, generator);
+    weight = random_floats(ghosts * c.kernel_height * c.kernel_width, generator);
+    residual = random_floats(c.residual ? outputs : 0, generator);
+    d_out = random_floats(outputs, generator);
+    d_pooled = random_floats(c.batch * chain.out_channels, generator);
+    out.resize(outputs);
+    pooled.resize(d_pooled.size());
+    d_x.resize(x.size());
+    d_weight.resize(weight.size());
+    chain.x = x.data();
+    chain.weight = weight.data();
+    chain.residual = c.residual ? residual.data() : nullptr;
+    chain.out = out.data();
+    chain.d_out = d_out.data();
+    chain.d_x = d_x.data();
+    chain.d_weight = d_weight.data();
+    if (c.first || c.second) {
+      chain.pooled = pooled.data();
+      chain.d_pooled = d_pooled.data();
+    }
+    set_norm(&chain.norm1, 0, c.first ? c.channels : 0, c.relu1, generator);
+    set_norm(&chain.norm2, 1, c.second ? ghosts : 0, c.relu2, generator);
+  }
+
+  void set_norm(Norm* to, int which, int64_t size, bool relu, std::mt19937& generator) {
+    for (int i = 0; i < 4; ++i) norm[which][i] = random_floats(size, generator, i == 1 ? -1 : 0.5f, 1.5f);
+    for (Floats& values : state[which]) values.resize(size);
+    for (Floats& values : gradient[which]) values.resize(size);
+    *to = {1e-5f,
+           0.1f,
+           relu,
+           norm[which][0].data(),
+           norm[which][1].data(),
+           norm[which][2].data(),
+           norm[which][3].data(),
+           state[which][2].data(),
+           state[which][3].data(),
+           state[which][0].data(),
+           state[which][1].data(),
+           gradient[which][0].data(),
+           gradient[which][1].data()};
+  }
+
+  std::vector<const Floats*> results() const {
+    std::vector<const Floats*> all{&out, &pooled, &d_x, &d_weight};
+    for (int which = 0; which < 2; ++which) {
+      for (const Floats& values : state[which]) all.push_back(&values);
+      for (const Floats& values : gradient[which]) all.push_back(&values);
+    }
+    return all;
+  }
+};
+
+// A batch norm by its definition: maps (batch, channels, size).
+struct SlowNorm {
+  Doubles mean, inverse, hat, d_gamma, d_beta;
+
+  Doubles forward(const Norm& norm, const Doubles& x, int64_t batch, int64_t channels, int64_t size) {
+    mean.assign(channels, 0);
+    inverse.assign(channels, 0);
+    hat = x;
+    Doubles y = x;
+    for (int64_t c = 0; c < channels; ++c) {
+      double square = 0;
+      for (int64_t n = 0; n < batch; ++n) {
+        for (int64_t i = 0; i < size; ++i) mean[c] += x[(n * channels + c) * size + i] / (batch * size);
+      }
+      for (int64_t n = 0; n < batch; ++n) {
+        for (int64_t i = 0; i < size; ++i) square += std::pow(x[(n * channels + c) * size + i] - mean[c], 2);
+      }
+      inverse[c] = 1 / std::sqrt(square / (batch * size) + norm.eps);
+      for (int64_t n = 0; n < batch; ++n) {
+        for (int64_t i = 0; i < size; ++i) {
+          const int64_t at = (n * channels + c) * size + i;
+          hat[at] = (x[at] - mean[c]) * inverse[c];
+          y[at] = hat[at] * norm.gamma[c] + norm.beta[c];
+          if (norm.relu && y[at] < 0) y[at] = 0;
+        }
+      }
+    }
+    return y;
+  }
+
+  Doubles backward(const Norm& norm, const Doubles& d_y, int64_t batch, int64_t channels, int64_t size) {
+    Doubles d_x = d_y;
+    d_gamma.assign(channels, 0);
+    d_beta.assign(channels, 0);
+    for (int64_t c = 0; c < channels; ++c) {
+      for (int step = 0; step < 2; ++step) {
+        for (int64_t n = 0; n < batch; ++n) {
+          for (int64_t i = 0; i < size; ++i) {
+            const int64_t at = (n * channels + c) * size + i;
+            const bool stopped = norm.relu && hat[at] * norm.gamma[c] + norm.beta[c] <= 0;
+            const double d = stopped ? 0 : d_y[at];
+            if (step == 0) {
+              d_beta[c] += d;
+              d_gamma[c] += d * hat[at];
+            } else {
+              d_x[at] = norm.gamma[c] * inverse[c] * (d - (d_beta[c] + hat[at] * d_gamma[c]) / (batch * size));
+            }
+          }
+        }
+      }
+    }
+    return d_x;
+  }
+};
+
+// Calls visit(input index, weight index, output index) for every product of the convolution.
+template <typename Visit>
+void each_product(const Chain& k, Visit visit) {
+  const Geometry& g = k.map;
+  const int64_t height = g.out_height(), width = g.out_width(), ghosts = k.channels * k.multiplier;
+  for (int64_t n = 0; n < k.batch; ++n) {
+    for (int64_t o = 0; o < ghosts; ++o) {
+      for (int64_t y = 0; y < height; ++y) {
+        for (int64_t x = 0; x < width; ++x) {
+          for (int64_t ky = 0; ky < g.kernel_height; ++ky) {
+            for (int64_t kx = 0; kx < g.kernel_width; ++kx) {
+              const int64_t row = y * g.stride + ky - g.pad_height, column = x * g.stride + kx - g.pad_width;
+              if (row < 0 || row >= g.height || column < 0 || column >= g.width) continue;
+              visit(((n * k.channels + o / k.multiplier) * g.height + row) * g.width + column,
+                    (o * g.kernel_height + ky) * g.kernel_width + kx, ((n * ghosts + o) * height + y) * width + x);
+            }
+          }
+        }
+      }
+    }
+  }
+}
+
+int failures = 0;
+
+void compare(const char* what, const Floats& got, const Doubles& expected, double tolerance = 2e-5) {
+  double largest = 1e-3, difference = 0;
+  for (double value : expected) largest = std::max(largest, std::fabs(value));
+  for (size_t i = 0; i < expected.size(); ++i) difference = std::max(difference, std::fabs(got[i] - expected[i]));
+  if (got.size() != expected.size() || !(difference <= tolerance * std::max(largest, 1.0))) {
+    std::printf("%s: off by %g of %g\n", what, difference, largest);
+    ++failures;
+  }
+}
+
+// The chain by its definition, against what the operators left in `data`.
+void check(const Data& data) {
+  const Chain& k = data.chain;
+  const int64_t size = k.map.height * k.map.width, out_size = k.map.out_height() * k.map.out_width();
+  const int64_t ghosts = k.channels * k.multiplier, start = k.first ? k.channels : 0;
+  SlowNorm norm1, norm2;
+  Doubles z(data.x.begin(), data.x.end()), result;
+  if (k.first) z = norm1.forward(k.norm1, z, k.batch, k.channels, size);
+  Doubles d(k.batch * ghosts * out_size, 0.0);
+  if (k.convolution) each_product(k, [&](int64_t i, int64_t w, int64_t o) { d[o] += z[i] * data.weight[w]; });
+  Doubles y = k.second ? norm2.forward(k.norm2, d, k.batch, ghosts, out_size) : d;
+  Doubles d_z(z.size(), 0.0), d_y(d.size(), 0.0), pooled;
+  for (int64_t n = 0; n < k.batch; ++n) {
+    for (int64_t c = 0; c < k.out_channels; ++c) {
+      const bool is_first = c < start;
+      const int64_t from = is_first ? (n * k.channels + c) * size : (n * ghosts + c - start) * out_size;
+      const int64_t at = (n * k.out_channels + c) * out_size;
+      const double more = k.d_pooled ? data.d_pooled[n * k.out_channels + c] / out_size : 0;
+      double sum = 0;
+      for (int64_t i = 0; i < out_size; ++i) {
+        result.push_back((is_first ? z : y)[from + i] + (k.residual ? data.residual[at + i] : 0));
+        (is_first ? d_z : d_y)[from + i] = data.d_out[at + i] + more;
+        sum += result.back();
+      }
+      pooled.push_back(sum / out_size);
+    }
+  }
+  compare("out", data.out, result);
+  if (k.pooled) compare("pooled", data.pooled, pooled);
+  Doubles d_d = k.second ? norm2.backward(k.norm2, d_y, k.batch, ghosts, out_size) : d_y;
+  Doubles d_weight(data.weight.size(), 0.0);
+  if (k.convolution) {
+    each_product(k, [&](int64_t i, int64_t w, int64_t o) {
+      d_z[i] += d_d[o] * data.weight[w];
+      d_weight[w] += d_d[o] * z[i];
+    });
+  }
+  // Sums over all pixels, whose parts may cancel out (before a batch norm, those of a 1x1 kernel do).
+  compare("d_weight", data.d_weight, d_weight, 2e-4);
+  compare("d_x", data.d_x, k.first ? norm1.backward(k.norm1, d_z, k.batch, k.channels, size) : d_z);
+  for (int which = 0; which < 2; ++which) {
+    const SlowNorm& norm = which == 0 ? norm1 : norm2;
+    if (!(which == 0 ? k.first : k.second)) continue;
+    compare("mean", data.state[which][0], norm.mean);
+    compare("d_gamma", data.gradient[which][0], norm.d_gamma);
+    compare("d_beta", data.gradient[which][1], norm.d_beta);
+  }
+}
+
+bool equal(const Data& a, const Data& b) {
+  const auto first = a.results(), second = b.results();
+  for (size_t i = 0; i < first.size(); ++i) {
+    if (first[i]->empty()) continue;
+    if (std::memcmp(first[i]->data(), second[i]->data(), first[i]->size() * sizeof(float)) != 0) return false;
+  }
+  return true;
+}
+
+void run(const Kernels& kernels, Data* data) {
+  forward(kernels, data->chain);
+  backward(kernels, data->chain);
+}
+
+std::vector<Case> cases() {
+  std::vector<Case> all;
+  const int64_t sizes[][2] = {{1, 1}, {7, 7}, {5, 9}, {14, 14}, {33, 40}};
+  const int64_t kernels[][2] = {{1, 1}, {3, 3}, {5, 5}, {7, 7}, {1, 5}, {5, 1}};
+  for (const auto& size : sizes) {
+    for (const auto& kernel : kernels) {
+      for (int64_t stride = 1; stride <= 3; ++stride) {
+        const int64_t h = size[0], w = size[1], kh = kernel[0], kw = kernel[1];
+        all.push_back({2, 3, h, w, 1, kh, kw, stride, 0, false, true, false, false, false, false});
+        all.push_back({3, 2, h, w, 2, kh, kw, stride, 0, false, true, true, false, stride == 1, false});
+      }
+      all.push_back({3, 4, size[0], size[1], 1, kernel[0], kernel[1], 1, 0, true, true, true, true, true, false});
+      all.push_back({2, 3, size[0], size[1], 2, kernel[0], kernel[1], 1, 1, true, true, true, false, false, true});
+    }
+    all.push_back({4, 33, size[0], size[1], 1, 1, 1, 1, 0, true, false, false, true, false, false});
+    all.push_back({4, 1, size[0], size[1], 1, 1, 1, 1, 0, true, false, false, false, false, true});
+  }
+  return all;
+}
+
+void check_case(const Kernels& kernels, const Case& c, unsigned seed) {
+  Data expected(c, seed);
+  set_threads(1);
+  run(kernels, &expected);
+  const int before = failures;
+  check(expected);
+  for (int threads : {2, 3}) {
+    Data again(c, seed);
+    set_threads(threads);
+    run(kernels, &again);
+    if (!equal(expected, again)) {
+      std::printf("%d threads give other bits than one\n", threads);
+      ++failures;
+    }
+  }
+  if (failures > before) {
+    std::printf("... %s, batch %d, %d channels of %d x %d, kernel %d x %d, stride %d\n", kernels.name,
+                static_cast<int>(c.batch), static_cast<int>(c.channels), static_cast<int>(c.height),
+                static_cast<int>(c.width), static_cast<int>(c.kernel_height), static_cast<int>(c.kernel_width),
+                static_cast<int>(c.stride));
+  }
+}
+
+// Several callers, as MindSpore may run operators side by side.
+void check_callers(const Kernels& kernels) {
+  const Case c{2, 24, 14, 14, 1, 3, 3, 1, 0, true, true, true, true, true, false};
+  set_threads(2);
+  Data expected(c, 1);
+  run(kernels, &expected);
+  std::vector<Data> results(4, Data(c, 1));
+  std::vector<std::thread> callers;
+  for (int i = 0; i < 4; ++i) {
+    callers.emplace_back([&, i] {
+      for (int repeat = 0; repeat < 20; ++repeat) {
+        Data mine(c, 1);
+        run(kernels, &mine);
+        if (!equal(expected, mine)) std::exit(1);
+      }
+    });
+  }
+  for (std::thread& caller : callers) caller.join();
+}
+
+// What is not a number must stay visible.
+void check_nan(const Kernels& kernels) {
+  Data data({2, 1, 3, 3, 1, 1, 1, 1, 0, true, false, false, true, false, false}, 1);
+  data.x[4] = std::numeric_limits<float>::quiet_NaN();
+  run(kernels, &data);
+  for (float value : data.out) {
+    if (!std::isnan(value)) {
+      std::printf("a NaN was lost\n");
+      ++failures;
+      return;
+    }
+  }
+}
+
+}  // namespace
+
+namespace ghostnet {
+extern const Kernels kernels_baseline;
+}
+
+// With an argument: only the first case in so many, for sanitizers that take their time.
+int main(int count, char** arguments) {
+  std::vector<Case> all;
+  const std::vector<Case> every = cases();
+  for (size_t i = 0; i < every.size(); i += count > 1 ? std::atoi(arguments[1]) : 1) all.push_back(every[i]);
+  for (const Kernels* each : {&kernels_baseline, &kernels()}) {
+    for (const Case& c : all) check_case(*each, c, 7);
+    check_callers(*each);
+    check_nan(*each);
+  }
+  std::printf("%zu cases, %d failures\n", all.size(), failures);
+  return failures > 0;
+}

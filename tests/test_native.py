@@ -1,0 +1,306 @@
+"""The C++ operators: results against MindSpore's, how they are built, and what happens where they cannot be."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import mindspore as ms
+import numpy as np
+import pytest
+from mindspore import Tensor, nn, ops
+
+from ghostnet import build as rooms
+from ghostnet.config import Config
+from ghostnet.errors import UserError
+from ghostnet.models import ghostnet
+from ghostnet.models.ghostnet import GhostBottleneck, GhostModule
+from ghostnet.models.ghostnetv3 import GhostNetV3
+from ghostnet.models.layers import ConvBnAct, depthwise_convolution, freeze_batch_norm
+from ghostnet.native import build, layers
+from ghostnet.step import StepOptions, TrainStep
+from tests.short import stages
+
+SOURCE = Path(build.__file__).parent
+TESTS = Path(__file__).parent
+PROBE = "from ghostnet.native import build; print(build.library())"
+
+try:
+    LIBRARY = build.library()
+    build.load(LIBRARY, 2)
+except build.NativeError as error:
+    pytestmark = pytest.mark.skip(reason=f"no library: {error}")
+
+
+def randomise(cell: nn.Cell, seed: int = 0) -> None:
+    """Parameters that are all different; scales and variances above 0."""
+    random = np.random.RandomState(seed)
+    for parameter in cell.get_parameters():
+        low = 0.5 if parameter.name.endswith(("gamma", "moving_variance")) else -0.5
+        parameter.set_data(Tensor(random.uniform(low, low + 1, parameter.shape).astype(np.float32)))
+
+
+def results(cell: nn.Cell, x: np.ndarray) -> dict[str, np.ndarray]:
+    """One training pass: output, gradients of a weighted sum of it, and running statistics."""
+    cell.set_train()
+    weights = []
+
+    def forward(x):
+        y = cell(x)
+        if not weights:
+            weights.append(Tensor(np.random.RandomState(1).uniform(-1, 1, y.shape).astype(np.float32)))
+        return ops.reduce_sum(y * weights[0]), y
+
+    parameters = cell.trainable_params()
+    (_, y), (d_x, gradients) = ops.value_and_grad(forward, 0, parameters, has_aux=True)(Tensor(x))
+    found = {"y": y, "d_x": d_x} | {p.name: g for p, g in zip(parameters, gradients, strict=True)}
+    found |= {p.name: p for p in cell.get_parameters() if not p.requires_grad}
+    return {name: value.asnumpy().copy() for name, value in found.items()}
+
+
+def sequence(*cells: nn.Cell) -> nn.SequentialCell:
+    return nn.SequentialCell(*cells)
+
+
+def norm_after(*arguments: int, relu: bool = True) -> nn.SequentialCell:
+    convolution = depthwise_convolution(*arguments)
+    cells = [convolution, nn.BatchNorm2d(convolution.out_channels)]
+    return sequence(*cells, nn.ReLU()) if relu else sequence(*cells)
+
+
+CELLS = {
+    "3x3": (lambda: sequence(depthwise_convolution(3, 3)), (2, 3, 8, 8)),
+    "3x3, stride 2, odd": (lambda: sequence(depthwise_convolution(3, 3, 2)), (2, 3, 7, 9)),
+    "5x5, stride 2, even": (lambda: sequence(depthwise_convolution(5, 5, 2)), (1, 5, 12, 6)),
+    "7x7, two outputs each": (lambda: sequence(depthwise_convolution(2, 7, 1, 2)), (2, 2, 33, 31)),
+    "1x5": (lambda: sequence(depthwise_convolution(2, (1, 5))), (2, 2, 6, 14)),
+    "one channel, one pixel": (lambda: sequence(depthwise_convolution(1, 5, 2)), (1, 1, 1, 1)),
+    "norm": (lambda: sequence(nn.BatchNorm2d(3)), (4, 3, 5, 7)),
+    "norm, ReLU": (lambda: sequence(nn.BatchNorm2d(17), nn.ReLU()), (2, 17, 7, 7)),
+    "norm of another momentum": (lambda: sequence(nn.BatchNorm2d(3, 1e-3, 0.7)), (4, 3, 5, 7)),
+    "norm of a batch of one": (lambda: sequence(nn.BatchNorm2d(3), nn.ReLU()), (1, 3, 4, 4)),
+    "3x3, norm, ReLU": (lambda: norm_after(3, 3, 1, 2), (4, 3, 9, 9)),
+    "5x5, stride 2, norm": (lambda: norm_after(3, 5, 2, relu=False), (4, 3, 9, 9)),
+    "convolution, norm, ReLU": (lambda: ConvBnAct(3, 4, 1), (2, 3, 6, 6)),
+    "Ghost module": (lambda: GhostModule(4, 8), (4, 4, 9, 10)),
+    "Ghost module, 5x5, no ReLU": (lambda: GhostModule(4, 8, dw_size=5, relu=False), (4, 4, 9, 10)),
+    "Ghost module, ratio 3": (lambda: GhostModule(4, 9, ratio=3), (4, 4, 9, 10)),
+    "Ghost module, cut": (lambda: GhostModule(4, 10, ratio=3), (4, 4, 9, 10)),
+    "bottleneck": (lambda: GhostBottleneck(8, 16, 8, 3, 1, 0), (4, 8, 9, 10)),
+    "bottleneck, stride 2, SE": (lambda: GhostBottleneck(8, 16, 12, 5, 2, 0.25), (4, 8, 9, 10)),
+}
+
+
+def pair(make) -> tuple[nn.Cell, nn.Cell]:
+    """Two equal cells, the second one on our operators."""
+    own, native = sequence(make()), sequence(make())
+    randomise(own)
+    randomise(native)
+    layers.use(native, LIBRARY)
+    assert any(isinstance(cell, layers.Chain) for _, cell in native.cells_and_names())
+    return own, native
+
+
+@pytest.mark.parametrize("name", CELLS)
+def test_results_are_mindspores(name):
+    ms.set_context(mode=ms.PYNATIVE_MODE)
+    make, shape = CELLS[name]
+    own, native = pair(make)
+    assert [p.name for p in own.get_parameters()] == [p.name for p in native.get_parameters()]
+    x = np.random.RandomState(3).uniform(-1, 1, shape).astype(np.float32)
+    expected, found = results(own, x), results(native, x)
+    for key, value in expected.items():
+        np.testing.assert_allclose(found[key], value, rtol=1e-4, atol=2e-5, err_msg=key)
+    again = pair(make)[1]
+    for key, value in results(again, x).items():
+        assert np.array_equal(value, found[key]), f"{key} differs from run to run"
+    for cell in (own, native):
+        cell.set_train(False)
+    np.testing.assert_allclose(native(Tensor(x)).asnumpy(), own(Tensor(x)).asnumpy(), rtol=1e-5, atol=1e-6)
+
+
+def test_gradients_are_differences():
+    """Of a whole Ghost module without ReLU, along a random direction of input and parameters."""
+    ms.set_context(mode=ms.PYNATIVE_MODE)
+    cell = pair(lambda: GhostModule(3, 6, relu=False))[1]
+    cell.set_train()
+    random = np.random.RandomState(5)
+    x = Tensor(random.uniform(-1, 1, (3, 3, 6, 6)).astype(np.float32))
+    weight = Tensor(random.uniform(-1, 1, (3, 6, 6, 6)).astype(np.float32))
+    parameters = cell.trainable_params()
+    gradients = ops.grad(lambda x: ops.reduce_sum(cell(x) * weight), None, parameters)(x)
+    start = [parameter.asnumpy().copy() for parameter in parameters]
+    direction = [random.uniform(-1, 1, value.shape).astype(np.float32) for value in start]
+
+    def value(step: float) -> float:
+        for parameter, base, along in zip(parameters, start, direction, strict=True):
+            parameter.set_data(Tensor(base + step * along))
+        return float((cell(x).asnumpy().astype(np.float64) * weight.asnumpy()).sum())
+
+    slope = sum((g.asnumpy() * along).sum() for g, along in zip(gradients, direction, strict=True))
+    assert (value(1e-3) - value(-1e-3)) / 2e-3 == pytest.approx(slope, rel=2e-3)
+
+
+def test_training_agrees_in_graph_mode(monkeypatch):
+    """Some steps of a short network from equal weights: equal losses, and equal names and order of the weights."""
+    monkeypatch.setattr(ghostnet, "STAGES", stages())
+    losses, names = [], []
+    for native in (False, True):
+        ms.set_seed(1)
+        np.random.seed(1)
+        network = ghostnet.ghostnet_050(num_classes=3, drop_rate=0.0)
+        if native:
+            layers.use(network, LIBRARY)
+        optimizer = nn.Momentum(network.trainable_params(), 0.05, 0.9)
+        step = TrainStep(network, nn.CrossEntropyLoss(), optimizer, StepOptions()).set_train()
+        x = Tensor(np.random.RandomState(2).uniform(-1, 1, (6, 3, 48, 40)).astype(np.float32))
+        y = Tensor(np.array([0, 1, 2, 0, 1, 2], np.int32))
+        losses.append([float(step(x, y)[0].asnumpy()) for _ in range(6)])
+        names.append(list(step.state()))
+    assert losses[1] == pytest.approx(losses[0], rel=2e-3)
+    assert losses[0][-1] < losses[0][0]
+    assert names[0] == names[1]
+
+
+def test_what_a_network_has_is_replaced():
+    network = ghostnet.ghostnet_050()
+    layers.use(network, LIBRARY)
+    chains = {id(cell) for _, cell in network.cells_and_names() if isinstance(cell, layers.Chain)}
+    held = {id(c) for _, cell in network.cells_and_names() if id(cell) in chains for c in cell._cells.values()}
+    norms = [cell for _, cell in network.cells_and_names() if type(cell) is nn.BatchNorm2d]
+    assert {id(norm) for norm in norms} <= held
+    v3 = GhostNetV3(0.5)
+    layers.use(v3, LIBRARY)
+    held = {id(c) for _, cell in v3.cells_and_names() if isinstance(cell, layers.Chain) for c in cell._cells.values()}
+    assert all(id(cell) in held for _, cell in v3.cells_and_names() if type(cell) is nn.BatchNorm2d)
+
+
+def test_frozen_norms_and_other_convolutions_stay():
+    frozen = sequence(nn.BatchNorm2d(3))
+    freeze_batch_norm(frozen)
+    dilated = sequence(nn.Conv2d(3, 3, 3, pad_mode="pad", padding=2, dilation=2, group=3))
+    same = sequence(nn.Conv2d(3, 3, 3, 2, pad_mode="same", group=3))
+    biased = sequence(nn.Conv2d(3, 3, 3, pad_mode="pad", padding=1, group=3, has_bias=True))
+    half = sequence(nn.BatchNorm2d(3).to_float(ms.float16))
+    half[0].gamma.set_dtype(ms.float16)
+    for cell in (frozen, dilated, same, biased, half):
+        layers.use(cell, LIBRARY)
+        assert not any(isinstance(child, layers.Chain) for _, child in cell.cells_and_names())
+
+
+def test_another_type_is_refused():
+    ms.set_context(mode=ms.PYNATIVE_MODE)
+    native = pair(lambda: sequence(nn.BatchNorm2d(3)))[1].set_train()
+    with pytest.raises(TypeError, match="float32 tensors only"):
+        native(Tensor(np.zeros((2, 3, 4, 4)), ms.float16))
+
+
+# How the library comes to be.
+
+
+def settings(**keys) -> Config:
+    return Config(model="ghostnet_050", data_dir="D", **keys)
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch) -> Path:
+    monkeypatch.setenv("GHOSTNET_HOME", str(tmp_path / "home"))
+    return tmp_path / "home" / "native"
+
+
+def test_without_a_compiler_one_line_says_so(cache, monkeypatch, tmp_path, caplog):
+    caplog.set_level("INFO", "ghostnet")
+    monkeypatch.delenv("CXX", raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    network = sequence(nn.BatchNorm2d(3))
+    rooms.use_native_operators(network, settings(), "CPU", 2)
+    [message] = [record.getMessage() for record in caplog.records]
+    assert message == (
+        "MindSpore's own operators instead of the faster native ones: no C++ compiler (c++, g++, clang++)"
+    )
+    assert type(network[0]) is nn.BatchNorm2d
+    with pytest.raises(UserError, match="native_ops: on, but no C\\+\\+ compiler") as caught:
+        rooms.use_native_operators(network, settings(native_ops="on"), "CPU", 2)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_compiler_that_fails_leaves_nothing(cache, monkeypatch, tmp_path, caplog):
+    caplog.set_level("INFO", "ghostnet")
+    broken = tmp_path / "broken"
+    broken.write_text("#!/bin/sh\necho 'x.cpp:1: fatal error: no such thing' >&2\nexit 1\n")
+    broken.chmod(0o755)
+    monkeypatch.setenv("CXX", str(broken))
+    network = sequence(nn.BatchNorm2d(3))
+    rooms.use_native_operators(network, settings(), "CPU", 2)
+    [message] = [record.getMessage() for record in caplog.records]
+    assert message.endswith(f"{broken} failed: x.cpp:1: fatal error: no such thing")
+    assert [path.suffix for path in cache.iterdir()] == [".lock"]
+    monkeypatch.setenv("CXX", "/no/such/compiler")
+    with pytest.raises(UserError, match="CXX: there is no program /no/such/compiler"):
+        rooms.use_native_operators(network, settings(native_ops="on"), "CPU", 2)
+
+
+@pytest.mark.parametrize(("device", "level"), [("Ascend", "O0"), ("CPU", "O2")])
+def test_elsewhere_they_are_never_used(device, level):
+    network = sequence(nn.BatchNorm2d(3))
+    rooms.use_native_operators(network, settings(amp_level=level), device, 2)
+    assert type(network[0]) is nn.BatchNorm2d
+    with pytest.raises(UserError, match=f"native_ops: on, but they are for training on a CPU.*{device}, {level}"):
+        rooms.use_native_operators(network, settings(amp_level=level, native_ops="on"), device, 2)
+
+
+def test_off_is_off(caplog):
+    caplog.set_level("INFO", "ghostnet")
+    network = sequence(nn.BatchNorm2d(3))
+    rooms.use_native_operators(network, settings(native_ops="off"), "CPU", 2)
+    assert type(network[0]) is nn.BatchNorm2d
+    assert not caplog.records
+
+
+def test_two_processes_build_once(cache, tmp_path):
+    """The compiler notes each call; a third process finds the library."""
+    calls = tmp_path / "calls"
+    compiler = tmp_path / "cxx"
+    compiler.write_text(f'#!/bin/sh\ncase "$*" in *-shared*) echo link >> {calls};; esac\nexec c++ "$@"\n')
+    compiler.chmod(0o755)
+    environment = os.environ | {"CXX": str(compiler), "PYTHONPATH": str(SOURCE.parent.parent)}
+    command = [sys.executable, "-c", PROBE]
+    running = [subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    paths = {process.communicate(timeout=300)[0] for process in running}
+    paths.add(subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True).stdout)
+    assert len(paths) == 1
+    assert Path(paths.pop().strip()).parent == cache
+    assert calls.read_text() == "link\n"
+
+
+def test_the_name_follows_sources_and_flags(monkeypatch, tmp_path):
+    before = build._digest(["c++"])
+    assert build._digest(["c++"]) == before
+    assert build._digest(["c++", "-g"]) != before
+    for source in SOURCE.glob("*.[ch]*"):
+        (tmp_path / source.name).write_text(source.read_text())
+    monkeypatch.setattr(build, "SOURCES", tmp_path)
+    assert build._digest(["c++"]) == before
+    (tmp_path / "pool.cpp").write_text((SOURCE / "pool.cpp").read_text() + "\n")
+    assert build._digest(["c++"]) != before
+
+
+@pytest.mark.parametrize(("sanitizer", "share"), [("address,undefined", "3"), ("thread", "25")])
+def test_operators_under_a_sanitizer(sanitizer, share, tmp_path):
+    """tests/native/operators_test.cpp: against the definitions, bit-identical for 1 to 3 threads, no bad access."""
+    compiler = build._compiler()
+    flags = ("-std=c++17", "-O1", "-g", "-pthread", f"-fsanitize={sanitizer}", "-fno-sanitize-recover=all")
+    (tmp_path / "probe.cpp").write_text("int main() {}")
+    probe = [*compiler, *flags, str(tmp_path / "probe.cpp"), "-o", str(tmp_path / "probe")]
+    if subprocess.run(probe, capture_output=True).returncode or subprocess.run([tmp_path / "probe"]).returncode:
+        pytest.skip(f"no {sanitizer} sanitizer")
+    test = TESTS / "native" / "operators_test.cpp"
+    commands = build.commands(compiler, tmp_path, flags)
+    commands.append([*compiler, *flags, f"-I{SOURCE}", "-c", str(test), "-o", str(tmp_path / "test.o")])
+    for process in [subprocess.Popen(command) for command in commands]:
+        assert process.wait() == 0
+    objects = [str(path) for path in tmp_path.glob("*.o")]
+    subprocess.run([*compiler, *flags, *objects, "-o", str(tmp_path / "test")], check=True)
+    done = subprocess.run([tmp_path / "test", share], capture_output=True, text=True, timeout=500)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert " 0 failures" in done.stdout
