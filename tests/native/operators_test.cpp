@@ -35,7 +35,7 @@ Floats random_floats(int64_t size, std::mt19937& generator, float low = -1, floa
 // Everything that a chain reads and writes. Buffers have exactly their size, so that a sanitizer sees any step beyond.
 struct Data {
   Chain chain{};
-  Floats x, weight, residual, out, pooled, d_out, d_pooled, d_x, d_weight;
+  Floats x, weight, residual, out, d_out, d_x, d_weight;
   Floats norm[2][4], state[2][4], gradient[2][2];
 
   Data(const Case& c, unsigned seed) {
@@ -58,9 +58,7 @@ struct Data {
     weight = random_floats(ghosts * c.kernel_height * c.kernel_width, generator);
     residual = random_floats(c.residual ? outputs : 0, generator);
     d_out = random_floats(outputs, generator);
-    d_pooled = random_floats(c.batch * chain.out_channels, generator);
     out.resize(outputs);
-    pooled.resize(d_pooled.size());
     d_x.resize(x.size());
     d_weight.resize(weight.size());
     chain.x = x.data();
@@ -70,10 +68,6 @@ struct Data {
     chain.d_out = d_out.data();
     chain.d_x = d_x.data();
     chain.d_weight = d_weight.data();
-    if (c.first || c.second) {
-      chain.pooled = pooled.data();
-      chain.d_pooled = d_pooled.data();
-    }
     set_norm(&chain.norm1, 0, c.first ? c.channels : 0, c.relu1, generator);
     set_norm(&chain.norm2, 1, c.second ? ghosts : 0, c.relu2, generator);
   }
@@ -98,7 +92,7 @@ struct Data {
   }
 
   std::vector<const Floats*> results() const {
-    std::vector<const Floats*> all{&out, &pooled, &d_x, &d_weight};
+    std::vector<const Floats*> all{&out, &d_x, &d_weight};
     for (int which = 0; which < 2; ++which) {
       for (const Floats& values : state[which]) all.push_back(&values);
       for (const Floats& values : gradient[which]) all.push_back(&values);
@@ -208,24 +202,19 @@ void check(const Data& data) {
   Doubles d(k.batch * ghosts * out_size, 0.0);
   if (k.convolution) each_product(k, [&](int64_t i, int64_t w, int64_t o) { d[o] += z[i] * data.weight[w]; });
   Doubles y = k.second ? norm2.forward(k.norm2, d, k.batch, ghosts, out_size) : d;
-  Doubles d_z(z.size(), 0.0), d_y(d.size(), 0.0), pooled;
+  Doubles d_z(z.size(), 0.0), d_y(d.size(), 0.0);
   for (int64_t n = 0; n < k.batch; ++n) {
     for (int64_t c = 0; c < k.out_channels; ++c) {
       const bool is_first = c < start;
       const int64_t from = is_first ? (n * k.channels + c) * size : (n * ghosts + c - start) * out_size;
       const int64_t at = (n * k.out_channels + c) * out_size;
-      const double more = k.d_pooled ? data.d_pooled[n * k.out_channels + c] / out_size : 0;
-      double sum = 0;
       for (int64_t i = 0; i < out_size; ++i) {
         result.push_back((is_first ? z : y)[from + i] + (k.residual ? data.residual[at + i] : 0));
-        (is_first ? d_z : d_y)[from + i] = data.d_out[at + i] + more;
-        sum += result.back();
+        (is_first ? d_z : d_y)[from + i] = data.d_out[at + i];
       }
-      pooled.push_back(sum / out_size);
     }
   }
   compare("out", data.out, result);
-  if (k.pooled) compare("pooled", data.pooled, pooled);
   Doubles d_d = k.second ? norm2.backward(k.norm2, d_y, k.batch, ghosts, out_size) : d_y;
   Doubles d_weight(data.weight.size(), 0.0);
   if (k.convolution) {

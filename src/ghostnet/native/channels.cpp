@@ -286,7 +286,7 @@ class Worker {
       }
       if (k_.first) {
         kernels_.add(d_input_.get(), d_out(n, c), in_size_);
-        sums1 += kernels_.norm_sums(record(n, 0), d_input_.get(), d_pooled(n, c), x(n, c), in_size_, affine1);
+        sums1 += kernels_.norm_sums(record(n, 0), d_input_.get(), x(n, c), in_size_, affine1);
       } else {
         std::memcpy(d_x(n, c), d_input_.get(), in_size_ * sizeof(float));
       }
@@ -299,7 +299,7 @@ class Worker {
     Affine no_relu = affine1;
     no_relu.relu = false;  // what was recorded has passed it
     for (int64_t n = 0; n < k_.batch; ++n) {
-      kernels_.norm_gradient(d_x(n, c), record(n, 0), 0, x(n, c), in_size_, no_relu, gradient1.factor,
+      kernels_.norm_gradient(d_x(n, c), record(n, 0), x(n, c), in_size_, no_relu, gradient1.factor,
                              gradient1.dz_mean, gradient1.slope);
     }
   }
@@ -319,16 +319,10 @@ class Worker {
   const float* d_out(int64_t n, int64_t c) {
     return c < k_.out_channels ? k_.d_out + (n * k_.out_channels + c) * out_size_ : zeros_.get();
   }
-  // What the gradient of the map's mean adds to each of its elements.
-  float d_pooled(int64_t n, int64_t c) const {
-    return k_.d_pooled && c < k_.out_channels ? k_.d_pooled[n * k_.out_channels + c] / out_size_ : 0.0f;
-  }
-
   void write(int64_t n, int64_t c, const float* from, Affine affine) {
     const int64_t at = n * k_.out_channels + c;
     const float* residual = k_.residual ? k_.residual + at * out_size_ : nullptr;
-    const double sum = kernels_.affine(k_.out + at * out_size_, from, residual, out_size_, affine);
-    if (k_.pooled) k_.pooled[at] = static_cast<float>(sum / out_size_);
+    kernels_.affine(k_.out + at * out_size_, from, residual, out_size_, affine);
   }
 
   // Gives the convolution its input again.
@@ -351,7 +345,7 @@ class Worker {
       for (int64_t j = 0; j < k_.multiplier; ++j) {
         const int64_t o = ghost(c, j);
         depthwise_.forward(record(n, j), weight(c, j));
-        sums[j] += kernels_.norm_sums(nullptr, d_out(n, o), d_pooled(n, o), record(n, j), out_size_,
+        sums[j] += kernels_.norm_sums(nullptr, d_out(n, o), record(n, j), out_size_,
                                       affine_of(k_.norm2, c * k_.multiplier + j));
       }
     }
@@ -368,7 +362,7 @@ class Worker {
       return;
     }
     const NormGradient& gradient = gradients2_[j];
-    kernels_.norm_gradient(d_record_.get(), d_out(n, o), d_pooled(n, o), record(n, j), out_size_,
+    kernels_.norm_gradient(d_record_.get(), d_out(n, o), record(n, j), out_size_,
                            affine_of(k_.norm2, c * k_.multiplier + j), gradient.factor, gradient.dz_mean,
                            gradient.slope);
     depthwise_.set_gradient(d_record_.get());
@@ -378,11 +372,11 @@ class Worker {
     const Affine affine1 = affine_of(k_.norm1, c);
     Sums sums{0, 0};
     for (int64_t n = 0; n < k_.batch; ++n) {
-      sums += kernels_.norm_sums(nullptr, d_out(n, c), d_pooled(n, c), x(n, c), in_size_, affine1);
+      sums += kernels_.norm_sums(nullptr, d_out(n, c), x(n, c), in_size_, affine1);
     }
     const NormGradient gradient(k_.norm1, c, sums, static_cast<double>(k_.batch) * in_size_);
     for (int64_t n = 0; n < k_.batch; ++n) {
-      kernels_.norm_gradient(d_x(n, c), d_out(n, c), d_pooled(n, c), x(n, c), in_size_, affine1, gradient.factor,
+      kernels_.norm_gradient(d_x(n, c), d_out(n, c), x(n, c), in_size_, affine1, gradient.factor,
                              gradient.dz_mean, gradient.slope);
     }
   }
@@ -416,22 +410,6 @@ void backward(const Kernels& kernels, const Chain& chain) {
   parallel(chain.channels, part(chain), [&](Parts& parts) {
     Worker worker(kernels, chain, true);
     for (int64_t c; parts.next(&c);) worker.backward(c);
-  });
-}
-
-void gate(const Kernels& kernels, int64_t maps, int64_t size, const float* x, const float* gates, float* y) {
-  parallel(maps, divide_up(maps, 32), [&](Parts& parts) {
-    for (int64_t i; parts.next(&i);) kernels.scale(y + i * size, x + i * size, size, gates[i], 0);
-  });
-}
-
-void gate_gradient(const Kernels& kernels, int64_t maps, int64_t size, const float* x, const float* gates,
-                   const float* d_y, float* d_x, float* d_gates) {
-  parallel(maps, divide_up(maps, 32), [&](Parts& parts) {
-    for (int64_t i; parts.next(&i);) {
-      kernels.scale(d_x + i * size, d_y + i * size, size, gates[i], 0);
-      d_gates[i] = static_cast<float>(kernels.product(x + i * size, d_y + i * size, size));
-    }
   });
 }
 

@@ -36,20 +36,15 @@ struct Chain {
   Geometry map;         // kernel, stride and padding are unused without `convolution`
   Norm norm1, norm2;
   const float *x, *weight, *residual;
-  float *out, *pooled;  // pooled: means of out's maps, or null
+  float* out;
 
-  const float *d_out, *d_pooled;
+  const float* d_out;
   float *d_x, *d_weight;
 };
 
 // Both give the same bits for any number of threads: every channel is the work of one.
 void forward(const Kernels& kernels, const Chain& chain);
 void backward(const Kernels& kernels, const Chain& chain);
-
-// y = x * gate for maps of `size` and a gate for each; and the gradients of both.
-void gate(const Kernels& kernels, int64_t maps, int64_t size, const float* x, const float* gates, float* y);
-void gate_gradient(const Kernels& kernels, int64_t maps, int64_t size, const float* x, const float* gates,
-                   const float* d_y, float* d_x, float* d_gates);
 
 // The kernels for the machine that this runs on.
 const Kernels& kernels();

@@ -36,7 +36,7 @@ inline Vector relu(Vector value) { return value < Vector{} ? Vector{} : value; }
 
 inline Vector transform(Vector x, Vector mean, Vector scale, Vector shift) { return (x - mean) * scale + shift; }
 
-// dy + constant, or 0 where the ReLU let nothing through.
+// dy, or 0 where the ReLU let nothing through.
 template <bool kRelu>
 inline Vector through(Vector dy, Vector x, Vector mean, Vector scale, Vector shift) {
   if (!kRelu) return dy;
@@ -52,18 +52,6 @@ double sum(const float* x, int64_t size) {
   }
   double result = total(a) + total(b);
   for (; i < size; ++i) result += x[i];
-  return result;
-}
-
-double product(const float* x, const float* y, int64_t size) {
-  Vector a{}, b{};
-  int64_t i = 0;
-  for (; i + 2 * kWidth <= size; i += 2 * kWidth) {
-    a += load(x + i) * load(y + i);
-    b += load(x + i + kWidth) * load(y + i + kWidth);
-  }
-  double result = total(a) + total(b);
-  for (; i < size; ++i) result += static_cast<double>(x[i]) * y[i];
   return result;
 }
 
@@ -87,55 +75,45 @@ void moments(const float* x, int64_t size, double* result_sum, double* result_sq
 }
 
 template <bool kRelu, bool kResidual>
-double affine_loop(float* y, const float* x, const float* residual, int64_t size, Affine affine) {
+void affine_loop(float* y, const float* x, const float* residual, int64_t size, Affine affine) {
   const Vector mean = all(affine.mean), scale = all(affine.scale), shift = all(affine.shift);
-  Vector result{};
   int64_t i = 0;
   for (; i + kWidth <= size; i += kWidth) {
     Vector value = transform(load(x + i), mean, scale, shift);
     if (kRelu) value = relu(value);
     if (kResidual) value += load(residual + i);
     store(y + i, value);
-    result += value;
   }
   if (i < size) {
     Vector value = transform(load_part(x + i, size - i), mean, scale, shift);
     if (kRelu) value = relu(value);
     if (kResidual) value += load_part(residual + i, size - i);
     store_part(y + i, value, size - i);
-    result += load_part(y + i, size - i);
   }
-  return total(result);
 }
 
-double affine(float* y, const float* x, const float* residual, int64_t size, Affine affine) {
-  if (residual) {
-    return affine.relu ? affine_loop<true, true>(y, x, residual, size, affine)
-                       : affine_loop<false, true>(y, x, residual, size, affine);
-  }
-  return affine.relu ? affine_loop<true, false>(y, x, residual, size, affine)
-                     : affine_loop<false, false>(y, x, residual, size, affine);
-}
-
-void scale(float* y, const float* x, int64_t size, float factor, float constant) {
-  for (int64_t i = 0; i < size; ++i) y[i] = x[i] * factor + constant;
+void affine(float* y, const float* x, const float* residual, int64_t size, Affine affine) {
+  const auto loop = residual ? affine.relu ? affine_loop<true, true> : affine_loop<false, true>
+                    : affine.relu ? affine_loop<true, false>
+                                  : affine_loop<false, false>;
+  loop(y, x, residual, size, affine);
 }
 
 template <bool kRelu, bool kStore>
-Sums norm_sums_loop(float* dz, const float* dy, float constant, const float* x, int64_t size, Affine affine) {
-  const Vector mean = all(affine.mean), scale = all(affine.scale), shift = all(affine.shift), more = all(constant);
+Sums norm_sums_loop(float* dz, const float* dy, const float* x, int64_t size, Affine affine) {
+  const Vector mean = all(affine.mean), scale = all(affine.scale), shift = all(affine.shift);
   Vector gradient{}, products{};
   int64_t i = 0;
   for (; i + kWidth <= size; i += kWidth) {
     const Vector value = load(x + i);
-    const Vector passed = through<kRelu>(load(dy + i) + more, value, mean, scale, shift);
+    const Vector passed = through<kRelu>(load(dy + i), value, mean, scale, shift);
     if (kStore) store(dz + i, passed);
     gradient += passed;
     products += passed * (value - mean);
   }
   if (i < size) {
     const Vector value = load_part(x + i, size - i);
-    Vector passed = through<kRelu>(load_part(dy + i, size - i) + more, value, mean, scale, shift);
+    Vector passed = through<kRelu>(load_part(dy + i, size - i), value, mean, scale, shift);
     for (int64_t j = size - i; j < kWidth; ++j) passed[j] = 0;
     if (kStore) store_part(dz + i, passed, size - i);
     gradient += passed;
@@ -144,39 +122,39 @@ Sums norm_sums_loop(float* dz, const float* dy, float constant, const float* x, 
   return {total(gradient), total(products)};
 }
 
-Sums norm_sums(float* dz, const float* dy, float constant, const float* x, int64_t size, Affine affine) {
+Sums norm_sums(float* dz, const float* dy, const float* x, int64_t size, Affine affine) {
   if (dz) {
-    return affine.relu ? norm_sums_loop<true, true>(dz, dy, constant, x, size, affine)
-                       : norm_sums_loop<false, true>(dz, dy, constant, x, size, affine);
+    return affine.relu ? norm_sums_loop<true, true>(dz, dy, x, size, affine)
+                       : norm_sums_loop<false, true>(dz, dy, x, size, affine);
   }
-  return affine.relu ? norm_sums_loop<true, false>(dz, dy, constant, x, size, affine)
-                     : norm_sums_loop<false, false>(dz, dy, constant, x, size, affine);
+  return affine.relu ? norm_sums_loop<true, false>(dz, dy, x, size, affine)
+                     : norm_sums_loop<false, false>(dz, dy, x, size, affine);
 }
 
 template <bool kRelu>
-void norm_gradient_loop(float* dx, const float* dy, float constant, const float* x, int64_t size, Affine affine,
+void norm_gradient_loop(float* dx, const float* dy, const float* x, int64_t size, Affine affine,
                         float factor, float dz_mean, float slope) {
-  const Vector mean = all(affine.mean), scale = all(affine.scale), shift = all(affine.shift), more = all(constant);
+  const Vector mean = all(affine.mean), scale = all(affine.scale), shift = all(affine.shift);
   const Vector factors = all(factor), means = all(dz_mean), slopes = all(slope);
   int64_t i = 0;
   for (; i + kWidth <= size; i += kWidth) {
     const Vector value = load(x + i);
-    const Vector passed = through<kRelu>(load(dy + i) + more, value, mean, scale, shift);
+    const Vector passed = through<kRelu>(load(dy + i), value, mean, scale, shift);
     store(dx + i, factors * (passed - means - (value - mean) * slopes));
   }
   if (i < size) {
     const Vector value = load_part(x + i, size - i);
-    const Vector passed = through<kRelu>(load_part(dy + i, size - i) + more, value, mean, scale, shift);
+    const Vector passed = through<kRelu>(load_part(dy + i, size - i), value, mean, scale, shift);
     store_part(dx + i, factors * (passed - means - (value - mean) * slopes), size - i);
   }
 }
 
-void norm_gradient(float* dx, const float* dy, float constant, const float* x, int64_t size, Affine affine,
+void norm_gradient(float* dx, const float* dy, const float* x, int64_t size, Affine affine,
                    float factor, float dz_mean, float slope) {
   if (affine.relu) {
-    norm_gradient_loop<true>(dx, dy, constant, x, size, affine, factor, dz_mean, slope);
+    norm_gradient_loop<true>(dx, dy, x, size, affine, factor, dz_mean, slope);
   } else {
-    norm_gradient_loop<false>(dx, dy, constant, x, size, affine, factor, dz_mean, slope);
+    norm_gradient_loop<false>(dx, dy, x, size, affine, factor, dz_mean, slope);
   }
 }
 
@@ -246,8 +224,7 @@ void correlate_gradient(double* sums, const float* gradient, int64_t gradient_st
 }  // namespace
 
 extern const Kernels GHOSTNET_KERNELS;
-const Kernels GHOSTNET_KERNELS = {GHOSTNET_NAME, moments,       sum, product,   affine,
-                                  scale,         norm_sums,     norm_gradient, add, correlate,
-                                  correlate_gradient};
+const Kernels GHOSTNET_KERNELS = {GHOSTNET_NAME, moments, affine,    norm_sums,
+                                  norm_gradient, add,     correlate, correlate_gradient};
 
 }  // namespace ghostnet

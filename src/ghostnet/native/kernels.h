@@ -32,22 +32,14 @@ struct Kernels {
   // Sum of x, and of the squared differences from the map's own mean.
   void (*moments)(const float* x, int64_t size, double* sum, double* squares);
 
-  double (*sum)(const float* x, int64_t size);
+  // y = affine(x), + residual unless that is null.
+  void (*affine)(float* y, const float* x, const float* residual, int64_t size, Affine affine);
 
-  // Sum of x * y.
-  double (*product)(const float* x, const float* y, int64_t size);
+  // dz = dy where the ReLU of affine(x) lets it through; its sums. dz may be null, or dy itself.
+  Sums (*norm_sums)(float* dz, const float* dy, const float* x, int64_t size, Affine affine);
 
-  // y = affine(x), + residual unless that is null. Returns the sum of y.
-  double (*affine)(float* y, const float* x, const float* residual, int64_t size, Affine affine);
-
-  // y = factor * x + constant.
-  void (*scale)(float* y, const float* x, int64_t size, float factor, float constant);
-
-  // dz = (dy + constant) where the ReLU of affine(x) lets it through; its sums. dz may be null, or dy itself.
-  Sums (*norm_sums)(float* dz, const float* dy, float constant, const float* x, int64_t size, Affine affine);
-
-  // dx = factor * (dz - dz_mean - (x - mean) * slope), dz as above from dy, ReLU and constant.
-  void (*norm_gradient)(float* dx, const float* dy, float constant, const float* x, int64_t size, Affine affine,
+  // dx = factor * (dz - dz_mean - (x - mean) * slope), dz as above from dy and ReLU.
+  void (*norm_gradient)(float* dx, const float* dy, const float* x, int64_t size, Affine affine,
                         float factor, float dz_mean, float slope);
 
   // y += x.

@@ -110,7 +110,7 @@ class Chain(nn.Cell):
         for norm, relu in ((self.norm1, self.relu1), (self.norm2, self.relu2)):
             norms += [relu, norm.eps, norm.momentum] if norm is not None else [0, 0, 0]
         flags = [part is not None for part in parts]
-        return [float(value) for value in (*flags, self.adds, False, stride, pad_height, pad_width, *norms)]
+        return [float(value) for value in (*flags, self.adds, stride, pad_height, pad_width, *norms)]
 
     def _operator(self, library: Path) -> ops.Custom:
         depthwise = self.depthwise

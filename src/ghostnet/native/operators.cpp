@@ -1,12 +1,10 @@
 // The operators, as `mindspore.ops.Custom(..., func_type="aot")` calls them.
 //
 // All arguments are float32 tensors, inputs first. `options` says which of those in brackets are there:
-//   ghostnet_forward   options, x, [NORM1], [weight], [NORM2], [residual] -> out, [pooled], [STATE1], [STATE2]
-//   ghostnet_backward  options, x, d_out, [d_pooled], [SAVED1], [weight], [SAVED2] -> d_x, [GRAD1], [d_weight], [GRAD2]
+//   ghostnet_forward   options, x, [NORM1], [weight], [NORM2], [residual] -> out, [STATE1], [STATE2]
+//   ghostnet_backward  options, x, d_out, [SAVED1], [weight], [SAVED2] -> d_x, [GRAD1], [d_weight], [GRAD2]
 // with NORM = gamma, beta, running mean, running variance;  STATE = batch mean, 1 / deviation, running mean, running
 // variance;  SAVED = gamma, beta, batch mean, 1 / deviation;  GRAD = d_gamma, d_beta.
-//   ghostnet_gate            x, gates -> y
-//   ghostnet_gate_gradient   x, gates, d_y -> d_x, d_gates
 // They return 0, or what `check` found wrong.
 #include <cstring>
 #include <exception>
@@ -37,7 +35,6 @@ enum Option {
   kConvolution,
   kSecond,
   kResidual,
-  kPooled,
   kStride,
   kPadHeight,
   kPadWidth,
@@ -180,7 +177,6 @@ GHOSTNET_OPERATOR(ghostnet_forward) {
   chain.residual = options[ghostnet::kResidual] != 0 ? residual : nullptr;
   chain.out_channels = arguments.shape()[1];
   chain.out = arguments.take();
-  chain.pooled = arguments.take_if(options[ghostnet::kPooled] != 0);
   ghostnet::take_state(arguments, chain.first, &chain.norm1);
   ghostnet::take_state(arguments, chain.second, &chain.norm2);
   if (!arguments.all_taken()) return ghostnet::kWrongCount;
@@ -193,7 +189,6 @@ GHOSTNET_OPERATOR(ghostnet_backward) {
   ghostnet::Chain chain = ghostnet::begin_chain(arguments, &options);
   chain.out_channels = arguments.shape()[1];
   chain.d_out = arguments.take();
-  chain.d_pooled = arguments.take_if(options[ghostnet::kPooled] != 0);
   ghostnet::take_saved(arguments, chain.first, &chain.norm1);
   ghostnet::take_weight(arguments, &chain);
   ghostnet::take_saved(arguments, chain.second, &chain.norm2);
@@ -203,26 +198,6 @@ GHOSTNET_OPERATOR(ghostnet_backward) {
   ghostnet::take_gradient(arguments, chain.second, &chain.norm2);
   if (!arguments.all_taken()) return ghostnet::kWrongCount;
   backward(ghostnet::kernels(), chain);
-  return ghostnet::kDone;
-}
-
-GHOSTNET_OPERATOR(ghostnet_gate) {
-  const int64_t* shape = arguments.shape();
-  const int64_t maps = shape[0] * shape[1], size = shape[2] * shape[3];
-  const float* x = arguments.take();
-  const float* gates = arguments.take();
-  gate(ghostnet::kernels(), maps, size, x, gates, arguments.take());
-  return ghostnet::kDone;
-}
-
-GHOSTNET_OPERATOR(ghostnet_gate_gradient) {
-  const int64_t* shape = arguments.shape();
-  const int64_t maps = shape[0] * shape[1], size = shape[2] * shape[3];
-  const float* x = arguments.take();
-  const float* gates = arguments.take();
-  const float* d_y = arguments.take();
-  float* d_x = arguments.take();
-  gate_gradient(ghostnet::kernels(), maps, size, x, gates, d_y, d_x, arguments.take());
   return ghostnet::kDone;
 }
 
