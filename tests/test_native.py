@@ -16,7 +16,7 @@ from ghostnet.errors import UserError
 from ghostnet.models import ghostnet
 from ghostnet.models.ghostnet import GhostBottleneck, GhostModule
 from ghostnet.models.ghostnetv3 import GhostNetV3
-from ghostnet.models.layers import ConvBnAct, depthwise_convolution, freeze_batch_norm
+from ghostnet.models.layers import ConvBnAct, SqueezeExcite, depthwise_convolution, freeze_batch_norm
 from ghostnet.native import build, layers
 from ghostnet.step import StepOptions, TrainStep
 from tests.short import stages
@@ -86,6 +86,8 @@ CELLS = {
     "Ghost module, 5x5, no ReLU": (lambda: GhostModule(4, 8, dw_size=5, relu=False), (4, 4, 9, 10)),
     "Ghost module, ratio 3": (lambda: GhostModule(4, 9, ratio=3), (4, 4, 9, 10)),
     "Ghost module, cut": (lambda: GhostModule(4, 10, ratio=3), (4, 4, 9, 10)),
+    "squeeze-and-excitation": (lambda: sequence(SqueezeExcite(8, 0.25)), (2, 8, 9, 10)),
+    "squeeze-and-excitation of single pixels": (lambda: sequence(SqueezeExcite(8, 0.25)), (3, 8, 1, 1)),
     "bottleneck": (lambda: GhostBottleneck(8, 16, 8, 3, 1, 0), (4, 8, 9, 10)),
     "bottleneck, stride 2, SE": (lambda: GhostBottleneck(8, 16, 12, 5, 2, 0.25), (4, 8, 9, 10)),
 }
@@ -97,7 +99,7 @@ def pair(make) -> tuple[nn.Cell, nn.Cell]:
     randomise(own)
     randomise(native)
     layers.use(native, LIBRARY)
-    assert any(isinstance(cell, layers.Chain) for _, cell in native.cells_and_names())
+    assert any(isinstance(cell, (layers.Chain, layers.Gated)) for _, cell in native.cells_and_names())
     return own, native
 
 

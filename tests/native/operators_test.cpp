@@ -12,6 +12,7 @@
 
 #include "channels.h"
 #include "pool.h"
+#include "squeeze.h"
 
 using namespace ghostnet;
 
@@ -312,6 +313,44 @@ void check_callers(const Kernels& kernels) {
   for (std::thread& caller : callers) caller.join();
 }
 
+// Means, gates and their gradients by their definitions.
+void check_squeeze(const Kernels& kernels) {
+  for (int64_t size : {1, 7, 49, 1023}) {
+    const int64_t maps = 37;
+    std::mt19937 generator(3);
+    const Floats x = random_floats(maps * size, generator), d_y = random_floats(maps * size, generator);
+    const Floats gates = random_floats(maps, generator);
+    Doubles mean(maps, 0.0), spread, y, d_x, d_gates(maps, 0.0);
+    for (int64_t i = 0; i < maps * size; ++i) {
+      mean[i / size] += static_cast<double>(x[i]) / size;
+      d_gates[i / size] += static_cast<double>(x[i]) * d_y[i];
+      spread.push_back(gates[i / size] / static_cast<double>(size));
+      y.push_back(static_cast<double>(x[i]) * gates[i / size]);
+      d_x.push_back(static_cast<double>(d_y[i]) * gates[i / size]);
+    }
+    Floats first;
+    for (int threads : {1, 2, 3}) {
+      set_threads(threads);
+      Floats found_mean(maps), found_spread(maps * size), found_y(maps * size), found_d_x(maps * size);
+      Floats found_d_gates(maps);
+      means(kernels, maps, size, x.data(), found_mean.data());
+      means_gradient(maps, size, gates.data(), found_spread.data());
+      gate(kernels, maps, size, x.data(), gates.data(), found_y.data());
+      gate_gradient(kernels, maps, size, x.data(), gates.data(), d_y.data(), found_d_x.data(), found_d_gates.data());
+      compare("means", found_mean, mean);
+      compare("gradient of means", found_spread, spread);
+      compare("gated", found_y, y);
+      compare("gradient of gated", found_d_x, d_x);
+      compare("gradient of gates", found_d_gates, d_gates);
+      if (threads == 1) first = found_d_gates;
+      if (std::memcmp(first.data(), found_d_gates.data(), maps * sizeof(float)) != 0) {
+        std::printf("%d threads give other gates' gradients than one\n", threads);
+        ++failures;
+      }
+    }
+  }
+}
+
 // What is not a number must stay visible.
 void check_nan(const Kernels& kernels) {
   Data data({2, 1, 3, 3, 1, 1, 1, 1, 0, true, false, false, true, false, false}, 1);
@@ -340,6 +379,7 @@ int main(int count, char** arguments) {
   for (const Kernels* each : {&kernels_baseline, &kernels()}) {
     for (const Case& c : all) check_case(*each, c, 7);
     check_callers(*each);
+    check_squeeze(*each);
     check_nan(*each);
   }
   std::printf("%zu cases, %d failures\n", all.size(), failures);

@@ -135,9 +135,11 @@ class SqueezeExcite(nn.Cell):
         self.gate = nn.HSigmoid()
 
     def construct(self, x: Tensor) -> Tensor:
-        scale = ops.mean(x, (2, 3), True)  # (N, C, 1, 1)
-        scale = self.conv_expand(self.act(self.conv_reduce(scale)))
-        return x * self.gate(scale)
+        return x * self.gates(ops.mean(x, (2, 3), True))
+
+    def gates(self, means: Tensor) -> Tensor:
+        """Means of the maps -> what these are scaled by, both (N, C, 1, 1)."""
+        return self.gate(self.conv_expand(self.act(self.conv_reduce(means))))
 
 
 class Dropout(nn.Cell):

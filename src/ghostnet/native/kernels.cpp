@@ -55,6 +55,22 @@ double sum(const float* x, int64_t size) {
   return result;
 }
 
+double product(const float* x, const float* y, int64_t size) {
+  Vector a{}, b{};
+  int64_t i = 0;
+  for (; i + 2 * kWidth <= size; i += 2 * kWidth) {
+    a += load(x + i) * load(y + i);
+    b += load(x + i + kWidth) * load(y + i + kWidth);
+  }
+  double result = total(a) + total(b);
+  for (; i < size; ++i) result += static_cast<double>(x[i]) * y[i];
+  return result;
+}
+
+void scale(float* y, const float* x, int64_t size, float factor) {
+  for (int64_t i = 0; i < size; ++i) y[i] = x[i] * factor;
+}
+
 void moments(const float* x, int64_t size, double* result_sum, double* result_squares) {
   const double all_of_it = sum(x, size);
   const float mean = static_cast<float>(all_of_it / size);
@@ -224,7 +240,8 @@ void correlate_gradient(double* sums, const float* gradient, int64_t gradient_st
 }  // namespace
 
 extern const Kernels GHOSTNET_KERNELS;
-const Kernels GHOSTNET_KERNELS = {GHOSTNET_NAME, moments, affine,    norm_sums,
-                                  norm_gradient, add,     correlate, correlate_gradient};
+const Kernels GHOSTNET_KERNELS = {GHOSTNET_NAME, moments,       sum, product,   scale,
+                                  affine,        norm_sums,     norm_gradient, add, correlate,
+                                  correlate_gradient};
 
 }  // namespace ghostnet

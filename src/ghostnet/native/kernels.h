@@ -32,6 +32,14 @@ struct Kernels {
   // Sum of x, and of the squared differences from the map's own mean.
   void (*moments)(const float* x, int64_t size, double* sum, double* squares);
 
+  double (*sum)(const float* x, int64_t size);
+
+  // Sum of x * y.
+  double (*product)(const float* x, const float* y, int64_t size);
+
+  // y = factor * x.
+  void (*scale)(float* y, const float* x, int64_t size, float factor);
+
   // y = affine(x), + residual unless that is null.
   void (*affine)(float* y, const float* x, const float* residual, int64_t size, Affine affine);
 

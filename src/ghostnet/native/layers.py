@@ -14,7 +14,7 @@ from mindspore import Parameter, Tensor, nn, ops
 
 from ..models.ghostnet import GhostBottleneck
 from ..models.ghostnetv3 import ConvBn
-from ..models.layers import GhostMaps
+from ..models.layers import GhostMaps, SqueezeExcite
 from ..models.network import Network
 from ..models.replace import replace_cells
 
@@ -151,8 +151,35 @@ class Chain(nn.Cell):
         return operator
 
 
-# Gradients by kind of chain; graph mode wants each input by name. Each takes the inputs, the outputs and the gradients
-# of the outputs, and gives the gradients of the inputs; nothing reads those of options and running statistics.
+class Gated(nn.Cell):
+    """A squeeze-and-excitation; in training our operators take the means and scale the maps.
+
+    Args:
+        library: file of the C++ operators.
+        se: what it stands for.
+    """
+
+    def __init__(self, library: Path, se: SqueezeExcite) -> None:
+        super().__init__(auto_prefix=False)
+        self.se = se
+        spread = ops.Custom(f"{library}:ghostnet_means_gradient", lambda x, _: (x,), _types(1), "aot")
+        means = ops.Custom(f"{library}:ghostnet_means", _shape_of_means, _types(1), "aot", _means_bprop(spread))
+        gradient = ops.Custom(f"{library}:ghostnet_gate_gradient", lambda x, gates, _: (x, gates), _types(2), "aot")
+        scaled = ops.Custom(f"{library}:ghostnet_gate", lambda x, _: (x,), _types(1), "aot", _gate_bprop(gradient))
+        self.means, self.scaled = means, scaled
+
+    def construct(self, x: Tensor) -> Tensor:
+        if not self.training:
+            return self.se(x)
+        return self.scaled(x, self.se.gates(self.means(x)[0]))[0]
+
+
+def _shape_of_means(x: list[int]) -> tuple[list[int]]:
+    return ([x[0], x[1], 1, 1],)
+
+
+# Gradients by kind of operator; graph mode wants each input by name. Each takes the inputs, the outputs and the
+# gradients of the outputs, and gives those of the inputs; nothing reads those of options and running statistics.
 
 
 def _norm_bprop(gradient: ops.Custom) -> Callable[..., tuple]:
@@ -189,6 +216,20 @@ def _ghost_bprop(gradient: ops.Custom) -> Callable[..., tuple]:
         first = (ops.zeros_like(options), d_x, d_gamma1, d_beta1, zero1, zero1)
         # Where nothing is added, `other` stands for no input, and nothing reads its gradient.
         return (*first, d_weight, d_gamma2, d_beta2, zero2, zero2, d_out[0])
+
+    return bprop
+
+
+def _means_bprop(gradient: ops.Custom) -> Callable[..., tuple]:
+    def bprop(x, out, d_out):
+        return gradient(x, d_out[0])
+
+    return bprop
+
+
+def _gate_bprop(gradient: ops.Custom) -> Callable[..., tuple]:
+    def bprop(x, gates, out, d_out):
+        return gradient(x, gates, d_out[0])
 
     return bprop
 
@@ -243,7 +284,7 @@ def _is_depthwise(cell: nn.Cell | None) -> bool:
 
 
 def use(network: nn.Cell, library: Path) -> None:
-    """Have the batch norms and depthwise convolutions of a float32 network trained by our operators.
+    """Have a float32 network's norms, depthwise convolutions and squeeze-and-excitations trained by our operators.
 
     Together with what follows them, where that is known: ReLU, a Ghost module's concatenation, a bottleneck's sum.
     Parameters stay the same objects under the same names, in the same order.
@@ -334,11 +375,13 @@ def _fused_runs(cells: list[nn.Cell], library: Path) -> dict[int, nn.Cell]:
 
 
 def _singles(cells: list[nn.Cell], library: Path) -> dict[int, nn.Cell]:
-    """What takes the place of batch norms and depthwise convolutions, each on its own."""
+    """What takes the place of norms, depthwise convolutions and squeeze-and-excitations, each on its own."""
     replacements = {}
     for cell in cells:
         if _is_norm(cell):
             replacements[id(cell)] = Chain(library, norm1=cell)
         elif _is_depthwise(cell):
             replacements[id(cell)] = Chain(library, depthwise=cell)
+        elif type(cell) is SqueezeExcite and cell.conv_reduce.weight.dtype == ms.float32:
+            replacements[id(cell)] = Gated(library, cell)
     return replacements

@@ -5,12 +5,17 @@
 //   ghostnet_backward  options, x, d_out, [SAVED1], [weight], [SAVED2] -> d_x, [GRAD1], [d_weight], [GRAD2]
 // with NORM = gamma, beta, running mean, running variance;  STATE = batch mean, 1 / deviation, running mean, running
 // variance;  SAVED = gamma, beta, batch mean, 1 / deviation;  GRAD = d_gamma, d_beta.
+//   ghostnet_means            x -> means
+//   ghostnet_means_gradient   x, d_means -> d_x
+//   ghostnet_gate             x, gates -> y
+//   ghostnet_gate_gradient    x, gates, d_y -> d_x, d_gates
 // They return 0, or what `check` found wrong.
 #include <cstring>
 #include <exception>
 
 #include "channels.h"
 #include "pool.h"
+#include "squeeze.h"
 
 namespace ghostnet {
 
@@ -50,8 +55,8 @@ enum Option {
 // MindSpore's arguments, one after the other.
 class Arguments {
  public:
-  Arguments(int count, void** values, const int* dimensions, int64_t** shapes, const char** types)
-      : count_(count), values_(values), dimensions_(dimensions), shapes_(shapes), types_(types) {}
+  Arguments(int count, void** values, int64_t** shapes, const char** types)
+      : count_(count), values_(values), shapes_(shapes), types_(types) {}
 
   bool valid() const {
     for (int i = 0; i < count_; ++i) {
@@ -61,11 +66,9 @@ class Arguments {
   }
 
   const int64_t* shape() const { return shapes_[next_]; }
-  int64_t size() const {
-    int64_t result = 1;
-    for (int i = 0; i < dimensions_[next_]; ++i) result *= shapes_[next_][i];
-    return result;
-  }
+  // Maps of the next tensor (N, C, H, W), and the elements of one.
+  int64_t maps() const { return shape()[0] * shape()[1]; }
+  int64_t map_size() const { return shape()[2] * shape()[3]; }
   float* take() { return static_cast<float*>(values_[next_++]); }
   float* take_if(bool there) { return there ? take() : nullptr; }
   bool all_taken() const { return next_ == count_; }
@@ -73,7 +76,6 @@ class Arguments {
  private:
   const int count_;
   void** const values_;
-  const int* const dimensions_;
   int64_t** const shapes_;
   const char** const types_;
   int next_ = 0;
@@ -161,9 +163,8 @@ using ghostnet::Arguments;
 
 #define GHOSTNET_OPERATOR(name)                                                                                    \
   static int name##_run(Arguments& arguments);                                                                     \
-  extern "C" int name(int count, void** values, int* dimensions, int64_t** shapes, const char** types, void*,      \
-                      void*) {                                                                                     \
-    return ghostnet::guarded(Arguments(count, values, dimensions, shapes, types), name##_run);                     \
+  extern "C" int name(int count, void** values, int*, int64_t** shapes, const char** types, void*, void*) {                                                                                     \
+    return ghostnet::guarded(Arguments(count, values, shapes, types), name##_run);                     \
   }                                                                                                                \
   static int name##_run(Arguments& arguments)
 
@@ -198,6 +199,39 @@ GHOSTNET_OPERATOR(ghostnet_backward) {
   ghostnet::take_gradient(arguments, chain.second, &chain.norm2);
   if (!arguments.all_taken()) return ghostnet::kWrongCount;
   backward(ghostnet::kernels(), chain);
+  return ghostnet::kDone;
+}
+
+GHOSTNET_OPERATOR(ghostnet_means) {
+  const int64_t maps = arguments.maps(), size = arguments.map_size();
+  const float* x = arguments.take();
+  means(ghostnet::kernels(), maps, size, x, arguments.take());
+  return ghostnet::kDone;
+}
+
+GHOSTNET_OPERATOR(ghostnet_means_gradient) {
+  const int64_t maps = arguments.maps(), size = arguments.map_size();
+  arguments.take();  // x, for its shape
+  const float* d_means = arguments.take();
+  ghostnet::means_gradient(maps, size, d_means, arguments.take());
+  return ghostnet::kDone;
+}
+
+GHOSTNET_OPERATOR(ghostnet_gate) {
+  const int64_t maps = arguments.maps(), size = arguments.map_size();
+  const float* x = arguments.take();
+  const float* gates = arguments.take();
+  gate(ghostnet::kernels(), maps, size, x, gates, arguments.take());
+  return ghostnet::kDone;
+}
+
+GHOSTNET_OPERATOR(ghostnet_gate_gradient) {
+  const int64_t maps = arguments.maps(), size = arguments.map_size();
+  const float* x = arguments.take();
+  const float* gates = arguments.take();
+  const float* d_y = arguments.take();
+  float* d_x = arguments.take();
+  gate_gradient(ghostnet::kernels(), maps, size, x, gates, d_y, d_x, arguments.take());
   return ghostnet::kDone;
 }
 
