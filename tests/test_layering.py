@@ -26,6 +26,7 @@ FLOORS = (
     {"inference", "epochs"},
     {"teacher"},
     {"trainer", "validator", "export", "quantize", "predictor", "model_card"},
+    {"benchmark"},
     {
         "train",
         "validate",

@@ -1,0 +1,121 @@
+"""Measure how fast this project is, beside MindCV, PyTorch and ONNX Runtime where they are installed.
+
+Training and inference (throughput, median and 90th percentile, peak memory), the input pipeline, and the time from the
+start of a process to its first step. Every measurement is a process of its own, and the contenders take turns, so that
+what else the machine does hits all alike: read the ratios. The numbers are of the machine that they were measured on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from ghostnet.arguments import Parser, number
+from ghostnet.cli import run_command
+from ghostnet.errors import RunError, UserError
+
+PROG = "benchmark.py"
+# What --quick stands for, where nothing else is said.
+QUICK = {"model": "ghostnet_050", "batch_size": 2, "image_size": 32, "num_classes": 10, "rounds": 1, "steps": 3}
+
+
+COUNT = number(int, 1, 4096)
+
+
+def _words(allowed: tuple[str, ...], separator: str) -> Any:
+    def parse(text: str) -> tuple[str, ...]:
+        words = tuple(word.strip() for word in text.split(separator))
+        for word in words:
+            if word not in allowed:
+                raise argparse.ArgumentTypeError(f"{word!r} is none of {f'{separator} '.join(allowed)}")
+        return words
+
+    return parse
+
+
+def parse(arguments: list[str] | None = None) -> argparse.Namespace:
+    """Command line."""
+    from ghostnet.benchmark import CONTENDERS, TASKS, Plan
+
+    default = Plan()
+    summary, _, rest = __doc__.partition("\n")
+    parser = Parser(prog=PROG, description=summary, epilog=rest.strip())
+    parser.add_argument("--model", metavar="NAME", help=f"network ({default.model})")
+    parser.add_argument("--batch_size", type=COUNT, metavar="N", help=f"images in a step ({default.batch_size})")
+    parser.add_argument("--image_size", type=COUNT, metavar="PIXELS", help=f"height and width ({default.image_size})")
+    parser.add_argument("--num_classes", type=COUNT, metavar="N", help=f"outputs ({default.num_classes})")
+    parser.add_argument("--rounds", type=COUNT, metavar="N", help=f"turns of each contender ({default.rounds})")
+    parser.add_argument("--steps", type=COUNT, metavar="N", help=f"steps in a turn ({default.steps})")
+    parser.add_argument(
+        "--seconds", type=COUNT, metavar="S", help=f"no more steps after that, but three ({default.seconds:g})"
+    )
+    parser.add_argument("--threads", type=COUNT, metavar="N", help=f"cores for each contender ({default.threads})")
+    parser.add_argument("--photos", type=COUNT, metavar="N", help=f"JPEG files to read ({default.photos})")
+    parser.add_argument("--what", type=_words(TASKS, ","), metavar="A,B", help=f"of {','.join(TASKS)} (all)")
+    names = tuple(contender.name for contender in CONTENDERS)
+    parser.add_argument(
+        "--contenders", type=_words(names, ";"), metavar="'A;B'", help=f"of {'; '.join(names)} (all that are installed)"
+    )
+    parser.add_argument("--torch_python", metavar="PATH", help="interpreter that has PyTorch, where this one has not")
+    parser.add_argument("--quick", action="store_true", help="a small network on small images, once: does it work?")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write everything there, each step's time too")
+    parser.add_argument(
+        "--plot", type=Path, metavar="PNG", help="draw published accuracy against latency and MACs of GhostNet, V2, V3"
+    )
+    args = parser.parse_args(arguments)
+    if args.threads and args.threads > default.threads:
+        raise UserError(f"--threads: {args.threads}, but there are {default.threads} cores; give at most that")
+    for option, path in (("--json", args.json), ("--plot", args.plot)):
+        if path and not path.absolute().parent.is_dir():
+            raise UserError(f"{option}: {path.parent} is no folder; make it first")
+    return args
+
+
+def main() -> None:
+    """Measure, print, write."""
+    args = parse()
+    from dataclasses import fields
+
+    from ghostnet import benchmark, provenance
+    from ghostnet.benchmark import picture, summary
+    from ghostnet.models import card
+
+    given = {field.name: getattr(args, field.name) for field in fields(benchmark.Plan)}
+    given = {name: value for name, value in given.items() if value is not None}
+    plan = benchmark.Plan(**{**(QUICK | {"photos": 16} if args.quick else {}), **given})
+    try:
+        card(plan.model)
+    except ValueError as error:
+        raise UserError(str(error)) from error
+
+    def say(line: str) -> None:
+        print(line, file=sys.stderr, flush=True)
+
+    facts, measured = benchmark.run(plan, say)
+    machine = provenance.session("CPU")
+    found = summary.report(plan, facts, measured, machine)
+    print(summary.tables(found))
+    if args.plot:
+        results = benchmark.family(plan, picture.family_names(), say)
+        found["family"] = picture.points({name: summary.numbers(each)["median"] for name, each in results.items()})
+        _write("--plot", args.plot, picture.png(found["family"], f"{machine['cpu']}, {plan.threads} threads"))
+    if args.json:
+        _write("--json", args.json, json.dumps(found, indent=1).encode())
+    failed = [f"{one.contender} ({one.task})" for one in measured if one.failed]
+    if failed:
+        raise RunError(f"could not be measured: {', '.join(failed)}; the lines under the tables say why")
+
+
+def _write(option: str, path: Path, content: bytes) -> None:
+    try:
+        path.write_bytes(content)
+    except OSError as error:
+        raise UserError(f"{option}: {path} cannot be written ({error.strerror}); name another file") from error
+    print(f"wrote {path}")
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(PROG, main))

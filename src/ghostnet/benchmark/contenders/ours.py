@@ -1,0 +1,76 @@
+"""This project's network, training step and input pipeline."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+# First: it sets what MindSpore's environment has to be.
+import ghostnet  # noqa: F401  isort: skip
+import mindspore as ms
+from mindspore import Tensor
+
+from ghostnet import build, loss, optim, weights_file
+from ghostnet.config import Config
+from ghostnet.data import dataset, loader
+from ghostnet.models import deploy
+from ghostnet.step import StepOptions, TrainStep
+
+from .job import Job, answer, time_steps
+from .recipe import PIPELINE, TRAINING, WEIGHTS, images_of, labels_of, time_batches
+
+
+def measure(job: Job) -> dict[str, Any]:
+    """What the job asks for."""
+    if job.task in ("pipeline", "evaluation pipeline"):
+        return _pipeline(job)
+    ms.set_context(mode=ms.GRAPH_MODE)
+    ms.set_seed(1)
+    config = Config(model=job.model, num_classes=job.num_classes, image_resize=job.image_size, **TRAINING)
+    return time_steps(job, (_training if job.task == "training" else _inference)(job, config))
+
+
+def _training(job: Job, config: Config) -> Callable[[], object]:
+    network = build.network(config)
+    build.use_native_operators(network, config, "CPU", job.threads)
+    optimizer = optim.optimizer(config, network, [config.lr] * (job.steps + 2), "CPU")
+    step = TrainStep(network, loss.training_loss(config), optimizer, StepOptions.from_config(config)).set_train(True)
+    images, labels = Tensor(images_of(job)), Tensor(labels_of(job))
+    return lambda: float(step(images, labels)[0])
+
+
+def _inference(job: Job, config: Config) -> Callable[[], object]:
+    """As it is deployed: batch norms folded, GhostNetV3 fused."""
+    trained = build.network(config).set_train(False)
+    file = Path(job.folder, WEIGHTS)
+    if file.exists():
+        weights = weights_file.read(file)
+        for parameter in trained.get_parameters():
+            parameter.set_data(Tensor(weights[parameter.name]))
+    network = deploy.deployed_form(job.model, trained, job.num_classes)
+    images = Tensor(images_of(job))
+    return lambda: network(images).asnumpy()
+
+
+def _pipeline(job: Job) -> dict[str, Any]:
+    config = Config(
+        model=job.model,
+        data_dir=job.folder,
+        batch_size=job.batch_size,
+        image_resize=job.image_size,
+        num_parallel_workers=job.threads,
+        drop_remainder=True,
+        **PIPELINE,
+    )
+    training = job.task == "pipeline"
+    samples = dataset.open_split(config, "train")
+    if not training:
+        return time_batches(job, lambda: (len(labels) for _, labels in loader.eval_batches(config, samples)))
+    batches = loader.train_batches(config, samples, len(samples.classes))
+    iterator = batches.create_tuple_iterator(num_epochs=job.steps + 1, output_numpy=True)
+    return time_batches(job, lambda: (len(labels) for _, labels in iterator))
+
+
+if __name__ == "__main__":
+    answer(measure)
