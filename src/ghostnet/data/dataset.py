@@ -170,7 +170,8 @@ def _open_folders(config: Config, split: str) -> FolderSamples:
         raise UserError("dataset_download: ImageNet can't be downloaded; get it from image-net.org and set data_dir")
     root = _place(config, split)
     if not root.is_dir():
-        raise UserError(f"{root}: no such folder; expected {root}/CLASS/*.jpg (data_dir and {split}_split name it)")
+        keys = f"data_dir is {config.data_dir}, {split}_split is {_split_name(config, split)}"
+        raise UserError(f"{root}: no such folder; expected {root}/CLASS/*.jpg; {keys}: name another one")
     folders = [entry.name for entry in _entries(root) if _holds(entry.is_dir)]
     if not folders:
         raise UserError(f"{root}: no class folder in it; expected {root}/CLASS/*.jpg")
