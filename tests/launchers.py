@@ -11,6 +11,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from ghostnet.download import cache_dir
+
 ROOT = Path(__file__).parent.parent
 BIN = Path(sys.executable).parent
 
@@ -18,10 +20,12 @@ BIN = Path(sys.executable).parent
 def environment(home: Path, **extra: str) -> dict[str, str]:
     """Little but the paths, so that nothing of the machine's settings helps or harms.
 
-    mpirun keeps its session in `home`: in /tmp it is named by process number, and a killed one's is left there.
+    mpirun keeps its session in `home`: in /tmp it is named by process number, and a killed one's is left there. The
+    cache is the user's: the native operators are not built for each test.
     """
     paths = {"PYTHONPATH": f"{ROOT / 'src'}:{ROOT}", "PATH": f"{BIN}:/usr/local/bin:/usr/bin:/bin"}
-    return {**paths, "HOME": str(home), "TMPDIR": "/tmp", "PRTE_MCA_prte_tmpdir_base": str(home), **extra}
+    folders = {"HOME": str(home), "TMPDIR": "/tmp", "PRTE_MCA_prte_tmpdir_base": str(home)}
+    return {**paths, **folders, "GHOSTNET_HOME": str(cache_dir()), **extra}
 
 
 def mpirun_command(ranks: int, *arguments: object) -> list[str]:

@@ -327,4 +327,6 @@ def test_a_loss_that_is_not_finite_stops_the_run(short_network, images, tmp_path
     assert "lower lr" in error
     assert error.count("\n") == 1
     assert not list((tmp_path / "run").glob("*.ckpt"))
-    assert "the loss is" in (tmp_path / "run" / "train.log").read_text().splitlines()[-1]
+    last = (tmp_path / "run" / "train.log").read_text().splitlines()[-1]
+    # Which overflows first depends on the operators.
+    assert "the loss is" in last or "a gradient is not finite" in last
