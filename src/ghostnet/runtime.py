@@ -154,7 +154,9 @@ class StopSignals:
         signal.pthread_kill(self._thread.ident, signal.SIGUSR1)
         self._thread.join()
         StopSignals.active = False
-        signal.pthread_sigmask(signal.SIG_SETMASK, self._before)
+        # A run that was stopped ends the process next. Until then MindSpore may send SIGTERM for a dead worker again.
+        if self.received is None:
+            signal.pthread_sigmask(signal.SIG_SETMASK, self._before)
 
     def defer(self) -> None:
         """From now on the first signal is noted in `received`, and nothing else."""
@@ -168,8 +170,8 @@ class StopSignals:
             # CPython returns an empty siginfo after a pause of the process (Ctrl-Z and fg) that outlasts the poll.
             if caught is not None and caught.si_signo in cli.STOP_SIGNALS:
                 self._note(signal.SIGCHLD if caught.si_pid == os.getpid() else caught.si_signo)
-            elif self.received is not None and self._waits_in_vain():
-                _end_now(self.received, "; the data that the run waits for will not come")
+            elif self._waits_in_vain():
+                _end_now(self.received or signal.SIGCHLD, "; the data that the run waits for will not come")
 
     def _note(self, number: int) -> None:
         if not self._deferred:
@@ -182,13 +184,15 @@ class StopSignals:
             _end_now(number)
 
     def _waits_in_vain(self) -> bool:
-        return (
-            self.waits_since is not None and time.monotonic() - self.waits_since > _DATA_TIMEOUT and _a_child_is_dead()
-        )
+        if self.waits_since is None:
+            return False
+        timeout = _DATA_TIMEOUT if self.received is not None else _UNNOTICED_TIMEOUT
+        return time.monotonic() - self.waits_since > timeout and _a_child_is_dead()
 
 
 _SIGNAL_POLL = 1  # seconds
 _DATA_TIMEOUT = 10  # seconds that the workers which are left get for batches that they have begun
+_UNNOTICED_TIMEOUT = 30  # the same where MindSpore has not reported a dead worker, which it does within 5 seconds
 
 
 def stop_reason(number: int) -> str:
