@@ -117,7 +117,9 @@ class GhostBottleneck(nn.Cell):
             out = self.se(out)
         if self.shortcut is not None:
             x = self.shortcut(x)
-        return self.ghost2(out, x)
+        if self.ghost2.tail is not None and self.training:
+            return self.ghost2.fused(out, x)
+        return self.ghost2(out) + x
 
 
 # Table 1 of the paper: one row a bottleneck, one list a stage (the index in `blocks`).

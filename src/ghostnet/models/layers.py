@@ -75,7 +75,7 @@ class GhostMaps(nn.Cell):
 
     Attributes:
         tail: in training, does all that follows the first cell of `primary_conv`, if it is there; it takes that cell's
-            maps and, if the module gets them, those to be added.
+            maps and, where there are such, those to be added.
     """
 
     def __init__(
@@ -105,17 +105,18 @@ class GhostMaps(nn.Cell):
         for parameter, name in names:
             parameter.name = name
 
-    def construct(self, x: Tensor, other: Tensor | None = None) -> Tensor:
-        """The maps, plus `other` if it is given."""
+    def construct(self, x: Tensor) -> Tensor:
         if self.tail is not None and self.training:
-            return self.tail(self.primary_conv[0](x), other)
+            return self.fused(x)
         intrinsic = self.primary_conv(x)
         out = ops.concat((intrinsic, self.cheap_operation(intrinsic)), 1)
         if self.cut is not None:
             out = ops.split(out, self.cut, 1)[0]
-        if other is not None:
-            out = out + other
         return out
+
+    def fused(self, x: Tensor, other: Tensor | None = None) -> Tensor:
+        """The same by `tail`, which has to be set; plus `other`, if it is given."""
+        return self.tail(self.primary_conv[0](x), other)
 
 
 class SqueezeExcite(nn.Cell):
