@@ -55,6 +55,7 @@ def png(entries: Sequence[Mapping[str, Any]], machine: str) -> bytes:
                 width = int(entry["name"].rpartition("_")[2]) / 100
                 panel.annotate(f"{width:g}x", place, textcoords="offset points", xytext=(5, -11), fontsize=8)
         panel.set_xlabel(label)
+        panel.margins(x=0.12)  # room for the names of the points
         panel.set_xlim(left=0)
         panel.grid(alpha=0.3)
     panels[0].set_ylabel("published top-1 on ImageNet, %")

@@ -130,7 +130,7 @@ def tables(found: Mapping[str, Any]) -> str:
     options = found["options"]
     parts = [
         f"{options['model']}, {options['image_size']} x {options['image_size']} pixels, "
-        f"{found['network']['macs'] / 1e6:.0f} M MACs; {options['threads']} threads, {options['rounds']} rounds",
+        f"{found['network']['macs'] / 1e6:.0f} M MACs; {options['threads']} threads, {options['rounds']} round(s)",
         f"on this machine: {found['machine']['cpu']}, {found['machine']['cores']} cores, "
         + ", ".join(f"{package} {version}" for package, version in found["machine"]["versions"].items()),
     ]
