@@ -13,15 +13,21 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from ghostnet.arguments import Parser, number
+from ghostnet.arguments import Parser, number, write
 from ghostnet.cli import run_command
 from ghostnet.errors import RunError, UserError
 
 PROG = "benchmark.py"
 # What --quick stands for, where nothing else is said.
-QUICK = {"model": "ghostnet_050", "batch_size": 2, "image_size": 32, "num_classes": 10, "rounds": 1, "steps": 3}
-
-
+QUICK = {
+    "model": "ghostnet_050",
+    "batch_size": 2,
+    "image_size": 32,
+    "num_classes": 10,
+    "rounds": 1,
+    "steps": 3,
+    "photos": 16,
+}
 COUNT = number(int, 1, 4096)
 
 
@@ -79,17 +85,13 @@ def main() -> None:
     args = parse()
     from dataclasses import fields
 
-    from ghostnet import benchmark, provenance
+    from ghostnet import benchmark, build, provenance
     from ghostnet.benchmark import picture, summary
-    from ghostnet.models import card
 
     given = {field.name: getattr(args, field.name) for field in fields(benchmark.Plan)}
     given = {name: value for name, value in given.items() if value is not None}
-    plan = benchmark.Plan(**{**(QUICK | {"photos": 16} if args.quick else {}), **given})
-    try:
-        card(plan.model)
-    except ValueError as error:
-        raise UserError(str(error)) from error
+    plan = benchmark.Plan(**{**(QUICK if args.quick else {}), **given})
+    build.facts(plan.model)
 
     def say(line: str) -> None:
         print(line, file=sys.stderr, flush=True)
@@ -101,20 +103,14 @@ def main() -> None:
     if args.plot:
         results = benchmark.family(plan, picture.family_names(), say)
         found["family"] = picture.points({name: summary.numbers(each)["median"] for name, each in results.items()})
-        _write("--plot", args.plot, picture.png(found["family"], f"{machine['cpu']}, {plan.threads} threads"))
+        write("--plot", args.plot, picture.png(found["family"], f"{machine['cpu']}, {plan.threads} threads"))
+        print(f"wrote {args.plot}")
     if args.json:
-        _write("--json", args.json, json.dumps(found, indent=1).encode())
+        write("--json", args.json, json.dumps(found, indent=1).encode())
+        print(f"wrote {args.json}")
     failed = [f"{one.contender} ({one.task})" for one in measured if one.failed]
     if failed:
         raise RunError(f"could not be measured: {', '.join(failed)}; the lines under the tables say why")
-
-
-def _write(option: str, path: Path, content: bytes) -> None:
-    try:
-        path.write_bytes(content)
-    except OSError as error:
-        raise UserError(f"{option}: {path} cannot be written ({error.strerror}); name another file") from error
-    print(f"wrote {path}")
 
 
 if __name__ == "__main__":

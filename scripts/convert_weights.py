@@ -11,7 +11,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from ghostnet.arguments import Parser, number
+from ghostnet.arguments import Parser, number, write
 from ghostnet.cli import run_command
 from ghostnet.errors import UserError
 
@@ -54,10 +54,7 @@ def main() -> None:
     if args.report:
         if args.report.resolve() in (args.source.resolve(), args.target.resolve()):
             raise UserError(f"{args.report}: is a weight file; give another --report")
-        try:
-            args.report.write_text(conversion.report(), encoding="utf-8")
-        except OSError as error:
-            raise UserError(f"{args.report}: cannot be written ({error.strerror}); give another --report") from error
+        write("--report", args.report, conversion.report().encode())
     elif conversion.differences:
         lines = conversion.report().splitlines(keepends=True)
         sys.stdout.writelines(line for line in lines if not line.startswith(("mapped", "left out")))

@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from ghostnet.arguments import Parser
+from ghostnet.arguments import Parser, write
 from ghostnet.cli import run_command
 from ghostnet.curves import FILE, names, png, read_records
 from ghostnet.errors import UserError
@@ -31,10 +31,7 @@ def main() -> None:
     if output.suffix.lower() != ".png":
         raise UserError(f"--output: {output} does not end with .png, and that is what is written")
     runs = list(zip(names(files), map(read_records, files), strict=True))
-    try:
-        output.write_bytes(png(runs))
-    except OSError as error:
-        raise UserError(f"{output}: cannot be written ({error.strerror}); name another file with --output") from error
+    write("--output", output, png(runs))
     print(f"wrote {output}")
 
 

@@ -34,18 +34,10 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--data_dir", metavar="D", help="images to evaluate on: D/val (that of the training)")
     parser.add_argument(
-        "--max_drop",
-        type=SHARE,
-        default=0.5,
-        metavar="P",
-        help="points of top-1 that may be lost (0.5)",
+        "--max_drop", type=SHARE, default=0.5, metavar="P", help="points of top-1 that may be lost (0.5)"
     )
     parser.add_argument(
-        "--max_float",
-        type=SHARE,
-        default=50.0,
-        metavar="P",
-        help="percent of the layers that may stay float (50)",
+        "--max_float", type=SHARE, default=50.0, metavar="P", help="percent of the layers that may stay float (50)"
     )
     parser.add_argument("--write_anyway", action="store_true", help="write the best file where more is lost")
     parser.add_argument("--float16", action="store_true", help="write a float16 file, too")

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import zlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -51,8 +51,14 @@ def full_disk(request, tmp_path) -> Iterator[tuple[Path, str]]:
     subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
+@pytest.fixture
+def tried(record_property) -> Callable[[str], None]:
+    """Counts a fault of this kind: as survived, if the test passes."""
+    return lambda kind: record_property("fault", kind)
+
+
 def pytest_terminal_summary(terminalreporter) -> None:
-    """A line for each kind of fault that tests/test_faults.py tried: how many, and how many in tests that passed."""
+    """A line for each kind of fault that was tried: how many, and how many in tests that passed."""
     tried, survived = Counter(), Counter()
     for outcome in ("passed", "failed"):
         for report in terminalreporter.getreports(outcome):

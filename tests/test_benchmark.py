@@ -2,7 +2,6 @@
 
 import importlib.util
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -12,8 +11,8 @@ import pytest
 
 from ghostnet import benchmark
 from ghostnet.benchmark import Measured, Plan, picture, summary
+from tests.launchers import ROOT, run
 
-ROOT = Path(__file__).parent.parent
 # Contenders that may be missing.
 LIBRARIES = {"PyTorch": "torch", "ONNX Runtime": "onnxruntime"}
 
@@ -22,20 +21,8 @@ def result(*times: float, images: int = 2, startup: float = 1.0, peak: int | Non
     return {"times": list(times), "images": images, "startup": startup, "peak_memory": peak}
 
 
-def run_script(*arguments: str) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        [sys.executable, str(ROOT / "scripts" / "benchmark.py"), *arguments],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "PYTHONPATH": str(ROOT / "src")},
-    )
-
-
-@pytest.mark.parametrize("percent", [0, 10, 50, 90, 100])
-@pytest.mark.parametrize("count", [1, 2, 7, 10])
-def test_percentiles_are_those_of_numpy(count, percent):
-    values = list(np.random.default_rng(count).standard_normal(count))
-    assert summary.percentile(values, percent) == pytest.approx(np.percentile(values, percent))
+def run_script(home: Path, *arguments: str) -> subprocess.CompletedProcess:
+    return run([sys.executable, str(ROOT / "scripts" / "benchmark.py"), *arguments], home, timeout=1200)
 
 
 def test_numbers_by_hand():
@@ -100,7 +87,7 @@ def test_pytorch_network_has_our_logits(name):
     randomise(network, gamma=(0.3, 0.6))
     table = json.loads(json.dumps(prepare.table(network)))
     theirs = torch_network.TorchGhostNet(table, 0.2).eval()
-    torch_network.load(theirs, {p.name: p.asnumpy() for p in network.get_parameters()})
+    torch_network.load(theirs, prepare.for_torch({p.name: p.asnumpy() for p in network.get_parameters()}))
     images = np.random.default_rng(0).standard_normal((2, 3, 64, 64)).astype(np.float32)
     expected = network(Tensor(images)).asnumpy()
     with torch.inference_mode():
@@ -149,7 +136,7 @@ def test_quick_run(tmp_path):
     """Our network, MindCV's and (where they are installed) PyTorch's and ONNX Runtime, as a person runs them."""
     file = tmp_path / "found.json"
     done = run_script(
-        "--quick", "--what", "latency,pipeline", "--contenders", "ours;mindcv;PyTorch;ONNX Runtime",
+        tmp_path, "--quick", "--what", "latency,pipeline", "--contenders", "ours;mindcv;PyTorch;ONNX Runtime",
         "--threads", "1",
         "--json", str(file),
     )  # fmt: skip
@@ -180,7 +167,7 @@ def test_quick_run(tmp_path):
 @pytest.mark.slow
 def test_quick_run_of_everything(tmp_path):
     file, plot = tmp_path / "found.json", tmp_path / "family.png"
-    done = run_script("--quick", "--json", str(file), "--plot", str(plot))
+    done = run_script(tmp_path, "--quick", "--json", str(file), "--plot", str(plot))
     assert done.returncode == 0, done.stderr
     found = json.loads(file.read_text())
     assert set(found["tasks"]) == {"training", "inference", "latency", "pipeline", "evaluation pipeline", "startup"}
@@ -214,8 +201,8 @@ def test_family_picture():
         (["--json", "nowhere/found.json"], "--json: nowhere is no folder"),
     ],
 )
-def test_bad_input_is_one_line(arguments, message):
-    done = run_script(*arguments)
+def test_bad_input_is_one_line(arguments, message, tmp_path):
+    done = run_script(tmp_path, *arguments)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith(f"benchmark.py: error: {message}")
     assert len(done.stderr.splitlines()) == 1

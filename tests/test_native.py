@@ -19,6 +19,7 @@ from ghostnet.models.ghostnetv3 import GhostNetV3
 from ghostnet.models.layers import ConvBnAct, SqueezeExcite, depthwise_convolution, freeze_batch_norm
 from ghostnet.native import build, layers
 from ghostnet.step import StepOptions, TrainStep
+from tests.conftest import randomise
 from tests.short import stages
 
 SOURCE = Path(build.__file__).parent
@@ -30,14 +31,6 @@ try:
     build.load(LIBRARY, 2)
 except build.NativeError as error:
     pytestmark = pytest.mark.skip(reason=f"no library: {error}")
-
-
-def randomise(cell: nn.Cell, seed: int = 0) -> None:
-    """Parameters that are all different; scales and variances above 0."""
-    random = np.random.RandomState(seed)
-    for parameter in cell.get_parameters():
-        low = 0.5 if parameter.name.endswith(("gamma", "moving_variance")) else -0.5
-        parameter.set_data(Tensor(random.uniform(low, low + 1, parameter.shape).astype(np.float32)))
 
 
 def results(cell: nn.Cell, x: np.ndarray) -> dict[str, np.ndarray]:

@@ -22,10 +22,6 @@ def _has_avx512() -> bool:
         return False
 
 
-# MindSpore logs warnings by the page; 3 keeps errors only.
-os.environ.setdefault("GLOG_v", "3")
-
-
 def _has_onednn_3() -> bool:
     """True with MindSpore >= 2.9, found without importing it."""
     try:
@@ -35,6 +31,8 @@ def _has_onednn_3() -> bool:
         return False
 
 
+# MindSpore logs warnings by the page; 3 keeps errors only.
+os.environ.setdefault("GLOG_v", "3")
 # oneDNN 3.10 (MindSpore >= 2.9) runs plain-layout convolutions with its reference code on AVX-512: 100 times slower.
 limits_onednn = "ONEDNN_MAX_CPU_ISA" not in os.environ and _has_avx512() and _has_onednn_3()
 if limits_onednn:

@@ -1,9 +1,10 @@
-"""What all command lines have in common: errors in one line, numbers within bounds."""
+"""What all command lines have in common: errors in one line, numbers within bounds, files that options name."""
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from pathlib import Path
 from typing import NoReturn
 
 from .errors import UserError
@@ -31,3 +32,11 @@ def number(kind: type[int] | type[float], low: float, high: float) -> Callable[[
         return value
 
     return convert
+
+
+def write(option: str, path: Path, content: bytes) -> None:
+    """Write the file that an option names. Raises UserError where the file system refuses."""
+    try:
+        path.write_bytes(content)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written ({error.strerror}); name another file with {option}") from error

@@ -12,13 +12,20 @@ from mindspore import nn
 from . import amp, checkpoint, download
 from .config import Config
 from .errors import UserError
-from .models import card, create_model
+from .models import Card, card, create_model
 from .models.replace import replace_cells
 from .native import build as native
 from .native import layers as native_layers
-from .native.build import NativeError
 
 log = logging.getLogger("ghostnet")
+
+
+def facts(model: str) -> Card:
+    """What is published of a network. Raises UserError for an unknown name."""
+    try:
+        return card(model)
+    except ValueError as error:
+        raise UserError(str(error)) from error
 
 
 def network(config: Config) -> nn.Cell:
@@ -73,10 +80,10 @@ def use_native_operators(net: nn.Cell, config: Config, device: str, threads: int
         return
     try:
         if device != "CPU" or config.amp_level != "O0":
-            raise NativeError(f"they are for training on a CPU in float32, not for {device}, {config.amp_level}")
+            raise native.NativeError(f"they are for training on a CPU in float32, not for {device}, {config.amp_level}")
         path = native.library()
         kernels = native.load(path, threads)
-    except NativeError as error:
+    except native.NativeError as error:
         if config.native_ops == "on":
             raise UserError(f"native_ops: on, but {error}; give auto or off to train without them") from error
         if device == "CPU":

@@ -151,12 +151,9 @@ def _of_weights(path: Path, config_file: Path | None, model: str, class_names: P
 
 def _as_published(model: str) -> Config:
     """The configuration of a network as it was published: data set, image size, classes."""
-    from .models import card
+    from . import build
 
-    try:
-        facts = card(model)
-    except ValueError as error:
-        raise UserError(str(error)) from error
+    facts = build.facts(model)
     dataset = "imagenet" if facts.num_classes == 1000 else "cifar10"
     return Config(model=model, dataset=dataset, image_resize=facts.input_size, num_classes=facts.num_classes)
 

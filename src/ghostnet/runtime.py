@@ -12,7 +12,7 @@ import socket
 import sys
 import threading
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import mindspore as ms
@@ -39,8 +39,8 @@ class Runtime:
     config: Config
     device: str
     ranks: distributed.Ranks
-    threads: int = 1
-    notes: list[str] = field(default_factory=list)
+    threads: int
+    notes: list[str]
 
 
 def init(config: Config) -> Runtime:

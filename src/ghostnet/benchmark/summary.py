@@ -7,6 +7,8 @@ from dataclasses import asdict
 from statistics import median
 from typing import Any
 
+import numpy as np
+
 from . import COPY, OURS, Measured, Plan
 
 DASH = "-"
@@ -19,15 +21,6 @@ _TITLES = {
     "evaluation pipeline": "Input pipeline, evaluation: resize, crop, normalise; {photos} photos of 500 x 375",
     "startup": "Start of the process to the end of its first training step",
 }
-
-
-def percentile(values: Sequence[float], percent: float) -> float:
-    """A percentile, between two values where it falls between them (as numpy's default)."""
-    ordered = sorted(values)
-    place = (len(ordered) - 1) * percent / 100
-    low = int(place)
-    high = min(low + 1, len(ordered) - 1)
-    return ordered[low] + (ordered[high] - ordered[low]) * (place - low)
 
 
 def numbers(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -51,7 +44,7 @@ def numbers(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
             "steps": len(times),
             "images_per_second": images / sum(times),
             "median": median(times),
-            "p90": percentile(times, 90),
+            "p90": float(np.percentile(times, 90)),
         }
     return found
 

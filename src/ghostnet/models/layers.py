@@ -96,15 +96,6 @@ class GhostMaps(nn.Cell):
         self.cut = [out_channels, surplus] if surplus else None
         self.tail: nn.Cell | None = None
 
-    def set_tail(self, tail: nn.Cell) -> None:
-        """Set `tail`. Its parameters keep the names that they have."""
-        names = [(parameter, parameter.name) for parameter in tail.get_parameters()]
-        # A cell's attribute that is no cell cannot become one.
-        del self.tail
-        self.tail = tail
-        for parameter, name in names:
-            parameter.name = name
-
     def construct(self, x: Tensor) -> Tensor:
         if self.tail is not None and self.training:
             return self.fused(x)

@@ -268,12 +268,7 @@ def _is_norm(cell: nn.Cell | None) -> bool:
 
 def _is_depthwise(cell: nn.Cell | None) -> bool:
     """Whether this is a convolution that our operators know: each map on its own, padded alike on opposite sides."""
-    if (
-        type(cell) is not nn.Conv2d
-        or cell.group != cell.in_channels
-        or cell.has_bias
-        or cell.weight.dtype != ms.float32
-    ):
+    if type(cell) is not nn.Conv2d or cell.group != cell.in_channels or cell.has_bias:
         return False
     padding = cell.padding if isinstance(cell.padding, tuple) else (cell.padding,) * 4
     symmetric = cell.pad_mode == "valid" or (
@@ -323,7 +318,9 @@ def _fuse_ghosts(network: nn.Cell, library: Path) -> set[int]:
                 out_channels=cell.cut[0] if cell.cut is not None else None,
                 adds=id(cell) in adds,
             )
-            cell.set_tail(tail)
+            # An attribute that is no cell cannot become one.
+            del cell.tail
+            cell.tail = tail
             done |= {id(cell.primary_conv), id(cell.cheap_operation)}
     return done
 

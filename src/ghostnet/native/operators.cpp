@@ -117,30 +117,26 @@ void take_weight(Arguments& arguments, Chain* chain) {
   chain->weight = arguments.take();
 }
 
-void take_norm(Arguments& arguments, bool there, Norm* norm) {
-  norm->gamma = arguments.take_if(there);
-  norm->beta = arguments.take_if(there);
-  norm->running_mean = arguments.take_if(there);
-  norm->running_variance = arguments.take_if(there);
+// The next arguments, one for each pointer; null, and none is taken, unless they are there.
+template <typename... Pointers>
+void take_each(Arguments& arguments, bool there, Pointers&... pointers) {
+  ((pointers = arguments.take_if(there)), ...);
 }
 
-void take_state(Arguments& arguments, bool there, Norm* norm) {
-  norm->mean = arguments.take_if(there);
-  norm->inverse = arguments.take_if(there);
-  norm->new_mean = arguments.take_if(there);
-  norm->new_variance = arguments.take_if(there);
+void take_norm(Arguments& arguments, bool there, Norm* n) {
+  take_each(arguments, there, n->gamma, n->beta, n->running_mean, n->running_variance);
 }
 
-void take_saved(Arguments& arguments, bool there, Norm* norm) {
-  norm->gamma = arguments.take_if(there);
-  norm->beta = arguments.take_if(there);
-  norm->mean = arguments.take_if(there);
-  norm->inverse = arguments.take_if(there);
+void take_state(Arguments& arguments, bool there, Norm* n) {
+  take_each(arguments, there, n->mean, n->inverse, n->new_mean, n->new_variance);
 }
 
-void take_gradient(Arguments& arguments, bool there, Norm* norm) {
-  norm->d_gamma = arguments.take_if(there);
-  norm->d_beta = arguments.take_if(there);
+void take_saved(Arguments& arguments, bool there, Norm* n) {
+  take_each(arguments, there, n->gamma, n->beta, n->mean, n->inverse);
+}
+
+void take_gradient(Arguments& arguments, bool there, Norm* n) {
+  take_each(arguments, there, n->d_gamma, n->d_beta);
 }
 
 enum { kDone, kWrongType, kWrongCount, kFailed };

@@ -11,7 +11,7 @@ import ghostnet  # noqa: F401  isort: skip
 import mindspore as ms
 from mindspore import Tensor
 
-from ghostnet import build, loss, optim, weights_file
+from ghostnet import build, loss, optim
 from ghostnet.config import Config
 from ghostnet.data import dataset, loader
 from ghostnet.models import deploy
@@ -43,11 +43,8 @@ def _training(job: Job, config: Config) -> Callable[[], object]:
 def _inference(job: Job, config: Config) -> Callable[[], object]:
     """As it is deployed: batch norms folded, GhostNetV3 fused."""
     trained = build.network(config).set_train(False)
-    file = Path(job.folder, WEIGHTS)
-    if file.exists():
-        weights = weights_file.read(file)
-        for parameter in trained.get_parameters():
-            parameter.set_data(Tensor(weights[parameter.name]))
+    if Path(job.folder, WEIGHTS).exists():
+        build.load_weights(trained, config.replace(ckpt_path=str(Path(job.folder, WEIGHTS))), fine_tune=False)
     network = deploy.deployed_form(job.model, trained, job.num_classes)
     images = Tensor(images_of(job))
     return lambda: network(images).asnumpy()

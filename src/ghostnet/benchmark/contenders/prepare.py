@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import ghostnet  # noqa: F401  isort: skip
 import numpy as np
 from mindspore import Tensor, nn
 
-from ghostnet import deployment, export, weights_file
+from ghostnet import convert, deployment, export, weights_file
 from ghostnet.models import complexity, create_model
 from ghostnet.models.ghostnet import GhostBottleneck, GhostNet
 
@@ -31,7 +32,7 @@ def measure(job: Job) -> dict[str, Any]:
     # Fresh weights make logits of some thousands, whose rounding the comparison of the exported file would not pass.
     weights |= {name: array / 2 for name, array in weights.items() if name.endswith(".gamma")}
     weights_file.write(folder / WEIGHTS, weights)
-    np.savez(folder / TORCH_WEIGHTS, **weights)
+    np.savez(folder / TORCH_WEIGHTS, **for_torch(weights))
     if type(network) is GhostNet and all(type(cell) is GhostBottleneck for cell in bottlenecks(network)):
         (folder / TABLE).write_text(json.dumps(table(network)))
     if job.variant == "with onnx":
@@ -53,6 +54,12 @@ def _export(weights: Path, job: Job) -> None:
     config = deployed.config.replace(image_resize=job.image_size, num_classes=job.num_classes)
     classes = tuple(map(str, range(job.num_classes)))
     export.export(replace(deployed, config=config, classes=classes), ("onnx",))
+
+
+def for_torch(weights: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Our weights under the names of PyTorch's network, which are timm's."""
+    names = convert.timm_names(weights)
+    return {names[name]: array for name, array in weights.items()}
 
 
 def bottlenecks(network: GhostNet) -> list[nn.Cell]:

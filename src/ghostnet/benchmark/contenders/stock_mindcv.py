@@ -1,7 +1,4 @@
-"""MindCV's network, trained and run as MindCV does it, and its input pipeline. Nothing of ours is imported.
-
-Variant "avx2" differs in the environment that the process is given.
-"""
+"""MindCV's network, trained and run as MindCV does it, and its input pipeline. Nothing of ours is imported."""
 
 from __future__ import annotations
 

@@ -10,9 +10,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-# Kinds of our parameters under PyTorch's names.
-_KINDS = {"gamma": "weight", "beta": "bias", "moving_mean": "running_mean", "moving_variance": "running_var"}
-
 
 def conv_bn(in_channels: int, out_channels: int, kernel: int, stride: int = 1, groups: int = 1) -> list[nn.Module]:
     """A convolution padded by half its kernel, and its batch norm."""
@@ -76,14 +73,14 @@ class Bottleneck(nn.Module):
 
 
 class ConvBnRelu(nn.Module):
-    """The 1x1 convolution after the bottlenecks, its parts under our names."""
+    """The 1x1 convolution after the bottlenecks."""
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
-        self.features = nn.Sequential(*conv_bn(in_channels, out_channels, 1), nn.ReLU(inplace=True))
+        self.conv, self.bn1 = conv_bn(in_channels, out_channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.features(x)
+        return functional.relu(self.bn1(self.conv(x)), inplace=True)
 
 
 class TorchGhostNet(nn.Module):
@@ -98,7 +95,7 @@ class TorchGhostNet(nn.Module):
         super().__init__()
         self.conv_stem, self.bn1 = conv_bn(3, table["stem"], 3, 2)
         stages = [nn.Sequential(*map(Bottleneck, rows)) for rows in table["stages"]]
-        stages.append(ConvBnRelu(table["stages"][-1][-1]["out_channels"], table["last"]))
+        stages.append(nn.Sequential(ConvBnRelu(table["stages"][-1][-1]["out_channels"], table["last"])))
         self.blocks = nn.Sequential(*stages)
         self.conv_head = nn.Conv2d(table["last"], table["features"], 1)
         self.dropout = nn.Dropout(drop_rate)
@@ -111,10 +108,6 @@ class TorchGhostNet(nn.Module):
 
 
 def load(network: nn.Module, weights: Mapping[str, np.ndarray]) -> None:
-    """Give a network our weights, by our names; raises RuntimeError where they are not those of the same network."""
-    state = {}
-    for name, array in weights.items():
-        layer, _, kind = name.rpartition(".")
-        state[f"{layer}.{_KINDS.get(kind, kind)}"] = torch.from_numpy(np.array(array))
+    """Give a network the weights that `prepare` wrote; raises RuntimeError where they are another network's."""
     counters = {name: value for name, value in network.state_dict().items() if name.endswith("num_batches_tracked")}
-    network.load_state_dict(state | counters)
+    network.load_state_dict(counters | {name: torch.from_numpy(array) for name, array in weights.items()})

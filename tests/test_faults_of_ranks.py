@@ -1,0 +1,130 @@
+"""Faults that end jobs of several ranks under mpirun, and how these go on; see test_faults.py."""
+
+import os
+import random
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.fault_runs import (
+    GONE,
+    KEYS,
+    assert_a_state_is_intact,
+    assert_went_on,
+    saved_step,
+    steps_of,
+    undisturbed,
+    wait_for_a_save,
+    wait_for_steps,
+)
+from tests.launchers import Process, children_of, mpirun_command, wait_until_gone
+from tests.test_end_to_end import write_images
+from tests.test_resume import arguments, assert_same_end
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory) -> Path:
+    return write_images(tmp_path_factory.mktemp("images"))
+
+
+def train_on_ranks(ranks: int, images: Path, folder: Path, *more: str, **keys) -> list[str]:
+    return mpirun_command(ranks, *arguments(images, folder, distribute=True, **{**KEYS, **keys}), *more)
+
+
+def ranks_of(mpirun: Process) -> list[int]:
+    """Process numbers of the ranks, in their order: mpirun's children that run Python."""
+    return [child for child in children_of(mpirun.pid) if b"python" in Path(f"/proc/{child}/cmdline").read_bytes()]
+
+
+def assert_job_ended(mpirun: Process, folder: Path) -> int:
+    """Within a minute, with all of its processes. Returns the exit status."""
+    started = time.monotonic()
+    status = mpirun.end(GONE)
+    assert status != 0
+    assert wait_until_gone(str(folder.parent), GONE - (time.monotonic() - started)) == []
+    return status
+
+
+@pytest.mark.parametrize(
+    ("ranks", "victim"),
+    [(2, 1), pytest.param(3, 0, marks=pytest.mark.slow), pytest.param(3, 2, marks=pytest.mark.slow)],
+)
+def test_a_killed_rank_ends_the_job(ranks, victim, images, tmp_path, tried):
+    folder = tmp_path / "run"
+    tried(f"rank killed, of {ranks}")
+    with Process(train_on_ranks(ranks, images, folder, ckpt_save_interval_steps=1), tmp_path) as mpirun:
+        wait_for_steps(mpirun, 2)
+        os.kill(ranks_of(mpirun)[victim], signal.SIGKILL)
+        assert_job_ended(mpirun, folder)
+    assert saved_step(folder) >= steps_of(mpirun.lines)[-1] - 1
+
+
+@pytest.fixture(scope="module")
+def straight_ranks(images, tmp_path_factory) -> Path:
+    """Two ranks; 96 steps."""
+    folder = tmp_path_factory.mktemp("straight_ranks") / "run"
+    keys = {**RANK_KEYS, "ckpt_save_interval_steps": None}
+    return undisturbed(train_on_ranks(2, images, folder, **keys), folder)
+
+
+RANK_KEYS = {"epoch_size": 16, "decay_epochs": 16, "ckpt_save_interval_steps": 1}
+
+
+@pytest.mark.slow
+def test_signals_to_mpirun(straight_ranks, images, tmp_path, tried):
+    """On SIGTERM and Ctrl-C mpirun ends its ranks at once; SIGUSR1 it passes on to them."""
+    folder, done = tmp_path / "run", 0
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
+        tried(f"{number.name} to mpirun")
+        keys = {**RANK_KEYS, "ckpt_save_interval_steps": 3 if number != signal.SIGUSR1 else None}
+        line = train_on_ranks(2, images, folder, *(["--resume"] if done else []), **keys)
+        with Process(line, tmp_path) as mpirun:
+            wait_for_steps(mpirun, 4)
+            mpirun.send(number)
+            status = assert_job_ended(mpirun, folder)
+        assert_went_on(mpirun, done)
+        before, done = done, saved_step(folder)
+        assert done > before
+    assert status == 138
+    assert done == steps_of(mpirun.lines)[-1]
+    assert f"train.py: stopped by SIGUSR1 after epoch {(done - 1) // 6 + 1}, step {(done - 1) % 6 + 1};" in mpirun.error
+    with Process(train_on_ranks(2, images, folder, "--resume", **RANK_KEYS), tmp_path) as mpirun:
+        assert mpirun.end(300) == 0
+    assert_went_on(mpirun, done)
+    assert_same_end(folder, straight_ranks)
+
+
+@pytest.mark.slow
+def test_a_job_of_two_ranks_is_killed_at_20_random_moments(straight_ranks, images, tmp_path, tried):
+    """mpirun, rank 0 or rank 1: whichever is killed takes all others along."""
+    folder, rng, done, cut_off = tmp_path / "killed" / "run", random.Random(5), 0, 0
+    moments = ["start-up"] * 3 + ["save"] * 8 + ["random"] * 9
+    rng.shuffle(moments)
+    for moment in moments:
+        resume = ["--resume"] if done else []
+        with Process(train_on_ranks(2, images, folder, *resume, **RANK_KEYS), folder.parent) as mpirun:
+            if moment == "start-up":
+                mpirun.wait_for(lambda: len(ranks_of(mpirun)) == 2, "ranks")
+                time.sleep(rng.uniform(0, 15))
+            else:
+                wait_for_steps(mpirun, rng.randint(1, 3))
+                if moment == "save":
+                    wait_for_a_save(mpirun, folder)
+                time.sleep(rng.uniform(0, 0.01 if moment == "save" else 0.4))
+            victim = rng.choice(["mpirun", "rank 0", "rank 1"])
+            tried(f"SIGKILL of {victim}, of two ranks")
+            number = mpirun.pid if victim == "mpirun" else ranks_of(mpirun)[int(victim[-1])]
+            os.kill(number, signal.SIGKILL)
+            assert_job_ended(mpirun, folder)
+        assert_went_on(mpirun, done)
+        done = assert_a_state_is_intact(folder, max([done, *steps_of(mpirun.lines)[:-1]]))
+        cut_off += bool(list(folder.glob(".*.tmp")))
+    # Saves that did not come to their end.
+    assert cut_off > 0
+    with Process(train_on_ranks(2, images, folder, "--resume", **RANK_KEYS), folder.parent) as mpirun:
+        assert mpirun.end(600) == 0
+    assert mpirun.error == ""
+    assert_went_on(mpirun, done)
+    assert_same_end(folder, straight_ranks)

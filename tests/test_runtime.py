@@ -1,0 +1,45 @@
+"""Signals to a run: what `runtime.StopSignals` makes of those that MindSpore sends, in processes of their own."""
+
+import sys
+
+from tests.launchers import run
+
+
+def test_a_dead_worker_that_nobody_reports_ends_a_run_that_waits(tmp_path, tried):
+    tried("data worker killed, MindSpore says nothing")
+    lines = """
+import os, time
+from ghostnet.runtime import StopSignals
+
+with StopSignals() as signals:
+    signals.defer()
+    if os.fork() == 0:
+        os._exit(0)
+    signals.waits_since = time.monotonic() - 31
+    time.sleep(50)
+"""
+    result = run([sys.executable, "-c", lines], tmp_path, timeout=40)
+    last = "stopped because a data worker process died (out of memory?); the data that the run waits for will not come"
+    assert (result.returncode, result.stderr.splitlines()[-1]) == (1, last)
+
+
+def test_a_second_report_of_a_dead_worker_does_not_end_a_run_that_ends(tmp_path, tried):
+    """MindSpore sends SIGTERM to its own process; what comes after the run's last step must not kill it."""
+    tried("data worker killed, MindSpore says it twice")
+    lines = """
+import os, signal, time
+from ghostnet.cli import signals_for_this_thread
+
+with signals_for_this_thread():
+    from ghostnet.runtime import StopSignals
+
+with StopSignals() as signals:
+    signals.defer()
+    os.kill(os.getpid(), signal.SIGTERM)
+    while signals.received is None:
+        time.sleep(0.1)
+os.kill(os.getpid(), signal.SIGTERM)
+print("said its last words")
+"""
+    result = run([sys.executable, "-c", lines], tmp_path, timeout=40)
+    assert (result.returncode, result.stdout) == (0, "said its last words\n")
