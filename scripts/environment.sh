@@ -33,7 +33,7 @@ make_environment() {
         rm -rf .venv
         "$python" -m venv .venv
     fi
-    echo "installing requirements.txt into .venv (about 900 MB to download at the first time)"
+    echo "installing requirements.txt into .venv (about 1 GB to download at the first time)"
     .venv/bin/python -m pip install --quiet --disable-pip-version-check \
         -r requirements.txt ${MINDSPORE:+"mindspore==$MINDSPORE"}
     printf '%s\n' "$wanted" >.venv/installed
