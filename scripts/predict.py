@@ -105,15 +105,16 @@ def main() -> None:
     """Read, predict, print."""
     args = parse()
     # After the command line is known to be good: importing MindSpore takes seconds.
-    from ghostnet import inference, predictor, runtime
+    from ghostnet import build, inference, predictor, runtime
 
     images = predictor.expand(args.sources, sys.stdin)
     if not images:
         raise UserError("-: no image in the list on standard input")
     deployed = deployment.of_arguments(args)
     # Operator by operator: compiling a graph takes longer than most lists of images.
-    runtime.init(deployed.config.replace(mode=1))
-    run = predictor.Predictor(deployed, inference.open_network(deployed), args.batch_size)
+    session = runtime.init(deployed.config.replace(mode=1))
+    operators = None if deployed.exported else build.native_operators(session.config, session.device, session.threads)
+    run = predictor.Predictor(deployed, inference.open_network(deployed, operators), args.batch_size)
     if args.save_dir:
         _make(args.save_dir)
     output = JsonLines() if args.json else Csv() if args.csv else Table(images)

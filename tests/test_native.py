@@ -11,7 +11,9 @@ import pytest
 from mindspore import Tensor, nn, ops
 
 from ghostnet import build as rooms
+from ghostnet import weights_file
 from ghostnet.config import Config
+from ghostnet.convert import from_pytorch
 from ghostnet.errors import UserError
 from ghostnet.models import ghostnet
 from ghostnet.models.ghostnet import GhostBottleneck, GhostModule
@@ -19,7 +21,7 @@ from ghostnet.models.ghostnetv3 import GhostNetV3
 from ghostnet.models.layers import ConvBnAct, SqueezeExcite, depthwise_convolution, freeze_batch_norm
 from ghostnet.native import build, layers
 from ghostnet.step import StepOptions, TrainStep
-from tests.conftest import randomise
+from tests.conftest import GOLDEN, golden_state, randomise
 from tests.short import stages
 
 SOURCE = Path(build.__file__).parent
@@ -157,6 +159,20 @@ def test_training_agrees_in_graph_mode(monkeypatch):
     assert names[0] == names[1]
 
 
+@pytest.mark.parametrize("name", ["ghostnet_050", "ghostnet_100"])
+def test_golden_logits(name, tmp_path):
+    """The published network's, in graph mode, of two sizes from one compiled network."""
+    weights_file.write(tmp_path / "golden.ckpt", from_pytorch(golden_state(name)))
+    config = settings(model=name, num_classes=1000, ckpt_path=str(tmp_path / "golden.ckpt"))
+    network = rooms.evaluation_network(config, LIBRARY).set_train(False)
+    rooms.load_weights(network, config, fine_tune=False)
+    golden = np.load(GOLDEN / f"{name}.npz")
+    for key in golden.files:
+        height, width = map(int, key.removeprefix("logits_").split("x"))
+        images = np.random.default_rng(20200613).standard_normal((2, 3, height, width)).astype(np.float32)
+        np.testing.assert_allclose(network(Tensor(images)).asnumpy(), golden[key], rtol=0, atol=1e-4)
+
+
 def test_what_a_network_has_is_replaced():
     network = ghostnet.ghostnet_050()
     layers.use(network, LIBRARY)
@@ -194,7 +210,7 @@ def test_another_type_is_refused():
 
 
 def settings(**keys) -> Config:
-    return Config(model="ghostnet_050", data_dir="D", **keys)
+    return Config(**{"model": "ghostnet_050", "data_dir": "D", **keys})
 
 
 @pytest.fixture
@@ -207,15 +223,13 @@ def test_without_a_compiler_one_line_says_so(cache, monkeypatch, tmp_path, caplo
     caplog.set_level("INFO", "ghostnet")
     monkeypatch.delenv("CXX", raising=False)
     monkeypatch.setenv("PATH", str(tmp_path))
-    network = sequence(nn.BatchNorm2d(3))
-    rooms.use_native_operators(network, settings(), "CPU", 2)
+    assert rooms.native_operators(settings(), "CPU", 2) is None
     [message] = [record.getMessage() for record in caplog.records]
     assert message == (
         "MindSpore's own operators instead of the faster native ones: no C++ compiler (c++, g++, clang++)"
     )
-    assert type(network[0]) is nn.BatchNorm2d
     with pytest.raises(UserError, match="native_ops: on, but no C\\+\\+ compiler") as caught:
-        rooms.use_native_operators(network, settings(native_ops="on"), "CPU", 2)
+        rooms.native_operators(settings(native_ops="on"), "CPU", 2)
     assert "\n" not in str(caught.value)
 
 
@@ -225,30 +239,37 @@ def test_a_compiler_that_fails_leaves_nothing(cache, monkeypatch, tmp_path, capl
     broken.write_text("#!/bin/sh\necho 'x.cpp:1: fatal error: no such thing' >&2\nexit 1\n")
     broken.chmod(0o755)
     monkeypatch.setenv("CXX", str(broken))
-    network = sequence(nn.BatchNorm2d(3))
-    rooms.use_native_operators(network, settings(), "CPU", 2)
+    assert rooms.native_operators(settings(), "CPU", 2) is None
     [message] = [record.getMessage() for record in caplog.records]
     assert message.endswith(f"{broken} failed: x.cpp:1: fatal error: no such thing")
     assert [path.suffix for path in cache.iterdir()] == [".lock"]
     monkeypatch.setenv("CXX", "/no/such/compiler")
     with pytest.raises(UserError, match="CXX: there is no program /no/such/compiler"):
-        rooms.use_native_operators(network, settings(native_ops="on"), "CPU", 2)
+        rooms.native_operators(settings(native_ops="on"), "CPU", 2)
 
 
-@pytest.mark.parametrize(("device", "level"), [("Ascend", "O0"), ("CPU", "O2")])
-def test_elsewhere_they_are_never_used(device, level):
-    network = sequence(nn.BatchNorm2d(3))
-    rooms.use_native_operators(network, settings(amp_level=level), device, 2)
-    assert type(network[0]) is nn.BatchNorm2d
-    with pytest.raises(UserError, match=f"native_ops: on, but they are for training on a CPU.*{device}, {level}"):
-        rooms.use_native_operators(network, settings(amp_level=level, native_ops="on"), device, 2)
+def test_elsewhere_they_are_never_used():
+    assert rooms.native_operators(settings(), "Ascend", 2) is None
+    with pytest.raises(UserError, match="native_ops: on, but they are for float32 on a CPU, not for Ascend, O0"):
+        rooms.native_operators(settings(native_ops="on"), "Ascend", 2)
+    with pytest.raises(UserError, match="^native_ops: our operators are for float32, not for amp_level: O2; set"):
+        settings(native_ops="on", amp_level="O2")
+    assert rooms.native_operators(settings(amp_level="O2", val_amp_level="O3"), "CPU", 2) is None
+
+
+def test_each_network_by_its_precision():
+    """Trained in float16 and evaluated in float32: ours are for the second one."""
+    mixed = settings(amp_level="O2", num_classes=3)
+    operators = rooms.native_operators(mixed, "CPU", 2)
+    trained = rooms.training_precision(rooms.network(mixed), mixed, operators)
+    evaluated = rooms.evaluation_network(mixed, operators)
+    found = [any(isinstance(c, layers.Chain) for _, c in net.cells_and_names()) for net in (trained, evaluated)]
+    assert found == [False, True]
 
 
 def test_off_is_off(caplog):
     caplog.set_level("INFO", "ghostnet")
-    network = sequence(nn.BatchNorm2d(3))
-    rooms.use_native_operators(network, settings(native_ops="off"), "CPU", 2)
-    assert type(network[0]) is nn.BatchNorm2d
+    assert rooms.native_operators(settings(native_ops="off"), "CPU", 2) is None
     assert not caplog.records
 
 

@@ -45,9 +45,21 @@ def network(config: Config) -> nn.Cell:
         raise UserError(str(error)) from error
 
 
-def evaluation_network(config: Config) -> nn.Cell:
-    """The same network as it is evaluated: in the precision of `val_amp_level`."""
-    return amp.apply(network(config), config.val_amp_level, config.amp_cast_list)
+def training_precision(net: nn.Cell, config: Config, operators: Path | None) -> nn.Cell:
+    """The network of `config.model` as it is trained: in the precision of `amp_level`, on our `native_operators`."""
+    return _in_precision(net, config.amp_level, config, operators)
+
+
+def evaluation_network(config: Config, operators: Path | None = None) -> nn.Cell:
+    """The same network as it is evaluated: in the precision of `val_amp_level`, on our `native_operators`."""
+    return _in_precision(network(config), config.val_amp_level, config, operators)
+
+
+def _in_precision(net: nn.Cell, level: str, config: Config, operators: Path | None) -> nn.Cell:
+    net = amp.apply(net, level, config.amp_cast_list)
+    if operators is not None and level == "O0":
+        native_layers.use(net, operators)
+    return net
 
 
 def synchronise_batch_norm(net: nn.Cell) -> None:
@@ -65,32 +77,32 @@ def _synchronised(norm: nn.BatchNorm2d) -> nn.SyncBatchNorm:
     return result
 
 
-def use_native_operators(net: nn.Cell, config: Config, device: str, threads: int) -> None:
-    """Have a network trained by our C++ operators, where `native_ops` wants it; says in the log whether it is.
+def native_operators(config: Config, device: str, threads: int) -> Path | None:
+    """The library of our C++ operators for float32 networks, loaded; says in the log whether it is.
 
     Args:
-        net: the network of `config.model` in training precision.
-        config: reads `native_ops` and `amp_level`.
+        config: reads `native_ops` and whether training or evaluation is in float32.
         device: "CPU", "Ascend" or "GPU".
         threads: that the operators may use.
 
-    Raises UserError where `native_ops` is on and they cannot be had.
+    Returns None where `native_ops` is off, or auto and they cannot be had. Raises UserError where it is on and they
+    cannot be had.
     """
     if config.native_ops == "off":
-        return
+        return None
     try:
-        if device != "CPU" or config.amp_level != "O0":
-            raise native.NativeError(f"they are for training on a CPU in float32, not for {device}, {config.amp_level}")
+        if device != "CPU" or "O0" not in (config.amp_level, config.val_amp_level):
+            raise native.NativeError(f"they are for float32 on a CPU, not for {device}, {config.amp_level}")
         path = native.library()
         kernels = native.load(path, threads)
     except native.NativeError as error:
         if config.native_ops == "on":
-            raise UserError(f"native_ops: on, but {error}; give auto or off to train without them") from error
+            raise UserError(f"native_ops: on, but {error}; give auto or off to do without them") from error
         if device == "CPU":
             log.info(f"MindSpore's own operators instead of the faster native ones: {error}")
-        return
-    native_layers.use(net, path)
+        return None
     log.info(f"native operators: {kernels}, {threads} thread(s)")
+    return path
 
 
 def load_weights(net: nn.Cell, config: Config, *, fine_tune: bool) -> checkpoint.Loaded | None:

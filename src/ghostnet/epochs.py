@@ -7,6 +7,7 @@ import math
 import signal
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 import mindspore as ms
@@ -25,11 +26,14 @@ log = logging.getLogger("ghostnet")
 
 
 class WeightsEvaluator(evaluate.Evaluator):
-    """Evaluates weights in a network of their own, while another one is trained."""
+    """Evaluates weights in a network of their own, while another one is trained.
 
-    def __init__(self, config: Config, samples: dataset.Samples, ranks: Ranks) -> None:
+    `operators`: library of `build.native_operators`, if they are used.
+    """
+
+    def __init__(self, config: Config, samples: dataset.Samples, ranks: Ranks, operators: Path | None) -> None:
         super().__init__(config, samples, ranks)
-        self.network = build.evaluation_network(config)
+        self.network = build.evaluation_network(config, operators)
 
     def __call__(self, weights: dict[str, np.ndarray]) -> evaluate.Metrics:
         for parameter in self.network.get_parameters():

@@ -14,10 +14,13 @@ from .errors import UserError
 from .evaluate import Network, filled, of_cell
 
 
-def open_network(deployed: Deployment) -> Network:
-    """The network of a file. Raises UserError where the file is damaged or does not fit its description."""
+def open_network(deployed: Deployment, operators: Path | None = None) -> Network:
+    """The network of a file; weights run on our `build.native_operators`, if they are given.
+
+    Raises UserError where the file is damaged or does not fit its description.
+    """
     if not deployed.exported:
-        network = build.evaluation_network(deployed.config)
+        network = build.evaluation_network(deployed.config, operators)
         build.load_weights(network, deployed.config, fine_tune=False)
         return of_cell(network)
     if deployed.path.suffix.lower() == ".onnx":

@@ -13,7 +13,7 @@ import mindspore as ms
 import numpy as np
 from mindspore import nn
 
-from . import amp, build, checkpoint, loss, optim, provenance, replicas, runtime, schedule, teacher, weights_file
+from . import build, checkpoint, loss, optim, provenance, replicas, runtime, schedule, teacher, weights_file
 from .config import Config
 from .data import dataset, loader
 from .distributed import Ranks
@@ -82,7 +82,8 @@ def _train(run: runtime.Runtime, folder: RunFolder, run_log: runtime.RunLog, sig
     )
 
     # The step, and the network that its weights are evaluated in.
-    network = _network(run, starts=saved is None)
+    operators = build.native_operators(config, run.device, run.threads)
+    network = _network(run, operators, starts=saved is None)
     updates = batches.get_dataset_size() // config.gradient_accumulation_steps
     rates = schedule.learning_rates(config, updates, ranks.size)
     optimizer = optim.optimizer(config, network, rates, run.device)
@@ -90,7 +91,7 @@ def _train(run: runtime.Runtime, folder: RunFolder, run_log: runtime.RunLog, sig
         log.info(f"loaded {checkpoint.load_optimizer(optimizer, config.ckpt_path)} entries of optimizer state")
     step = TrainStep(network, loss.training_loss(config), optimizer, StepOptions.from_config(config), ranks.size)
     taught = TaughtStep(step, teacher.load(config)) if config.teacher else step
-    evaluator = WeightsEvaluator(config, val_samples, ranks) if val_samples else None
+    evaluator = WeightsEvaluator(config, val_samples, ranks, operators) if val_samples else None
     if saved:
         _load_state(step, saved, ranks)
     replicas.check_equal(ranks, {**step.shared_state(), "images": np.array(data)}, "before the first step")
@@ -148,8 +149,8 @@ def _digest(config: Config, samples: dataset.Samples) -> str:
     return hashlib.sha256(f"{samples.digest()} {teacher.digest(config)}".encode()).hexdigest()
 
 
-def _network(run: runtime.Runtime, starts: bool) -> nn.Cell:
-    """The network in training precision; where it `starts`, from scratch or weights. A saved state fills it later."""
+def _network(run: runtime.Runtime, operators: Path | None, starts: bool) -> nn.Cell:
+    """The network as it is trained; where it `starts`, from scratch or weights. A saved state fills it later."""
     config, ranks = run.config, run.ranks
     network = build.network(config)
     reseed_dropout(network, ranks.rank)
@@ -160,9 +161,7 @@ def _network(run: runtime.Runtime, starts: bool) -> nn.Cell:
         _freeze_backbone(network, card(config.model).classifier)
     if config.sync_bn and ranks.size > 1:
         build.synchronise_batch_norm(network)
-    network = amp.apply(network, config.amp_level, config.amp_cast_list)
-    build.use_native_operators(network, config, run.device, run.threads)
-    return network
+    return build.training_precision(network, config, operators)
 
 
 def _open_files(

@@ -17,7 +17,8 @@ from .evaluate import Evaluator, of_cell
 def validate(config: Config) -> dict[str, Any]:
     """Evaluate the weights of `ckpt_path` (or the published ones, with `pretrained`) on the validation split.
 
-    The numbers are those of the in-training evaluation of the same file: same images, network and counts. An exported
+    The numbers are those of the in-training evaluation of the same file: same images, network and counts (to the last
+    bit with the same `native_ops`). An exported
     file (`.onnx`, `.mindir`) is run as it is, over the same images.
 
     With the key `report`, rank 0 writes the report of the evaluation, too.
@@ -45,7 +46,7 @@ def validate(config: Config) -> dict[str, Any]:
         if exported:
             network, path = inference.open_network(exported), exported.path
         else:
-            cell = build.evaluation_network(config)
+            cell = build.evaluation_network(config, build.native_operators(config, run.device, run.threads))
             loaded = build.load_weights(cell, config, fine_tune=False)
             runtime.log.info(str(loaded))
             network, path = of_cell(cell), loaded.path

@@ -106,7 +106,8 @@ struct Data {
 struct SlowNorm {
   Doubles mean, inverse, hat, d_gamma, d_beta;
 
-  Doubles forward(const Norm& norm, const Doubles& x, int64_t batch, int64_t channels, int64_t size) {
+  // With the batch's statistics, or with the running ones.
+  Doubles forward(const Norm& norm, const Doubles& x, int64_t batch, int64_t channels, int64_t size, bool running) {
     mean.assign(channels, 0);
     inverse.assign(channels, 0);
     hat = x;
@@ -119,7 +120,8 @@ struct SlowNorm {
       for (int64_t n = 0; n < batch; ++n) {
         for (int64_t i = 0; i < size; ++i) square += std::pow(x[(n * channels + c) * size + i] - mean[c], 2);
       }
-      inverse[c] = 1 / std::sqrt(square / (batch * size) + norm.eps);
+      if (running) mean[c] = norm.running_mean[c];
+      inverse[c] = 1 / std::sqrt((running ? norm.running_variance[c] : square / (batch * size)) + norm.eps);
       for (int64_t n = 0; n < batch; ++n) {
         for (int64_t i = 0; i < size; ++i) {
           const int64_t at = (n * channels + c) * size + i;
@@ -192,17 +194,17 @@ void compare(const char* what, const Floats& got, const Doubles& expected, doubl
   }
 }
 
-// The chain by its definition, against what the operators left in `data`.
-void check(const Data& data) {
+// The chain by its definition, against what the operators left in `data`: of training, or of evaluation.
+void check(const Data& data, bool evaluation) {
   const Chain& k = data.chain;
   const int64_t size = k.map.height * k.map.width, out_size = k.map.out_height() * k.map.out_width();
   const int64_t ghosts = k.channels * k.multiplier, start = k.first ? k.channels : 0;
   SlowNorm norm1, norm2;
   Doubles z(data.x.begin(), data.x.end()), result;
-  if (k.first) z = norm1.forward(k.norm1, z, k.batch, k.channels, size);
+  if (k.first) z = norm1.forward(k.norm1, z, k.batch, k.channels, size, evaluation);
   Doubles d(k.batch * ghosts * out_size, 0.0);
   if (k.convolution) each_product(k, [&](int64_t i, int64_t w, int64_t o) { d[o] += z[i] * data.weight[w]; });
-  Doubles y = k.second ? norm2.forward(k.norm2, d, k.batch, ghosts, out_size) : d;
+  Doubles y = k.second ? norm2.forward(k.norm2, d, k.batch, ghosts, out_size, evaluation) : d;
   Doubles d_z(z.size(), 0.0), d_y(d.size(), 0.0);
   for (int64_t n = 0; n < k.batch; ++n) {
     for (int64_t c = 0; c < k.out_channels; ++c) {
@@ -215,7 +217,8 @@ void check(const Data& data) {
       }
     }
   }
-  compare("out", data.out, result);
+  compare(evaluation ? "out of evaluation" : "out", data.out, result);
+  if (evaluation) return;
   Doubles d_d = k.second ? norm2.backward(k.norm2, d_y, k.batch, ghosts, out_size) : d_y;
   Doubles d_weight(data.weight.size(), 0.0);
   if (k.convolution) {
@@ -275,12 +278,17 @@ void check_case(const Kernels& kernels, const Case& c, unsigned seed) {
   set_threads(1);
   run(kernels, &expected);
   const int before = failures;
-  check(expected);
+  check(expected, false);
+  Data evaluated(c, seed);
+  evaluate(kernels, evaluated.chain);
+  check(evaluated, true);
   for (int threads : {2, 3}) {
     Data again(c, seed);
     set_threads(threads);
     run(kernels, &again);
-    if (!equal(expected, again)) {
+    Data evaluated_again(c, seed);
+    evaluate(kernels, evaluated_again.chain);
+    if (!equal(expected, again) || !equal(evaluated, evaluated_again)) {
       std::printf("%d threads give other bits than one\n", threads);
       ++failures;
     }

@@ -15,7 +15,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from .contenders.job import Job
 
 OURS = "ours"
 COPY = "memory copy"
+ONNX_RUNTIME = "ONNX Runtime"
 # The variable that decides between mindcv as it is and with oneDNN kept from its slow code.
 _ISA = "ONEDNN_MAX_CPU_ISA"
 # What importing ghostnet sets; contenders start without.
@@ -67,7 +68,7 @@ CONTENDERS = (
     Contender("PyTorch", "torch_ghostnet", _STEPS, "eager", torch=True),
     Contender("PyTorch, channels-last", "torch_ghostnet", _STEPS, "channels_last", torch=True),
     Contender("PyTorch, compiled", "torch_ghostnet", _STEPS, "compile", torch=True),
-    Contender("ONNX Runtime", "onnx_runtime", ("inference", "latency")),
+    Contender(ONNX_RUNTIME, "onnx_runtime", ("inference", "latency")),
 )
 _COPY = Contender(COPY, "memory_copy", ("training",))
 
@@ -134,7 +135,7 @@ def run(plan: Plan, say: Callable[[str], None]) -> tuple[dict[str, Any], list[Me
 def prepare(plan: Plan, folder: str, say: Callable[[str], None]) -> dict[str, Any]:
     """Have the shared files written to a folder; see `contenders.prepare`."""
     say(f"{plan.model}: weights, table and costs")
-    onnx = "ONNX Runtime" in plan.contenders and {"inference", "latency"} & set(plan.what)
+    onnx = ONNX_RUNTIME in plan.contenders and {"inference", "latency"} & set(plan.what)
     worker = Contender("preparation", "prepare", (), "with onnx" if onnx else "")
     result, note = _measure(plan, worker, "training", folder)
     if note:
@@ -241,15 +242,19 @@ def write_photos(folder: Path, count: int) -> None:
 
 
 def family(plan: Plan, names: Sequence[str], say: Callable[[str], None]) -> dict[str, list[dict[str, Any]]]:
-    """Name -> results of each round of one image at a time in our deployed form, the networks taking turns."""
+    """Name -> results of each round of one image at a time as ONNX Runtime runs our files, the networks taking turns."""
+    plans = {name: replace(plan, model=name, contenders=(ONNX_RUNTIME,), what=("latency",)) for name in names}
+    contender = next(one for one in CONTENDERS if one.name == ONNX_RUNTIME)
     found: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
-    with tempfile.TemporaryDirectory(prefix="ghostnet-benchmark-") as folder, _on_cores(plan.threads):
+    with tempfile.TemporaryDirectory(prefix="ghostnet-benchmark-") as parent, _on_cores(plan.threads):
+        for name, named in plans.items():
+            Path(parent, name).mkdir()
+            prepare(named, str(Path(parent, name)), say)
         for number in range(1, plan.rounds + 1):
-            for name in names:
+            for name, named in plans.items():
                 say(f"family, round {number} of {plan.rounds}: {name}")
-                named = Plan(**{**asdict(plan), "model": name})
-                result, note = _measure(named, CONTENDERS[0], "latency", folder)
-                if note:
-                    raise RunError(f"{name}: it cannot be measured: {note}")
+                result, note = _measure(named, contender, "latency", str(Path(parent, name)))
+                if note or "missing" in result:
+                    raise RunError(f"{name}: it cannot be measured: {note or result['missing']}")
                 found[name].append(result)
     return found

@@ -45,7 +45,7 @@ def png(entries: Sequence[Mapping[str, Any]], machine: str) -> bytes:
         raise UserError(f"--plot: matplotlib draws it ({error}); pip install -e .[plot]") from error
     figure = Figure(figsize=(10, 4.5), layout="constrained")
     panels = figure.subplots(1, 2, sharey=True)
-    axes = (("latency", 1e3, f"milliseconds for an image\n({machine})"), ("macs", 1e-6, "million MACs"))
+    axes = (("latency", 1e3, f"milliseconds for an image in ONNX Runtime\n({machine})"), ("macs", 1e-6, "million MACs"))
     for panel, (key, unit, label) in zip(panels, axes, strict=True):
         for line in dict.fromkeys(entry["family"] for entry in entries):
             ours = sorted((e for e in entries if e["family"] == line), key=lambda e: e["top_1"])

@@ -91,8 +91,8 @@ class Config(BaseModel):
     device_target: Literal["Ascend", "CPU", "GPU"] | None = None
     """Device to run on; None takes what the machine has."""
     native_ops: Literal["auto", "on", "off"] = "auto"
-    """Train on a CPU with our own C++ operators, compiled at first use: auto: where there is a compiler, in float32;
-    on: or not at all; off: with MindSpore's alone."""
+    """Train and evaluate on a CPU with our own C++ operators, compiled at first use: auto: where there is a compiler,
+    in float32; on: or not at all; off: with MindSpore's alone."""
     resume: bool | Name = False
     """Go on with the run in ckpt_save_dir from its last saved state; or with that of the folder or file given."""
     resume_force: bool = False

@@ -355,6 +355,12 @@ def _precision_conflicts(config: Config) -> Iterator[Problem]:
             ("drop_overflow_update", "loss_scale_type"),
             "dynamic loss scaling always drops updates that overflow; set drop_overflow_update to True",
         )
+    if config.native_ops == "on" and config.amp_level != "O0":
+        yield Problem(
+            ("native_ops", "amp_level"),
+            f"our operators are for float32, not for amp_level: {config.amp_level}; set amp_level to O0 or native_ops "
+            "to auto",
+        )
 
 
 def warnings(config: Config) -> list[str]:

@@ -9,7 +9,7 @@ Names of cells are those of the official PyTorch code, whose state dicts `conver
 
 from mindspore import Tensor, nn, ops
 
-from .layers import convolution
+from .layers import MapMeans, convolution
 from .network import FeatureInfo, Network
 
 
@@ -53,9 +53,13 @@ class Bottleneck(nn.Cell):
 class ChannelMeans(nn.Cell):
     """Feature maps (N, C_i, H, W) -> the mean of every channel of all of them, (N, sum of C_i, 1, 1)."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.means = MapMeans()
+
     def construct(self, maps: tuple[Tensor, ...]) -> Tensor:
         # The original joins the maps first: the same numbers from much more memory.
-        return ops.concat([ops.mean(x, (2, 3), True) for x in maps], 1)
+        return ops.concat([self.means(x) for x in maps], 1)
 
 
 class GhostStage(nn.Cell):

@@ -159,7 +159,7 @@ class CifarVgg(Network):
 
     def embed(self, x: Tensor) -> Tensor:
         """Mean over pixels -> hidden layer: the last feature maps -> embeddings (N, 512)."""
-        x = self.hidden(ops.mean(x, (2, 3), True))
+        x = self.hidden(self.global_pool(x))
         return ops.reshape(x, (x.shape[0], VGG_HIDDEN))
 
 

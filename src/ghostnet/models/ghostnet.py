@@ -117,7 +117,7 @@ class GhostBottleneck(nn.Cell):
             out = self.se(out)
         if self.shortcut is not None:
             x = self.shortcut(x)
-        if self.ghost2.tail is not None and self.training:
+        if self.ghost2.tail is not None:
             return self.ghost2.fused(out, x)
         return self.ghost2(out) + x
 
@@ -207,7 +207,7 @@ class GhostNet(Network):
 
     def embed(self, x: Tensor) -> Tensor:
         """Mean over pixels -> 1x1 conv -> ReLU: the last feature maps -> embeddings (N, 1280)."""
-        x = self.act2(self.conv_head(ops.mean(x, (2, 3), True)))
+        x = self.act2(self.conv_head(self.global_pool(x)))
         return ops.reshape(x, (x.shape[0], HEAD_FEATURES))
 
 

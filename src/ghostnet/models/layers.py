@@ -74,8 +74,8 @@ class GhostMaps(nn.Cell):
         cheap: called with that number and the number of ghosts, gives the cell that makes these of the intrinsic maps.
 
     Attributes:
-        tail: in training, does all that follows the first cell of `primary_conv`, if it is there; it takes that cell's
-            maps and, where there are such, those to be added.
+        tail: does all that follows the first cell of `primary_conv`, if it is there; it takes that cell's maps and,
+            where there are such, those to be added.
     """
 
     def __init__(
@@ -97,7 +97,7 @@ class GhostMaps(nn.Cell):
         self.tail: nn.Cell | None = None
 
     def construct(self, x: Tensor) -> Tensor:
-        if self.tail is not None and self.training:
+        if self.tail is not None:
             return self.fused(x)
         intrinsic = self.primary_conv(x)
         out = ops.concat((intrinsic, self.cheap_operation(intrinsic)), 1)
@@ -108,6 +108,13 @@ class GhostMaps(nn.Cell):
     def fused(self, x: Tensor, other: Tensor | None = None) -> Tensor:
         """The same by `tail`, which has to be set; plus `other`, if it is given."""
         return self.tail(self.primary_conv[0](x), other)
+
+
+class MapMeans(nn.Cell):
+    """The mean of every feature map: (N, C, H, W) -> (N, C, 1, 1)."""
+
+    def construct(self, x: Tensor) -> Tensor:
+        return ops.mean(x, (2, 3), True)
 
 
 class SqueezeExcite(nn.Cell):
@@ -121,17 +128,18 @@ class SqueezeExcite(nn.Cell):
     def __init__(self, channels: int, reduction: float) -> None:
         super().__init__()
         squeezed = make_divisible(channels * reduction, 4)
+        self.means = MapMeans()
         self.conv_reduce = convolution(channels, squeezed, 1, bias=True)
         self.act = nn.ReLU()
         self.conv_expand = convolution(squeezed, channels, 1, bias=True)
         self.gate = nn.HSigmoid()
 
     def construct(self, x: Tensor) -> Tensor:
-        return x * self.gates(ops.mean(x, (2, 3), True))
+        return x * self.gates(x)
 
-    def gates(self, means: Tensor) -> Tensor:
-        """Means of the maps -> what these are scaled by, both (N, C, 1, 1)."""
-        return self.gate(self.conv_expand(self.act(self.conv_reduce(means))))
+    def gates(self, x: Tensor) -> Tensor:
+        """What each map is scaled by, (N, C, 1, 1)."""
+        return self.gate(self.conv_expand(self.act(self.conv_reduce(self.means(x)))))
 
 
 class Dropout(nn.Cell):

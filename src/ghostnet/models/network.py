@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from mindspore import Tensor, nn, ops
 
-from .layers import Dropout, forget_graphs, he_normal_init
+from .layers import Dropout, MapMeans, forget_graphs, he_normal_init
 
 
 class FeatureInfo(list):
@@ -53,8 +53,9 @@ class Network(nn.Cell):
     feature_info: FeatureInfo
 
     def add_head(self, num_features: int, num_classes: int, drop_rate: float) -> None:
-        """Make dropout and classifier, the last cells of a network."""
+        """Make pooling, dropout and classifier, the last cells of a network."""
         self.num_features = num_features
+        self.global_pool = MapMeans()
         self.dropout = Dropout(drop_rate)
         self._set_classifier(num_classes)
 
@@ -106,7 +107,7 @@ class Network(nn.Cell):
 
     def embed(self, x: Tensor) -> Tensor:
         """The last feature maps -> embeddings (N, num_features)."""
-        return ops.mean(x, (2, 3))
+        return ops.reshape(self.global_pool(x), (x.shape[0], self.num_features))
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
         """The last feature maps -> logits (N, num_classes), or with `pre_logits` embeddings (N, num_features).

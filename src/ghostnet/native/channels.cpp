@@ -194,6 +194,11 @@ Affine affine_of(const Norm& norm, int64_t c) {
   return {norm.mean[c], norm.inverse[c] * norm.gamma[c], norm.beta[c], norm.relu};
 }
 
+Affine running_affine(const Norm& norm, int64_t c) {
+  const double inverse = 1 / std::sqrt(static_cast<double>(norm.running_variance[c]) + norm.eps);
+  return {norm.running_mean[c], static_cast<float>(inverse * norm.gamma[c]), norm.beta[c], norm.relu};
+}
+
 // The gradient of a batch norm's input, from the sums over the channel.
 struct NormGradient {
   float factor, dz_mean, slope;
@@ -213,22 +218,13 @@ void operator+=(Sums& sums, Sums more) {
   sums.product += more.product;
 }
 
+enum class Pass { kForward, kBackward, kEvaluation };
+
 // A thread's share of a chain: channel after channel, with memory of its own.
 class Worker {
  public:
-  Worker(const Kernels& kernels, const Chain& chain, bool with_gradient)
-      : kernels_(kernels),
-        k_(chain),
-        in_size_(chain.map.height * chain.map.width),
-        out_size_(chain.convolution ? chain.map.out_height() * chain.map.out_width() : in_size_),
-        first_out_(chain.first && chain.convolution ? chain.channels : 0),
-        record_(std::max(chain.multiplier * out_size_, with_gradient ? in_size_ : 0)),
-        depthwise_(kernels, chain.convolution ? chain.map : Geometry{1, 1, 1, 1, 1, 0, 0}),
-        records_(chain.convolution ? chain.batch * record_ : 0),
-        input_(in_size_),
-        d_input_(with_gradient ? in_size_ : 0),
-        d_record_(with_gradient ? out_size_ : 0),
-        zeros_(with_gradient ? out_size_ : 0) {}
+  Worker(const Kernels& kernels, const Chain& chain, Pass pass)
+      : Worker(kernels, chain, pass == Pass::kEvaluation ? 1 : chain.batch, pass == Pass::kBackward) {}
 
   void forward(int64_t c) {
     Affine affine1{};
@@ -237,26 +233,17 @@ class Worker {
       for (int64_t n = 0; n < k_.batch; ++n) statistics.add(kernels_, x(n, c), in_size_);
       affine1 = statistics.finish(k_.norm1, c);
     }
-    if (!k_.convolution) {
-      for (int64_t n = 0; n < k_.batch; ++n) write(n, c, x(n, c), affine1);
-      return;
-    }
     std::vector<Statistics> statistics(k_.multiplier);
     for (int64_t n = 0; n < k_.batch; ++n) {
-      const float* z = x(n, c);
-      if (k_.first) {
-        // Without a residual, what is written is what the convolution reads.
-        if (k_.residual) kernels_.affine(input_.get(), z, nullptr, in_size_, affine1);
-        write(n, c, z, affine1);
-        z = k_.residual ? input_.get() : out(n, c);
-      }
+      const float* z = write_first(n, c, affine1);
+      if (!k_.convolution) continue;
       depthwise_.set_input(z);
       for (int64_t j = 0; j < k_.multiplier; ++j) {
         depthwise_.forward(record(n, j), weight(c, j));
         if (k_.second) {
           statistics[j].add(kernels_, record(n, j), out_size_);
         } else {
-          std::memcpy(out(n, ghost(c, j)), record(n, j), out_size_ * sizeof(float));
+          copy(n, ghost(c, j), record(n, j));
         }
       }
     }
@@ -264,6 +251,21 @@ class Worker {
       const Affine affine2 = statistics[j].finish(k_.norm2, c * k_.multiplier + j);
       if (ghost(c, j) >= k_.out_channels) continue;
       for (int64_t n = 0; n < k_.batch; ++n) write(n, ghost(c, j), record(n, j), affine2);
+    }
+  }
+
+  // One map of the input.
+  void evaluate(int64_t n, int64_t c) {
+    const float* z = write_first(n, c, k_.first ? running_affine(k_.norm1, c) : Affine{});
+    if (!k_.convolution) return;
+    depthwise_.set_input(z);
+    for (int64_t j = 0; j < k_.multiplier && ghost(c, j) < k_.out_channels; ++j) {
+      depthwise_.forward(record(0, 0), weight(c, j));
+      if (k_.second) {
+        write(n, ghost(c, j), record(0, 0), running_affine(k_.norm2, c * k_.multiplier + j));
+      } else {
+        copy(n, ghost(c, j), record(0, 0));
+      }
     }
   }
 
@@ -305,6 +307,21 @@ class Worker {
   }
 
  private:
+  // `samples`: of which the convolution's outputs are kept at a time.
+  Worker(const Kernels& kernels, const Chain& chain, int64_t samples, bool with_gradient)
+      : kernels_(kernels),
+        k_(chain),
+        in_size_(chain.map.height * chain.map.width),
+        out_size_(chain.convolution ? chain.map.out_height() * chain.map.out_width() : in_size_),
+        first_out_(chain.first && chain.convolution ? chain.channels : 0),
+        record_(std::max(chain.multiplier * out_size_, with_gradient ? in_size_ : 0)),
+        depthwise_(kernels, chain.convolution ? chain.map : Geometry{1, 1, 1, 1, 1, 0, 0}),
+        records_(chain.convolution ? samples * record_ : 0),
+        input_(in_size_),
+        d_input_(with_gradient ? in_size_ : 0),
+        d_record_(with_gradient ? out_size_ : 0),
+        zeros_(with_gradient ? out_size_ : 0) {}
+
   const float* x(int64_t n, int64_t c) const { return k_.x + (n * k_.channels + c) * in_size_; }
   float* d_x(int64_t n, int64_t c) const { return k_.d_x + (n * k_.channels + c) * in_size_; }
   float* out(int64_t n, int64_t c) const { return k_.out + (n * k_.out_channels + c) * out_size_; }
@@ -323,6 +340,18 @@ class Worker {
     const int64_t at = n * k_.out_channels + c;
     const float* residual = k_.residual ? k_.residual + at * out_size_ : nullptr;
     kernels_.affine(k_.out + at * out_size_, from, residual, out_size_, affine);
+  }
+
+  void copy(int64_t n, int64_t c, const float* from) { std::memcpy(out(n, c), from, out_size_ * sizeof(float)); }
+
+  // Writes the normalised input, where the result holds it. Returns what a convolution reads.
+  const float* write_first(int64_t n, int64_t c, Affine affine1) {
+    const float* z = x(n, c);
+    if (!k_.first) return z;
+    write(n, c, z, affine1);
+    if (!k_.residual) return out(n, c);
+    if (k_.convolution) kernels_.affine(input_.get(), z, nullptr, in_size_, affine1);
+    return input_.get();
   }
 
   // Gives the convolution its input again.
@@ -401,15 +430,22 @@ int64_t part(const Chain& chain) {
 
 void forward(const Kernels& kernels, const Chain& chain) {
   parallel(chain.channels, part(chain), [&](Parts& parts) {
-    Worker worker(kernels, chain, false);
+    Worker worker(kernels, chain, Pass::kForward);
     for (int64_t c; parts.next(&c);) worker.forward(c);
   });
 }
 
 void backward(const Kernels& kernels, const Chain& chain) {
   parallel(chain.channels, part(chain), [&](Parts& parts) {
-    Worker worker(kernels, chain, true);
+    Worker worker(kernels, chain, Pass::kBackward);
     for (int64_t c; parts.next(&c);) worker.backward(c);
+  });
+}
+
+void evaluate(const Kernels& kernels, const Chain& chain) {
+  parallel(chain.batch * chain.channels, part(chain), [&](Parts& parts) {
+    Worker worker(kernels, chain, Pass::kEvaluation);
+    for (int64_t map; parts.next(&map);) worker.evaluate(map / chain.channels, map % chain.channels);
   });
 }
 

@@ -42,9 +42,12 @@ struct Chain {
   float *d_x, *d_weight;
 };
 
-// Both give the same bits for any number of threads: every channel is the work of one.
+// All give the same bits for any number of threads: every channel is the work of one.
 void forward(const Kernels& kernels, const Chain& chain);
 void backward(const Kernels& kernels, const Chain& chain);
+
+// The forward pass with running statistics in place of the batch's, which are not computed.
+void evaluate(const Kernels& kernels, const Chain& chain);
 
 // The kernels for the machine that this runs on.
 const Kernels& kernels();

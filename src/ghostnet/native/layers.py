@@ -1,7 +1,7 @@
 """Cells that run our C++ operators, and their way into a network.
 
-They hold the cells that they stand for, parameters and all: names and weight files stay what they are, and evaluation
-runs MindSpore's own operators.
+They hold the cells that they stand for, parameters and all: names and weight files stay what they are. Gradients are
+those of training mode; in evaluation mode there are none.
 """
 
 from __future__ import annotations
@@ -14,17 +14,16 @@ from mindspore import Parameter, Tensor, nn, ops
 
 from ..models.ghostnet import GhostBottleneck
 from ..models.ghostnetv3 import ConvBn
-from ..models.layers import GhostMaps, SqueezeExcite
+from ..models.layers import GhostMaps, MapMeans, SqueezeExcite
 from ..models.network import Network
 from ..models.replace import replace_cells
 
 
 class Chain(nn.Cell):
-    """[batch norm [-> ReLU]] -> [depthwise convolution -> [batch norm [-> ReLU]]] as one operator, in training.
+    """[batch norm [-> ReLU]] -> [depthwise convolution -> [batch norm [-> ReLU]]] as one operator.
 
     Where there is a norm before and one after the convolution it is the end of a Ghost module: the result begins with
-    what the first norm gives, and what the convolution makes of that follows. In evaluation that one is not used, the
-    others run MindSpore's operators.
+    what the first norm gives, and what the convolution makes of that follows.
 
     Args:
         library: file of the C++ operators.
@@ -63,11 +62,9 @@ class Chain(nn.Cell):
             self.weight = depthwise.weight
         if norm2 is not None:
             self.mean2, self.variance2, self.gamma2, self.beta2 = _parameters(norm2)
-        self.operator = self._operator(library)
+        self.trained, self.evaluated = self._operators(library)
 
     def construct(self, x: Tensor, other: Tensor | None = None) -> Tensor:
-        if not self.training:
-            return self._evaluated(x)
         inputs = (self.options, x)
         if self.norm1 is not None:
             inputs = (*inputs, self.gamma1, self.beta1, self.mean1, self.variance1)
@@ -77,7 +74,9 @@ class Chain(nn.Cell):
             inputs = (*inputs, self.gamma2, self.beta2, self.mean2, self.variance2)
         if self.norm1 is not None and self.norm2 is not None:
             inputs = (*inputs, other if self.adds else self.options)
-        outputs = self.operator(*inputs)
+        if not self.training:
+            return self.evaluated(*inputs)[0]
+        outputs = self.trained(*inputs)
         # The running statistics are stored once the operator has read the old ones.
         out = outputs[0]
         if self.norm1 is not None:
@@ -87,20 +86,6 @@ class Chain(nn.Cell):
             stored = (ops.assign(self.mean2, outputs[-2]), ops.assign(self.variance2, outputs[-1]))
             out = ops.depend(out, stored)
         return out
-
-    def _evaluated(self, x: Tensor) -> Tensor:
-        """The same by MindSpore's operators, with stored statistics."""
-        if self.norm1 is not None:
-            x = self.norm1(x)
-            if self.relu1:
-                x = ops.relu(x)
-        if self.depthwise is not None:
-            x = self.depthwise(x)
-        if self.norm2 is not None:
-            x = self.norm2(x)
-            if self.relu2:
-                x = ops.relu(x)
-        return x
 
     def _options(self) -> list[float]:
         """In the order of `Option` in operators.cpp."""
@@ -112,7 +97,8 @@ class Chain(nn.Cell):
         flags = [part is not None for part in parts]
         return [float(value) for value in (*flags, self.adds, stride, pad_height, pad_width, *norms)]
 
-    def _operator(self, library: Path) -> ops.Custom:
+    def _operators(self, library: Path) -> tuple[ops.Custom, ops.Custom]:
+        """That of training, with its gradient, and that of evaluation."""
         depthwise = self.depthwise
         first, convolution, second = (part is not None for part in (self.norm1, depthwise, self.norm2))
         channels = (self.norm1.num_features,) if first else ()
@@ -122,11 +108,13 @@ class Chain(nn.Cell):
         kernel_height, kernel_width = depthwise.weight.shape[2:] if convolution else (1, 1)
         out_channels = self.out_channels or (channels[0] if first else 0) + outputs
 
-        def out_shapes(options, x, *_):
+        def out_shape(options, x, *_):
             height = (x[2] + 2 * pad_height - kernel_height) // stride + 1
             width = (x[3] + 2 * pad_width - kernel_width) // stride + 1
-            shape = [x[0], out_channels, height, width]
-            return (shape, *([channels] * 4 if first else ()), *([ghosts] * 4 if second else ()))
+            return ([x[0], out_channels, height, width],)
+
+        def shapes(*inputs):
+            return (*out_shape(*inputs), *([channels] * 4 if first else ()), *([ghosts] * 4 if second else ()))
 
         def gradient_shapes(options, x, *_):
             kernel = [list(depthwise.weight.shape)] if convolution else []
@@ -140,19 +128,30 @@ class Chain(nn.Cell):
             (False, True, True): _depthwise_norm_bprop,
             (True, True, True): _ghost_bprop,
         }[first, convolution, second](gradient)
-        operator = ops.Custom(
-            f"{library}:ghostnet_forward", out_shapes, _types(1 + 4 * first + 4 * second), "aot", bprop
-        )
+        trained = ops.Custom(f"{library}:ghostnet_forward", shapes, _types(1 + 4 * first + 4 * second), "aot", bprop)
+        evaluated = ops.Custom(f"{library}:ghostnet_evaluate", out_shape, _types(1), "aot")
         # MindSpore keeps one inferred shape and one gradient for operators of equal attributes.
         kernel = (kernel_height, kernel_width, stride, pad_height, pad_width)
         kind = [first, convolution, second, *channels, outputs, out_channels, *kernel]
-        for each in (operator, gradient):
+        for each in (trained, gradient, evaluated):
             each.add_prim_attr("kind", [int(value) for value in kind])
-        return operator
+        return trained, evaluated
+
+
+class Means(nn.Cell):
+    """The mean of every feature map; `library`: file of the C++ operators."""
+
+    def __init__(self, library: Path) -> None:
+        super().__init__()
+        spread = ops.Custom(f"{library}:ghostnet_means_gradient", lambda x, _: (x,), _types(1), "aot")
+        self.means = ops.Custom(f"{library}:ghostnet_means", _shape_of_means, _types(1), "aot", _means_bprop(spread))
+
+    def construct(self, x: Tensor) -> Tensor:
+        return self.means(x)[0]
 
 
 class Gated(nn.Cell):
-    """A squeeze-and-excitation; in training our operators take the means and scale the maps.
+    """A squeeze-and-excitation whose maps are scaled by our operator.
 
     Args:
         library: file of the C++ operators.
@@ -162,16 +161,11 @@ class Gated(nn.Cell):
     def __init__(self, library: Path, se: SqueezeExcite) -> None:
         super().__init__(auto_prefix=False)
         self.se = se
-        spread = ops.Custom(f"{library}:ghostnet_means_gradient", lambda x, _: (x,), _types(1), "aot")
-        means = ops.Custom(f"{library}:ghostnet_means", _shape_of_means, _types(1), "aot", _means_bprop(spread))
         gradient = ops.Custom(f"{library}:ghostnet_gate_gradient", lambda x, gates, _: (x, gates), _types(2), "aot")
-        scaled = ops.Custom(f"{library}:ghostnet_gate", lambda x, _: (x,), _types(1), "aot", _gate_bprop(gradient))
-        self.means, self.scaled = means, scaled
+        self.scaled = ops.Custom(f"{library}:ghostnet_gate", lambda x, _: (x,), _types(1), "aot", _gate_bprop(gradient))
 
     def construct(self, x: Tensor) -> Tensor:
-        if not self.training:
-            return self.se(x)
-        return self.scaled(x, self.se.gates(self.means(x)[0]))[0]
+        return self.scaled(x, self.se.gates(x))[0]
 
 
 def _shape_of_means(x: list[int]) -> tuple[list[int]]:
@@ -279,7 +273,7 @@ def _is_depthwise(cell: nn.Cell | None) -> bool:
 
 
 def use(network: nn.Cell, library: Path) -> None:
-    """Have a float32 network's norms, depthwise convolutions and squeeze-and-excitations trained by our operators.
+    """Have a float32 network's norms, depthwise convolutions, means and gates of maps computed by our operators.
 
     Together with what follows them, where that is known: ReLU, a Ghost module's concatenation, a bottleneck's sum.
     Parameters stay the same objects under the same names, in the same order.
@@ -299,7 +293,7 @@ def use(network: nn.Cell, library: Path) -> None:
 
 
 def _fuse_ghosts(network: nn.Cell, library: Path) -> set[int]:
-    """Give every Ghost module whose parts we know a tail. Returns the ids of these parts: only evaluation runs them."""
+    """Give every Ghost module whose parts we know a tail. Returns the ids of these parts, which do not run any more."""
     done = set()
     cells = [cell for _, cell in network.cells_and_names()]
     adds = {id(cell.ghost2) for cell in cells if isinstance(cell, GhostBottleneck)}
@@ -372,7 +366,7 @@ def _fused_runs(cells: list[nn.Cell], library: Path) -> dict[int, nn.Cell]:
 
 
 def _singles(cells: list[nn.Cell], library: Path) -> dict[int, nn.Cell]:
-    """What takes the place of norms, depthwise convolutions and squeeze-and-excitations, each on its own."""
+    """What takes the place of cells that are known, each on its own."""
     replacements = {}
     for cell in cells:
         if _is_norm(cell):
@@ -381,4 +375,6 @@ def _singles(cells: list[nn.Cell], library: Path) -> dict[int, nn.Cell]:
             replacements[id(cell)] = Chain(library, depthwise=cell)
         elif type(cell) is SqueezeExcite and cell.conv_reduce.weight.dtype == ms.float32:
             replacements[id(cell)] = Gated(library, cell)
+        elif type(cell) is MapMeans:
+            replacements[id(cell)] = Means(library)
     return replacements

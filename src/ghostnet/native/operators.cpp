@@ -2,6 +2,7 @@
 //
 // All arguments are float32 tensors, inputs first. `options` says which of those in brackets are there:
 //   ghostnet_forward   options, x, [NORM1], [weight], [NORM2], [residual] -> out, [STATE1], [STATE2]
+//   ghostnet_evaluate  options, x, [NORM1], [weight], [NORM2], [residual] -> out
 //   ghostnet_backward  options, x, d_out, [SAVED1], [weight], [SAVED2] -> d_x, [GRAD1], [d_weight], [GRAD2]
 // with NORM = gamma, beta, running mean, running variance;  STATE = batch mean, 1 / deviation, running mean, running
 // variance;  SAVED = gamma, beta, batch mean, 1 / deviation;  GRAD = d_gamma, d_beta.
@@ -139,6 +140,20 @@ void take_gradient(Arguments& arguments, bool there, Norm* n) {
   take_each(arguments, there, n->d_gamma, n->d_beta);
 }
 
+// The inputs of a forward pass, and its result.
+Chain take_forward(Arguments& arguments) {
+  const float* options;
+  Chain chain = begin_chain(arguments, &options);
+  take_norm(arguments, chain.first, &chain.norm1);
+  take_weight(arguments, &chain);
+  take_norm(arguments, chain.second, &chain.norm2);
+  const float* residual = arguments.take_if(chain.first && chain.second);
+  chain.residual = options[kResidual] != 0 ? residual : nullptr;
+  chain.out_channels = arguments.shape()[1];
+  chain.out = arguments.take();
+  return chain;
+}
+
 enum { kDone, kWrongType, kWrongCount, kFailed };
 
 // Runs an operator; no exception leaves it.
@@ -165,19 +180,18 @@ using ghostnet::Arguments;
   static int name##_run(Arguments& arguments)
 
 GHOSTNET_OPERATOR(ghostnet_forward) {
-  const float* options;
-  ghostnet::Chain chain = ghostnet::begin_chain(arguments, &options);
-  ghostnet::take_norm(arguments, chain.first, &chain.norm1);
-  ghostnet::take_weight(arguments, &chain);
-  ghostnet::take_norm(arguments, chain.second, &chain.norm2);
-  const float* residual = arguments.take_if(chain.first && chain.second);
-  chain.residual = options[ghostnet::kResidual] != 0 ? residual : nullptr;
-  chain.out_channels = arguments.shape()[1];
-  chain.out = arguments.take();
+  ghostnet::Chain chain = ghostnet::take_forward(arguments);
   ghostnet::take_state(arguments, chain.first, &chain.norm1);
   ghostnet::take_state(arguments, chain.second, &chain.norm2);
   if (!arguments.all_taken()) return ghostnet::kWrongCount;
   forward(ghostnet::kernels(), chain);
+  return ghostnet::kDone;
+}
+
+GHOSTNET_OPERATOR(ghostnet_evaluate) {
+  const ghostnet::Chain chain = ghostnet::take_forward(arguments);
+  if (!arguments.all_taken()) return ghostnet::kWrongCount;
+  evaluate(ghostnet::kernels(), chain);
   return ghostnet::kDone;
 }
 

@@ -14,7 +14,6 @@ from mindspore import Tensor
 from ghostnet import build, loss, optim
 from ghostnet.config import Config
 from ghostnet.data import dataset, loader
-from ghostnet.models import deploy
 from ghostnet.step import StepOptions, TrainStep
 
 from .job import Job, answer, time_steps
@@ -32,8 +31,8 @@ def measure(job: Job) -> dict[str, Any]:
 
 
 def _training(job: Job, config: Config) -> Callable[[], object]:
-    network = build.network(config)
-    build.use_native_operators(network, config, "CPU", job.threads)
+    operators = build.native_operators(config, "CPU", job.threads)
+    network = build.training_precision(build.network(config), config, operators)
     optimizer = optim.optimizer(config, network, [config.lr] * (job.steps + 2), "CPU")
     step = TrainStep(network, loss.training_loss(config), optimizer, StepOptions.from_config(config)).set_train(True)
     images, labels = Tensor(images_of(job)), Tensor(labels_of(job))
@@ -41,11 +40,9 @@ def _training(job: Job, config: Config) -> Callable[[], object]:
 
 
 def _inference(job: Job, config: Config) -> Callable[[], object]:
-    """As it is deployed: batch norms folded, GhostNetV3 fused."""
-    trained = build.network(config).set_train(False)
-    if Path(job.folder, WEIGHTS).exists():
-        build.load_weights(trained, config.replace(ckpt_path=str(Path(job.folder, WEIGHTS))), fine_tune=False)
-    network = deploy.deployed_form(job.model, trained, job.num_classes)
+    """As validate.py runs it."""
+    network = build.evaluation_network(config, build.native_operators(config, "CPU", job.threads)).set_train(False)
+    build.load_weights(network, config.replace(ckpt_path=str(Path(job.folder, WEIGHTS))), fine_tune=False)
     images = Tensor(images_of(job))
     return lambda: network(images).asnumpy()
 
