@@ -2,7 +2,7 @@
 
 import sys
 
-from ghostnet.cli import run_command, signals_for_this_thread
+from ghostnet.cli import importing, run_command
 from ghostnet.config import load
 
 PROG = "train.py"
@@ -12,7 +12,7 @@ def main() -> None:
     """Command line -> configuration -> training."""
     config = load(None, prog=PROG, description="Train a Ghost network on MindSpore.")
     # After the configuration is known to be good: importing MindSpore takes seconds.
-    with signals_for_this_thread():
+    with importing():
         from ghostnet.trainer import train
 
     train(config)

@@ -4,7 +4,7 @@ import json
 import sys
 
 from ghostnet import launch
-from ghostnet.cli import run_command
+from ghostnet.cli import importing, run_command
 from ghostnet.config import load
 from ghostnet.deployment import recipe
 
@@ -18,7 +18,8 @@ def main() -> None:
     """Command line -> configuration -> evaluation -> a sentence and, as the last line, one JSON object."""
     config = load(None, prog=PROG, description=DESCRIPTION, default_config=recipe)
     # After the configuration is known to be good: importing MindSpore takes seconds.
-    from ghostnet.validator import validate
+    with importing():
+        from ghostnet.validator import validate
 
     result = validate(config)
     if launch.detect().rank > 0:

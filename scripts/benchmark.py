@@ -69,7 +69,10 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="a small network on small images, once: does it work?")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write everything there, each step's time too")
     parser.add_argument(
-        "--plot", type=Path, metavar="PNG", help="draw published accuracy against latency in ONNX Runtime, and MACs, of GhostNet, V2, V3"
+        "--plot",
+        type=Path,
+        metavar="PNG",
+        help="draw published accuracy against latency in ONNX Runtime, and MACs, of GhostNet, V2, V3",
     )
     args = parser.parse_args(arguments)
     if args.threads and args.threads > default.threads:

@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from ghostnet import deployment
 from ghostnet.arguments import Parser, number
-from ghostnet.cli import run_command
+from ghostnet.cli import importing, run_command
 from ghostnet.errors import RunError, UserError
 
 if TYPE_CHECKING:
@@ -105,7 +105,8 @@ def main() -> None:
     """Read, predict, print."""
     args = parse()
     # After the command line is known to be good: importing MindSpore takes seconds.
-    from ghostnet import build, inference, predictor, runtime
+    with importing():
+        from ghostnet import build, inference, predictor, runtime
 
     images = predictor.expand(args.sources, sys.stdin)
     if not images:

@@ -12,7 +12,7 @@ from tests.test_resume import arguments
 # 12 steps an epoch on one process, 6 on two ranks; validation costs each start the compilation of a second graph.
 KEYS = {"batch_size": 3, "epoch_size": 4, "decay_epochs": 4, "val_while_train": False}
 STEPS = 12
-COMPILES = "the first step compiles the graph"
+COMPILES = "compiling the training step"
 GONE = 60  # seconds within which a run that met a fault has to end, with all its processes
 
 

@@ -7,7 +7,7 @@ processes and are about anything but the network.
 import runpy
 import sys
 
-from ghostnet.cli import signals_for_this_thread
+from ghostnet.cli import importing
 
 
 def stages() -> tuple:
@@ -18,7 +18,7 @@ def stages() -> tuple:
 
 
 if __name__ == "__main__":
-    with signals_for_this_thread():
+    with importing():
         from ghostnet.models import ghostnet
     ghostnet.STAGES = stages()
     sys.argv = sys.argv[1:]

@@ -143,7 +143,8 @@ def test_one_run_outlives_one_fault_after_the_other(straight, images, tmp_path, 
         assert wait_until_gone(str(folder), 10) == []
         assert_nothing_half_written(folder)
 
-    with Process(train(images, folder, "--resume", ckpt_save_interval_steps=None), tmp_path) as process:
+    line = train(images, folder, "--resume", ckpt_save_interval_steps=None, compile_cache=False)
+    with Process(line, tmp_path) as process:
         process.wait_for_line(COMPILES)
         # So that it does not end before the others have begun.
         os.kill(process.pid, signal.SIGSTOP)
@@ -178,7 +179,8 @@ def test_a_signal_before_the_first_step_ends_a_run_at_once(number, group, damage
     damage(folder / "run_state.ckpt")
     before = saved_files(folder)
     tried(f"{number.name} during start-up")
-    with Process(train(images, folder, "--resume", ckpt_save_interval_steps=None), tmp_path) as process:
+    line = train(images, folder, "--resume", ckpt_save_interval_steps=None, compile_cache=False)
+    with Process(line, tmp_path) as process:
         process.wait_for_line(COMPILES)
         started = time.monotonic()
         process.send(number, group)
@@ -224,7 +226,7 @@ def test_validation_refuses_damaged_weights_by_name(damage, straight, tmp_path, 
 def test_a_killed_data_worker_ends_the_run(moment, straight, images, tmp_path, tried):
     """As by the kernel's memory killer; and all of them, where a batch system sends SIGTERM to every process."""
     folder = tmp_path / "run"
-    with Process(train(images, folder), tmp_path) as process:
+    with Process(train(images, folder, compile_cache=moment != "compiling"), tmp_path) as process:
         if moment == "compiling":
             tried("data worker killed during start-up")
             process.wait_for_line(COMPILES)

@@ -19,7 +19,7 @@ FLOORS = (
     {"runtime", "event_files", "provenance"},
     {"rmsprop_tf"},
     {"models", "data", "amp", "loss", "optim", "schedule"},
-    {"convert", "native"},
+    {"convert", "native", "graph_cache"},
     {"step", "evaluate", "checkpoint", "run_folder", "replicas"},
     {"build", "onnx_file", "report"},
     {"deployment"},

@@ -28,9 +28,9 @@ def test_a_second_report_of_a_dead_worker_does_not_end_a_run_that_ends(tmp_path,
     tried("data worker killed, MindSpore says it twice")
     lines = """
 import os, signal, time
-from ghostnet.cli import signals_for_this_thread
+from ghostnet.cli import importing
 
-with signals_for_this_thread():
+with importing():
     from ghostnet.runtime import StopSignals
 
 with StopSignals() as signals:

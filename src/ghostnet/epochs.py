@@ -7,11 +7,13 @@ import math
 import signal
 import sys
 import time
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import mindspore as ms
 import numpy as np
+from mindspore import Tensor, nn
 from tqdm import tqdm
 
 from . import build, evaluate, replicas, runtime, schedule
@@ -19,6 +21,7 @@ from .config import Config
 from .data import dataset
 from .distributed import Ranks
 from .errors import RunError, Stopped
+from .graph_cache import GraphCache
 from .run_folder import Position, RunFolder
 from .step import TrainStep, is_statistic
 
@@ -28,17 +31,24 @@ log = logging.getLogger("ghostnet")
 class WeightsEvaluator(evaluate.Evaluator):
     """Evaluates weights in a network of their own, while another one is trained.
 
-    `operators`: library of `build.native_operators`, if they are used.
+    `operators`: library of `build.native_operators`, if they are used. `graphs`: compiles the network.
     """
 
-    def __init__(self, config: Config, samples: dataset.Samples, ranks: Ranks, operators: Path | None) -> None:
+    def __init__(
+        self, config: Config, samples: dataset.Samples, ranks: Ranks, operators: Path | None, graphs: GraphCache
+    ) -> None:
         super().__init__(config, samples, ranks)
-        self.network = build.evaluation_network(config, operators)
+        self.config, self.operators, self.graphs = config, operators, graphs
+
+    @cached_property
+    def network(self) -> nn.Cell:
+        """Made when it is needed: making a network takes as long as some steps."""
+        return build.evaluation_network(self.config, self.operators)
 
     def __call__(self, weights: dict[str, np.ndarray]) -> evaluate.Metrics:
         for parameter in self.network.get_parameters():
-            parameter.set_data(ms.Tensor(weights[parameter.name]))
-        return self.outcomes(evaluate.of_cell(self.network)).metrics()
+            parameter.set_data(Tensor(weights[parameter.name]))
+        return self.outcomes(evaluate.of_cell(self.network, self.graphs)).metrics()
 
 
 class Epochs(ms.Callback):
@@ -49,6 +59,7 @@ class Epochs(ms.Callback):
         step: whose weights are evaluated and saved.
         rates: learning rate of each update.
         evaluator: None where the run is not validated.
+        graphs: compiles the step.
         folder: takes the files.
         steps, images: in an epoch; images of all ranks.
         data: digest of what is learnt from (training samples, a teacher), for the run state.
@@ -66,6 +77,7 @@ class Epochs(ms.Callback):
         step: TrainStep,
         rates: list[float],
         evaluator: WeightsEvaluator | None,
+        graphs: GraphCache,
         folder: RunFolder,
         steps: int,
         images: int,
@@ -83,6 +95,7 @@ class Epochs(ms.Callback):
         self.step = step
         self.rates = rates
         self.evaluator = evaluator
+        self.graphs = graphs
         self.folder = folder
         self.steps = steps
         self.images = images
@@ -111,6 +124,14 @@ class Epochs(ms.Callback):
     def on_train_step_begin(self, run_context: ms.RunContext) -> None:
         # A sunk epoch takes its data while it computes.
         self.signals.waits_since = time.monotonic() if self.config.dataset_sink_mode else None
+        if not self.config.dataset_sink_mode:
+            self._compile(run_context.original_args().train_dataset_element)
+
+    def _compile(self, batch: tuple[Tensor, ...]) -> None:
+        """Have the step compiled, if it is not, for batches like this one."""
+        if self.config.teacher:
+            batch = (*batch, Tensor(np.zeros((len(batch[0]), self.config.num_classes)), ms.float32))
+        self.graphs.compile("the training step, which takes some tens of seconds", self.step, *batch)
 
     def on_train_step_end(self, run_context: ms.RunContext) -> None:
         self._after_step(run_context.original_args())

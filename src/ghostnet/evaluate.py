@@ -14,6 +14,7 @@ from tqdm import tqdm
 from .config import Config
 from .data import dataset, loader
 from .distributed import ALONE, Ranks
+from .graph_cache import GraphCache
 
 # Images (N, channels, height, width) float32 -> logits (N, classes) float32.
 Network = Callable[[np.ndarray], np.ndarray]
@@ -130,10 +131,17 @@ def _sum(values: np.ndarray) -> float:
     return math.fsum(values) if np.isfinite(values).all() else float(values.sum())
 
 
-def of_cell(network: nn.Cell) -> Network:
-    """A network of MindSpore, in evaluation mode."""
+def of_cell(network: nn.Cell, graphs: GraphCache | None = None) -> Network:
+    """A network of MindSpore, in evaluation mode; `graphs` compiles it, if it is given."""
     network.set_train(False)
-    return lambda images: network(Tensor(images)).asnumpy()
+
+    def run(images: np.ndarray) -> np.ndarray:
+        tensor = Tensor(images)
+        if graphs is not None:
+            graphs.compile("the evaluation", network, tensor)
+        return network(tensor).asnumpy()
+
+    return run
 
 
 def filled(images: np.ndarray, size: int) -> np.ndarray:

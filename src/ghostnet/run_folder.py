@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from . import event_files, provenance, weights_file
-from .config import Config
+from .config import FREE_KEYS, Config
 from .errors import UserError
 from .folder_lock import FolderLock
 
@@ -85,33 +85,10 @@ _RUN_ENTRIES = {
     "run_metrics_bytes",
 }
 
-# Keys that may differ in a resumed run: they change where files go, what is printed or how fast it is, not the result.
-# The data is compared by its digest; weights to start from are behind a run that has a state.
-_FREE = {
-    "log_interval",
-    "tensorboard",
-    "keep_checkpoint_max",
-    "ckpt_save_interval",
-    "ckpt_save_interval_steps",
-    "ckpt_save_policy",
-    "ckpt_save_dir",
-    "num_parallel_workers",
-    "overwrite",
-    "report",
-    "resume",
-    "resume_force",
-    "data_dir",
-    "dataset_download",
-    "ckpt_path",
-    "pretrained",
-    "resume_opt",
-    "device_target",
-}
-
 
 def changed_keys(saved: Config, given: Config) -> list[str]:
     """`key: old -> new` for each key whose change would change the result of a resumed run."""
-    pairs = ((key, getattr(saved, key), getattr(given, key)) for key in Config.model_fields if key not in _FREE)
+    pairs = ((key, getattr(saved, key), getattr(given, key)) for key in Config.model_fields if key not in FREE_KEYS)
     return [f"{key}: {old} -> {new}" for key, old, new in pairs if old != new]
 
 

@@ -140,6 +140,11 @@ class TrainStep(nn.Cell):
         self.dynamic_scale = options.dynamic_scale
         self.scale = Parameter(Tensor(options.loss_scale, ms.float32), name="loss_scale", requires_grad=False)
         self.good_updates = Parameter(Tensor(0, ms.int32), name="good_updates", requires_grad=False)
+        # No weights of the network. They have to be parameters of the step: a graph that is loaded knows of no others.
+        dropouts = [cell for _, cell in network.cells_and_names() if isinstance(cell, Dropout)]
+        for index, dropout in enumerate(dropouts):
+            dropout.counter.name = f"dropout_counter_{index}"
+        self.masks_drawn = ParameterTuple(dropout.counter for dropout in dropouts)
         if self.accumulation > 1:
             self.accumulated = self.weights.clone("accumulated", init="zeros")
             self.micro_step = Parameter(Tensor(0, ms.int32), name="micro_step", requires_grad=False)
@@ -249,8 +254,7 @@ class TrainStep(nn.Cell):
         """Parameters by the names of their entries in `state()`. Learning rates come from the config, not from it."""
         parameters = {p.name: p for p in [*self.network.get_parameters(), *self.get_parameters()]}
         parameters.pop("learning_rate", None)
-        dropouts = [cell for _, cell in self.network.cells_and_names() if isinstance(cell, Dropout)]
-        return parameters | {f"dropout_counter_{index}": cell.counter for index, cell in enumerate(dropouts)}
+        return parameters
 
 
 class TaughtStep(nn.Cell):

@@ -19,6 +19,7 @@ from .data import dataset, loader
 from .distributed import Ranks
 from .epochs import Epochs, WeightsEvaluator
 from .errors import RunError, Stopped, UserError
+from .graph_cache import GraphCache
 from .models import card
 from .models.complexity import trainable_parameters
 from .models.layers import freeze_batch_norm, reseed_dropout
@@ -91,7 +92,8 @@ def _train(run: runtime.Runtime, folder: RunFolder, run_log: runtime.RunLog, sig
         log.info(f"loaded {checkpoint.load_optimizer(optimizer, config.ckpt_path)} entries of optimizer state")
     step = TrainStep(network, loss.training_loss(config), optimizer, StepOptions.from_config(config), ranks.size)
     taught = TaughtStep(step, teacher.load(config)) if config.teacher else step
-    evaluator = WeightsEvaluator(config, val_samples, ranks, operators) if val_samples else None
+    graphs = GraphCache(config, run.device, ranks)
+    evaluator = WeightsEvaluator(config, val_samples, ranks, operators, graphs) if val_samples else None
     if saved:
         _load_state(step, saved, ranks)
     replicas.check_equal(ranks, {**step.shared_state(), "images": np.array(data)}, "before the first step")
@@ -105,7 +107,7 @@ def _train(run: runtime.Runtime, folder: RunFolder, run_log: runtime.RunLog, sig
     steps = batches.get_dataset_size()
     _log_run(config, run, network, len(samples), val_samples, steps)
     images = min(steps * config.batch_size * ranks.size, len(samples), config.num_samples or len(samples))
-    epochs = Epochs(config, step, rates, evaluator, folder, steps, images, data, position, ranks, signals)
+    epochs = Epochs(config, step, rates, evaluator, graphs, folder, steps, images, data, position, ranks, signals)
     if position.epoch < config.epoch_size:
         ms.Model(taught).train(
             config.epoch_size,
@@ -264,5 +266,3 @@ def _log_run(
     if config.lr_reference_batch is not None:
         scaled = f" ({config.lr:g} x global batch {batch} / reference batch {config.lr_reference_batch:g})"
     log.info(f"learning rate {rate:g}{scaled}, {config.scheduler}, {config.opt}, weight decay {config.weight_decay:g}")
-    if config.mode == 0:
-        log.info("the first step compiles the graph, which takes some tens of seconds")

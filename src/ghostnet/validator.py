@@ -12,6 +12,7 @@ from .config import Config
 from .data import dataset, transforms
 from .errors import UserError
 from .evaluate import Evaluator, of_cell
+from .graph_cache import GraphCache
 
 
 def validate(config: Config) -> dict[str, Any]:
@@ -49,7 +50,7 @@ def validate(config: Config) -> dict[str, Any]:
             cell = build.evaluation_network(config, build.native_operators(config, run.device, run.threads))
             loaded = build.load_weights(cell, config, fine_tune=False)
             runtime.log.info(str(loaded))
-            network, path = of_cell(cell), loaded.path
+            network, path = of_cell(cell, GraphCache(config, run.device, run.ranks)), loaded.path
         outcomes = Evaluator(config, samples, run.ranks).outcomes(network)
         metrics = outcomes.metrics()
         if config.report:

@@ -41,6 +41,7 @@ loss_scale_type: fixed, loss_scale: 1.0, drop_overflow_update: false, eval_shuff
 OUR_DEFAULTS = {
     "tensorboard": False,
     "native_ops": "auto",
+    "compile_cache": True,
     "lr_reference_batch": None,
     "freeze_backbone": False,
     "sync_bn": False,

@@ -1,5 +1,5 @@
-"""The configuration room: `Config`, `load`, `saved_by_training`. Importing it does not import MindSpore."""
+"""The configuration room: `Config`, `FREE_KEYS`, `load`, `saved_by_training`. Importing it does not import MindSpore."""
 
-from ghostnet.config.keys import Config, load, saved_by_training
+from ghostnet.config.keys import FREE_KEYS, Config, load, saved_by_training
 
-__all__ = ["Config", "load", "saved_by_training"]
+__all__ = ["FREE_KEYS", "Config", "load", "saved_by_training"]

@@ -58,6 +58,32 @@ _GROUPS = {
     "amp_level": "Mixed precision and evaluation",
 }
 
+# Keys that change where files go, what is printed, where weights start from or how fast a run is, not what a training
+# step computes: they may differ in a resumed run.
+FREE_KEYS = frozenset(
+    {
+        "log_interval",
+        "tensorboard",
+        "keep_checkpoint_max",
+        "ckpt_save_interval",
+        "ckpt_save_interval_steps",
+        "ckpt_save_policy",
+        "ckpt_save_dir",
+        "num_parallel_workers",
+        "compile_cache",
+        "overwrite",
+        "report",
+        "resume",
+        "resume_force",
+        "data_dir",
+        "dataset_download",
+        "ckpt_path",
+        "pretrained",
+        "resume_opt",
+        "device_target",
+    }
+)
+
 
 class Config(BaseModel):
     """All settings of one run: frozen, every value checked, lists as tuples.
@@ -93,6 +119,9 @@ class Config(BaseModel):
     native_ops: Literal["auto", "on", "off"] = "auto"
     """Train and evaluate on a CPU with our own C++ operators, compiled at first use: auto: where there is a compiler,
     in float32; on: or not at all; off: with MindSpore's alone."""
+    compile_cache: bool = True
+    """Keep compiled graphs in the user's cache folder, and take from there what was compiled before; on a CPU, in graph
+    mode."""
     resume: bool | Name = False
     """Go on with the run in ckpt_save_dir from its last saved state; or with that of the folder or file given."""
     resume_force: bool = False

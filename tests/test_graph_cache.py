@@ -1,0 +1,239 @@
+"""Compiled graphs that are kept: equal results, and no stale or damaged one is ever taken."""
+
+import json
+import os
+import shutil
+import sys
+from pathlib import Path
+
+import mindspore as ms
+import numpy as np
+import pytest
+from mindspore import Tensor, nn
+
+from ghostnet import graph_cache
+from ghostnet.config import Config
+from ghostnet.distributed import ALONE, Ranks
+from ghostnet.graph_cache import GraphCache
+from ghostnet.loss import training_loss
+from ghostnet.models import ghostnet
+from ghostnet.step import StepOptions, TrainStep
+from tests.launchers import Process, mpirun_command, run
+from tests.short import stages
+from tests.test_resume import arguments, assert_same_end, images  # noqa: F401
+
+COMPILES = "compiling the "
+
+
+def settings(**keys) -> Config:
+    return Config(**{"model": "ghostnet_050", "data_dir": "D", "num_classes": 3, **keys})
+
+
+def small_step(config: Config, **options) -> TrainStep:
+    ms.set_seed(config.seed)
+    np.random.seed(config.seed)
+    network = ghostnet.ghostnet_050(num_classes=3, **{"drop_rate": 0.2, **options})
+    optimizer = nn.Momentum(network.trainable_params(), 0.05, 0.9)
+    return TrainStep(network, training_loss(config), optimizer, StepOptions.from_config(config)).set_train()
+
+
+def name_of(step: nn.Cell, config: Config, shapes: tuple = ((2, 3, 32, 32),), ranks: Ranks = ALONE) -> str:
+    return graph_cache._digest(step, shapes, GraphCache(config, "CPU", ranks).keys, ranks)
+
+
+@pytest.fixture
+def shelf(tmp_path, monkeypatch) -> Path:
+    """Where graphs are kept, for this test alone."""
+    monkeypatch.setenv("GHOSTNET_HOME", str(tmp_path / "home"))
+    monkeypatch.delenv("MS_COMPILER_CACHE_ENABLE", raising=False)
+    return tmp_path / "home" / "graphs"
+
+
+def test_names_tell_graphs_apart(monkeypatch):
+    monkeypatch.setattr(ghostnet, "STAGES", stages())
+    config = settings()
+    step = small_step(config)
+    name = name_of(step, config)
+    assert name_of(small_step(config), config) == name
+    free = settings(data_dir="E", ckpt_save_dir="F", log_interval=7, resume=True)
+    assert name_of(step, free) == name
+    others = {
+        "dropout": name_of(small_step(config, drop_rate=0.3), config),
+        "seed": name_of(small_step(settings(seed=1)), config),
+        "key of the loss": name_of(step, settings(label_smoothing=0.1)),
+        "shape": name_of(step, config, ((3, 3, 32, 32),)),
+        "channels": name_of(small_step(config, in_channels=1), config),
+        "rank": name_of(step, config, ranks=Ranks(rank=1, size=2)),
+    }
+    step.network.classifier.weight.requires_grad = False
+    others["frozen weight"] = name_of(step, config)
+    step.network.classifier.weight.requires_grad = True
+    monkeypatch.setenv("MS_DEV_SOMETHING", "1")
+    others["MindSpore's environment"] = name_of(step, config)
+    monkeypatch.delenv("MS_DEV_SOMETHING")
+    monkeypatch.setattr(ms, "__version__", "9.9")
+    graph_cache._program.cache_clear()
+    others["version"] = name_of(step, config)
+    monkeypatch.undo()
+    graph_cache._program.cache_clear()
+    assert name_of(step.set_train(False), config) not in others.values()
+    assert len({name, *others.values()}) == 1 + len(others)
+
+
+def test_our_sources_are_in_the_name(monkeypatch, tmp_path):
+    package = tmp_path / "ghostnet"
+    shutil.copytree(Path(graph_cache.__file__).parent, package, ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setattr(graph_cache, "__file__", str(package / "graph_cache.py"))
+    graph_cache._program.cache_clear()
+    before = graph_cache._program()
+    (package / "models" / "layers.py").write_text((package / "models" / "layers.py").read_text() + "\n")
+    graph_cache._program.cache_clear()
+    after = graph_cache._program()
+    graph_cache._program.cache_clear()
+    assert before[:-1] == after[:-1]
+    assert before != after
+
+
+def cell_of(factor: float) -> nn.Cell:
+    class Scaled(nn.Cell):
+        def __init__(self) -> None:
+            super().__init__()
+            self.factor = factor
+
+        def construct(self, x: Tensor) -> Tensor:
+            return x * self.factor
+
+    return Scaled().set_train(False)
+
+
+def compiled(factors: list[float], home: Path) -> list[float]:
+    """A process of its own compiles products with these factors, one after the other. Those that were not kept.
+
+    MindSpore itself would tell them apart by their order alone.
+    """
+    done = run([sys.executable, __file__, json.dumps(factors)], home.parent, GHOSTNET_HOME=str(home))
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert found["products"] == factors
+    suffix = f"; later starts take it from {home / 'graphs'}"
+    assert all(line.endswith(suffix) for line in found["said"])
+    return [float(line.removesuffix(suffix).rpartition(" ")[2]) for line in found["said"]]
+
+
+def entries(home: Path) -> list[Path]:
+    return [path for path in (home / "graphs").iterdir() if path.name[0] != "."]
+
+
+def test_a_changed_network_is_compiled_afresh(tmp_path):
+    home = tmp_path / "home"
+    assert compiled([2, 3, 2], home) == [2, 3]
+    assert compiled([3, 4, 2], home) == [4]
+    assert compiled([5], home) == [5]
+    assert len(entries(home)) == len(list((home / "graphs").iterdir())) == 4
+
+
+def test_a_damaged_entry_is_compiled_afresh(tmp_path):
+    home = tmp_path / "home"
+    assert compiled([2], home) == [2]
+    [entry] = entries(home)
+    for name in ("graph.mindir", "sources.hash", "digests.json"):
+        content = bytearray((entry / name).read_bytes())
+        content[len(content) // 2] ^= 1
+        (entry / name).write_bytes(content)
+        assert compiled([2], home) == [2]
+        (entry / name).unlink()
+        assert compiled([2], home) == [2]
+        assert compiled([2], home) == []
+
+
+def compile_products() -> None:
+    """What `compiled` starts."""
+    said = []
+    graph_cache.log.setLevel("INFO")
+    graph_cache.log.addFilter(lambda record: said.append(record.getMessage()))
+    ms.set_context(mode=ms.GRAPH_MODE)
+    x = Tensor(np.ones((2, 3), np.float32))
+    graphs = GraphCache(settings(), "CPU", ALONE)
+    products = []
+    for factor in json.loads(sys.argv[1]):
+        cell = cell_of(float(factor))
+        graphs.compile(f"the product with {factor}", cell, x)
+        graphs.compile("it again", cell, x)
+        products.append(float(cell(x).asnumpy().mean()))
+    print(json.dumps({"products": products, "said": said}))
+
+
+def test_a_cache_that_cannot_be_written_is_left_alone(tmp_path, monkeypatch, caplog):
+    caplog.set_level("INFO", "ghostnet")
+    ms.set_context(mode=ms.GRAPH_MODE)
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("GHOSTNET_HOME", str(tmp_path / "file"))
+    monkeypatch.setattr(sys, "argv", [__file__])
+    cell, x = cell_of(6.0), Tensor(np.ones((2, 3), np.float32))
+    GraphCache(settings(), "CPU", ALONE).compile("the product", cell, x)
+    np.testing.assert_array_equal(cell(x).asnumpy(), np.full((2, 3), 6, np.float32))
+    [message] = [record.getMessage() for record in caplog.records]
+    assert message == f"compiled graphs are not kept: {tmp_path / 'file' / 'graphs'}: Not a directory"
+
+
+@pytest.mark.parametrize(
+    ("keys", "device"),
+    [({"compile_cache": False}, "CPU"), ({}, "Ascend"), ({"mode": 1}, "CPU"), ({}, "environment"), ({}, "python -c")],
+)
+def test_switched_off(keys, device, shelf, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["-c" if device == "python -c" else __file__])
+    if device == "environment":
+        monkeypatch.setenv("MS_COMPILER_CACHE_ENABLE", "0")
+    device = "Ascend" if device == "Ascend" else "CPU"
+    GraphCache(settings(**keys), device, ALONE).compile("it", cell_of(7.0), Tensor(np.ones((2, 3), np.float32)))
+    assert not shelf.exists()
+
+
+def test_what_was_not_used_for_long_is_deleted(shelf, monkeypatch):
+    monkeypatch.setattr(graph_cache, "_MAX_ENTRIES", 2)
+    for age, name in ((10, "b"), (30, "d"), (20, "c"), (200_000, ".process.old"), (60, ".process.new")):
+        (shelf / name).mkdir(parents=True)
+        os.utime(shelf / name, (0, (shelf / name).stat().st_mtime - age))
+    graph_cache._tidy(shelf)
+    assert sorted(path.name for path in shelf.iterdir()) == [".process.new", "b", "c"]
+
+
+def test_a_run_from_kept_graphs_is_the_same_run(images, tmp_path):  # noqa: F811
+    """Dropout, mixup, average, accumulation and validation: without the cache, filling it, and from it."""
+    runs = [tmp_path / name for name in ("without", "filling", "from")]
+    for folder, cached, compiled in zip(runs, (False, True, True), (2, 2, 0), strict=True):
+        line = arguments(images, folder, compile_cache=cached, val_while_train=True, epoch_size=2, decay_epochs=1)
+        done = run([sys.executable, *line], tmp_path, GHOSTNET_HOME=str(tmp_path / "home"))
+        assert (done.returncode, done.stderr) == (0, "")
+        assert sum(COMPILES in line for line in done.stdout.splitlines()) == compiled
+    for folder in runs[1:]:
+        assert_same_end(folder, runs[0])
+    assert [path.name for path in (tmp_path / "home" / "graphs").glob(".*")] == []
+
+
+def test_ranks_keep_graphs_of_their_own(images, tmp_path):  # noqa: F811
+    home = tmp_path / "home"
+    for folder in ("first", "second"):
+        line = arguments(images, tmp_path / folder, distribute=True, val_while_train=False, batch_size=3)
+        done = run(mpirun_command(2, *line), tmp_path, GHOSTNET_HOME=str(home))
+        assert done.returncode == 0, done.stderr
+        assert len(entries(home)) == 2
+    assert COMPILES not in done.stdout
+    assert_same_end(tmp_path / "second", tmp_path / "first")
+
+
+def test_a_killed_process_leaves_nothing_that_is_used(images, tmp_path):  # noqa: F811
+    """SIGKILL while the graph is compiled: the next start compiles again."""
+    home = tmp_path / "home"
+    line = arguments(images, tmp_path / "run", val_while_train=False)
+    with Process(["env", f"GHOSTNET_HOME={home}", sys.executable, *line], tmp_path) as process:
+        process.wait_for_line(COMPILES)
+    assert entries(home) == []
+    done = run([sys.executable, *line, "--overwrite", "True"], tmp_path, GHOSTNET_HOME=str(home))
+    assert done.returncode == 0, done.stderr
+    [entry] = entries(home)
+    assert set(json.loads((entry / "digests.json").read_text())) == {"graph.mindir", "sources.hash"}
+
+
+if __name__ == "__main__":
+    compile_products()
