@@ -25,7 +25,7 @@ _endings: list[Callable[[int], None]] = []
 
 @contextmanager
 def importing() -> Iterator[None]:
-    """For imports of MindSpore: stop signals wait, threads that are started inside never take any, nothing is collected.
+    """For imports of MindSpore: stop signals wait, threads started inside never take any, nothing is collected.
 
     Numpy's BLAS starts threads, through which a signal would end a process that has it blocked elsewhere. Collections
     take a sixth of the import's time to find nothing, and would later go through all that was imported again and again.

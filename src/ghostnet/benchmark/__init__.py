@@ -242,7 +242,7 @@ def write_photos(folder: Path, count: int) -> None:
 
 
 def family(plan: Plan, names: Sequence[str], say: Callable[[str], None]) -> dict[str, list[dict[str, Any]]]:
-    """Name -> results of each round of one image at a time as ONNX Runtime runs our files, the networks taking turns."""
+    """Name -> results of each round, one image at a time in ONNX Runtime, the networks taking turns."""
     plans = {name: replace(plan, model=name, contenders=(ONNX_RUNTIME,), what=("latency",)) for name in names}
     contender = next(one for one in CONTENDERS if one.name == ONNX_RUNTIME)
     found: dict[str, list[dict[str, Any]]] = {name: [] for name in names}

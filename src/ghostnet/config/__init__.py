@@ -1,4 +1,4 @@
-"""The configuration room: `Config`, `FREE_KEYS`, `load`, `saved_by_training`. Importing it does not import MindSpore."""
+"""The configuration room: `Config`, `FREE_KEYS`, `load`, `saved_by_training`. It does not import MindSpore."""
 
 from ghostnet.config.keys import FREE_KEYS, Config, load, saved_by_training
 
