@@ -131,7 +131,7 @@ class Epochs(ms.Callback):
         """Have the step compiled, if it is not, for batches like this one."""
         if self.config.teacher:
             batch = (*batch, Tensor(np.zeros((len(batch[0]), self.config.num_classes)), ms.float32))
-        self.graphs.compile("the training step, which takes some tens of seconds", self.step, *batch)
+        self.graphs.compile(self.step, *batch, what="the training step, which takes some tens of seconds")
 
     def on_train_step_end(self, run_context: ms.RunContext) -> None:
         self._after_step(run_context.original_args())

@@ -138,7 +138,7 @@ def of_cell(network: nn.Cell, graphs: GraphCache | None = None) -> Network:
     def run(images: np.ndarray) -> np.ndarray:
         tensor = Tensor(images)
         if graphs is not None:
-            graphs.compile("the evaluation", network, tensor)
+            graphs.compile(network, tensor)
         return network(tensor).asnumpy()
 
     return run

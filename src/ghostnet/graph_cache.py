@@ -8,16 +8,14 @@ is made of, and what MindSpore gets to see is a folder of this process alone.
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import os
 import platform
 import shutil
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 
@@ -29,10 +27,15 @@ from .config import FREE_KEYS, Config
 from .distributed import Ranks
 from .download import cache_dir
 
+try:
+    from mindspore.graph import api as compiler
+except ImportError:  # MindSpore 2.7
+    from mindspore.common import api as compiler
+
 log = logging.getLogger("ghostnet")
 
-_GRAPH, _SOURCES, _DIGESTS = "graph.mindir", "sources.hash", "digests.json"
-_MAX_ENTRIES = 50  # some 3 MB each
+_DIGEST = 32  # bytes of SHA-256
+_MAX_GRAPHS = 50  # some 3 MB each
 _STALE = 24 * 3600  # seconds after which a process's folder is left over from one that was killed
 # MindSpore's variables of where ranks find each other, which are others in every run.
 _MEETING = ("MS_SCHED_HOST", "MS_SCHED_PORT", "MS_NODE_ID", "MS_WORKER_IP", "MS_NODE_TIMEOUT", "MS_TOPO_TIMEOUT")
@@ -43,8 +46,7 @@ class GraphCache:
     """Compiles cells of one process, with the help of what others have compiled.
 
     A cell is compiled as ever, when it is called, in PyNative mode, on Ascend and GPU, with `compile_cache: False`,
-    where the user's environment has MindSpore's own switch, MS_COMPILER_CACHE_ENABLE, and where Python runs no file:
-    MindSpore reads that one.
+    and where the user's environment has MindSpore's own switch, MS_COMPILER_CACHE_ENABLE.
 
     Args:
         config: of the command.
@@ -52,40 +54,39 @@ class GraphCache:
         ranks: of which this process is one.
     """
 
-    # MindSpore takes one folder for the life of a process, numbers the graphs in it, and digests its sources once.
+    # MindSpore takes one folder for the life of a process, and numbers the graphs in it.
     _folder: Path | None = None
     _compiled = 0
-    _sources = b""
 
     def __init__(self, config: Config, device: str, ranks: Ranks) -> None:
         self.graph_mode = config.mode == 0
-        wanted = config.compile_cache and "MS_COMPILER_CACHE_ENABLE" not in os.environ
-        self.enabled = wanted and device == "CPU" and Path(sys.argv[0]).is_file()
+        self.enabled = config.compile_cache and device == "CPU" and "MS_COMPILER_CACHE_ENABLE" not in os.environ
         self.ranks = ranks
         self.keys = {key: value for key, value in config.model_dump().items() if key not in FREE_KEYS}
-        self._known: set[tuple] = set()
+        # With the cells themselves, so that no later one has the same id.
+        self._known: dict[tuple, nn.Cell] = {}
 
-    def compile(self, what: str, cell: nn.Cell, *inputs: Tensor) -> None:
+    def compile(self, cell: nn.Cell, *inputs: Tensor, what: str = "") -> None:
         """Compile a cell for inputs of these shapes, unless that was done; what it computes is the same without this.
 
-        Where it is not in the cache, the log says that `what` is compiled. A cache that cannot be read or written is
-        left alone.
+        Where it is not in the cache, the log says that `what` is compiled, if that is given. A cache that cannot be
+        read or written is left alone.
         """
         shapes = tuple((tuple(each.shape), str(each.dtype)) for each in inputs)
         known = (id(cell), cell.training, shapes)
         if not self.graph_mode or known in self._known:
             return
-        self._known.add(known)
+        self._known[known] = cell
         if self.enabled:
             try:
-                self._compile(what, cell, inputs, _digest(cell, shapes, self.keys, self.ranks))
+                self._compile(_digest(cell, shapes, self.keys, self.ranks), cell, inputs, what)
             except OSError as error:
                 self.enabled = False
                 log.info(f"compiled graphs are not kept: {error.filename or cache_dir()}: {error.strerror or error}")
-        else:
+        elif what:
             log.info(f"compiling {what}")
 
-    def _compile(self, what: str, cell: nn.Cell, inputs: tuple[Tensor, ...], name: str) -> None:
+    def _compile(self, name: str, cell: nn.Cell, inputs: tuple[Tensor, ...], what: str) -> None:
         shelf = cache_dir() / "graphs"
         shelf.mkdir(parents=True, exist_ok=True)
         if GraphCache._folder is None:
@@ -93,21 +94,17 @@ class GraphCache:
         place = GraphCache._folder / f"rank_{self.ranks.rank}" / "graph_cache"
         role = os.environ.get("MS_ROLE", "")  # of a process among several
         graph = place / f"{role}compile_cache_{GraphCache._compiled}.mindir"
-        sources = place / f"{role}compile_dependency.hash"
         found = _read(shelf / name)
         try:
             place.mkdir(parents=True, exist_ok=True)
             if found:
-                graph.write_bytes(found[_GRAPH])
-                sources.write_bytes(found[_SOURCES])
-            else:
+                graph.write_bytes(found)
+            elif what:
                 log.info(f"compiling {what}; later starts take it from {shelf}")
             with _mindspores_cache(GraphCache._folder):
                 cell.compile(*inputs)
             GraphCache._compiled += 1
-            if sources.exists():
-                GraphCache._sources = sources.read_bytes()
-            made = {_GRAPH: graph.read_bytes(), _SOURCES: GraphCache._sources}
+            made = graph.read_bytes()
         finally:
             shutil.rmtree(GraphCache._folder, ignore_errors=True)
         if made != found:
@@ -118,57 +115,48 @@ class GraphCache:
 @contextmanager
 def _mindspores_cache(folder: Path) -> Iterator[None]:
     """Inside of `with`, MindSpore loads graphs that it finds in a folder, and saves there those that it compiles."""
+    # It would parse the script that Python runs, and all that this imports, and fail where imports are relative.
+    script, compiler.entry_script_path = compiler.entry_script_path, None
     ms.set_context(enable_compile_cache=True, compile_cache_path=str(folder))
     try:
         yield
     finally:
         ms.set_context(enable_compile_cache=False)
+        compiler.entry_script_path = script
 
 
-def _read(entry: Path) -> dict[str, bytes] | None:
-    """The files of an entry; None where there is none, or where it is damaged, which deletes it."""
+def _read(entry: Path) -> bytes | None:
+    """A graph, whose digest comes first in its file; None where there is none, or it is damaged."""
     try:
-        digests = json.loads((entry / _DIGESTS).read_bytes())
-        files = {name: (entry / name).read_bytes() for name in (_GRAPH, _SOURCES)}
-        if digests == {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}:
-            os.utime(entry)
-            return files
+        content = entry.read_bytes()
+        os.utime(entry)
     except FileNotFoundError:
         return None
-    except ValueError:
-        pass
-    shutil.rmtree(entry, ignore_errors=True)
-    return None
+    digest, graph = content[:_DIGEST], content[_DIGEST:]
+    return graph if digest == hashlib.sha256(graph).digest() else None
 
 
-def _write(entry: Path, files: dict[str, bytes]) -> None:
-    """Make an entry, complete or not at all; of two processes that do, one wins."""
-    made = Path(tempfile.mkdtemp(prefix=".new.", dir=entry.parent))
+def _write(entry: Path, graph: bytes) -> None:
+    """Put a graph into its entry, complete or not at all; of two processes that do, the last one wins."""
+    handle, name = tempfile.mkstemp(prefix=".new.", dir=entry.parent)
     try:
-        for name, content in files.items():
-            (made / name).write_bytes(content)
-        digests = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
-        (made / _DIGESTS).write_text(json.dumps(digests))
-        shutil.rmtree(entry, ignore_errors=True)
-        os.rename(made, entry)
-    except FileExistsError:
-        pass
-    except OSError as error:
-        # A directory that is not empty: another process was faster.
-        if not entry.is_dir():
-            raise error
-    finally:
-        shutil.rmtree(made, ignore_errors=True)
+        with open(handle, "wb") as file:
+            file.write(hashlib.sha256(graph).digest() + graph)
+        os.replace(name, entry)
+    except OSError:
+        Path(name).unlink(missing_ok=True)
+        raise
 
 
 def _tidy(shelf: Path) -> None:
-    """Delete the entries that were not used for longest, and what killed processes have left."""
-    entries, left = [], []
+    """Delete the graphs that were not used for longest, and what killed processes have left."""
+    graphs, left = [], []
     for path in shelf.iterdir():
-        (left if path.name.startswith(".") else entries).append((path.stat().st_mtime, path))
-    old = [path for changed, path in left if time.time() - changed > _STALE]
-    for path in [*old, *(path for _, path in sorted(entries)[:-_MAX_ENTRIES])]:
-        shutil.rmtree(path, ignore_errors=True)
+        with suppress(FileNotFoundError):
+            (left if path.name.startswith(".") else graphs).append((path.stat().st_mtime, path))
+    left = [path for changed, path in left if time.time() - changed > _STALE]
+    for path in [*left, *(path for _, path in sorted(graphs)[:-_MAX_GRAPHS])]:
+        shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
 
 
 def _digest(cell: nn.Cell, shapes: tuple, keys: dict[str, object], ranks: Ranks) -> str:
@@ -192,13 +180,12 @@ def _digest(cell: nn.Cell, shapes: tuple, keys: dict[str, object], ranks: Ranks)
 
 @cache
 def _program() -> tuple[str, ...]:
-    """What runs: versions, machine, the script (MindSpore wants to know its sources, too) and our sources."""
+    """What runs: versions, machine and our sources."""
     root = Path(__file__).parent
     digest = hashlib.sha256()
     for source in sorted(root.rglob("*.py")):
         digest.update(f"{source.relative_to(root)}\0".encode() + source.read_bytes())
-    script = os.path.realpath(sys.argv[0])
-    return (ms.__version__, platform.python_version(), platform.machine(), script, digest.hexdigest())
+    return (ms.__version__, platform.python_version(), platform.machine(), digest.hexdigest())
 
 
 def _described(name: str, cell: nn.Cell) -> tuple:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import logging.handlers
+import multiprocessing
 import os
 import random
 import signal
@@ -14,6 +15,7 @@ import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 import mindspore as ms
 
@@ -205,7 +207,14 @@ def stop_reason(number: int) -> str:
 def _end_now(number: int, why: str = "") -> None:
     """End the process, wherever it is: files are complete at any moment, and its workers die with it."""
     print(f"{stop_reason(number)}{why}", file=sys.stderr, flush=True)
-    os._exit(1 if number == signal.SIGCHLD else 128 + number)
+    _exit(1 if number == signal.SIGCHLD else 128 + number)
+
+
+def _exit(status: int) -> NoReturn:
+    """End at once, after the data workers: they would print a traceback when they miss this process."""
+    for worker in multiprocessing.active_children():
+        worker.kill()
+    os._exit(status)
 
 
 def _leave(status: int) -> None:
@@ -213,7 +222,7 @@ def _leave(status: int) -> None:
     if status != 0:
         sys.stdout.flush()
         sys.stderr.flush()
-        os._exit(status)
+        _exit(status)
 
 
 def _a_child_is_dead() -> bool:

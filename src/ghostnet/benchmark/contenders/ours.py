@@ -38,7 +38,7 @@ def _training(job: Job, config: Config) -> Callable[[], object]:
     optimizer = optim.optimizer(config, network, [config.lr] * (job.steps + 2), "CPU")
     step = TrainStep(network, loss.training_loss(config), optimizer, StepOptions.from_config(config)).set_train(True)
     images, labels = Tensor(images_of(job)), Tensor(labels_of(job))
-    GraphCache(config, "CPU", ALONE).compile("the step", step, images, labels)
+    GraphCache(config, "CPU", ALONE).compile(step, images, labels)
     return lambda: float(step(images, labels)[0])
 
 
@@ -47,7 +47,7 @@ def _inference(job: Job, config: Config) -> Callable[[], object]:
     network = build.evaluation_network(config, build.native_operators(config, "CPU", job.threads)).set_train(False)
     build.load_weights(network, config.replace(ckpt_path=str(Path(job.folder, WEIGHTS))), fine_tune=False)
     images = Tensor(images_of(job))
-    GraphCache(config, "CPU", ALONE).compile("the network", network, images)
+    GraphCache(config, "CPU", ALONE).compile(network, images)
     return lambda: network(images).asnumpy()
 
 
