@@ -25,7 +25,7 @@ FLOORS = (
     {"deployment"},
     {"inference", "epochs"},
     {"teacher"},
-    {"trainer", "validator", "export", "quantize", "predictor", "model_card"},
+    {"trainer", "validator", "export", "quantize", "predictor", "model_card", "packing"},
     {"benchmark"},
     {
         "train",
@@ -37,6 +37,7 @@ FLOORS = (
         "convert_weights",
         "predict",
         "predict_onnx",
+        "to_mindrecord",
     },
 )
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}

@@ -2,27 +2,25 @@
 
 Image folders are ``data_dir/<split>/CLASS/**``: a class is a direct subfolder, labels follow the sorted
 names, images lie in it or below it. Hidden entries and files that are no images by name are ignored; only
-regular files are opened.
+regular files are opened. A split may also be a pack of such a folder (`packs`).
 """
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import json
 import logging
 import os
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ghostnet import download
-from ghostnet.data import binary, images
+from ghostnet.data import binary, images, packs
+from ghostnet.data.samples import ArraySamples, FolderSamples, Samples
 from ghostnet.errors import UserError
 
 if TYPE_CHECKING:
@@ -37,77 +35,6 @@ _NAMES_SHOWN = 5
 _BINARY_USAGES = {"train": True, "val": False, "test": False}
 
 _logger = logging.getLogger("ghostnet")
-
-
-@dataclass(frozen=True, eq=False)
-class Samples(ABC):
-    """The samples of one split.
-
-    Attributes:
-        classes: names in label order.
-        labels: int32, (n,).
-    """
-
-    classes: tuple[str, ...]
-    labels: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    @abstractmethod
-    def read(self, index: int) -> np.ndarray:
-        """Returns the pixels of a sample: uint8, (height, width, 3) RGB, or (height, width, 1) for MNIST.
-
-        Raises:
-            UserError: the image can't be read; the message names it.
-        """
-
-    @abstractmethod
-    def name(self, index: int) -> str:
-        """Returns what to call a sample in messages: its path, or e.g. "cifar10 train #17"."""
-
-    @abstractmethod
-    def _identity(self) -> np.ndarray:
-        """What tells one set of images from another."""
-
-    def digest(self) -> str:
-        """Returns a sha256 of classes, labels and images (by path below the split for image files)."""
-        parts = (json.dumps(self.classes).encode(), self.labels.tobytes(), self._identity().tobytes())
-        return hashlib.sha256(b"".join(hashlib.sha256(part).digest() for part in parts)).hexdigest()
-
-
-@dataclass(frozen=True, eq=False)
-class FolderSamples(Samples):
-    """Image files below class folders."""
-
-    root: str
-    files: np.ndarray  # paths below root as bytes: a million strings would be copied into every worker process
-
-    def read(self, index: int) -> np.ndarray:
-        return images.read_image(self.name(index))
-
-    def name(self, index: int) -> str:
-        return os.path.join(self.root, os.fsdecode(self.files[index]))
-
-    def _identity(self) -> np.ndarray:
-        return self.files
-
-
-@dataclass(frozen=True, eq=False)
-class ArraySamples(Samples):
-    """Images in memory."""
-
-    title: str
-    pixels: np.ndarray  # uint8, (n, height, width, channels)
-
-    def read(self, index: int) -> np.ndarray:
-        return self.pixels[index]
-
-    def name(self, index: int) -> str:
-        return f"{self.title} #{index}"
-
-    def _identity(self) -> np.ndarray:
-        return self.pixels
 
 
 def open_split(
@@ -127,8 +54,7 @@ def open_split(
         UserError: no such split, an empty class, an unreadable image, unknown or too many classes; names the
             path.
     """
-    open_dataset = _open_folders if config.dataset == "imagenet" else _open_binary
-    samples = open_dataset(config, split)
+    samples = _open(config, split)
     place = _place(config, split)
     if classes is not None:
         samples = _relabel(samples, classes, place)
@@ -144,7 +70,7 @@ def some_images(config: Config, split: str, count: int) -> list[np.ndarray]:
     Unlike :func:`open_split` it looks at no other image.
     """
     try:
-        samples = (_open_folders if config.dataset == "imagenet" else _open_binary)(config, split)
+        samples = _open(config, split)
     except UserError:
         return []
     found = []
@@ -152,6 +78,10 @@ def some_images(config: Config, split: str, count: int) -> list[np.ndarray]:
         with contextlib.suppress(UserError):
             found.append(samples.read(int(index)))
     return found
+
+
+def _open(config: Config, split: str) -> Samples:
+    return (_open_images if config.dataset == "imagenet" else _open_binary)(config, split)
 
 
 def _place(config: Config, split: str) -> Path:
@@ -162,16 +92,24 @@ def _split_name(config: Config, split: str) -> str:
     return {"train": config.train_split, "val": config.val_split}[split]
 
 
-# --- Image folders
+# --- Images
 
 
-def _open_folders(config: Config, split: str) -> FolderSamples:
+def _open_images(config: Config, split: str) -> Samples:
     if config.dataset_download:
         raise UserError("dataset_download: ImageNet can't be downloaded; get it from image-net.org and set data_dir")
     root = _place(config, split)
     if not root.is_dir():
         keys = f"data_dir is {config.data_dir}, {split}_split is {_split_name(config, split)}"
         raise UserError(f"{root}: no such folder; expected {root}/CLASS/*.jpg; {keys}: name another one")
+    return packs.open_pack(root) if packs.is_pack(root) else open_folders(root)
+
+
+def open_folders(root: Path) -> FolderSamples:
+    """The image files below the class folders of a folder, by their names: none is opened.
+
+    Raises UserError where there is no class folder, or one without images.
+    """
     folders = [entry.name for entry in _entries(root) if _holds(entry.is_dir)]
     if not folders:
         raise UserError(f"{root}: no class folder in it; expected {root}/CLASS/*.jpg")

@@ -1,4 +1,4 @@
-"""One image file -> 8-bit RGB pixels. Only Pillow sees the file: a hostile one must not kill the process.
+"""One image, a file or its bytes -> 8-bit RGB pixels. Only Pillow sees it: a hostile one must not kill the process.
 
 What comes out (height, width, 3), uint8, EXIF rotation ignored, first frame of an animation:
 
@@ -16,8 +16,11 @@ What comes out (height, width, 3), uint8, EXIF rotation ignored, first frame of 
 
 from __future__ import annotations
 
+import io
 import warnings
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -68,52 +71,57 @@ def read_image(path: str, upright: bool = False) -> np.ndarray:
             kind
             that has no 8-bit meaning.
     """
-    return _opened(path, _upright if upright else _to_rgb)
+    return _opened(path, path, _upright if upright else _to_rgb)
+
+
+def decode_image(content: bytes, name: str) -> np.ndarray:
+    """The pixels of an image file's bytes, as :func:`read_image`; ``name`` is for messages."""
+    return _opened(io.BytesIO(content), name, _to_rgb)
 
 
 def check_image(path: str, decode: bool) -> None:
     """Raises UserError if ``path`` is no usable image: reads its header, with ``decode`` its pixels too."""
 
-    def check(image: Image.Image) -> None:
+    def check(image: Image.Image, name: str) -> None:
         if image.mode == "F" or (decode and image.mode.startswith("I")):
-            _to_rgb(image)  # says which pixels have no 8-bit meaning
+            _to_rgb(image, name)  # says which pixels have no 8-bit meaning
         elif decode:
             image.load()
 
-    _opened(path, check)
+    _opened(path, path, check)
 
 
-def _opened(path: str, use):
-    """``use(image)`` on the opened image, with every failure turned into a UserError that names the path."""
+def _opened(source: str | io.BytesIO, name: str, use: Callable[[Image.Image, str], Any]) -> Any:
+    """``use(image, name)`` on the opened image, with every failure turned into a UserError that has the name."""
     try:
-        with Image.open(path, formats=_FORMATS) as image:
+        with Image.open(source, formats=_FORMATS) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise UserError(
-                    f"{path}: {image.width} x {image.height} pixels, more than the {MAX_PIXELS:,} "
+                    f"{name}: {image.width} x {image.height} pixels, more than the {MAX_PIXELS:,} "
                     "that are accepted; scale the image down or remove it"
                 )
-            return use(image)
+            return use(image, name)
     except UserError:
         raise
     # Pillow's decoders raise anything on a damaged file: OSError, SyntaxError, struct.error, IndexError, ...
     except Exception as error:
         reason = " ".join(str(error).split()) or type(error).__name__
-        raise UserError(f"{path}: not a readable image ({reason}); replace or remove the file") from error
+        raise UserError(f"{name}: not a readable image ({reason}); replace or remove the file") from error
 
 
-def _to_rgb(image: Image.Image) -> np.ndarray:
+def _to_rgb(image: Image.Image, name: str) -> np.ndarray:
     if image.mode.startswith("I"):
-        return _from_integers(np.asarray(image), image.filename)
+        return _from_integers(np.asarray(image), name)
     if image.mode == "F":
-        raise UserError(f"{image.filename}: floating-point pixels; expected 8 or 16 bits a channel")
+        raise UserError(f"{name}: floating-point pixels; expected 8 or 16 bits a channel")
     if image.mode in _WITH_TRANSPARENCY:
         image = image.convert("RGBA")  # a palette's transparency survives no direct conversion without a warning
     return np.asarray(image.convert("RGB"))
 
 
-def _upright(image: Image.Image) -> np.ndarray:
+def _upright(image: Image.Image, name: str) -> np.ndarray:
     turn = _TURNS.get(image.getexif().get(_ORIENTATION))
-    pixels = _to_rgb(image)
+    pixels = _to_rgb(image, name)
     return pixels if turn is None else np.asarray(Image.fromarray(pixels).transpose(turn))
 
 

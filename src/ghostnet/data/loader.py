@@ -26,7 +26,7 @@ from ghostnet.errors import UserError
 
 if TYPE_CHECKING:
     from ghostnet.config import Config
-    from ghostnet.data.dataset import Samples
+    from ghostnet.data.samples import Samples
 
 # Batches that each worker and each stage of the pipeline holds ready; MindSpore's own 16 would be gigabytes.
 _PREFETCH = 2

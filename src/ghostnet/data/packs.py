@@ -1,0 +1,103 @@
+"""Packs: the images of a split in a few large files instead of many small ones.
+
+A pack is a folder of MindRecord shards (`00000.mindrecord` and MindSpore's own index of it, `00000.mindrecord.db`),
+each row with `name` (string), `label` (int32) and `image` (the bytes of an image file). MindSpore's `MindDataset` reads
+them in order; for images in any order, `pack.npz` has where the bytes of each one are, with a checksum. It is written
+last: without it a pack is not complete.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import zipfile
+import zlib
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from ghostnet.data import images
+from ghostnet.data.samples import Samples
+from ghostnet.errors import UserError
+
+INDEX = "pack.npz"
+SHARD = "{:05}.mindrecord"
+AGAIN = "make it again with scripts/to_mindrecord.py"
+# Arrays of the index, one entry an image, and what they hold.
+COLUMNS = {"files": "S", "labels": "i", "shards": "i", "offsets": "i", "lengths": "i", "checks": "u"}
+
+
+@dataclass(frozen=True, eq=False)
+class PackSamples(Samples):
+    """Images in the shards of a pack.
+
+    Attributes:
+        root: folder of the pack.
+        short_side: pixels of the shorter side that larger images were scaled down to; None for the files as they were.
+        files: paths below the folder that was packed, as bytes.
+        shards, offsets, lengths, checks: number of the shard, where the image's bytes are in it, and their CRC-32.
+    """
+
+    root: str
+    short_side: int | None
+    files: np.ndarray
+    shards: np.ndarray
+    offsets: np.ndarray
+    lengths: np.ndarray
+    checks: np.ndarray
+    _open: dict[int, int] = field(default_factory=dict, repr=False)
+
+    def read(self, index: int) -> np.ndarray:
+        return images.decode_image(self.content(index), self.name(index))
+
+    def content(self, index: int) -> bytes:
+        """The bytes of an image file. Raises UserError where the shard is damaged there."""
+        shard, length = int(self.shards[index]), int(self.lengths[index])
+        path = os.path.join(self.root, SHARD.format(shard))
+        try:
+            # One descriptor for all threads and worker processes: `pread` moves no position.
+            if shard not in self._open:
+                self._open[shard] = os.open(path, os.O_RDONLY)
+            content = os.pread(self._open[shard], length, int(self.offsets[index]))
+        except OSError as error:
+            raise UserError(f"{path}: cannot be read ({error.strerror}); {AGAIN}") from error
+        if len(content) != length or zlib.crc32(content) != self.checks[index]:
+            raise UserError(f"{path}: damaged where it holds {os.fsdecode(self.files[index])}; {AGAIN}")
+        return content
+
+    def name(self, index: int) -> str:
+        return f"{os.path.join(self.root, os.fsdecode(self.files[index]))} (in {SHARD.format(int(self.shards[index]))})"
+
+    def _identity(self) -> np.ndarray:
+        """Of images that were packed as they are, that of the folder: a run may go on with either."""
+        return self.files if self.short_side is None else np.append(self.files, np.bytes_(str(self.short_side)))
+
+
+def is_pack(folder: Path) -> bool:
+    """Whether a folder holds a pack, or the beginning of one."""
+    return (folder / INDEX).exists() or any(folder.glob("*.mindrecord"))
+
+
+def open_pack(folder: Path) -> PackSamples:
+    """The samples of a pack. Raises UserError where it is not complete, or damaged as far as sizes show."""
+    path = folder / INDEX
+    if not path.exists():
+        raise UserError(f"{folder}: a pack that is not complete; run scripts/to_mindrecord.py again, which goes on")
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            columns = {name: file[name] for name in (*COLUMNS, "facts")}
+        facts = json.loads(str(columns.pop("facts")))
+        classes, sizes, short_side = tuple(facts["classes"]), facts["shard_bytes"], facts["short_side"]
+    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
+        raise UserError(f"{path}: damaged ({' '.join(str(error).split())[:100]}); {AGAIN}") from error
+    if {len(column) for column in columns.values()} != {len(columns["labels"])}:
+        raise UserError(f"{path}: damaged (its columns differ in length); {AGAIN}")
+    for number, size in enumerate(sizes):
+        shard = folder / SHARD.format(number)
+        found = shard.stat().st_size if shard.is_file() else None
+        if found != size:
+            state = "not there" if found is None else f"{found:,} bytes instead of {size:,}"
+            raise UserError(f"{shard}: {state}; {AGAIN}")
+    labels = columns.pop("labels").astype(np.int32)
+    return PackSamples(classes, labels, str(folder), short_side, **columns)

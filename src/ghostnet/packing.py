@@ -1,0 +1,273 @@
+"""Image folders -> packs: MindRecord shards that are verified, and an index of where each image is in them.
+
+Shard after shard, so that a run that was ended at any moment goes on with the shard that it was at.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import shutil
+import sqlite3
+import struct
+import tempfile
+import zlib
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+from mindspore.mindrecord import FileReader, FileWriter
+from PIL import Image
+from tqdm import tqdm
+
+from . import weights_file
+from .data import dataset, images
+from .data.packs import COLUMNS, INDEX, SHARD
+from .data.samples import FolderSamples
+from .errors import RunError, UserError
+from .folder_lock import FolderLock
+
+_SCHEMA = {"name": {"type": "string"}, "label": {"type": "int32"}, "image": {"type": "bytes"}}
+_PLAN, _PART = ".plan", ".{:05}.npz"
+_TEMPORARY = ".shard."
+_HEADER = 1 << 20  # bytes before the first page; MindRecord's own 16 MB would be most of a small pack
+_SMALLEST_PAGE = 1 << 22
+_ROWS = 256  # images that are handed on at a time
+_BYTES_BEFORE_IMAGE = 8  # its length
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a pack is made.
+
+    Attributes:
+        short_side: scale larger images down to so many pixels on their shorter side; None keeps the files as they are.
+        quality: of the JPEG files that scaled images are saved as, from 1 to 100.
+        shard_bytes: of image files in a shard, at the most, but one file at the least.
+    """
+
+    short_side: int | None = None
+    quality: int = 95
+    shard_bytes: int = 256 << 20
+
+
+@dataclass(frozen=True)
+class Packed:
+    """What became of a split: images, bytes of their files before and of the shards after, and shards made now."""
+
+    images: int
+    bytes_before: int
+    bytes_after: int
+    shards: int
+    made: int
+
+
+def pack(source: Path, target: Path, options: Options, overwrite: bool = False) -> Packed:
+    """Pack the class folders of a split.
+
+    Args:
+        source: folder of class folders.
+        target: folder of the pack; it is made, and gone on with where it was begun with the same images and options.
+        options: see there.
+        overwrite: delete what `target` holds of another pack.
+
+    Raises:
+        UserError: an image that cannot be read, or a target that holds something else.
+        RunError: the target cannot be written, or a shard does not hold what was written to it.
+    """
+    samples = dataset.open_folders(source)
+    sizes, plan = _plan(samples, options)
+    lock = FolderLock(target, "--out")
+    try:
+        target.mkdir(parents=True, exist_ok=True)
+        lock.take()
+    except OSError as error:
+        raise UserError(f"--out: {target} cannot be made ({error.strerror}); give another folder") from error
+    try:
+        _begin(target, plan, overwrite)
+        made = 0
+        with tqdm(total=len(samples), unit="image", desc=source.name, leave=False, disable=None) as bar:
+            parts = _parts(sizes, options.shard_bytes)
+            for number, part in enumerate(parts):
+                if not _is_made(target, number):
+                    _make_shard(target, number, part, samples, options)
+                    made += 1
+                bar.update(len(part))
+        _finish(target, samples, len(parts), options)
+    except OSError as error:
+        raise RunError(
+            f"{error.filename or target}: {error.strerror or error}; what was packed so far is kept"
+        ) from error
+    finally:
+        lock.release()
+    after = sum((target / SHARD.format(number)).stat().st_size for number in range(len(parts)))
+    return Packed(len(samples), int(sizes.sum()), after, len(parts), made)
+
+
+def _plan(samples: FolderSamples, options: Options) -> tuple[np.ndarray, str]:
+    """The sizes of the files, and a digest of all that decides what a pack holds."""
+    status = [os.stat(samples.name(index)) for index in range(len(samples))]
+    facts = [samples.digest(), asdict(options), [(each.st_size, each.st_mtime_ns) for each in status]]
+    sizes = np.array([each.st_size for each in status], np.int64)
+    return sizes, hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+
+
+def _parts(sizes: np.ndarray, shard_bytes: int) -> list[range]:
+    """The images of each shard, in order."""
+    starts, total = [0], 0
+    for index, size in enumerate(sizes):
+        total += int(size)
+        if total > shard_bytes and index > starts[-1]:
+            starts.append(index)
+            total = int(size)
+    return [range(start, stop) for start, stop in zip(starts, [*starts[1:], len(sizes)], strict=True)]
+
+
+def _begin(target: Path, plan: str, overwrite: bool) -> None:
+    """Note in a new target what it is going to hold; refuse one that holds something else."""
+    note = target / _PLAN
+    if note.exists() and note.read_text() == plan:
+        for left in target.glob(f"{_TEMPORARY}*"):
+            shutil.rmtree(left)
+        return
+    found = [path for path in target.iterdir() if path.name != ".lock"]
+    if found and not (overwrite and (note.exists() or (target / INDEX).exists())):
+        raise UserError(
+            f"{target}: holds something else ({found[0].name}), or a pack of other images or options; give another "
+            "folder with --out" + (", or --overwrite" if note.exists() else "")
+        )
+    # The index first: without it nobody takes the rest for a pack.
+    for path in sorted(found, key=lambda path: path.name != INDEX):
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    weights_file.write_atomically(note, plan.encode())
+
+
+def _is_made(target: Path, number: int) -> bool:
+    shard, part = target / SHARD.format(number), target / _PART.format(number)
+    if (target / INDEX).exists():
+        return True
+    return part.exists() and shard.exists() and shard.stat().st_size == int(np.load(part)["shard_bytes"])
+
+
+def _make_shard(target: Path, number: int, part: range, samples: FolderSamples, options: Options) -> None:
+    """Write a shard, read it again, and put it into place with its part of the index."""
+    files = samples.files[part.start : part.stop]
+    with tempfile.TemporaryDirectory(prefix=_TEMPORARY, dir=target) as folder:
+        path = Path(folder, SHARD.format(number))
+        rows = list(_rows(part, samples, options))
+        _write_shard(path, rows)
+        columns = {"files": files, **_locate(path, rows, number)}
+        _check_with_mindspore(path, rows)
+        for made in (path, Path(f"{path}.db")):
+            # MindRecord's files are their owner's alone.
+            shutil.copymode(target / _PLAN, made)
+            with open(made, "rb") as file:
+                os.fsync(file.fileno())
+            os.replace(made, target / made.name)
+    content = io.BytesIO()
+    np.savez(content, shard_bytes=np.array((target / SHARD.format(number)).stat().st_size), **columns)
+    weights_file.write_atomically(target / _PART.format(number), content.getvalue())
+
+
+def _rows(part: range, samples: FolderSamples, options: Options) -> Iterator[dict[str, object]]:
+    def row(index: int) -> dict[str, object]:
+        content = file_of(samples.name(index), options)
+        name = bytes(samples.files[index]).decode(errors="replace")
+        return {"name": name, "label": int(samples.labels[index]), "image": content}
+
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        try:
+            yield from pool.map(row, part)
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def file_of(path: str, options: Options) -> bytes:
+    """The bytes that a pack holds of an image file: its own, or those of a smaller JPEG file.
+
+    Raises UserError where the image cannot be read.
+    """
+    images.check_image(path, decode=True)
+    content = Path(path).read_bytes()
+    if options.short_side is None:
+        return content
+    pixels = images.decode_image(content, path)
+    height, width = pixels.shape[:2]
+    if min(height, width) <= options.short_side:
+        return content
+    scale = options.short_side / min(height, width)
+    size = max(options.short_side, round(width * scale)), max(options.short_side, round(height * scale))
+    smaller = Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC, reducing_gap=3.0)
+    file = io.BytesIO()
+    smaller.save(file, "JPEG", quality=options.quality)
+    return file.getvalue()
+
+
+def _write_shard(path: Path, rows: list[dict[str, object]]) -> None:
+    largest = max(len(row["image"]) for row in rows) + 2 * _BYTES_BEFORE_IMAGE
+    writer = FileWriter(str(path), 1)
+    writer.set_header_size(_HEADER)
+    # A row does not cross pages.
+    writer.set_page_size(max(_SMALLEST_PAGE, 1 << (largest - 1).bit_length()))
+    writer.add_schema(_SCHEMA, "images of a GhostNet pack")
+    writer.add_index(["label"])
+    for start in range(0, len(rows), _ROWS):
+        writer.write_raw_data(rows[start : start + _ROWS])
+    writer.commit()
+
+
+def _locate(path: Path, rows: list[dict[str, object]], number: int) -> dict[str, np.ndarray]:
+    """Columns of the index: where each image is, which MindSpore's own index says; what is there is compared."""
+    with open(path, "rb") as shard, closing(sqlite3.connect(f"{path}.db")) as database:
+        header = json.loads(shard.read(struct.unpack("<Q", shard.read(8))[0]))
+        places = database.execute("SELECT PAGE_ID_BLOB, PAGE_OFFSET_BLOB FROM INDEXES ORDER BY ROW_ID").fetchall()
+        offsets = [
+            header["header_size"] + page * header["page_size"] + offset + _BYTES_BEFORE_IMAGE for page, offset in places
+        ]
+        for row, offset in zip(rows, offsets, strict=True):
+            shard.seek(offset)
+            if shard.read(len(row["image"])) != row["image"]:
+                raise RunError(f"{path.name}: {row['name']} is not where MindRecord's index has it; report this")
+    images_of = [row["image"] for row in rows]
+    return {
+        "labels": np.array([row["label"] for row in rows], np.int32),
+        "shards": np.full(len(rows), number, np.int32),
+        "offsets": np.array(offsets, np.int64),
+        "lengths": np.array([len(image) for image in images_of], np.int64),
+        "checks": np.array([zlib.crc32(image) for image in images_of], np.uint32),
+    }
+
+
+def _check_with_mindspore(path: Path, rows: list[dict[str, object]]) -> None:
+    """Read a shard as MindSpore does. Raises RunError where that is not what was written."""
+    reader = FileReader(str(path))
+    try:
+        for expected, found in zip(rows, reader.get_next(), strict=True):
+            image = found["image"] if isinstance(found["image"], bytes) else bytes(found["image"])
+            if (found["name"], int(found["label"]), image) != (expected["name"], expected["label"], expected["image"]):
+                raise RunError(f"{path.name}: MindSpore reads something else than was written for {expected['name']}")
+    finally:
+        reader.close()
+
+
+def _finish(target: Path, samples: FolderSamples, shards: int, options: Options) -> None:
+    """Join the parts of the index; with it, the pack is complete."""
+    if (target / INDEX).exists():
+        return
+    parts = [dict(np.load(target / _PART.format(number))) for number in range(shards)]
+    facts = {
+        "classes": list(samples.classes),
+        "short_side": options.short_side,
+        "shard_bytes": [int(part["shard_bytes"]) for part in parts],
+    }
+    columns = {name: np.concatenate([part[name] for part in parts]) for name in COLUMNS}
+    content = io.BytesIO()
+    np.savez(content, facts=np.array(json.dumps(facts)), **columns)
+    weights_file.write_atomically(target / INDEX, content.getvalue())
+    for number in range(shards):
+        (target / _PART.format(number)).unlink()

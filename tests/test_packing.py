@@ -1,0 +1,257 @@
+"""Packs: what is in them is what was in the folder, however they were made, and damage is named."""
+
+import contextlib
+import os
+import random
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import mindspore.dataset as ds
+import numpy as np
+import pytest
+from PIL import Image
+
+from ghostnet import packing
+from ghostnet.data import dataset, loader, packs
+from ghostnet.errors import RunError, UserError
+from ghostnet.packing import Options, pack
+from tests.data.conftest import CLASSES, config_for, epochs, folder, message_of, save_image  # noqa: F401
+from tests.launchers import ROOT, environment, run
+
+SCRIPT = str(ROOT / "scripts" / "to_mindrecord.py")
+
+
+def photos(root: Path, count: int = 6) -> Path:
+    """Grey clouds (JPEG halves colour) of 90 x 60 and 20 x 30 pixels in turns, one class."""
+    rng = np.random.default_rng(0)
+    for index in range(count):
+        noise = Image.fromarray(rng.integers(0, 255, (6, 9), np.uint8)).convert("RGB")
+        (root / "one").mkdir(parents=True, exist_ok=True)
+        picture = noise.resize((90, 60) if index % 2 == 0 else (20, 30), Image.Resampling.BICUBIC)
+        picture.save(root / "one" / f"{index}.jpg")
+    return root
+
+
+@pytest.fixture(scope="module")
+def packed(folder, tmp_path_factory) -> Path:  # noqa: F811
+    """The pack of `folder`, in several shards."""
+    target = tmp_path_factory.mktemp("packed")
+    for split in ("train", "val"):
+        found = pack(folder / split, target / split, Options(shard_bytes=400))
+        assert found.images == {"train": 23, "val": 7}[split]
+        assert found.shards == found.made > 1
+    return target
+
+
+def test_a_pack_holds_what_the_folder_holds(folder, packed):  # noqa: F811
+    for split in ("train", "val"):
+        theirs, ours = (dataset.open_split(config_for(root), split) for root in (folder, packed))
+        assert isinstance(ours, packs.PackSamples)
+        assert ours.classes == theirs.classes
+        np.testing.assert_array_equal(ours.labels, theirs.labels)
+        for index in range(len(theirs)):
+            np.testing.assert_array_equal(ours.read(index), theirs.read(index))
+            assert ours.content(index) == Path(theirs.name(index)).read_bytes()
+        assert ours.digest() == theirs.digest(), "a run could not go on with the other one"
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_batches_are_those_of_the_folder(folder, packed, workers):  # noqa: F811
+    keys = {"num_parallel_workers": workers, "scale": (0.5, 1.0), "hflip": 0.5, "auto_augment": "randaug-m9-mstd0.5"}
+    found = []
+    for root in (folder, packed):
+        config = config_for(root, **keys)
+        training = epochs(loader.train_batches(config, dataset.open_split(config, "train"), 3), 2)
+        found.append([*(pair for epoch in training for pair in epoch)])
+        found[-1] += list(loader.eval_batches(config, dataset.open_split(config, "val")))
+    assert len(found[0]) == len(found[1]) == 2 * 5 + 2
+    for theirs, ours in zip(*found, strict=True):
+        for expected, array in zip(theirs, ours, strict=True):
+            np.testing.assert_array_equal(array, expected)
+
+
+def test_mindspore_reads_the_shards(packed):
+    files = sorted(str(path) for path in (packed / "train").glob("*.mindrecord"))
+    rows = list(ds.MindDataset(files, shuffle=False, num_parallel_workers=1).create_dict_iterator(output_numpy=True))
+    expected = dataset.open_split(config_for(packed), "train")
+    assert sorted(str(row["name"]) for row in rows) == sorted(os.fsdecode(name) for name in expected.files)
+    by_name = {os.fsdecode(name): index for index, name in enumerate(expected.files)}
+    for row in rows:
+        index = by_name[str(row["name"])]
+        assert int(row["label"]) == expected.labels[index]
+        assert row["image"].tobytes() == expected.content(index)
+
+
+def test_images_are_scaled_down_to_a_short_side(tmp_path):
+    source = photos(tmp_path / "photos")
+    pack(source, tmp_path / "pack", Options(short_side=40, quality=100))
+    samples = packs.open_pack(tmp_path / "pack")
+    for index in range(6):
+        pixels = samples.read(index)
+        path = source / "one" / f"{index}.jpg"
+        if index % 2:
+            assert samples.content(index) == path.read_bytes()
+            continue
+        assert pixels.shape == (40, 60, 3)
+        # Pillow's own, without the detour of `reducing_gap`, and without JPEG.
+        expected = np.asarray(Image.open(path).resize((60, 40), Image.Resampling.BICUBIC)).astype(int)
+        assert np.abs(pixels - expected).mean() < 1.5
+    assert samples.digest() != dataset.open_folders(source).digest()
+
+
+def test_a_name_that_is_no_utf_8(tmp_path):
+    source = photos(tmp_path / "photos", 2)
+    os.rename(source / "one" / "0.jpg", os.fsencode(source / "one") + b"/\xff.jpg")
+    pack(source, tmp_path / "pack", Options())
+    assert sorted(packs.open_pack(tmp_path / "pack").files.tolist()) == [b"one/1.jpg", b"one/\xff.jpg"]
+
+
+def test_a_killed_command_goes_on(folder, packed, tmp_path):  # noqa: F811
+    """SIGKILL at random moments: shards that were made stay, and the pack is that of a command that was not."""
+    rng = random.Random(3)
+    command = [sys.executable, "-c", PACK, str(folder / "train"), str(tmp_path / "pack")]
+    for _ in range(6):
+        process = subprocess.Popen(command, env=environment(tmp_path), stdout=subprocess.PIPE, text=True)
+        assert process.stdout.readline() == "begins\n"
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(rng.uniform(0.0, 0.5))
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    subprocess.run(command, env=environment(tmp_path), stdout=subprocess.PIPE, check=True)
+    found, expected = (dict(np.load(path / packs.INDEX)) for path in (tmp_path / "pack", packed / "train"))
+    for name, column in expected.items():
+        np.testing.assert_array_equal(found[name], column, err_msg=name)
+    names = {path.name for path in (packed / "train").iterdir()}
+    assert {path.name for path in (tmp_path / "pack").iterdir()} == names
+
+
+PACK = """
+import sys
+from pathlib import Path
+from ghostnet.packing import Options, pack
+print("begins", flush=True)
+pack(Path(sys.argv[1]), Path(sys.argv[2]), Options(shard_bytes=400))
+"""
+
+
+def test_what_is_made_is_not_made_again(folder, tmp_path):  # noqa: F811
+    options = Options(shard_bytes=400)
+    first = pack(folder / "train", tmp_path / "pack", options)
+    assert pack(folder / "train", tmp_path / "pack", options).made == 0
+    (tmp_path / "pack" / packs.INDEX).unlink()
+    assert pack(folder / "train", tmp_path / "pack", options).made == first.shards
+
+
+def test_another_pack_is_kept_unless_it_is_to_be_overwritten(folder, tmp_path):  # noqa: F811
+    target = tmp_path / "pack"
+    pack(folder / "val", target, Options())
+    before = {path.name: path.read_bytes() for path in target.iterdir()}
+    for source, options in ((folder / "train", Options()), (folder / "val", Options(short_side=5))):
+        with pytest.raises(UserError) as caught:
+            pack(source, target, options)
+        message_of(caught, f"{target}: holds something else", "or a pack of other images or options", "--overwrite")
+        assert {path.name: path.read_bytes() for path in target.iterdir()} == before
+    assert pack(folder / "train", target, Options(), overwrite=True).images == 23
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "mine.txt").write_text("precious")
+    with pytest.raises(UserError, match="holds something else"):
+        pack(folder / "val", other, Options(), overwrite=True)
+    assert (other / "mine.txt").read_text() == "precious"
+
+
+def copy_of(packed: Path, tmp_path: Path) -> Path:
+    target = tmp_path / "pack"
+    target.mkdir()
+    for path in (packed / "train").iterdir():
+        (target / path.name).write_bytes(path.read_bytes())
+    return target
+
+
+def test_a_damaged_image_is_named(packed, tmp_path):
+    target = copy_of(packed, tmp_path)
+    samples = packs.open_pack(target)
+    shard = target / packs.SHARD.format(int(samples.shards[5]))
+    content = bytearray(shard.read_bytes())
+    content[int(samples.offsets[5]) + 20] ^= 1
+    shard.write_bytes(content)
+    samples = packs.open_pack(target)
+    with pytest.raises(UserError) as caught:
+        samples.read(5)
+    message_of(caught, shard, f"damaged where it holds {os.fsdecode(samples.files[5])}", "to_mindrecord.py")
+    assert samples.read(0).shape == (10, 12, 3)
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (lambda pack: (pack / packs.INDEX).unlink(), "a pack that is not complete; run scripts/to_mindrecord.py again"),
+        (lambda pack: (pack / packs.INDEX).write_bytes(b""), f"{packs.INDEX}: damaged ("),
+        (lambda pack: cut(pack / packs.INDEX, 300), f"{packs.INDEX}: damaged ("),
+        (lambda pack: (pack / "00001.mindrecord").unlink(), "00001.mindrecord: not there"),
+        (lambda pack: cut(pack / "00001.mindrecord", 1), "bytes instead of"),
+    ],
+)
+def test_a_damaged_pack_is_refused(damage, said, packed, tmp_path):
+    target = copy_of(packed, tmp_path)
+    damage(target)
+    with pytest.raises(UserError) as caught:
+        packs.open_pack(target)
+    message_of(caught, said)
+    with pytest.raises(UserError):
+        dataset.open_split(config_for(tmp_path, train_split="pack"), "train")
+
+
+def cut(path: Path, count: int) -> None:
+    path.write_bytes(path.read_bytes()[:-count])
+
+
+def test_a_shard_that_does_not_hold_what_was_written(folder, tmp_path, monkeypatch):  # noqa: F811
+    write = packing._write_shard
+
+    def write_and_damage(path: Path, rows: list) -> None:
+        write(path, rows)
+        content = path.read_bytes()
+        path.write_bytes(content.replace(rows[0]["image"], bytes(len(rows[0]["image"]))))
+
+    monkeypatch.setattr(packing, "_write_shard", write_and_damage)
+    with pytest.raises(RunError, match="is not where MindRecord's index has it"):
+        pack(folder / "val", tmp_path / "pack", Options())
+    assert sorted(path.name for path in (tmp_path / "pack").iterdir()) == [".lock", ".plan"]
+
+
+def test_the_command(folder, tmp_path):  # noqa: F811
+    """As a person runs it: packs, trains from the pack, and is told in one line what cannot be."""
+    done = run([sys.executable, SCRIPT, "--data_dir", str(folder), "--out", str(tmp_path / "p")], tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    train, val = done.stdout.splitlines()
+    assert train.startswith(f"{tmp_path / 'p' / 'train'}: 23 images in 1 shard(s), 1 made now; ")
+    assert val.startswith(f"{tmp_path / 'p' / 'val'}: 7 images in 1 shard(s), 1 made now; ")
+
+    save_image(tmp_path / "d" / "train" / CLASSES[0] / "good.png", 1)
+    (tmp_path / "d" / "train" / CLASSES[0] / "bad.jpg").write_bytes(b"no image")
+    cases = [
+        (["--data_dir", str(tmp_path / "d"), "--out", str(tmp_path / "q")], "bad.jpg: not a readable image ("),
+        (["--data_dir", str(tmp_path / "e"), "--out", str(tmp_path / "q")], "--data_dir: "),
+        (["--data_dir", str(folder), "--splits", "test", "--out", str(tmp_path / "q")], "--splits: "),
+        (["--data_dir", str(folder), "--out", "/proc/nowhere"], "--out: /proc/nowhere/train cannot be made ("),
+        (["--data_dir", str(folder), "--out", "x", "--quality", "0"], "--quality: expected an integer from 1 to 100"),
+    ]
+    for arguments, said in cases:
+        done = run([sys.executable, SCRIPT, *arguments], tmp_path)
+        assert done.returncode == 2, done.stderr
+        assert done.stderr.startswith("to_mindrecord.py: error: ")
+        assert said in done.stderr
+        assert done.stderr.count("\n") == 1
+    assert not list((tmp_path / "q").rglob("*.mindrecord"))
+
+
+def test_jpeg_quality(tmp_path):
+    """More of it, more bytes."""
+    path = tmp_path / "noise.png"
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)).save(path)
+    sizes = [len(packing.file_of(str(path), Options(32, quality))) for quality in (10, 50, 95)]
+    assert sizes == sorted(sizes)
+    assert sizes[0] < sizes[2] / 2
