@@ -119,6 +119,11 @@ def test_a_killed_command_goes_on(folder, packed, tmp_path):  # noqa: F811
             process.wait(rng.uniform(0.0, 0.5))
         process.send_signal(signal.SIGKILL)
         process.wait()
+    # What other moments leave.
+    (tmp_path / "pack").mkdir(exist_ok=True)
+    for name in ("..plan.1.0.tmp", "..00000.npz.1.0.tmp", ".pack.npz.1.0.tmp"):
+        (tmp_path / "pack" / name).touch()
+    (tmp_path / "pack" / ".shard.x").mkdir()
     subprocess.run(command, env=environment(tmp_path), stdout=subprocess.PIPE, check=True)
     found, expected = (dict(np.load(path / packs.INDEX)) for path in (tmp_path / "pack", packed / "train"))
     for name, column in expected.items():

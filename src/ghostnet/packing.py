@@ -35,6 +35,8 @@ from .folder_lock import FolderLock
 _SCHEMA = {"name": {"type": "string"}, "label": {"type": "int32"}, "image": {"type": "bytes"}}
 _PLAN, _PART = ".plan", ".{:05}.npz"
 _TEMPORARY = ".shard."
+# What a killed command leaves: shards that are made, and files that are written atomically.
+_LEFT = (f"{_TEMPORARY}*", f".{_PLAN}.*.tmp", "..[0-9]*.npz.*.tmp", f".{INDEX}.*.tmp")
 _HEADER = 1 << 20  # bytes before the first page; MindRecord's own 16 MB would be most of a small pack
 _SMALLEST_PAGE = 1 << 22
 _ROWS = 256  # images that are handed on at a time
@@ -130,10 +132,10 @@ def _parts(sizes: np.ndarray, shard_bytes: int) -> list[range]:
 
 def _begin(target: Path, plan: str, overwrite: bool) -> None:
     """Note in a new target what it is going to hold; refuse one that holds something else."""
+    for left in [path for pattern in _LEFT for path in target.glob(pattern)]:
+        shutil.rmtree(left) if left.is_dir() else left.unlink()
     note = target / _PLAN
     if note.exists() and note.read_text() == plan:
-        for left in target.glob(f"{_TEMPORARY}*"):
-            shutil.rmtree(left)
         return
     found = [path for path in target.iterdir() if path.name != ".lock"]
     if found and not (overwrite and (note.exists() or (target / INDEX).exists())):
@@ -257,8 +259,13 @@ def _check_with_mindspore(path: Path, rows: list[dict[str, object]]) -> None:
 
 def _finish(target: Path, samples: FolderSamples, shards: int, options: Options) -> None:
     """Join the parts of the index; with it, the pack is complete."""
-    if (target / INDEX).exists():
-        return
+    if not (target / INDEX).exists():
+        _write_index(target, samples, shards, options)
+    for number in range(shards):
+        (target / _PART.format(number)).unlink(missing_ok=True)
+
+
+def _write_index(target: Path, samples: FolderSamples, shards: int, options: Options) -> None:
     parts = [dict(np.load(target / _PART.format(number))) for number in range(shards)]
     facts = {
         "classes": list(samples.classes),
@@ -269,5 +276,3 @@ def _finish(target: Path, samples: FolderSamples, shards: int, options: Options)
     content = io.BytesIO()
     np.savez(content, facts=np.array(json.dumps(facts)), **columns)
     weights_file.write_atomically(target / INDEX, content.getvalue())
-    for number in range(shards):
-        (target / _PART.format(number)).unlink()
