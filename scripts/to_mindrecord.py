@@ -34,7 +34,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--shard_mb", type=number(int, 1, 100_000), default=256, metavar="MB", help="image files in a shard (256)"
     )
-    parser.add_argument("--overwrite", action="store_true", help="delete a pack of other images or options in P")
+    parser.add_argument("--overwrite", action="store_true", help="begin afresh, whatever pack is in P")
     args = parser.parse_args(arguments)
     args.splits = [split for split in args.splits.split(",") if split]
     return args
@@ -50,7 +50,7 @@ def main() -> None:
         raise UserError(f"--splits: {args.data_dir} holds none of {', '.join(args.splits)}; name its folders")
     # After the command line is known to be good: importing MindSpore takes seconds.
     with importing():
-        from ghostnet import packing
+        from ghostnet.data import packing
 
     options = packing.Options(args.short_side, args.quality, args.shard_mb << 20)
     for split in splits:

@@ -14,10 +14,30 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import ghostnet  # noqa: F401  (environment defaults, before MindSpore is imported)
 
 GOLDEN = Path(__file__).parent / "golden"
+CLASSES = ("ant", "bee", "cat", "dog", "elk", "fox")
+
+
+def write_images(root: Path, classes=CLASSES, train_images=6, val_images=3) -> Path:
+    """Image folders whose classes differ in colour."""
+    rng = np.random.default_rng(0)
+    for split, count in (("train", train_images), ("val", val_images)):
+        for index, name in enumerate(classes):
+            folder = root / split / name
+            folder.mkdir(parents=True)
+            for image in range(count):
+                pixels = rng.integers(0, 80, (40, 48, 3)) + np.array([index * 25, 170 - index * 25, 60])
+                Image.fromarray(np.uint8(pixels)).save(folder / f"{image}.png")
+    return root
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory) -> Path:
+    return write_images(tmp_path_factory.mktemp("images"))
 
 
 @pytest.fixture(autouse=True)

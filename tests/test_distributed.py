@@ -13,9 +13,8 @@ import pytest
 from ghostnet import launch, weights_file
 from ghostnet.hosts import share
 from tests import rank_checks
-from tests.conftest import golden_state
+from tests.conftest import golden_state, write_images
 from tests.launchers import BIN, ROOT, environment, mpirun_command, run, wait_until_gone
-from tests.test_end_to_end import write_images
 from tests.test_resume import arguments, assert_same_end, without_times
 
 RANKS = 3

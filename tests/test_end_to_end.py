@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 
 import train
 import validate
@@ -18,10 +17,10 @@ from ghostnet.cli import run_command
 from ghostnet.config import Config
 from ghostnet.models import create_model, ghostnet
 from tests import short
+from tests.conftest import CLASSES, write_images
 
 ROOT = Path(__file__).parent.parent
 RECIPE = ROOT / "configs" / "ghostnet" / "ghostnet_050_cpu.yaml"
-CLASSES = ("ant", "bee", "cat", "dog", "elk", "fox")
 SHORT = {
     "epoch_size": 2,
     "warmup_epochs": 0,
@@ -30,24 +29,6 @@ SHORT = {
     "image_resize": 32,
     "num_parallel_workers": 1,
 }
-
-
-def write_images(root: Path, classes=CLASSES, train_images=6, val_images=3) -> Path:
-    """Image folders whose classes differ in colour."""
-    rng = np.random.default_rng(0)
-    for split, count in (("train", train_images), ("val", val_images)):
-        for index, name in enumerate(classes):
-            folder = root / split / name
-            folder.mkdir(parents=True)
-            for image in range(count):
-                pixels = rng.integers(0, 80, (40, 48, 3)) + np.array([index * 25, 170 - index * 25, 60])
-                Image.fromarray(np.uint8(pixels)).save(folder / f"{image}.png")
-    return root
-
-
-@pytest.fixture(scope="module")
-def images(tmp_path_factory) -> Path:
-    return write_images(tmp_path_factory.mktemp("images"))
 
 
 def flags(**keys) -> list[str]:

@@ -17,8 +17,8 @@ from ghostnet import deployment, export, onnx_file, weights_file
 from ghostnet.config import Config
 from ghostnet.errors import UserError
 from ghostnet.models import create_model, ghostnet, list_models
-from tests.conftest import randomise
-from tests.test_end_to_end import flags, process, write_images
+from tests.conftest import randomise, write_images
+from tests.test_end_to_end import flags, process
 
 ROOT = Path(__file__).parent.parent
 CLASSES = ["ant", "bee", "cat"]

@@ -37,13 +37,8 @@ from tests.fault_runs import (
     wait_for_steps,
 )
 from tests.launchers import Process, children_of, processes_with, run, wait_until_gone
-from tests.test_end_to_end import command, write_images
+from tests.test_end_to_end import command
 from tests.test_resume import assert_same_end
-
-
-@pytest.fixture(scope="module")
-def images(tmp_path_factory) -> Path:
-    return write_images(tmp_path_factory.mktemp("images"))
 
 
 @pytest.fixture(scope="module")

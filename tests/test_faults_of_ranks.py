@@ -20,13 +20,7 @@ from tests.fault_runs import (
     wait_for_steps,
 )
 from tests.launchers import Process, children_of, mpirun_command, wait_until_gone
-from tests.test_end_to_end import write_images
 from tests.test_resume import arguments, assert_same_end
-
-
-@pytest.fixture(scope="module")
-def images(tmp_path_factory) -> Path:
-    return write_images(tmp_path_factory.mktemp("images"))
 
 
 def train_on_ranks(ranks: int, images: Path, folder: Path, *more: str, **keys) -> list[str]:

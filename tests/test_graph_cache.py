@@ -20,7 +20,7 @@ from ghostnet.models import ghostnet
 from ghostnet.step import StepOptions, TrainStep
 from tests.launchers import Process, mpirun_command, run
 from tests.short import stages
-from tests.test_resume import arguments, assert_same_end, images  # noqa: F401
+from tests.test_resume import arguments, assert_same_end
 
 COMPILES = "compiling the "
 
@@ -204,7 +204,7 @@ def test_what_was_not_used_for_long_is_deleted(shelf, monkeypatch):
     assert sorted(path.name for path in shelf.iterdir()) == [".process.new", "b", "c"]
 
 
-def test_a_run_from_kept_graphs_is_the_same_run(images, tmp_path):  # noqa: F811
+def test_a_run_from_kept_graphs_is_the_same_run(images, tmp_path):
     """Dropout, mixup, average, accumulation and validation: without the cache, filling it, and from it."""
     runs = [tmp_path / name for name in ("without", "filling", "from")]
     for folder, cached, compiled in zip(runs, (False, True, True), (1, 1, 0), strict=True):
@@ -218,7 +218,7 @@ def test_a_run_from_kept_graphs_is_the_same_run(images, tmp_path):  # noqa: F811
 
 
 @pytest.mark.slow
-def test_ranks_keep_graphs_of_their_own(images, tmp_path):  # noqa: F811
+def test_ranks_keep_graphs_of_their_own(images, tmp_path):
     home = tmp_path / "home"
     for folder in ("first", "second"):
         line = arguments(images, tmp_path / folder, distribute=True, val_while_train=False, batch_size=3)
@@ -229,7 +229,7 @@ def test_ranks_keep_graphs_of_their_own(images, tmp_path):  # noqa: F811
     assert_same_end(tmp_path / "second", tmp_path / "first")
 
 
-def test_a_killed_process_leaves_nothing_that_is_used(images, tmp_path):  # noqa: F811
+def test_a_killed_process_leaves_nothing_that_is_used(images, tmp_path):
     """SIGKILL while the graph is compiled."""
     home = tmp_path / "home"
     line = arguments(images, tmp_path / "run", val_while_train=False)

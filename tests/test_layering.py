@@ -25,7 +25,7 @@ FLOORS = (
     {"deployment"},
     {"inference", "epochs"},
     {"teacher"},
-    {"trainer", "validator", "export", "quantize", "predictor", "model_card", "packing"},
+    {"trainer", "validator", "export", "quantize", "predictor", "model_card"},
     {"benchmark"},
     {
         "train",

@@ -24,9 +24,9 @@ from ghostnet.evaluate import Counts
 from ghostnet.models import create_model, ghostnet
 from ghostnet.report import tables
 from tests import short
-from tests.conftest import randomise
+from tests.conftest import CLASSES, randomise, write_images
 from tests.launchers import mpirun_command, run
-from tests.test_end_to_end import CLASSES, RECIPE, SHORT, write_images
+from tests.test_end_to_end import RECIPE, SHORT
 
 NAMES = ("ant", "<b>&cat", "dog, brown", "猫", "elk\n")
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)

@@ -13,7 +13,8 @@ import pytest
 
 from ghostnet import weights_file
 from tests import test_event_files
-from tests.test_end_to_end import RECIPE, ROOT, SHORT, command, flags, process, write_images
+from tests.conftest import write_images
+from tests.test_end_to_end import RECIPE, ROOT, SHORT, command, flags, process
 
 # Everything that draws numbers is on, and so are average, accumulation and several workers.
 KEYS = {
@@ -41,11 +42,6 @@ def arguments(images: Path, folder: Path, **keys) -> list[str]:
         str(RECIPE),
         *flags(**{**KEYS, "data_dir": images, "ckpt_save_dir": folder, **keys}),
     ]
-
-
-@pytest.fixture(scope="module")
-def images(tmp_path_factory) -> Path:
-    return write_images(tmp_path_factory.mktemp("images"))
 
 
 @pytest.fixture(scope="module")

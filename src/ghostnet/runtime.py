@@ -122,9 +122,9 @@ def _replace_what_is_missing(config: Config, device: str) -> tuple[Config, list[
 class StopSignals:
     """Takes SIGTERM, SIGINT (Ctrl-C) and SIGUSR1, for a run that wants to stop between two steps.
 
-    Inside of `with`, the signals are blocked in all threads (in those that imports have started, by
-    `cli.importing`) and a thread of ours waits for them: MindSpore's pipeline installs handlers of its
-    own again and again, which would turn Ctrl-C into SIGTERM. Until `defer` is called a signal ends the process at
+    Inside of `with`, the signals are blocked in all threads (in those that imports have started, by `cli.importing`)
+    and a thread of ours waits for them: MindSpore's pipeline installs handlers of its own again and again, which would
+    turn Ctrl-C into SIGTERM. Until `defer` is called a signal ends the process at
     once, as it would without us; after that the first one is noted, and the second one ends it.
 
     A data worker that dies (the kernel's memory killer) counts as SIGCHLD: MindSpore sends SIGTERM to its own process

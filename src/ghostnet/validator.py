@@ -19,8 +19,7 @@ def validate(config: Config) -> dict[str, Any]:
     """Evaluate the weights of `ckpt_path` (or the published ones, with `pretrained`) on the validation split.
 
     The numbers are those of the in-training evaluation of the same file: same images, network and counts (to the last
-    bit with the same `native_ops`). An exported
-    file (`.onnx`, `.mindir`) is run as it is, over the same images.
+    bit with the same `native_ops`). An exported file (`.onnx`, `.mindir`) is run as it is, over the same images.
 
     With the key `report`, rank 0 writes the report of the evaluation, too.
 

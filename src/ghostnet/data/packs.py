@@ -23,9 +23,9 @@ from ghostnet.errors import UserError
 
 INDEX = "pack.npz"
 SHARD = "{:05}.mindrecord"
-AGAIN = "make it again with scripts/to_mindrecord.py"
-# Arrays of the index, one entry an image, and what they hold.
-COLUMNS = {"files": "S", "labels": "i", "shards": "i", "offsets": "i", "lengths": "i", "checks": "u"}
+AGAIN = "make it again with scripts/to_mindrecord.py --overwrite"
+# Arrays of the index, one entry an image.
+COLUMNS = ("files", "labels", "shards", "offsets", "lengths", "checks")
 
 
 @dataclass(frozen=True, eq=False)

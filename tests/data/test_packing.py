@@ -13,11 +13,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ghostnet import packing
-from ghostnet.data import dataset, loader, packs
+from ghostnet.data import dataset, loader, packing, packs
+from ghostnet.data.packing import Options, pack
 from ghostnet.errors import RunError, UserError
-from ghostnet.packing import Options, pack
-from tests.data.conftest import CLASSES, config_for, epochs, folder, message_of, save_image  # noqa: F401
+from tests.data.conftest import CLASSES, config_for, epochs, message_of, save_image
 from tests.launchers import ROOT, environment, run
 
 SCRIPT = str(ROOT / "scripts" / "to_mindrecord.py")
@@ -35,7 +34,7 @@ def photos(root: Path, count: int = 6) -> Path:
 
 
 @pytest.fixture(scope="module")
-def packed(folder, tmp_path_factory) -> Path:  # noqa: F811
+def packed(folder, tmp_path_factory) -> Path:
     """The pack of `folder`, in several shards."""
     target = tmp_path_factory.mktemp("packed")
     for split in ("train", "val"):
@@ -45,7 +44,7 @@ def packed(folder, tmp_path_factory) -> Path:  # noqa: F811
     return target
 
 
-def test_a_pack_holds_what_the_folder_holds(folder, packed):  # noqa: F811
+def test_a_pack_holds_what_the_folder_holds(folder, packed):
     for split in ("train", "val"):
         theirs, ours = (dataset.open_split(config_for(root), split) for root in (folder, packed))
         assert isinstance(ours, packs.PackSamples)
@@ -58,7 +57,7 @@ def test_a_pack_holds_what_the_folder_holds(folder, packed):  # noqa: F811
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_batches_are_those_of_the_folder(folder, packed, workers):  # noqa: F811
+def test_batches_are_those_of_the_folder(folder, packed, workers):
     keys = {"num_parallel_workers": workers, "scale": (0.5, 1.0), "hflip": 0.5, "auto_augment": "randaug-m9-mstd0.5"}
     found = []
     for root in (folder, packed):
@@ -108,7 +107,7 @@ def test_a_name_that_is_no_utf_8(tmp_path):
     assert sorted(packs.open_pack(tmp_path / "pack").files.tolist()) == [b"one/1.jpg", b"one/\xff.jpg"]
 
 
-def test_a_killed_command_goes_on(folder, packed, tmp_path):  # noqa: F811
+def test_a_killed_command_goes_on(folder, packed, tmp_path):
     """SIGKILL at random moments: shards that were made stay, and the pack is that of a command that was not."""
     rng = random.Random(3)
     command = [sys.executable, "-c", PACK, str(folder / "train"), str(tmp_path / "pack")]
@@ -135,13 +134,13 @@ def test_a_killed_command_goes_on(folder, packed, tmp_path):  # noqa: F811
 PACK = """
 import sys
 from pathlib import Path
-from ghostnet.packing import Options, pack
+from ghostnet.data.packing import Options, pack
 print("begins", flush=True)
 pack(Path(sys.argv[1]), Path(sys.argv[2]), Options(shard_bytes=400))
 """
 
 
-def test_what_is_made_is_not_made_again(folder, tmp_path):  # noqa: F811
+def test_what_is_made_is_not_made_again(folder, tmp_path):
     options = Options(shard_bytes=400)
     first = pack(folder / "train", tmp_path / "pack", options)
     assert pack(folder / "train", tmp_path / "pack", options).made == 0
@@ -149,7 +148,7 @@ def test_what_is_made_is_not_made_again(folder, tmp_path):  # noqa: F811
     assert pack(folder / "train", tmp_path / "pack", options).made == first.shards
 
 
-def test_another_pack_is_kept_unless_it_is_to_be_overwritten(folder, tmp_path):  # noqa: F811
+def test_another_pack_is_kept_unless_it_is_to_be_overwritten(folder, tmp_path):
     target = tmp_path / "pack"
     pack(folder / "val", target, Options())
     before = {path.name: path.read_bytes() for path in target.iterdir()}
@@ -209,11 +208,26 @@ def test_a_damaged_pack_is_refused(damage, said, packed, tmp_path):
         dataset.open_split(config_for(tmp_path, train_split="pack"), "train")
 
 
+def test_a_damaged_pack_is_made_again(folder, tmp_path):
+    """Not silently taken for complete, and not before --overwrite."""
+    target = tmp_path / "pack"
+    pack(folder / "val", target, Options())
+    good = (target / "00000.mindrecord").read_bytes()
+    cut(target / "00000.mindrecord", 1)
+    with pytest.raises(UserError) as caught:
+        pack(folder / "val", target, Options())
+    message_of(caught, "00000.mindrecord: ", "bytes instead of", "to_mindrecord.py --overwrite")
+    assert pack(folder / "val", target, Options(), overwrite=True).made == 1
+    assert len((target / "00000.mindrecord").read_bytes()) == len(good)
+    samples = packs.open_pack(target)
+    assert [samples.read(index).shape for index in range(7)] == [(10, 12, 3)] * 7
+
+
 def cut(path: Path, count: int) -> None:
     path.write_bytes(path.read_bytes()[:-count])
 
 
-def test_a_shard_that_does_not_hold_what_was_written(folder, tmp_path, monkeypatch):  # noqa: F811
+def test_a_shard_that_does_not_hold_what_was_written(folder, tmp_path, monkeypatch):
     write = packing._write_shard
 
     def write_and_damage(path: Path, rows: list) -> None:
@@ -227,7 +241,7 @@ def test_a_shard_that_does_not_hold_what_was_written(folder, tmp_path, monkeypat
     assert sorted(path.name for path in (tmp_path / "pack").iterdir()) == [".lock", ".plan"]
 
 
-def test_the_command(folder, tmp_path):  # noqa: F811
+def test_the_command(folder, tmp_path):
     """As a person runs it: packs, trains from the pack, and is told in one line what cannot be."""
     done = run([sys.executable, SCRIPT, "--data_dir", str(folder), "--out", str(tmp_path / "p")], tmp_path)
     assert (done.returncode, done.stderr) == (0, "")

@@ -25,12 +25,12 @@ from mindspore.mindrecord import FileReader, FileWriter
 from PIL import Image
 from tqdm import tqdm
 
-from . import weights_file
-from .data import dataset, images
-from .data.packs import COLUMNS, INDEX, SHARD
-from .data.samples import FolderSamples
-from .errors import RunError, UserError
-from .folder_lock import FolderLock
+from ghostnet import weights_file
+from ghostnet.data import dataset, images, packs
+from ghostnet.data.packs import COLUMNS, INDEX, SHARD
+from ghostnet.data.samples import FolderSamples
+from ghostnet.errors import RunError, UserError
+from ghostnet.folder_lock import FolderLock
 
 _SCHEMA = {"name": {"type": "string"}, "label": {"type": "int32"}, "image": {"type": "bytes"}}
 _PLAN, _PART = ".plan", ".{:05}.npz"
@@ -76,10 +76,10 @@ def pack(source: Path, target: Path, options: Options, overwrite: bool = False) 
         source: folder of class folders.
         target: folder of the pack; it is made, and gone on with where it was begun with the same images and options.
         options: see there.
-        overwrite: delete what `target` holds of another pack.
+        overwrite: begin afresh, whatever pack `target` holds.
 
     Raises:
-        UserError: an image that cannot be read, or a target that holds something else.
+        UserError: an image that cannot be read, or a target that holds something else or is damaged.
         RunError: the target cannot be written, or a shard does not hold what was written to it.
     """
     samples = dataset.open_folders(source)
@@ -101,13 +101,13 @@ def pack(source: Path, target: Path, options: Options, overwrite: bool = False) 
                     made += 1
                 bar.update(len(part))
         _finish(target, samples, len(parts), options)
+        after = sum((target / SHARD.format(number)).stat().st_size for number in range(len(parts)))
     except OSError as error:
         raise RunError(
             f"{error.filename or target}: {error.strerror or error}; what was packed so far is kept"
         ) from error
     finally:
         lock.release()
-    after = sum((target / SHARD.format(number)).stat().st_size for number in range(len(parts)))
     return Packed(len(samples), int(sizes.sum()), after, len(parts), made)
 
 
@@ -131,11 +131,13 @@ def _parts(sizes: np.ndarray, shard_bytes: int) -> list[range]:
 
 
 def _begin(target: Path, plan: str, overwrite: bool) -> None:
-    """Note in a new target what it is going to hold; refuse one that holds something else."""
+    """Note in a new target what it is going to hold; refuse one that holds something else, or is damaged."""
     for left in [path for pattern in _LEFT for path in target.glob(pattern)]:
         shutil.rmtree(left) if left.is_dir() else left.unlink()
     note = target / _PLAN
-    if note.exists() and note.read_text() == plan:
+    if not overwrite and note.exists() and note.read_text() == plan:
+        if (target / INDEX).exists():
+            packs.open_pack(target)
         return
     found = [path for path in target.iterdir() if path.name != ".lock"]
     if found and not (overwrite and (note.exists() or (target / INDEX).exists())):
