@@ -17,6 +17,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
+from importlib.metadata import version
 from pathlib import Path
 
 import mindspore as ms
@@ -180,12 +181,13 @@ def _digest(cell: nn.Cell, shapes: tuple, keys: dict[str, object], ranks: Ranks)
 
 @cache
 def _program() -> tuple[str, ...]:
-    """What runs: versions, machine and our sources."""
+    """What runs: versions (optimizers are mindcv's), machine and our sources."""
     root = Path(__file__).parent
     digest = hashlib.sha256()
     for source in sorted(root.rglob("*.py")):
         digest.update(f"{source.relative_to(root)}\0".encode() + source.read_bytes())
-    return (ms.__version__, platform.python_version(), platform.machine(), digest.hexdigest())
+    versions = (ms.__version__, version("mindcv"), platform.python_version())
+    return (*versions, platform.machine(), digest.hexdigest())
 
 
 def _described(name: str, cell: nn.Cell) -> tuple:
