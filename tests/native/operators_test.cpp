@@ -270,6 +270,14 @@ std::vector<Case> cases() {
     all.push_back({4, 33, size[0], size[1], 1, 1, 1, 1, 0, true, false, false, true, false, false});
     all.push_back({4, 1, size[0], size[1], 1, 1, 1, 1, 0, true, false, false, false, false, true});
   }
+  // Batches of which eight samples of small maps are worked on together.
+  std::vector<Case> together;
+  for (Case c : all) {
+    if (c.width > 16) continue;
+    c.batch = c.batch == 2 ? 16 : 8;
+    together.push_back(c);
+  }
+  all.insert(all.end(), together.begin(), together.end());
   return all;
 }
 

@@ -3,17 +3,10 @@
 
 #include <cstdint>
 
+#include "depthwise.h"
 #include "kernels.h"
 
 namespace ghostnet {
-
-// A depthwise convolution's sizes: of a map before and after it, of the kernel, and padding on either side.
-struct Geometry {
-  int64_t height, width, kernel_height, kernel_width, stride, pad_height, pad_width;
-
-  int64_t out_height() const { return (height + 2 * pad_height - kernel_height) / stride + 1; }
-  int64_t out_width() const { return (width + 2 * pad_width - kernel_width) / stride + 1; }
-};
 
 // A batch norm's settings and, for each channel: weights, running statistics before and after, and what the gradient
 // needs of the batch (mean, 1 / sqrt(variance + eps)).
