@@ -116,7 +116,8 @@ def _to_rgb(image: Image.Image, name: str) -> np.ndarray:
         raise UserError(f"{name}: floating-point pixels; expected 8 or 16 bits a channel")
     if image.mode in _WITH_TRANSPARENCY:
         image = image.convert("RGBA")  # a palette's transparency survives no direct conversion without a warning
-    return np.asarray(image.convert("RGB"))
+    # Converted to what it is, an image would be copied.
+    return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
 
 
 def _upright(image: Image.Image, name: str) -> np.ndarray:

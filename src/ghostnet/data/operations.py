@@ -6,12 +6,14 @@ A random operation is called with (image, rng). Images are uint8 (height, width,
 from __future__ import annotations
 
 import math
+import multiprocessing
 import os
 import random
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from mindspore.dataset import vision
@@ -77,8 +79,12 @@ class RandomResizedCrop:
 
     def __call__(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         top, left, height, width = self.box(image.shape[0], image.shape[1], rng)
-        crop = np.ascontiguousarray(image[top : top + height, left : left + width])
-        return vision.Resize(self.size, self.interpolation)(crop)
+        return self._resize(np.ascontiguousarray(image[top : top + height, left : left + width]))
+
+    @cached_property
+    def _resize(self) -> vision.Resize:
+        # Making one takes as long as it takes to resize a small image.
+        return vision.Resize(self.size, self.interpolation)
 
     def box(self, height: int, width: int, rng: np.random.Generator) -> tuple[int, int, int, int]:
         """Draws (top, left, height, width) as MindSpore does: the aspect ratio log-uniformly, ten attempts.
@@ -122,8 +128,11 @@ class RandomFlip:
     probability: float
 
     def __call__(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        flip = rng.random() < self.probability
-        return np.ascontiguousarray(np.flip(image, self.axis)) if flip else image
+        return self._flip(image) if rng.random() < self.probability else image
+
+    @cached_property
+    def _flip(self) -> Callable[[np.ndarray], np.ndarray]:
+        return vision.HorizontalFlip() if self.axis == 1 else vision.VerticalFlip()
 
 
 @dataclass(frozen=True)
@@ -219,18 +228,20 @@ os.register_at_fork(after_in_child=_renew_lock)
 
 @contextmanager
 def _seeded_globals(rng: np.random.Generator) -> Iterator[None]:
-    """Seeds ``random`` and ``numpy.random``, which mindcv draws from, and restores their states after.
+    """Seeds ``random`` and ``numpy.random``, which mindcv draws from; in the main process their states are restored.
 
-    In a worker process nothing else draws from them. With one worker the pipeline runs on a thread of the
-    main process: the lock keeps two pipelines apart, and training itself draws from neither while an epoch
-    runs.
+    In a worker process nothing else draws from them, and restoring takes longer than many an operation. With one
+    worker the pipeline runs on a thread of the main process: the lock keeps two pipelines apart, and training itself
+    draws from neither while an epoch runs.
     """
     with _globals_lock:
-        states = random.getstate(), np.random.get_state()
+        in_worker = multiprocessing.parent_process() is not None
+        states = None if in_worker else (random.getstate(), np.random.get_state())
         random.seed(int(rng.integers(2**63)))
         np.random.seed(int(rng.integers(2**32)))
         try:
             yield
         finally:
-            random.setstate(states[0])
-            np.random.set_state(states[1])
+            if states is not None:
+                random.setstate(states[0])
+                np.random.set_state(states[1])
