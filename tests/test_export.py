@@ -104,7 +104,8 @@ def test_both_formats_with_a_fixed_batch_by_the_script(short, tmp_path, monkeypa
     printed = capsys.readouterr()
     assert exit_info.value.code == 0, printed.err
     assert printed.out.count("on 7 images of the run's data") == 2
-    assert sorted(file.name for file in out.iterdir()) == [f"{path.stem}.{end}" for end in ("json", "mindir", "onnx")]
+    ends = ("json", "mindir", "mindir.sha256", "onnx", "onnx.sha256")
+    assert sorted(file.name for file in out.iterdir()) == [f"{path.stem}.{end}" for end in ends]
     check_onnx(out / f"{path.stem}.onnx", path, batches=(2,))
     mindir = deployment.of_file(out / f"{path.stem}.mindir")
     assert (mindir.batch, mindir.classes) == (2, tuple(CLASSES))

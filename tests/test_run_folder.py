@@ -10,7 +10,7 @@ import mindspore as ms
 import numpy as np
 import pytest
 
-from ghostnet import weights_file
+from ghostnet import intact_files, weights_file
 from ghostnet.config import Config
 from ghostnet.errors import RunError, UserError
 from ghostnet.run_folder import Position, RunFolder, changed_keys
@@ -196,7 +196,7 @@ def test_what_is_no_state_is_refused(tmp_path):
         (lambda file: file.write_bytes(b""), "run_state.ckpt: damaged: its sha256"),
         (lambda file: file.unlink(), "run_state.ckpt does not exist"),
         (lambda file: weights_file.write(file, WEIGHTS), "run_state.ckpt holds weights"),
-        (lambda file: weights_file.sidecar(file).write_text("?"), "run_state.ckpt.sha256: not what sha256sum writes"),
+        (lambda file: intact_files.sidecar(file).write_text("?"), "run_state.ckpt.sha256: not what sha256sum writes"),
     ],
 )
 @pytest.mark.parametrize("by_path", [False, True])

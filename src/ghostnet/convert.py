@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from . import pytorch_file, weights_file
+from . import intact_files, pytorch_file, weights_file
 from .errors import UserError
 from .models import card, check_fused_form, create_model, reparam
 
@@ -339,7 +339,7 @@ def plan(
     except ValueError as error:
         raise UserError(f"--{error}") from error
     shapes = {parameter.name: tuple(parameter.shape) for parameter in network.get_parameters()}
-    content, key = weights_file.read_intact(source), ""
+    content, key = intact_files.read_intact(source), ""
     is_pytorch = pytorch_file.is_one(content)
     if is_pytorch:
         content, key = pytorch_file.to_safetensors(source, averaged)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from . import intact_files
 from .config import Config, saved_by_training
 from .errors import UserError
 
@@ -252,8 +253,8 @@ def _mindir_entry(path: Path) -> str | None:
 
     model = ModelProto()
     try:
-        model.ParseFromString(path.read_bytes())
-    except (OSError, DecodeError) as error:
+        model.ParseFromString(intact_files.read_intact(path))
+    except DecodeError as error:
         raise UserError(f"{path}: not a MindIR file, or a damaged one ({error}); export it again") from error
     # A map, or with some versions of MindSpore and protobuf what a map is on disk: a list of keys and values.
     entries = model.user_info
@@ -263,17 +264,18 @@ def _mindir_entry(path: Path) -> str | None:
 def onnx_session(path: Path, threads: int = 0) -> Any:
     """An ONNX Runtime session for a file, on the CPU, with some threads (0: one a core).
 
-    Raises UserError where the file or the library is not fit.
+    Raises UserError where the file or the library is not fit, or the file is not the one whose sha256 is beside it.
     """
     try:
         import onnxruntime
     except ImportError as error:
         raise UserError(f"{path}: onnxruntime runs it ({error}); pip install -e .[export]") from error
+    content = intact_files.read_intact(path)
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
     options.intra_op_num_threads = threads
     try:
-        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     # Its exceptions have no common class but this one.
     except Exception as error:
         reason = " ".join(str(error).split())[:200]

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import UserError
-from .weights_file import not_written
+from .intact_files import not_written
 
 # Key of a record -> TensorBoard's tag.
 TAGS = {

@@ -17,7 +17,7 @@ import mindspore as ms
 import numpy as np
 from mindspore import Tensor, nn
 
-from . import __version__, build, inference, weights_file
+from . import __version__, build, inference, intact_files
 from .data import dataset, transforms
 from .deployment import ENTRY, Deployment
 from .errors import UserError
@@ -54,7 +54,7 @@ class Exported:
 def export(
     deployed: Deployment, formats: Sequence[str], folder: Path | None = None, batch: int | None = None
 ) -> list[Exported]:
-    """Write a checkpoint's network in each of `formats`, and a description beside it.
+    """Write a checkpoint's network in each of `formats`, the sha256 of each file and a description beside it.
 
     Every file is compared before any is written. They have the stem of the checkpoint.
 
@@ -100,9 +100,8 @@ def export(
                 )
             contents[path] = draft.read_bytes()
             results.append(Exported(path, len(contents[path]), difference, len(images), real))
-    contents[folder / f"{deployed.path.stem}.json"] = json.dumps(description, indent=1).encode()
-    for path, content in contents.items():
-        weights_file.write_atomically(path, content)
+    described = {folder / f"{deployed.path.stem}.json": json.dumps(description, indent=1).encode()}
+    intact_files.write_all_with_sidecars(contents, described)
     return results
 
 

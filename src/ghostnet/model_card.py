@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from . import build, curves, provenance, weights_file
+from . import build, curves, intact_files, provenance, weights_file
 from .config import Config
 from .data import transforms
 from .errors import UserError
@@ -109,11 +109,11 @@ def read(folder: Path) -> Run:
             "config.yaml; restore the files that training wrote"
         )
     weights, record = _offered(folder, config, records)
-    if not weights_file.sidecar(weights).is_file():
+    if not intact_files.sidecar(weights).is_file():
         raise UserError(
-            f"{weights_file.sidecar(weights)}: no such file, so {weights.name} may be others than the run's; restore it"
+            f"{intact_files.sidecar(weights)}: no such file, so {weights.name} may be others than the run's; restore it"
         )
-    content = weights_file.read_intact(weights)
+    content = intact_files.read_intact(weights)
     arrays = weights_file.decode(weights, content)
     trainable = [array.size for name, array in arrays.items() if not name.endswith(("moving_mean", "moving_variance"))]
     exported = [weights.with_suffix(f".{kind}") for kind in EXPORTED]
@@ -355,4 +355,4 @@ def write(folder: Path, output: Path, given: Given, overwrite: bool) -> None:
     drawn = curves.png([(folder.resolve().name, list(run.records))])
     if not output.parent.is_dir():
         raise UserError(f"--output: {output.parent} is no folder; make it first")
-    weights_file.write_all_atomically({output: text.encode(), picture: drawn})
+    intact_files.write_all_atomically({output: text.encode(), picture: drawn})

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from . import event_files, provenance, weights_file
+from . import event_files, intact_files, provenance, weights_file
 from .config import FREE_KEYS, Config
 from .errors import UserError
 from .folder_lock import FolderLock
@@ -95,7 +95,7 @@ def changed_keys(saved: Config, given: Config) -> list[str]:
 class RunFolder:
     """The files of one run: weights (`_best`, `_last`, one every few epochs), run state, records.
 
-    Each `.ckpt` file has its sha256 beside it (see `weights_file`). `check`, `start` and `read_state` raise UserError
+    Each `.ckpt` file has its sha256 beside it (see `intact_files`). `check`, `start` and `read_state` raise UserError
     where another run has the folder; none can have it from then on, until the `with` block or the process ends.
 
     Args:
@@ -219,7 +219,7 @@ class RunFolder:
             probe.unlink()
             for file in self._files_of_a_run():
                 file.unlink()
-            weights_file.delete_leftovers(self.path)
+            intact_files.delete_leftovers(self.path)
         except OSError as error:
             with contextlib.suppress(OSError):
                 probe.unlink()
@@ -265,9 +265,9 @@ class RunFolder:
         """
         weights_file.write(self.last, weights)
         if best:
-            weights_file.copy(self.last, self.best)
+            intact_files.copy(self.last, self.best)
         if keep:
-            weights_file.copy(self.last, self.path / f"{self.model}-{epoch}_{step}.ckpt")
+            intact_files.copy(self.last, self.path / f"{self.model}-{epoch}_{step}.ckpt")
 
     def add_record(self, record: Mapping[str, object]) -> None:
         """Append an epoch's line to the metrics (and to the event file); delete the epoch files that are too many.
@@ -278,11 +278,11 @@ class RunFolder:
             with open(self.metrics, "a", encoding="utf-8") as file:
                 file.write(json.dumps(record) + "\n")
         except OSError as error:
-            raise weights_file.not_written(self.metrics, error) from error
+            raise intact_files.not_written(self.metrics, error) from error
         if self.event_file:
             self.event_file.add(record)
         for surplus in self._epoch_files()[: -self.keep]:
-            weights_file.delete(surplus)
+            intact_files.delete(surplus)
 
     def add_session(self, session: Mapping[str, object], source: Path | None) -> None:
         """Say how this process goes on with the run whose state was in the folder `source`; None for a new run.
@@ -291,7 +291,7 @@ class RunFolder:
         """
         earlier = _sessions(source / self.sessions.name) if source else []
         content = json.dumps([*earlier, session], indent=1).encode()
-        weights_file.write_atomically(self.sessions, content)
+        intact_files.write_atomically(self.sessions, content)
 
     def _records(self) -> list[dict[str, Any]]:
         """The lines of the metrics."""
@@ -389,7 +389,7 @@ class RunFolder:
         """
         source = saved.file.parent
         if self._is_at(source):
-            weights_file.delete_leftovers(self.path)
+            intact_files.delete_leftovers(self.path)
             # Otherwise it is damaged, or newer than the run, and the first save must leave the previous one alone.
             self._state_is_good = self.state.exists() and saved.file.samefile(self.state)
             for file, size in ((self.log, saved.log_bytes), (self.metrics, saved.metrics_bytes)):
@@ -397,7 +397,7 @@ class RunFolder:
                     os.truncate(file, size)
         else:
             self._make_empty(overwrite=False)
-            weights_file.write_atomically(
+            intact_files.write_atomically(
                 self.metrics, (source / self.metrics.name).read_bytes()[: saved.metrics_bytes]
             )
             self._release_source()

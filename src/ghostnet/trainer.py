@@ -14,7 +14,19 @@ import mindspore as ms
 import numpy as np
 from mindspore import nn
 
-from . import build, checkpoint, loss, optim, provenance, replicas, runtime, schedule, teacher, weights_file
+from . import (
+    build,
+    checkpoint,
+    intact_files,
+    loss,
+    optim,
+    provenance,
+    replicas,
+    runtime,
+    schedule,
+    teacher,
+    weights_file,
+)
 from .config import Config
 from .data import dataset, loader
 from .distributed import Ranks
@@ -182,8 +194,8 @@ def _open_files(
         folder.start(config.overwrite)
     run_log.to_file(folder.log)
     # Who takes a run's configuration up again has not asked for anything to be deleted.
-    weights_file.write_atomically(folder.config, config.replace(overwrite=False).to_yaml().encode())
-    weights_file.write_atomically(folder.classes, json.dumps(list(samples.classes), indent=1).encode())
+    intact_files.write_atomically(folder.config, config.replace(overwrite=False).to_yaml().encode())
+    intact_files.write_atomically(folder.classes, json.dumps(list(samples.classes), indent=1).encode())
     folder.add_session(session, saved.file.parent if saved else None)
 
 

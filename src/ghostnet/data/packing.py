@@ -25,7 +25,7 @@ from mindspore.mindrecord import FileReader, FileWriter
 from PIL import Image
 from tqdm import tqdm
 
-from ghostnet import weights_file
+from ghostnet import intact_files
 from ghostnet.data import dataset, images, packs
 from ghostnet.data.packs import COLUMNS, INDEX, SHARD
 from ghostnet.data.samples import FolderSamples
@@ -148,7 +148,7 @@ def _begin(target: Path, plan: str, overwrite: bool) -> None:
     # The index first: without it nobody takes the rest for a pack.
     for path in sorted(found, key=lambda path: path.name != INDEX):
         shutil.rmtree(path) if path.is_dir() else path.unlink()
-    weights_file.write_atomically(note, plan.encode())
+    intact_files.write_atomically(note, plan.encode())
 
 
 def _is_made(target: Path, number: int) -> bool:
@@ -175,7 +175,7 @@ def _make_shard(target: Path, number: int, part: range, samples: FolderSamples, 
             os.replace(made, target / made.name)
     content = io.BytesIO()
     np.savez(content, shard_bytes=np.array((target / SHARD.format(number)).stat().st_size), **columns)
-    weights_file.write_atomically(target / _PART.format(number), content.getvalue())
+    intact_files.write_atomically(target / _PART.format(number), content.getvalue())
 
 
 def _rows(part: range, samples: FolderSamples, options: Options) -> Iterator[dict[str, object]]:
@@ -277,4 +277,4 @@ def _write_index(target: Path, samples: FolderSamples, shards: int, options: Opt
     columns = {name: np.concatenate([part[name] for part in parts]) for name in COLUMNS}
     content = io.BytesIO()
     np.savez(content, facts=np.array(json.dumps(facts)), **columns)
-    weights_file.write_atomically(target / INDEX, content.getvalue())
+    intact_files.write_atomically(target / INDEX, content.getvalue())

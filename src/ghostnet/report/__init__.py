@@ -19,7 +19,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ghostnet import weights_file
+from ghostnet import intact_files
 from ghostnet.errors import RunError, UserError
 from ghostnet.report import page, tables
 
@@ -105,4 +105,4 @@ def write(folder: Path, outcomes: Outcomes, samples: Samples, facts: Mapping[str
         **figures,
         PAGE: html,
     }
-    weights_file.write_all_atomically({folder / name: contents[name] for name in FILES})
+    intact_files.write_all_atomically({folder / name: contents[name] for name in FILES})

@@ -1,0 +1,171 @@
+"""Files that are written atomically, with their sha256 beside them; weight files stand for all."""
+
+import contextlib
+import os
+import re
+import subprocess
+
+import numpy as np
+import pytest
+
+from ghostnet import intact_files, weights_file
+from ghostnet.errors import RunError, UserError
+from tests.test_weights_file import ARRAYS, SMALL, assert_equal
+
+
+def test_sha256sum_reads_the_sidecar(tmp_path):
+    path = tmp_path / "a.ckpt"
+    for value in (1.0, 2.0):
+        weights_file.write(path, {"w": np.array([value])})
+        intact_files.copy(path, tmp_path / "b.ckpt")
+    for name in ("a", "b"):
+        result = subprocess.run(
+            ["sha256sum", "-c", f"{name}.ckpt.sha256"], cwd=tmp_path, capture_output=True, text=True
+        )
+        assert result.stdout == f"{name}.ckpt: OK\n"
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff\xfe", b"0123  a.ckpt\n", b"0" * 64 + b"  a.ckpt\nmore\n"])
+def test_a_sidecar_that_is_none(content, tmp_path):
+    path = tmp_path / "a.ckpt"
+    weights_file.write(path, ARRAYS)
+    intact_files.sidecar(path).write_bytes(content)
+    with pytest.raises(UserError, match="a.ckpt.sha256: not what sha256sum writes") as caught:
+        weights_file.read(path)
+    assert "\n" not in str(caught.value)
+    weights_file.write(path, ARRAYS)
+    assert_equal(weights_file.read(path), ARRAYS)
+
+
+def test_a_damaged_file_does_not_become_intact_by_being_replaced(tmp_path, monkeypatch):
+    """Whatever moment the replacement ends at."""
+    path = tmp_path / "a.ckpt"
+    weights_file.write(path, ARRAYS)
+    bad = path.read_bytes()[:-1]
+    path.write_bytes(bad)
+    monkeypatch.setattr(os, "replace", _only(1))
+    with pytest.raises(RunError):
+        weights_file.write(path, {"w": np.zeros(3)})
+    assert len(intact_files.sidecar(path).read_text().splitlines()) == 2
+    assert path.read_bytes() == bad
+    with pytest.raises(UserError, match="its sha256"):
+        weights_file.read(path)
+
+
+def _only(count: int):
+    """os.replace that fails after some calls."""
+    real, calls = os.replace, iter(range(count))
+
+    def replace(source, target):
+        if next(calls, None) is None:
+            raise OSError(5, "Input/output error")
+        real(source, target)
+
+    return replace
+
+
+@pytest.mark.parametrize("sidecar", ["there", "deleted", "of two lines"])
+@pytest.mark.parametrize("moments", range(7))
+def test_at_each_moment_the_file_and_what_is_kept_are_intact(moments, sidecar, tmp_path, monkeypatch):
+    path, kept = tmp_path / "a.ckpt", tmp_path / "kept.ckpt"
+    for value in (0, 1):
+        weights_file.write(path, {"w": np.array([value])}, keep_as=kept)
+    if sidecar == "deleted":
+        intact_files.sidecar(path).unlink()
+    if sidecar == "of two lines":
+        with path.with_name("a.ckpt.sha256").open("a") as file:
+            file.write("0" * 64 + "  a.ckpt\n")
+    monkeypatch.setattr(os, "replace", _only(moments))
+    with contextlib.suppress(RunError):
+        weights_file.write(path, {"w": np.array([2])}, keep_as=kept)
+    found = [int(weights_file.read(file)["w"][0]) for file in (path, kept)]
+    # Sidecar, file, sidecar of the one and then of the other.
+    assert found == [1 if moments < 2 else 2, 0 if moments < 5 else 1]
+    assert not list(tmp_path.glob(".*"))
+
+
+@pytest.mark.parametrize(("moments", "expected"), [(0, []), (1, ["a.ckpt"]), (2, ["a.ckpt", "a.ckpt.sha256"])])
+def test_a_first_file_is_never_behind_its_sidecar(moments, expected, tmp_path, monkeypatch):
+    """A folder with a sidecar alone would look like that of a run that cannot be resumed."""
+    monkeypatch.setattr(os, "replace", _only(moments))
+    with contextlib.suppress(RunError):
+        weights_file.write(tmp_path / "a.ckpt", SMALL)
+    assert sorted(os.listdir(tmp_path)) == expected
+    assert all(set(weights_file.read(tmp_path / name)) == set(SMALL) for name in expected[:1])
+
+
+def test_a_sidecar_of_a_file_that_was_deleted_does_no_harm(tmp_path, monkeypatch):
+    path = tmp_path / "a.ckpt"
+    weights_file.write(path, ARRAYS)
+    path.unlink()
+    monkeypatch.setattr(os, "replace", _only(2))
+    with pytest.raises(RunError):
+        weights_file.write(path, SMALL)
+    assert set(weights_file.read(path)) == set(SMALL)
+
+
+def test_the_replaced_file_is_kept_where_there_are_no_links(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", refuse)
+    path, kept = tmp_path / "a.ckpt", tmp_path / "kept.ckpt"
+    for value in (0, 1):
+        weights_file.write(path, {"w": np.array([value])}, keep_as=kept)
+    assert [int(weights_file.read(file)["w"][0]) for file in (path, kept)] == [1, 0]
+
+
+def test_a_file_that_is_replaced_while_it_is_read_is_not_damaged(tmp_path, monkeypatch):
+    path = tmp_path / "a.ckpt"
+    weights_file.write(path, SMALL)
+    digests = intact_files._digests
+
+    def then_replaced(path):
+        listed = digests(path)
+        monkeypatch.undo()
+        weights_file.write(path, ARRAYS)
+        return listed
+
+    monkeypatch.setattr(intact_files, "_digests", then_replaced)
+    assert_equal(weights_file.read(path), ARRAYS)
+
+
+def test_a_full_disk_changes_nothing(full_disk):
+    folder, reason = full_disk
+    path = folder / "a.ckpt"
+    for value in (0, 1):
+        weights_file.write(path, {"w": np.array([value])}, keep_as=folder / "kept.ckpt")
+    before = {file: file.read_bytes() for file in folder.iterdir()}
+    expected = re.escape(f"{path}: cannot be written ({reason}); files saved earlier are kept")
+    with pytest.raises(RunError, match=expected):
+        weights_file.write(path, {"w": np.ones(50_000)}, keep_as=folder / "kept.ckpt")
+    assert {file: file.read_bytes() for file in folder.iterdir()} == before
+
+
+def test_a_file_is_deleted_with_its_sidecar(tmp_path):
+    weights_file.write(tmp_path / "a.ckpt", ARRAYS)
+    intact_files.delete(tmp_path / "a.ckpt")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_refuses_is_one_line(tmp_path):
+    with pytest.raises(RunError, match="cannot be written"):
+        weights_file.write(tmp_path / "absent" / "a.ckpt", ARRAYS)
+
+
+def test_several_files_are_replaced_with_their_sidecars_or_none(tmp_path, monkeypatch):
+    one, two, other = tmp_path / "one.onnx", tmp_path / "two.mindir", tmp_path / "one.json"
+    for content in (b"old", b"new"):
+        intact_files.write_all_with_sidecars({one: content, two: content}, {other: content})
+    assert [file.read_bytes() for file in (one, two, other)] == [b"new"] * 3
+    assert [intact_files.read_intact(file) for file in (one, two)] == [b"new"] * 2
+    assert not intact_files.sidecar(other).exists()
+    before = {file: file.read_bytes() for file in tmp_path.iterdir()}
+    monkeypatch.setattr(os, "fsync", _full)
+    with pytest.raises(RunError, match="No space left"):
+        intact_files.write_all_with_sidecars({one: b"newest", two: b"newest"}, {other: b"newest"})
+    assert {file: file.read_bytes() for file in tmp_path.iterdir()} == before
+
+
+def _full(descriptor: int) -> None:
+    raise OSError(28, "No space left on device")
