@@ -8,7 +8,6 @@ import shutil
 import subprocess
 import sys
 import zlib
-from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -17,6 +16,7 @@ import pytest
 from PIL import Image
 
 import ghostnet  # noqa: F401  (environment defaults, before MindSpore is imported)
+from tests.fault.harness import OUTCOMES, table
 
 GOLDEN = Path(__file__).parent / "golden"
 CLASSES = ("ant", "bee", "cat", "dog", "elk", "fox")
@@ -71,26 +71,52 @@ def full_disk(request, tmp_path) -> Iterator[tuple[Path, str]]:
     subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
+@pytest.fixture(autouse=True)
+def marked_fault(request, record_property) -> None:
+    """A test with the mark fault(group, outcome) is a case of that group, with that outcome if it passes."""
+    if (mark := request.node.get_closest_marker("fault")) and mark.args:
+        group, outcome = mark.args
+        record_property("fault", (group, outcome))
+
+
 @pytest.fixture
 def tried(record_property) -> Callable[[str], None]:
     """Counts a fault of this kind: as survived, if the test passes."""
-    return lambda kind: record_property("fault", kind)
+    return lambda kind: record_property("fault", (f"runs: {kind}", "ok"))
+
+
+def pytest_addoption(parser) -> None:
+    parser.addoption("--fault-json", metavar="FILE", help="write the table of faults to FILE")
 
 
 def pytest_terminal_summary(terminalreporter) -> None:
-    """A line for each kind of fault that was tried: how many, and how many in tests that passed."""
-    tried, survived = Counter(), Counter()
+    """The table of the faults that were tried, and what came of them (tests/fault/harness.py)."""
+    rows: dict[str, dict] = {}
     for outcome in ("passed", "failed"):
         for report in terminalreporter.getreports(outcome):
-            kinds = [value for name, value in report.user_properties if name == "fault"]
-            tried.update(kinds)
-            survived.update(kinds if report.passed else [])
-    if not tried:
+            for name, value in report.user_properties:
+                if name == "fault":
+                    group, kind = value
+                    found = {"passed": kind, "failed": "failure"}[outcome]
+                    add_faults(rows, group, {found: 1}, [] if report.passed else [report.nodeid])
+                elif name == "faults":
+                    for group, row in value.items():
+                        add_faults(rows, group, row, row["failures"])
+    if not rows:
         return
-    terminalreporter.section("faults: tried, survived")
-    for kind in sorted(tried):
-        terminalreporter.write_line(f"{tried[kind]:4} {survived[kind]:4}  {kind}")
-    terminalreporter.write_line(f"{tried.total():4} {survived.total():4}  in all")
+    terminalreporter.section("faults")
+    rows = dict(sorted(rows.items()))
+    terminalreporter.write_line(table(rows))
+    if path := terminalreporter.config.getoption("--fault-json"):
+        Path(path).write_text(json.dumps(rows, indent=1))
+
+
+def add_faults(rows: dict[str, dict], group: str, counts: dict[str, int], failures: list[str]) -> None:
+    row = rows.setdefault(group, {"cases": 0, **dict.fromkeys(OUTCOMES, 0), "failures": []})
+    for kind in OUTCOMES:
+        row[kind] += counts.get(kind, 0)
+        row["cases"] += counts.get(kind, 0)
+    row["failures"] += failures
 
 
 def golden_state(name: str, num_classes: int = 1000) -> dict[str, np.ndarray]:

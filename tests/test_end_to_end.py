@@ -227,6 +227,7 @@ def command(main, program, *arguments, monkeypatch, capsys) -> tuple[int, str]:
     return status, capsys.readouterr().err
 
 
+@pytest.mark.fault("command lines", "clean error")
 @pytest.mark.parametrize(
     ("keys", "expected"),
     [
@@ -298,6 +299,7 @@ def test_validation_never_takes_random_weights(
     assert expected in error
 
 
+@pytest.mark.fault("NaN, infinity", "clean error")
 def test_a_loss_that_is_not_finite_stops_the_run(short_network, images, tmp_path, monkeypatch, capsys):
     given = {**SHORT, "num_classes": 6, "data_dir": images, "ckpt_save_dir": tmp_path / "run", "lr": 1e30, "mode": 1}
     status, error = command(

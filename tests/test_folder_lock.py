@@ -113,6 +113,7 @@ def test_without_locks_there_is_a_line(lock, tmp_path, monkeypatch, caplog):
     assert caplog.messages == [f"{tmp_path}: its file system has no locks: start no second run there"]
 
 
+@pytest.mark.fault("disk full, read-only, no permission", "clean error")
 def test_a_folder_that_takes_no_file(tmp_path):
     with pytest.raises(OSError, match="No such file"):
         FolderLock(tmp_path / "absent", "ckpt_save_dir").take()

@@ -130,6 +130,7 @@ def test_a_file_that_is_replaced_while_it_is_read_is_not_damaged(tmp_path, monke
     assert_equal(weights_file.read(path), ARRAYS)
 
 
+@pytest.mark.fault("disk full, read-only, no permission", "clean error")
 def test_a_full_disk_changes_nothing(full_disk):
     folder, reason = full_disk
     path = folder / "a.ckpt"
@@ -148,6 +149,7 @@ def test_a_file_is_deleted_with_its_sidecar(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.fault("disk full, read-only, no permission", "clean error")
 def test_a_folder_that_refuses_is_one_line(tmp_path):
     with pytest.raises(RunError, match="cannot be written"):
         weights_file.write(tmp_path / "absent" / "a.ckpt", ARRAYS)

@@ -112,11 +112,13 @@ def test_a_run_that_finished_no_epoch_may_be_started_again(tmp_path):
         folder.check(overwrite=False)
 
 
+@pytest.mark.fault("disk full, read-only, no permission", "clean error")
 def test_a_folder_that_takes_no_files_is_refused():
     with pytest.raises(UserError, match="ckpt_save_dir: /proc cannot be written"):
         RunFolder(config("/proc")).start()
 
 
+@pytest.mark.fault("disk full, read-only, no permission", "clean error")
 def test_a_record_that_cannot_be_written_is_one_line(tmp_path):
     folder = RunFolder(config(tmp_path))
     folder.metrics.mkdir()
@@ -129,6 +131,7 @@ def test_epochs_without_evaluation_go_first_among_the_most_accurate(tmp_path):
     assert kept(folder) == ["ghostnet_050-2_7.ckpt", "ghostnet_050-4_7.ckpt"]
 
 
+@pytest.mark.fault("disk full, read-only, no permission", "clean error")
 def test_a_file_in_place_of_the_folder_is_refused(tmp_path):
     (tmp_path / "run").write_text("")
     with pytest.raises(UserError, match="is a file"):
@@ -177,6 +180,7 @@ def test_a_folder_with_another_run_takes_no_state(tmp_path):
         other.read_state(str(source.path))
 
 
+@pytest.mark.fault("damaged states", "clean error")
 def test_what_is_no_state_is_refused(tmp_path):
     folder = RunFolder(config(tmp_path / "run"))
     with pytest.raises(UserError, match="resume: .* does not exist"):
@@ -189,6 +193,7 @@ def test_what_is_no_state_is_refused(tmp_path):
         folder.read_state(str(tmp_path / "w.ckpt"))
 
 
+@pytest.mark.fault("damaged states", "ok")
 @pytest.mark.parametrize(
     ("harm", "why"),
     [
@@ -222,6 +227,7 @@ def test_an_intact_state_is_taken_without_a_word(tmp_path, caplog):
     assert caplog.messages == []
 
 
+@pytest.mark.fault("damaged states", "clean error")
 def test_a_named_file_has_no_substitute(tmp_path):
     folder = run(tmp_path / "run", [1.0])
     save(folder, 1)
@@ -232,6 +238,7 @@ def test_a_named_file_has_no_substitute(tmp_path):
     assert folder.read_state(str(folder.previous_state)).position.epoch == 1
 
 
+@pytest.mark.fault("damaged states", "clean error")
 def test_two_damaged_states_are_both_named(tmp_path):
     folder = run(tmp_path / "run", [1.0])
     save(folder, 1)
@@ -249,6 +256,7 @@ def epochs_of_states(folder) -> list[int]:
     return [folder.read_state(str(file)).position.epoch for file in (folder.state, folder.previous_state)]
 
 
+@pytest.mark.fault("damaged states", "ok")
 def test_after_a_fall_back_the_intact_state_is_kept(tmp_path):
     """The first save replaces the damaged state, not the only intact one; then the two change places as always."""
     folder = run(tmp_path / "run", [1.0])
@@ -318,6 +326,7 @@ for kill in range(30):
 """
 
 
+@pytest.mark.fault("damaged states", "ok")
 def test_a_kill_in_any_save_loses_nothing(tmp_path):
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(("src", "."))}
     program = [sys.executable, "-c", KILLS, str(tmp_path / "run")]
@@ -336,6 +345,7 @@ def test_a_kill_in_any_save_loses_nothing(tmp_path):
     assert saved > 10
 
 
+@pytest.mark.fault("disk full, read-only, no permission", "clean error")
 def test_a_full_disk_keeps_what_was_saved(full_disk):
     path, reason = full_disk
     with run(path / "run", [1.0]) as folder:

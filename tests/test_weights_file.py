@@ -255,6 +255,7 @@ def test_a_path_that_is_no_file(make, tmp_path):
         weights_file.read(path)
 
 
+@pytest.mark.fault("NaN, infinity", "clean error")
 def test_nan_is_not_saved_and_the_old_file_stays(tmp_path):
     path = tmp_path / "a.ckpt"
     weights_file.write(path, ARRAYS)

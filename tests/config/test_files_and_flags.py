@@ -11,6 +11,7 @@ from tests.config.conftest import cli, message_of, write
 BOMB = "a: &a [x, x]\nb: &b [*a, *a]\nc: [*b, *b]\n"
 
 
+@pytest.mark.fault("configurations", "clean error")
 @pytest.mark.parametrize(
     ("text", "words"),
     [
@@ -67,6 +68,7 @@ def test_bad_files(text, words, tmp_path):
     assert all(word in message for word in words), message
 
 
+@pytest.mark.fault("configurations", "clean error")
 def test_files_that_cannot_be_read(tmp_path):
     assert "No such file" in message_of(cli, "-c", str(tmp_path / "none.yaml"))
     assert "not a regular file" in message_of(cli, "-c", str(tmp_path))
@@ -141,6 +143,7 @@ def test_flags(argv, key, value):
     assert type(found) is type(value)
 
 
+@pytest.mark.fault("configurations", "clean error")
 @pytest.mark.parametrize(
     ("argv", "words"),
     [

@@ -84,6 +84,7 @@ def zipped(pickled: bytes) -> bytes:
     return file.getvalue()
 
 
+@pytest.mark.fault("PyTorch files", "clean error")
 @pytest.mark.parametrize("protocol", [0, 2, 4])
 @pytest.mark.parametrize("wrap", [bytes, zipped])
 @pytest.mark.parametrize("suffix", ["pth", "pth.tar", "ckpt", "safetensors"])
@@ -186,6 +187,7 @@ def claims_a_terabyte(torch) -> bytes:
     return file.getvalue().replace(b"K\x4d", b"\x8a\x05" + (1 << 38).to_bytes(5, "little"), 1)
 
 
+@pytest.mark.fault("PyTorch files", "clean error")
 @pytest.mark.parametrize(
     ("make", "expected"),
     [

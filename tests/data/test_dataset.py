@@ -25,6 +25,7 @@ def test_classes_are_the_sorted_direct_subfolders(folder):
     assert samples.name(5) == str(folder / "train" / "ant" / "005.png")
 
 
+@pytest.mark.fault("folders", "ok")
 def test_odd_entries_are_ignored_and_never_opened(tmp_path, caplog):
     root = tmp_path / "train"
     save_image(root / "bee" / "x.PNG", 1)
@@ -54,6 +55,7 @@ def test_empty_split_name_is_data_dir_itself(folder):
     assert len(open_split(config_for(folder / "train", train_split=""), "train")) == 23
 
 
+@pytest.mark.fault("folders", "ok")
 def test_validation_labels_follow_the_training_classes_by_name(folder):
     config = config_for(folder, val_split="val")
     samples = open_split(config, "val", classes=("zebra", "cat", "bee", "aardvark", "ant"))
@@ -88,6 +90,7 @@ def _too_many_classes(root: Path) -> tuple[dict, str, Path]:
     return {"num_classes": 2}, "train", root / "train"
 
 
+@pytest.mark.fault("folders", "clean error")
 @pytest.mark.parametrize("prepare", [_missing_data_dir, _missing_split, _no_class, _empty_class, _too_many_classes])
 def test_folder_errors_name_the_path(tmp_path, prepare):
     keys, split, path = prepare(tmp_path)
@@ -96,12 +99,14 @@ def test_folder_errors_name_the_path(tmp_path, prepare):
     message_of(caught, path)
 
 
+@pytest.mark.fault("folders", "clean error")
 def test_unknown_classes_are_refused_by_name(folder):
     with pytest.raises(UserError) as caught:
         open_split(config_for(folder), "val", classes=("ant", "cat"))
     message_of(caught, folder / "val", "bee")
 
 
+@pytest.mark.fault("folders", "ok")
 def test_absent_classes_are_one_line_in_the_log(folder, caplog):
     caplog.set_level("INFO", "ghostnet")
     samples = open_split(config_for(folder), "val", classes=("ant", "bee", "cat", "dog"))
@@ -178,6 +183,7 @@ def _damage(path: Path, change) -> Path:
     return path
 
 
+@pytest.mark.fault("binary data sets", "clean error")
 @pytest.mark.parametrize(
     ("kind", "name", "change"),
     [
@@ -201,6 +207,7 @@ def test_damaged_binary_files_are_named(tmp_path, kind, name, change):
     message_of(caught, path)
 
 
+@pytest.mark.fault("binary data sets", "clean error")
 def test_damaged_gz_and_missing_files_are_named(tmp_path):
     write_mnist(tmp_path, packed=True)
     path = _damage(tmp_path / "t10k-images-idx3-ubyte.gz", lambda data: data[:-20])

@@ -52,6 +52,7 @@ FORMATS = {
 }
 
 
+@pytest.mark.fault("image formats", "ok")
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("name", FORMATS)
 def test_formats_become_rgb(tmp_path, name):
@@ -62,6 +63,7 @@ def test_formats_become_rgb(tmp_path, name):
     np.testing.assert_array_equal(found, wanted)
 
 
+@pytest.mark.fault("image formats", "ok")
 @pytest.mark.parametrize(("mode", "tolerance"), [("RGB", 0), ("L", 0), ("CMYK", 2)])
 def test_jpeg_pixels_are_those_of_mindspore(tmp_path, mode, tolerance):
     path = tmp_path / "a.jpg"
@@ -70,18 +72,21 @@ def test_jpeg_pixels_are_those_of_mindspore(tmp_path, mode, tolerance):
     np.testing.assert_allclose(read_image(str(path)).astype(int), theirs, atol=tolerance)
 
 
+@pytest.mark.fault("image formats", "ok")
 def test_lossy_webp_is_read(tmp_path):
     path = tmp_path / "a.webp"
     Image.fromarray(COLOUR).save(path, lossless=True)
     np.testing.assert_array_equal(read_image(str(path)), COLOUR)
 
 
+@pytest.mark.fault("image formats", "ok")
 def test_16_bits_are_scaled_by_rounding(tmp_path):
     path = tmp_path / "a.png"
     Image.fromarray(np.array([[0, 128, 129, 257, 65535]], np.uint16)).save(path)
     assert read_image(str(path))[0, :, 0].tolist() == [0, 0, 1, 1, 255]
 
 
+@pytest.mark.fault("image formats", "ok")
 def test_exif_rotation_is_left_alone(tmp_path):
     path = tmp_path / "a.jpg"
     exif = Image.Exif()
@@ -99,6 +104,7 @@ def _broken(kind: str) -> bytes:
     return buffer.getvalue()[: buffer.tell() * 6 // 10]
 
 
+@pytest.mark.fault("image formats", "clean error")
 @pytest.mark.parametrize("kind", ["empty", "text", "eps", "cut JPEG", "cut PNG"])
 def test_damaged_images_are_found_before_the_first_epoch(tmp_path, kind):
     for split in ("train", "val"):
@@ -110,6 +116,7 @@ def test_damaged_images_are_found_before_the_first_epoch(tmp_path, kind):
     message_of(caught, bad)
 
 
+@pytest.mark.fault("image formats", "clean error")
 @pytest.mark.parametrize("values", [np.array([[0, 70_000]], np.int32), np.array([[0.5, 1.5]], np.float32)])
 def test_pixels_without_an_8_bit_meaning_are_refused(tmp_path, values):
     path = tmp_path / "a.tif"
@@ -119,6 +126,7 @@ def test_pixels_without_an_8_bit_meaning_are_refused(tmp_path, values):
     message_of(caught, path, "8 or 16 bits")
 
 
+@pytest.mark.fault("image formats", "clean error")
 @pytest.mark.filterwarnings("ignore")
 def test_huge_images_are_refused_by_their_header(tmp_path):
     path = tmp_path / "a.png"

@@ -174,6 +174,7 @@ def copy_of(packed: Path, tmp_path: Path) -> Path:
     return target
 
 
+@pytest.mark.fault("packs", "clean error")
 def test_a_damaged_image_is_named(packed, tmp_path):
     target = copy_of(packed, tmp_path)
     samples = packs.open_pack(target)
@@ -188,6 +189,7 @@ def test_a_damaged_image_is_named(packed, tmp_path):
     assert samples.read(0).shape == (10, 12, 3)
 
 
+@pytest.mark.fault("packs", "clean error")
 @pytest.mark.parametrize(
     ("damage", "said"),
     [
@@ -227,6 +229,7 @@ def cut(path: Path, count: int) -> None:
     path.write_bytes(path.read_bytes()[:-count])
 
 
+@pytest.mark.fault("packs", "clean error")
 def test_a_shard_that_does_not_hold_what_was_written(folder, tmp_path, monkeypatch):
     write = packing._write_shard
 

@@ -41,6 +41,7 @@ def test_an_archive_is_unpacked(tmp_path):
     assert (tmp_path / "out" / "sub" / "file.bin").read_bytes() == b"data"
 
 
+@pytest.mark.fault("archives", "clean error")
 @pytest.mark.parametrize(
     "members",
     [
@@ -57,6 +58,7 @@ def test_nothing_lands_outside_the_folder(tmp_path, members):
     assert not list(tmp_path.rglob("escaped"))
 
 
+@pytest.mark.fault("archives", "clean error")
 @pytest.mark.parametrize(("limit", "value"), [("MAX_UNPACKED_BYTES", 5), ("MAX_UNPACKED_FILES", 1)])
 def test_bombs_are_refused(tmp_path, monkeypatch, limit, value):
     monkeypatch.setattr(download, limit, value)
@@ -68,6 +70,7 @@ def test_bombs_are_refused(tmp_path, monkeypatch, limit, value):
     assert not (tmp_path / "out" / "b").exists()
 
 
+@pytest.mark.fault("archives", "clean error")
 @pytest.mark.parametrize(
     "content",
     [b"", b"no archive", gzip.compress(b"x" * 2000, mtime=0)[:-10]],

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from http.server import BaseHTTPRequestHandler
 
+import pytest
+
 from ghostnet import download
 from tests.download.conftest import (
     CONTENT,
@@ -17,12 +19,14 @@ from tests.download.conftest import (
 )
 
 
+@pytest.mark.fault("downloads", "ok")
 def test_a_broken_download_goes_on_where_it_broke(server, tmp_path):
     server.answers["/a.ckpt"] = lambda handler: partial_content(handler, 10_000)
     assert fetched(server, tmp_path) == CONTENT
     assert server.ranges == [None, "bytes=10000-", "bytes=20000-"]
 
 
+@pytest.mark.fault("downloads", "ok")
 def test_a_later_run_goes_on_too(server, tmp_path, monkeypatch):
     monkeypatch.setattr(download, "_ATTEMPTS", 1)
     server.answers["/a.ckpt"] = lambda handler: partial_content(handler, 20_000)
@@ -32,12 +36,14 @@ def test_a_later_run_goes_on_too(server, tmp_path, monkeypatch):
     assert server.ranges == [None, "bytes=20000-"]
 
 
+@pytest.mark.fault("downloads", "ok")
 def test_a_server_without_ranges_sends_it_all_again(server, tmp_path):
     put_part(tmp_path, CONTENT[:9_000])
     assert fetched(server, tmp_path) == CONTENT
     assert server.ranges == ["bytes=9000-"]
 
 
+@pytest.mark.fault("downloads", "ok")
 def test_a_file_that_changes_in_between_is_sent_from_its_start(server, tmp_path):
     """Its new version starts like the old one here; what counts is that the server was told which one is meant."""
 
@@ -53,6 +59,7 @@ def test_a_file_that_changes_in_between_is_sent_from_its_start(server, tmp_path)
     assert answers == [None, '"v1"']
 
 
+@pytest.mark.fault("downloads", "ok")
 def test_a_part_with_a_wrong_end_is_fetched_afresh_once(server, tmp_path):
     server.answers["/a.ckpt"] = partial_content
     put_part(tmp_path, CONTENT[:8_990] + b"x" * 10)
@@ -67,6 +74,7 @@ def test_a_part_with_a_wrong_end_is_fetched_afresh_once(server, tmp_path):
     assert server.ranges[2:] == ["bytes=10-"]
 
 
+@pytest.mark.fault("downloads", "clean error")
 def test_a_part_longer_than_the_file_is_given_up(server, tmp_path):
     server.answers["/a.ckpt"] = partial_content
     put_part(tmp_path, CONTENT + b"x")
@@ -80,6 +88,7 @@ def test_a_part_that_is_whole_needs_no_server(tmp_path):
     assert download.fetch("http://127.0.0.1:9/a.ckpt", tmp_path, digest=SHA256).read_bytes() == CONTENT
 
 
+@pytest.mark.fault("downloads", "ok")
 def test_another_part_than_was_asked_for_is_not_taken(server, tmp_path):
     def wrong_part(handler: BaseHTTPRequestHandler) -> None:
         if len(server.requests) > 1:

@@ -39,6 +39,7 @@ def test_a_file_arrives_complete_and_is_kept(server, tmp_path, digest, algorithm
     assert visible(path.parent) == ["a.ckpt"]
 
 
+@pytest.mark.fault("downloads", "ok")
 @pytest.mark.parametrize("damage", [b"", CONTENT[:-1], b"x" + CONTENT[1:]])
 def test_a_damaged_copy_is_fetched_again(server, tmp_path, damage):
     (tmp_path / "a.ckpt").write_bytes(damage)
@@ -46,6 +47,7 @@ def test_a_damaged_copy_is_fetched_again(server, tmp_path, damage):
     assert path.read_bytes() == CONTENT
 
 
+@pytest.mark.fault("downloads", "clean error")
 def test_a_wrong_digest_keeps_nothing(server, tmp_path):
     message = failure(server.url("/a.ckpt"), tmp_path, digest="0" * 64)
     assert SHA256 in message
@@ -53,16 +55,19 @@ def test_a_wrong_digest_keeps_nothing(server, tmp_path):
     assert not parts(tmp_path)
 
 
+@pytest.mark.fault("downloads", "clean error")
 def test_a_page_in_place_of_the_file_keeps_nothing(server, tmp_path):
     server.answers["/a.ckpt"] = b"<html>Sign in</html>"
     assert server.url("/a.ckpt") in failure(server.url("/a.ckpt"), tmp_path)
 
 
+@pytest.mark.fault("downloads", "clean error")
 def test_a_missing_file_is_not_retried(server, tmp_path):
     assert "404" in failure(server.url("/b.ckpt"), tmp_path)
     assert len(server.requests) == 1
 
 
+@pytest.mark.fault("downloads", "clean error")
 def test_a_short_body_is_retried_then_refused(server, tmp_path):
     def short(handler: BaseHTTPRequestHandler) -> None:
         handler.send_response(200)
@@ -75,6 +80,7 @@ def test_a_short_body_is_retried_then_refused(server, tmp_path):
     assert len(server.requests) == 3
 
 
+@pytest.mark.fault("downloads", "ok")
 def test_a_passing_failure_is_survived(server, tmp_path):
     def second_time_lucky(handler: BaseHTTPRequestHandler) -> None:
         respond(handler, 503 if len(server.requests) == 1 else CONTENT)
@@ -84,6 +90,7 @@ def test_a_passing_failure_is_survived(server, tmp_path):
     assert len(server.requests) == 2
 
 
+@pytest.mark.fault("downloads", "clean error")
 def test_a_silent_server_times_out(server, tmp_path, monkeypatch):
     monkeypatch.setattr(download, "_ATTEMPTS", 1)
     released = threading.Event()
@@ -94,16 +101,19 @@ def test_a_silent_server_times_out(server, tmp_path, monkeypatch):
         released.set()
 
 
+@pytest.mark.fault("downloads", "clean error")
 def test_nobody_there(tmp_path, monkeypatch):
     monkeypatch.setattr(download, "_RETRY_DELAY", 0.01)
     assert "http://127.0.0.1:9/a.ckpt" in failure("http://127.0.0.1:9/a.ckpt", tmp_path)
 
 
+@pytest.mark.fault("downloads", "clean error")
 @pytest.mark.parametrize("url", ["http://example.com/a.ckpt", "ftp://127.0.0.1/a", "file:///etc/passwd"])
 def test_only_https_is_fetched(tmp_path, url):
     assert "https" in failure(url, tmp_path)
 
 
+@pytest.mark.fault("downloads", "clean error")
 def test_a_redirect_cannot_leave_https(server, tmp_path):
     def redirect(handler: BaseHTTPRequestHandler) -> None:
         handler.send_response(302)
@@ -115,6 +125,7 @@ def test_a_redirect_cannot_leave_https(server, tmp_path):
         download.fetch(server.url("/a.ckpt"), tmp_path, digest=SHA256)
 
 
+@pytest.mark.fault("downloads", "ok")
 def test_simultaneous_fetches_download_once(server, tmp_path):
     threads = [
         threading.Thread(target=download.fetch, args=(server.url("/a.ckpt"), tmp_path), kwargs={"digest": SHA256})
@@ -138,6 +149,7 @@ def mirror(server, monkeypatch) -> Iterator[Server]:
     mirror.stop()
 
 
+@pytest.mark.fault("downloads", "ok")
 @pytest.mark.parametrize("answer", [404, 503, b"<html>Sign in</html>"])
 def test_what_one_host_does_not_give_the_other_does(server, mirror, tmp_path, answer):
     server.answers["/a.ckpt"] = answer
@@ -145,6 +157,7 @@ def test_what_one_host_does_not_give_the_other_does(server, mirror, tmp_path, an
     assert mirror.requests == ["/a.ckpt"]
 
 
+@pytest.mark.fault("downloads", "clean error")
 def test_a_file_that_no_host_gives_is_named_with_both_and_with_its_place(server, mirror, tmp_path):
     server.answers["/a.ckpt"], mirror.answers["/a.ckpt"] = 404, 503
     message = failure(server.url("/a.ckpt"), tmp_path)
@@ -183,6 +196,7 @@ def start_fetch(server: Server, folder: Path, limit: int = 0) -> subprocess.Pope
     return subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
 
 
+@pytest.mark.fault("downloads", "ok")
 def test_two_processes_download_once(server, tmp_path):
     def slow(handler: BaseHTTPRequestHandler) -> None:
         time.sleep(0.5)
@@ -196,6 +210,7 @@ def test_two_processes_download_once(server, tmp_path):
     assert server.requests == ["/a.ckpt"]
 
 
+@pytest.mark.fault("downloads", "ok")
 def test_what_a_killed_process_has_fetched_is_used(server, tmp_path):
     released = threading.Event()
 
@@ -226,6 +241,7 @@ def test_what_a_killed_process_has_fetched_is_used(server, tmp_path):
     assert server.ranges == [None, f"bytes={have}-"]
 
 
+@pytest.mark.fault("downloads", "clean error")
 def test_a_full_disk_is_named_and_nothing_is_left(server, tmp_path):
     out, error = start_fetch(server, tmp_path, limit=10_000).communicate(timeout=60)
     assert out == ""
@@ -235,6 +251,7 @@ def test_a_full_disk_is_named_and_nothing_is_left(server, tmp_path):
     assert not parts(tmp_path)
 
 
+@pytest.mark.fault("downloads", "clean error")
 def test_a_folder_that_cannot_be_made_is_named(server, tmp_path):
     (tmp_path / "file").write_text("x")
     with pytest.raises(UserError, match="cannot be written") as caught:

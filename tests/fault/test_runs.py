@@ -1,7 +1,7 @@
 """Faults that end whole runs of one process, and how these go on: bit for bit as a run that nothing disturbed.
 
 The table that pytest prints at the end counts the faults (see conftest.py). Runs of several ranks: in
-test_faults_of_ranks.py; a killed mpirun: test_distributed.py. What smaller parts do about faults is proved where those
+test_ranks.py; a killed mpirun: test_distributed.py. What smaller parts do about faults is proved where those
 are tested: test_weights_file.py, test_run_folder.py, test_folder_lock.py, test_runtime.py.
 """
 
@@ -21,7 +21,7 @@ import pytest
 from PIL import Image
 
 import validate
-from tests.fault_runs import (
+from tests.fault.runs import (
     COMPILES,
     GONE,
     STEPS,
@@ -89,6 +89,7 @@ def replace_by_zip(file: Path) -> None:
 DAMAGE = [flip_a_bit, truncate, empty, replace_by_png, replace_by_zip]
 
 
+@pytest.mark.fault
 def test_one_run_outlives_one_fault_after_the_other(straight, images, tmp_path, tried):
     """Each part ends with another fault; the last one must not be noticed by the run at all."""
     folder = tmp_path / "run"
@@ -157,6 +158,7 @@ def test_one_run_outlives_one_fault_after_the_other(straight, images, tmp_path, 
     assert_same_end(folder, straight)
 
 
+@pytest.mark.fault
 @pytest.mark.parametrize(
     ("number", "group", "damage"),
     [
@@ -187,6 +189,7 @@ def test_a_signal_before_the_first_step_ends_a_run_at_once(number, group, damage
     assert saved_files(folder) == before
 
 
+@pytest.mark.fault
 def test_a_second_ctrl_c_ends_a_run_in_the_middle_of_a_step(images, tmp_path, tried):
     """PyNative mode, where the second step takes seconds on any machine: it compiles each operator's gradient."""
     folder = tmp_path / "run"
@@ -203,6 +206,7 @@ def test_a_second_ctrl_c_ends_a_run_in_the_middle_of_a_step(images, tmp_path, tr
     assert saved_files(folder) == {}
 
 
+@pytest.mark.fault
 @pytest.mark.parametrize("damage", DAMAGE)
 def test_validation_refuses_damaged_weights_by_name(damage, straight, tmp_path, tried, monkeypatch, capsys):
     folder = tmp_path / "run"

@@ -1,4 +1,4 @@
-"""Faults that end jobs of several ranks under mpirun, and how these go on; see test_faults.py."""
+"""Faults that end jobs of several ranks under mpirun, and how these go on; see test_runs.py."""
 
 import os
 import random
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.fault_runs import (
+from tests.fault.runs import (
     GONE,
     KEYS,
     assert_a_state_is_intact,
@@ -41,6 +41,7 @@ def assert_job_ended(mpirun: Process, folder: Path) -> int:
     return status
 
 
+@pytest.mark.fault
 @pytest.mark.parametrize(
     ("ranks", "victim"),
     [(2, 1), pytest.param(3, 0, marks=pytest.mark.slow), pytest.param(3, 2, marks=pytest.mark.slow)],

@@ -1,0 +1,315 @@
+"""Weight files that are damaged, crafted or of another network."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+from collections.abc import Callable, Iterator, Mapping
+from functools import cache
+from pathlib import Path
+
+import mindspore as ms
+import numpy as np
+from mindspore import Tensor, nn
+from mindspore.train.checkpoint_pb2 import Checkpoint
+
+from ghostnet import checkpoint, intact_files, safetensors_file, weights_file
+from ghostnet.models import create_model
+from tests.conftest import randomise
+from tests.fault.harness import Case, group
+
+Arrays = dict[str, np.ndarray]
+
+
+# --- What is loaded, and by whom
+
+
+@cache
+def network(name: str) -> nn.Cell:
+    cell = create_model(name, num_classes=1000)
+    randomise(cell)
+    return cell
+
+
+def arrays_of(cell: nn.Cell) -> Arrays:
+    return {parameter.name: parameter.asnumpy() for parameter in cell.get_parameters()}
+
+
+def other_values(cell: nn.Cell) -> Arrays:
+    """Weights that fit, and that the network does not have."""
+    return {name: array + np.float32(0.5) for name, array in arrays_of(cell).items()}
+
+
+@cache
+def file_of(name: str, folder: Path) -> bytes:
+    """A `.ckpt` file of `other_values`."""
+    path = folder / "good.ckpt"
+    weights_file.write(path, other_values(network(name)))
+    return path.read_bytes()
+
+
+def digest(cell: nn.Cell) -> str:
+    found = hashlib.sha256()
+    for parameter in cell.get_parameters():
+        found.update(parameter.asnumpy())
+    return found.hexdigest()
+
+
+def load_ours(name: str, path: Path, content: bytes, expected: Mapping[str, np.ndarray] | None = None) -> None:
+    """All that the file has to give, or nothing; and an error leaves the network as it was."""
+    path.write_bytes(content)
+    cell = network(name)
+    before, wanted = digest(cell), other_values(cell) if expected is None else expected
+    try:
+        checkpoint.load_weights(cell, path, stem="conv_stem", classifier="classifier")
+    except Exception:
+        assert digest(cell) == before, "an error changed the network"
+        raise
+    assert_holds(cell, wanted)
+
+
+def load_stock(name: str, path: Path, content: bytes, expected: Mapping[str, np.ndarray] | None = None) -> None:
+    """As a script for MindSpore does it."""
+    path.write_bytes(content)
+    cell = network(name)
+    wanted = other_values(cell) if expected is None else expected
+    ms.load_param_into_net(cell, ms.load_checkpoint(str(path)), strict_load=True)
+    assert_holds(cell, wanted)
+
+
+def assert_holds(cell: nn.Cell, expected: Mapping[str, np.ndarray]) -> None:
+    for name, array in arrays_of(cell).items():
+        assert np.array_equal(array, expected[name]), f"{name} has other values, and nobody says so"
+
+
+def either_way(name: str, path: Path, content: bytes, expected: Mapping[str, np.ndarray] | None = None) -> dict:
+    """A case's two functions."""
+    return {
+        "ours": lambda: load_ours(name, path, content, expected),
+        "stock": lambda: load_stock(name, path, content, expected),
+        "names": str(path),
+    }
+
+
+# --- Damage
+
+
+def entry_ends(content: bytes) -> list[int]:
+    """Where the parameters of a `.ckpt` file end."""
+    ends, position = [], 0
+    while position < len(content) and content[position] == 0x0A:
+        size = shift = 0
+        while True:
+            position += 1
+            size |= (content[position] & 0x7F) << shift
+            shift += 7
+            if content[position] < 0x80:
+                break
+        position += 1 + size
+        ends.append(position)
+    return ends
+
+
+@group("truncated checkpoints", 632)
+def truncations(rng: random.Random, folder: Path) -> Iterator[Case]:
+    """Without a sidecar, which would give any of them away. A cut after the last parameter leaves MindCV's format."""
+    content = file_of("ghostnet_100", folder)
+    cuts = [rng.randrange(len(content)) for _ in range(200)] + entry_ends(content)
+    for cut in cuts:
+        yield Case(f"{cut} bytes", **either_way("ghostnet_100", folder / "cut.ckpt", content[:cut]))
+
+
+@group("bit flips", 400)
+def bit_flips(rng: random.Random, folder: Path) -> Iterator[Case]:
+    """Half of them in the values, half where names, types and sizes are, and in the CRC."""
+    content = file_of("ghostnet_100", folder)
+    heads = [at for end in (0, *entry_ends(content)) for at in range(end, min(end + 60, len(content)))]
+    for number in range(400):
+        at, bit = (rng.randrange(len(content)) if number % 2 else rng.choice(heads)), rng.randrange(8)
+        damaged = bytearray(content)
+        damaged[at] ^= 1 << bit
+        yield Case(f"byte {at}, bit {bit}", **either_way("ghostnet_100", folder / "flipped.ckpt", bytes(damaged)))
+
+
+# --- Crafted files
+
+
+def entry(name: str = "w", kind: str = "Float32", dims: tuple[int, ...] = (2,), content: bytes = b"\0" * 8) -> bytes:
+    message = Checkpoint()
+    value = message.value.add()
+    value.tag = name
+    value.tensor.tensor_type = kind
+    value.tensor.dims.extend(dims)
+    value.tensor.tensor_content = content
+    return message.SerializeToString()
+
+
+def safetensors(fields: dict[str, tuple], data: bytes = b"\0" * 8, length: int | None = None) -> bytes:
+    """Made by hand: name -> type, shape, begin, end."""
+    header = json.dumps({n: {"dtype": k, "shape": s, "data_offsets": [b, e]} for n, (k, s, b, e) in fields.items()})
+    return (len(header) if length is None else length).to_bytes(8, "little") + header.encode() + data
+
+
+CRAFTED = {
+    "empty": b"",
+    "text": b"not a checkpoint at all, just text\n" * 9,
+    "a PNG": b"\x89PNG\r\n\x1a\n" + bytes(range(256)),
+    "claims 2^80 numbers": entry(dims=(1 << 40, 1 << 40)),
+    "claims 37 GB": entry(dims=(100_000, 100_000)),
+    "a negative size": entry(dims=(-2,)),
+    "more numbers than bytes": entry(dims=(3,)),
+    "fewer numbers than bytes": entry(dims=(1,)),
+    "no size": entry(dims=()),
+    "99 dimensions": entry(dims=(1,) * 99, content=b"\0" * 4),
+    "sizes beside a zero": entry(dims=(0, 1 << 62, 1 << 62), content=b""),
+    "an unknown type": entry(kind="Float31"),
+    "no type": entry(kind=""),
+    "text in place of numbers": entry(kind="str"),
+    "NaN": entry(content=np.array([1, np.nan], np.float32).tobytes()),
+    "a name that is none": entry(name="w\x1b[2J\n"),
+    "a wrong CRC": entry() + b"crc_num" + b"\0" * 10,
+    "a message that ends early": entry()[:-3],
+    "safetensors: too few bytes": safetensors({"w": ("F32", [2], 0, 8)}, b"\0" * 7),
+    "safetensors: too many bytes": safetensors({"w": ("F32", [2], 0, 8)}, b"\0" * 9),
+    "safetensors: a wrong shape": safetensors({"w": ("F32", [3], 0, 8)}),
+    "safetensors: 2^65 numbers": safetensors({"w": ("F32", [1 << 62, 8], 0, 8)}),
+    "safetensors: overlapping": safetensors({"w": ("F32", [2], 0, 8), "v": ("F32", [2], 0, 8)}),
+    "safetensors: before the beginning": safetensors({"w": ("F32", [2], -8, 0)}),
+    "safetensors: a header of 2^62 bytes": safetensors({"w": ("F32", [2], 0, 8)}, length=1 << 62),
+    "safetensors: infinity": safetensors({"w": ("F32", [2], 0, 8)}, b"\0\0\x80\x7f" * 2),
+    "a pickle": b"\x80\x04\x95\x0a\0\0\0\0\0\0\0\x8c\x02os\x8c\x06system\x93.",
+}
+
+
+class _One(nn.Cell):
+    """A network with the one parameter that the crafted files have."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.w = ms.Parameter(Tensor(np.ones(2, np.float32)), name="w")
+
+
+@group("crafted weight files", 26)
+def crafted(rng: random.Random, folder: Path) -> Iterator[Case]:
+    for number, (name, content) in enumerate(CRAFTED.items()):
+        ending = "safetensors" if name.startswith("safetensors") else "ckpt"
+        path = folder / f"crafted{number}.{ending}"
+
+        def ours(path: Path = path, content: bytes = content) -> None:
+            path.write_bytes(content)
+            cell = _One()
+            try:
+                checkpoint.load_weights(cell, path, stem="stem", classifier="classifier")
+            finally:
+                assert cell.w.asnumpy().tolist() == [1, 1], "the network was changed"
+            raise AssertionError("accepted")
+
+        def stock(path: Path = path, content: bytes = content, kind: str = ending) -> None:
+            path.write_bytes(content)
+            ms.load_param_into_net(_One(), ms.load_checkpoint(str(path), format=kind), strict_load=True)
+            raise AssertionError("accepted")
+
+        yield Case(name, ours, str(path), stock)
+
+
+# --- Weights of another network
+
+
+def mismatches() -> dict[str, Callable[[Arrays], Arrays]]:
+    """What is done to the right weights."""
+    kernel, norm, last = "conv_stem.weight", "bn1.gamma", "classifier.weight"
+
+    def without(*names: str) -> Callable[[Arrays], Arrays]:
+        return lambda arrays: {name: array for name, array in arrays.items() if name not in names}
+
+    def put(name: str, change: Callable[[np.ndarray], np.ndarray]) -> Callable[[Arrays], Arrays]:
+        return lambda arrays: arrays | {name: change(arrays[name])}
+
+    def every(change: Callable[[str, np.ndarray], tuple[str, np.ndarray]]) -> Callable[[Arrays], Arrays]:
+        return lambda arrays: dict(change(name, array) for name, array in arrays.items())
+
+    return {
+        "without the stem": without(kernel),
+        "without a batch norm's scale": without(norm),
+        "without running statistics": lambda arrays: {n: a for n, a in arrays.items() if "moving_" not in n},
+        "without the classifier": without(last, "classifier.bias"),
+        "the classifier alone": lambda arrays: {last: arrays[last]},
+        "one more parameter": lambda arrays: arrays | {"blocks.99.weight": arrays[last]},
+        "a transposed classifier": put(last, lambda array: np.ascontiguousarray(array.T)),
+        "a stem of one channel": put(kernel, lambda array: array[:, :1]),
+        "a stem of four channels": put(kernel, lambda array: np.concatenate([array, array[:, :1]], 1)),
+        "a stem with a larger kernel": put(kernel, lambda array: np.pad(array, ((0, 0), (0, 0), (1, 1), (1, 1)))),
+        "ten classes": lambda a: a | {last: a[last][:10], "classifier.bias": a["classifier.bias"][:10]},
+        "a flat classifier": put(last, lambda array: array.reshape(-1)),
+        "a number for a vector": put(norm, lambda array: array[0].reshape(())),
+        "an empty array": put(norm, lambda array: array[:0]),
+        "whole numbers": put(norm, lambda array: array.astype(np.int32)),
+        "truth values": put(norm, lambda array: array > 0),
+        "names in a wrapper": every(lambda name, array: (f"module.{name}", array)),
+        "names of another wrapper": every(lambda name, array: (f"backbone.net.{name}", array)),
+        "names in capitals": every(lambda name, array: (name.upper(), array)),
+        "an optimizer's state": every(lambda name, array: (f"moments.{name}", array)),
+        "another width": lambda _: arrays_of(network("ghostnet_050")),
+        "another family": lambda _: arrays_of(network("ghostnetv2_100")),
+        "float64": every(lambda name, array: (name, array.astype(np.float64))),
+        "another order": lambda arrays: dict(reversed(arrays.items())),
+    }
+
+
+@group("mismatched weights", 24)
+def mismatched(rng: random.Random, folder: Path) -> Iterator[Case]:
+    """Of both kinds of files; the last two fit."""
+    right = other_values(network("ghostnet_100"))
+    for number, (name, change) in enumerate(mismatches().items()):
+        path = folder / f"other{number}.{'ckpt' if number % 2 else 'safetensors'}"
+
+        def content(change: Callable[[Arrays], Arrays] = change, path: Path = path) -> bytes:
+            arrays = change(right)
+            if path.suffix == ".ckpt":
+                weights_file.write(path, arrays)
+                intact_files.sidecar(path).unlink()
+                return path.read_bytes()
+            return safetensors_file.encode(arrays)
+
+        def stock(content: Callable[[], bytes] = content, path: Path = path) -> None:
+            made = content()
+            path.write_bytes(made)
+            cell = network("ghostnet_100")
+            parameters = ms.load_checkpoint(str(path), format=path.suffix[1:])
+            ms.load_param_into_net(cell, parameters, strict_load=True)
+            assert_holds(cell, right)
+
+        def ours(content: Callable[[], bytes] = content, path: Path = path) -> None:
+            load_ours("ghostnet_100", path, content(), right)
+
+        yield Case(name, ours, str(path), stock)
+
+
+# --- Exported files
+
+
+@group("damaged exported files", 120)
+def exported(rng: random.Random, folder: Path) -> Iterator[Case]:
+    """MindIR and ONNX files as scripts/export.py leaves them, their sha256 beside them; nothing native may see them."""
+    from ghostnet import deployment, inference
+
+    good = bytes(rng.randrange(256) for _ in range(4096))
+    for number in range(120):
+        path = folder / f"network.{('mindir', 'onnx')[number % 2]}"
+        damaged = bytearray(good)
+        if number < 80:
+            damaged[rng.randrange(len(good))] ^= 1 << rng.randrange(8)
+        else:
+            del damaged[rng.randrange(len(good)) :]
+
+        def ours(path: Path = path, damaged: bytes = bytes(damaged)) -> None:
+            intact_files.write_with_sidecar(path, good)
+            path.write_bytes(damaged)
+            if path.suffix == ".onnx":
+                deployment.onnx_session(path)
+            else:
+                inference.mindir_cell(path)
+            raise AssertionError("accepted")
+
+        yield Case(f"{path.suffix} {number}", ours, str(path))
