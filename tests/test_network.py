@@ -20,7 +20,14 @@ from tests.conftest import randomise
 
 ROOT = Path(__file__).parent.parent
 # One of each class.
-KINDS = ("ghostnet_050", "g_ghost_regnetx_032", "ghost_resnet50_s4", "ghost_resnet56", "ghost_vgg16")
+KINDS = (
+    "ghostnet_050",
+    "g_ghost_regnetx_032",
+    "ghost_resnet50_s4",
+    "ghost_resnet56",
+    "ghost_vgg16",
+    "ghost_resnet9_050",
+)
 # By hand: strides, channels, and the cells that make the maps, with the network cut after them.
 MAPS = {
     "ghostnet_050": ((2, 4, 8, 16, 32), (8, 12, 20, 56, 80), [f"blocks.{i}" for i in (0, 2, 4, 6, 8)]),
@@ -40,6 +47,7 @@ MAPS = {
         (64, 128, 256, 512, 512, 512),
         [f"features.{i}" for i in (0, 3, 7, 11, 15, 16)],
     ),
+    "ghost_resnet9_050": ((1, 2, 4, 8), (64, 128, 256, 256), [f"features.{i}" for i in (0, 3, 5, 7)]),
 }
 
 

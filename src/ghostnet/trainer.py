@@ -151,9 +151,16 @@ def _open_images(config: Config, ranks: Ranks) -> tuple[Config, dataset.Samples,
     """The config with its number of classes, and the splits; ranks on one machine share the work of checking them."""
     here = ranks.neighbours
     part, parts = here.index(ranks.rank), len(here)
-    samples = dataset.open_split(config, "train", None, part, parts)
+
+    def share(bad: dict[int, str]) -> dict[int, str]:
+        found = [json.loads(content) for content in ranks.gather_bytes(json.dumps(bad).encode())]
+        return {int(index): why for problems in found for index, why in problems.items()}
+
+    samples = dataset.open_split(config, "train", None, part, parts, share)
     config = build.with_classes(config, samples.classes)
-    val_samples = dataset.open_split(config, "val", samples.classes, part, parts) if config.val_while_train else None
+    val_samples = None
+    if config.val_while_train:
+        val_samples = dataset.open_split(config, "val", samples.classes, part, parts, share)
     return config, samples, val_samples
 
 

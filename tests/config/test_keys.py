@@ -42,6 +42,7 @@ OUR_DEFAULTS = {
     "tensorboard": False,
     "native_ops": "auto",
     "compile_cache": True,
+    "on_bad_image": "error",
     "lr_reference_batch": None,
     "freeze_backbone": False,
     "sync_bn": False,

@@ -140,6 +140,9 @@ class Config(BaseModel):
     """Folder under data_dir (or part of a binary dataset) to evaluate on."""
     dataset_download: bool = False
     """Fetch cifar10, cifar100 or mnist into data_dir if it is not there."""
+    on_bad_image: Literal["error", "skip"] = "error"
+    """What an image file that cannot be read does, before the first epoch: error: ends the run; skip: it is left out,
+    listed and counted."""
     num_parallel_workers: Count = 8
     """Processes that read and augment training images; never more than there are cores; 1 needs none."""
     shuffle: bool = True

@@ -11,7 +11,6 @@ import contextlib
 import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,7 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ghostnet import download
-from ghostnet.data import binary, images, packs
+from ghostnet.data import binary, images, packs, scan
 from ghostnet.data.samples import ArraySamples, FolderSamples, Samples
 from ghostnet.errors import UserError
 
@@ -30,25 +29,33 @@ if TYPE_CHECKING:
 # cores); of larger sets only the headers are read, and a damaged body stops the run when its turn comes.
 FULL_CHECK_LIMIT = 20_000
 
-_CHECK_TASK = 64  # files: handing a thread one at a time costs more than reading a header
 _NAMES_SHOWN = 5
+_BAD_LISTED = 100
 _BINARY_USAGES = {"train": True, "val": False, "test": False}
+
+Share = Callable[[dict[int, str]], dict[int, str]]
 
 _logger = logging.getLogger("ghostnet")
 
 
 def open_split(
-    config: Config, split: str, classes: Sequence[str] | None = None, part: int = 0, parts: int = 1
+    config: Config,
+    split: str,
+    classes: Sequence[str] | None = None,
+    part: int = 0,
+    parts: int = 1,
+    share: Share = lambda bad: bad,
 ) -> Samples:
     """Opens a split and checks what can be known before the first epoch: classes, labels, readable images.
 
     Args:
-        config: reads dataset, data_dir, train_split, val_split, dataset_download, num_classes.
+        config: reads dataset, data_dir, train_split, val_split, dataset_download, num_classes, on_bad_image.
         split: "train" or "val": the role; its folder (or usage name) is config.train_split or
             config.val_split.
         classes: the names that define the labels (those of training). A name that the split lacks is fine,
             one that it has beyond them is an error. Absent: the split's own names, sorted.
         part, parts: of several processes on one machine, each looks into its part of the images.
+        share: with `on_bad_image: skip`, gives every process the bad images (index -> why) that any of them found.
 
     Raises:
         UserError: no such split, an empty class, an unreadable image, unknown or too many classes; names the
@@ -60,7 +67,7 @@ def open_split(
         samples = _relabel(samples, classes, place)
     _check_num_classes(samples, config.num_classes, place)
     if isinstance(samples, FolderSamples):
-        _check_images(samples, range(part, len(samples), parts))
+        samples = _readable(config, samples, part, parts, share)
     return samples
 
 
@@ -163,21 +170,26 @@ def _holds(check: Callable[[], bool]) -> bool:
         return False
 
 
-def _check_images(samples: FolderSamples, indices: range) -> None:
-    """Raises UserError for an image that can't be read (see FULL_CHECK_LIMIT)."""
-    decode = len(samples) <= FULL_CHECK_LIMIT
-
-    def check(start: int) -> None:
-        for index in indices[start : start + _CHECK_TASK]:
-            images.check_image(samples.name(index), decode)
-
-    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-        tasks = [pool.submit(check, start) for start in range(0, len(indices), _CHECK_TASK)]
-        try:
-            for task in tasks:
-                task.result()
-        finally:
-            pool.shutdown(cancel_futures=True)
+def _readable(config: Config, samples: FolderSamples, part: int, parts: int, share: Share) -> FolderSamples:
+    """The samples that can be read, as `on_bad_image` has it. Raises UserError for the first one that cannot."""
+    skip = config.on_bad_image == "skip"
+    bad = scan.bad_images(samples, skip or len(samples) <= FULL_CHECK_LIMIT, not skip, part, parts)
+    if skip:
+        bad = share(bad)
+    if not bad:
+        return samples
+    if not skip:
+        raise UserError(bad[min(bad)])
+    for index in sorted(bad)[:_BAD_LISTED]:
+        _logger.warning(f"left out: {bad[index]}")
+    _logger.warning(f"{samples.root}: {len(bad)} of {len(samples):,} images left out (on_bad_image: skip)")
+    keep = ~np.isin(np.arange(len(samples)), list(bad))
+    kept = replace(samples, labels=samples.labels[keep], files=samples.files[keep])
+    if gone := set(samples.labels) - set(kept.labels):
+        raise UserError(
+            f"{samples.root}/{samples.classes[min(gone)]}: no image in this class folder can be read; mend or remove it"
+        )
+    return kept
 
 
 # --- Binary forms

@@ -163,6 +163,64 @@ class CifarVgg(Network):
         return ops.reshape(x, (x.shape[0], VGG_HIDDEN))
 
 
+# What follows the first convolution of ResNet-9: channels in units of its width, and whether a residual block follows
+RESNET9_STAGES = ((2, True), (4, False), (8, True))
+
+
+class ResidualPair(nn.Cell):
+    """3x3 conv -> 3x3 conv, plus the input: (N, channels, H, W) -> the same shape. `ratio`: of the Ghost modules."""
+
+    def __init__(self, channels: int, ratio: int) -> None:
+        super().__init__()
+        self.conv1 = conv_bn_relu(channels, channels, ratio)
+        self.conv2 = conv_bn_relu(channels, channels, ratio)
+
+    def construct(self, x: Tensor) -> Tensor:
+        return x + self.conv2(self.conv1(x))
+
+
+class CifarResNet9(Network):
+    """3x3 conv -> three times (3x3 conv -> 2x2 max pool), a residual pair after the first and the third -> mean ->
+    dropout -> classifier.
+
+    The ResNet-9 of David Page (2018, "How to train your ResNet", https://github.com/davidcpage/cifar10-fast), which
+    learns CIFAR-10 in few epochs. With the mean in place of the last max pool, and no scaling of the logits.
+
+    Args:
+        width: channels of the first convolution; 64 in the original.
+        ratio: of the Ghost modules; 1 for plain convolutions.
+        num_classes: outputs of the classifier.
+        in_channels: channels of the image.
+        drop_rate: probability of dropping a feature before the classifier, in training.
+
+    Input (N, in_channels, H, W), H and W of at least 8 pixels; output logits (N, num_classes). The last feature maps
+    are (N, 8 * width, H / 8, W / 8), each size rounded down.
+    """
+
+    body = ("conv1", "bn1", "relu", "features")
+    classifier_name = "fc"
+
+    def __init__(
+        self, width: int, ratio: int = 1, num_classes: int = 10, in_channels: int = 3, drop_rate: float = 0.0
+    ) -> None:
+        super().__init__()
+        self.conv1 = convolution(in_channels, width, 3)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.relu = nn.ReLU()
+        channels, cells, maps = width, [], []
+        for row, (units, residual) in enumerate(RESNET9_STAGES):
+            cells += [conv_bn_relu(channels, units * width, ratio), nn.MaxPool2d(2, 2)]
+            channels = units * width
+            maps.append((f"features.{len(cells) - 2}", channels, 1 << row))
+            if residual:
+                cells.append(ResidualPair(channels, ratio))
+            maps.append((f"features.{len(cells) - 1}", channels, 2 << row))
+        self.features = nn.SequentialCell(cells)
+        self.feature_info = FeatureInfo.last_of_each_stride(maps)
+        self.add_head(channels, num_classes, drop_rate)
+        self.initialise(self)
+
+
 def vgg16_cifar(**options) -> CifarVgg:
     """VGG-16 for CIFAR-10: 14.99 M parameters, 313 M multiply-accumulates at 32x32."""
     return CifarVgg(**options)
@@ -181,3 +239,8 @@ def resnet56_cifar(**options) -> CifarResNet:
 def ghost_resnet56(**options) -> CifarResNet:
     """Ghost-ResNet-56: 0.44 M parameters, 65 M multiply-accumulates at 32x32 (paper: 0.43, 63)."""
     return CifarResNet(RESNET56_DEPTH, ratio=2, **options)
+
+
+def ghost_resnet9_050(**options) -> CifarResNet9:
+    """Ghost-ResNet-9 at half the width: 0.83 M parameters, 49 M multiply-accumulates at 32x32."""
+    return CifarResNet9(32, ratio=2, **options)

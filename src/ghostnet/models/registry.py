@@ -34,7 +34,7 @@ class Card:
     build: Callable[..., nn.Cell]
     parameters: int
     macs: int
-    paper_top_1: float
+    paper_top_1: float | None = None
     paper_parameters: float | None = None
     paper_macs: float | None = None
     mindcv_top_1: float | None = None
@@ -238,6 +238,15 @@ CARDS: dict[str, Card] = {
         parameters=438_154,
         macs=65_286_784,
         paper_top_1=92.7,
+        stem="conv1",
+        classifier="fc",
+        input_size=32,
+        num_classes=10,
+    ),
+    "ghost_resnet9_050": Card(
+        ghost_cifar.ghost_resnet9_050,
+        parameters=830_794,
+        macs=48_773_632,
         stem="conv1",
         classifier="fc",
         input_size=32,

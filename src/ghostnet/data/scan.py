@@ -1,0 +1,126 @@
+"""Which image files can be read: looked at before the first epoch, in parallel, and remembered for the next start."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import logging
+import os
+import time
+import zipfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from ghostnet import download, intact_files
+from ghostnet.data import images
+from ghostnet.data.samples import FolderSamples
+from ghostnet.errors import RunError, UserError
+
+_TASK = 64  # files: handing a thread one at a time costs more than reading a header
+_SECONDS = 2  # a scan that takes longer is worth a line
+
+_logger = logging.getLogger("ghostnet")
+
+
+def bad_images(
+    samples: FolderSamples, decode: bool, stop: bool = False, part: int = 0, parts: int = 1
+) -> dict[int, str]:
+    """Indices of the images that cannot be read, in order, and for each why, in one line that has its path.
+
+    Those that were good before, and have the size and time of change that they had then, are not opened again: the
+    manifest in the user's cache folder has them (see :func:`manifest`).
+
+    Args:
+        samples: what to look at.
+        decode: decode the pixels; otherwise only the header is read.
+        stop: return after the first bad image.
+        part, parts: of several processes, each looks at its part of the images.
+    """
+    started = time.monotonic()
+    indices = np.arange(part, len(samples), parts)
+    stats = np.array([_size_and_time(samples.name(index)) for index in indices], np.int64).reshape(-1, 2)
+    remembered = manifest(samples.root, part, parts)
+    names = samples.files[indices]
+    new = ~_known(remembered, names, stats, decode)
+    bad = _look(samples, indices[new], decode, stop)
+    seconds = time.monotonic() - started
+    if seconds > _SECONDS:
+        _logger.info(f"{samples.root}: looked at {new.sum():,} of {len(indices):,} images in {seconds:.0f} s")
+    if new.any() and not (stop and bad):
+        good = ~np.isin(indices, list(bad))
+        _remember(remembered, names[good], stats[good], decode)
+    return bad
+
+
+def manifest(root: str, part: int = 0, parts: int = 1) -> Path:
+    """Where the good images of a folder are remembered: their paths, sizes, times of change (ns), how they were read.
+
+    Deleting it has them looked at again.
+    """
+    place = hashlib.sha256(f"{os.path.realpath(root)} {part} {parts}".encode("utf-8", "surrogateescape")).hexdigest()
+    return download.cache_dir() / "scans" / f"{place[:32]}.npz"
+
+
+def _size_and_time(path: str) -> tuple[int, int]:
+    try:
+        found = os.stat(path)
+    except OSError:  # opening it says what is wrong with it
+        return -1, 0
+    return found.st_size, found.st_mtime_ns
+
+
+def _known(path: Path, names: np.ndarray, stats: np.ndarray, decode: bool) -> np.ndarray:
+    """Which of these images the manifest has as good, read as thoroughly as now. A damaged one knows none."""
+    try:
+        found = np.load(io.BytesIO(path.read_bytes()), allow_pickle=False)
+        known_names, known_stats, decoded = found["names"], found["stats"], bool(found["decoded"])
+        at = np.searchsorted(known_names, names)
+        at[at == len(known_names)] = 0
+        return (known_names[at] == names) & (known_stats[at] == stats).all(axis=1) & (decoded or not decode)
+    except (OSError, ValueError, KeyError, IndexError, EOFError, zipfile.BadZipFile):
+        return np.zeros(len(names), bool)
+
+
+def _look(samples: FolderSamples, indices: np.ndarray, decode: bool, stop: bool) -> dict[int, str]:
+    def look(start: int) -> dict[int, str]:
+        found = {}
+        for index in indices[start : start + _TASK]:
+            try:
+                images.check_image(samples.name(index), decode)
+            except UserError as error:
+                found[int(index)] = str(error)
+                if stop:
+                    break
+        return found
+
+    bad: dict[int, str] = {}
+    title = os.path.basename(samples.root)
+    with (
+        ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool,
+        tqdm(total=len(indices), unit="image", desc=f"looking at {title}", leave=False, disable=None) as bar,
+    ):
+        tasks = [pool.submit(look, start) for start in range(0, len(indices), _TASK)]
+        try:
+            for task in tasks:
+                bad |= task.result()
+                bar.update(_TASK)
+                if stop and bad:
+                    break
+        finally:
+            pool.shutdown(cancel_futures=True)
+    return bad
+
+
+def _remember(path: Path, names: np.ndarray, stats: np.ndarray, decode: bool) -> None:
+    """Write the manifest. A cache folder that takes no files costs a scan at each start, nothing else."""
+    order = np.argsort(names)
+    content = io.BytesIO()
+    np.savez(content, names=names[order], stats=stats[order], decoded=np.array(decode))
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        intact_files.write_atomically(path, content.getvalue())
+    except (OSError, RunError) as error:
+        _logger.debug(f"{path}: {error}")

@@ -1,0 +1,153 @@
+"""The look at all images before the first epoch: what it remembers, and what becomes of bad ones."""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+import pytest
+
+from ghostnet.data import images, scan
+from ghostnet.data.dataset import open_split
+from ghostnet.errors import UserError
+from tests.data.conftest import config_for, message_of, save_image
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(monkeypatch, tmp_path):
+    monkeypatch.setenv("GHOSTNET_HOME", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def looked_at(monkeypatch) -> list[str]:
+    """Names of the images that were opened, and whether they were decoded."""
+    seen, check = [], images.check_image
+
+    def note(path: str, decode: bool) -> None:
+        seen.append((os.path.basename(path), decode))
+        check(path, decode)
+
+    monkeypatch.setattr(images, "check_image", note)
+    return seen
+
+
+def tree(root, count: int = 5):
+    for name in ("ant", "bee"):
+        for number in range(count):
+            save_image(root / "train" / name / f"{name}{number}.png", number)
+    return config_for(root)
+
+
+def damage(path) -> None:
+    path.write_bytes(path.read_bytes()[:40])
+
+
+def test_a_second_start_opens_what_is_new_or_changed(tmp_path, looked_at):
+    config = tree(tmp_path)
+    open_split(config, "train")
+    assert len(looked_at) == 10
+    looked_at.clear()
+    open_split(config, "train")
+    assert looked_at == []
+    save_image(tmp_path / "train" / "ant" / "new.png", 1)
+    os.utime(tmp_path / "train" / "bee" / "bee3.png", ns=(1, 1))
+    open_split(config, "train")
+    assert sorted(looked_at) == [("bee3.png", True), ("new.png", True)]
+    looked_at.clear()
+    # Damage that changes the size; the time alone is put back.
+    file = tmp_path / "train" / "ant" / "ant0.png"
+    before = file.stat()
+    damage(file)
+    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+    with pytest.raises(UserError) as caught:
+        open_split(config, "train")
+    message_of(caught, file)
+    assert looked_at == [("ant0.png", True)]
+
+
+def test_a_bad_image_is_told_at_every_start(tmp_path, looked_at):
+    config = tree(tmp_path)
+    damage(tmp_path / "train" / "bee" / "bee2.png")
+    for _ in range(2):
+        with pytest.raises(UserError) as caught:
+            open_split(config, "train")
+        message_of(caught, tmp_path / "train" / "bee" / "bee2.png", "not a readable image")
+
+
+def test_headers_that_were_read_are_no_decoded_images(tmp_path, looked_at):
+    config = tree(tmp_path)
+    samples = open_split(config.replace(on_bad_image="skip"), "train")
+    scan.manifest(samples.root).unlink()
+    looked_at.clear()
+    assert scan.bad_images(samples, decode=False) == {}
+    assert scan.bad_images(samples, decode=False) == {}
+    assert [decoded for _, decoded in looked_at] == [False] * 10
+    looked_at.clear()
+    assert scan.bad_images(samples, decode=True) == {}
+    assert scan.bad_images(samples, decode=False) == {}
+    assert [decoded for _, decoded in looked_at] == [True] * 10
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\3\4", b"\x93NUMPY", None])
+def test_a_damaged_manifest_is_none(content, tmp_path, looked_at):
+    config = tree(tmp_path)
+    path = scan.manifest(open_split(config, "train").root)
+    good = path.read_bytes()
+    path.write_bytes(good[: len(good) // 2] if content is None else content)
+    looked_at.clear()
+    for _ in range(2):
+        assert len(open_split(config, "train")) == 10
+    assert len(looked_at) == 10
+
+
+def test_a_cache_that_takes_no_files_costs_a_second_look(tmp_path, looked_at, monkeypatch):
+    config = tree(tmp_path)
+    (tmp_path / "cache").write_text("a file")
+    for _ in range(2):
+        assert len(open_split(config, "train")) == 10
+    assert len(looked_at) == 20
+
+
+@pytest.mark.fault("image formats", "ok")
+def test_bad_images_are_left_out_listed_and_counted(tmp_path, caplog):
+    config = tree(tmp_path).replace(on_bad_image="skip")
+    bad = [tmp_path / "train" / "ant" / "ant1.png", tmp_path / "train" / "bee" / "bee0.png"]
+    for file in bad:
+        damage(file)
+    for _ in range(2):
+        caplog.clear()
+        samples = open_split(config, "train")
+        assert [os.path.basename(samples.name(index)) for index in range(8)] == [
+            *(f"ant{number}.png" for number in (0, 2, 3, 4)),
+            *(f"bee{number}.png" for number in (1, 2, 3, 4)),
+        ]
+        assert samples.labels.tolist() == [0] * 4 + [1] * 4
+        assert [samples.read(index)[0, 0, 0] for index in range(8)] == [0, 2, 3, 4, 1, 2, 3, 4]
+        lines = caplog.messages
+        assert all(f"left out: {file}: not a readable image" in line for file, line in zip(bad, lines, strict=False))
+        assert lines[2:] == [f"{tmp_path / 'train'}: 2 of 10 images left out (on_bad_image: skip)"]
+
+
+@pytest.mark.fault("image formats", "clean error")
+def test_a_class_without_a_readable_image_is_refused(tmp_path):
+    config = tree(tmp_path, 2).replace(on_bad_image="skip")
+    for number in range(2):
+        damage(tmp_path / "train" / "bee" / f"bee{number}.png")
+    with pytest.raises(UserError) as caught:
+        open_split(config, "train")
+    message_of(caught, tmp_path / "train" / "bee", "no image in this class folder can be read")
+
+
+def test_processes_share_what_they_find(tmp_path):
+    config = tree(tmp_path).replace(on_bad_image="skip")
+    for name in ("ant/ant1.png", "ant/ant2.png"):
+        damage(tmp_path / "train" / name)
+    found = []
+    for part in range(2):
+        open_split(config, "train", None, part, 2, lambda bad: found.append(bad) or bad)
+    assert sorted(index for bad in found for index in bad) == [1, 2]
+    assert all(len(bad) == 1 for bad in found)
+    kept = [open_split(config, "train", None, part, 2, lambda bad: {**found[0], **found[1]}) for part in range(2)]
+    assert [len(samples) for samples in kept] == [8, 8]
+    np.testing.assert_array_equal(kept[0].files, kept[1].files)
+    assert kept[0].digest() == kept[1].digest()
