@@ -2,6 +2,7 @@
 
 import os
 import random
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -19,7 +20,7 @@ from tests.fault.runs import (
     wait_for_a_save,
     wait_for_steps,
 )
-from tests.launchers import Process, children_of, mpirun_command, wait_until_gone
+from tests.launchers import Process, children_of, mpirun_command, run, wait_until_gone
 from tests.test_resume import arguments, assert_same_end
 
 
@@ -54,6 +55,24 @@ def test_a_killed_rank_ends_the_job(ranks, victim, images, tmp_path, tried):
         os.kill(ranks_of(mpirun)[victim], signal.SIGKILL)
         assert_job_ended(mpirun, folder)
     assert saved_step(folder) >= steps_of(mpirun.lines)[-1] - 1
+
+
+@pytest.mark.fault
+def test_ranks_leave_out_the_same_bad_images(images, tmp_path, tried):
+    """Each looks at every second one; rank 1 finds what rank 0 does not look at, and the other way round."""
+    tried("bad images left out, of 2 ranks")
+    tree, folder = tmp_path / "images", tmp_path / "run"
+    shutil.copytree(images, tree)
+    for name in ("ant/0.png", "bee/1.png", "bee/2.png"):
+        os.truncate(tree / "train" / name, 50)
+    keys = {"on_bad_image": "skip", "epoch_size": 1, "decay_epochs": 1, "ckpt_save_interval_steps": None}
+    result = run(train_on_ranks(2, tree, folder, **keys), tmp_path)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert result.stdout.count("left out: ") == 3
+    assert result.stdout.count("3 of 36 images left out (on_bad_image: skip)") == 1
+    assert "33 training images" in result.stdout
+    # 16 images on each rank are 5 batches of 3, of which 2 make an update.
+    assert steps_of(result.stdout.splitlines()) == [1, 2, 3, 4]
 
 
 @pytest.fixture(scope="module")
