@@ -63,7 +63,9 @@ def test_shortcut_is_every_second_pixel_and_zeros(ratio):
     np.testing.assert_allclose(block(Tensor(x)).asnumpy(), np.maximum(convolved + skipped, 0), rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", ["vgg16_cifar", "ghost_vgg16", "resnet56_cifar", "ghost_resnet56", "ghost_resnet9_050"])
+@pytest.mark.parametrize(
+    "name", ["vgg16_cifar", "ghost_vgg16", "resnet56_cifar", "ghost_resnet56", "ghost_resnet9_050"]
+)
 @pytest.mark.parametrize(("height", "width"), [(32, 32), (47, 64)])
 def test_sizes(name, height, width):
     ms.set_context(mode=ms.PYNATIVE_MODE)
