@@ -59,10 +59,10 @@ def test_mindspore_reads_ours_and_we_read_mindspores(tmp_path):
         assert_equal(weights_file.read(path), arrays)
 
 
-def entry(kind="Float32", dims=(2,), content=b"\0" * 8) -> bytes:
+def entry(kind="Float32", dims=(2,), content=b"\0" * 8, name="w") -> bytes:
     message = Checkpoint()
     value = message.value.add()
-    value.tag = "w"
+    value.tag = name
     value.tensor.tensor_type = kind
     value.tensor.dims.extend(dims)
     value.tensor.tensor_content = content

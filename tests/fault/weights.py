@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import random
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache
@@ -12,12 +11,12 @@ from pathlib import Path
 import mindspore as ms
 import numpy as np
 from mindspore import Tensor, nn
-from mindspore.train.checkpoint_pb2 import Checkpoint
 
 from ghostnet import checkpoint, intact_files, safetensors_file, weights_file
 from ghostnet.models import create_model
 from tests.conftest import randomise
 from tests.fault.harness import Case, group
+from tests.test_weights_file import entries_end, entry, safetensors
 
 Arrays = dict[str, np.ndarray]
 
@@ -95,27 +94,11 @@ def either_way(name: str, path: Path, content: bytes, expected: Mapping[str, np.
 # --- Damage
 
 
-def entry_ends(content: bytes) -> list[int]:
-    """Where the parameters of a `.ckpt` file end."""
-    ends, position = [], 0
-    while position < len(content) and content[position] == 0x0A:
-        size = shift = 0
-        while True:
-            position += 1
-            size |= (content[position] & 0x7F) << shift
-            shift += 7
-            if content[position] < 0x80:
-                break
-        position += 1 + size
-        ends.append(position)
-    return ends
-
-
 @group("truncated checkpoints", 632)
 def truncations(rng: random.Random, folder: Path) -> Iterator[Case]:
     """Without a sidecar, which would give any of them away. A cut after the last parameter leaves MindCV's format."""
     content = file_of("ghostnet_100", folder)
-    cuts = [rng.randrange(len(content)) for _ in range(200)] + entry_ends(content)
+    cuts = [rng.randrange(len(content)) for _ in range(200)] + entries_end(content)
     for cut in cuts:
         yield Case(f"{cut} bytes", **either_way("ghostnet_100", folder / "cut.ckpt", content[:cut]))
 
@@ -124,7 +107,7 @@ def truncations(rng: random.Random, folder: Path) -> Iterator[Case]:
 def bit_flips(rng: random.Random, folder: Path) -> Iterator[Case]:
     """Half of them in the values, half where names, types and sizes are, and in the CRC."""
     content = file_of("ghostnet_100", folder)
-    heads = [at for end in (0, *entry_ends(content)) for at in range(end, min(end + 60, len(content)))]
+    heads = [at for end in (0, *entries_end(content)) for at in range(end, min(end + 60, len(content)))]
     for number in range(400):
         at, bit = (rng.randrange(len(content)) if number % 2 else rng.choice(heads)), rng.randrange(8)
         damaged = bytearray(content)
@@ -133,22 +116,6 @@ def bit_flips(rng: random.Random, folder: Path) -> Iterator[Case]:
 
 
 # --- Crafted files
-
-
-def entry(name: str = "w", kind: str = "Float32", dims: tuple[int, ...] = (2,), content: bytes = b"\0" * 8) -> bytes:
-    message = Checkpoint()
-    value = message.value.add()
-    value.tag = name
-    value.tensor.tensor_type = kind
-    value.tensor.dims.extend(dims)
-    value.tensor.tensor_content = content
-    return message.SerializeToString()
-
-
-def safetensors(fields: dict[str, tuple], data: bytes = b"\0" * 8, length: int | None = None) -> bytes:
-    """Made by hand: name -> type, shape, begin, end."""
-    header = json.dumps({n: {"dtype": k, "shape": s, "data_offsets": [b, e]} for n, (k, s, b, e) in fields.items()})
-    return (len(header) if length is None else length).to_bytes(8, "little") + header.encode() + data
 
 
 CRAFTED = {
