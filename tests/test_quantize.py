@@ -13,7 +13,7 @@ import pytest
 from onnx import TensorProto, numpy_helper
 from PIL import Image
 
-from ghostnet import deployment, export, quantize, validator
+from ghostnet import deployment, export, intact_files, quantize, validator
 from ghostnet.config import Config
 from ghostnet.models import ghostnet
 from ghostnet.quantize import search
@@ -45,7 +45,7 @@ def edit(path: Path, changes: dict[str, np.ndarray]) -> None:
     for entry in model.graph.initializer:
         if entry.name in changes:
             entry.CopyFrom(numpy_helper.from_array(changes[entry.name].astype(np.float32), entry.name))
-    onnx.save(model, path)
+    intact_files.write_with_sidecar(path, model.SerializeToString())
 
 
 def constants(path: Path) -> dict[str, np.ndarray]:

@@ -13,7 +13,7 @@ from mindspore import Tensor
 
 from ghostnet import build, loss, optim
 from ghostnet.config import Config
-from ghostnet.data import dataset, loader
+from ghostnet.data import dataset, loader, packing
 from ghostnet.distributed import ALONE
 from ghostnet.graph_cache import GraphCache
 from ghostnet.step import StepOptions, TrainStep
@@ -54,7 +54,7 @@ def _inference(job: Job, config: Config) -> Callable[[], object]:
 def _pipeline(job: Job) -> dict[str, Any]:
     config = Config(
         model=job.model,
-        data_dir=job.folder,
+        data_dir=str(_packed(job)) if job.variant == "pack" else job.folder,
         batch_size=job.batch_size,
         image_resize=job.image_size,
         num_parallel_workers=job.threads,
@@ -68,6 +68,14 @@ def _pipeline(job: Job) -> dict[str, Any]:
     batches = loader.train_batches(config, samples, len(samples.classes))
     iterator = batches.create_tuple_iterator(num_epochs=job.steps + 1, output_numpy=True)
     return time_batches(job, lambda: (len(labels) for _, labels in iterator))
+
+
+def _packed(job: Job) -> Path:
+    """The photos as a pack, scaled down to what evaluation crops from."""
+    target = Path(job.folder, "pack")
+    short_side = round(job.image_size / Config().crop_pct)
+    packing.pack(Path(job.folder, "train"), target / "train", packing.Options(short_side=short_side))
+    return target
 
 
 if __name__ == "__main__":
