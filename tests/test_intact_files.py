@@ -169,5 +169,36 @@ def test_several_files_are_replaced_with_their_sidecars_or_none(tmp_path, monkey
     assert {file: file.read_bytes() for file in tmp_path.iterdir()} == before
 
 
+def test_what_takes_a_place_is_on_the_disk_before(tmp_path, monkeypatch):
+    """Each file is synced, then all take their places, then the folder is synced: read off the calls themselves."""
+    calls, fsync, replace = [], os.fsync, os.replace
+
+    def synced(descriptor: int) -> None:
+        calls.append(("fsync", os.path.basename(os.readlink(f"/proc/self/fd/{descriptor}"))))
+        fsync(descriptor)
+
+    def replaced(source, target) -> None:
+        calls.append(("replace", os.path.basename(source)))
+        replace(source, target)
+
+    path = tmp_path / "a.ckpt"
+    weights_file.write(path, SMALL)
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(os, "replace", replaced)
+    weights_file.write(path, ARRAYS, keep_as=tmp_path / "kept.ckpt")
+    places = [name for call, name in calls if call == "replace"]
+    # Two digests, the file, its digest; the file that is kept is a link to one that was synced long ago.
+    assert len(places) >= 4
+    for name in places:
+        if ("fsync", name) in calls:
+            assert calls.index(("fsync", name)) < calls.index(("replace", name))
+    unsynced = [name for name in places if ("fsync", name) not in calls]
+    assert [name.split(".")[1] for name in unsynced] == ["kept"]
+    assert calls[-1] == ("fsync", tmp_path.name)
+    assert [call for call, _ in calls].index("replace") > max(
+        number for number, (call, name) in enumerate(calls) if call == "fsync" and name != tmp_path.name
+    )
+
+
 def _full(descriptor: int) -> None:
     raise OSError(28, "No space left on device")

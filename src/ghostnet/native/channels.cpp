@@ -359,8 +359,9 @@ int64_t part(const Chain& chain) {
 
 void forward(const Kernels& kernels, const Chain& chain) {
   with_lanes(chain, [&](auto lanes) {
+    constexpr int kLanes = decltype(lanes)::value;
     parallel(chain.channels, part(chain), [&](Parts& parts) {
-      Worker<lanes.value> worker(kernels, chain, Pass::kForward);
+      Worker<kLanes> worker(kernels, chain, Pass::kForward);
       for (int64_t c; parts.next(&c);) worker.forward(c);
     });
   });
@@ -368,8 +369,9 @@ void forward(const Kernels& kernels, const Chain& chain) {
 
 void backward(const Kernels& kernels, const Chain& chain) {
   with_lanes(chain, [&](auto lanes) {
+    constexpr int kLanes = decltype(lanes)::value;
     parallel(chain.channels, part(chain), [&](Parts& parts) {
-      Worker<lanes.value> worker(kernels, chain, Pass::kBackward);
+      Worker<kLanes> worker(kernels, chain, Pass::kBackward);
       for (int64_t c; parts.next(&c);) worker.backward(c);
     });
   });
@@ -377,10 +379,11 @@ void backward(const Kernels& kernels, const Chain& chain) {
 
 void evaluate(const Kernels& kernels, const Chain& chain) {
   with_lanes(chain, [&](auto lanes) {
-    parallel(chain.batch / lanes.value * chain.channels, part(chain), [&](Parts& parts) {
-      Worker<lanes.value> worker(kernels, chain, Pass::kEvaluation);
+    constexpr int kLanes = decltype(lanes)::value;
+    parallel(chain.batch / kLanes * chain.channels, part(chain), [&](Parts& parts) {
+      Worker<kLanes> worker(kernels, chain, Pass::kEvaluation);
       for (int64_t block; parts.next(&block);) {
-        worker.evaluate(block / chain.channels * lanes.value, block % chain.channels);
+        worker.evaluate(block / chain.channels * kLanes, block % chain.channels);
       }
     });
   });
