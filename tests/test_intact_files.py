@@ -158,14 +158,14 @@ def test_a_folder_that_refuses_is_one_line(tmp_path):
 def test_several_files_are_replaced_with_their_sidecars_or_none(tmp_path, monkeypatch):
     one, two, other = tmp_path / "one.onnx", tmp_path / "two.mindir", tmp_path / "one.json"
     for content in (b"old", b"new"):
-        intact_files.write_all_with_sidecars({one: content, two: content}, {other: content})
+        intact_files.write_all_atomically({one: content, two: content, other: content}, (one, two))
     assert [file.read_bytes() for file in (one, two, other)] == [b"new"] * 3
     assert [intact_files.read_intact(file) for file in (one, two)] == [b"new"] * 2
     assert not intact_files.sidecar(other).exists()
     before = {file: file.read_bytes() for file in tmp_path.iterdir()}
     monkeypatch.setattr(os, "fsync", _full)
     with pytest.raises(RunError, match="No space left"):
-        intact_files.write_all_with_sidecars({one: b"newest", two: b"newest"}, {other: b"newest"})
+        intact_files.write_all_atomically({one: b"newest", two: b"newest", other: b"newest"}, (one, two))
     assert {file: file.read_bytes() for file in tmp_path.iterdir()} == before
 
 

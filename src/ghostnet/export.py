@@ -101,7 +101,7 @@ def export(
             contents[path] = draft.read_bytes()
             results.append(Exported(path, len(contents[path]), difference, len(images), real))
     described = {folder / f"{deployed.path.stem}.json": json.dumps(description, indent=1).encode()}
-    intact_files.write_all_with_sidecars(contents, described)
+    intact_files.write_all_atomically({**contents, **described}, with_sidecar=contents)
     return results
 
 

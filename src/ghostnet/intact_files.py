@@ -12,7 +12,7 @@ import hashlib
 import os
 import re
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from .errors import RunError, UserError
@@ -29,23 +29,17 @@ def write_atomically(path: Path, content: bytes) -> None:
     _put(path, [(path, content)])
 
 
-def write_all_atomically(files: Mapping[Path, bytes]) -> None:
-    """Replace several files of one folder: all of them, or, where the file system refuses (RunError), none."""
-    _put(next(iter(files)), list(files.items()))
+def write_all_atomically(files: Mapping[Path, bytes], with_sidecar: Collection[Path] = ()) -> None:
+    """Replace several files of one folder: all of them, or, where the file system refuses (RunError), none.
 
-
-def write_all_with_sidecars(files: Mapping[Path, bytes], others: Mapping[Path, bytes]) -> None:
-    """As `write_all_atomically`, with a sidecar for each of `files`, and `others` without."""
+    Those in `with_sidecar` get one, each in an order that leaves it intact at any moment.
+    """
     path = next(iter(files))
     try:
-        steps = [
-            step
-            for file, content in files.items()
-            for step in _steps(file, content, [hashlib.sha256(content).hexdigest()], _digests_to_keep(file))
-        ]
+        steps = [step for item in files.items() for step in (_new(*item) if item[0] in with_sidecar else [item])]
     except OSError as error:
         raise not_written(path, error) from error
-    _put(path, [*steps, *others.items()])
+    _put(path, steps)
 
 
 def write_with_sidecar(path: Path, content: bytes, keep_as: Path | None = None) -> None:
@@ -55,9 +49,8 @@ def write_with_sidecar(path: Path, content: bytes, keep_as: Path | None = None) 
     stays until the new file is in place. Raises RunError where the file system refuses; nothing is changed then.
     """
     try:
-        old = _digests_to_keep(path)
-        steps = _steps(path, content, [hashlib.sha256(content).hexdigest()], old)
-        if keep_as and old:
+        steps = _new(path, content)
+        if keep_as and (old := _digests_to_keep(path)):
             steps += _steps(keep_as, path, old, _digests_to_keep(keep_as))
     except OSError as error:
         raise not_written(path, error) from error
@@ -158,6 +151,11 @@ def delete_leftovers(folder: Path) -> None:
 def not_written(path: Path, error: OSError) -> RunError:
     """What to raise where the file system refuses to write `path`."""
     return RunError(f"{path}: cannot be written ({error.strerror}); files saved earlier are kept")
+
+
+def _new(path: Path, content: bytes) -> list[tuple[Path, bytes | Path]]:
+    """What to put into place to replace a file by bytes, and its sidecar."""
+    return _steps(path, content, [hashlib.sha256(content).hexdigest()], _digests_to_keep(path))
 
 
 def _steps(path: Path, content: bytes | Path, digests: list[str], old: list[str]) -> list[tuple[Path, bytes | Path]]:

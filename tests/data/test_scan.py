@@ -138,7 +138,7 @@ def test_a_class_without_a_readable_image_is_refused(tmp_path):
     message_of(caught, tmp_path / "train" / "bee", "no image in this class folder can be read")
 
 
-def test_processes_share_what_they_find(tmp_path):
+def test_processes_share_what_they_find(tmp_path, looked_at):
     config = tree(tmp_path).replace(on_bad_image="skip")
     for name in ("ant/ant1.png", "ant/ant2.png"):
         damage(tmp_path / "train" / name)
@@ -147,6 +147,11 @@ def test_processes_share_what_they_find(tmp_path):
         open_split(config, "train", None, part, 2, lambda bad: found.append(bad) or bad)
     assert sorted(index for bad in found for index in bad) == [1, 2]
     assert all(len(bad) == 1 for bad in found)
+    # What two processes have looked at, one knows.
+    seen = looked_at.copy()
+    assert len(seen) == 10
+    assert len(open_split(config, "train")) == 8
+    assert sorted(looked_at[len(seen) :]) == [("ant1.png", True), ("ant2.png", True)]
     kept = [open_split(config, "train", None, part, 2, lambda bad: {**found[0], **found[1]}) for part in range(2)]
     assert [len(samples) for samples in kept] == [8, 8]
     np.testing.assert_array_equal(kept[0].files, kept[1].files)

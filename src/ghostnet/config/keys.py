@@ -76,6 +76,7 @@ FREE_KEYS = frozenset(
         "resume",
         "resume_force",
         "data_dir",
+        "on_bad_image",  # as data_dir: the digest of the images says whether they are the same
         "dataset_download",
         "ckpt_path",
         "pretrained",

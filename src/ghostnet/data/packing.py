@@ -196,14 +196,13 @@ def file_of(path: str, options: Options) -> bytes:
 
     Raises UserError where the image cannot be read.
     """
-    images.check_image(path, decode=True)
-    content = Path(path).read_bytes()
     if options.short_side is None:
-        return content
-    pixels = images.decode_image(content, path)
+        images.check_image(path, decode=True)
+        return Path(path).read_bytes()
+    pixels = images.read_image(path)
     height, width = pixels.shape[:2]
     if min(height, width) <= options.short_side:
-        return content
+        return Path(path).read_bytes()
     scale = options.short_side / min(height, width)
     size = max(options.short_side, round(width * scale)), max(options.short_side, round(height * scale))
     smaller = Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC, reducing_gap=3.0)

@@ -44,7 +44,10 @@ def bad_images(
     stats = np.array([_size_and_time(samples.name(index)) for index in indices], np.int64).reshape(-1, 2)
     remembered = manifest(samples.root, part, parts)
     names = samples.files[indices]
-    new = ~_known(remembered, names, stats, decode)
+    new = np.ones(len(indices), bool)
+    # Those of other numbers of processes, too.
+    for path in remembered.parent.glob(f"{remembered.name.partition('.')[0]}.*.npz"):
+        new &= ~_known(path, names, stats, decode)
     bad = _look(samples, indices[new], decode, stop)
     seconds = time.monotonic() - started
     if seconds > _SECONDS:
@@ -58,10 +61,10 @@ def bad_images(
 def manifest(root: str, part: int = 0, parts: int = 1) -> Path:
     """Where the good images of a folder are remembered: their paths, sizes, times of change (ns), how they were read.
 
-    Deleting it has them looked at again.
+    Each of several processes has one. Deleting them has the images looked at again.
     """
-    place = hashlib.sha256(f"{os.path.realpath(root)} {part} {parts}".encode("utf-8", "surrogateescape")).hexdigest()
-    return download.cache_dir() / "scans" / f"{place[:32]}.npz"
+    place = hashlib.sha256(os.fsencode(os.path.realpath(root))).hexdigest()
+    return download.cache_dir() / "scans" / f"{place[:32]}.{part}of{parts}.npz"
 
 
 def _size_and_time(path: str) -> tuple[int, int]:

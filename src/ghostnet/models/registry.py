@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from mindspore import nn
 
@@ -48,6 +49,10 @@ class Card:
     input_size: int = 224
     num_classes: int = 1000
 
+
+# Networks whose cells have ResNet's names; and those of them for CIFAR-10.
+_resnet = partial(Card, stem="conv1", classifier="fc")
+_small = partial(_resnet, input_size=32, num_classes=10)
 
 _MINDCV = "https://download.mindspore.cn/toolkits/mindcv/ghostnet"
 
@@ -155,101 +160,69 @@ CARDS: dict[str, Card] = {
         paper_parameters=12.38,
         paper_macs=400,
     ),
-    "g_ghost_regnetx_032": Card(
+    "g_ghost_regnetx_032": _resnet(
         g_ghost_regnet.g_ghost_regnetx_032,
         parameters=10_511_000,
         macs=1_801_746_240,
         paper_top_1=77.8,
-        stem="conv1",
-        classifier="fc",
     ),
-    "g_ghost_regnetx_040": Card(
+    "g_ghost_regnetx_040": _resnet(
         g_ghost_regnet.g_ghost_regnetx_040,
         parameters=15_726_268,
         macs=2_228_368_516,
         paper_top_1=78.6,
-        stem="conv1",
-        classifier="fc",
     ),
-    "g_ghost_regnetx_080": Card(
+    "g_ghost_regnetx_080": _resnet(
         g_ghost_regnet.g_ghost_regnetx_080,
         parameters=24_586_928,
         macs=4_149_668_216,
         paper_top_1=79.0,
-        stem="conv1",
-        classifier="fc",
     ),
-    "g_ghost_regnetx_160": Card(
+    "g_ghost_regnetx_160": _resnet(
         g_ghost_regnet.g_ghost_regnetx_160,
         parameters=32_381_704,
         macs=8_997_384_192,
         paper_top_1=79.9,
-        stem="conv1",
-        classifier="fc",
     ),
-    "ghost_resnet50_s2": Card(
+    "ghost_resnet50_s2": _resnet(
         ghost_resnet.ghost_resnet50_s2,
         parameters=13_953_512,
         macs=2_151_023_360,
         paper_top_1=75.0,
-        stem="conv1",
-        classifier="fc",
     ),
-    "ghost_resnet50_s4": Card(
+    "ghost_resnet50_s4": _resnet(
         ghost_resnet.ghost_resnet50_s4,
         parameters=8_151_752,
         macs=1_181_942_912,
         paper_top_1=74.1,
-        stem="conv1",
-        classifier="fc",
     ),
-    "vgg16_cifar": Card(
+    "vgg16_cifar": _small(
         ghost_cifar.vgg16_cifar,
         parameters=14_987_722,
         macs=313_463_808,
         paper_top_1=93.6,
-        stem="conv1",
-        classifier="fc",
-        input_size=32,
-        num_classes=10,
     ),
-    "ghost_vgg16": Card(
+    "ghost_vgg16": _small(
         ghost_cifar.ghost_vgg16,
         parameters=7_652_074,
         macs=158_699_520,
         paper_top_1=93.7,
-        stem="conv1",
-        classifier="fc",
-        input_size=32,
-        num_classes=10,
     ),
-    "resnet56_cifar": Card(
+    "resnet56_cifar": _small(
         ghost_cifar.resnet56_cifar,
         parameters=853_018,
         macs=125_485_696,
         paper_top_1=93.0,
-        stem="conv1",
-        classifier="fc",
-        input_size=32,
-        num_classes=10,
     ),
-    "ghost_resnet56": Card(
+    "ghost_resnet56": _small(
         ghost_cifar.ghost_resnet56,
         parameters=438_154,
         macs=65_286_784,
         paper_top_1=92.7,
-        stem="conv1",
-        classifier="fc",
-        input_size=32,
-        num_classes=10,
     ),
-    "ghost_resnet9_050": Card(
+    "ghost_resnet9_050": _small(
         ghost_cifar.ghost_resnet9_050,
         parameters=830_794,
         macs=48_773_632,
-        stem="conv1",
-        classifier="fc",
-        input_size=32,
-        num_classes=10,
     ),
 }

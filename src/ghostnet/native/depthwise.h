@@ -48,7 +48,7 @@ class Depthwise {
     phase_weights_.reserve(offsets_.size());
   }
 
-  // Takes the map that `forward` and `weight_gradient` read.
+  // Takes the block that `forward` and `weight_gradient` read.
   void set_input(const float* block) {
     const int64_t stride = map_.stride;
     for (int64_t y = 0; y < map_.height; ++y, block += map_.width * kLanes) {
@@ -78,7 +78,7 @@ class Depthwise {
     for (int64_t y = 0; y < map_.out_height(); ++y) copy(gradient() + y * gradient_columns_, d_out + y * size, size);
   }
 
-  // Adds this map's part to the gradient of each weight.
+  // Adds these maps' part to the gradient of each weight.
   void weight_gradient(double* sums) {
     const Taps taps{static_cast<int>(offsets_.size()), offsets_.data(), nullptr};
     kernels_.correlate_gradient(sums, gradient(), gradient_columns_, map_.out_height(), map_.out_width() * kLanes,

@@ -123,7 +123,7 @@ def quantize(
         raise UserError(f"--out: {folder} cannot be made ({error.strerror}); give another folder") from error
     contents = {path: variant.content for path, variant in written.items()}
     described = {path.with_suffix(".json"): _description_beside(content) for path, content in contents.items()}
-    intact_files.write_all_with_sidecars(contents, described)
+    intact_files.write_all_atomically({**contents, **described}, with_sidecar=contents)
     batch = deployed.batch or 1
     latencies = latency([deployed.path, *written], trial.some_image(batch))
     tried = tuple(trial.variants)
