@@ -179,7 +179,7 @@ def _readable(config: Config, samples: FolderSamples, part: int, parts: int, sha
     if not bad:
         return samples
     if not skip:
-        raise UserError(bad[min(bad)])
+        raise UserError(f"{bad[min(bad)]}, or set on_bad_image: skip")
     for index in sorted(bad)[:_BAD_LISTED]:
         _logger.warning(f"left out: {bad[index]}")
     _logger.warning(f"{samples.root}: {len(bad)} of {len(samples):,} images left out (on_bad_image: skip)")
