@@ -13,7 +13,7 @@ FLOORS = (
     {"errors"},
     {"safetensors_file", "arguments"},
     {"pytorch_file"},
-    {"config", "download", "intact_files", "launch", "hosts", "folder_lock", "curves"},
+    {"config", "download", "intact_files", "launch", "hosts", "neighbours", "folder_lock", "curves"},
     {"weights_file"},
     {"cli"},
     {"distributed"},

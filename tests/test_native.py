@@ -18,7 +18,7 @@ from ghostnet.errors import UserError
 from ghostnet.models import ghostnet
 from ghostnet.models.ghostnet import GhostBottleneck, GhostModule
 from ghostnet.models.ghostnetv3 import GhostNetV3
-from ghostnet.models.layers import ConvBnAct, SqueezeExcite, depthwise_convolution, freeze_batch_norm
+from ghostnet.models.layers import ConvBnAct, SqueezeExcite, convolution, depthwise_convolution, freeze_batch_norm
 from ghostnet.native import build, layers
 from ghostnet.step import StepOptions, TrainStep
 from tests.conftest import GOLDEN, golden_state, randomise
@@ -83,6 +83,13 @@ CELLS = {
     "Ghost module, cut": (lambda: GhostModule(4, 10, ratio=3), (4, 4, 9, 10)),
     "squeeze-and-excitation": (lambda: sequence(SqueezeExcite(8, 0.25)), (2, 8, 9, 10)),
     "squeeze-and-excitation of single pixels": (lambda: sequence(SqueezeExcite(8, 0.25)), (3, 8, 1, 1)),
+    "dense 3x3": (lambda: sequence(convolution(5, 7, 3)), (8, 5, 6, 9)),
+    "dense 3x3, 16 samples, norm": (lambda: sequence(convolution(3, 8, 3), nn.BatchNorm2d(8)), (16, 3, 8, 8)),
+    "dense 5x3, no padding": (lambda: sequence(convolution(4, 4, (5, 3), pad_mode="valid")), (8, 4, 7, 7)),
+    "dense 3x3, an odd batch": (lambda: sequence(convolution(5, 7, 3), nn.BatchNorm2d(7)), (5, 5, 6, 9)),
+    "max pool": (lambda: sequence(nn.MaxPool2d(2, 2)), (2, 3, 8, 6)),
+    "max pool of odd maps, ties": (lambda: sequence(nn.ReLU(), nn.MaxPool2d(2, 2)), (2, 3, 7, 9)),
+    "Ghost module, dense": (lambda: GhostModule(4, 8, 3), (8, 4, 9, 10)),
     "bottleneck": (lambda: GhostBottleneck(8, 16, 8, 3, 1, 0), (4, 8, 9, 10)),
     "bottleneck, stride 2, SE": (lambda: GhostBottleneck(8, 16, 12, 5, 2, 0.25), (4, 8, 9, 10)),
 }
@@ -94,7 +101,8 @@ def pair(make) -> tuple[nn.Cell, nn.Cell]:
     randomise(own)
     randomise(native)
     layers.use(native, LIBRARY)
-    assert any(isinstance(cell, (layers.Chain, layers.Gated)) for _, cell in native.cells_and_names())
+    ours = (layers.Chain, layers.Gated, layers.Dense, layers.MaxPool)
+    assert any(isinstance(cell, ours) for _, cell in native.cells_and_names())
     return own, native
 
 

@@ -180,6 +180,7 @@ def test_the_average_of_what_stands_still_is_exact():
     np.testing.assert_array_equal(step.evaluation_weights()["conv.weight"], before)
 
 
+@pytest.mark.fault("NaN, infinity", "ok")
 @pytest.mark.parametrize("accumulation", [1, 2])
 def test_an_overflow_changes_nothing_but_the_dynamic_scale(accumulation, monkeypatch):
     monkeypatch.setattr(step_module, "SCALE_WINDOW", 2)

@@ -140,7 +140,7 @@ def test_padded_crop_shifts_by_at_most_the_padding():
     image = photo(32, 32) // 2 + 1  # no black pixel: black is padding
     seen = set()
     for seed in range(300):
-        crop = PaddedCrop(32, 4)(image, rng(seed))
+        crop = PaddedCrop((32, 32), 4)(image, rng(seed))
         filled = (crop > 0).all(axis=2)
         seen.add((int(filled.any(axis=1).sum()), int(filled.any(axis=0).sum())))
     assert {size for sizes in seen for size in sizes} == {28, 29, 30, 31, 32}

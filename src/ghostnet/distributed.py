@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from . import cli, hosts, launch
+from . import cli, hosts, launch, neighbours
 from .errors import RunError, UserError
 
 # Seconds that the scheduler may take to listen, and MindSpore to bring the ranks together (by default, half an hour).
@@ -156,7 +156,6 @@ def start(device: str) -> Ranks:
     _join(device, found)
     if found.scheduler:
         raise SystemExit(0)
-    cli.at_end(lambda status: _leave(found, status))
     from mindspore import communication
 
     if cores is None and device == "CPU":
@@ -165,7 +164,11 @@ def start(device: str) -> Ranks:
         cores = hosts.take_share([everything] * local_size, everything, local_rank)
     alone = Ranks(communication.get_rank(), communication.get_group_size())
     names = alone.gather_bytes(socket.gethostname().encode())
-    return Ranks(alone.rank, alone.size, tuple(name.decode() for name in names), cores)
+    ranks = Ranks(alone.rank, alone.size, tuple(name.decode() for name in names), cores)
+    cli.at_end(lambda status: _leave(found, ranks, status))
+    processes = [int(process) for process in ranks.gather(np.array(os.getpid()))]
+    neighbours.watch(ranks.rank, {rank: processes[rank] for rank in ranks.neighbours})
+    return ranks
 
 
 def _bridge(found: launch.Launch) -> int:
@@ -284,11 +287,14 @@ def _join(device: str, found: launch.Launch) -> None:
         raise RunError(f"{found.launcher}: the {found.ranks} ranks did not find each other ({reason})") from error
 
 
-def _leave(found: launch.Launch, status: int) -> None:
+def _leave(found: launch.Launch, ranks: Ranks, status: int) -> None:
     """End this process now. MindSpore's own clean-up waits for the other ranks, which may wait for this one.
 
-    A good end under msrun is left to MindSpore: msrun's scheduler wants a word of each rank.
+    A good end is one of all ranks together. Under msrun the rest of it is left to MindSpore: msrun's scheduler wants a
+    word of each rank.
     """
+    if status == 0:
+        ranks.barrier()
     if status == 0 and found.launcher == "msrun":
         return
     sys.stdout.flush()

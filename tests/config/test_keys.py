@@ -43,6 +43,8 @@ OUR_DEFAULTS = {
     "native_ops": "auto",
     "compile_cache": True,
     "on_bad_image": "error",
+    "crop_padding": None,
+    "image_digests": False,
     "lr_reference_batch": None,
     "freeze_backbone": False,
     "sync_bn": False,

@@ -88,6 +88,32 @@ def test_headers_that_were_read_are_no_decoded_images(tmp_path, looked_at):
     assert [decoded for _, decoded in looked_at] == [True] * 10
 
 
+@pytest.mark.fault("image formats", "clean error")
+def test_damage_in_place_is_found_where_digests_are_asked_for(tmp_path, looked_at):
+    """A bit of a bitmap's last pixel: the image can still be read, and has its size and time of change."""
+    file = tmp_path / "train" / "ant" / "ant.bmp"
+    save_image(file, 1)
+    for number in range(3):
+        save_image(tmp_path / "train" / "bee" / f"bee{number}.png", number)
+    config, plain = config_for(tmp_path).replace(image_digests=True), config_for(tmp_path)
+    open_split(plain, "train")
+    for _ in range(2):
+        open_split(config, "train")
+    assert len(looked_at) == 4
+    before, content = file.stat(), bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert len(open_split(plain, "train")) == 4
+    for _ in range(2):
+        with pytest.raises(UserError) as caught:
+            open_split(config, "train")
+        message_of(caught, file, "its sha256 differs", "on_bad_image: skip")
+    # As it is now, if it is right: a file that was written anew.
+    os.utime(file)
+    assert len(open_split(config, "train")) == 4
+
+
 @pytest.mark.parametrize("content", [b"", b"PK\3\4", b"\x93NUMPY", None])
 def test_a_damaged_manifest_is_none(content, tmp_path, looked_at):
     config = tree(tmp_path)

@@ -34,6 +34,16 @@ def link(name: str, target: str) -> tuple[tarfile.TarInfo, bytes]:
     return member, b""
 
 
+def special(kind: bytes, target: str = "") -> tuple[tarfile.TarInfo, bytes]:
+    member = tarfile.TarInfo("escaped")
+    member.type, member.linkname = kind, target
+    return member, b""
+
+
+def damaged_in_the_middle(content: bytes) -> bytes:
+    return content[: len(content) // 2] + bytes([content[len(content) // 2] ^ 1]) + content[len(content) // 2 + 1 :]
+
+
 @needs_data_filter
 def test_an_archive_is_unpacked(tmp_path):
     archive = make_tar(tmp_path / "a.tar.gz", [(tarfile.TarInfo("sub/file.bin"), b"data")])
@@ -48,7 +58,11 @@ def test_an_archive_is_unpacked(tmp_path):
         [(tarfile.TarInfo("../escaped"), b"x")],
         [link("out", "/tmp"), (tarfile.TarInfo("out/escaped"), b"x")],
         [link("up", ".."), (tarfile.TarInfo("up/escaped"), b"x")],
+        [special(tarfile.LNKTYPE, "../../a.tar.gz")],
+        [special(tarfile.CHRTYPE)],
+        [special(tarfile.FIFOTYPE)],
     ],
+    ids=["up", "link to /tmp", "link up", "hard link", "device", "FIFO"],
 )
 def test_nothing_lands_outside_the_folder(tmp_path, members):
     archive = make_tar(tmp_path / "a.tar.gz", members)
@@ -73,8 +87,13 @@ def test_bombs_are_refused(tmp_path, monkeypatch, limit, value):
 @pytest.mark.fault("archives", "clean error")
 @pytest.mark.parametrize(
     "content",
-    [b"", b"no archive", gzip.compress(b"x" * 2000, mtime=0)[:-10]],
-    ids=["empty", "text", "truncated"],
+    [
+        b"",
+        b"no archive",
+        gzip.compress(b"x" * 2000, mtime=0)[:-10],
+        damaged_in_the_middle(gzip.compress(bytes(range(256)) * 8, mtime=0)),
+    ],
+    ids=["empty", "text", "truncated", "a flipped bit"],
 )
 def test_a_damaged_archive_is_named(tmp_path, content):
     archive = tmp_path / "a.tar.gz"

@@ -20,7 +20,7 @@ from tests.fault.runs import (
     wait_for_a_save,
     wait_for_steps,
 )
-from tests.launchers import Process, children_of, mpirun_command, run, wait_until_gone
+from tests.launchers import ROOT, Process, children_of, mpirun_command, run, wait_until_gone
 from tests.test_resume import arguments, assert_same_end
 
 
@@ -54,6 +54,40 @@ def test_a_killed_rank_ends_the_job(ranks, victim, images, tmp_path, tried):
         wait_for_steps(mpirun, 2)
         os.kill(ranks_of(mpirun)[victim], signal.SIGKILL)
         assert_job_ended(mpirun, folder)
+    assert saved_step(folder) >= steps_of(mpirun.lines)[-1] - 1
+
+
+@pytest.mark.fault
+def test_a_stopped_rank_ends_the_job(images, tmp_path, tried):
+    """Its neighbours see it, once they have waited for it long enough."""
+    folder = tmp_path / "run"
+    tried("rank stalled (SIGSTOP), of 2")
+    with Process(train_on_ranks(2, images, folder, ckpt_save_interval_steps=1), tmp_path) as mpirun:
+        wait_for_steps(mpirun, 2)
+        rank = ranks_of(mpirun)[1]
+        os.kill(rank, signal.SIGSTOP)
+        assert assert_job_ended(mpirun, folder) == 1
+    why = f"stopped because rank 1 (process {rank}) has been stopped (SIGSTOP) for 12 seconds"
+    assert f"{why}; files saved earlier are kept\n" in mpirun.error
+    assert saved_step(folder) >= steps_of(mpirun.lines)[-1] - 1
+
+
+@pytest.mark.fault
+def test_a_rank_that_leaves_early_ends_the_job(images, tmp_path, tried):
+    """With status 0, in which mpirun sees nothing wrong."""
+    folder, sign = tmp_path / "run", tmp_path / "leave"
+    tried("rank leaves early with status 0, of 2")
+    script = ROOT / "tests" / "fault" / "leaving_rank.py"
+    line = mpirun_command(
+        2, script, sign, *arguments(images, folder, distribute=True, **KEYS, ckpt_save_interval_steps=1)
+    )
+    with Process(line, tmp_path) as mpirun:
+        wait_for_steps(mpirun, 2)
+        rank = ranks_of(mpirun)[1]
+        sign.touch()
+        assert assert_job_ended(mpirun, folder) == 1
+    why = f"stopped because rank 1 (process {rank}) has left the job; files saved earlier are kept\n"
+    assert why in mpirun.error
     assert saved_step(folder) >= steps_of(mpirun.lines)[-1] - 1
 
 

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "channels.h"
+#include "convolution.h"
 #include "pool.h"
 #include "squeeze.h"
 
@@ -367,6 +368,106 @@ void check_squeeze(const Kernels& kernels) {
   }
 }
 
+// A dense convolution and its gradients by their definitions.
+void check_convolution(const Kernels& kernels, const Convolution& k) {
+  const Geometry& g = k.map;
+  const int64_t height = g.out_height(), width = g.out_width();
+  std::mt19937 generator(11);
+  const Floats x = random_floats(k.batch * k.in_channels * g.height * g.width, generator);
+  const Floats weight = random_floats(k.out_channels * k.in_channels * g.kernel_height * g.kernel_width, generator);
+  const Floats d_out = random_floats(k.batch * k.out_channels * height * width, generator);
+  Doubles out(d_out.size(), 0.0), d_x(x.size(), 0.0), d_weight(weight.size(), 0.0);
+  for (size_t at = 0; at < d_out.size(); ++at) {
+    const int64_t column = at % width, row = at / width % height;
+    const int64_t o = at / (width * height) % k.out_channels, n = at / (width * height * k.out_channels);
+    for (int64_t i = 0; i < k.in_channels; ++i) {
+      for (int64_t tap = 0; tap < g.kernel_height * g.kernel_width; ++tap) {
+        const int64_t y = row + tap / g.kernel_width - g.pad_height, from = column + tap % g.kernel_width - g.pad_width;
+        if (y < 0 || y >= g.height || from < 0 || from >= g.width) continue;
+        const int64_t in = ((n * k.in_channels + i) * g.height + y) * g.width + from;
+        const int64_t w = (o * k.in_channels + i) * g.kernel_height * g.kernel_width + tap;
+        out[at] += static_cast<double>(x[in]) * weight[w];
+        d_x[in] += static_cast<double>(d_out[at]) * weight[w];
+        d_weight[w] += static_cast<double>(d_out[at]) * x[in];
+      }
+    }
+  }
+  Floats found_out(out.size()), found_d_x(d_x.size()), found_d_weight(d_weight.size()), first;
+  const int before = failures;
+  for (int threads : {1, 2, 3}) {
+    set_threads(threads);
+    convolve(kernels, k, x.data(), weight.data(), found_out.data());
+    convolve_input_gradient(kernels, k, d_out.data(), weight.data(), found_d_x.data());
+    convolve_weight_gradient(kernels, k, x.data(), d_out.data(), found_d_weight.data());
+    compare("dense out", found_out, out);
+    compare("dense d_x", found_d_x, d_x);
+    compare("dense d_weight", found_d_weight, d_weight, 1e-4);
+    Floats all = found_out;
+    all.insert(all.end(), found_d_x.begin(), found_d_x.end());
+    all.insert(all.end(), found_d_weight.begin(), found_d_weight.end());
+    if (threads == 1) first = all;
+    if (std::memcmp(first.data(), all.data(), all.size() * sizeof(float)) != 0) {
+      std::printf("%d threads give another dense convolution than one\n", threads);
+      ++failures;
+    }
+  }
+  if (failures > before) {
+    std::printf("... %s, %d samples, %d -> %d channels of %d x %d, kernel %d x %d\n", kernels.name,
+                static_cast<int>(k.batch), static_cast<int>(k.in_channels), static_cast<int>(k.out_channels),
+                static_cast<int>(g.height), static_cast<int>(g.width), static_cast<int>(g.kernel_height),
+                static_cast<int>(g.kernel_width));
+  }
+}
+
+void check_convolutions(const Kernels& kernels) {
+  // Every remainder of a window's pixels and outputs; several bands of rows, groups of samples, and blocks at once.
+  for (int64_t size = 1; size <= 6; ++size) {
+    check_convolution(kernels, {8, size % 4 + 1, size, {size, 7 - size, 3, 3, 1, 1, 1}});
+  }
+  check_convolution(kernels, {16, 3, 5, {9, 8, 5, 3, 1, 2, 1}});
+  check_convolution(kernels, {8, 2, 4, {9, 40, 1, 7, 1, 0, 3}});
+  check_convolution(kernels, {8, 3, 2, {7, 7, 3, 3, 1, 0, 0}});
+  check_convolution(kernels, {136, 3, 5, {2, 3, 3, 3, 1, 1, 1}});
+  check_convolution(kernels, {8, 300, 40, {2, 2, 3, 3, 1, 1, 1}});
+}
+
+// The largest of 2x2 pixels, and the gradient of the first of them. The values are few, so that many are equal.
+void check_max_pool() {
+  const int64_t maps = 5, sizes[][2] = {{2, 2}, {7, 6}, {8, 9}, {1, 3}, {33, 16}};
+  for (const auto& size : sizes) {
+    const int64_t height = size[0], width = size[1], rows = height / 2, columns = width / 2;
+    std::mt19937 generator(5);
+    Floats x = random_floats(maps * height * width, generator, 0, 3), out(maps * rows * columns), d_x(x.size(), 9.0f);
+    for (float& value : x) value = std::floor(value);
+    const Floats d_out = random_floats(out.size(), generator);
+    Doubles expected(out.size()), gradient(x.size(), 0.0);
+    for (size_t at = 0; at < out.size(); ++at) {
+      const int64_t top = at / columns % rows * 2, left = at % columns * 2, map = at / (rows * columns);
+      int64_t largest = -1;
+      for (int64_t pixel = 0; pixel < 4; ++pixel) {
+        const int64_t in = (map * height + top + pixel / 2) * width + left + pixel % 2;
+        if (largest < 0 || x[in] > x[largest]) largest = in;
+      }
+      expected[at] = x[largest];
+      gradient[largest] = d_out[at];
+    }
+    set_threads(2);
+    max_pool(maps, height, width, x.data(), out.data());
+    max_pool_gradient(maps, height, width, x.data(), d_out.data(), d_x.data());
+    compare("max pool", out, expected, 0);
+    compare("gradient of max pool", d_x, gradient, 0);
+  }
+  for (int nan = 0; nan < 4; ++nan) {
+    Floats x{1, 2, 3, 4}, out(1);
+    x[nan] = std::numeric_limits<float>::quiet_NaN();
+    max_pool(1, 2, 2, x.data(), out.data());
+    if (!std::isnan(out[0])) {
+      std::printf("max pool loses a NaN\n");
+      ++failures;
+    }
+  }
+}
+
 // What is not a number must stay visible.
 void check_nan(const Kernels& kernels) {
   Data data({2, 1, 3, 3, 1, 1, 1, 1, 0, true, false, false, true, false, false}, 1);
@@ -396,8 +497,10 @@ int main(int count, char** arguments) {
     for (const Case& c : all) check_case(*each, c, 7);
     check_callers(*each);
     check_squeeze(*each);
+    check_convolutions(*each);
     check_nan(*each);
   }
+  check_max_pool();
   std::printf("%zu cases, %d failures\n", all.size(), failures);
   return failures > 0;
 }

@@ -77,6 +77,7 @@ FREE_KEYS = frozenset(
         "resume_force",
         "data_dir",
         "on_bad_image",  # as data_dir: the digest of the images says whether they are the same
+        "image_digests",
         "dataset_download",
         "ckpt_path",
         "pretrained",
@@ -144,6 +145,9 @@ class Config(BaseModel):
     on_bad_image: Literal["error", "skip"] = "error"
     """What an image file that cannot be read does, before the first epoch: error: ends the run; skip: it is left out,
     listed and counted."""
+    image_digests: bool = False
+    """Read all images before the first epoch, and compare them with the sha256 that each had when it was looked at; a
+    file that was damaged in place, at the same size and time of change, counts as one that cannot be read."""
     num_parallel_workers: Count = 8
     """Processes that read and augment training images; never more than there are cores; 1 needs none."""
     shuffle: bool = True
@@ -161,6 +165,9 @@ class Config(BaseModel):
     """Random crop in training: its share of the image's area."""
     ratio: RatioRange = (0.75, 1.333)
     """Random crop in training: its aspect ratio."""
+    crop_padding: Annotated[int, Field(ge=0)] | None = None
+    """Random crop in training by shifts alone, as for CIFAR: of an image that covers image_resize, after so many black
+    pixels were added on every side; takes the place of scale and ratio. None: they say what is cropped."""
     hflip: Share = 0.5
     """Probability of a horizontal flip."""
     vflip: Share = 0.0

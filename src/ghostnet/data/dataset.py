@@ -49,7 +49,8 @@ def open_split(
     """Opens a split and checks what can be known before the first epoch: classes, labels, readable images.
 
     Args:
-        config: reads dataset, data_dir, train_split, val_split, dataset_download, num_classes, on_bad_image.
+        config: reads dataset, data_dir, train_split, val_split, dataset_download, num_classes, on_bad_image,
+            image_digests.
         split: "train" or "val": the role; its folder (or usage name) is config.train_split or
             config.val_split.
         classes: the names that define the labels (those of training). A name that the split lacks is fine,
@@ -173,7 +174,8 @@ def _holds(check: Callable[[], bool]) -> bool:
 def _readable(config: Config, samples: FolderSamples, part: int, parts: int, share: Share) -> FolderSamples:
     """The samples that can be read, as `on_bad_image` has it. Raises UserError for the first one that cannot."""
     skip = config.on_bad_image == "skip"
-    bad = scan.bad_images(samples, skip or len(samples) <= FULL_CHECK_LIMIT, not skip, part, parts)
+    decode = skip or len(samples) <= FULL_CHECK_LIMIT
+    bad = scan.bad_images(samples, decode, not skip, part, parts, config.image_digests)
     if skip:
         bad = share(bad)
     if not bad:

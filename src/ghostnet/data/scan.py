@@ -20,13 +20,18 @@ from ghostnet.data.samples import FolderSamples
 from ghostnet.errors import RunError, UserError
 
 _TASK = 64  # files: handing a thread one at a time costs more than reading a header
+_SUM = "S64"  # a sha256 in hexadecimal, or nothing
+_CHANGED = (
+    "is not what it was when it was looked at (its sha256 differs, its size and time of change do not); restore the "
+    "file, or touch it if it is right as it is"
+)
 _SECONDS = 2  # a scan that takes longer is worth a line
 
 _logger = logging.getLogger("ghostnet")
 
 
 def bad_images(
-    samples: FolderSamples, decode: bool, stop: bool = False, part: int = 0, parts: int = 1
+    samples: FolderSamples, decode: bool, stop: bool = False, part: int = 0, parts: int = 1, digests: bool = False
 ) -> dict[int, str]:
     """Indices of the images that cannot be read, in order, and for each why, in one line that has its path.
 
@@ -38,28 +43,37 @@ def bad_images(
         decode: decode the pixels; otherwise only the header is read.
         stop: return after the first bad image.
         part, parts: of several processes, each looks at its part of the images.
+        digests: read all images, and compare them with the sha256 that the manifest has of them; one that has changed
+            under the same size and time of change is bad.
     """
     started = time.monotonic()
     indices = np.arange(part, len(samples), parts)
     stats = np.array([_size_and_time(samples.name(index)) for index in indices], np.int64).reshape(-1, 2)
     remembered = manifest(samples.root, part, parts)
     names = samples.files[indices]
-    new = np.ones(len(indices), bool)
+    new, sums = np.ones(len(indices), bool), np.zeros(len(indices), _SUM)
     # Those of other numbers of processes, too.
     for path in remembered.parent.glob(f"{remembered.name.partition('.')[0]}.*.npz"):
-        new &= ~_known(path, names, stats, decode)
+        known, their_sums = _known(path, names, stats, decode)
+        new &= ~known
+        sums = np.where(their_sums != b"", their_sums, sums)
     bad = _look(samples, indices[new], decode, stop)
+    if digests and not (stop and bad):
+        before, sums = sums, _sums(samples, indices)
+        changed = indices[(before != b"") & (before != sums)]
+        bad |= {int(index): f"{samples.name(index)}: {_CHANGED}" for index in changed}
     seconds = time.monotonic() - started
     if seconds > _SECONDS:
         _logger.info(f"{samples.root}: looked at {new.sum():,} of {len(indices):,} images in {seconds:.0f} s")
-    if new.any() and not (stop and bad):
+    if (new.any() or digests) and not (stop and bad):
         good = ~np.isin(indices, list(bad))
-        _remember(remembered, names[good], stats[good], decode)
+        _remember(remembered, {"names": names[good], "stats": stats[good], "sums": sums[good]}, decode)
     return bad
 
 
 def manifest(root: str, part: int = 0, parts: int = 1) -> Path:
-    """Where the good images of a folder are remembered: their paths, sizes, times of change (ns), how they were read.
+    """Where the good images of a folder are remembered: their paths, sizes, times of change (ns), how they were read,
+    and the sha256 of those that were read for it.
 
     Each of several processes has one. Deleting them has the images looked at again.
     """
@@ -75,16 +89,34 @@ def _size_and_time(path: str) -> tuple[int, int]:
     return found.st_size, found.st_mtime_ns
 
 
-def _known(path: Path, names: np.ndarray, stats: np.ndarray, decode: bool) -> np.ndarray:
-    """Which of these images the manifest has as good, read as thoroughly as now. A damaged one knows none."""
+def _known(path: Path, names: np.ndarray, stats: np.ndarray, decode: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Which of these images the manifest has as good, read as thoroughly as now, and the sums that it has of them.
+
+    A damaged one knows none.
+    """
     try:
         found = np.load(io.BytesIO(path.read_bytes()), allow_pickle=False)
-        known_names, known_stats, decoded = found["names"], found["stats"], bool(found["decoded"])
+        known_names, decoded = found["names"], bool(found["decoded"])
         at = np.searchsorted(known_names, names)
         at[at == len(known_names)] = 0
-        return (known_names[at] == names) & (known_stats[at] == stats).all(axis=1) & (decoded or not decode)
+        same = (known_names[at] == names) & (found["stats"][at] == stats).all(axis=1)
+        return same & (decoded or not decode), np.where(same, found["sums"].astype(_SUM)[at], b"")
     except (OSError, ValueError, KeyError, IndexError, EOFError, zipfile.BadZipFile):
-        return np.zeros(len(names), bool)
+        return np.zeros(len(names), bool), np.zeros(len(names), _SUM)
+
+
+def _sums(samples: FolderSamples, indices: np.ndarray) -> np.ndarray:
+    """The sha256 of each of these images, in hexadecimal; empty for one that cannot be read."""
+
+    def sum_of(index: int) -> bytes:
+        try:
+            with open(samples.name(index), "rb") as file:
+                return hashlib.sha256(file.read()).hexdigest().encode()
+        except OSError:
+            return b""
+
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        return np.array(list(pool.map(sum_of, indices)), _SUM)
 
 
 def _look(samples: FolderSamples, indices: np.ndarray, decode: bool, stop: bool) -> dict[int, str]:
@@ -117,11 +149,11 @@ def _look(samples: FolderSamples, indices: np.ndarray, decode: bool, stop: bool)
     return bad
 
 
-def _remember(path: Path, names: np.ndarray, stats: np.ndarray, decode: bool) -> None:
+def _remember(path: Path, columns: dict[str, np.ndarray], decode: bool) -> None:
     """Write the manifest. A cache folder that takes no files costs a scan at each start, nothing else."""
-    order = np.argsort(names)
+    order = np.argsort(columns["names"])
     content = io.BytesIO()
-    np.savez(content, names=names[order], stats=stats[order], decoded=np.array(decode))
+    np.savez(content, **{name: column[order] for name, column in columns.items()}, decoded=np.array(decode))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         intact_files.write_atomically(path, content.getvalue())

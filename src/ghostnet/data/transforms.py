@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 Step = Callable[[np.ndarray, np.random.Generator], np.ndarray]
 
-_CIFAR_SIZE = 32
+_CIFAR_SIZE = (32, 32)
 _CIFAR_PADDING = 4
 _CIFAR_MEAN, _CIFAR_STD = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)
 _MNIST_MEAN, _MNIST_STD = 0.1307, 0.3081
@@ -42,15 +42,18 @@ _LUMINANCE = np.array([0.299, 0.587, 0.114])
 def train_transform(config: Config) -> Step:
     """The training transform: uint8 (h, w, 3), see :func:`as_rgb` -> float32 (in_channels, height, width).
 
-    ``scale``, ``ratio``, ``color_jitter``, ``mean`` and ``std`` belong to image folders; CIFAR and MNIST have
+    ``scale``, ``ratio``, ``crop_padding``, ``color_jitter``, ``mean`` and ``std`` belong to image folders; CIFAR and MNIST have
     MindCV's presets. The other keys apply to all, but digits are never flipped.
 
     Raises:
         UserError: a key's value that the operators can't take.
     """
     steps: list[Step] = []
-    if _is_folder(config):
-        steps.append(RandomResizedCrop(input_size(config), config.scale, config.ratio, _interpolation(config)))
+    size = input_size(config)
+    if _is_folder(config) and config.crop_padding is None:
+        steps.append(RandomResizedCrop(size, config.scale, config.ratio, _interpolation(config)))
+    elif _is_folder(config):
+        steps += [_centre(size, _interpolation(config)), PaddedCrop(size, config.crop_padding)]
     elif config.dataset != "mnist":
         steps.append(PaddedCrop(_CIFAR_SIZE, _CIFAR_PADDING))
     if config.dataset != "mnist":
@@ -62,7 +65,7 @@ def train_transform(config: Config) -> Step:
     if not _is_folder(config):
         cover, crop = _cover_and_crop(config)
         steps.append(_without_rng(cover))
-        if len(set(input_size(config))) > 1:  # the images themselves are square
+        if len(set(size)) > 1:  # the images themselves are square
             steps.append(_without_rng(crop))
     steps.append(_without_rng(_final(config)))
     if config.re_prob > 0:
@@ -147,6 +150,12 @@ def _cover_and_crop(config: Config) -> list[Callable[[np.ndarray], np.ndarray]]:
 
 def _is_folder(config: Config) -> bool:
     return config.dataset == "imagenet"
+
+
+def _centre(size: tuple[int, int], interpolation: vision.Inter) -> Step:
+    """The image resized until it just covers ``size``, and the centre cut out; images of that size stay as they are."""
+    cover, crop = CoveringResize(size, interpolation), vision.CenterCrop(size)
+    return lambda image, rng: image if image.shape[:2] == size else crop(cover(image))
 
 
 def _without_rng(operator: Callable[[np.ndarray], np.ndarray]) -> Step:

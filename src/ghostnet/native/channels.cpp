@@ -326,9 +326,7 @@ class Worker {
   std::vector<NormGradient> gradients2_;
 };
 
-// Samples that are worked on together where maps are small: as many as the longest vector has elements.
-constexpr int kTogether = 8;
-// Up to these sizes it pays: rows of a map fill few vectors, or a map hardly repays the calls.
+// Up to these sizes it pays to take kTogether samples: rows of a map fill few vectors, or a map hardly repays the calls.
 constexpr int64_t kSmallWidth = 16, kSmallSize = 16;
 
 bool small(const Chain& chain) {

@@ -237,11 +237,77 @@ void correlate_gradient(double* sums, const float* gradient, int64_t gradient_st
   }
 }
 
+// One pixel of kTogether samples.
+typedef float Pixel __attribute__((vector_size(kTogether * 4), aligned(4), may_alias));
+
+inline const Pixel& pixel(const float* x) { return *reinterpret_cast<const Pixel*>(x); }
+inline Pixel& pixel(float* x) { return *reinterpret_cast<Pixel*>(x); }
+
+template <int kPixels, int kOuts>
+void window_of(float* out, int64_t out_plane, const float* in, const float* weights, const Window& window) {
+  Pixel sums[kOuts][kPixels] = {};
+  for (int64_t channel = 0; channel < window.channels; ++channel) {
+    for (int64_t y = 0; y < window.kernel_height; ++y) {
+      const float* from = in + y * window.row;
+      for (int64_t x = 0; x < window.kernel_width; ++x) {
+        for (int p = 0; p < kPixels; ++p) {
+          for (int o = 0; o < kOuts; ++o) sums[o][p] += weights[o] * pixel(from + p * kTogether);
+        }
+        from += kTogether;
+        weights += kOuts;
+      }
+    }
+    in += window.plane;
+  }
+  for (int o = 0; o < kOuts; ++o) {
+    for (int p = 0; p < kPixels; ++p) pixel(out + o * out_plane + p * kTogether) = sums[o][p];
+  }
+}
+
+void window(float* out, int64_t out_plane, const float* in, const float* weights, const Window& window,
+            int pixels, int outs) {
+  static constexpr decltype(&window_of<1, 1>) kLoops[kWindowPixels][kWindowOuts] = {
+      {window_of<1, 1>, window_of<1, 2>, window_of<1, 3>},
+      {window_of<2, 1>, window_of<2, 2>, window_of<2, 3>},
+      {window_of<3, 1>, window_of<3, 2>, window_of<3, 3>},
+      {window_of<4, 1>, window_of<4, 2>, window_of<4, 3>}};
+  kLoops[pixels - 1][outs - 1](out, out_plane, in, weights, window);
+}
+
+template <int kTaps, int kOuts>
+void window_gradient_of(float* sums, const GradientWindow& window) {
+  Pixel result[kTaps][kOuts] = {};
+  for (int64_t block = 0; block < window.blocks; ++block) {
+    const float *gradient = window.gradients[block], *in = window.inputs[block];
+    for (int64_t row = 0; row < window.rows; ++row) {
+      for (int64_t column = 0; column < window.columns * kTogether; column += kTogether) {
+        for (int o = 0; o < kOuts; ++o) {
+          const Pixel value = pixel(gradient + o * window.plane + column);
+          for (int t = 0; t < kTaps; ++t) result[t][o] += value * pixel(in + column + t * kTogether);
+        }
+      }
+      gradient += window.row;
+      in += window.in_row;
+    }
+  }
+  for (int t = 0; t < kTaps; ++t) {
+    for (int o = 0; o < kOuts; ++o) pixel(sums + (t * kOuts + o) * kTogether) += result[t][o];
+  }
+}
+
+void window_gradient(float* sums, const GradientWindow& window, int taps, int outs) {
+  static constexpr decltype(&window_gradient_of<1, 1>) kLoops[kGradientTaps][kGradientOuts] = {
+      {window_gradient_of<1, 1>, window_gradient_of<1, 2>, window_gradient_of<1, 3>, window_gradient_of<1, 4>},
+      {window_gradient_of<2, 1>, window_gradient_of<2, 2>, window_gradient_of<2, 3>, window_gradient_of<2, 4>},
+      {window_gradient_of<3, 1>, window_gradient_of<3, 2>, window_gradient_of<3, 3>, window_gradient_of<3, 4>}};
+  kLoops[taps - 1][outs - 1](sums, window);
+}
+
 }  // namespace
 
 extern const Kernels GHOSTNET_KERNELS;
 const Kernels GHOSTNET_KERNELS = {GHOSTNET_NAME, moments,       sum, product,   scale,
                                   affine,        norm_sums,     norm_gradient, add, correlate,
-                                  correlate_gradient};
+                                  correlate_gradient, window, window_gradient};
 
 }  // namespace ghostnet

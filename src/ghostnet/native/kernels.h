@@ -26,6 +26,27 @@ struct Sums {
   double gradient, product;
 };
 
+// Samples that are worked on together where that pays: as many as the longest vector has elements. A pixel of theirs is
+// kTogether values that lie side by side, one of each.
+constexpr int kTogether = 8;
+
+// What `window` computes at once: as many sums as there are registers for.
+constexpr int kWindowPixels = 4, kWindowOuts = 3;
+// The same of `window_gradient`.
+constexpr int kGradientTaps = 3, kGradientOuts = 4;
+
+// A dense convolution's input: channels `plane` elements apart, rows `row` elements apart.
+struct Window {
+  int64_t channels, kernel_height, kernel_width, plane, row;
+};
+
+// A part of the gradients of a convolution's results, outputs `plane` and rows `row` elements apart, and of its inputs,
+// for each of some blocks of kTogether samples.
+struct GradientWindow {
+  const float *const *gradients, *const *inputs;
+  int64_t blocks, rows, columns, plane, row, in_row;
+};
+
 struct Kernels {
   const char* name;
 
@@ -61,6 +82,15 @@ struct Kernels {
   // each row of the gradient has zeros up to the next multiple of 8.
   void (*correlate_gradient)(double* sums, const float* gradient, int64_t gradient_stride, int64_t rows,
                              int64_t columns, const float* in, int64_t in_stride, Taps taps);
+
+  // A dense convolution of kTogether samples: out[o * out_plane + p] = sum over channels and kernel of weight * in, for
+  // up to kWindowPixels pixels p of one row, and up to kWindowOuts outputs o, whose weights lie side by side.
+  void (*window)(float* out, int64_t out_plane, const float* in, const float* weights, const Window& window,
+                 int pixels, int outs);
+
+  // sums[t][o] += sum over blocks, rows and columns of gradient[o] * input shifted by t pixels, lane by lane, for up to
+  // kGradientTaps shifts t and kGradientOuts outputs o.
+  void (*window_gradient)(float* sums, const GradientWindow& window, int taps, int outs);
 };
 
 }  // namespace ghostnet

@@ -18,6 +18,8 @@ from ..models.layers import GhostMaps, MapMeans, SqueezeExcite
 from ..models.network import Network
 from ..models.replace import replace_cells
 
+_SAMPLES_TOGETHER = 8  # kTogether in kernels.h
+
 
 class Chain(nn.Cell):
     """[batch norm [-> ReLU]] -> [depthwise convolution -> [batch norm [-> ReLU]]] as one operator.
@@ -168,6 +170,56 @@ class Gated(nn.Cell):
         return self.scaled(x, self.se.gates(x))[0]
 
 
+class Dense(nn.Cell):
+    """A dense convolution of stride 1 by our operators, for whole blocks of samples; others run as they were.
+
+    Args:
+        library: file of the C++ operators.
+        convolution: what it stands for.
+    """
+
+    def __init__(self, library: Path, convolution: nn.Conv2d) -> None:
+        super().__init__(auto_prefix=False)
+        self.convolution = convolution
+        self.weight = convolution.weight
+        _, pad_height, pad_width = _geometry(convolution)
+        self.padding = Tensor([float(pad_height), float(pad_width)], ms.float32)
+        out_channels, _, kernel_height, kernel_width = self.weight.shape
+
+        def out_shape(padding, x, _):
+            height, width = x[2] + 2 * pad_height - kernel_height + 1, x[3] + 2 * pad_width - kernel_width + 1
+            return ([x[0], out_channels, height, width],)
+
+        prefix = f"{library}:ghostnet_convolution"
+        for_input = ops.Custom(f"{prefix}_input_gradient", lambda _, x, *others: (x,), _types(1), "aot")
+        for_weight = ops.Custom(f"{prefix}_weight_gradient", lambda _, x, d_out, weight: (weight,), _types(1), "aot")
+        self.convolved = ops.Custom(prefix, out_shape, _types(1), "aot", _dense_bprop(for_input, for_weight))
+        for each in (self.convolved, for_input, for_weight):
+            each.add_prim_attr("kind", [*self.weight.shape, pad_height, pad_width])
+
+    def construct(self, x: Tensor) -> Tensor:
+        if x.shape[0] % _SAMPLES_TOGETHER:
+            return self.convolution(x)
+        return self.convolved(self.padding, x, self.weight)[0]
+
+
+class MaxPool(nn.Cell):
+    """The largest of every 2x2 pixels; `library`: file of the C++ operators."""
+
+    def __init__(self, library: Path) -> None:
+        super().__init__()
+        gradient = ops.Custom(f"{library}:ghostnet_max_pool_gradient", lambda x, _: (x,), _types(1), "aot")
+        bprop = _max_pool_bprop(gradient)
+        self.largest = ops.Custom(f"{library}:ghostnet_max_pool", _shape_of_max_pool, _types(1), "aot", bprop)
+
+    def construct(self, x: Tensor) -> Tensor:
+        return self.largest(x)[0]
+
+
+def _shape_of_max_pool(x: list[int]) -> tuple[list[int]]:
+    return ([x[0], x[1], x[2] // 2, x[3] // 2],)
+
+
 def _shape_of_means(x: list[int]) -> tuple[list[int]]:
     return ([x[0], x[1], 1, 1],)
 
@@ -228,6 +280,21 @@ def _gate_bprop(gradient: ops.Custom) -> Callable[..., tuple]:
     return bprop
 
 
+def _dense_bprop(for_input: ops.Custom, for_weight: ops.Custom) -> Callable[..., tuple]:
+    def bprop(padding, x, weight, out, d_out):
+        d_x = for_input(padding, x, d_out[0], weight)[0]
+        return ops.zeros_like(padding), d_x, for_weight(padding, x, d_out[0], weight)[0]
+
+    return bprop
+
+
+def _max_pool_bprop(gradient: ops.Custom) -> Callable[..., tuple]:
+    def bprop(x, out, d_out):
+        return gradient(x, d_out[0])
+
+    return bprop
+
+
 def _types(count: int) -> Callable[..., tuple]:
     """Infers the types of `count` outputs; refuses inputs that are not float32."""
 
@@ -264,12 +331,38 @@ def _is_depthwise(cell: nn.Cell | None) -> bool:
     """Whether this is a convolution that our operators know: each map on its own, padded alike on opposite sides."""
     if type(cell) is not nn.Conv2d or cell.group != cell.in_channels or cell.has_bias:
         return False
-    padding = cell.padding if isinstance(cell.padding, tuple) else (cell.padding,) * 4
-    symmetric = cell.pad_mode == "valid" or (
-        cell.pad_mode == "pad" and padding[0] == padding[1] and padding[2] == padding[3]
+    return cell.stride[0] == cell.stride[1] and _is_plain(cell)
+
+
+def _is_plain(convolution: nn.Conv2d) -> bool:
+    """Whether a convolution is in float32, without gaps, and padded alike on opposite sides."""
+    padding = convolution.padding if isinstance(convolution.padding, tuple) else (convolution.padding,) * 4
+    symmetric = convolution.pad_mode == "valid" or (
+        convolution.pad_mode == "pad" and padding[0] == padding[1] and padding[2] == padding[3]
     )
-    alike = cell.stride[0] == cell.stride[1] and set(cell.dilation) == {1}
-    return symmetric and alike and cell.weight.dtype == ms.float32
+    return symmetric and set(convolution.dilation) == {1} and convolution.weight.dtype == ms.float32
+
+
+def _is_dense(cell: nn.Cell) -> bool:
+    """Whether this is a convolution that `Dense` knows. Those of one pixel are fast in MindSpore."""
+    return (
+        type(cell) is nn.Conv2d
+        and cell.group == 1
+        and not cell.has_bias
+        and cell.stride == (1, 1)
+        and max(cell.kernel_size) > 1
+        and _is_plain(cell)
+    )
+
+
+def _is_max_pool(cell: nn.Cell) -> bool:
+    """Whether this is the pooling that `MaxPool` knows."""
+    return (
+        type(cell) is nn.MaxPool2d
+        and (cell.kernel_size, cell.stride) == (2, 2)
+        and cell.pad_mode.lower() == "valid"
+        and not cell.return_indices
+    )
 
 
 def use(network: nn.Cell, library: Path) -> None:
@@ -280,6 +373,8 @@ def use(network: nn.Cell, library: Path) -> None:
     """
     names = [(parameter, parameter.name) for parameter in network.get_parameters()]
     done = _fuse_ghosts(network, library)
+    # A tail's cells renamed what they share with it, and `replace_cells` goes by names.
+    _rename(names)
     replacements = {}
     parents = [cell for _, cell in network.cells_and_names() if id(cell) not in done and not isinstance(cell, Chain)]
     for parent in parents:
@@ -287,7 +382,16 @@ def use(network: nn.Cell, library: Path) -> None:
     for parent in parents:
         rest = [child for child in parent._cells.values() if id(child) not in replacements]
         replacements |= _singles(rest, library)
+    for _, cell in network.cells_and_names():
+        if _is_dense(cell):
+            replacements[id(cell)] = Dense(library, cell)
+        elif _is_max_pool(cell):
+            replacements[id(cell)] = MaxPool(library)
     replace_cells(network, replacements)
+    _rename(names)
+
+
+def _rename(names: list[tuple[Parameter, str]]) -> None:
     for parameter, name in names:
         parameter.name = name
 

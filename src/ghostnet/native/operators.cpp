@@ -10,11 +10,18 @@
 //   ghostnet_means_gradient   x, d_means -> d_x
 //   ghostnet_gate             x, gates -> y
 //   ghostnet_gate_gradient    x, gates, d_y -> d_x, d_gates
+//   ghostnet_convolution                   padding, x, weight -> out
+//   ghostnet_convolution_input_gradient    padding, x, d_out, weight -> d_x
+//   ghostnet_convolution_weight_gradient   padding, x, d_out, weight -> d_weight
+//   ghostnet_max_pool            x -> out
+//   ghostnet_max_pool_gradient   x, d_out -> d_x
+// `padding` holds two values: rows above and below, columns left and right.
 // They return 0, or what `check` found wrong.
 #include <cstring>
 #include <exception>
 
 #include "channels.h"
+#include "convolution.h"
 #include "pool.h"
 #include "squeeze.h"
 
@@ -154,6 +161,18 @@ Chain take_forward(Arguments& arguments) {
   return chain;
 }
 
+// A dense convolution's sizes, from the shapes of x and weights.
+ghostnet::Convolution convolution_of(const float* padding, const int64_t* x, const int64_t* weight) {
+  const Geometry map{x[2],
+                     x[3],
+                     weight[2],
+                     weight[3],
+                     1,
+                     static_cast<int64_t>(padding[0]),
+                     static_cast<int64_t>(padding[1])};
+  return {x[0], x[1], weight[0], map};
+}
+
 enum { kDone, kWrongType, kWrongCount, kFailed };
 
 // Runs an operator; no exception leaves it.
@@ -242,6 +261,53 @@ GHOSTNET_OPERATOR(ghostnet_gate_gradient) {
   const float* d_y = arguments.take();
   float* d_x = arguments.take();
   gate_gradient(ghostnet::kernels(), maps, size, x, gates, d_y, d_x, arguments.take());
+  return ghostnet::kDone;
+}
+
+GHOSTNET_OPERATOR(ghostnet_convolution) {
+  const float* padding = arguments.take();
+  const int64_t* x_shape = arguments.shape();
+  const float* x = arguments.take();
+  const ghostnet::Convolution sizes = ghostnet::convolution_of(padding, x_shape, arguments.shape());
+  const float* weight = arguments.take();
+  convolve(ghostnet::kernels(), sizes, x, weight, arguments.take());
+  return ghostnet::kDone;
+}
+
+GHOSTNET_OPERATOR(ghostnet_convolution_input_gradient) {
+  const float* padding = arguments.take();
+  const int64_t* x_shape = arguments.shape();
+  arguments.take();  // x, for its shape
+  const float* d_out = arguments.take();
+  const ghostnet::Convolution sizes = ghostnet::convolution_of(padding, x_shape, arguments.shape());
+  const float* weight = arguments.take();
+  convolve_input_gradient(ghostnet::kernels(), sizes, d_out, weight, arguments.take());
+  return ghostnet::kDone;
+}
+
+GHOSTNET_OPERATOR(ghostnet_convolution_weight_gradient) {
+  const float* padding = arguments.take();
+  const int64_t* x_shape = arguments.shape();
+  const float* x = arguments.take();
+  const float* d_out = arguments.take();
+  const ghostnet::Convolution sizes = ghostnet::convolution_of(padding, x_shape, arguments.shape());
+  arguments.take();  // the weights, for their shape
+  convolve_weight_gradient(ghostnet::kernels(), sizes, x, d_out, arguments.take());
+  return ghostnet::kDone;
+}
+
+GHOSTNET_OPERATOR(ghostnet_max_pool) {
+  const int64_t maps = arguments.maps(), height = arguments.shape()[2], width = arguments.shape()[3];
+  const float* x = arguments.take();
+  ghostnet::max_pool(maps, height, width, x, arguments.take());
+  return ghostnet::kDone;
+}
+
+GHOSTNET_OPERATOR(ghostnet_max_pool_gradient) {
+  const int64_t maps = arguments.maps(), height = arguments.shape()[2], width = arguments.shape()[3];
+  const float* x = arguments.take();
+  const float* d_out = arguments.take();
+  ghostnet::max_pool_gradient(maps, height, width, x, d_out, arguments.take());
   return ghostnet::kDone;
 }
 
