@@ -6,10 +6,14 @@ Rank 0 writes one .npz file; the same functions with a rank of 1 give what it is
 import sys
 import unittest.mock
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 import ghostnet  # noqa: F401  (environment defaults, before MindSpore is imported)
+
+if TYPE_CHECKING:
+    from ghostnet.distributed import Ranks
 
 IMAGES, CLASSES, STEPS = 24, 5, 3
 CASES = {
@@ -19,12 +23,28 @@ CASES = {
 }
 
 
-def trained(case: str, mode: int, rank: int, ranks: int) -> dict[str, np.ndarray]:
-    """The state of a small network after three steps on this rank's share of the same global batches."""
+def ways() -> list[str]:
+    """How gradients can be summed up over ranks on this machine."""
+    from ghostnet.native import build
+
+    try:
+        build.library()
+    except build.NativeError:
+        return ["messages"]
+    return ["messages", "shared memory"]
+
+
+def trained(case: str, mode: int, rank: int, ranks: int, shared: "Ranks | None" = None) -> dict[str, np.ndarray]:
+    """The state of a small network after three steps on this rank's share of the same global batches.
+
+    `shared`: ranks whose gradients are summed up in shared memory; None for MindSpore's collectives.
+    """
     import mindspore as ms
     from mindspore import Tensor, nn
 
+    from ghostnet import build
     from ghostnet.models.layers import ConvBnAct, freeze_batch_norm
+    from ghostnet.native.build import library
     from ghostnet.rmsprop_tf import RMSpropTF
     from ghostnet.step import StepOptions, TrainStep
 
@@ -42,7 +62,11 @@ def trained(case: str, mode: int, rank: int, ranks: int) -> dict[str, np.ndarray
     kind = RMSpropTF if case == "accumulated" else nn.Momentum
     optimizer = kind(network.trainable_params(), 0.05, momentum=0.9)
     loss = nn.CrossEntropyLoss(reduction=reduction)
-    step = TrainStep(network, loss, optimizer, StepOptions(**CASES[case]), ranks)
+    rank_sum = None
+    if shared is not None:
+        rank_sum = build.rank_sum(network, library(), shared)
+        assert rank_sum is not None
+    step = TrainStep(network, loss, optimizer, StepOptions(**CASES[case]), ranks, rank_sum)
     images = rng.normal(size=(STEPS, IMAGES, 3, 8, 8)).astype(np.float32)
     labels = rng.integers(0, CLASSES, (STEPS, IMAGES)).astype(np.int32)
     for batch, label in zip(images, labels, strict=True):
@@ -121,9 +145,11 @@ def main(folder: Path) -> None:
 
     for case in CASES:
         for mode in (0, 1):
-            result = trained(case, mode, ranks.rank, ranks.size)
-            replicas.check_equal(ranks, result, f"{case}, mode {mode}")
-            facts |= {f"{case}/{mode}/{name}": array for name, array in result.items()}
+            for way in ways():
+                shared = ranks if way == "shared memory" else None
+                result = trained(case, mode, ranks.rank, ranks.size, shared)
+                replicas.check_equal(ranks, result, f"{case}, mode {mode}, {way}")
+                facts |= {f"{case}/{mode}/{way}/{name}": array for name, array in result.items()}
     facts |= synchronised()
     if ranks.main:
         np.savez(folder / "facts.npz", **facts)

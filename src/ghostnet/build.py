@@ -11,11 +11,13 @@ from mindspore import nn
 
 from . import amp, checkpoint, download
 from .config import Config
+from .distributed import Ranks
 from .errors import UserError
 from .models import Card, card, create_model
 from .models.replace import replace_cells
 from .native import build as native
 from .native import layers as native_layers
+from .native import ranks as native_ranks
 
 log = logging.getLogger("ghostnet")
 
@@ -103,6 +105,20 @@ def native_operators(config: Config, device: str, threads: int) -> Path | None:
         return None
     log.info(f"native operators: {kernels}, {threads} thread(s)")
     return path
+
+
+def rank_sum(net: nn.Cell, operators: Path | None, ranks: Ranks) -> nn.Cell | None:
+    """Sums up the gradients of a network over ranks on one machine; None where that is left to MindSpore's collectives.
+
+    Every rank has to call it, with our operators or without.
+    """
+    weights = net.trainable_params()
+    if operators is None or ranks.size == 1:
+        return None
+    if not native_ranks.join(operators, ranks, sum(weight.size for weight in weights)):
+        return None
+    log.info("gradients are summed up over the ranks in shared memory")
+    return native_ranks.SumOverRanks(operators, len(weights))
 
 
 def load_weights(net: nn.Cell, config: Config, *, fine_tune: bool) -> checkpoint.Loaded | None:

@@ -113,6 +113,7 @@ class TrainStep(nn.Cell):
         optimizer: over the network's trainable parameters; called once an update, so that its schedule counts updates.
         options: see `StepOptions`.
         ranks: processes that make each update together, from gradients averaged (or summed up) over all of them.
+        rank_sum: gradients -> their sums over the ranks; None for MindSpore's collectives, one call for each gradient.
 
     Calling it with a batch (images, labels, and what else the loss takes) returns three scalars: this rank's loss
     (float32, unscaled), whether all gradients of the update were finite (bool; true where no update was due), and the
@@ -121,7 +122,13 @@ class TrainStep(nn.Cell):
     """
 
     def __init__(
-        self, network: nn.Cell, loss: nn.Cell, optimizer: nn.Optimizer, options: StepOptions, ranks: int = 1
+        self,
+        network: nn.Cell,
+        loss: nn.Cell,
+        optimizer: nn.Optimizer,
+        options: StepOptions,
+        ranks: int = 1,
+        rank_sum: nn.Cell | None = None,
     ) -> None:
         super().__init__(auto_prefix=False)
         self.network = network
@@ -134,7 +141,9 @@ class TrainStep(nn.Cell):
 
         self.accumulation = options.accumulation
         self.divisor = 1 if options.sum_gradients else options.accumulation * ranks
-        self.rank_sum = nn.DistributedGradReducer(self.weights, mean=False, degree=ranks) if ranks > 1 else None
+        self.rank_sum = rank_sum
+        if ranks > 1 and rank_sum is None:
+            self.rank_sum = nn.DistributedGradReducer(self.weights, mean=False, degree=ranks)
         self.clip_norm = options.clip_norm
         self.ema_decay = options.ema_decay
         self.dynamic_scale = options.dynamic_scale

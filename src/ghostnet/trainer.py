@@ -91,19 +91,22 @@ def _train(run: runtime.Runtime, folder: RunFolder, run_log: runtime.RunLog, sig
         steps = loader.EpochOrder(config, len(samples), ranks.rank, ranks.size).steps
         saved = _fitted(saved, steps, config.gradient_accumulation_steps)
     position = saved.position if saved else Position()
-    batches = loader.train_batches(
-        config, samples, config.num_classes, ranks.rank, ranks.size, position.epoch, position.step
-    )
 
     # The step, and the network that its weights are evaluated in.
     operators = build.native_operators(config, run.device, run.threads)
     network = _network(run, operators, starts=saved is None)
+    rank_sum = build.rank_sum(network, operators, ranks)
+    # After what takes shared memory, of which its workers get the rest.
+    batches = loader.train_batches(
+        config, samples, config.num_classes, ranks.rank, ranks.size, position.epoch, position.step
+    )
     updates = batches.get_dataset_size() // config.gradient_accumulation_steps
     rates = schedule.learning_rates(config, updates, ranks.size)
     optimizer = optim.optimizer(config, network, rates, run.device)
     if config.resume_opt and saved is None:
         log.info(f"loaded {checkpoint.load_optimizer(optimizer, config.ckpt_path)} entries of optimizer state")
-    step = TrainStep(network, loss.training_loss(config), optimizer, StepOptions.from_config(config), ranks.size)
+    options = StepOptions.from_config(config)
+    step = TrainStep(network, loss.training_loss(config), optimizer, options, ranks.size, rank_sum)
     taught = TaughtStep(step, teacher.load(config)) if config.teacher else step
     graphs = GraphCache(config, run.device, ranks)
     evaluator = WeightsEvaluator(config, val_samples, ranks, operators, graphs) if val_samples else None

@@ -1,6 +1,9 @@
 // The C++ operators against loops that do nothing but follow the definitions, in double precision, for many shapes,
 // both instruction sets and several numbers of threads, from several threads at once. tests/test_native.py builds it
 // with sanitizers. Exits with 1 and says what differs.
+#include <stdlib.h>
+#include <unistd.h>
+
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
@@ -13,6 +16,7 @@
 #include "channels.h"
 #include "convolution.h"
 #include "pool.h"
+#include "ranks.h"
 #include "squeeze.h"
 
 using namespace ghostnet;
@@ -468,6 +472,49 @@ void check_max_pool() {
   }
 }
 
+// Sums over processes, which threads stand for here: each maps the file on its own.
+void check_sum(const Kernels& kernels) {
+  const int ranks = 3, rounds = 40;
+  const int64_t sizes[] = {1, 1000, 7};
+  char path[] = "/tmp/ghostnet_test.XXXXXX";
+  const int file = mkstemp(path);
+  if (file < 0 || ftruncate(file, SharedSum::bytes(ranks, 1008)) != 0) std::exit(1);
+  std::vector<std::thread> callers;
+  std::vector<int> wrong(ranks, 0);
+  for (int rank = 0; rank < ranks; ++rank) {
+    callers.emplace_back([&, rank] {
+      SharedSum sum(path, rank, ranks, 1008);
+      for (int round = 0; round < rounds; ++round) {
+        std::vector<Floats> in, out;
+        for (int64_t size : sizes) {
+          in.emplace_back(size);
+          out.emplace_back(size);
+          for (int64_t i = 0; i < size; ++i) in.back()[i] = static_cast<float>((rank + 1) * (i + round));
+        }
+        const float* ins[] = {in[0].data(), in[1].data(), in[2].data()};
+        float* outs[] = {out[0].data(), out[1].data(), out[2].data()};
+        if (!sum.sum(kernels, 3, ins, sizes, outs)) ++wrong[rank];
+        for (int part = 0; part < 3; ++part) {
+          for (int64_t i = 0; i < sizes[part]; ++i) wrong[rank] += out[part][i] != 6.0f * (i + round);
+        }
+      }
+      const int64_t too_many[] = {1009};
+      Floats in(1009), out(1009);
+      const float* ins[] = {in.data()};
+      float* outs[] = {out.data()};
+      wrong[rank] += sum.sum(kernels, 1, ins, too_many, outs);
+    });
+  }
+  for (std::thread& caller : callers) caller.join();
+  unlink(path);
+  close(file);
+  for (int each : wrong) {
+    if (each == 0) continue;
+    std::printf("%d wrong sums over processes\n", each);
+    ++failures;
+  }
+}
+
 // What is not a number must stay visible.
 void check_nan(const Kernels& kernels) {
   Data data({2, 1, 3, 3, 1, 1, 1, 1, 0, true, false, false, true, false, false}, 1);
@@ -498,6 +545,7 @@ int main(int count, char** arguments) {
     check_callers(*each);
     check_squeeze(*each);
     check_convolutions(*each);
+    check_sum(*each);
     check_nan(*each);
   }
   check_max_pool();

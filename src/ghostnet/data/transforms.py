@@ -42,8 +42,8 @@ _LUMINANCE = np.array([0.299, 0.587, 0.114])
 def train_transform(config: Config) -> Step:
     """The training transform: uint8 (h, w, 3), see :func:`as_rgb` -> float32 (in_channels, height, width).
 
-    ``scale``, ``ratio``, ``crop_padding``, ``color_jitter``, ``mean`` and ``std`` belong to image folders; CIFAR and MNIST have
-    MindCV's presets. The other keys apply to all, but digits are never flipped.
+    ``scale``, ``ratio``, ``crop_padding``, ``color_jitter``, ``mean`` and ``std`` belong to image folders; CIFAR and
+    MNIST have MindCV's presets. The other keys apply to all, but digits are never flipped.
 
     Raises:
         UserError: a key's value that the operators can't take.

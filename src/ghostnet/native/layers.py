@@ -122,7 +122,7 @@ class Chain(nn.Cell):
             kernel = [list(depthwise.weight.shape)] if convolution else []
             return (x, *([channels] * 2 if first else ()), *kernel, *([ghosts] * 2 if second else ()))
 
-        types = _types(1 + 2 * first + convolution + 2 * second)
+        types = floats(1 + 2 * first + convolution + 2 * second)
         gradient = ops.Custom(f"{library}:ghostnet_backward", gradient_shapes, types, "aot")
         bprop = {
             (True, False, False): _norm_bprop,
@@ -130,8 +130,8 @@ class Chain(nn.Cell):
             (False, True, True): _depthwise_norm_bprop,
             (True, True, True): _ghost_bprop,
         }[first, convolution, second](gradient)
-        trained = ops.Custom(f"{library}:ghostnet_forward", shapes, _types(1 + 4 * first + 4 * second), "aot", bprop)
-        evaluated = ops.Custom(f"{library}:ghostnet_evaluate", out_shape, _types(1), "aot")
+        trained = ops.Custom(f"{library}:ghostnet_forward", shapes, floats(1 + 4 * first + 4 * second), "aot", bprop)
+        evaluated = ops.Custom(f"{library}:ghostnet_evaluate", out_shape, floats(1), "aot")
         # MindSpore keeps one inferred shape and one gradient for operators of equal attributes.
         kernel = (kernel_height, kernel_width, stride, pad_height, pad_width)
         kind = [first, convolution, second, *channels, outputs, out_channels, *kernel]
@@ -145,8 +145,8 @@ class Means(nn.Cell):
 
     def __init__(self, library: Path) -> None:
         super().__init__()
-        spread = ops.Custom(f"{library}:ghostnet_means_gradient", lambda x, _: (x,), _types(1), "aot")
-        self.means = ops.Custom(f"{library}:ghostnet_means", _shape_of_means, _types(1), "aot", _means_bprop(spread))
+        spread = ops.Custom(f"{library}:ghostnet_means_gradient", lambda x, _: (x,), floats(1), "aot")
+        self.means = ops.Custom(f"{library}:ghostnet_means", _shape_of_means, floats(1), "aot", _means_bprop(spread))
 
     def construct(self, x: Tensor) -> Tensor:
         return self.means(x)[0]
@@ -163,8 +163,8 @@ class Gated(nn.Cell):
     def __init__(self, library: Path, se: SqueezeExcite) -> None:
         super().__init__(auto_prefix=False)
         self.se = se
-        gradient = ops.Custom(f"{library}:ghostnet_gate_gradient", lambda x, gates, _: (x, gates), _types(2), "aot")
-        self.scaled = ops.Custom(f"{library}:ghostnet_gate", lambda x, _: (x,), _types(1), "aot", _gate_bprop(gradient))
+        gradient = ops.Custom(f"{library}:ghostnet_gate_gradient", lambda x, gates, _: (x, gates), floats(2), "aot")
+        self.scaled = ops.Custom(f"{library}:ghostnet_gate", lambda x, _: (x,), floats(1), "aot", _gate_bprop(gradient))
 
     def construct(self, x: Tensor) -> Tensor:
         return self.scaled(x, self.se.gates(x))[0]
@@ -191,9 +191,9 @@ class Dense(nn.Cell):
             return ([x[0], out_channels, height, width],)
 
         prefix = f"{library}:ghostnet_convolution"
-        for_input = ops.Custom(f"{prefix}_input_gradient", lambda _, x, *others: (x,), _types(1), "aot")
-        for_weight = ops.Custom(f"{prefix}_weight_gradient", lambda _, x, d_out, weight: (weight,), _types(1), "aot")
-        self.convolved = ops.Custom(prefix, out_shape, _types(1), "aot", _dense_bprop(for_input, for_weight))
+        for_input = ops.Custom(f"{prefix}_input_gradient", lambda _, x, *others: (x,), floats(1), "aot")
+        for_weight = ops.Custom(f"{prefix}_weight_gradient", lambda _, x, d_out, weight: (weight,), floats(1), "aot")
+        self.convolved = ops.Custom(prefix, out_shape, floats(1), "aot", _dense_bprop(for_input, for_weight))
         for each in (self.convolved, for_input, for_weight):
             each.add_prim_attr("kind", [*self.weight.shape, pad_height, pad_width])
 
@@ -208,9 +208,9 @@ class MaxPool(nn.Cell):
 
     def __init__(self, library: Path) -> None:
         super().__init__()
-        gradient = ops.Custom(f"{library}:ghostnet_max_pool_gradient", lambda x, _: (x,), _types(1), "aot")
+        gradient = ops.Custom(f"{library}:ghostnet_max_pool_gradient", lambda x, _: (x,), floats(1), "aot")
         bprop = _max_pool_bprop(gradient)
-        self.largest = ops.Custom(f"{library}:ghostnet_max_pool", _shape_of_max_pool, _types(1), "aot", bprop)
+        self.largest = ops.Custom(f"{library}:ghostnet_max_pool", _shape_of_max_pool, floats(1), "aot", bprop)
 
     def construct(self, x: Tensor) -> Tensor:
         return self.largest(x)[0]
@@ -295,8 +295,8 @@ def _max_pool_bprop(gradient: ops.Custom) -> Callable[..., tuple]:
     return bprop
 
 
-def _types(count: int) -> Callable[..., tuple]:
-    """Infers the types of `count` outputs; refuses inputs that are not float32."""
+def floats(count: int) -> Callable[..., tuple]:
+    """For `ops.Custom`: infers the types of `count` outputs; refuses inputs that are not float32."""
 
     def infer(*types):
         if any("Float32" not in str(kind) for kind in types):

@@ -15,14 +15,18 @@
 //   ghostnet_convolution_weight_gradient   padding, x, d_out, weight -> d_weight
 //   ghostnet_max_pool            x -> out
 //   ghostnet_max_pool_gradient   x, d_out -> d_x
+//   ghostnet_sum_over_ranks      x1, x2, ... -> their sums over all processes; after ghostnet_join_ranks
 // `padding` holds two values: rows above and below, columns left and right.
 // They return 0, or what `check` found wrong.
 #include <cstring>
 #include <exception>
+#include <memory>
+#include <vector>
 
 #include "channels.h"
 #include "convolution.h"
 #include "pool.h"
+#include "ranks.h"
 #include "squeeze.h"
 
 namespace ghostnet {
@@ -309,6 +313,42 @@ GHOSTNET_OPERATOR(ghostnet_max_pool_gradient) {
   const float* d_out = arguments.take();
   ghostnet::max_pool_gradient(maps, height, width, x, d_out, arguments.take());
   return ghostnet::kDone;
+}
+
+// Of this process, once it has joined the others.
+static std::unique_ptr<ghostnet::SharedSum> joined;
+
+extern "C" int ghostnet_sum_over_ranks(int count, void** values, int* dims, int64_t** shapes, const char** types, void*,
+                                       void*) {
+  return ghostnet::guarded(Arguments(count, values, shapes, types), [=](Arguments&) -> int {
+    std::vector<const float*> ins;
+    std::vector<float*> outs;
+    std::vector<int64_t> sizes;
+    for (int i = 0; i < count / 2; ++i) {
+      ins.push_back(static_cast<const float*>(values[i]));
+      outs.push_back(static_cast<float*>(values[count / 2 + i]));
+      sizes.push_back(1);
+      for (int d = 0; d < dims[i]; ++d) sizes.back() *= shapes[i][d];
+    }
+    if (!joined || count % 2) return ghostnet::kWrongCount;
+    const bool done = joined->sum(ghostnet::kernels(), count / 2, ins.data(), sizes.data(), outs.data());
+    return done ? ghostnet::kDone : ghostnet::kWrongCount;
+  });
+}
+
+// The size of the file that so many processes share, to sum up so many values.
+extern "C" int64_t ghostnet_shared_bytes(int ranks, int64_t values) {
+  return ghostnet::SharedSum::bytes(ranks, values);
+}
+
+// From now on this process is one of those that share the file. Returns whether it could be opened.
+extern "C" int ghostnet_join_ranks(const char* path, int rank, int ranks, int64_t values) {
+  try {
+    joined = std::make_unique<ghostnet::SharedSum>(path, rank, ranks, values);
+    return 1;
+  } catch (const std::exception&) {
+    return 0;
+  }
 }
 
 // Threads that all operators of this process use together.

@@ -1,0 +1,71 @@
+"""Gradients of all ranks on one machine, summed up in memory that they share.
+
+MindSpore's CPU collectives send a message for each of a network's hundreds of gradients (docs/performance.md).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import tempfile
+from pathlib import Path
+
+import numpy as np
+from mindspore import Tensor, nn, ops
+
+from ..distributed import Ranks
+from .layers import floats
+
+_SHARED_MEMORY = "/dev/shm"
+
+
+class SumOverRanks(nn.Cell):
+    """Tensors -> their sums over all ranks, in the order of the ranks; every rank has to call it.
+
+    Args:
+        library: file of the C++ operators; `join` was called with it.
+        count: of the tensors, all float32.
+    """
+
+    def __init__(self, library: Path, count: int) -> None:
+        super().__init__()
+        self.total = ops.Custom(f"{library}:ghostnet_sum_over_ranks", lambda *shapes: shapes, floats(count), "aot")
+
+    def construct(self, tensors: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        return self.total(*tensors)
+
+
+def join(library: Path, ranks: Ranks, values: int) -> bool:
+    """Share memory for tensors of so many values in all with the other ranks. Every rank has to call it.
+
+    False on all ranks where they are not on one machine, or that has too little shared memory.
+    """
+    if len(ranks.neighbours) < ranks.size:
+        return False
+    functions = ctypes.CDLL(str(library))
+    functions.ghostnet_shared_bytes.restype = ctypes.c_int64
+    size = functions.ghostnet_shared_bytes(ranks.size, ctypes.c_int64(values))
+    path = ranks.from_main(_shared_file(size) if ranks.main else None)
+    try:
+        name = os.fsencode(path or "")
+        own = bool(path) and functions.ghostnet_join_ranks(name, ranks.rank, ranks.size, ctypes.c_int64(values))
+        return all(int(joined) for joined in ranks.gather(np.array(int(own))))
+    finally:
+        # All have it open by now: whatever ends them, nothing is left.
+        if ranks.main and path:
+            os.unlink(path)
+
+
+def _shared_file(size: int) -> str | None:
+    """A new file in memory, all of whose pages are there; None where there is no room for it."""
+    with contextlib.suppress(OSError):
+        handle, path = tempfile.mkstemp(prefix="ghostnet.", dir=_SHARED_MEMORY)
+        try:
+            os.posix_fallocate(handle, 0, size)
+            return path
+        except OSError:
+            os.unlink(path)
+        finally:
+            os.close(handle)
+    return None
