@@ -1,6 +1,7 @@
 """The C++ operators: results against MindSpore's, how they are built, and what happens where they cannot be."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -309,22 +310,42 @@ def test_the_name_follows_sources_and_flags(monkeypatch, tmp_path):
     assert build._digest(["c++"]) != before
 
 
+def operators_test(compiler: list[str], flags: tuple[str, ...], folder: Path, *more: str) -> Path:
+    """tests/native/operators_test.cpp, built with our operators: against the definitions, on 1 to 3 threads."""
+    test = TESTS / "native" / "operators_test.cpp"
+    commands = build.commands(compiler, folder, flags, *more)
+    commands.append([*compiler, *flags, f"-I{SOURCE}", "-c", str(test), "-o", str(folder / "test.o")])
+    for process in [subprocess.Popen(command) for command in commands]:
+        assert process.wait() == 0
+    objects = [str(path) for path in folder.glob("*.o")]
+    subprocess.run([*compiler, *flags, *objects, "-o", str(folder / "test")], check=True)
+    return folder / "test"
+
+
+def assert_no_failures(command: list[str | Path]) -> None:
+    done = subprocess.run(command, capture_output=True, text=True, timeout=500)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert " 0 failures" in done.stdout
+
+
 @pytest.mark.parametrize(("sanitizer", "share"), [("address,undefined", "3"), ("thread", "25")])
 def test_operators_under_a_sanitizer(sanitizer, share, tmp_path):
-    """tests/native/operators_test.cpp: against the definitions, bit-identical for 1 to 3 threads, no bad access."""
+    """Bit-identical for 1 to 3 threads, no bad access."""
     compiler = build._compiler()
     flags = ("-std=c++17", "-O1", "-g", "-pthread", f"-fsanitize={sanitizer}", "-fno-sanitize-recover=all")
     (tmp_path / "probe.cpp").write_text("int main() {}")
     probe = [*compiler, *flags, str(tmp_path / "probe.cpp"), "-o", str(tmp_path / "probe")]
     if subprocess.run(probe, capture_output=True).returncode or subprocess.run([tmp_path / "probe"]).returncode:
         pytest.skip(f"no {sanitizer} sanitizer")
-    test = TESTS / "native" / "operators_test.cpp"
-    commands = build.commands(compiler, tmp_path, flags)
-    commands.append([*compiler, *flags, f"-I{SOURCE}", "-c", str(test), "-o", str(tmp_path / "test.o")])
-    for process in [subprocess.Popen(command) for command in commands]:
-        assert process.wait() == 0
-    objects = [str(path) for path in tmp_path.glob("*.o")]
-    subprocess.run([*compiler, *flags, *objects, "-o", str(tmp_path / "test")], check=True)
-    done = subprocess.run([tmp_path / "test", share], capture_output=True, text=True, timeout=500)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert " 0 failures" in done.stdout
+    assert_no_failures([operators_test(compiler, flags, tmp_path), share])
+
+
+@pytest.mark.skipif(
+    not (shutil.which("aarch64-linux-gnu-g++") and shutil.which("qemu-aarch64")),
+    reason="no cross compiler and emulator (Debian: apt-get install g++-aarch64-linux-gnu qemu-user)",
+)
+def test_operators_on_aarch64(tmp_path):
+    """As an emulator of the processor runs them; whether they are fast there is another question."""
+    flags = (*build._FLAGS, "-static")
+    test = operators_test(["aarch64-linux-gnu-g++"], flags, tmp_path, "aarch64")
+    assert_no_failures(["qemu-aarch64", test, "10"])

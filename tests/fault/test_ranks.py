@@ -45,7 +45,7 @@ def assert_job_ended(mpirun: Process, folder: Path) -> int:
 @pytest.mark.fault
 @pytest.mark.parametrize(
     ("ranks", "victim"),
-    [(2, 1), pytest.param(3, 0, marks=pytest.mark.slow), pytest.param(3, 2, marks=pytest.mark.slow)],
+    [(2, 1), pytest.param(3, 0, marks=pytest.mark.slow)],
 )
 def test_a_killed_rank_ends_the_job(ranks, victim, images, tmp_path, tried):
     folder = tmp_path / "run"

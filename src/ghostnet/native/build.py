@@ -60,19 +60,21 @@ def load(path: Path, threads: int) -> str:
         raise NativeError(f"{path} cannot be loaded ({_line(str(error))}); delete it") from error
 
 
-def variants() -> dict[str, tuple[str, ...]]:
+def variants(machine: str = platform.machine()) -> dict[str, tuple[str, ...]]:
     """Instruction sets that the loops are compiled for -> their flags and macros; the best one is taken at run time."""
     found = {"baseline": ("-DGHOSTNET_WIDTH=4",)}
-    if platform.machine() in ("x86_64", "AMD64"):
+    if machine in ("x86_64", "AMD64"):
         found["avx2"] = ("-mavx2", "-mfma", "-DGHOSTNET_WIDTH=8")
     return found
 
 
-def commands(compiler: list[str], folder: Path, flags: tuple[str, ...] = _FLAGS) -> list[list[str]]:
+def commands(
+    compiler: list[str], folder: Path, flags: tuple[str, ...] = _FLAGS, machine: str = platform.machine()
+) -> list[list[str]]:
     """Commands that make an object file of each source, in `folder`; independent of each other."""
-    has = [f"-DGHOSTNET_{name.upper()}" for name in variants() if name != "baseline"]
+    has = [f"-DGHOSTNET_{name.upper()}" for name in variants(machine) if name != "baseline"]
     units = {source.stem: (source, has) for source in sorted(SOURCES.glob("*.cpp")) if source.stem != "kernels"}
-    for name, options in variants().items():
+    for name, options in variants(machine).items():
         macros = [*options, f"-DGHOSTNET_KERNELS=kernels_{name}", f'-DGHOSTNET_NAME="{name}"']
         units[f"kernels_{name}"] = (SOURCES / "kernels.cpp", macros)
     return [
