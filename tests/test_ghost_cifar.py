@@ -13,7 +13,7 @@ from tests.conftest import randomise
 VGG16 = [(64, 64, 1024), (64, 128, 256), (128, 128, 256), (128, 256, 64), *[(256, 256, 64)] * 2, (256, 512, 16)]
 VGG16 += [(512, 512, 16)] * 2 + [(512, 512, 4)] * 3
 RESNET56 = [(16, 16, 1024)] * 18 + [(16, 32, 256), *[(32, 32, 256)] * 17, (32, 64, 64), *[(64, 64, 64)] * 17]
-RESNET9 = [(32, 64, 1024), *[(64, 64, 256)] * 2, (64, 128, 256), (128, 256, 64), *[(256, 256, 16)] * 2]
+RESNET9 = [(48, 96, 1024), *[(96, 96, 256)] * 2, (96, 192, 256), (192, 384, 64), *[(384, 384, 16)] * 2]
 HIDDEN = 512 * 512
 
 
@@ -24,7 +24,7 @@ HIDDEN = 512 * 512
         ("ghost_vgg16", 2, VGG16, 64, (HIDDEN + 3 * 512 + 5130, HIDDEN + 5120)),
         ("resnet56_cifar", 1, RESNET56, 16, (650, 640)),
         ("ghost_resnet56", 2, RESNET56, 16, (650, 640)),
-        ("ghost_resnet9_050", 2, RESNET9, 32, (2570, 2560)),
+        ("ghost_resnet9_075", 2, RESNET9, 48, (3850, 3840)),
     ],
 )
 def test_counts_follow_from_the_table(name, ratio, convolutions, stem, head):
@@ -64,7 +64,7 @@ def test_shortcut_is_every_second_pixel_and_zeros(ratio):
 
 
 @pytest.mark.parametrize(
-    "name", ["vgg16_cifar", "ghost_vgg16", "resnet56_cifar", "ghost_resnet56", "ghost_resnet9_050"]
+    "name", ["vgg16_cifar", "ghost_vgg16", "resnet56_cifar", "ghost_resnet56", "ghost_resnet9_075"]
 )
 @pytest.mark.parametrize(("height", "width"), [(32, 32), (47, 64)])
 def test_sizes(name, height, width):

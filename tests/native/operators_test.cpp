@@ -15,6 +15,7 @@
 
 #include "channels.h"
 #include "convolution.h"
+#include "max_pool.h"
 #include "pool.h"
 #include "ranks.h"
 #include "squeeze.h"
@@ -432,7 +433,15 @@ void check_convolutions(const Kernels& kernels) {
   check_convolution(kernels, {8, 2, 4, {9, 40, 1, 7, 1, 0, 3}});
   check_convolution(kernels, {8, 3, 2, {7, 7, 3, 3, 1, 0, 0}});
   check_convolution(kernels, {136, 3, 5, {2, 3, 3, 3, 1, 1, 1}});
+  check_convolution(kernels, {8, 160, 70, {2, 2, 5, 3, 1, 2, 1}});
+  // By Winograd's algorithm: odd and even sizes, several parts.
+  check_convolution(kernels, {8, 16, 17, {7, 9, 3, 3, 1, 1, 1}});
+  check_convolution(kernels, {16, 18, 16, {12, 70, 3, 3, 1, 1, 1}});
+  check_convolution(kernels, {8, 16, 16, {1, 2, 3, 3, 1, 1, 1}});
+  check_convolution(kernels, {8, 16, 20, {8, 5, 3, 3, 1, 0, 0}});
   check_convolution(kernels, {8, 300, 40, {2, 2, 3, 3, 1, 1, 1}});
+  check_convolution(kernels, {16, 50, 41, {12, 11, 3, 3, 1, 1, 1}});
+  check_convolution(kernels, {8, 35, 64, {5, 70, 3, 3, 1, 1, 1}});
 }
 
 // The largest of 2x2 pixels, and the gradient of the first of them. The values are few, so that many are equal.

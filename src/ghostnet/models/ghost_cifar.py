@@ -241,6 +241,6 @@ def ghost_resnet56(**options) -> CifarResNet:
     return CifarResNet(RESNET56_DEPTH, ratio=2, **options)
 
 
-def ghost_resnet9_050(**options) -> CifarResNet9:
-    """Ghost-ResNet-9 at half the width: 0.83 M parameters, 49 M multiply-accumulates at 32x32."""
-    return CifarResNet9(32, ratio=2, **options)
+def ghost_resnet9_075(**options) -> CifarResNet9:
+    """Ghost-ResNet-9 at three quarters of the width: 1.86 M parameters, 109 M multiply-accumulates at 32x32."""
+    return CifarResNet9(48, ratio=2, **options)

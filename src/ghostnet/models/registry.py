@@ -220,9 +220,9 @@ CARDS: dict[str, Card] = {
         macs=65_286_784,
         paper_top_1=92.7,
     ),
-    "ghost_resnet9_050": _small(
-        ghost_cifar.ghost_resnet9_050,
-        parameters=830_794,
-        macs=48_773_632,
+    "ghost_resnet9_075": _small(
+        ghost_cifar.ghost_resnet9_075,
+        parameters=1_861_354,
+        macs=108_549_888,
     ),
 }

@@ -210,7 +210,8 @@ void correlate(float* out, int64_t rows, int64_t columns, const float* in, int64
 template <int kTaps>
 void correlate_gradient_taps(double* sums, const float* gradient, int64_t gradient_stride, int64_t rows,
                              int64_t columns, const float* in, int64_t in_stride, const int64_t* offset) {
-  Vector result[kTaps] = {};
+  Vector result[kTaps];
+  for (int t = 0; t < kTaps; ++t) result[t] = Vector{};
   for (int64_t row = 0; row < rows; ++row) {
     for (int64_t column = 0; column < columns; column += kWidth) {
       const Vector value = load(gradient + column);
@@ -243,19 +244,25 @@ typedef float Pixel __attribute__((vector_size(kTogether * 4), aligned(4), may_a
 inline const Pixel& pixel(const float* x) { return *reinterpret_cast<const Pixel*>(x); }
 inline Pixel& pixel(float* x) { return *reinterpret_cast<Pixel*>(x); }
 
-template <int kPixels, int kOuts>
+// kWidth: the kernel's width, where that is known; else 0.
+template <int kPixels, int kOuts, int kWidth>
 void window_of(float* out, int64_t out_plane, const float* in, const float* weights, const Window& window) {
-  Pixel sums[kOuts][kPixels] = {};
+  Pixel sums[kOuts][kPixels];
+  for (int o = 0; o < kOuts; ++o) {
+    for (int p = 0; p < kPixels; ++p) sums[o][p] = Pixel{};
+  }
+  const int64_t width = kWidth > 0 ? kWidth : window.kernel_width;
   for (int64_t channel = 0; channel < window.channels; ++channel) {
+    const float* row = in;
     for (int64_t y = 0; y < window.kernel_height; ++y) {
-      const float* from = in + y * window.row;
-      for (int64_t x = 0; x < window.kernel_width; ++x) {
+      for (int64_t x = 0; x < width; ++x) {
         for (int p = 0; p < kPixels; ++p) {
-          for (int o = 0; o < kOuts; ++o) sums[o][p] += weights[o] * pixel(from + p * kTogether);
+          const Pixel value = pixel(row + (x + p) * kTogether);
+          for (int o = 0; o < kOuts; ++o) sums[o][p] += weights[x * kOuts + o] * value;
         }
-        from += kTogether;
-        weights += kOuts;
       }
+      row += window.row;
+      weights += width * kOuts;
     }
     in += window.plane;
   }
@@ -264,19 +271,123 @@ void window_of(float* out, int64_t out_plane, const float* in, const float* weig
   }
 }
 
-void window(float* out, int64_t out_plane, const float* in, const float* weights, const Window& window,
-            int pixels, int outs) {
-  static constexpr decltype(&window_of<1, 1>) kLoops[kWindowPixels][kWindowOuts] = {
-      {window_of<1, 1>, window_of<1, 2>, window_of<1, 3>},
-      {window_of<2, 1>, window_of<2, 2>, window_of<2, 3>},
-      {window_of<3, 1>, window_of<3, 2>, window_of<3, 3>},
-      {window_of<4, 1>, window_of<4, 2>, window_of<4, 3>}};
+template <int kWidth>
+void window_of_width(float* out, int64_t out_plane, const float* in, const float* weights, const Window& window,
+                     int pixels, int outs) {
+  static constexpr decltype(&window_of<1, 1, kWidth>) kLoops[kWindowPixels][kWindowOuts] = {
+      {window_of<1, 1, kWidth>, window_of<1, 2, kWidth>, window_of<1, 3, kWidth>},
+      {window_of<2, 1, kWidth>, window_of<2, 2, kWidth>, window_of<2, 3, kWidth>},
+      {window_of<3, 1, kWidth>, window_of<3, 2, kWidth>, window_of<3, 3, kWidth>},
+      {window_of<4, 1, kWidth>, window_of<4, 2, kWidth>, window_of<4, 3, kWidth>}};
   kLoops[pixels - 1][outs - 1](out, out_plane, in, weights, window);
+}
+
+void window(float* out, int64_t out_plane, const float* in, const float* weights, const Window& window, int pixels,
+            int outs) {
+  const auto loop = window.kernel_width == 3   ? window_of_width<3>
+                    : window.kernel_width == 1 ? window_of_width<1>
+                                               : window_of_width<0>;
+  loop(out, out_plane, in, weights, window, pixels, outs);
+}
+
+// One row or column of what Winograd's F(2x2, 3x3) makes of a patch.
+inline void to_four(Pixel* to, Pixel a, Pixel b, Pixel c, Pixel d) {
+  to[0] = a - c;
+  to[1] = b + c;
+  to[2] = c - b;
+  to[3] = b - d;
+}
+
+void to_products(float* to, int64_t step, const float* in, int64_t row, int64_t count) {
+  for (int64_t patch = 0; patch < count; ++patch, in += 2 * kTogether, to += kTogether) {
+    Pixel rows[4][4], column[4];
+    for (int y = 0; y < 4; ++y) {
+      const float* from = in + y * row;
+      to_four(rows[y], pixel(from), pixel(from + kTogether), pixel(from + 2 * kTogether), pixel(from + 3 * kTogether));
+    }
+    for (int x = 0; x < 4; ++x) {
+      to_four(column, rows[0][x], rows[1][x], rows[2][x], rows[3][x]);
+      for (int y = 0; y < 4; ++y) pixel(to + (y * 4 + x) * step) = column[y];
+    }
+  }
+}
+
+void from_products(float* out, int64_t row, const float* from, int64_t step, int64_t count, int rows, int columns) {
+  for (int64_t patch = 0; patch < count; ++patch, from += kTogether, out += 2 * kTogether) {
+    Pixel sums[2][4];
+    for (int x = 0; x < 4; ++x) {
+      const Pixel a = pixel(from + x * step), b = pixel(from + (4 + x) * step);
+      const Pixel c = pixel(from + (8 + x) * step), d = pixel(from + (12 + x) * step);
+      sums[0][x] = a + b + c;
+      sums[1][x] = b - c - d;
+    }
+    for (int y = 0; y < rows; ++y) {
+      pixel(out + y * row) = sums[y][0] + sums[y][1] + sums[y][2];
+      if (columns == 2 || patch + 1 < count) pixel(out + y * row + kTogether) = sums[y][1] - sums[y][2] - sums[y][3];
+    }
+  }
+}
+
+inline void gradient_of_two(Pixel* to, Pixel a, Pixel b) {
+  to[0] = a;
+  to[1] = a + b;
+  to[2] = a - b;
+  to[3] = -b;
+}
+
+void to_gradients(float* to, int64_t step, const float* d_out, int64_t row, int64_t count) {
+  for (int64_t patch = 0; patch < count; ++patch, d_out += 2 * kTogether, to += kTogether) {
+    Pixel rows[2][4], column[4];
+    for (int y = 0; y < 2; ++y) gradient_of_two(rows[y], pixel(d_out + y * row), pixel(d_out + y * row + kTogether));
+    for (int x = 0; x < 4; ++x) {
+      gradient_of_two(column, rows[0][x], rows[1][x]);
+      for (int y = 0; y < 4; ++y) pixel(to + (y * 4 + x) * step) = column[y];
+    }
+  }
+}
+
+inline float sum_of(const Pixel& value) {
+  typedef float Half __attribute__((vector_size(kTogether * 2)));
+  Half low, high;
+  __builtin_memcpy(&low, &value, sizeof(low));
+  __builtin_memcpy(&high, reinterpret_cast<const char*>(&value) + sizeof(low), sizeof(high));
+  low += high;
+  return (low[0] + low[1]) + (low[2] + low[3]);
+}
+
+template <int kIns, int kOuts>
+void multiply_of(float* sums, int64_t sums_row, const float* gradients, const float* in, int64_t plane,
+                 int64_t patches) {
+  Pixel result[kOuts][kIns];
+  for (int o = 0; o < kOuts; ++o) {
+    for (int i = 0; i < kIns; ++i) result[o][i] = Pixel{};
+  }
+  for (int64_t at = 0; at < patches * kTogether; at += kTogether) {
+    for (int o = 0; o < kOuts; ++o) {
+      const Pixel value = pixel(gradients + o * plane + at);
+      for (int i = 0; i < kIns; ++i) result[o][i] += value * pixel(in + i * plane + at);
+    }
+  }
+  for (int o = 0; o < kOuts; ++o) {
+    for (int i = 0; i < kIns; ++i) sums[o * sums_row + i] += sum_of(result[o][i]);
+  }
+}
+
+void multiply(float* sums, int64_t sums_row, const float* gradients, const float* in, int64_t plane, int64_t patches,
+              int ins, int outs) {
+  static constexpr decltype(&multiply_of<1, 1>) kLoops[kGradientTaps][kGradientOuts] = {
+      {multiply_of<1, 1>, multiply_of<1, 2>, multiply_of<1, 3>, multiply_of<1, 4>},
+      {multiply_of<2, 1>, multiply_of<2, 2>, multiply_of<2, 3>, multiply_of<2, 4>},
+      {multiply_of<3, 1>, multiply_of<3, 2>, multiply_of<3, 3>, multiply_of<3, 4>}};
+  kLoops[ins - 1][outs - 1](sums, sums_row, gradients, in, plane, patches);
 }
 
 template <int kTaps, int kOuts>
 void window_gradient_of(float* sums, const GradientWindow& window) {
-  Pixel result[kTaps][kOuts] = {};
+  Pixel result[kTaps][kOuts];
+  for (int t = 0; t < kTaps; ++t) {
+    for (int o = 0; o < kOuts; ++o) result[t][o] = Pixel{};
+  }
   for (int64_t block = 0; block < window.blocks; ++block) {
     const float *gradient = window.gradients[block], *in = window.inputs[block];
     for (int64_t row = 0; row < window.rows; ++row) {
@@ -308,6 +419,7 @@ void window_gradient(float* sums, const GradientWindow& window, int taps, int ou
 extern const Kernels GHOSTNET_KERNELS;
 const Kernels GHOSTNET_KERNELS = {GHOSTNET_NAME, moments,       sum, product,   scale,
                                   affine,        norm_sums,     norm_gradient, add, correlate,
-                                  correlate_gradient, window, window_gradient};
+                                  correlate_gradient, window, to_products, from_products,
+                                  to_gradients, multiply, window_gradient};
 
 }  // namespace ghostnet

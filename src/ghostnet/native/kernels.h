@@ -88,6 +88,23 @@ struct Kernels {
   void (*window)(float* out, int64_t out_plane, const float* in, const float* weights, const Window& window,
                  int pixels, int outs);
 
+  // Winograd's F(2x2, 3x3): the 16 products' left sides of `count` patches of 4x4 pixels, each two pixels to the right of
+  // the one before. Product i of patch t goes to to[i * step + t * kTogether].
+  void (*to_products)(float* to, int64_t step, const float* in, int64_t row, int64_t count);
+
+  // The way back: the 2x2 pixels of `count` patches from the sums of their products. Of the last patch up to `columns`
+  // columns are written, and up to `rows` rows of all.
+  void (*from_products)(float* out, int64_t row, const float* from, int64_t step, int64_t count, int rows,
+                        int columns);
+
+  // The gradient of the products' sums: the other way through `from_products`, from maps whose odd ends are zeros.
+  void (*to_gradients)(float* to, int64_t step, const float* d_out, int64_t row, int64_t count);
+
+  // sums[o * sums_row + i] += sum over patches and samples of gradients[o] * in[i], each `plane` elements apart, for up to
+  // kGradientTaps inputs i and kGradientOuts outputs o.
+  void (*multiply)(float* sums, int64_t sums_row, const float* gradients, const float* in, int64_t plane,
+                   int64_t patches, int ins, int outs);
+
   // sums[t][o] += sum over blocks, rows and columns of gradient[o] * input shifted by t pixels, lane by lane, for up to
   // kGradientTaps shifts t and kGradientOuts outputs o.
   void (*window_gradient)(float* sums, const GradientWindow& window, int taps, int outs);

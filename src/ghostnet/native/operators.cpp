@@ -25,6 +25,7 @@
 
 #include "channels.h"
 #include "convolution.h"
+#include "max_pool.h"
 #include "pool.h"
 #include "ranks.h"
 #include "squeeze.h"
