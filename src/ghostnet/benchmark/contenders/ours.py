@@ -28,7 +28,10 @@ def measure(job: Job) -> dict[str, Any]:
         return _pipeline(job)
     ms.set_context(mode=ms.GRAPH_MODE)
     ms.set_seed(1)
-    config = Config(model=job.model, num_classes=job.num_classes, image_resize=job.image_size, **TRAINING)
+    native_ops = "off" if job.variant == "off" else "auto"
+    config = Config(
+        model=job.model, num_classes=job.num_classes, image_resize=job.image_size, native_ops=native_ops, **TRAINING
+    )
     return time_steps(job, (_training if job.task == "training" else _inference)(job, config))
 
 
