@@ -166,8 +166,8 @@ def start(device: str) -> Ranks:
     names = alone.gather_bytes(socket.gethostname().encode())
     ranks = Ranks(alone.rank, alone.size, tuple(name.decode() for name in names), cores)
     cli.at_end(lambda status: _leave(found, ranks, status))
-    processes = [int(process) for process in ranks.gather(np.array(os.getpid()))]
-    neighbours.watch(ranks.rank, {rank: processes[rank] for rank in ranks.neighbours})
+    processes = ranks.gather(np.array(neighbours.identity()))
+    neighbours.watch(ranks.rank, {rank: tuple(map(int, processes[rank])) for rank in ranks.neighbours})
     return ranks
 
 

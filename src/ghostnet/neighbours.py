@@ -18,23 +18,32 @@ _PATIENCE = 12  # polls: ranks that end together do so within one
 _OTHERS_FIRST = 3  # seconds that a lower rank gets to say what is wrong; its end ends the others
 
 
-def watch(own_rank: int, processes: Mapping[int, int]) -> None:
+def identity() -> tuple[int, int]:
+    """This process's number, and the time of its birth (clock ticks since the machine's start); 0 where nobody knows."""
+    return os.getpid(), _stat(os.getpid())[1] or 0
+
+
+def watch(own_rank: int, processes: Mapping[int, tuple[int, int]]) -> None:
     """From now on end this process, with one line and status 1, once another rank has been stopped or gone for long.
 
     Time that this process is stopped itself does not count: a job may be suspended as a whole.
 
     Args:
         own_rank: this process's.
-        processes: rank -> process number, of all ranks on this host. Those that cannot be seen in /proc are left out.
+        processes: rank -> `identity` there, of all ranks on this host. Those that cannot be seen in /proc, as in other
+            containers, are left out.
     """
-    born = {rank: _stat(process)[1] for rank, process in processes.items()}
-    others = {rank: (processes[rank], birth) for rank, birth in born.items() if birth is not None and rank != own_rank}
+    others = {
+        rank: (process, birth)
+        for rank, (process, birth) in processes.items()
+        if rank != own_rank and birth and _stat(process)[1] == birth
+    }
     if others:
         thread = threading.Thread(target=_watch, args=(own_rank, others), name="neighbours", daemon=True)
         thread.start()
 
 
-def _watch(own_rank: int, others: Mapping[int, tuple[int, str]]) -> None:
+def _watch(own_rank: int, others: Mapping[int, tuple[int, int]]) -> None:
     polls = dict.fromkeys(others, 0)  # one after the other that found the rank in trouble
     while True:
         time.sleep(_POLL)
@@ -52,7 +61,7 @@ def _end_now(rank: int, process: int, trouble: str) -> None:
     os._exit(1)
 
 
-def _trouble(process: int, birth: str) -> str | None:
+def _trouble(process: int, birth: int) -> str | None:
     """Why nobody should wait for this process; None if it runs."""
     state, born = _stat(process)
     if born != birth or state in ("Z", "X"):
@@ -61,10 +70,10 @@ def _trouble(process: int, birth: str) -> str | None:
     return f"has been stopped (SIGSTOP) for {_POLL * _PATIENCE} seconds" if state == "T" else None
 
 
-def _stat(process: int) -> tuple[str | None, str | None]:
+def _stat(process: int) -> tuple[str | None, int | None]:
     """A process's state and the time of its birth, as in /proc/PID/stat; None, None if there is none."""
     try:
         fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
     except OSError:
         return None, None
-    return fields[0], fields[19]
+    return fields[0], int(fields[19])
