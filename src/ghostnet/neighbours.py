@@ -19,7 +19,7 @@ _OTHERS_FIRST = 3  # seconds that a lower rank gets to say what is wrong; its en
 
 
 def identity() -> tuple[int, int]:
-    """This process's number, and the time of its birth (clock ticks since the machine's start); 0 where nobody knows."""
+    """This process's number, and its birth in clock ticks since the machine's start; 0 where nobody knows."""
     return os.getpid(), _stat(os.getpid())[1] or 0
 
 

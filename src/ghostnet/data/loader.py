@@ -221,7 +221,8 @@ class EvalBatches:
     """
 
     def __init__(self, config: Config, samples: Samples, rank: int, ranks: int) -> None:
-        self._samples, self._batch_size, self._in_channels = samples, config.batch_size, config.in_channels
+        self._samples, self._batch_size = samples, config.batch_size
+        self._shape = (config.in_channels, *transforms.input_size(config))
         self._transform = transforms.eval_transform(config)
         self._workers = _workers(config.num_parallel_workers)
         order = np.arange(len(samples))
@@ -243,18 +244,23 @@ class EvalBatches:
         try:
             while True:
                 while len(ahead) < _EVAL_BATCHES_AHEAD and (chunk := next(chunks, None)) is not None:
-                    parts = [chunk[start : start + _EVAL_TASK] for start in range(0, len(chunk), _EVAL_TASK)]
-                    ahead.append((chunk, [pool.submit(self._load, part) for part in parts]))
+                    images = np.empty((len(chunk), *self._shape), np.float32)
+                    parts = [slice(start, start + _EVAL_TASK) for start in range(0, len(chunk), _EVAL_TASK)]
+                    tasks = [pool.submit(self._load, chunk[part], images[part]) for part in parts]
+                    ahead.append((chunk, images, tasks))
                 if not ahead:
                     return
-                chunk, parts = ahead.popleft()
-                yield np.concatenate([part.result() for part in parts]), self._samples.labels[chunk]
+                chunk, images, tasks = ahead.popleft()
+                for task in tasks:
+                    task.result()
+                yield images, self._samples.labels[chunk]
         finally:
             pool.shutdown(cancel_futures=True)
 
-    def _load(self, part: np.ndarray) -> np.ndarray:
-        rgb = (transforms.as_rgb(self._samples.read(int(index)), self._in_channels) for index in part)
-        return np.stack([self._transform(image) for image in rgb])
+    def _load(self, part: np.ndarray, images: np.ndarray) -> None:
+        """Writes the samples of these indices to `images`."""
+        for place, index in enumerate(part):
+            images[place] = self._transform(transforms.as_rgb(self._samples.read(int(index)), self._shape[0]))
 
 
 def _workers(wanted: int) -> int:

@@ -58,7 +58,8 @@ class CoveringResize:
 
     def __call__(self, image: np.ndarray) -> np.ndarray:
         if self._square is not None:
-            return self._square(image)
+            # Resized to its own size, an image stays what it is; a pack's images have that size.
+            return image if min(image.shape[:2]) == self._size[0] else self._square(image)
         height, width = self._size
         rows, columns = image.shape[:2]
         if height * columns >= width * rows:
