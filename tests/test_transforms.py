@@ -50,7 +50,7 @@ def rng(seed: int = 0) -> np.random.Generator:
 
 
 @pytest.mark.parametrize("interpolation", ["bilinear", "nearest", "bicubic", "area"])
-@pytest.mark.parametrize(("height", "width"), [(60, 90), (301, 200), (64, 64)])
+@pytest.mark.parametrize(("height", "width"), [(60, 90), (301, 200), (64, 64), (54, 80), (90, 54)])
 def test_evaluation_pixels_equal_mindcv(tmp_path, interpolation, height, width):
     path = tmp_path / "photo.jpg"
     Image.fromarray(photo(height, width)).save(path, quality=90)
@@ -144,6 +144,22 @@ def test_padded_crop_shifts_by_at_most_the_padding():
         filled = (crop > 0).all(axis=2)
         seen.add((int(filled.any(axis=1).sum()), int(filled.any(axis=0).sum())))
     assert {size for sizes in seen for size in sizes} == {28, 29, 30, 31, 32}
+
+
+@pytest.mark.parametrize("shape", [(32, 32), (48, 60)])
+def test_crop_padding_shifts_the_centre_and_leaves_its_scale(shape):
+    image = photo(*shape) // 2 + 1
+    config = Config(image_resize=32, crop_pct=1.0, crop_padding=3, hflip=0.0, color_jitter=None)
+    whole, black = (eval_transform(config)(each) for each in (image, np.zeros((32, 32, 3), np.uint8)))
+    padded = np.tile(black[:, :1, :1], (1, 38, 38))
+    padded[:, 3:35, 3:35] = whole
+    places = {(top, left): padded[:, top : top + 32, left : left + 32] for top in range(7) for left in range(7)}
+    transform, seen = train_transform(config), set()
+    for seed in range(300):
+        found = transform(image, rng(seed))
+        [place] = [place for place, wanted in places.items() if np.array_equal(found, wanted)]
+        seen.add(place)
+    assert len(seen) > 40
 
 
 def test_flips_mirror_with_their_probability():
