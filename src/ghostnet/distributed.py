@@ -19,14 +19,17 @@ from typing import Any
 
 import numpy as np
 
-from . import cli, hosts, launch, neighbours
+from . import cli, hosts, launch
 from .errors import RunError, UserError
+from .neighbours import Neighbours, own_process
 
 # Seconds that the scheduler may take to listen, and MindSpore to bring the ranks together (by default, half an hour).
 _START_TIMEOUT = 120
 # Seconds that a rank waits for the others in a collective: a rank that dies ends them all, one that is slow must not.
 # MindSpore's own 30 would end a run whose ranks compile at different speeds.
 _COLLECTIVE_TIMEOUT = 24 * 3600
+# Seconds that what was said last may take to other hosts.
+_LAST_WORDS = 1
 _LAUNCHER_VARIABLES = ("OMPI_", "PMIX_", "PMI_", "PRTE_", "MPI_")
 
 
@@ -165,9 +168,10 @@ def start(device: str) -> Ranks:
     alone = Ranks(communication.get_rank(), communication.get_group_size())
     names = alone.gather_bytes(socket.gethostname().encode())
     ranks = Ranks(alone.rank, alone.size, tuple(name.decode() for name in names), cores)
-    cli.at_end(lambda status: _leave(found, ranks, status))
-    processes = ranks.gather(np.array(neighbours.identity()))
-    neighbours.watch(ranks.rank, {rank: tuple(map(int, processes[rank])) for rank in ranks.neighbours})
+    processes = ranks.gather(np.array(own_process()))
+    neighbours = Neighbours(ranks.rank, {rank: tuple(map(int, processes[rank])) for rank in ranks.neighbours})
+    cli.at_end(lambda status: _leave(found, ranks, neighbours, status))
+    neighbours.watch()
     return ranks
 
 
@@ -287,7 +291,7 @@ def _join(device: str, found: launch.Launch) -> None:
         raise RunError(f"{found.launcher}: the {found.ranks} ranks did not find each other ({reason})") from error
 
 
-def _leave(found: launch.Launch, ranks: Ranks, status: int) -> None:
+def _leave(found: launch.Launch, ranks: Ranks, neighbours: Neighbours, status: int) -> None:
     """End this process now. MindSpore's own clean-up waits for the other ranks, which may wait for this one.
 
     A good end is one of all ranks together. Under msrun the rest of it is left to MindSpore: msrun's scheduler wants a
@@ -295,6 +299,9 @@ def _leave(found: launch.Launch, ranks: Ranks, status: int) -> None:
     """
     if status == 0:
         ranks.barrier()
+        neighbours.leave_together()
+        if len(ranks.neighbours) < ranks.size:
+            time.sleep(_LAST_WORDS)
     if status == 0 and found.launcher == "msrun":
         return
     sys.stdout.flush()

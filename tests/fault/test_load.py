@@ -48,7 +48,6 @@ def peak(command: list[str], home: Path) -> tuple[float, float]:
 
 
 @pytest.mark.slow
-@pytest.mark.fault("load", "ok")
 def test_two_hundred_thousand_images(images, tmp_path):
     """They cost their names, some numbers each, and a look at their headers; the second start not even that."""
     keys = {"epoch_size": 1, "decay_epochs": 1, "num_classes": CLASSES, "num_samples": 36}
@@ -64,7 +63,6 @@ def test_two_hundred_thousand_images(images, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.fault("load", "ok")
 def test_nothing_grows_over_two_thousand_steps(images, tmp_path):
     def state(pid: int) -> tuple[float, int, int, int]:
         processes = Path(f"/proc/{pid}")
