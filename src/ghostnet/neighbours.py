@@ -82,21 +82,25 @@ def _end_now(rank: int, process: int, trouble: str) -> None:
 
 def _trouble(process: int, birth: int) -> str | None:
     """Why nobody should wait for this process; None if it runs."""
-    state, born = _stat(process)
-    if born != birth or state in ("Z", "X"):
+    state = _state(process, birth)
+    if state is None:
         return "has left the job"
     # "t", in the hands of a debugger, is no trouble.
     return f"has been stopped (SIGSTOP) for {_POLL * _PATIENCE} seconds" if state == "T" else None
 
 
 def _stays(process: int, birth: int) -> bool:
-    """Whether this process runs, and is not about to leave."""
-    state, born = _stat(process)
-    if born != birth or state in ("Z", "X"):
+    """Whether this process is there, and not about to leave."""
+    try:
+        return _state(process, birth) is not None and Path(f"/proc/{process}/comm").read_text().strip() != _LEAVING
+    except OSError:
         return False
-    with contextlib.suppress(OSError):
-        return Path(f"/proc/{process}/comm").read_text().strip() != _LEAVING
-    return False
+
+
+def _state(process: int, birth: int) -> str | None:
+    """The state of the process that was born then, as in /proc/PID/stat; None once it has ended."""
+    state, born = _stat(process)
+    return state if born == birth and state not in ("Z", "X") else None
 
 
 def _stat(process: int) -> tuple[str | None, int | None]:

@@ -109,6 +109,9 @@ def test_damage_in_place_is_found_where_digests_are_asked_for(tmp_path, looked_a
         with pytest.raises(UserError) as caught:
             open_split(config, "train")
         message_of(caught, file, "its sha256 differs", "on_bad_image: skip")
+    samples = open_split(plain, "train")
+    for _ in range(2):
+        assert list(scan.bad_images(samples, decode=True, digests=True)) == [0]
     # As it is now, if it is right: a file that was written anew.
     os.utime(file)
     assert len(open_split(config, "train")) == 4

@@ -42,10 +42,14 @@ def assert_job_ended(mpirun: Process, folder: Path) -> int:
     return status
 
 
-@pytest.mark.fault
+# The last one is for the long runs alone: `-m fault` is to end within 12 minutes.
 @pytest.mark.parametrize(
     ("ranks", "victim"),
-    [(2, 1), pytest.param(3, 0, marks=pytest.mark.slow)],
+    [
+        pytest.param(2, 1, marks=pytest.mark.fault),
+        pytest.param(3, 0, marks=[pytest.mark.fault, pytest.mark.slow]),
+        pytest.param(3, 2, marks=pytest.mark.slow),
+    ],
 )
 def test_a_killed_rank_ends_the_job(ranks, victim, images, tmp_path, tried):
     folder = tmp_path / "run"

@@ -200,6 +200,23 @@ void compare(const char* what, const Floats& got, const Doubles& expected, doubl
   }
 }
 
+// Results on so many threads have the bits of those on one, which come first and are kept in `first`.
+void compare_bits(const char* what, int threads, Floats* first, const Floats& found) {
+  if (threads == 1) *first = found;
+  if (std::memcmp(first->data(), found.data(), found.size() * sizeof(float)) != 0) {
+    std::printf("%s: %d threads give other bits than one\n", what, threads);
+    ++failures;
+  }
+}
+
+// Which sizes it was that failed.
+void name_sizes(const Kernels& kernels, int64_t batch, int64_t channels, const Geometry& map) {
+  std::printf("... %s, batch %lld, %lld channels of %lld x %lld, kernel %lld x %lld, stride %lld\n", kernels.name,
+              static_cast<long long>(batch), static_cast<long long>(channels), static_cast<long long>(map.height),
+              static_cast<long long>(map.width), static_cast<long long>(map.kernel_height),
+              static_cast<long long>(map.kernel_width), static_cast<long long>(map.stride));
+}
+
 // The chain by its definition, against what the operators left in `data`: of training, or of evaluation.
 void check(const Data& data, bool evaluation) {
   const Chain& k = data.chain;
@@ -307,12 +324,7 @@ void check_case(const Kernels& kernels, const Case& c, unsigned seed) {
       ++failures;
     }
   }
-  if (failures > before) {
-    std::printf("... %s, batch %d, %d channels of %d x %d, kernel %d x %d, stride %d\n", kernels.name,
-                static_cast<int>(c.batch), static_cast<int>(c.channels), static_cast<int>(c.height),
-                static_cast<int>(c.width), static_cast<int>(c.kernel_height), static_cast<int>(c.kernel_width),
-                static_cast<int>(c.stride));
-  }
+  if (failures > before) name_sizes(kernels, c.batch, c.channels, expected.chain.map);
 }
 
 // Several callers, as MindSpore may run operators side by side.
@@ -364,11 +376,7 @@ void check_squeeze(const Kernels& kernels) {
       compare("gated", found_y, y);
       compare("gradient of gated", found_d_x, d_x);
       compare("gradient of gates", found_d_gates, d_gates);
-      if (threads == 1) first = found_d_gates;
-      if (std::memcmp(first.data(), found_d_gates.data(), maps * sizeof(float)) != 0) {
-        std::printf("%d threads give other gates' gradients than one\n", threads);
-        ++failures;
-      }
+      compare_bits("gradient of gates", threads, &first, found_d_gates);
     }
   }
 }
@@ -410,18 +418,9 @@ void check_convolution(const Kernels& kernels, const Convolution& k) {
     Floats all = found_out;
     all.insert(all.end(), found_d_x.begin(), found_d_x.end());
     all.insert(all.end(), found_d_weight.begin(), found_d_weight.end());
-    if (threads == 1) first = all;
-    if (std::memcmp(first.data(), all.data(), all.size() * sizeof(float)) != 0) {
-      std::printf("%d threads give another dense convolution than one\n", threads);
-      ++failures;
-    }
+    compare_bits("dense", threads, &first, all);
   }
-  if (failures > before) {
-    std::printf("... %s, %d samples, %d -> %d channels of %d x %d, kernel %d x %d\n", kernels.name,
-                static_cast<int>(k.batch), static_cast<int>(k.in_channels), static_cast<int>(k.out_channels),
-                static_cast<int>(g.height), static_cast<int>(g.width), static_cast<int>(g.kernel_height),
-                static_cast<int>(g.kernel_width));
-  }
+  if (failures > before) name_sizes(kernels, k.batch, k.in_channels, g);
 }
 
 void check_convolutions(const Kernels& kernels) {

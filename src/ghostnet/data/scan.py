@@ -58,16 +58,19 @@ def bad_images(
         new &= ~known
         sums = np.where(their_sums != b"", their_sums, sums)
     bad = _look(samples, indices[new], decode, stop)
+    readable = ~np.isin(indices, list(bad))
     if digests and not (stop and bad):
-        before, sums = sums, _sums(samples, indices)
-        changed = indices[(before != b"") & (before != sums)]
-        bad |= {int(index): f"{samples.name(index)}: {_CHANGED}" for index in changed}
+        found = _sums(samples, indices)
+        changed = (sums != b"") & (sums != found)
+        bad |= {int(index): f"{samples.name(index)}: {_CHANGED}" for index in indices[changed]}
+        # What has changed stays known as what it was, so that it is bad at the next start, too.
+        sums = np.where(changed, sums, found)
     seconds = time.monotonic() - started
     if seconds > _SECONDS:
         _logger.info(f"{samples.root}: looked at {new.sum():,} of {len(indices):,} images in {seconds:.0f} s")
     if (new.any() or digests) and not (stop and bad):
-        good = ~np.isin(indices, list(bad))
-        _remember(remembered, {"names": names[good], "stats": stats[good], "sums": sums[good]}, decode)
+        columns = {"names": names, "stats": stats, "sums": sums}
+        _remember(remembered, {name: column[readable] for name, column in columns.items()}, decode)
     return bad
 
 

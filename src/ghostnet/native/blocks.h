@@ -10,7 +10,21 @@
 
 namespace ghostnet {
 
-inline int64_t divide_up(int64_t value, int64_t divisor) { return (value + divisor - 1) / divisor; }
+// Puts the values of kLanes maps, `apart` elements from one to the next, side by side: kLanes values for each pixel.
+template <int kLanes>
+void interleave(float* to, const float* from, int64_t apart, int64_t pixels) {
+  for (int64_t i = 0; i < pixels; ++i) {
+    for (int lane = 0; lane < kLanes; ++lane) to[i * kLanes + lane] = from[lane * apart + i];
+  }
+}
+
+// The way back.
+template <int kLanes>
+void separate(float* to, const float* from, int64_t apart, int64_t pixels) {
+  for (int lane = 0; lane < kLanes; ++lane) {
+    for (int64_t i = 0; i < pixels; ++i) to[lane * apart + i] = from[i * kLanes + lane];
+  }
+}
 
 // kTogether samples of a tensor (N, channels, height, width), with zeros around each map: element l of pixel (y, x) is
 // the one of sample l.
@@ -33,46 +47,41 @@ class Block {
   float* map() { return values_.get() + first_; }
 
   void read(const float* samples) {
-    for (int64_t c = 0; c < channels_; ++c) {
-      for (int64_t y = 0; y < height_; ++y) {
-        float* to = map() + c * plane_ + y * row_;
-        const float* from = samples + (c * height_ + y) * width_;
-        for (int64_t x = 0; x < width_; ++x, ++from, to += kTogether) {
-          for (int lane = 0; lane < kTogether; ++lane) to[lane] = from[lane * channels_ * height_ * width_];
-        }
-      }
-    }
+    each_row([&](float* row, int64_t at) { interleave<kTogether>(row, samples + at, sample(), width_); });
   }
 
   void write(float* samples) {
-    const int64_t sample = channels_ * height_ * width_;
-    for (int64_t c = 0; c < channels_; ++c) {
-      for (int64_t y = 0; y < height_; ++y) {
-        const float* from = map() + c * plane_ + y * row_;
-        float* to = samples + (c * height_ + y) * width_;
-        for (int lane = 0; lane < kTogether; ++lane) {
-          for (int64_t x = 0; x < width_; ++x) to[lane * sample + x] = from[x * kTogether + lane];
-        }
-      }
-    }
+    each_row([&](const float* row, int64_t at) { separate<kTogether>(samples + at, row, sample(), width_); });
   }
 
  private:
+  int64_t sample() const { return channels_ * height_ * width_; }
+
+  // Calls visit(row of this block, where it is in a sample).
+  template <typename Visit>
+  void each_row(const Visit& visit) {
+    for (int64_t c = 0; c < channels_; ++c) {
+      for (int64_t y = 0; y < height_; ++y) visit(map() + c * plane_ + y * row_, (c * height_ + y) * width_);
+    }
+  }
+
   const int64_t channels_, height_, width_, row_, plane_, first_;
   Buffer values_;
 };
 
-// Weights in the order in which `window` reads them: kWindowOuts outputs side by side. `weight(o, i, tap)` gives each.
+// Where `window` looks for a weight: kWindowOuts outputs (of the last ones, those that are left) lie side by side.
+inline int64_t packed_place(int64_t o, int64_t i, int64_t tap, int64_t outs, int64_t ins, int64_t taps) {
+  const int64_t first = o / kWindowOuts * kWindowOuts, side = std::min<int64_t>(kWindowOuts, outs - first);
+  return first * ins * taps + (i * taps + tap) * side + o - first;
+}
+
+// Weights in that order; `weight(o, i, tap)` gives each.
 template <typename Weight>
 std::vector<float> packed(int64_t outs, int64_t ins, int64_t taps, const Weight& weight) {
-  std::vector<float> values;
-  values.reserve(outs * ins * taps);
-  for (int64_t first = 0; first < outs; first += kWindowOuts) {
-    const int64_t end = std::min<int64_t>(first + kWindowOuts, outs);
+  std::vector<float> values(outs * ins * taps);
+  for (int64_t o = 0; o < outs; ++o) {
     for (int64_t i = 0; i < ins; ++i) {
-      for (int64_t tap = 0; tap < taps; ++tap) {
-        for (int64_t o = first; o < end; ++o) values.push_back(weight(o, i, tap));
-      }
+      for (int64_t tap = 0; tap < taps; ++tap) values[packed_place(o, i, tap, outs, ins, taps)] = weight(o, i, tap);
     }
   }
   return values;

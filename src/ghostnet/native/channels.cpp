@@ -7,6 +7,7 @@
 #include <type_traits>
 #include <vector>
 
+#include "blocks.h"
 #include "pool.h"
 
 namespace ghostnet {
@@ -193,9 +194,7 @@ class Worker {
     const float* from = maps.at(n, c);
     if (kLanes == 1) return from;
     float* to = room.get();
-    for (int64_t i = 0; i < maps.size; ++i) {
-      for (int lane = 0; lane < kLanes; ++lane) to[i * kLanes + lane] = from[lane * maps.next() + i];
-    }
+    interleave<kLanes>(to, from, maps.next(), maps.size);
     return to;
   }
 
@@ -206,9 +205,7 @@ class Worker {
     float* block = kLanes == 1 ? to : written_.get();
     fill(block);
     if (kLanes == 1) return block;
-    for (int64_t i = 0; i < maps.size; ++i) {
-      for (int lane = 0; lane < kLanes; ++lane) to[lane * maps.next() + i] = block[i * kLanes + lane];
-    }
+    separate<kLanes>(to, block, maps.next(), maps.size);
     return block;
   }
 

@@ -21,7 +21,7 @@ int64_t patches(const Convolution& k, int64_t samples) {
 
 // Weights that stay in the second-level cache while all pixels pass by.
 constexpr int64_t kWeights = 1 << 15;
-// Pixels of the gradient that stay in the first-level cache while all input channels pass by: some rows, or some maps.
+// Pixels of the gradient that stay in the first-level cache while all input channels pass by: some rows.
 constexpr int64_t kBand = 32;
 
 // Every pixel of a block, for the outputs from `first` to `end`. `in` is padded, `out` is not.
@@ -52,15 +52,16 @@ void convolve_block(const Kernels& kernels, const Convolution& k, Block& in, Blo
   }
 }
 
-// Runs work(in, out) for every block of samples, `in` padded.
-template <typename Work>
-void each_block(const Convolution& k, const float* x, float* out, const Work& work) {
+// Runs work(in, out) for every block of samples, `in` padded; start() makes the work of each thread.
+template <typename Start>
+void each_block(const Convolution& k, const float* x, float* out, const Start& start) {
   const int64_t height = k.map.out_height(), width = k.map.out_width();
   const int64_t sample = k.in_channels * k.map.height * k.map.width, out_sample = k.out_channels * height * width;
   parallel(k.batch / kTogether, 1, [&](Parts& parts) {
     // One more than the padding for the patches at the end of odd maps.
     Block from(k.in_channels, k.map.height, k.map.width, k.map.pad_height, k.map.pad_width, 1);
     Block to(k.out_channels, height, width, 0, 0);
+    auto work = start();
     for (int64_t block; parts.next(&block);) {
       from.read(x + block * kTogether * sample);
       work(from, to);
@@ -89,14 +90,15 @@ void convolve_all(const Kernels& kernels, const Convolution& k, const float* x, 
   const int64_t taps = k.map.kernel_height * k.map.kernel_width;
   if (by_winograd(k)) {
     const Winograd algorithm(kernels, k, weight);
-    each_block(k, x, out, [&](Block& from, Block& to) {
-      Winograd::Room room(algorithm);
-      algorithm.run(from, to, room);
+    each_block(k, x, out, [&] {
+      return [&, room = Winograd::Room(algorithm)](Block& from, Block& to) mutable { algorithm.run(from, to, room); };
     });
     return;
   }
   const auto weights = packed(k.out_channels, k.in_channels, taps, weight);
-  each_block(k, x, out, [&](Block& from, Block& to) { convolve_block(kernels, k, from, to, weights.data()); });
+  each_block(k, x, out, [&] {
+    return [&](Block& from, Block& to) { convolve_block(kernels, k, from, to, weights.data()); };
+  });
 }
 
 // A thread's part of the weights' gradient: sums over samples.
@@ -106,35 +108,28 @@ class WeightGradient {
       : kernels_(kernels),
         k_(k),
         size_(k.in_channels * k.map.kernel_height * k.map.kernel_width),
-        together_(std::max<int64_t>(1, kBand / (k.map.out_height() * k.map.out_width()))),
-        sums_(size_ * kGradientOuts * kTogether) {
-    for (int64_t i = 0; i < together_; ++i) {
-      x_.emplace_back(k.in_channels, k.map.height, k.map.width, k.map.pad_height, k.map.pad_width);
-      d_out_.emplace_back(k.out_channels, k.map.out_height(), k.map.out_width(), 0, 0);
-    }
-  }
+        x_(k.in_channels, k.map.height, k.map.width, k.map.pad_height, k.map.pad_width),
+        d_out_(k.out_channels, k.map.out_height(), k.map.out_width(), 0, 0),
+        sums_(size_ * kGradientOuts * kTogether) {}
 
   // Adds what so many samples give, a multiple of kTogether.
   void add(const float* x, const float* d_out, int64_t samples, float* d_weight) {
     const int64_t sample = k_.in_channels * k_.map.height * k_.map.width;
     const int64_t out_sample = k_.out_channels * k_.map.out_height() * k_.map.out_width();
-    for (int64_t first = 0; first < samples; first += together_ * kTogether) {
-      int64_t blocks = 0;
-      for (int64_t n = first; n < samples && blocks < together_; n += kTogether, ++blocks) {
-        x_[blocks].read(x + n * sample);
-        d_out_[blocks].read(d_out + n * out_sample);
-      }
-      for (int64_t o = 0; o < k_.out_channels; o += kGradientOuts) add_outs(o, blocks, d_weight);
+    for (int64_t n = 0; n < samples; n += kTogether) {
+      x_.read(x + n * sample);
+      d_out_.read(d_out + n * out_sample);
+      for (int64_t o = 0; o < k_.out_channels; o += kGradientOuts) add_outs(o, d_weight);
     }
   }
 
  private:
-  // Adds what the blocks give to the weights of some outputs.
-  void add_outs(int64_t o, int64_t blocks, float* d_weight) {
+  // Adds what the block gives to the weights of some outputs.
+  void add_outs(int64_t o, float* d_weight) {
     const int outs = static_cast<int>(std::min<int64_t>(kGradientOuts, k_.out_channels - o));
     const int64_t height = k_.map.out_height(), band = std::max<int64_t>(1, kBand / k_.map.out_width());
     std::fill_n(sums_.get(), size_ * outs * kTogether, 0.0f);
-    for (int64_t y = 0; y < height; y += band) add_rows(o, outs, y, std::min(band, height - y), blocks);
+    for (int64_t y = 0; y < height; y += band) add_rows(o, outs, y, std::min(band, height - y));
     const float* sum = sums_.get();
     for (int64_t i = 0; i < size_; ++i) {
       for (int out = 0; out < outs; ++out, sum += kTogether) {
@@ -145,22 +140,16 @@ class WeightGradient {
     }
   }
 
-  void add_rows(int64_t o, int outs, int64_t y, int64_t rows, int64_t blocks) {
-    const float *gradients[kBand], *inputs[kBand];
-    for (int64_t block = 0; block < blocks; ++block) {
-      gradients[block] = d_out_[block].map() + o * d_out_[0].plane() + y * d_out_[0].row();
-    }
-    const GradientWindow window{gradients,         inputs,           blocks,      rows, k_.map.out_width(),
-                                d_out_[0].plane(), d_out_[0].row(), x_[0].row()};
+  void add_rows(int64_t o, int outs, int64_t y, int64_t rows) {
+    const GradientWindow window{rows, k_.map.out_width(), d_out_.plane(), d_out_.row(), x_.row()};
+    const float* gradient = d_out_.map() + o * d_out_.plane() + y * d_out_.row();
     float* sums = sums_.get();
     for (int64_t i = 0; i < k_.in_channels; ++i) {
       for (int64_t ky = 0; ky < k_.map.kernel_height; ++ky) {
+        const float* in = x_.padded() + i * x_.plane() + (y + ky) * x_.row();
         for (int64_t kx = 0; kx < k_.map.kernel_width; kx += kGradientTaps) {
-          for (int64_t block = 0; block < blocks; ++block) {
-            inputs[block] = x_[block].padded() + i * x_[0].plane() + (y + ky) * x_[0].row() + kx * kTogether;
-          }
           const int taps = static_cast<int>(std::min<int64_t>(kGradientTaps, k_.map.kernel_width - kx));
-          kernels_.window_gradient(sums, window, taps, outs);
+          kernels_.window_gradient(sums, gradient, in + kx * kTogether, window, taps, outs);
           sums += taps * outs * kTogether;
         }
       }
@@ -169,9 +158,8 @@ class WeightGradient {
 
   const Kernels& kernels_;
   const Convolution& k_;
-  const int64_t size_;      // weights of an output
-  const int64_t together_;  // blocks: where maps are tiny there would be more adding up than multiplying
-  std::vector<Block> x_, d_out_;
+  const int64_t size_;  // weights of an output
+  Block x_, d_out_;
   Scratch sums_;
 };
 

@@ -3,7 +3,7 @@
 
 #include <cstdint>
 
-#include "depthwise.h"
+#include "geometry.h"
 #include "kernels.h"
 
 namespace ghostnet {

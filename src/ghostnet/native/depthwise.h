@@ -6,17 +6,10 @@
 #include <vector>
 
 #include "buffers.h"
+#include "geometry.h"
 #include "kernels.h"
 
 namespace ghostnet {
-
-// A depthwise convolution's sizes: of a map before and after it, of the kernel, and padding on either side.
-struct Geometry {
-  int64_t height, width, kernel_height, kernel_width, stride, pad_height, pad_width;
-
-  int64_t out_height() const { return (height + 2 * pad_height - kernel_height) / stride + 1; }
-  int64_t out_width() const { return (width + 2 * pad_width - kernel_width) / stride + 1; }
-};
 
 // A depthwise convolution of kLanes maps at a time, as sums of shifted maps. A pixel of such a block is kLanes values
 // that lie side by side, one of each map.
@@ -147,7 +140,6 @@ class Depthwise {
     }
   }
 
-  static int64_t divide_up(int64_t value, int64_t divisor) { return (value + divisor - 1) / divisor; }
   static int64_t up_to(int64_t value, int64_t multiple) { return divide_up(value, multiple) * multiple; }
 
   // The smallest index in a phase whose position is not before `position`.

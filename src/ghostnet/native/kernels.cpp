@@ -290,8 +290,8 @@ void window(float* out, int64_t out_plane, const float* in, const float* weights
   loop(out, out_plane, in, weights, window, pixels, outs);
 }
 
-// One row or column of what Winograd's F(2x2, 3x3) makes of a patch.
-inline void to_four(Pixel* to, Pixel a, Pixel b, Pixel c, Pixel d) {
+// One row or column of the left sides of Winograd's products, of a patch.
+inline void left_sides(Pixel* to, Pixel a, Pixel b, Pixel c, Pixel d) {
   to[0] = a - c;
   to[1] = b + c;
   to[2] = c - b;
@@ -303,10 +303,10 @@ void to_products(float* to, int64_t step, const float* in, int64_t row, int64_t 
     Pixel rows[4][4], column[4];
     for (int y = 0; y < 4; ++y) {
       const float* from = in + y * row;
-      to_four(rows[y], pixel(from), pixel(from + kTogether), pixel(from + 2 * kTogether), pixel(from + 3 * kTogether));
+      left_sides(rows[y], pixel(from), pixel(from + kTogether), pixel(from + 2 * kTogether), pixel(from + 3 * kTogether));
     }
     for (int x = 0; x < 4; ++x) {
-      to_four(column, rows[0][x], rows[1][x], rows[2][x], rows[3][x]);
+      left_sides(column, rows[0][x], rows[1][x], rows[2][x], rows[3][x]);
       for (int y = 0; y < 4; ++y) pixel(to + (y * 4 + x) * step) = column[y];
     }
   }
@@ -383,35 +383,33 @@ void multiply(float* sums, int64_t sums_row, const float* gradients, const float
 }
 
 template <int kTaps, int kOuts>
-void window_gradient_of(float* sums, const GradientWindow& window) {
+void window_gradient_of(float* sums, const float* gradient, const float* in, const GradientWindow& window) {
   Pixel result[kTaps][kOuts];
   for (int t = 0; t < kTaps; ++t) {
     for (int o = 0; o < kOuts; ++o) result[t][o] = Pixel{};
   }
-  for (int64_t block = 0; block < window.blocks; ++block) {
-    const float *gradient = window.gradients[block], *in = window.inputs[block];
-    for (int64_t row = 0; row < window.rows; ++row) {
-      for (int64_t column = 0; column < window.columns * kTogether; column += kTogether) {
-        for (int o = 0; o < kOuts; ++o) {
-          const Pixel value = pixel(gradient + o * window.plane + column);
-          for (int t = 0; t < kTaps; ++t) result[t][o] += value * pixel(in + column + t * kTogether);
-        }
+  for (int64_t row = 0; row < window.rows; ++row) {
+    for (int64_t column = 0; column < window.columns * kTogether; column += kTogether) {
+      for (int o = 0; o < kOuts; ++o) {
+        const Pixel value = pixel(gradient + o * window.plane + column);
+        for (int t = 0; t < kTaps; ++t) result[t][o] += value * pixel(in + column + t * kTogether);
       }
-      gradient += window.row;
-      in += window.in_row;
     }
+    gradient += window.row;
+    in += window.in_row;
   }
   for (int t = 0; t < kTaps; ++t) {
     for (int o = 0; o < kOuts; ++o) pixel(sums + (t * kOuts + o) * kTogether) += result[t][o];
   }
 }
 
-void window_gradient(float* sums, const GradientWindow& window, int taps, int outs) {
+void window_gradient(float* sums, const float* gradient, const float* in, const GradientWindow& window, int taps,
+                     int outs) {
   static constexpr decltype(&window_gradient_of<1, 1>) kLoops[kGradientTaps][kGradientOuts] = {
       {window_gradient_of<1, 1>, window_gradient_of<1, 2>, window_gradient_of<1, 3>, window_gradient_of<1, 4>},
       {window_gradient_of<2, 1>, window_gradient_of<2, 2>, window_gradient_of<2, 3>, window_gradient_of<2, 4>},
       {window_gradient_of<3, 1>, window_gradient_of<3, 2>, window_gradient_of<3, 3>, window_gradient_of<3, 4>}};
-  kLoops[taps - 1][outs - 1](sums, window);
+  kLoops[taps - 1][outs - 1](sums, gradient, in, window);
 }
 
 }  // namespace

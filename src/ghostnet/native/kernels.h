@@ -40,11 +40,9 @@ struct Window {
   int64_t channels, kernel_height, kernel_width, plane, row;
 };
 
-// A part of the gradients of a convolution's results, outputs `plane` and rows `row` elements apart, and of its inputs,
-// for each of some blocks of kTogether samples.
+// A part of the gradient of a convolution's result, outputs `plane` and rows `row` elements apart, and of its input.
 struct GradientWindow {
-  const float *const *gradients, *const *inputs;
-  int64_t blocks, rows, columns, plane, row, in_row;
+  int64_t rows, columns, plane, row, in_row;
 };
 
 struct Kernels {
@@ -105,9 +103,10 @@ struct Kernels {
   void (*multiply)(float* sums, int64_t sums_row, const float* gradients, const float* in, int64_t plane,
                    int64_t patches, int ins, int outs);
 
-  // sums[t][o] += sum over blocks, rows and columns of gradient[o] * input shifted by t pixels, lane by lane, for up to
+  // sums[t][o] += sum over rows and columns of gradient[o] * in shifted by t pixels, sample by sample, for up to
   // kGradientTaps shifts t and kGradientOuts outputs o.
-  void (*window_gradient)(float* sums, const GradientWindow& window, int taps, int outs);
+  void (*window_gradient)(float* sums, const float* gradient, const float* in, const GradientWindow& window, int taps,
+                          int outs);
 };
 
 }  // namespace ghostnet

@@ -140,16 +140,29 @@ class Chain(nn.Cell):
         return trained, evaluated
 
 
-class Means(nn.Cell):
-    """The mean of every feature map; `library`: file of the C++ operators."""
+class OfMaps(nn.Cell):
+    """One operator of feature maps alone.
 
-    def __init__(self, library: Path) -> None:
+    Args:
+        library: file of the C++ operators.
+        name: "means" of every map, or "max_pool": the largest of every 2x2 pixels.
+    """
+
+    def __init__(self, library: Path, name: str) -> None:
         super().__init__()
-        spread = ops.Custom(f"{library}:ghostnet_means_gradient", lambda x, _: (x,), floats(1), "aot")
-        self.means = ops.Custom(f"{library}:ghostnet_means", _shape_of_means, floats(1), "aot", _means_bprop(spread))
+        prefix = f"{library}:ghostnet_{name}"
+        gradient = ops.Custom(f"{prefix}_gradient", lambda x, _: (x,), floats(1), "aot")
+        self.operator = ops.Custom(prefix, _SHAPES[name], floats(1), "aot", _of_maps_bprop(gradient))
 
     def construct(self, x: Tensor) -> Tensor:
-        return self.means(x)[0]
+        return self.operator(x)[0]
+
+
+# What an operator of maps makes of their shape.
+_SHAPES = {
+    "means": lambda x: ([x[0], x[1], 1, 1],),
+    "max_pool": lambda x: ([x[0], x[1], x[2] // 2, x[3] // 2],),
+}
 
 
 class Gated(nn.Cell):
@@ -203,27 +216,6 @@ class Dense(nn.Cell):
         return self.convolved(self.padding, x, self.weight)[0]
 
 
-class MaxPool(nn.Cell):
-    """The largest of every 2x2 pixels; `library`: file of the C++ operators."""
-
-    def __init__(self, library: Path) -> None:
-        super().__init__()
-        gradient = ops.Custom(f"{library}:ghostnet_max_pool_gradient", lambda x, _: (x,), floats(1), "aot")
-        bprop = _max_pool_bprop(gradient)
-        self.largest = ops.Custom(f"{library}:ghostnet_max_pool", _shape_of_max_pool, floats(1), "aot", bprop)
-
-    def construct(self, x: Tensor) -> Tensor:
-        return self.largest(x)[0]
-
-
-def _shape_of_max_pool(x: list[int]) -> tuple[list[int]]:
-    return ([x[0], x[1], x[2] // 2, x[3] // 2],)
-
-
-def _shape_of_means(x: list[int]) -> tuple[list[int]]:
-    return ([x[0], x[1], 1, 1],)
-
-
 # Gradients by kind of operator; graph mode wants each input by name. Each takes the inputs, the outputs and the
 # gradients of the outputs, and gives those of the inputs; nothing reads those of options and running statistics.
 
@@ -266,7 +258,7 @@ def _ghost_bprop(gradient: ops.Custom) -> Callable[..., tuple]:
     return bprop
 
 
-def _means_bprop(gradient: ops.Custom) -> Callable[..., tuple]:
+def _of_maps_bprop(gradient: ops.Custom) -> Callable[..., tuple]:
     def bprop(x, out, d_out):
         return gradient(x, d_out[0])
 
@@ -284,13 +276,6 @@ def _dense_bprop(for_input: ops.Custom, for_weight: ops.Custom) -> Callable[...,
     def bprop(padding, x, weight, out, d_out):
         d_x = for_input(padding, x, d_out[0], weight)[0]
         return ops.zeros_like(padding), d_x, for_weight(padding, x, d_out[0], weight)[0]
-
-    return bprop
-
-
-def _max_pool_bprop(gradient: ops.Custom) -> Callable[..., tuple]:
-    def bprop(x, out, d_out):
-        return gradient(x, d_out[0])
 
     return bprop
 
@@ -356,7 +341,7 @@ def _is_dense(cell: nn.Cell) -> bool:
 
 
 def _is_max_pool(cell: nn.Cell) -> bool:
-    """Whether this is the pooling that `MaxPool` knows."""
+    """Whether this is the pooling that `OfMaps` knows."""
     return (
         type(cell) is nn.MaxPool2d
         and (cell.kernel_size, cell.stride) == (2, 2)
@@ -383,10 +368,13 @@ def use(network: nn.Cell, library: Path) -> None:
         rest = [child for child in parent._cells.values() if id(child) not in replacements]
         replacements |= _singles(rest, library)
     for _, cell in network.cells_and_names():
+        # A convolution of a single map is a depthwise one, too, and may be part of a chain by now.
+        if id(cell) in replacements:
+            continue
         if _is_dense(cell):
             replacements[id(cell)] = Dense(library, cell)
         elif _is_max_pool(cell):
-            replacements[id(cell)] = MaxPool(library)
+            replacements[id(cell)] = OfMaps(library, "max_pool")
     replace_cells(network, replacements)
     _rename(names)
 
@@ -480,5 +468,5 @@ def _singles(cells: list[nn.Cell], library: Path) -> dict[int, nn.Cell]:
         elif type(cell) is SqueezeExcite and cell.conv_reduce.weight.dtype == ms.float32:
             replacements[id(cell)] = Gated(library, cell)
         elif type(cell) is MapMeans:
-            replacements[id(cell)] = Means(library)
+            replacements[id(cell)] = OfMaps(library, "means")
     return replacements

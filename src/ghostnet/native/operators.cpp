@@ -166,16 +166,24 @@ Chain take_forward(Arguments& arguments) {
   return chain;
 }
 
-// A dense convolution's sizes, from the shapes of x and weights.
-ghostnet::Convolution convolution_of(const float* padding, const int64_t* x, const int64_t* weight) {
-  const Geometry map{x[2],
-                     x[3],
-                     weight[2],
-                     weight[3],
-                     1,
-                     static_cast<int64_t>(padding[0]),
-                     static_cast<int64_t>(padding[1])};
-  return {x[0], x[1], weight[0], map};
+// What the operators of a dense convolution take.
+struct ConvolutionInputs {
+  Convolution sizes;
+  const float *x, *d_out, *weight;
+};
+
+// `gradient`: that of the result comes before the weights.
+ConvolutionInputs take_convolution(Arguments& arguments, bool gradient) {
+  ConvolutionInputs inputs{};
+  const float* padding = arguments.take();
+  const int64_t* x = arguments.shape();
+  inputs.x = arguments.take();
+  inputs.d_out = arguments.take_if(gradient);
+  const int64_t* weight = arguments.shape();
+  inputs.weight = arguments.take();
+  const int64_t pad_height = static_cast<int64_t>(padding[0]), pad_width = static_cast<int64_t>(padding[1]);
+  inputs.sizes = {x[0], x[1], weight[0], {x[2], x[3], weight[2], weight[3], 1, pad_height, pad_width}};
+  return inputs;
 }
 
 enum { kDone, kWrongType, kWrongCount, kFailed };
@@ -270,34 +278,21 @@ GHOSTNET_OPERATOR(ghostnet_gate_gradient) {
 }
 
 GHOSTNET_OPERATOR(ghostnet_convolution) {
-  const float* padding = arguments.take();
-  const int64_t* x_shape = arguments.shape();
-  const float* x = arguments.take();
-  const ghostnet::Convolution sizes = ghostnet::convolution_of(padding, x_shape, arguments.shape());
-  const float* weight = arguments.take();
-  convolve(ghostnet::kernels(), sizes, x, weight, arguments.take());
+  const ghostnet::ConvolutionInputs inputs = ghostnet::take_convolution(arguments, false);
+  if (inputs.sizes.batch % ghostnet::kTogether != 0) return ghostnet::kWrongCount;
+  convolve(ghostnet::kernels(), inputs.sizes, inputs.x, inputs.weight, arguments.take());
   return ghostnet::kDone;
 }
 
 GHOSTNET_OPERATOR(ghostnet_convolution_input_gradient) {
-  const float* padding = arguments.take();
-  const int64_t* x_shape = arguments.shape();
-  arguments.take();  // x, for its shape
-  const float* d_out = arguments.take();
-  const ghostnet::Convolution sizes = ghostnet::convolution_of(padding, x_shape, arguments.shape());
-  const float* weight = arguments.take();
-  convolve_input_gradient(ghostnet::kernels(), sizes, d_out, weight, arguments.take());
+  const ghostnet::ConvolutionInputs inputs = ghostnet::take_convolution(arguments, true);
+  convolve_input_gradient(ghostnet::kernels(), inputs.sizes, inputs.d_out, inputs.weight, arguments.take());
   return ghostnet::kDone;
 }
 
 GHOSTNET_OPERATOR(ghostnet_convolution_weight_gradient) {
-  const float* padding = arguments.take();
-  const int64_t* x_shape = arguments.shape();
-  const float* x = arguments.take();
-  const float* d_out = arguments.take();
-  const ghostnet::Convolution sizes = ghostnet::convolution_of(padding, x_shape, arguments.shape());
-  arguments.take();  // the weights, for their shape
-  convolve_weight_gradient(ghostnet::kernels(), sizes, x, d_out, arguments.take());
+  const ghostnet::ConvolutionInputs inputs = ghostnet::take_convolution(arguments, true);
+  convolve_weight_gradient(ghostnet::kernels(), inputs.sizes, inputs.x, inputs.d_out, arguments.take());
   return ghostnet::kDone;
 }
 

@@ -40,4 +40,12 @@ void set_threads(int count);
 // call that finds the threads busy with another one does all by itself.
 void parallel(int64_t count, int64_t part, const std::function<void(Parts&)>& task);
 
+// Calls task(i) for every map of so many elements, in parts of some 64 KB.
+template <typename Task>
+void each_map(int64_t maps, int64_t size, const Task& task) {
+  parallel(maps, std::max<int64_t>(1, (1 << 14) / size), [&](Parts& parts) {
+    for (int64_t i; parts.next(&i);) task(i);
+  });
+}
+
 }  // namespace ghostnet

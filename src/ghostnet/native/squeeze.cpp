@@ -5,18 +5,6 @@
 #include "pool.h"
 
 namespace ghostnet {
-namespace {
-
-// Runs task(i) for every map, in parts of some 64 KB.
-template <typename Task>
-void each_map(int64_t maps, int64_t size, Task task) {
-  parallel(maps, std::max<int64_t>(1, (1 << 14) / size), [&](Parts& parts) {
-    for (int64_t i; parts.next(&i);) task(i);
-  });
-}
-
-}  // namespace
-
 void means(const Kernels& kernels, int64_t maps, int64_t size, const float* x, float* means) {
   each_map(maps, size, [=, &kernels](int64_t i) { means[i] = static_cast<float>(kernels.sum(x + i * size, size) / size); });
 }

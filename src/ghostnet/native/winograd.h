@@ -32,19 +32,17 @@ class Winograd {
                                               patch_columns_))),
         weights_(kProducts * k.out_channels * k.in_channels) {
     for (int64_t o = 0; o < k.out_channels; ++o) {
-      // As `packed` has them.
-      const int64_t first = o / kWindowOuts * kWindowOuts, side = std::min<int64_t>(kWindowOuts, k.out_channels - first);
       for (int64_t i = 0; i < k.in_channels; ++i) {
-        float* to = weights_.data() + first * k.in_channels + i * side + o - first;
+        float* to = weights_.data() + packed_place(o, i, 0, k.out_channels, k.in_channels, 1);
         float rows[4][3];
         for (int x = 0; x < 3; ++x) {
           float column[4];
-          to_four(column, weight(o, i, x), weight(o, i, 3 + x), weight(o, i, 6 + x));
+          right_sides(column, weight(o, i, x), weight(o, i, 3 + x), weight(o, i, 6 + x));
           for (int y = 0; y < 4; ++y) rows[y][x] = column[y];
         }
         for (int y = 0; y < 4; ++y) {
           float row[4];
-          to_four(row, rows[y][0], rows[y][1], rows[y][2]);
+          right_sides(row, rows[y][0], rows[y][1], rows[y][2]);
           for (int x = 0; x < 4; ++x) to[(y * 4 + x) * k.out_channels * k.in_channels] = row[x];
         }
       }
@@ -70,7 +68,7 @@ class Winograd {
   static constexpr int64_t kPatches = 1024;
 
   // One row or column of the products' right sides.
-  static void to_four(float* to, float a, float b, float c) {
+  static void right_sides(float* to, float a, float b, float c) {
     to[0] = a;
     to[1] = (a + b + c) / 2;
     to[2] = (a - b + c) / 2;
