@@ -43,3 +43,32 @@ print("said its last words")
 """
     result = run([sys.executable, "-c", lines], tmp_path, timeout=40)
     assert (result.returncode, result.stdout) == (0, "said its last words\n")
+
+
+def test_the_end_of_a_stopped_run_is_not_reported_as_the_death_of_its_workers(tmp_path):
+    """MindSpore's handler of SIGCHLD gets a second here to see what a run kills on its way out."""
+    lines = """
+import os, subprocess, time
+from ghostnet.cli import importing
+
+with importing():
+    import mindspore.dataset as ds
+    from ghostnet.runtime import StopSignals
+
+class Numbers:
+    def __len__(self):
+        return 1000
+    def __getitem__(self, index):
+        return (index,)
+
+end = os._exit
+os._exit = lambda status: (time.sleep(1), end(status))
+with StopSignals():
+    numbers = ds.GeneratorDataset(Numbers(), ["number"], num_parallel_workers=2, python_multiprocessing=True)
+    iterator = numbers.create_tuple_iterator(num_epochs=1)
+    next(iterator)
+    subprocess.Popen(["kill", str(os.getpid())])
+    time.sleep(50)
+"""
+    result = run([sys.executable, "-c", lines], tmp_path, timeout=40)
+    assert (result.returncode, result.stderr) == (143, "stopped by SIGTERM\n")

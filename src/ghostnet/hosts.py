@@ -30,6 +30,15 @@ def die_with_parent() -> None:
         _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
+def forget_children() -> None:
+    """From now on no handler of this process is called when its children end (Linux; elsewhere nothing happens).
+
+    From any thread: `signal.signal` is for the main one alone.
+    """
+    if _libc is not None:
+        _libc.signal(signal.SIGCHLD, ctypes.c_void_p(signal.SIG_DFL))
+
+
 def identity() -> str:
     """Equal for processes that reach each other at 127.0.0.1, and for no others: name and network namespace."""
     namespace = Path("/proc/self/ns/net")

@@ -211,7 +211,11 @@ def _end_now(number: int, why: str = "") -> None:
 
 
 def _exit(status: int) -> NoReturn:
-    """End at once, after the data workers: they would print a traceback when they miss this process."""
+    """End at once, after the data workers: they would print a traceback when they miss this process.
+
+    MindSpore does not hear of their end, which it would report as an error.
+    """
+    hosts.forget_children()
     for worker in multiprocessing.active_children():
         worker.kill()
     os._exit(status)
