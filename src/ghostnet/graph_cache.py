@@ -24,6 +24,7 @@ import mindspore as ms
 from mindspore import Tensor, nn
 from mindspore.ops import Primitive
 
+from . import hosts
 from .config import FREE_KEYS, Config
 from .distributed import Ranks
 from .download import cache_dir
@@ -108,6 +109,8 @@ class GraphCache:
             made = graph.read_bytes()
         finally:
             shutil.rmtree(GraphCache._folder, ignore_errors=True)
+        # Compiling leaves hundreds of MB behind, which a step's own memory would come on top of.
+        hosts.give_back_memory()
         if made != found:
             _write(shelf / name, made)
             _tidy(shelf)
