@@ -174,6 +174,7 @@ class _TrainSource:
     def __init__(self, config: Config, samples: Samples, order: EpochOrder, num_classes: int) -> None:
         self._config, self._samples, self._order = config, samples, order
         self._num_classes = num_classes
+        self._shape = (config.in_channels, *transforms.input_size(config))
         self._transform = transforms.train_transform(config)
         self._mixing = config.mixup + config.cutmix > 0 and config.batch_size > 1
         self._known_epoch: tuple[int, tuple[np.ndarray, np.ndarray]] | None = None
@@ -185,9 +186,9 @@ class _TrainSource:
         epoch, step = divmod(int(step), self._order.steps)
         batch = slice(step * self._config.batch_size, (step + 1) * self._config.batch_size)
         indices, copies = (column[batch] for column in self._epoch_order(epoch))
-        images = np.stack(
-            [self._sample(epoch, int(index), int(copy)) for index, copy in zip(indices, copies, strict=True)]
-        )
+        images = np.empty((len(indices), *self._shape), np.float32)
+        for image, index, copy in zip(images, indices, copies, strict=True):
+            self._make_sample(epoch, int(index), int(copy), image)
         labels = self._samples.labels[indices]
         return self._mixed(images, labels, epoch, step) if self._mixing else (images, labels)
 
@@ -196,9 +197,9 @@ class _TrainSource:
             self._known_epoch = epoch, self._order.epoch(epoch)
         return self._known_epoch[1]
 
-    def _sample(self, epoch: int, index: int, copy: int) -> np.ndarray:
+    def _make_sample(self, epoch: int, index: int, copy: int, out: np.ndarray) -> None:
         rng = np.random.default_rng((self._config.seed, _SAMPLE, epoch, index, copy))
-        return self._transform(transforms.as_rgb(self._samples.read(index), self._config.in_channels), rng)
+        self._transform(transforms.as_rgb(self._samples.read(index), self._config.in_channels), rng, out)
 
     def _mixed(self, images: np.ndarray, labels: np.ndarray, epoch: int, step: int) -> tuple[np.ndarray, np.ndarray]:
         config = self._config
@@ -260,7 +261,7 @@ class EvalBatches:
     def _load(self, part: np.ndarray, images: np.ndarray) -> None:
         """Writes the samples of these indices to `images`."""
         for place, index in enumerate(part):
-            images[place] = self._transform(transforms.as_rgb(self._samples.read(int(index)), self._shape[0]))
+            self._transform(transforms.as_rgb(self._samples.read(int(index)), self._shape[0]), images[place])
 
 
 def _workers(wanted: int) -> int:

@@ -28,17 +28,17 @@ class Normalize:
         self._mean = np.array(mean, np.float32)[:, np.newaxis, np.newaxis]
         self._std = np.array(std, np.float32)[:, np.newaxis, np.newaxis]
 
-    def __call__(self, image: np.ndarray) -> np.ndarray:
-        """(h, w, 3), any real type -> float32 (len(mean), h, w)."""
-        result = channels_first(image, len(self._mean))
+    def __call__(self, image: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
+        """(h, w, 3), any real type -> float32 (len(mean), h, w), in ``out`` if that is given."""
+        result = channels_first(image, len(self._mean), out)
         result -= self._mean
         result /= self._std
         return result
 
 
-def channels_first(image: np.ndarray, channels: int) -> np.ndarray:
-    """A fresh float32 array (channels, h, w) of the first ``channels`` of (h, w, 3)."""
-    result = np.empty((channels, *image.shape[:2]), np.float32)
+def channels_first(image: np.ndarray, channels: int, out: np.ndarray | None = None) -> np.ndarray:
+    """float32 (channels, h, w), the first ``channels`` of (h, w, 3): in ``out``, or a fresh array."""
+    result = np.empty((channels, *image.shape[:2]), np.float32) if out is None else out
     result[...] = image.transpose(2, 0, 1)[:channels]
     return result
 

@@ -1,7 +1,7 @@
 """A recipe -> the operations it means, in MindCV's order.
 
 A training transform takes (image, rng): every draw comes from that generator, so a sample looks the same
-whichever worker makes it, whenever.
+whichever worker makes it, whenever. Both transforms write to ``out``, a part of a batch, if that is given.
 """
 
 from __future__ import annotations
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from ghostnet.config import Config
 
 Step = Callable[[np.ndarray, np.random.Generator], np.ndarray]
+Final = Callable[[np.ndarray, "np.ndarray | None"], np.ndarray]
+Transform = Callable[..., np.ndarray]
 
 _CIFAR_SIZE = (32, 32)
 _CIFAR_PADDING = 4
@@ -39,8 +41,10 @@ _MNIST_MEAN, _MNIST_STD = 0.1307, 0.3081
 _LUMINANCE = np.array([0.299, 0.587, 0.114])
 
 
-def train_transform(config: Config) -> Step:
+def train_transform(config: Config) -> Transform:
     """The training transform: uint8 (h, w, 3), see :func:`as_rgb` -> float32 (in_channels, height, width).
+
+    Called with (image, rng, out=None).
 
     ``scale``, ``ratio``, ``crop_padding``, ``color_jitter``, ``mean`` and ``std`` belong to image folders; CIFAR and
     MNIST have MindCV's presets. The other keys apply to all, but digits are never flipped.
@@ -67,31 +71,32 @@ def train_transform(config: Config) -> Step:
         steps.append(_without_rng(cover))
         if len(set(size)) > 1:  # the images themselves are square
             steps.append(_without_rng(crop))
-    steps.append(_without_rng(_final(config)))
-    if config.re_prob > 0:
-        steps.append(_erasing(config))
+    final = _final(config)
+    erase = _erasing(config) if config.re_prob > 0 else None
 
-    def transform(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    def transform(image: np.ndarray, rng: np.random.Generator, out: np.ndarray | None = None) -> np.ndarray:
         for step in steps:
             image = step(image, rng)
-        return image
+        image = final(image, out)
+        return image if erase is None else erase(image, rng)
 
     return transform
 
 
-def eval_transform(config: Config) -> Callable[[np.ndarray], np.ndarray]:
+def eval_transform(config: Config) -> Transform:
     """The evaluation transform: as :func:`train_transform` but without draws; pixels equal MindCV's exactly.
+
+    Called with (image, out=None).
 
     The image is resized, with its own aspect ratio, until it just covers ``image_resize / crop_pct`` (``image_resize``
     where it is no image of a folder); then the centre is cut out.
     """
-    operators = _cover_and_crop(config)
-    operators.append(_final(config))
+    operators, final = _cover_and_crop(config), _final(config)
 
-    def transform(image: np.ndarray) -> np.ndarray:
+    def transform(image: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
         for operator in operators:
             image = operator(image)
-        return image
+        return final(image, out)
 
     return transform
 
@@ -169,7 +174,7 @@ def _interpolation(config: Config) -> vision.Inter:
 # --- Last steps: uint8 (h, w, 3) -> float32 (channels, h, w)
 
 
-def _final(config: Config) -> Callable[[np.ndarray], np.ndarray]:
+def _final(config: Config) -> Final:
     """Scaling, normalisation and channel order."""
     channels = config.in_channels
     if channels not in (1, 3):
@@ -179,9 +184,9 @@ def _final(config: Config) -> Callable[[np.ndarray], np.ndarray]:
     to_unit = vision.Rescale(1 / 255, 0.0)
     if config.dataset == "mnist":
         normalize = vision.Rescale(1 / _MNIST_STD, -_MNIST_MEAN / _MNIST_STD)
-        return lambda image: channels_first(normalize(to_unit(image)), channels)
+        return lambda image, out: channels_first(normalize(to_unit(image)), channels, out)
     normalize = Normalize(*_per_channel(_CIFAR_MEAN, _CIFAR_STD, channels))
-    return lambda image: normalize(to_unit(image))
+    return lambda image, out: normalize(to_unit(image), out)
 
 
 def _per_channel(
