@@ -2,7 +2,8 @@
 
 Few large files instead of many small ones: for disks over a network, and for copying. --short_side N scales images down
 on the way (about 1.15 times the size that the network is given loses little): reading them takes a fraction of the
-time. Each shard is read again before it counts. A command that was ended goes on when it is given again.
+time. --uncompressed keeps pixels, for which nothing is decoded any more: with --short_side 256, some 0.25 MB an image.
+Each shard is read again before it counts. A command that was ended goes on when it is given again.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         "--short_side", type=number(int, 1, 10_000), metavar="N", help="pixels of the shorter side (files as they are)"
     )
     parser.add_argument("--quality", type=number(int, 1, 100), default=95, metavar="Q", help="of scaled JPEGs (95)")
+    parser.add_argument("--uncompressed", action="store_true", help="pixels in place of image files: large, and fast")
     parser.add_argument(
         "--shard_mb", type=number(int, 1, 100_000), default=256, metavar="MB", help="image files in a shard (256)"
     )
@@ -52,7 +54,7 @@ def main() -> None:
     with importing():
         from ghostnet.data import packing
 
-    options = packing.Options(args.short_side, args.quality, args.shard_mb << 20)
+    options = packing.Options(args.short_side, args.quality, args.shard_mb << 20, args.uncompressed)
     for split in splits:
         packed = packing.pack(args.data_dir / split, args.out / split, options, args.overwrite)
         print(

@@ -1,6 +1,7 @@
 """Packs: what is in them is what was in the folder, however they were made, and damage is named."""
 
 import contextlib
+import io
 import os
 import random
 import signal
@@ -56,19 +57,63 @@ def test_a_pack_holds_what_the_folder_holds(folder, packed):
         assert ours.digest() == theirs.digest(), "a run could not go on with the other one"
 
 
+@pytest.fixture(scope="module")
+def uncompressed(folder, tmp_path_factory) -> Path:
+    """The pack of `folder` that holds pixels, in several shards."""
+    target = tmp_path_factory.mktemp("uncompressed")
+    for split in ("train", "val"):
+        found = pack(folder / split, target / split, Options(shard_bytes=1000, uncompressed=True))
+        assert found.shards > 1
+    return target
+
+
+def test_an_uncompressed_pack_holds_the_pixels(folder, uncompressed):
+    theirs, ours = (dataset.open_split(config_for(root), "train") for root in (folder, uncompressed))
+    for index in range(len(theirs)):
+        pixels = theirs.read(index)
+        np.testing.assert_array_equal(ours.read(index), pixels)
+        # An image file that anything else reads, too.
+        np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(ours.content(index)))), pixels)
+    assert ours.digest() == theirs.digest()
+    shards = np.bincount(ours.shards, weights=ours.lengths)
+    assert len(shards) > 1
+    assert max(shards) <= 1000
+
+
+def test_images_are_scaled_down_without_jpeg(tmp_path):
+    source = photos(tmp_path / "photos", 2)
+    pack(source, tmp_path / "pack", Options(short_side=40, uncompressed=True))
+    samples = packs.open_pack(tmp_path / "pack")
+    large, small = (Image.open(source / "one" / f"{index}.jpg") for index in range(2))
+    expected = large.resize((60, 40), Image.Resampling.BICUBIC, reducing_gap=3.0)
+    np.testing.assert_array_equal(samples.read(0), np.asarray(expected))
+    np.testing.assert_array_equal(samples.read(1), np.asarray(small))
+    pack(source, tmp_path / "jpeg", Options(short_side=40))
+    assert samples.digest() != packs.open_pack(tmp_path / "jpeg").digest()
+
+
+def test_an_image_that_is_too_large_for_a_page_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(packing, "_LARGEST_IMAGE", 90 * 60 * 3)
+    source = photos(tmp_path / "photos", 1)
+    pack(source, tmp_path / "files", Options())
+    with pytest.raises(UserError, match=r"one/0\.jpg: .* give --short_side"):
+        pack(source, tmp_path / "pixels", Options(uncompressed=True))
+
+
 @pytest.mark.parametrize("workers", [1, 2])
-def test_batches_are_those_of_the_folder(folder, packed, workers):
+def test_batches_are_those_of_the_folder(folder, packed, uncompressed, workers):
     keys = {"num_parallel_workers": workers, "scale": (0.5, 1.0), "hflip": 0.5, "auto_augment": "randaug-m9-mstd0.5"}
     found = []
-    for root in (folder, packed):
+    for root in (folder, packed, uncompressed):
         config = config_for(root, **keys)
         training = epochs(loader.train_batches(config, dataset.open_split(config, "train"), 3), 2)
         found.append([*(pair for epoch in training for pair in epoch)])
         found[-1] += list(loader.eval_batches(config, dataset.open_split(config, "val")))
-    assert len(found[0]) == len(found[1]) == 2 * 5 + 2
-    for theirs, ours in zip(*found, strict=True):
-        for expected, array in zip(theirs, ours, strict=True):
-            np.testing.assert_array_equal(array, expected)
+    assert len(found[0]) == 2 * 5 + 2
+    for theirs, *ours in zip(*found, strict=True):
+        for pair in ours:
+            for expected, array in zip(theirs, pair, strict=True):
+                np.testing.assert_array_equal(array, expected)
 
 
 def test_mindspore_reads_the_shards(packed):

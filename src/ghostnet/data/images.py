@@ -17,6 +17,7 @@ What comes out (height, width, 3), uint8, EXIF rotation ignored, first frame of 
 from __future__ import annotations
 
 import io
+import re
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -33,6 +34,9 @@ MAX_PIXELS = 89_478_485  # Pillow's own threshold for a decompression bomb: 256 
 # Pillow's other formats (some start external programs) are never tried, whatever a file's first bytes say.
 _FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "PPM")
 _WITH_TRANSPARENCY = ("P", "PA")
+
+# The beginning of a file that holds pixels as they are.
+_PLAIN = re.compile(rb"P6\n([1-9]\d{0,8}) ([1-9]\d{0,8})\n255\n")
 
 _ORIENTATION = 0x0112  # the EXIF entry, and what undoes each of its values
 _TURNS = {
@@ -76,7 +80,22 @@ def read_image(path: str, upright: bool = False) -> np.ndarray:
 
 def decode_image(content: bytes, name: str) -> np.ndarray:
     """The pixels of an image file's bytes, as :func:`read_image`; ``name`` is for messages."""
+    if header := _PLAIN.match(content):
+        width, height = map(int, header.groups())
+        # Pillow would copy the pixels twice; it has the word on any other file.
+        if width * height <= MAX_PIXELS and len(content) - header.end() == 3 * width * height:
+            return np.frombuffer(content, np.uint8, offset=header.end()).reshape(height, width, 3)
     return _opened(io.BytesIO(content), name, _to_rgb)
+
+
+def plain_file(pixels: np.ndarray) -> bytes:
+    """A file (PPM) of pixels as they are, uint8 (height, width, 3): large, and nothing to decode."""
+    return b"P6\n%d %d\n255\n" % (pixels.shape[1], pixels.shape[0]) + pixels.tobytes()
+
+
+def size(path: str) -> tuple[int, int]:
+    """Width and height of an image file, from its header. Raises UserError as :func:`read_image` does."""
+    return _opened(path, path, lambda image, _: image.size)
 
 
 def check_image(path: str, decode: bool) -> None:

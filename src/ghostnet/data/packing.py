@@ -14,7 +14,7 @@ import sqlite3
 import struct
 import tempfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import asdict, dataclass
@@ -41,6 +41,8 @@ _HEADER = 1 << 20  # bytes before the first page; MindRecord's own 16 MB would b
 _SMALLEST_PAGE = 1 << 22
 _ROWS = 256  # images that are handed on at a time
 _BYTES_BEFORE_IMAGE = 8  # its length
+_PLAIN_HEADER = 40  # bytes before an uncompressed image's pixels, at the most
+_LARGEST_IMAGE = 128 << 20  # bytes; a page of MindRecord holds no more than twice that
 
 
 @dataclass(frozen=True)
@@ -48,14 +50,16 @@ class Options:
     """How a pack is made.
 
     Attributes:
-        short_side: scale larger images down to so many pixels on their shorter side; None keeps the files as they are.
+        short_side: scale larger images down to so many pixels on their shorter side; None keeps them as they are.
         quality: of the JPEG files that scaled images are saved as, from 1 to 100.
         shard_bytes: of image files in a shard, at the most, but one file at the least.
+        uncompressed: keep pixels (as PPM files) in place of the image files: ten times the size, nothing to decode.
     """
 
     short_side: int | None = None
     quality: int = 95
     shard_bytes: int = 256 << 20
+    uncompressed: bool = False
 
 
 @dataclass(frozen=True)
@@ -94,7 +98,7 @@ def pack(source: Path, target: Path, options: Options, overwrite: bool = False) 
         _begin(target, plan, overwrite)
         made = 0
         with tqdm(total=len(samples), unit="image", desc=source.name, leave=False, disable=None) as bar:
-            parts = _parts(sizes, options.shard_bytes)
+            parts = _parts(_packed_sizes(samples, sizes, options), options.shard_bytes)
             for number, part in enumerate(parts):
                 if not _is_made(target, number):
                     _make_shard(target, number, part, samples, options)
@@ -117,6 +121,18 @@ def _plan(samples: FolderSamples, options: Options) -> tuple[np.ndarray, str]:
     facts = [samples.digest(), asdict(options), [(each.st_size, each.st_mtime_ns) for each in status]]
     sizes = np.array([each.st_size for each in status], np.int64)
     return sizes, hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+
+
+def _packed_sizes(samples: FolderSamples, sizes: np.ndarray, options: Options) -> np.ndarray:
+    """Bytes that each image will take in a shard, at the most. Raises UserError for an image that cannot be read."""
+    if not options.uncompressed:
+        return sizes
+
+    def packed_size(index: int) -> int:
+        width, height = _scaled(images.size(samples.name(index)), options.short_side)
+        return 3 * width * height + _PLAIN_HEADER
+
+    return np.array(list(_in_threads(packed_size, range(len(samples)))), np.int64)
 
 
 def _parts(sizes: np.ndarray, shard_bytes: int) -> list[range]:
@@ -184,31 +200,57 @@ def _rows(part: range, samples: FolderSamples, options: Options) -> Iterator[dic
         name = bytes(samples.files[index]).decode(errors="replace")
         return {"name": name, "label": int(samples.labels[index]), "image": content}
 
+    return _in_threads(row, part)
+
+
+def _in_threads(function: Callable, values: range) -> Iterator:
+    """function(value) of each value, in order, made on all cores."""
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
         try:
-            yield from pool.map(row, part)
+            yield from pool.map(function, values)
         finally:
             pool.shutdown(cancel_futures=True)
 
 
 def file_of(path: str, options: Options) -> bytes:
-    """The bytes that a pack holds of an image file: its own, or those of a smaller JPEG file.
+    """The bytes that a pack holds of an image file: its own, or those of a smaller JPEG file, or pixels.
 
-    Raises UserError where the image cannot be read.
+    Raises UserError where the image cannot be read, or is too large.
     """
-    if options.short_side is None:
+    content = _content(path, options)
+    if len(content) > _LARGEST_IMAGE:
+        raise UserError(
+            f"{path}: {len(content) >> 20} MB in a pack, which takes images of up to {_LARGEST_IMAGE >> 20} MB; "
+            "give --short_side, or scale the image down"
+        )
+    return content
+
+
+def _content(path: str, options: Options) -> bytes:
+    if options.short_side is None and not options.uncompressed:
         images.check_image(path, decode=True)
         return Path(path).read_bytes()
     pixels = images.read_image(path)
-    height, width = pixels.shape[:2]
-    if min(height, width) <= options.short_side:
+    before = pixels.shape[1], pixels.shape[0]
+    size = _scaled(before, options.short_side)
+    if size != before:
+        smaller = Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC, reducing_gap=3.0)
+        pixels = np.asarray(smaller)
+    if options.uncompressed:
+        return images.plain_file(pixels)
+    if size == before:
         return Path(path).read_bytes()
-    scale = options.short_side / min(height, width)
-    size = max(options.short_side, round(width * scale)), max(options.short_side, round(height * scale))
-    smaller = Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC, reducing_gap=3.0)
     file = io.BytesIO()
     smaller.save(file, "JPEG", quality=options.quality)
     return file.getvalue()
+
+
+def _scaled(size: tuple[int, int], short_side: int | None) -> tuple[int, int]:
+    """Width and height of an image in a pack: smaller ones stay as they are."""
+    if short_side is None or min(size) <= short_side:
+        return size
+    scale = short_side / min(size)
+    return max(short_side, round(size[0] * scale)), max(short_side, round(size[1] * scale))
 
 
 def _write_shard(path: Path, rows: list[dict[str, object]]) -> None:
@@ -271,6 +313,7 @@ def _write_index(target: Path, samples: FolderSamples, shards: int, options: Opt
     facts = {
         "classes": list(samples.classes),
         "short_side": options.short_side,
+        "uncompressed": options.uncompressed,
         "shard_bytes": [int(part["shard_bytes"]) for part in parts],
     }
     columns = {name: np.concatenate([part[name] for part in parts]) for name in COLUMNS}

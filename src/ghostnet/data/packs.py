@@ -34,13 +34,15 @@ class PackSamples(Samples):
 
     Attributes:
         root: folder of the pack.
-        short_side: pixels of the shorter side that larger images were scaled down to; None for the files as they were.
+        short_side: pixels of the shorter side that larger images were scaled down to; None for images as they were.
+        uncompressed: the pack holds pixels in place of the image files.
         files: paths below the folder that was packed, as bytes.
         shards, offsets, lengths, checks: number of the shard, where the image's bytes are in it, and their CRC-32.
     """
 
     root: str
     short_side: int | None
+    uncompressed: bool
     files: np.ndarray
     shards: np.ndarray
     offsets: np.ndarray
@@ -71,7 +73,9 @@ class PackSamples(Samples):
 
     def _identity(self) -> np.ndarray:
         """Of images that were packed as they are, that of the folder: a run may go on with either."""
-        return self.files if self.short_side is None else np.append(self.files, np.bytes_(str(self.short_side)))
+        if self.short_side is None:
+            return self.files
+        return np.append(self.files, np.bytes_(f"{self.short_side}{' uncompressed' if self.uncompressed else ''}"))
 
 
 def is_pack(folder: Path) -> bool:
@@ -89,6 +93,7 @@ def open_pack(folder: Path) -> PackSamples:
             columns = {name: file[name] for name in (*COLUMNS, "facts")}
         facts = json.loads(str(columns.pop("facts")))
         classes, sizes, short_side = tuple(facts["classes"]), facts["shard_bytes"], facts["short_side"]
+        uncompressed = facts.get("uncompressed", False)  # older packs do not say
     except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
         raise UserError(f"{path}: damaged ({' '.join(str(error).split())[:100]}); {AGAIN}") from error
     if {len(column) for column in columns.values()} != {len(columns["labels"])}:
@@ -100,4 +105,4 @@ def open_pack(folder: Path) -> PackSamples:
             state = "not there" if found is None else f"{found:,} bytes instead of {size:,}"
             raise UserError(f"{shard}: {state}; {AGAIN}")
     labels = columns.pop("labels").astype(np.int32)
-    return PackSamples(classes, labels, str(folder), short_side, **columns)
+    return PackSamples(classes, labels, str(folder), short_side, uncompressed, **columns)
