@@ -65,6 +65,7 @@ CONTENDERS = (
     Contender(OURS, "ours", (*_STEPS, "pipeline", "evaluation pipeline")),
     Contender("ours, native_ops off", "ours", ("training", "inference"), "off"),
     Contender("ours, from a pack", "ours", ("pipeline", "evaluation pipeline"), "pack"),
+    Contender("ours, uncompressed pack", "ours", ("pipeline", "evaluation pipeline"), "uncompressed"),
     Contender("mindcv", "stock_mindcv", (*_STEPS, "pipeline", "evaluation pipeline"), environment=_QUIET),
     Contender("mindcv, AVX2", "stock_mindcv", _STEPS, environment={**_QUIET, _ISA: "AVX2"}),
     Contender("PyTorch", "torch_ghostnet", _STEPS, "eager", torch=True),

@@ -57,7 +57,7 @@ def _inference(job: Job, config: Config) -> Callable[[], object]:
 def _pipeline(job: Job) -> dict[str, Any]:
     config = Config(
         model=job.model,
-        data_dir=str(_packed(job)) if job.variant == "pack" else job.folder,
+        data_dir=str(_packed(job)) if job.variant else job.folder,
         batch_size=job.batch_size,
         image_resize=job.image_size,
         num_parallel_workers=job.threads,
@@ -74,10 +74,11 @@ def _pipeline(job: Job) -> dict[str, Any]:
 
 
 def _packed(job: Job) -> Path:
-    """The photos as a pack, scaled down to what evaluation crops from."""
-    target = Path(job.folder, "pack")
+    """The photos as a pack of this variant, scaled down to what evaluation crops from."""
+    target = Path(job.folder, job.variant)
     short_side = round(job.image_size / Config().crop_pct)
-    packing.pack(Path(job.folder, "train"), target / "train", packing.Options(short_side=short_side))
+    options = packing.Options(short_side=short_side, uncompressed=job.variant == "uncompressed")
+    packing.pack(Path(job.folder, "train"), target / "train", options)
     return target
 
 
