@@ -11,18 +11,24 @@ import numpy as np
 import pytest
 from mindspore import Tensor, nn
 
-from ghostnet import graph_cache
+from ghostnet import build, graph_cache
 from ghostnet.config import Config
 from ghostnet.distributed import ALONE, Ranks
 from ghostnet.graph_cache import GraphCache
 from ghostnet.loss import training_loss
 from ghostnet.models import ghostnet
+from ghostnet.native import build as native
 from ghostnet.step import StepOptions, TrainStep
 from tests.launchers import Process, mpirun_command, run
 from tests.short import stages
 from tests.test_resume import arguments, assert_same_end
 
 COMPILES = "compiling the "
+try:
+    OPERATORS = native.library()
+    native.load(OPERATORS, 2)
+except native.NativeError:
+    OPERATORS = None
 
 
 def settings(**keys) -> Config:
@@ -34,7 +40,9 @@ def small_step(config: Config, **options) -> TrainStep:
     np.random.seed(config.seed)
     network = ghostnet.ghostnet_050(num_classes=3, **{"drop_rate": 0.2, **options})
     optimizer = nn.Momentum(network.trainable_params(), 0.05, 0.9)
-    return TrainStep(network, training_loss(config), optimizer, StepOptions.from_config(config)).set_train()
+    fused = build.fused_update(optimizer, OPERATORS)
+    options = StepOptions.from_config(config)
+    return TrainStep(network, training_loss(config), optimizer, options, fused=fused).set_train()
 
 
 def name_of(step: nn.Cell, config: Config, shapes: tuple = ((2, 3, 32, 32),), ranks: Ranks = ALONE) -> str:

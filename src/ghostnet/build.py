@@ -17,6 +17,7 @@ from .models import Card, card, create_model
 from .models.replace import replace_cells
 from .native import build as native
 from .native import layers as native_layers
+from .native import momentum as native_momentum
 from .native import ranks as native_ranks
 
 log = logging.getLogger("ghostnet")
@@ -119,6 +120,13 @@ def rank_sum(net: nn.Cell, operators: Path | None, ranks: Ranks) -> nn.Cell | No
         return None
     log.info("gradients are summed up over the ranks in shared memory")
     return native_ranks.SumOverRanks(operators, len(weights))
+
+
+def fused_update(optimizer: nn.Optimizer, operators: Path | None) -> nn.Cell | None:
+    """Does what an optimizer does in one pass; None without our operators, or where they do not know it."""
+    if operators is None or not native_momentum.covers(optimizer):
+        return None
+    return native_momentum.MomentumUpdate(operators, optimizer)
 
 
 def load_weights(net: nn.Cell, config: Config, *, fine_tune: bool) -> checkpoint.Loaded | None:

@@ -114,6 +114,7 @@ class TrainStep(nn.Cell):
         options: see `StepOptions`.
         ranks: processes that make each update together, from gradients averaged (or summed up) over all of them.
         rank_sum: gradients -> their sums over the ranks; None for MindSpore's collectives, one call for each gradient.
+        fused: does what the optimizer does in one pass, and sums up squares in one; None for MindSpore's operators.
 
     Calling it with a batch (images, labels, and what else the loss takes) returns three scalars: this rank's loss
     (float32, unscaled), whether all gradients of the update were finite (bool; true where no update was due), and the
@@ -129,6 +130,7 @@ class TrainStep(nn.Cell):
         options: StepOptions,
         ranks: int = 1,
         rank_sum: nn.Cell | None = None,
+        fused: nn.Cell | None = None,
     ) -> None:
         super().__init__(auto_prefix=False)
         self.network = network
@@ -144,6 +146,8 @@ class TrainStep(nn.Cell):
         self.rank_sum = rank_sum
         if ranks > 1 and rank_sum is None:
             self.rank_sum = nn.DistributedGradReducer(self.weights, mean=False, degree=ranks)
+        self.fused = fused
+        self.one = Tensor(1, ms.float32)
         self.clip_norm = options.clip_norm
         self.ema_decay = options.ema_decay
         self.dynamic_scale = options.dynamic_scale
@@ -166,9 +170,11 @@ class TrainStep(nn.Cell):
         scale = self.scale.value()
         (_, loss), gradients = self.gradients(image, label, scale, *taught)
         factor = 1.0 / (scale * self.divisor)
-        gradients = self.map(ops.partial(_scale_op, factor), gradients)
+        if self.fused is None or self.accumulation > 1:
+            gradients = self.map(ops.partial(_scale_op, factor), gradients)
+            factor = self.one
         if self.accumulation == 1:
-            finite = self._update(gradients)
+            finite = self._update(gradients, factor)
         else:
             finite = self._accumulate(gradients)
         return loss, finite, scale
@@ -179,22 +185,31 @@ class TrainStep(nn.Cell):
         count = ops.depend(ops.assign_add(self.micro_step, Tensor(1, ms.int32)), added)
         finite = Tensor(True, ms.bool_)
         if count % self.accumulation == 0:
-            finite = self._update(self.accumulated)
+            finite = self._update(self.accumulated, self.one)
             finite = ops.depend(finite, self.map(_clear_op, self.accumulated))
         return finite
 
-    def _update(self, gradients: tuple[Tensor, ...]) -> Tensor:
-        """Clip, step the optimizer, average: all or, where a gradient is not finite, nothing."""
+    def _update(self, gradients: tuple[Tensor, ...], factor: Tensor) -> Tensor:
+        """Clip, step the optimizer, average: all or, where a gradient is not finite, nothing.
+
+        `factor`: what the gradients are still to be multiplied by; 1 without `fused`.
+        """
         if self.rank_sum is not None:
             gradients = self.rank_sum(gradients)
-        squares = ops.addn(self.map(_square_sum_op, gradients))
+        if self.fused is None:
+            squares = ops.addn(self.map(_square_sum_op, gradients))
+        else:
+            squares = self.fused.square_sum(gradients, factor)
         finite = ops.isfinite(squares)
         if finite:
             if self.clip_norm is not None:
                 norm = ops.sqrt(squares)
-                factor = self.clip_norm / ops.maximum(norm, Tensor(self.clip_norm, ms.float32))
-                gradients = self.map(ops.partial(_scale_op, factor), gradients)
-            updated = self.optimizer(gradients)
+                clip = self.clip_norm / ops.maximum(norm, Tensor(self.clip_norm, ms.float32))
+                if self.fused is None:
+                    gradients = self.map(ops.partial(_scale_op, clip), gradients)
+                else:
+                    factor = factor * clip
+            updated = self.optimizer(gradients) if self.fused is None else self.fused(gradients, factor)
             finite = ops.depend(finite, updated)
             if self.ema_decay is not None:
                 finite = ops.depend(finite, self._average(updated))

@@ -106,7 +106,8 @@ def _train(run: runtime.Runtime, folder: RunFolder, run_log: runtime.RunLog, sig
     if config.resume_opt and saved is None:
         log.info(f"loaded {checkpoint.load_optimizer(optimizer, config.ckpt_path)} entries of optimizer state")
     options = StepOptions.from_config(config)
-    step = TrainStep(network, loss.training_loss(config), optimizer, options, ranks.size, rank_sum)
+    fused = build.fused_update(optimizer, operators)
+    step = TrainStep(network, loss.training_loss(config), optimizer, options, ranks.size, rank_sum, fused)
     taught = TaughtStep(step, teacher.load(config)) if config.teacher else step
     graphs = GraphCache(config, run.device, ranks)
     evaluator = WeightsEvaluator(config, val_samples, ranks, operators, graphs) if val_samples else None

@@ -16,6 +16,7 @@
 #include "channels.h"
 #include "convolution.h"
 #include "max_pool.h"
+#include "momentum.h"
 #include "pool.h"
 #include "ranks.h"
 #include "squeeze.h"
@@ -523,6 +524,60 @@ void check_sum(const Kernels& kernels) {
   }
 }
 
+// Two updates of some tensors, and the sum of the gradients' squares, by their definitions.
+void check_momentum(const Kernels& kernels) {
+  const int64_t sizes[] = {1, 7, 40000, 16384, 3};
+  for (const bool nesterov : {false, true}) {
+    for (const bool with_starts : {false, true}) {
+      Floats first_weights;
+      for (int threads : {1, 2, 3}) {
+        set_threads(threads);
+        std::mt19937 generator(5);
+        std::vector<Floats> gradients, weights, moments, starts;
+        std::vector<Doubles> expected_weights, expected_moments;
+        std::vector<Weights> all;
+        const MomentumStep step{0.25f, 0, 0.9f, 0.1f, nesterov ? 1.0f : 0.0f, nesterov ? 0.9f : 1.0f};
+        double expected_squares = 0;
+        for (int64_t size : sizes) {
+          gradients.push_back(random_floats(size, generator));
+          weights.push_back(random_floats(size, generator));
+          moments.push_back(random_floats(size, generator));
+          starts.push_back(Floats(size, size == 7 ? 0.0f : 1.0f));
+        }
+        for (size_t i = 0; i < gradients.size(); ++i) {
+          const float decay = i % 2 ? 0.01f : 0.0f;
+          all.push_back({sizes[i], gradients[i].data(), weights[i].data(), moments[i].data(),
+                         with_starts ? starts[i].data() : nullptr, decay});
+          Doubles w(weights[i].begin(), weights[i].end()), m(moments[i].begin(), moments[i].end());
+          for (int64_t j = 0; j < sizes[i]; ++j) {
+            const double scaled = gradients[i][j] * 0.25;
+            expected_squares += scaled * scaled;
+            for (int round = 0; round < 2; ++round) {
+              const double own = scaled + w[j] * decay;
+              const bool afresh = with_starts && round == 0 && starts[i][0] != 0;
+              m[j] = (afresh ? 0 : m[j] * 0.9) + own;
+              w[j] -= 0.1 * (nesterov ? own + 0.9 * m[j] : m[j]);
+            }
+          }
+          expected_weights.push_back(w);
+          expected_moments.push_back(m);
+        }
+        compare("sum of squares", {static_cast<float>(square_sum(kernels, all, 0.25f) / 1e3)}, {expected_squares / 1e3});
+        update(kernels, all, step);
+        update(kernels, all, step);
+        Floats found_weights;
+        for (size_t i = 0; i < all.size(); ++i) {
+          compare("updated weights", weights[i], expected_weights[i]);
+          compare("updated moments", moments[i], expected_moments[i]);
+          found_weights.insert(found_weights.end(), weights[i].begin(), weights[i].end());
+          if (with_starts) compare("starts", starts[i], Doubles(starts[i].size(), 0.0));
+        }
+        compare_bits("updated weights", threads, &first_weights, found_weights);
+      }
+    }
+  }
+}
+
 // What is not a number must stay visible.
 void check_nan(const Kernels& kernels) {
   Data data({2, 1, 3, 3, 1, 1, 1, 1, 0, true, false, false, true, false, false}, 1);
@@ -554,6 +609,7 @@ int main(int count, char** arguments) {
     check_squeeze(*each);
     check_convolutions(*each);
     check_sum(*each);
+    check_momentum(*each);
     check_nan(*each);
   }
   check_max_pool();

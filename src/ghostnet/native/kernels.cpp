@@ -67,6 +67,29 @@ double product(const float* x, const float* y, int64_t size) {
   return result;
 }
 
+double squares(const float* x, int64_t size, float factor) {
+  const Vector factors = all(factor);
+  Vector a{}, b{};
+  int64_t i = 0;
+  for (; i + 2 * kWidth <= size; i += 2 * kWidth) {
+    const Vector first = load(x + i) * factors, second = load(x + i + kWidth) * factors;
+    a += first * first;
+    b += second * second;
+  }
+  double result = total(a) + total(b);
+  for (; i < size; ++i) result += static_cast<double>(x[i] * factor) * (x[i] * factor);
+  return result;
+}
+
+void momentum(float* weight, float* moment, const float* gradient, int64_t size, MomentumStep step) {
+  for (int64_t i = 0; i < size; ++i) {
+    const float own = gradient[i] * step.factor + weight[i] * step.decay;
+    const float moved = moment[i] * step.momentum + own;
+    moment[i] = moved;
+    weight[i] -= step.rate * (own * step.gradient_share + moved * step.moment_share);
+  }
+}
+
 void scale(float* y, const float* x, int64_t size, float factor) {
   for (int64_t i = 0; i < size; ++i) y[i] = x[i] * factor;
 }
@@ -418,6 +441,6 @@ extern const Kernels GHOSTNET_KERNELS;
 const Kernels GHOSTNET_KERNELS = {GHOSTNET_NAME, moments,       sum, product,   scale,
                                   affine,        norm_sums,     norm_gradient, add, correlate,
                                   correlate_gradient, window, to_products, from_products,
-                                  to_gradients, multiply, window_gradient};
+                                  to_gradients, multiply, window_gradient, squares, momentum};
 
 }  // namespace ghostnet

@@ -45,6 +45,12 @@ struct GradientWindow {
   int64_t rows, columns, plane, row, in_row;
 };
 
+// An update: gradient' = gradient * factor + weight * decay; moment' = moment * momentum + gradient';
+// weight' = weight - rate * (gradient' * gradient_share + moment' * moment_share).
+struct MomentumStep {
+  float factor, decay, momentum, rate, gradient_share, moment_share;
+};
+
 struct Kernels {
   const char* name;
 
@@ -107,6 +113,12 @@ struct Kernels {
   // kGradientTaps shifts t and kGradientOuts outputs o.
   void (*window_gradient)(float* sums, const float* gradient, const float* in, const GradientWindow& window, int taps,
                           int outs);
+
+  // Sum of (x * factor)^2.
+  double (*squares)(const float* x, int64_t size, float factor);
+
+  // One update of the weights and their moments.
+  void (*momentum)(float* weight, float* moment, const float* gradient, int64_t size, MomentumStep step);
 };
 
 }  // namespace ghostnet

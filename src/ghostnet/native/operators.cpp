@@ -16,6 +16,10 @@
 //   ghostnet_max_pool            x -> out
 //   ghostnet_max_pool_gradient   x, d_out -> d_x
 //   ghostnet_sum_over_ranks      x1, x2, ... -> their sums over all processes; after ghostnet_join_ranks
+//   ghostnet_square_sum          factor, gradient1, gradient2, ... -> sum of squares of what is times `factor`
+//   ghostnet_momentum            settings, rate, factor, momentum, decays, gradient1, ..., weight1, ..., moment1, ...,
+//                                [start1, ...] -> rate; weights, moments and starts are changed in place
+// `settings` says whether it is Nesterov's momentum, and whether there are starts; see momentum.h.
 // `padding` holds two values: rows above and below, columns left and right.
 // They return 0, or what `check` found wrong.
 #include <cstring>
@@ -26,6 +30,7 @@
 #include "channels.h"
 #include "convolution.h"
 #include "max_pool.h"
+#include "momentum.h"
 #include "pool.h"
 #include "ranks.h"
 #include "squeeze.h"
@@ -311,6 +316,53 @@ GHOSTNET_OPERATOR(ghostnet_max_pool_gradient) {
   return ghostnet::kDone;
 }
 
+// The number of elements of a tensor.
+static int64_t elements(int dims, const int64_t* shape) {
+  int64_t count = 1;
+  for (int d = 0; d < dims; ++d) count *= shape[d];
+  return count;
+}
+
+extern "C" int ghostnet_square_sum(int count, void** values, int* dims, int64_t** shapes, const char** types, void*,
+                                   void*) {
+  return ghostnet::guarded(Arguments(count, values, shapes, types), [=](Arguments& arguments) -> int {
+    if (count < 2) return ghostnet::kWrongCount;
+    const float factor = *arguments.take();
+    std::vector<ghostnet::Weights> all(count - 2);
+    for (int i = 0; i < count - 2; ++i) {
+      all[i].size = elements(dims[i + 1], shapes[i + 1]);
+      all[i].gradient = arguments.take();
+    }
+    *arguments.take() = static_cast<float>(square_sum(ghostnet::kernels(), all, factor));
+    return ghostnet::kDone;
+  });
+}
+
+extern "C" int ghostnet_momentum(int count, void** values, int* dims, int64_t** shapes, const char** types, void*,
+                                 void*) {
+  return ghostnet::guarded(Arguments(count, values, shapes, types), [=](Arguments& arguments) -> int {
+    const float* settings = arguments.take();
+    const bool nesterov = settings[0] != 0, starts = settings[1] != 0;
+    const float rate = *arguments.take(), factor = *arguments.take(), momentum = *arguments.take();
+    const int heads = 5, kinds = starts ? 4 : 3;
+    const float* decays = arguments.take();
+    const int64_t tensors = elements(dims[heads - 1], shapes[heads - 1]);
+    if (count != heads + kinds * tensors + 1) return ghostnet::kWrongCount;
+    std::vector<ghostnet::Weights> all(tensors);
+    for (int64_t i = 0; i < tensors; ++i) {
+      all[i].size = elements(dims[heads + i], shapes[heads + i]);
+      all[i].decay = decays[i];
+      all[i].gradient = arguments.take();
+    }
+    for (ghostnet::Weights& each : all) each.weight = arguments.take();
+    for (ghostnet::Weights& each : all) each.moment = arguments.take();
+    for (ghostnet::Weights& each : all) each.starts = arguments.take_if(starts);
+    update(ghostnet::kernels(), all, {factor, 0, momentum, rate, nesterov ? 1.0f : 0.0f, nesterov ? momentum : 1.0f});
+    *arguments.take() = rate;
+    return ghostnet::kDone;
+  });
+}
+
 // Of this process, once it has joined the others.
 static std::unique_ptr<ghostnet::SharedSum> joined;
 
@@ -323,8 +375,7 @@ extern "C" int ghostnet_sum_over_ranks(int count, void** values, int* dims, int6
     for (int i = 0; i < count / 2; ++i) {
       ins.push_back(static_cast<const float*>(values[i]));
       outs.push_back(static_cast<float*>(values[count / 2 + i]));
-      sizes.push_back(1);
-      for (int d = 0; d < dims[i]; ++d) sizes.back() *= shapes[i][d];
+      sizes.push_back(elements(dims[i], shapes[i]));
     }
     if (!joined || count % 2) return ghostnet::kWrongCount;
     const bool done = joined->sum(ghostnet::kernels(), count / 2, ins.data(), sizes.data(), outs.data());
