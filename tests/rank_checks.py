@@ -37,7 +37,8 @@ def ways() -> list[str]:
 def trained(case: str, mode: int, rank: int, ranks: int, shared: "Ranks | None" = None) -> dict[str, np.ndarray]:
     """The state of a small network after three steps on this rank's share of the same global batches.
 
-    `shared`: ranks whose gradients are summed up in shared memory; None for MindSpore's collectives.
+    `shared`: ranks whose gradients are summed up in shared memory, before an update in one pass; None for MindSpore's
+    collectives and optimizers.
     """
     import mindspore as ms
     from mindspore import Tensor, nn
@@ -62,11 +63,12 @@ def trained(case: str, mode: int, rank: int, ranks: int, shared: "Ranks | None" 
     kind = RMSpropTF if case == "accumulated" else nn.Momentum
     optimizer = kind(network.trainable_params(), 0.05, momentum=0.9)
     loss = nn.CrossEntropyLoss(reduction=reduction)
-    rank_sum = None
+    rank_sum, fused = None, None
     if shared is not None:
         rank_sum = build.rank_sum(network, library(), shared)
         assert rank_sum is not None
-    step = TrainStep(network, loss, optimizer, StepOptions(**CASES[case]), ranks, rank_sum)
+        fused = build.fused_update(optimizer, library())
+    step = TrainStep(network, loss, optimizer, StepOptions(**CASES[case]), ranks, rank_sum, fused)
     images = rng.normal(size=(STEPS, IMAGES, 3, 8, 8)).astype(np.float32)
     labels = rng.integers(0, CLASSES, (STEPS, IMAGES)).astype(np.int32)
     for batch, label in zip(images, labels, strict=True):
