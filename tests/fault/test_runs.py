@@ -116,8 +116,8 @@ def test_one_run_outlives_one_fault_after_the_other(straight, images, tmp_path, 
     line = train(images, folder, "--resume", ckpt_save_interval_steps=1)
     with Process(line, tmp_path, largest_file=1_000_000) as process:
         assert process.end(300) == 1
-    assert "run_state.ckpt: damaged: its sha256" in process.lines[0]
-    assert process.lines[0].endswith("run_state_previous.ckpt, the state before it")
+    said = next(line for line in process.lines if "run_state.ckpt: damaged: its sha256" in line)
+    assert said.endswith("run_state_previous.ckpt, the state before it")
     assert_went_on(process, done)
     refused = "cannot be written (File too large); files saved earlier are kept"
     assert process.error == f"train.py: error: {folder / 'run_state.ckpt'}: {refused}\n"
@@ -185,7 +185,8 @@ def test_a_signal_before_the_first_step_ends_a_run_at_once(number, group, damage
         assert time.monotonic() - started < 10
         assert process.error == f"stopped by {number.name}\n"
         assert wait_until_gone(str(folder), 10) == []
-    assert re.search(r"run_state\.ckpt: damaged: .*; going on from .*run_state_previous\.ckpt, the", process.lines[0])
+    said = re.compile(r"run_state\.ckpt: damaged: .*; going on from .*run_state_previous\.ckpt, the")
+    assert any(map(said.search, process.lines))
     assert saved_files(folder) == before
 
 
