@@ -6,14 +6,14 @@ import pytest
 from mindspore import Tensor
 
 from ghostnet.models import card, create_model
-from ghostnet.models.ghost_cifar import BasicBlock
+from ghostnet.models.ghost_cifar import BasicBlock, cosine_patterns
 from tests.conftest import randomise
 
 # (channels in, channels out, pixels of the output) of every convolution but the first
 VGG16 = [(64, 64, 1024), (64, 128, 256), (128, 128, 256), (128, 256, 64), *[(256, 256, 64)] * 2, (256, 512, 16)]
 VGG16 += [(512, 512, 16)] * 2 + [(512, 512, 4)] * 3
 RESNET56 = [(16, 16, 1024)] * 18 + [(16, 32, 256), *[(32, 32, 256)] * 17, (32, 64, 64), *[(64, 64, 64)] * 17]
-RESNET9 = [(48, 96, 1024), *[(96, 96, 256)] * 2, (96, 192, 256), (192, 384, 64), *[(384, 384, 16)] * 2]
+AIRBENCH = [(48, 64, 1024), (64, 64, 256), (64, 256, 256), *[(256, 256, 64)] * 2, (256, 256, 16)]
 HIDDEN = 512 * 512
 
 
@@ -24,7 +24,7 @@ HIDDEN = 512 * 512
         ("ghost_vgg16", 2, VGG16, 64, (HIDDEN + 3 * 512 + 5130, HIDDEN + 5120)),
         ("resnet56_cifar", 1, RESNET56, 16, (650, 640)),
         ("ghost_resnet56", 2, RESNET56, 16, (650, 640)),
-        ("ghost_resnet9_075", 2, RESNET9, 48, (3850, 3840)),
+        ("ghost_airbench", 2, AIRBENCH, 48, (2570, 2560)),
     ],
 )
 def test_counts_follow_from_the_table(name, ratio, convolutions, stem, head):
@@ -63,9 +63,7 @@ def test_shortcut_is_every_second_pixel_and_zeros(ratio):
     np.testing.assert_allclose(block(Tensor(x)).asnumpy(), np.maximum(convolved + skipped, 0), rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize(
-    "name", ["vgg16_cifar", "ghost_vgg16", "resnet56_cifar", "ghost_resnet56", "ghost_resnet9_075"]
-)
+@pytest.mark.parametrize("name", ["vgg16_cifar", "ghost_vgg16", "resnet56_cifar", "ghost_resnet56", "ghost_airbench"])
 @pytest.mark.parametrize(("height", "width"), [(32, 32), (47, 64)])
 def test_sizes(name, height, width):
     ms.set_context(mode=ms.PYNATIVE_MODE)
@@ -75,3 +73,16 @@ def test_sizes(name, height, width):
     assert found.shape == (1, 10)
     assert np.isfinite(found).all()
     assert found.std() > 0
+
+
+@pytest.mark.parametrize("in_channels", [1, 3])
+def test_airbench_starts_from_orthonormal_patterns(in_channels):
+    patterns = cosine_patterns(in_channels)
+    flat = patterns.reshape(len(patterns), -1)
+    np.testing.assert_allclose(flat @ flat.T, np.eye(9 * in_channels), atol=1e-6)
+    np.testing.assert_allclose(patterns[0], np.full((in_channels, 3, 3), 1 / np.sqrt(9 * in_channels)), atol=1e-6)
+    filters = create_model("ghost_airbench", in_channels=in_channels).conv1.weight.asnumpy()
+    count = min(9 * in_channels, len(filters) // 2)
+    np.testing.assert_array_equal(filters[: 2 * count : 2], patterns[:count])
+    np.testing.assert_array_equal(filters[1 : 2 * count : 2], -patterns[:count])
+    assert np.unique(filters.reshape(len(filters), -1), axis=0).shape == (48, 9 * in_channels)

@@ -26,7 +26,7 @@ KINDS = (
     "ghost_resnet50_s4",
     "ghost_resnet56",
     "ghost_vgg16",
-    "ghost_resnet9_075",
+    "ghost_airbench",
 )
 # By hand: strides, channels, and the cells that make the maps, with the network cut after them.
 MAPS = {
@@ -47,7 +47,7 @@ MAPS = {
         (64, 128, 256, 512, 512, 512),
         [f"features.{i}" for i in (0, 3, 7, 11, 15, 16)],
     ),
-    "ghost_resnet9_075": ((1, 2, 4, 8), (96, 192, 384, 384), [f"features.{i}" for i in (0, 3, 5, 7)]),
+    "ghost_airbench": ((1, 2, 4, 8), (64, 256, 256, 256), [f"features.{i}" for i in (0, 3, 6, 8)]),
 }
 
 

@@ -220,9 +220,9 @@ CARDS: dict[str, Card] = {
         macs=65_286_784,
         paper_top_1=92.7,
     ),
-    "ghost_resnet9_075": _small(
-        ghost_cifar.ghost_resnet9_075,
-        parameters=1_861_354,
-        macs=108_549_888,
+    "ghost_airbench": _small(
+        ghost_cifar.ghost_airbench,
+        parameters=1_002_170,
+        macs=82_375_168,
     ),
 }
