@@ -13,7 +13,7 @@ from tests.conftest import randomise
 VGG16 = [(64, 64, 1024), (64, 128, 256), (128, 128, 256), (128, 256, 64), *[(256, 256, 64)] * 2, (256, 512, 16)]
 VGG16 += [(512, 512, 16)] * 2 + [(512, 512, 4)] * 3
 RESNET56 = [(16, 16, 1024)] * 18 + [(16, 32, 256), *[(32, 32, 256)] * 17, (32, 64, 64), *[(64, 64, 64)] * 17]
-AIRBENCH = [(48, 64, 1024), (64, 64, 256), (64, 256, 256), *[(256, 256, 64)] * 2, (256, 256, 16)]
+AIRBENCH = [(32, 64, 1024), (64, 64, 256), (64, 256, 256), (256, 256, 64), (256, 512, 64), (512, 512, 16)]
 HIDDEN = 512 * 512
 
 
@@ -24,7 +24,7 @@ HIDDEN = 512 * 512
         ("ghost_vgg16", 2, VGG16, 64, (HIDDEN + 3 * 512 + 5130, HIDDEN + 5120)),
         ("resnet56_cifar", 1, RESNET56, 16, (650, 640)),
         ("ghost_resnet56", 2, RESNET56, 16, (650, 640)),
-        ("ghost_airbench", 2, AIRBENCH, 48, (2570, 2560)),
+        ("ghost_airbench", 2, AIRBENCH, 32, (5130, 5120)),
     ],
 )
 def test_counts_follow_from_the_table(name, ratio, convolutions, stem, head):
@@ -85,4 +85,4 @@ def test_airbench_starts_from_orthonormal_patterns(in_channels):
     count = min(9 * in_channels, len(filters) // 2)
     np.testing.assert_array_equal(filters[: 2 * count : 2], patterns[:count])
     np.testing.assert_array_equal(filters[1 : 2 * count : 2], -patterns[:count])
-    assert np.unique(filters.reshape(len(filters), -1), axis=0).shape == (48, 9 * in_channels)
+    assert np.unique(filters.reshape(len(filters), -1), axis=0).shape == (32, 9 * in_channels)

@@ -222,7 +222,7 @@ CARDS: dict[str, Card] = {
     ),
     "ghost_airbench": _small(
         ghost_cifar.ghost_airbench,
-        parameters=1_002_170,
-        macs=82_375_168,
+        parameters=2_182_634,
+        macs=110_339_072,
     ),
 }
