@@ -172,18 +172,18 @@ AIRBENCH_STAGES = (64, 256, 512)
 _COLOURS = ((1, 1, 1), (1, 0, -1), (-1, 2, -1))
 
 
-def cosine_patterns(in_channels: int, size: int = 3) -> np.ndarray:
-    """Orthonormal filters: the patterns of the discrete cosine transform, of luminance and two differences of colours.
+def cosine_patterns(in_channels: int) -> np.ndarray:
+    """Orthonormal 3x3 filters: patterns of the discrete cosine transform, of luminance and two differences of colours.
 
     The smoothest and those of luminance come first. They are nearly the principal components of patches of natural
     images, so that batch norm, which scales each result to one variance, all but whitens such images.
 
     Args:
         in_channels: 3 for RGB; for other numbers each channel has patterns of its own.
-        size: height and width.
 
-    Returns float32 (in_channels * size * size, in_channels, size, size).
+    Returns float32 (9 * in_channels, in_channels, 3, 3).
     """
+    size = 3
     places = np.arange(size)
     waves = np.array([np.cos(np.pi * (2 * places + 1) * frequency / (2 * size)) for frequency in range(size)])
     colours = np.array(_COLOURS, float) if in_channels == 3 else np.eye(in_channels)
@@ -204,8 +204,8 @@ class CifarAirbench(Network):
 
     The network of Keller Jordan ("94% on CIFAR-10 in 3.29 Seconds on a Single GPU", 2024,
     https://arxiv.org/abs/2404.00498), which learns CIFAR-10 in few epochs. His first convolution is computed from the
-    images, whitens them and stays; this one starts as `cosine_patterns`, each with both signs, and learns. The mean is
-    in the place of the last max pool, ReLU in that of GELU, and the logits are not scaled.
+    images, whitens them and stays; this one starts as the first of `cosine_patterns`, each with both signs, and learns.
+    The mean is in the place of the last max pool, ReLU in that of GELU, and the logits are not scaled.
 
     Args:
         ratio: of the Ghost modules; 1 for plain convolutions.
