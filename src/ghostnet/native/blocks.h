@@ -30,13 +30,14 @@ void separate(float* to, const float* from, int64_t apart, int64_t pixels) {
 // the one of sample l.
 class Block {
  public:
-  // `more`: zeros after each row and each map.
-  Block(int64_t channels, int64_t height, int64_t width, int64_t pad_height, int64_t pad_width, int64_t more = 0)
+  // `more_height`, `more_width`: zeros after each map, and after each row.
+  Block(int64_t channels, int64_t height, int64_t width, int64_t pad_height, int64_t pad_width, int64_t more_height = 0,
+        int64_t more_width = 0)
       : channels_(channels),
         height_(height),
         width_(width),
-        row_((width + 2 * pad_width + more) * kTogether),
-        plane_((height + 2 * pad_height + more) * row_),
+        row_((width + 2 * pad_width + more_width) * kTogether),
+        plane_((height + 2 * pad_height + more_height) * row_),
         first_(pad_height * row_ + pad_width * kTogether),
         values_(channels * plane_) {}
 
@@ -48,6 +49,24 @@ class Block {
 
   void read(const float* samples) {
     each_row([&](float* row, int64_t at) { interleave<kTogether>(row, samples + at, sample(), width_); });
+  }
+
+  // Maps number `first` and following of a tensor, up to kTogether, in place of samples: for a block of one channel.
+  void read_channels(const float* maps, int64_t first, int64_t count) {
+    const int64_t map = height_ * width_;
+    const float* from = maps + first * map;
+    float* to = this->map();
+    for (int64_t y = 0; y < height_; ++y, to += row_, from += width_) {
+      if (count == kTogether) {
+        interleave<kTogether>(to, from, map, width_);
+        continue;
+      }
+      for (int64_t x = 0; x < width_; ++x) {
+        for (int64_t lane = 0; lane < kTogether; ++lane) {
+          to[x * kTogether + lane] = lane < count ? from[lane * map + x] : 0.0f;
+        }
+      }
+    }
   }
 
   void write(float* samples) {

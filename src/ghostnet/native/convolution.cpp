@@ -12,11 +12,11 @@ namespace {
 
 // Groups of samples whose parts of the weights' gradient are summed one after the other. Their number depends on the
 // sizes alone, not on that of the threads; where maps are small, a group needs many samples to be worth its sums.
-constexpr int64_t kLeastGroups = 2, kMostGroups = 8, kPatchesOfGroup = 64;
+constexpr int64_t kLeastGroups = 2, kMostGroups = 8, kPatchesOfGroup = 128;
 
-// Patches of 2x2 pixels of the results of so many samples.
-int64_t patches(const Convolution& k, int64_t samples) {
-  return samples / kTogether * divide_up(k.map.out_height(), 2) * divide_up(k.map.out_width(), 2);
+// Patches of the results of all samples.
+int64_t patches(const Convolution& k) {
+  return k.batch * divide_up(k.map.out_height(), kPatch) * divide_up(k.map.out_width(), kPatch);
 }
 
 // Weights that stay in the second-level cache while all pixels pass by.
@@ -52,20 +52,23 @@ void convolve_block(const Kernels& kernels, const Convolution& k, Block& in, Blo
   }
 }
 
-// Runs work(in, out) for every block of samples, `in` padded; start() makes the work of each thread.
+// Runs work(in, out, count) for all blocks of samples, up to `together` of them at a time, `in` padded; start() makes the
+// work of each thread.
 template <typename Start>
-void each_block(const Convolution& k, const float* x, float* out, const Start& start) {
-  const int64_t height = k.map.out_height(), width = k.map.out_width();
-  const int64_t sample = k.in_channels * k.map.height * k.map.width, out_sample = k.out_channels * height * width;
-  parallel(k.batch / kTogether, 1, [&](Parts& parts) {
-    // One more than the padding for the patches at the end of odd maps.
-    Block from(k.in_channels, k.map.height, k.map.width, k.map.pad_height, k.map.pad_width, 1);
-    Block to(k.out_channels, height, width, 0, 0);
+void each_blocks(const Convolution& k, const float* x, float* out, int64_t together, const Start& start) {
+  const int64_t height = k.map.out_height(), width = k.map.out_width(), blocks = k.batch / kTogether;
+  const int64_t in_block = kTogether * k.in_channels * k.map.height * k.map.width;
+  const int64_t out_block = kTogether * k.out_channels * height * width;
+  parallel(divide_up(blocks, together), 1, [&](Parts& parts) {
+    std::vector<Block> from(together, Block(k.in_channels, k.map.height, k.map.width, k.map.pad_height, k.map.pad_width,
+                                            up_to_patch(height), up_to_patch(width)));
+    std::vector<Block> to(together, Block(k.out_channels, height, width, 0, 0));
     auto work = start();
-    for (int64_t block; parts.next(&block);) {
-      from.read(x + block * kTogether * sample);
-      work(from, to);
-      to.write(out + block * kTogether * out_sample);
+    for (int64_t part; parts.next(&part);) {
+      const int64_t first = part * together, count = std::min(together, blocks - first);
+      for (int64_t i = 0; i < count; ++i) from[i].read(x + (first + i) * in_block);
+      work(from, to, count);
+      for (int64_t i = 0; i < count; ++i) to[i].write(out + (first + i) * out_block);
     }
   });
 }
@@ -73,16 +76,15 @@ void each_block(const Convolution& k, const float* x, float* out, const Start& s
 // Below so many channels, making the products takes longer than fewer of them save.
 constexpr int64_t kFewChannels = 16;
 
-// The same of the weights' gradient, for pairs of channels; and patches of the samples that one thread sums up: of few,
-// adding up takes longer than multiplying.
-constexpr int64_t kFewPairs = 2048, kFewPatches = 8;
+// The same of the weights' gradient, for pairs of channels, and for patches.
+constexpr int64_t kFewPairs = 256, kFewPatches = 32;
 
 bool by_winograd(const Convolution& k) {
   return k.map.kernel_height == 3 && k.map.kernel_width == 3 && std::min(k.in_channels, k.out_channels) >= kFewChannels;
 }
 
-bool gradient_by_winograd(const Convolution& k, int64_t samples) {
-  return by_winograd(k) && k.in_channels * k.out_channels >= kFewPairs && patches(k, samples) >= kFewPatches;
+bool gradient_by_winograd(const Convolution& k) {
+  return by_winograd(k) && k.in_channels * k.out_channels >= kFewPairs && patches(k) >= kFewPatches;
 }
 
 template <typename Weight>
@@ -90,14 +92,20 @@ void convolve_all(const Kernels& kernels, const Convolution& k, const float* x, 
   const int64_t taps = k.map.kernel_height * k.map.kernel_width;
   if (by_winograd(k)) {
     const Winograd algorithm(kernels, k, weight);
-    each_block(k, x, out, [&] {
-      return [&, room = Winograd::Room(algorithm)](Block& from, Block& to) mutable { algorithm.run(from, to, room); };
+    // Two threads at least should find work.
+    const int64_t together = std::clamp<int64_t>(k.batch / kTogether / 2, 1, algorithm.together());
+    each_blocks(k, x, out, together, [&] {
+      return [&, room = Winograd::Room(algorithm)](std::vector<Block>& from, std::vector<Block>& to, int64_t count) mutable {
+        algorithm.run(from, to, count, room);
+      };
     });
     return;
   }
   const auto weights = packed(k.out_channels, k.in_channels, taps, weight);
-  each_block(k, x, out, [&] {
-    return [&](Block& from, Block& to) { convolve_block(kernels, k, from, to, weights.data()); };
+  each_blocks(k, x, out, 1, [&] {
+    return [&](std::vector<Block>& from, std::vector<Block>& to, int64_t) {
+      convolve_block(kernels, k, from[0], to[0], weights.data());
+    };
   });
 }
 
@@ -188,11 +196,12 @@ void convolve_input_gradient(const Kernels& kernels, const Convolution& k, const
 
 void convolve_weight_gradient(const Kernels& kernels, const Convolution& k, const float* x, const float* d_out,
                               float* d_weight) {
+  if (gradient_by_winograd(k)) return WinogradGradient(kernels, k).run(x, d_out, d_weight);
   const int64_t sample = k.in_channels * k.map.height * k.map.width;
   const int64_t out_sample = k.out_channels * k.map.out_height() * k.map.out_width();
   const int64_t size = k.out_channels * k.in_channels * k.map.kernel_height * k.map.kernel_width;
   const int64_t blocks = k.batch / kTogether;
-  const int64_t wanted = std::clamp(patches(k, k.batch) / kPatchesOfGroup, kLeastGroups, kMostGroups);
+  const int64_t wanted = std::clamp(patches(k) / kPatchesOfGroup, kLeastGroups, kMostGroups);
   const int64_t each = divide_up(blocks, wanted), groups = divide_up(blocks, each);
   std::vector<float> sums(groups * size);
   parallel(groups, 1, [&](Parts& parts) {
@@ -200,13 +209,7 @@ void convolve_weight_gradient(const Kernels& kernels, const Convolution& k, cons
       const int64_t first = group * each * kTogether, samples = std::min(each * kTogether, k.batch - first);
       const float *from = x + first * sample, *gradients = d_out + first * out_sample;
       float* to = sums.data() + group * size;
-      if (gradient_by_winograd(k, each * kTogether)) {
-        WinogradGradient gradient(kernels, k);
-        gradient.add(from, gradients, samples);
-        gradient.finish(to);
-      } else {
-        WeightGradient(kernels, k).add(from, gradients, samples, to);
-      }
+      WeightGradient(kernels, k).add(from, gradients, samples, to);
     }
   });
   std::copy_n(sums.data(), size, d_weight);

@@ -313,96 +313,104 @@ void window(float* out, int64_t out_plane, const float* in, const float* weights
   loop(out, out_plane, in, weights, window, pixels, outs);
 }
 
-// One row or column of the left sides of Winograd's products, of a patch.
-inline void left_sides(Pixel* to, Pixel a, Pixel b, Pixel c, Pixel d) {
-  to[0] = a - c;
-  to[1] = b + c;
-  to[2] = c - b;
-  to[3] = b - d;
+// One row or column of a patch's left sides of Winograd's products.
+inline void left_sides(Pixel* to, const Pixel* from) {
+  const Pixel even = from[4] - 4 * from[2], odd = from[3] - 4 * from[1];
+  const Pixel near = from[4] - from[2], far = 2 * (from[3] - from[1]);
+  to[0] = 4 * from[0] - 5 * from[2] + from[4];
+  to[1] = even + odd;
+  to[2] = even - odd;
+  to[3] = near + far;
+  to[4] = near - far;
+  to[5] = 4 * from[1] - 5 * from[3] + from[5];
 }
 
-void to_products(float* to, int64_t step, const float* in, int64_t row, int64_t count) {
-  for (int64_t patch = 0; patch < count; ++patch, in += 2 * kTogether, to += kTogether) {
-    Pixel rows[4][4], column[4];
-    for (int y = 0; y < 4; ++y) {
-      const float* from = in + y * row;
-      left_sides(rows[y], pixel(from), pixel(from + kTogether), pixel(from + 2 * kTogether), pixel(from + 3 * kTogether));
-    }
-    for (int x = 0; x < 4; ++x) {
-      left_sides(column, rows[0][x], rows[1][x], rows[2][x], rows[3][x]);
-      for (int y = 0; y < 4; ++y) pixel(to + (y * 4 + x) * step) = column[y];
-    }
+void to_products(float* to, int64_t step, const float* in, int64_t row) {
+  Pixel rows[kPatchInputs][kPatchInputs], line[kPatchInputs], sides[kPatchInputs];
+  for (int y = 0; y < kPatchInputs; ++y) {
+    for (int x = 0; x < kPatchInputs; ++x) line[x] = pixel(in + y * row + x * kTogether);
+    left_sides(rows[y], line);
+  }
+  for (int x = 0; x < kPatchInputs; ++x) {
+    for (int y = 0; y < kPatchInputs; ++y) line[y] = rows[y][x];
+    left_sides(sides, line);
+    for (int y = 0; y < kPatchInputs; ++y) pixel(to + (y * kPatchInputs + x) * step) = sides[y];
   }
 }
 
-void from_products(float* out, int64_t row, const float* from, int64_t step, int64_t count, int rows, int columns) {
-  for (int64_t patch = 0; patch < count; ++patch, from += kTogether, out += 2 * kTogether) {
-    Pixel sums[2][4];
-    for (int x = 0; x < 4; ++x) {
-      const Pixel a = pixel(from + x * step), b = pixel(from + (4 + x) * step);
-      const Pixel c = pixel(from + (8 + x) * step), d = pixel(from + (12 + x) * step);
-      sums[0][x] = a + b + c;
-      sums[1][x] = b - c - d;
-    }
-    for (int y = 0; y < rows; ++y) {
-      pixel(out + y * row) = sums[y][0] + sums[y][1] + sums[y][2];
-      if (columns == 2 || patch + 1 < count) pixel(out + y * row + kTogether) = sums[y][1] - sums[y][2] - sums[y][3];
-    }
+// One row or column of a patch's results.
+inline void results(Pixel* to, const Pixel* from) {
+  const Pixel sum = from[1] + from[2], difference = from[1] - from[2];
+  const Pixel twice = from[3] + from[4], difference_of_twice = from[3] - from[4];
+  to[0] = from[0] + sum + twice;
+  to[1] = difference + 2 * difference_of_twice;
+  to[2] = sum + 4 * twice;
+  to[3] = difference + 8 * difference_of_twice + from[5];
+}
+
+void from_products(float* out, int64_t row, const float* from, int64_t step, int rows, int columns) {
+  Pixel sums[kPatch][kPatchInputs], line[kPatchInputs], found[kPatch];
+  for (int x = 0; x < kPatchInputs; ++x) {
+    for (int y = 0; y < kPatchInputs; ++y) line[y] = pixel(from + (y * kPatchInputs + x) * step);
+    results(found, line);
+    for (int y = 0; y < kPatch; ++y) sums[y][x] = found[y];
+  }
+  for (int y = 0; y < rows; ++y) {
+    results(found, sums[y]);
+    for (int x = 0; x < columns; ++x) pixel(out + y * row + x * kTogether) = found[x];
   }
 }
 
-inline void gradient_of_two(Pixel* to, Pixel a, Pixel b) {
-  to[0] = a;
-  to[1] = a + b;
-  to[2] = a - b;
-  to[3] = -b;
+// `results`, the other way.
+inline void gradients_of_sums(Pixel* to, const Pixel* from) {
+  const Pixel even = from[0] + from[2], odd = from[1] + from[3];
+  const Pixel even_of_twice = from[0] + 4 * from[2], odd_of_twice = 2 * from[1] + 8 * from[3];
+  to[0] = from[0];
+  to[1] = even + odd;
+  to[2] = even - odd;
+  to[3] = even_of_twice + odd_of_twice;
+  to[4] = even_of_twice - odd_of_twice;
+  to[5] = from[3];
 }
 
-void to_gradients(float* to, int64_t step, const float* d_out, int64_t row, int64_t count) {
-  for (int64_t patch = 0; patch < count; ++patch, d_out += 2 * kTogether, to += kTogether) {
-    Pixel rows[2][4], column[4];
-    for (int y = 0; y < 2; ++y) gradient_of_two(rows[y], pixel(d_out + y * row), pixel(d_out + y * row + kTogether));
-    for (int x = 0; x < 4; ++x) {
-      gradient_of_two(column, rows[0][x], rows[1][x]);
-      for (int y = 0; y < 4; ++y) pixel(to + (y * 4 + x) * step) = column[y];
-    }
+void to_gradients(float* to, int64_t step, const float* d_out, int64_t row) {
+  Pixel rows[kPatch][kPatchInputs], line[kPatch], sides[kPatchInputs];
+  for (int y = 0; y < kPatch; ++y) {
+    for (int x = 0; x < kPatch; ++x) line[x] = pixel(d_out + y * row + x * kTogether);
+    gradients_of_sums(rows[y], line);
+  }
+  for (int x = 0; x < kPatchInputs; ++x) {
+    for (int y = 0; y < kPatch; ++y) line[y] = rows[y][x];
+    gradients_of_sums(sides, line);
+    for (int y = 0; y < kPatchInputs; ++y) pixel(to + (y * kPatchInputs + x) * step) = sides[y];
   }
 }
 
-inline float sum_of(const Pixel& value) {
-  typedef float Half __attribute__((vector_size(kTogether * 2)));
-  Half low, high;
-  __builtin_memcpy(&low, &value, sizeof(low));
-  __builtin_memcpy(&high, reinterpret_cast<const char*>(&value) + sizeof(low), sizeof(high));
-  low += high;
-  return (low[0] + low[1]) + (low[2] + low[3]);
-}
-
-template <int kIns, int kOuts>
-void multiply_of(float* sums, int64_t sums_row, const float* gradients, const float* in, int64_t plane,
-                 int64_t patches) {
-  Pixel result[kOuts][kIns];
+template <int kVectors, int kOuts>
+void multiply_of(float* sums, int64_t sums_row, const float* gradients, const float* in, int64_t plane, int64_t count) {
+  Pixel result[kOuts][kVectors];
   for (int o = 0; o < kOuts; ++o) {
-    for (int i = 0; i < kIns; ++i) result[o][i] = Pixel{};
+    for (int v = 0; v < kVectors; ++v) result[o][v] = Pixel{};
   }
-  for (int64_t at = 0; at < patches * kTogether; at += kTogether) {
+  for (int64_t at = 0; at < count * kTogether; at += kTogether) {
+    Pixel values[kVectors];
+    for (int v = 0; v < kVectors; ++v) values[v] = pixel(in + v * plane + at);
     for (int o = 0; o < kOuts; ++o) {
-      const Pixel value = pixel(gradients + o * plane + at);
-      for (int i = 0; i < kIns; ++i) result[o][i] += value * pixel(in + i * plane + at);
+      for (int v = 0; v < kVectors; ++v) result[o][v] += gradients[at + o] * values[v];
     }
   }
   for (int o = 0; o < kOuts; ++o) {
-    for (int i = 0; i < kIns; ++i) sums[o * sums_row + i] += sum_of(result[o][i]);
+    for (int v = 0; v < kVectors; ++v) pixel(sums + o * sums_row + v * kTogether) += result[o][v];
   }
 }
 
-void multiply(float* sums, int64_t sums_row, const float* gradients, const float* in, int64_t plane, int64_t patches,
-              int ins, int outs) {
+void multiply(float* sums, int64_t sums_row, const float* gradients, const float* in, int64_t plane, int64_t count,
+              int vectors, int outs) {
   static constexpr decltype(&multiply_of<1, 1>) kLoops[kGradientTaps][kGradientOuts] = {
       {multiply_of<1, 1>, multiply_of<1, 2>, multiply_of<1, 3>, multiply_of<1, 4>},
       {multiply_of<2, 1>, multiply_of<2, 2>, multiply_of<2, 3>, multiply_of<2, 4>},
       {multiply_of<3, 1>, multiply_of<3, 2>, multiply_of<3, 3>, multiply_of<3, 4>}};
-  kLoops[ins - 1][outs - 1](sums, sums_row, gradients, in, plane, patches);
+  kLoops[vectors - 1][outs - 1](sums, sums_row, gradients, in, plane, count);
 }
 
 template <int kTaps, int kOuts>

@@ -26,14 +26,18 @@ struct Sums {
   double gradient, product;
 };
 
-// Samples that are worked on together where that pays: as many as the longest vector has elements. A pixel of theirs is
-// kTogether values that lie side by side, one of each.
+// Samples, or channels of one, that are worked on together where that pays: as many as the longest vector has elements.
+// A pixel of theirs is kTogether values that lie side by side, one of each.
 constexpr int kTogether = 8;
 
 // What `window` computes at once: as many sums as there are registers for.
 constexpr int kWindowPixels = 4, kWindowOuts = 3;
-// The same of `window_gradient`.
+// The same of `window_gradient` and `multiply`.
 constexpr int kGradientTaps = 3, kGradientOuts = 4;
+
+// Winograd's F(4x4, 3x3): pixels of a patch of results in each direction, those of the input that they are made of, and
+// products.
+constexpr int kPatch = 4, kPatchInputs = kPatch + 2, kProducts = kPatchInputs * kPatchInputs;
 
 // A dense convolution's input: channels `plane` elements apart, rows `row` elements apart.
 struct Window {
@@ -92,22 +96,20 @@ struct Kernels {
   void (*window)(float* out, int64_t out_plane, const float* in, const float* weights, const Window& window,
                  int pixels, int outs);
 
-  // Winograd's F(2x2, 3x3): the 16 products' left sides of `count` patches of 4x4 pixels, each two pixels to the right of
-  // the one before. Product i of patch t goes to to[i * step + t * kTogether].
-  void (*to_products)(float* to, int64_t step, const float* in, int64_t row, int64_t count);
+  // The left sides of a patch's products, from its inputs. Product i goes to to[i * step].
+  void (*to_products)(float* to, int64_t step, const float* in, int64_t row);
 
-  // The way back: the 2x2 pixels of `count` patches from the sums of their products. Of the last patch up to `columns`
-  // columns are written, and up to `rows` rows of all.
-  void (*from_products)(float* out, int64_t row, const float* from, int64_t step, int64_t count, int rows,
-                        int columns);
+  // The way back: a patch's results from the sums of its products, up to `rows` rows and `columns` columns of them.
+  void (*from_products)(float* out, int64_t row, const float* from, int64_t step, int rows, int columns);
 
-  // The gradient of the products' sums: the other way through `from_products`, from maps whose odd ends are zeros.
-  void (*to_gradients)(float* to, int64_t step, const float* d_out, int64_t row, int64_t count);
+  // The gradient of the products' sums from that of all of a patch's results: the other way through `from_products`.
+  void (*to_gradients)(float* to, int64_t step, const float* d_out, int64_t row);
 
-  // sums[o * sums_row + i] += sum over patches and samples of gradients[o] * in[i], each `plane` elements apart, for up to
-  // kGradientTaps inputs i and kGradientOuts outputs o.
-  void (*multiply)(float* sums, int64_t sums_row, const float* gradients, const float* in, int64_t plane,
-                   int64_t patches, int ins, int outs);
+  // sums[o * sums_row + i] += sum over `count` pixels of gradients[o] * in[i], where each pixel has kTogether channels
+  // side by side, for up to kGradientOuts outputs o and up to kGradientTaps times kTogether inputs i, of which each
+  // kTogether are `plane` elements apart.
+  void (*multiply)(float* sums, int64_t sums_row, const float* gradients, const float* in, int64_t plane, int64_t count,
+                   int vectors, int outs);
 
   // sums[t][o] += sum over rows and columns of gradient[o] * in shifted by t pixels, sample by sample, for up to
   // kGradientTaps shifts t and kGradientOuts outputs o.

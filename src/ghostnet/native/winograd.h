@@ -1,6 +1,6 @@
-// 3x3 convolutions by Winograd's F(2x2, 3x3): 16 in place of 36 multiplications for every patch of 2x2 results (Lavin and
-// Gray, "Fast Algorithms for Convolutional Neural Networks", CVPR 2016, section 4.1). Inputs and weights are turned into
-// the left and right sides of 16 products, whose sums over channels are turned into results.
+// 3x3 convolutions by Winograd's F(4x4, 3x3): 36 in place of 144 multiplications for every patch of 4x4 results (Lavin and
+// Gray, "Fast Algorithms for Convolutional Neural Networks", CVPR 2016, section 4.2). Inputs and weights are turned into
+// the left and right sides of 36 products, whose sums over channels are turned into results.
 #pragma once
 
 #include <algorithm>
@@ -9,14 +9,15 @@
 
 #include "blocks.h"
 #include "convolution.h"
+#include "pool.h"
 
 namespace ghostnet {
 
-constexpr int kProducts = 16;
+// From one product to the next, for so many elements: no power of two, so that the 36 of a patch fit into a cache.
+inline int64_t product_step(int64_t elements) { return elements + 16; }
 
-// From one product to the next, for channels of so many elements: no power of two, so that the 16 of a patch fit into a
-// cache.
-inline int64_t product_step(int64_t channels, int64_t part) { return channels * part + 16; }
+// Zeros that make a map's size a whole number of patches.
+inline int64_t up_to_patch(int64_t size) { return divide_up(size, kPatch) * kPatch - size; }
 
 // The convolution of blocks of samples.
 class Winograd {
@@ -26,90 +27,119 @@ class Winograd {
   Winograd(const Kernels& kernels, const Convolution& k, const Weight& weight)
       : kernels_(kernels),
         k_(k),
-        patch_rows_(divide_up(k.map.out_height(), 2)),
-        patch_columns_(divide_up(k.map.out_width(), 2)),
-        rows_(std::min(patch_rows_, divide_up(std::max<int64_t>(kWindowPixels, kPatches / (k.in_channels + k.out_channels)),
-                                              patch_columns_))),
-        weights_(kProducts * k.out_channels * k.in_channels) {
-    for (int64_t o = 0; o < k.out_channels; ++o) {
-      for (int64_t i = 0; i < k.in_channels; ++i) {
-        float* to = weights_.data() + packed_place(o, i, 0, k.out_channels, k.in_channels, 1);
-        float rows[4][3];
-        for (int x = 0; x < 3; ++x) {
-          float column[4];
-          right_sides(column, weight(o, i, x), weight(o, i, 3 + x), weight(o, i, 6 + x));
-          for (int y = 0; y < 4; ++y) rows[y][x] = column[y];
-        }
-        for (int y = 0; y < 4; ++y) {
-          float row[4];
-          right_sides(row, rows[y][0], rows[y][1], rows[y][2]);
-          for (int x = 0; x < 4; ++x) to[(y * 4 + x) * k.out_channels * k.in_channels] = row[x];
-        }
+        patch_rows_(divide_up(k.map.out_height(), kPatch)),
+        patch_columns_(divide_up(k.map.out_width(), kPatch)),
+        lines_(divide_up(std::max<int64_t>(kWindowPixels, kPatches / (k.in_channels + k.out_channels)), patch_columns_)),
+        weights_(kProducts * product_step(k.out_channels * k.in_channels)) {
+    parallel(divide_up(k.out_channels, kWindowOuts), 1, [&](Parts& parts) {
+      for (int64_t part; parts.next(&part);) {
+        const int64_t first = part * kWindowOuts;
+        for (int64_t o = first; o < std::min(first + kWindowOuts, k.out_channels); ++o) make_right_sides(o, weight);
       }
-    }
+    });
   }
+
+  // Blocks that fill a pass over the weights together: few of large maps.
+  int64_t together() const { return divide_up(kWindowPixels, patch_rows_ * patch_columns_); }
 
   // What a thread works in.
   struct Room {
     explicit Room(const Winograd& w)
-        : products(kProducts * product_step(w.k_.in_channels, w.part())),
-          sums(kProducts * product_step(w.k_.out_channels, w.part())) {}
+        : products(kProducts * w.step(w.k_.in_channels)), sums(kProducts * w.step(w.k_.out_channels)) {}
     Scratch products, sums;
   };
 
-  void run(Block& in, Block& out, Room& room) const {
-    for (int64_t row = 0; row < patch_rows_; row += rows_) {
-      run_rows(in, out, room, row, std::min(rows_, patch_rows_ - row));
+  void run(std::vector<Block>& in, std::vector<Block>& out, int64_t blocks, Room& room) const {
+    const int64_t lines = blocks * patch_rows_;
+    for (int64_t line = 0; line < lines; line += lines_) {
+      run_lines(in, out, room, line, std::min(line + lines_, lines));
     }
   }
 
  private:
-  // Patches at a time, over channels: their products and sums stay in the second-level cache.
-  static constexpr int64_t kPatches = 1024;
+  // Patches at a time, times channels: their products and sums stay in the second-level cache.
+  static constexpr int64_t kPatches = 512;
+
+  template <typename Weight>
+  void make_right_sides(int64_t o, const Weight& weight) {
+    for (int64_t i = 0; i < k_.in_channels; ++i) {
+      float* to = weights_.get() + packed_place(o, i, 0, k_.out_channels, k_.in_channels, 1);
+      float columns[3][kPatchInputs];
+      for (int x = 0; x < 3; ++x) right_sides(columns[x], weight(o, i, x), weight(o, i, 3 + x), weight(o, i, 6 + x));
+      for (int y = 0; y < kPatchInputs; ++y) {
+        float row[kPatchInputs];
+        right_sides(row, columns[0][y], columns[1][y], columns[2][y]);
+        for (int x = 0; x < kPatchInputs; ++x) {
+          to[(y * kPatchInputs + x) * product_step(k_.out_channels * k_.in_channels)] = row[x];
+        }
+      }
+    }
+  }
 
   // One row or column of the products' right sides.
   static void right_sides(float* to, float a, float b, float c) {
-    to[0] = a;
-    to[1] = (a + b + c) / 2;
-    to[2] = (a - b + c) / 2;
-    to[3] = c;
+    to[0] = a / 4;
+    to[1] = -(a + b + c) / 6;
+    to[2] = -(a - b + c) / 6;
+    to[3] = a / 24 + b / 12 + c / 6;
+    to[4] = a / 24 - b / 12 + c / 6;
+    to[5] = c;
   }
 
-  // Elements of a channel's patches that are worked on at a time.
-  int64_t part() const { return rows_ * patch_columns_ * kTogether; }
+  // Products and sums are in groups of kWindowPixels patches, those of a group's channels one after the other: the order
+  // in which they are multiplied.
+  static int64_t place(int64_t channel, int64_t patch, int64_t channels) {
+    return (patch / kWindowPixels * channels + channel) * kWindowPixels * kTogether + patch % kWindowPixels * kTogether;
+  }
 
-  void run_rows(Block& in, Block& out, Room& room, int64_t first, int64_t rows) const {
-    const int64_t ins = k_.in_channels, outs = k_.out_channels, row_part = patch_columns_ * kTogether;
-    for (int64_t i = 0; i < ins; ++i) {
-      for (int64_t row = 0; row < rows; ++row) {
-        kernels_.to_products(room.products.get() + i * part() + row * row_part, product_step(ins, part()),
-                             in.padded() + i * in.plane() + 2 * (first + row) * in.row(), in.row(), patch_columns_);
+  // From one product of so many channels to the next.
+  int64_t step(int64_t channels) const {
+    return product_step(divide_up(lines_ * patch_columns_, kWindowPixels) * kWindowPixels * kTogether * channels);
+  }
+
+  // Calls visit(patch, block, y, x) for all patches of some lines: rows of patches, those of all blocks in a row.
+  template <typename Visit>
+  void each_patch(int64_t first, int64_t end, const Visit& visit) const {
+    int64_t patch = 0;
+    for (int64_t line = first; line < end; ++line) {
+      for (int64_t x = 0; x < patch_columns_; ++x) {
+        visit(patch++, line / patch_rows_, line % patch_rows_ * kPatch, x * kPatch);
       }
     }
-    for (int product = 0; product < kProducts; ++product) multiply(room, product, rows * patch_columns_);
-    const int last = k_.map.out_width() % 2 == 0 ? 2 : 1;
+  }
+
+  void run_lines(std::vector<Block>& in, std::vector<Block>& out, Room& room, int64_t first, int64_t end) const {
+    const int64_t ins = k_.in_channels, outs = k_.out_channels;
+    for (int64_t i = 0; i < ins; ++i) {
+      each_patch(first, end, [&](int64_t patch, int64_t block, int64_t y, int64_t x) {
+        const float* from = in[block].padded() + i * in[block].plane() + y * in[block].row() + x * kTogether;
+        kernels_.to_products(room.products.get() + place(i, patch, ins), step(ins), from, in[block].row());
+      });
+    }
+    for (int product = 0; product < kProducts; ++product) multiply(room, product, (end - first) * patch_columns_);
+    const int64_t height = k_.map.out_height(), width = k_.map.out_width();
     for (int64_t o = 0; o < outs; ++o) {
-      for (int64_t row = 0; row < rows; ++row) {
-        const int64_t y = 2 * (first + row);
-        kernels_.from_products(out.map() + o * out.plane() + y * out.row(), out.row(),
-                               room.sums.get() + o * part() + row * row_part, product_step(outs, part()), patch_columns_,
-                               y + 1 < k_.map.out_height() ? 2 : 1, last);
-      }
+      each_patch(first, end, [&](int64_t patch, int64_t block, int64_t y, int64_t x) {
+        float* to = out[block].map() + o * out[block].plane() + y * out[block].row() + x * kTogether;
+        kernels_.from_products(to, out[block].row(), room.sums.get() + place(o, patch, outs), step(outs),
+                               static_cast<int>(std::min<int64_t>(kPatch, height - y)),
+                               static_cast<int>(std::min<int64_t>(kPatch, width - x)));
+      });
     }
   }
 
   // One product of all patches, summed up over the channels: a convolution of one pixel.
   void multiply(Room& room, int product, int64_t patches) const {
     const int64_t ins = k_.in_channels, outs = k_.out_channels;
-    const Window window{ins, 1, 1, part(), 0};
-    const float* from = room.products.get() + product * product_step(ins, part());
-    float* to = room.sums.get() + product * product_step(outs, part());
-    const float* weights = weights_.data() + product * outs * ins;
-    for (int64_t o = 0; o < outs; o += kWindowOuts) {
-      const int count = static_cast<int>(std::min<int64_t>(kWindowOuts, outs - o));
-      for (int64_t patch = 0; patch < patches; patch += kWindowPixels) {
-        const int pixels = static_cast<int>(std::min<int64_t>(kWindowPixels, patches - patch));
-        kernels_.window(to + o * part() + patch * kTogether, part(), from + patch * kTogether, weights + o * ins, window,
+    const Window window{ins, 1, 1, kWindowPixels * kTogether, 0};
+    const float* from = room.products.get() + product * step(ins);
+    float* to = room.sums.get() + product * step(outs);
+    const float* weights = weights_.get() + product * product_step(outs * ins);
+    for (int64_t patch = 0; patch < patches; patch += kWindowPixels) {
+      const int pixels = static_cast<int>(std::min<int64_t>(kWindowPixels, patches - patch));
+      for (int64_t o = 0; o < outs; o += kWindowOuts) {
+        const int count = static_cast<int>(std::min<int64_t>(kWindowOuts, outs - o));
+        kernels_.window(to + place(o, patch, outs), window.plane, from + place(0, patch, ins), weights + o * ins, window,
                         pixels, count);
       }
     }
@@ -118,110 +148,131 @@ class Winograd {
   const Kernels& kernels_;
   const Convolution& k_;
   const int64_t patch_rows_, patch_columns_;
-  const int64_t rows_;  // of patches, at a time
-  std::vector<float> weights_;
+  const int64_t lines_;  // at a time
+  Scratch weights_;
 };
 
-// The gradient of the weights: sums over samples.
+// The gradient of the weights: sums over samples, with channels side by side.
 class WinogradGradient {
  public:
   WinogradGradient(const Kernels& kernels, const Convolution& k)
       : kernels_(kernels),
         k_(k),
-        patch_rows_(divide_up(k.map.out_height(), 2)),
-        patch_columns_(divide_up(k.map.out_width(), 2)),
-        part_(std::max(patch_columns_, kPatches) * kTogether),
-        x_(k.in_channels, k.map.height, k.map.width, k.map.pad_height, k.map.pad_width, 1),
-        d_out_(k.out_channels, k.map.out_height(), k.map.out_width(), 0, 0, 1),
-        left_(kProducts * product_step(k.in_channels, part_)),
-        gradients_(kProducts * product_step(k.out_channels, part_)),
-        sums_(kProducts * k.out_channels * k.in_channels) {}
+        patch_rows_(divide_up(k.map.out_height(), kPatch)),
+        patch_columns_(divide_up(k.map.out_width(), kPatch)),
+        ins_(divide_up(k.in_channels, kTogether)),
+        outs_(divide_up(k.out_channels, kTogether)),
+        samples_(std::max<int64_t>(1, kPatches / (patch_rows_ * patch_columns_))),
+        plane_(samples_ * patch_rows_ * patch_columns_ * kTogether),
+        left_(kProducts * product_step(ins_ * plane_)),
+        gradients_(kProducts * product_step(outs_ * plane_)),
+        sums_(kProducts * sums_step()) {}
 
-  // Adds what so many samples give, a multiple of kTogether.
-  void add(const float* x, const float* d_out, int64_t samples) {
-    const int64_t sample = k_.in_channels * k_.map.height * k_.map.width;
-    const int64_t out_sample = k_.out_channels * k_.map.out_height() * k_.map.out_width();
-    for (int64_t n = 0; n < samples; n += kTogether) {
-      x_.read(x + n * sample);
-      d_out_.read(d_out + n * out_sample);
-      for (int64_t row = 0; row < patch_rows_; ++row) {
-        if ((held_ + patch_columns_) * kTogether > part_) multiply();
-        hold(row);
-      }
+  void run(const float* x, const float* d_out, float* d_weight) {
+    for (int64_t first = 0; first < k_.batch; first += samples_) {
+      const int64_t samples = std::min(samples_, k_.batch - first);
+      make_sides(x + first * k_.in_channels * k_.map.height * k_.map.width,
+                 d_out + first * k_.out_channels * k_.map.out_height() * k_.map.out_width(), samples);
+      parallel(kProducts, 1, [&](Parts& parts) {
+        for (int64_t product; parts.next(&product);) {
+          if (first == 0) std::fill_n(sums_.get() + product * sums_step(), sums_step(), 0.0f);
+          multiply(product, samples * patch_rows_ * patch_columns_);
+        }
+      });
     }
-  }
-
-  // Adds all of it to the gradient.
-  void finish(float* d_weight) {
-    multiply();
-    const int64_t size = k_.out_channels * k_.in_channels;
-    for (int64_t weight = 0; weight < size; ++weight) {
-      float rows[3][4];
-      for (int x = 0; x < 4; ++x) {
-        float column[4], three[3];
-        for (int y = 0; y < 4; ++y) column[y] = sums_[(y * 4 + x) * size + weight];
-        to_three(three, column);
-        for (int y = 0; y < 3; ++y) rows[y][x] = three[y];
-      }
-      for (int y = 0; y < 3; ++y) {
-        float three[3];
-        to_three(three, rows[y]);
-        for (int x = 0; x < 3; ++x) d_weight[weight * 9 + y * 3 + x] += three[x];
-      }
-    }
+    parallel(k_.out_channels, 1, [&](Parts& parts) {
+      for (int64_t o; parts.next(&o);) finish(o, d_weight + o * k_.in_channels * 9);
+    });
   }
 
  private:
   // Patches that are multiplied at a time.
-  static constexpr int64_t kPatches = 32;
+  static constexpr int64_t kPatches = 128;
+  static_assert(kTogether % kGradientOuts == 0, "the outputs of a product lie side by side");
 
-  static void to_three(float* to, const float* from) {
-    const float sum = (from[1] + from[2]) / 2;
-    to[0] = from[0] + sum;
-    to[1] = (from[1] - from[2]) / 2;
-    to[2] = from[3] + sum;
+  // From the sums of one product to those of the next.
+  int64_t sums_step() const { return product_step(k_.out_channels * ins_ * kTogether); }
+
+  // Both sides of the products of some samples.
+  void make_sides(const float* x, const float* d_out, int64_t samples) {
+    const int64_t height = k_.map.out_height(), width = k_.map.out_width();
+    const int64_t more_height = up_to_patch(height), more_width = up_to_patch(width);
+    parallel(ins_ + outs_, 1, [&](Parts& parts) {
+      Block in(1, k_.map.height, k_.map.width, k_.map.pad_height, k_.map.pad_width, more_height, more_width);
+      Block gradient(1, height, width, 0, 0, more_height, more_width);
+      for (int64_t i; parts.next(&i);) {
+        if (i < ins_) {
+          make_side(in, x, k_.in_channels, i * kTogether, samples, left_.get() + i * plane_, product_step(ins_ * plane_),
+                    kernels_.to_products);
+        } else {
+          make_side(gradient, d_out, k_.out_channels, (i - ins_) * kTogether, samples,
+                    gradients_.get() + (i - ins_) * plane_, product_step(outs_ * plane_), kernels_.to_gradients);
+        }
+      }
+    });
   }
 
-  // Makes both sides of the products of a row of patches.
-  void hold(int64_t row) {
-    for (int64_t i = 0; i < k_.in_channels; ++i) {
-      kernels_.to_products(left_.get() + i * part_ + held_ * kTogether, product_step(k_.in_channels, part_),
-                           x_.padded() + i * x_.plane() + 2 * row * x_.row(), x_.row(), patch_columns_);
-    }
-    for (int64_t o = 0; o < k_.out_channels; ++o) {
-      kernels_.to_gradients(gradients_.get() + o * part_ + held_ * kTogether, product_step(k_.out_channels, part_),
-                            d_out_.map() + o * d_out_.plane() + 2 * row * d_out_.row(), d_out_.row(), patch_columns_);
-    }
-    held_ += patch_columns_;
-  }
-
-  // Adds the products of the patches that are held.
-  void multiply() {
-    const int64_t ins = k_.in_channels, outs = k_.out_channels;
-    for (int64_t product = 0; product < kProducts; ++product) {
-      const float* left = left_.get() + product * product_step(ins, part_);
-      const float* gradients = gradients_.get() + product * product_step(outs, part_);
-      float* sums = sums_.data() + product * outs * ins;
-      for (int64_t o = 0; o < outs; o += kGradientOuts) {
-        const int some_outs = static_cast<int>(std::min<int64_t>(kGradientOuts, outs - o));
-        for (int64_t i = 0; i < ins; i += kGradientTaps) {
-          const int some_ins = static_cast<int>(std::min<int64_t>(kGradientTaps, ins - i));
-          kernels_.multiply(sums + o * ins + i, ins, gradients + o * part_, left + i * part_, part_, held_, some_ins,
-                            some_outs);
+  // One side, of kTogether channels from `first` on: product i of each patch goes to to[i * step].
+  template <typename Transform>
+  void make_side(Block& block, const float* x, int64_t channels, int64_t first, int64_t samples, float* to, int64_t step,
+                 const Transform& transform) const {
+    for (int64_t n = 0; n < samples; ++n) {
+      block.read_channels(x, n * channels + first, std::min<int64_t>(kTogether, channels - first));
+      for (int64_t row = 0; row < patch_rows_; ++row) {
+        const float* from = block.padded() + row * kPatch * block.row();
+        for (int64_t column = 0; column < patch_columns_; ++column, from += kPatch * kTogether, to += kTogether) {
+          transform(to, step, from, block.row());
         }
       }
     }
-    held_ = 0;
+  }
+
+  // Adds one product of so many patches.
+  void multiply(int64_t product, int64_t patches) {
+    const float* left = left_.get() + product * product_step(ins_ * plane_);
+    const float* gradients = gradients_.get() + product * product_step(outs_ * plane_);
+    float* sums = sums_.get() + product * sums_step();
+    for (int64_t i = 0; i < ins_; i += kGradientTaps) {
+      const int some_ins = static_cast<int>(std::min<int64_t>(kGradientTaps, ins_ - i));
+      for (int64_t o = 0; o < k_.out_channels; o += kGradientOuts) {
+        const int some_outs = static_cast<int>(std::min<int64_t>(kGradientOuts, k_.out_channels - o));
+        kernels_.multiply(sums + (o * ins_ + i) * kTogether, ins_ * kTogether,
+                          gradients + o / kTogether * plane_ + o % kTogether, left + i * plane_, plane_, patches, some_ins,
+                          some_outs);
+      }
+    }
+  }
+
+  // The gradient of an output's weights, from the sums of its products.
+  void finish(int64_t o, float* d_weight) const {
+    for (int64_t i = 0; i < k_.in_channels; ++i, d_weight += 9) {
+      const float* sum = sums_.get() + o * ins_ * kTogether + i;
+      float rows[3][kPatchInputs];
+      for (int x = 0; x < kPatchInputs; ++x) {
+        float column[kPatchInputs], three[3];
+        for (int y = 0; y < kPatchInputs; ++y) column[y] = sum[(y * kPatchInputs + x) * sums_step()];
+        to_three(three, column);
+        for (int y = 0; y < 3; ++y) rows[y][x] = three[y];
+      }
+      for (int y = 0; y < 3; ++y) to_three(d_weight + y * 3, rows[y]);
+    }
+  }
+
+  // The right sides' gradients to those of the three weights of a row or column.
+  static void to_three(float* to, const float* from) {
+    const float once = from[1] + from[2], twice = from[3] + from[4];
+    to[0] = from[0] / 4 - once / 6 + twice / 24;
+    to[1] = (from[2] - from[1]) / 6 + (from[3] - from[4]) / 12;
+    to[2] = (twice - once) / 6 + from[5];
   }
 
   const Kernels& kernels_;
   const Convolution& k_;
   const int64_t patch_rows_, patch_columns_;
-  const int64_t part_;  // elements of a channel
-  int64_t held_ = 0;    // patches
-  Block x_, d_out_;
-  Scratch left_, gradients_;
-  std::vector<float> sums_;
+  const int64_t ins_, outs_;  // channels, in blocks of kTogether
+  const int64_t samples_;     // at a time
+  const int64_t plane_;       // elements of such a block of channels
+  Scratch left_, gradients_, sums_;
 };
 
 }  // namespace ghostnet
