@@ -55,7 +55,7 @@ void convolve_block(const Kernels& kernels, const Convolution& k, Block& in, Blo
 // Runs work(in, out, count) for all blocks of samples, up to `together` of them at a time, `in` padded; start() makes the
 // work of each thread.
 template <typename Start>
-void each_blocks(const Convolution& k, const float* x, float* out, int64_t together, const Start& start) {
+void over_blocks(const Convolution& k, const float* x, float* out, int64_t together, const Start& start) {
   const int64_t height = k.map.out_height(), width = k.map.out_width(), blocks = k.batch / kTogether;
   const int64_t in_block = kTogether * k.in_channels * k.map.height * k.map.width;
   const int64_t out_block = kTogether * k.out_channels * height * width;
@@ -73,18 +73,16 @@ void each_blocks(const Convolution& k, const float* x, float* out, int64_t toget
   });
 }
 
-// Below so many channels, making the products takes longer than fewer of them save.
-constexpr int64_t kFewChannels = 16;
-
-// The same of the weights' gradient, for pairs of channels, and for patches.
-constexpr int64_t kFewPairs = 256, kFewPatches = 32;
+// Below so many channels, and of the weights' gradient so many patches, making the products takes longer than fewer of
+// them save.
+constexpr int64_t kFewChannels = 16, kFewPatches = 32;
 
 bool by_winograd(const Convolution& k) {
   return k.map.kernel_height == 3 && k.map.kernel_width == 3 && std::min(k.in_channels, k.out_channels) >= kFewChannels;
 }
 
 bool gradient_by_winograd(const Convolution& k) {
-  return by_winograd(k) && k.in_channels * k.out_channels >= kFewPairs && patches(k) >= kFewPatches;
+  return by_winograd(k) && patches(k) >= kFewPatches;
 }
 
 template <typename Weight>
@@ -94,7 +92,7 @@ void convolve_all(const Kernels& kernels, const Convolution& k, const float* x, 
     const Winograd algorithm(kernels, k, weight);
     // Two threads at least should find work.
     const int64_t together = std::clamp<int64_t>(k.batch / kTogether / 2, 1, algorithm.together());
-    each_blocks(k, x, out, together, [&] {
+    over_blocks(k, x, out, together, [&] {
       return [&, room = Winograd::Room(algorithm)](std::vector<Block>& from, std::vector<Block>& to, int64_t count) mutable {
         algorithm.run(from, to, count, room);
       };
@@ -102,7 +100,7 @@ void convolve_all(const Kernels& kernels, const Convolution& k, const float* x, 
     return;
   }
   const auto weights = packed(k.out_channels, k.in_channels, taps, weight);
-  each_blocks(k, x, out, 1, [&] {
+  over_blocks(k, x, out, 1, [&] {
     return [&](std::vector<Block>& from, std::vector<Block>& to, int64_t) {
       convolve_block(kernels, k, from[0], to[0], weights.data());
     };
