@@ -357,7 +357,9 @@ void from_products(float* out, int64_t row, const float* from, int64_t step, int
   }
   for (int y = 0; y < rows; ++y) {
     results(found, sums[y]);
-    for (int x = 0; x < columns; ++x) pixel(out + y * row + x * kTogether) = found[x];
+    for (int x = 0; x < kPatch; ++x) {
+      if (x < columns) pixel(out + y * row + x * kTogether) = found[x];
+    }
   }
 }
 

@@ -37,12 +37,13 @@ void max_pool_gradient(int64_t maps, int64_t height, int64_t width, const float*
       float *to_above = d_x + start, *to_below = to_above + width;
       for (int64_t i = 0; i < columns; ++i) {
         const float a = above[2 * i], b = above[2 * i + 1], c = below[2 * i], d = below[2 * i + 1];
-        const bool right = b > a, right_below = d > c;
-        const bool second = (right_below ? d : c) > (right ? b : a);
-        to_above[2 * i] = second || right ? 0 : from[i];
-        to_above[2 * i + 1] = second || !right ? 0 : from[i];
-        to_below[2 * i] = !second || right_below ? 0 : from[i];
-        to_below[2 * i + 1] = !second || !right_below ? 0 : from[i];
+        // Selections only, so that the compiler makes vectors of it.
+        const float first = b > a ? b : a, second = d > c ? d : c;
+        const float upper = second > first ? 0 : from[i], lower = second > first ? from[i] : 0;
+        to_above[2 * i] = b > a ? 0 : upper;
+        to_above[2 * i + 1] = b > a ? upper : 0;
+        to_below[2 * i] = d > c ? 0 : lower;
+        to_below[2 * i + 1] = d > c ? lower : 0;
       }
     }
   });
