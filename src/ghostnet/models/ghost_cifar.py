@@ -202,10 +202,10 @@ def cosine_patterns(in_channels: int) -> np.ndarray:
 class CifarAirbench(Network):
     """3x3 conv -> three times (3x3 conv -> 2x2 max pool -> residual block) -> mean -> dropout -> classifier.
 
-    After the networks of David Page ("How to train your ResNet", 2018, https://github.com/davidcpage/cifar10-fast), whose
-    residual blocks it has, and Keller Jordan ("94% on CIFAR-10 in 3.29 Seconds on a Single GPU", 2024,
-    https://arxiv.org/abs/2404.00498), whose widths it has, and a first convolution that whitens. His is computed from the
-    images and stays; this one starts as the first of `cosine_patterns`, each with both signs, and learns.
+    After the networks of David Page ("How to train your ResNet", 2018, https://github.com/davidcpage/cifar10-fast),
+    whose residual blocks it has, and Keller Jordan ("94% on CIFAR-10 in 3.29 Seconds on a Single GPU", 2024,
+    https://arxiv.org/abs/2404.00498), whose widths it has, and a first convolution that whitens. His is computed from
+    the images and stays; this one starts as the first of `cosine_patterns`, each with both signs, and learns.
 
     The convolutions that widen are plain ones: Ghost modules in their place, too, cost 2.5 points of accuracy
     (docs/results.md).
