@@ -442,6 +442,9 @@ void check_convolutions(const Kernels& kernels) {
   check_convolution(kernels, {8, 300, 40, {2, 2, 3, 3, 1, 1, 1}});
   check_convolution(kernels, {16, 50, 41, {12, 11, 3, 3, 1, 1, 1}});
   check_convolution(kernels, {8, 35, 64, {5, 70, 3, 3, 1, 1, 1}});
+  // Small maps, several blocks of samples together, at last fewer.
+  check_convolution(kernels, {40, 16, 20, {3, 4, 3, 3, 1, 1, 1}});
+  check_convolution(kernels, {72, 17, 16, {4, 5, 3, 3, 1, 1, 1}});
 }
 
 // The largest of 2x2 pixels, and the gradient of the first of them. The values are few, so that many are equal.

@@ -315,37 +315,39 @@ void window(float* out, int64_t out_plane, const float* in, const float* weights
 
 // One row or column of a patch's left sides of Winograd's products.
 inline void left_sides(Pixel* to, const Pixel* from) {
-  const Pixel even = from[4] - 4 * from[2], odd = from[3] - 4 * from[1];
-  const Pixel near = from[4] - from[2], far = 2 * (from[3] - from[1]);
-  to[0] = 4 * from[0] - 5 * from[2] + from[4];
-  to[1] = even + odd;
-  to[2] = even - odd;
-  to[3] = near + far;
-  to[4] = near - far;
-  to[5] = 4 * from[1] - 5 * from[3] + from[5];
+  const Pixel near = from[4] - 2 * from[2], odd_near = kNear * from[3] - kFar * from[1];
+  const Pixel far = from[4] - 0.5f * from[2], odd_far = kFar * from[3] - kNear * from[1];
+  to[0] = from[0] - 2.5f * from[2] + from[4];
+  to[1] = near + odd_near;
+  to[2] = near - odd_near;
+  to[3] = far + odd_far;
+  to[4] = far - odd_far;
+  to[5] = from[1] - 2.5f * from[3] + from[5];
 }
 
-void to_products(float* to, int64_t step, const float* in, int64_t row) {
-  Pixel rows[kPatchInputs][kPatchInputs], line[kPatchInputs], sides[kPatchInputs];
-  for (int y = 0; y < kPatchInputs; ++y) {
-    for (int x = 0; x < kPatchInputs; ++x) line[x] = pixel(in + y * row + x * kTogether);
-    left_sides(rows[y], line);
+// Both directions of a patch of kFrom x kFrom pixels: `line` makes one row or column of the products' sides.
+template <int kFrom, void (*line)(Pixel*, const Pixel*)>
+void to_sides(float* to, int64_t step, const float* in, int64_t row) {
+  Pixel rows[kFrom][kPatchInputs], from[kFrom], sides[kPatchInputs];
+  for (int y = 0; y < kFrom; ++y) {
+    for (int x = 0; x < kFrom; ++x) from[x] = pixel(in + y * row + x * kTogether);
+    line(rows[y], from);
   }
   for (int x = 0; x < kPatchInputs; ++x) {
-    for (int y = 0; y < kPatchInputs; ++y) line[y] = rows[y][x];
-    left_sides(sides, line);
+    for (int y = 0; y < kFrom; ++y) from[y] = rows[y][x];
+    line(sides, from);
     for (int y = 0; y < kPatchInputs; ++y) pixel(to + (y * kPatchInputs + x) * step) = sides[y];
   }
 }
 
 // One row or column of a patch's results.
 inline void results(Pixel* to, const Pixel* from) {
-  const Pixel sum = from[1] + from[2], difference = from[1] - from[2];
-  const Pixel twice = from[3] + from[4], difference_of_twice = from[3] - from[4];
-  to[0] = from[0] + sum + twice;
-  to[1] = difference + 2 * difference_of_twice;
-  to[2] = sum + 4 * twice;
-  to[3] = difference + 8 * difference_of_twice + from[5];
+  const Pixel near = from[1] + from[2], odd_near = kNear * (from[1] - from[2]);
+  const Pixel far = from[3] + from[4], odd_far = kFar * (from[3] - from[4]);
+  to[0] = from[0] + near + far;
+  to[1] = odd_near + odd_far;
+  to[2] = 0.5f * near + 2 * far;
+  to[3] = 0.5f * odd_near + 2 * odd_far + from[5];
 }
 
 void from_products(float* out, int64_t row, const float* from, int64_t step, int rows, int columns) {
@@ -365,27 +367,14 @@ void from_products(float* out, int64_t row, const float* from, int64_t step, int
 
 // `results`, the other way.
 inline void gradients_of_sums(Pixel* to, const Pixel* from) {
-  const Pixel even = from[0] + from[2], odd = from[1] + from[3];
-  const Pixel even_of_twice = from[0] + 4 * from[2], odd_of_twice = 2 * from[1] + 8 * from[3];
+  const Pixel near = from[0] + 0.5f * from[2], odd_near = kNear * (from[1] + 0.5f * from[3]);
+  const Pixel far = from[0] + 2 * from[2], odd_far = kFar * (from[1] + 2 * from[3]);
   to[0] = from[0];
-  to[1] = even + odd;
-  to[2] = even - odd;
-  to[3] = even_of_twice + odd_of_twice;
-  to[4] = even_of_twice - odd_of_twice;
+  to[1] = near + odd_near;
+  to[2] = near - odd_near;
+  to[3] = far + odd_far;
+  to[4] = far - odd_far;
   to[5] = from[3];
-}
-
-void to_gradients(float* to, int64_t step, const float* d_out, int64_t row) {
-  Pixel rows[kPatch][kPatchInputs], line[kPatch], sides[kPatchInputs];
-  for (int y = 0; y < kPatch; ++y) {
-    for (int x = 0; x < kPatch; ++x) line[x] = pixel(d_out + y * row + x * kTogether);
-    gradients_of_sums(rows[y], line);
-  }
-  for (int x = 0; x < kPatchInputs; ++x) {
-    for (int y = 0; y < kPatch; ++y) line[y] = rows[y][x];
-    gradients_of_sums(sides, line);
-    for (int y = 0; y < kPatchInputs; ++y) pixel(to + (y * kPatchInputs + x) * step) = sides[y];
-  }
 }
 
 template <int kVectors, int kOuts>
@@ -450,7 +439,7 @@ void window_gradient(float* sums, const float* gradient, const float* in, const 
 extern const Kernels GHOSTNET_KERNELS;
 const Kernels GHOSTNET_KERNELS = {GHOSTNET_NAME, moments,       sum, product,   scale,
                                   affine,        norm_sums,     norm_gradient, add, correlate,
-                                  correlate_gradient, window, to_products, from_products,
-                                  to_gradients, multiply, window_gradient, squares, momentum};
+                                  correlate_gradient, window, to_sides<kPatchInputs, left_sides>, from_products,
+                                  to_sides<kPatch, gradients_of_sums>, multiply, window_gradient, squares, momentum};
 
 }  // namespace ghostnet

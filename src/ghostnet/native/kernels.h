@@ -39,6 +39,10 @@ constexpr int kGradientTaps = 3, kGradientOuts = 4;
 // products.
 constexpr int kPatch = 4, kPatchInputs = kPatch + 2, kProducts = kPatchInputs * kPatchInputs;
 
+// The products are values of polynomials at 0, kNear, -kNear, kFar, -kFar and infinity in each direction: the roots of 1/2
+// and 2. The usual points, 1 and 2, make the largest error five times, the mean one twice as large.
+constexpr float kNear = 0.70710678f, kFar = 1.41421356f;
+
 // A dense convolution's input: channels `plane` elements apart, rows `row` elements apart.
 struct Window {
   int64_t channels, kernel_height, kernel_width, plane, row;

@@ -78,11 +78,12 @@ class Winograd {
 
   // One row or column of the products' right sides.
   static void right_sides(float* to, float a, float b, float c) {
-    to[0] = a / 4;
-    to[1] = -(a + b + c) / 6;
-    to[2] = -(a - b + c) / 6;
-    to[3] = a / 24 + b / 12 + c / 6;
-    to[4] = a / 24 - b / 12 + c / 6;
+    const float near = a + c / 2, odd_near = kNear * b, far = a + 2 * c, odd_far = kFar * b;
+    to[0] = a;
+    to[1] = -(near + odd_near) / 1.5f;
+    to[2] = -(near - odd_near) / 1.5f;
+    to[3] = (far + odd_far) / 6;
+    to[4] = (far - odd_far) / 6;
     to[5] = c;
   }
 
@@ -260,10 +261,11 @@ class WinogradGradient {
 
   // The right sides' gradients to those of the three weights of a row or column.
   static void to_three(float* to, const float* from) {
-    const float once = from[1] + from[2], twice = from[3] + from[4];
-    to[0] = from[0] / 4 - once / 6 + twice / 24;
-    to[1] = (from[2] - from[1]) / 6 + (from[3] - from[4]) / 12;
-    to[2] = (twice - once) / 6 + from[5];
+    const float near = (from[1] + from[2]) / 1.5f, odd_near = kNear * (from[1] - from[2]) / 1.5f;
+    const float far = (from[3] + from[4]) / 6, odd_far = kFar * (from[3] - from[4]) / 6;
+    to[0] = from[0] - near + far;
+    to[1] = odd_far - odd_near;
+    to[2] = 2 * far - near / 2 + from[5];
   }
 
   const Kernels& kernels_;
