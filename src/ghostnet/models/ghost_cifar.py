@@ -166,7 +166,7 @@ class CifarVgg(Network):
 
 # Channels of the first convolution, and of the stages after it
 AIRBENCH_STEM = 32
-AIRBENCH_STAGES = (64, 256, 256)
+AIRBENCH_STAGES = (128, 384, 384)
 
 # Luminance and two differences of colours, of red, green and blue
 _COLOURS = ((1, 1, 1), (1, 0, -1), (-1, 2, -1))
