@@ -204,8 +204,9 @@ class CifarAirbench(Network):
 
     After the networks of David Page ("How to train your ResNet", 2018, https://github.com/davidcpage/cifar10-fast),
     whose residual blocks it has, and Keller Jordan ("94% on CIFAR-10 in 3.29 Seconds on a Single GPU", 2024,
-    https://arxiv.org/abs/2404.00498), whose widths it has, and a first convolution that whitens. His is computed from
-    the images and stays; this one starts as the first of `cosine_patterns`, each with both signs, and learns.
+    https://arxiv.org/abs/2404.00498), whose widths it has (those for 95 %), and a first convolution that whitens. His
+    is computed from the images and stays; this one starts as the first of `cosine_patterns`, each with both signs, and
+    learns.
 
     The convolutions that widen are plain ones: with Ghost modules throughout, and no residual blocks, the network was
     1.2 points worse after three epochs (docs/results.md).
@@ -217,7 +218,7 @@ class CifarAirbench(Network):
         drop_rate: probability of dropping a feature before the classifier, in training.
 
     Input (N, in_channels, H, W), H and W of at least 8 pixels; output logits (N, num_classes). The last feature maps
-    are (N, 256, H / 8, W / 8), each size rounded down.
+    are (N, 384, H / 8, W / 8), each size rounded down.
     """
 
     body = ("conv1", "bn1", "relu", "features")
@@ -272,5 +273,5 @@ def ghost_resnet56(**options) -> CifarResNet:
 
 
 def ghost_airbench(**options) -> CifarAirbench:
-    """Ghost-airbench: 1.98 M parameters, 152 M multiply-accumulates at 32x32."""
+    """Ghost-airbench: 4.63 M parameters, 381 M multiply-accumulates at 32x32."""
     return CifarAirbench(ratio=2, **options)

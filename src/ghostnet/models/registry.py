@@ -222,7 +222,7 @@ CARDS: dict[str, Card] = {
     ),
     "ghost_airbench": _small(
         ghost_cifar.ghost_airbench,
-        parameters=1_984_362,
-        macs=152_214_016,
+        parameters=4_626_218,
+        macs=381_306_624,
     ),
 }
