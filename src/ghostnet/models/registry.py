@@ -222,7 +222,7 @@ CARDS: dict[str, Card] = {
     ),
     "ghost_airbench": _small(
         ghost_cifar.ghost_airbench,
-        parameters=4_626_218,
-        macs=381_306_624,
+        parameters=3_219_562,
+        macs=309_062_400,
     ),
 }
