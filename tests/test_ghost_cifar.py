@@ -6,7 +6,7 @@ import pytest
 from mindspore import Tensor
 
 from ghostnet.models import card, create_model
-from ghostnet.models.ghost_cifar import BasicBlock, cosine_patterns
+from ghostnet.models.ghost_cifar import BasicBlock, ResidualConv, cosine_patterns
 from tests.conftest import randomise
 
 # (channels in, channels out, pixels of the output) of every convolution but the first
@@ -64,6 +64,18 @@ def test_shortcut_is_every_second_pixel_and_zeros(ratio):
     convolved = block.conv2(block.conv1(Tensor(x))).asnumpy()
     assert convolved.min() < 0
     np.testing.assert_allclose(block(Tensor(x)).asnumpy(), np.maximum(convolved + skipped, 0), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("ratio", [1, 2])
+def test_residual_convolution_adds_its_input_to_a_relu(ratio):
+    ms.set_context(mode=ms.PYNATIVE_MODE)
+    block = ResidualConv(4, ratio).set_train(False)
+    randomise(block)
+    x = np.random.default_rng(0).standard_normal((2, 4, 7, 6)).astype(np.float32)
+    added = block(Tensor(x)).asnumpy() - x
+    assert added.min() >= -1e-6
+    np.testing.assert_allclose(added, block.conv(Tensor(x)).asnumpy(), rtol=0, atol=1e-5)
+    assert added.std() > 0
 
 
 @pytest.mark.parametrize("name", ["vgg16_cifar", "ghost_vgg16", "resnet56_cifar", "ghost_resnet56", "ghost_airbench"])
