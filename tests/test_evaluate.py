@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from mindspore import Tensor, nn
 
-from ghostnet.evaluate import Counts, of_cell, outcomes
+from ghostnet.evaluate import Counts, mirrored, of_cell, outcomes
 
 
 def counted(logits, labels):
@@ -64,6 +64,13 @@ def test_every_sample_counts_once_at_any_batch_size(batch_size):
     expected = counted(Mean()(Tensor(images)).asnumpy(), labels)
     assert (found.top_1, found.top_5, found.num_samples) == (expected.top_1, expected.top_5, 10)
     assert found.loss == pytest.approx(expected.loss, rel=1e-12)
+
+
+def test_mirrored_by_hand():
+    """Logits that are the first row's pixels: their means with those from the other end."""
+    images = np.array([[[[1, 2, 6], [0, 0, 0]]], [[[3, 5, 8], [9, 9, 9]]]], np.float32)
+    logits = mirrored(lambda batch: batch[:, 0, 0].copy())(images)
+    np.testing.assert_array_equal(logits, [[3.5, 2, 3.5], [5.5, 5, 5.5]])
 
 
 def test_nothing_to_evaluate():

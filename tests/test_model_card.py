@@ -144,6 +144,15 @@ def test_the_values_are_those_of_the_files(tmp_path, monkeypatch, capsys):
     assert Image.open(run / "model_card.png").format == "PNG"
 
 
+@pytest.mark.parametrize("mirror", [False, True])
+def test_accuracy_with_mirror_images_says_so(mirror, tmp_path, monkeypatch, capsys):
+    run = write_run(tmp_path / "run", eval_mirror=mirror)
+    status, _, error = command(run, monkeypatch=monkeypatch, capsys=capsys)
+    assert (status, error) == (0, "")
+    _, body = parsed(run / "model_card.md")
+    assert ("| counted | the mean logits of each image and its mirror image |" in body) == mirror
+
+
 def test_what_no_file_knows_is_given(tmp_path, monkeypatch, capsys):
     run = write_run(tmp_path / "run", dataset="cifar10")
     given = ["--author", "A. Uthor", "--link", "https://host/w/", "--license", "MIT", "--repository", "https://host/x"]

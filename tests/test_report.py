@@ -353,6 +353,7 @@ def test_validate_writes_a_report_of_the_numbers_that_it_prints(trained, tmp_pat
         page = (tmp_path / name / "report.html").read_text()
         assert f"<b>{printed['top_1']:.2f} %</b>" in page
         assert f"<b>{printed['loss']:.4f}</b>" in page
+        assert "each image once" in page
         pages.append(shown_mistakes({"report.html": page.encode()}))
     assert pages[0] == pages[1] == pages[2]
     assert all(f"/val/{true}/" in file for true, file in pages[0])
@@ -361,6 +362,27 @@ def test_validate_writes_a_report_of_the_numbers_that_it_prints(trained, tmp_pat
     )
     assert (status, error.count("\n")) == (2, 1)
     assert "already holds a report" in error
+
+
+def test_mirrored_evaluation_does_not_tell_left_from_right(trained, tmp_path, monkeypatch, capsys):
+    """With `eval_mirror`, images and their mirror images have one loss; without it, they have not."""
+    monkeypatch.setattr(ghostnet, "STAGES", short.stages())
+    noise = np.random.default_rng(3).integers(0, 256, (len(CLASSES), 32, 32, 3), np.uint8)
+    for side, pixels in (("left", noise), ("right", noise[:, :, ::-1])):
+        for name, image in zip(CLASSES, pixels, strict=True):
+            (tmp_path / side / "val" / name).mkdir(parents=True)
+            Image.fromarray(image).save(tmp_path / side / "val" / name / "0.png")
+    losses = {}
+    for side in ("left", "right"):
+        for mirror in (False, True):
+            # A side of 32 pixels is neither resized nor cropped.
+            arguments = ["--crop_pct", 1.0, "--data_dir", tmp_path / side, "--eval_mirror", mirror]
+            status, said, error = command("--ckpt_path", trained[0], *arguments, monkeypatch=monkeypatch, capsys=capsys)
+            assert (status, error) == (0, "")
+            losses[side, mirror] = json.loads(said.splitlines()[-1])["loss"]
+    assert losses["left", True] == losses["right", True]
+    assert abs(losses["left", False] - losses["right", False]) > 1e-4
+    assert losses["left", True] not in (losses["left", False], losses["right", False])
 
 
 @pytest.mark.parametrize(

@@ -144,6 +144,15 @@ def of_cell(network: nn.Cell, graphs: GraphCache | None = None) -> Network:
     return run
 
 
+def mirrored(network: Network) -> Network:
+    """The mean logits of each image and of its mirror image (left and right changed)."""
+
+    def run(images: np.ndarray) -> np.ndarray:
+        return (network(images) + network(np.ascontiguousarray(images[..., ::-1]))) / 2
+
+    return run
+
+
 def filled(images: np.ndarray, size: int) -> np.ndarray:
     """Images (N, ...), with copies of the last one up to `size` of them."""
     missing = size - len(images)
@@ -175,14 +184,18 @@ class Evaluator:
     def __init__(self, config: Config, samples: dataset.Samples, ranks: Ranks) -> None:
         self.batches = loader.eval_batches(config, samples, ranks.rank, ranks.size)
         self.batch_size = config.batch_size
+        self.mirror = config.eval_mirror
         self.ranks = ranks
 
     def outcomes(self, network: Network) -> Outcomes:
         """What a network makes of each sample, in the order of `samples`, whatever the number of ranks.
 
+        With the key `eval_mirror`, the network is `mirrored`.
+
         On a terminal, rank 0 draws a bar.
         """
         batches = tqdm(self.batches, "validation", unit="batch", leave=False, disable=not draws(self.ranks))
+        network = mirrored(network) if self.mirror else network
         found = outcomes(network, batches, self.batch_size, self.ranks)
         return found.take(np.argsort(self.batches.order_over_ranks))
 

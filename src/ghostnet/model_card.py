@@ -263,6 +263,8 @@ def _evaluation_section(run: Run) -> str:
     rows.append(("loss (cross-entropy, nats)", f"{record['val_loss']:.4f}"))
     if images is not None:
         rows.append(("validation images", f"{images:,}"))
+    if run.config.eval_mirror:
+        rows.append(("counted", "the mean logits of each image and its mirror image"))
     rows.append(("epoch", f"{record['epoch']} of {run.config.epoch_size}"))
     note = ""
     if len([other for other in run.records if other["top_1"] is not None]) > 1:

@@ -43,6 +43,7 @@ OUR_DEFAULTS = {
     "native_ops": "auto",
     "compile_cache": True,
     "on_bad_image": "error",
+    "eval_mirror": False,
     "crop_padding": None,
     "image_digests": False,
     "lr_reference_batch": None,

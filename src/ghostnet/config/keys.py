@@ -324,6 +324,8 @@ class Config(BaseModel):
     """Skip updates whose gradients overflow; dynamic needs it."""
     eval_shuffle: bool = False
     """Shuffle the images in evaluation."""
+    eval_mirror: bool = False
+    """Evaluate each image and its mirror image, and count the mean of the two logits; takes twice the time."""
     report: Text = ""
     """Folder for validate.py's report: scores of each class, confusion matrix, worst mistakes, one HTML page of all;
     needs matplotlib. Empty: none."""
