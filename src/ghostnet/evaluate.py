@@ -145,7 +145,7 @@ def of_cell(network: nn.Cell, graphs: GraphCache | None = None) -> Network:
 
 
 def mirrored(network: Network) -> Network:
-    """The mean logits of each image and of its mirror image (left and right changed)."""
+    """The mean logits of each image and of its mirror image (left and right exchanged)."""
 
     def run(images: np.ndarray) -> np.ndarray:
         return (network(images) + network(np.ascontiguousarray(images[..., ::-1]))) / 2
