@@ -14,9 +14,9 @@ VGG16 = [(64, 64, 1024), (64, 128, 256), (128, 128, 256), (128, 256, 64), *[(256
 VGG16 += [(512, 512, 16)] * 2 + [(512, 512, 4)] * 3
 RESNET56 = [(16, 16, 1024)] * 18 + [(16, 32, 256), *[(32, 32, 256)] * 17, (32, 64, 64), *[(64, 64, 64)] * 17]
 AIRBENCH = [(128, 128, 256), (384, 384, 64), (384, 384, 16)]
-# Its plain convolutions after the first: weights and batch norms, products
-WIDENING = 9 * (32 * 128 + 128 * 384 + 384 * 384) + 2 * (128 + 384 + 384)
-WIDENING_MACS = 9 * (32 * 128 * 1024 + 128 * 384 * 256 + 384 * 384 * 64)
+# Its plain convolutions after the first, two of each stage: weights and batch norms, products
+PLAIN = 9 * (32 * 128 + 128 * 384 + 384 * 384 + 128 * 128 + 2 * 384 * 384) + 2 * 2 * (128 + 384 + 384)
+PLAIN_MACS = 9 * (32 * 128 * 1024 + (128 * 384 + 128 * 128) * 256 + 2 * 384 * 384 * 64 + 384 * 384 * 16)
 HIDDEN = 512 * 512
 
 
@@ -27,7 +27,7 @@ HIDDEN = 512 * 512
         ("ghost_vgg16", 2, VGG16, 64, (HIDDEN + 3 * 512 + 5130, HIDDEN + 5120)),
         ("resnet56_cifar", 1, RESNET56, 16, (650, 640)),
         ("ghost_resnet56", 2, RESNET56, 16, (650, 640)),
-        ("ghost_airbench", 2, AIRBENCH, 32, (WIDENING + 3850, WIDENING_MACS + 3840)),
+        ("ghost_airbench", 2, AIRBENCH, 32, (PLAIN + 3850, PLAIN_MACS + 3840)),
     ],
 )
 def test_counts_follow_from_the_table(name, ratio, convolutions, stem, head):

@@ -47,7 +47,7 @@ MAPS = {
         (64, 128, 256, 512, 512, 512),
         [f"features.{i}" for i in (0, 3, 7, 11, 15, 16)],
     ),
-    "ghost_airbench": ((1, 2, 4, 8), (128, 384, 384, 384), [f"features.{i}" for i in (0, 3, 6, 8)]),
+    "ghost_airbench": ((1, 2, 4, 8), (128, 384, 384, 384), [f"features.{i}" for i in (0, 4, 8, 11)]),
 }
 
 

@@ -222,7 +222,7 @@ CARDS: dict[str, Card] = {
     ),
     "ghost_airbench": _small(
         ghost_cifar.ghost_airbench,
-        parameters=3_219_562,
-        macs=309_062_400,
+        parameters=6_023_018,
+        macs=452_979_456,
     ),
 }
