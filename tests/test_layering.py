@@ -14,7 +14,7 @@ FLOORS = (
     {"safetensors_file", "arguments"},
     {"pytorch_file"},
     {"config", "download", "intact_files", "launch", "hosts", "neighbours", "folder_lock", "curves"},
-    {"weights_file"},
+    {"weights_file", "cpp_library"},
     {"cli"},
     {"distributed"},
     {"runtime", "event_files", "provenance"},

@@ -12,7 +12,7 @@ import pytest
 from mindspore import Tensor, nn, ops
 
 from ghostnet import build as rooms
-from ghostnet import weights_file
+from ghostnet import cpp_library, weights_file
 from ghostnet.config import Config
 from ghostnet.convert import from_pytorch
 from ghostnet.errors import UserError
@@ -319,21 +319,21 @@ def test_two_processes_build_once(cache, tmp_path):
 
 
 def test_the_name_follows_sources_and_flags(monkeypatch, tmp_path):
-    before = build._digest(["c++"])
-    assert build._digest(["c++"]) == before
-    assert build._digest(["c++", "-g"]) != before
+    before = build.description().digest(["c++"])
+    assert build.description().digest(["c++"]) == before
+    assert build.description().digest(["c++", "-g"]) != before
     for source in SOURCE.glob("*.[ch]*"):
         (tmp_path / source.name).write_text(source.read_text())
     monkeypatch.setattr(build, "SOURCES", tmp_path)
-    assert build._digest(["c++"]) == before
+    assert build.description().digest(["c++"]) == before
     (tmp_path / "pool.cpp").write_text((SOURCE / "pool.cpp").read_text() + "\n")
-    assert build._digest(["c++"]) != before
+    assert build.description().digest(["c++"]) != before
 
 
 def operators_test(compiler: list[str], flags: tuple[str, ...], folder: Path, *more: str) -> Path:
     """tests/native/operators_test.cpp, built with our operators: against the definitions, on 1 to 3 threads."""
     test = TESTS / "native" / "operators_test.cpp"
-    commands = build.commands(compiler, folder, flags, *more)
+    commands = build.description(*more).commands(compiler, folder, flags)
     commands.append([*compiler, *flags, f"-I{SOURCE}", "-c", str(test), "-o", str(folder / "test.o")])
     for process in [subprocess.Popen(command) for command in commands]:
         assert process.wait() == 0
@@ -351,7 +351,7 @@ def assert_no_failures(command: list[str | Path]) -> None:
 @pytest.mark.parametrize(("sanitizer", "share"), [("address,undefined", "3"), ("thread", "25")])
 def test_operators_under_a_sanitizer(sanitizer, share, tmp_path):
     """Bit-identical for 1 to 3 threads, no bad access."""
-    compiler = build._compiler()
+    compiler = cpp_library.system_compiler()
     flags = ("-std=c++17", "-O1", "-g", "-pthread", f"-fsanitize={sanitizer}", "-fno-sanitize-recover=all")
     (tmp_path / "probe.cpp").write_text("int main() {}")
     probe = [*compiler, *flags, str(tmp_path / "probe.cpp"), "-o", str(tmp_path / "probe")]
@@ -366,6 +366,6 @@ def test_operators_under_a_sanitizer(sanitizer, share, tmp_path):
 )
 def test_operators_on_aarch64(tmp_path):
     """As an emulator of the processor runs them; whether they are fast there is another question."""
-    flags = (*build._FLAGS, "-static")
+    flags = (*cpp_library.FLAGS, "-static")
     test = operators_test(["aarch64-linux-gnu-g++"], flags, tmp_path, "aarch64")
     assert_no_failures(["qemu-aarch64", test, "10"])

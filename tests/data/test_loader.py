@@ -170,9 +170,9 @@ def test_resuming_reads_nothing_that_it_skips(folder):
     read: list[int] = []
 
     class Recording(type(samples)):
-        def read(self, index: int) -> np.ndarray:
+        def open(self, index: int) -> np.ndarray:
             read.append(index)
-            return super().read(index)
+            return super().open(index)
 
     recording = Recording(samples.classes, samples.labels, samples.root, samples.files)
     (epoch,) = epochs(train_batches(config, recording, 3, start_epoch=400, start_step=3))

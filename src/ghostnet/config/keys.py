@@ -120,7 +120,7 @@ class Config(BaseModel):
     """Device to run on; None takes what the machine has."""
     native_ops: Literal["auto", "on", "off"] = "auto"
     """Train and evaluate on a CPU with our own C++ operators, compiled at first use: auto: where there is a compiler,
-    in float32; on: or not at all; off: with MindSpore's alone."""
+    in float32; on: or not at all; off: with MindSpore's alone. Off also leaves JPEG files to Pillow."""
     compile_cache: bool = True
     """Keep compiled graphs in the user's cache folder, and take from there what was compiled before; on a CPU, in graph
     mode."""

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ghostnet import download
-from ghostnet.data import binary, images, packs, scan
+from ghostnet.data import binary, images, jpeg, packs, scan
 from ghostnet.data.samples import ArraySamples, FolderSamples, Samples
 from ghostnet.errors import UserError
 
@@ -110,10 +110,11 @@ def _open_images(config: Config, split: str) -> Samples:
     if not root.is_dir():
         keys = f"data_dir is {config.data_dir}, {split}_split is {_split_name(config, split)}"
         raise UserError(f"{root}: no such folder; expected {root}/CLASS/*.jpg; {keys}: name another one")
-    return packs.open_pack(root) if packs.is_pack(root) else open_folders(root)
+    decoder = jpeg.decoder(config.native_ops)
+    return packs.open_pack(root, decoder) if packs.is_pack(root) else open_folders(root, decoder)
 
 
-def open_folders(root: Path) -> FolderSamples:
+def open_folders(root: Path, decoder: jpeg.Decoder | None = None) -> FolderSamples:
     """The image files below the class folders of a folder, by their names: none is opened.
 
     Raises UserError where there is no class folder, or one without images.
@@ -134,7 +135,7 @@ def open_folders(root: Path) -> FolderSamples:
         labels += [label] * len(found)
     if skipped:
         _logger.warning("%d entries that are no regular files are ignored, such as %s", len(skipped), skipped[0])
-    return FolderSamples(tuple(folders), np.array(labels, np.int32), str(root), np.array(files))
+    return FolderSamples(tuple(folders), np.array(labels, np.int32), str(root), np.array(files), decoder)
 
 
 def _entries(folder: Path) -> list[os.DirEntry[str]]:

@@ -1,4 +1,6 @@
-"""One image, a file or its bytes -> 8-bit RGB pixels. Only Pillow sees it: a hostile one must not kill the process.
+"""One image, a file or its bytes -> 8-bit RGB pixels. A hostile one must not kill the process.
+
+Pillow decodes it, or, with its pixels, bit for bit, a JPEG file's `jpeg.Decoder`.
 
 What comes out (height, width, 3), uint8, EXIF rotation ignored, first frame of an animation:
 
@@ -16,6 +18,7 @@ What comes out (height, width, 3), uint8, EXIF rotation ignored, first frame of 
 
 from __future__ import annotations
 
+import contextlib
 import io
 import re
 import warnings
@@ -26,6 +29,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from ghostnet.data import jpeg
 from ghostnet.errors import UserError
 
 EXTENSIONS = frozenset((".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm"))
@@ -76,6 +80,45 @@ def read_image(path: str, upright: bool = False) -> np.ndarray:
             that has no 8-bit meaning.
     """
     return _opened(path, path, _upright if upright else _to_rgb)
+
+
+class JpegImage:
+    """A JPEG file that is decoded as far as it is asked for; like an array, uint8 (height, width, 3).
+
+    ``image[top:bottom, left:right]`` is what slicing the decoded image gives, ``numpy.asarray(image)`` all of it.
+    """
+
+    def __init__(self, content: bytes, name: str, decoder: jpeg.Decoder, size: tuple[int, int]) -> None:
+        self.shape = (*size, 3)
+        self._content, self._name, self._decoder = content, name, decoder
+
+    def __getitem__(self, box: tuple[slice, slice]) -> np.ndarray:
+        """Raises UserError as :func:`read_image` does."""
+        (top, bottom, _), (left, right, _) = (part.indices(size) for part, size in zip(box, self.shape, strict=False))
+        pixels = self._decoder.box(self._content, top, left, bottom - top, right - left)
+        return decode_image(self._content, self._name)[box] if pixels is None else pixels
+
+    def __array__(self, dtype: object = None, copy: bool | None = None) -> np.ndarray:
+        pixels = self[:, :]
+        return pixels if dtype is None else pixels.astype(dtype)
+
+
+def open_image(path: str, decoder: jpeg.Decoder | None) -> np.ndarray | JpegImage:
+    """The pixels of ``path``, to be cut from: those of :func:`read_image`, which also has the word on errors."""
+    if decoder is not None:
+        with contextlib.suppress(OSError), open(path, "rb") as file:
+            start = file.read(len(jpeg.START))
+            if start == jpeg.START:
+                return open_content(start + file.read(), path, decoder)
+    return read_image(path)
+
+
+def open_content(content: bytes, name: str, decoder: jpeg.Decoder | None) -> np.ndarray | JpegImage:
+    """The pixels of an image file's bytes, as :func:`open_image`; ``name`` is for messages."""
+    size = None if decoder is None else decoder.size(content)
+    if size is None or size[0] * size[1] > MAX_PIXELS:
+        return decode_image(content, name)
+    return JpegImage(content, name, decoder, size)
 
 
 def decode_image(content: bytes, name: str) -> np.ndarray:

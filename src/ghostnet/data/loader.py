@@ -199,7 +199,7 @@ class _TrainSource:
 
     def _make_sample(self, epoch: int, index: int, copy: int, out: np.ndarray) -> None:
         rng = np.random.default_rng((self._config.seed, _SAMPLE, epoch, index, copy))
-        self._transform(transforms.as_rgb(self._samples.read(index), self._config.in_channels), rng, out)
+        self._transform(transforms.as_rgb(self._samples.open(index), self._config.in_channels), rng, out)
 
     def _mixed(self, images: np.ndarray, labels: np.ndarray, epoch: int, step: int) -> tuple[np.ndarray, np.ndarray]:
         config = self._config

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ghostnet.data import images
+from ghostnet.data import images, jpeg
 from ghostnet.data.samples import Samples
 from ghostnet.errors import UserError
 
@@ -48,10 +48,14 @@ class PackSamples(Samples):
     offsets: np.ndarray
     lengths: np.ndarray
     checks: np.ndarray
+    decoder: jpeg.Decoder | None = None
     _open: dict[int, int] = field(default_factory=dict, repr=False)
 
+    def open(self, index: int) -> np.ndarray | images.JpegImage:
+        return images.open_content(self.content(index), self.name(index), self.decoder)
+
     def read(self, index: int) -> np.ndarray:
-        return images.decode_image(self.content(index), self.name(index))
+        return np.asarray(self.open(index))
 
     def content(self, index: int) -> bytes:
         """The bytes of an image file. Raises UserError where the shard is damaged there."""
@@ -83,7 +87,7 @@ def is_pack(folder: Path) -> bool:
     return (folder / INDEX).exists() or any(folder.glob("*.mindrecord"))
 
 
-def open_pack(folder: Path) -> PackSamples:
+def open_pack(folder: Path, decoder: jpeg.Decoder | None = None) -> PackSamples:
     """The samples of a pack. Raises UserError where it is not complete, or damaged as far as sizes show."""
     path = folder / INDEX
     if not path.exists():
@@ -105,4 +109,4 @@ def open_pack(folder: Path) -> PackSamples:
             state = "not there" if found is None else f"{found:,} bytes instead of {size:,}"
             raise UserError(f"{shard}: {state}; {AGAIN}")
     labels = columns.pop("labels").astype(np.int32)
-    return PackSamples(classes, labels, str(folder), short_side, uncompressed, **columns)
+    return PackSamples(classes, labels, str(folder), short_side, uncompressed, decoder=decoder, **columns)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ghostnet.data import images
+from ghostnet.data import images, jpeg
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,6 +27,14 @@ class Samples(ABC):
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def open(self, index: int) -> np.ndarray | images.JpegImage:
+        """Returns the pixels of a sample, to be cut from: what is left over may never be decoded.
+
+        Raises:
+            UserError: the image can't be read; cutting may raise it, too.
+        """
+        return self.read(index)
 
     @abstractmethod
     def read(self, index: int) -> np.ndarray:
@@ -56,9 +64,13 @@ class FolderSamples(Samples):
 
     root: str
     files: np.ndarray  # paths below root as bytes: a million strings would be copied into every worker process
+    decoder: jpeg.Decoder | None = None
+
+    def open(self, index: int) -> np.ndarray | images.JpegImage:
+        return images.open_image(self.name(index), self.decoder)
 
     def read(self, index: int) -> np.ndarray:
-        return images.read_image(self.name(index))
+        return np.asarray(self.open(index))
 
     def name(self, index: int) -> str:
         return os.path.join(self.root, os.fsdecode(self.files[index]))

@@ -136,7 +136,7 @@ def as_rgb(image: np.ndarray, in_channels: int) -> np.ndarray:
     them: some operators only know RGB.
     """
     if image.shape[2] == 3 and in_channels == 1:
-        image = np.asarray(Image.fromarray(image).convert("L"))[..., np.newaxis]
+        image = np.asarray(Image.fromarray(np.asarray(image)).convert("L"))[..., np.newaxis]
     return np.repeat(image, 3, axis=2) if image.shape[2] == 1 else image
 
 
@@ -160,7 +160,7 @@ def _is_folder(config: Config) -> bool:
 def _centre(size: tuple[int, int], interpolation: vision.Inter) -> Step:
     """The image resized until it just covers ``size``, and the centre cut out; images of that size stay as they are."""
     cover, crop = CoveringResize(size, interpolation), vision.CenterCrop(size)
-    return lambda image, rng: image if image.shape[:2] == size else crop(cover(image))
+    return lambda image, rng: np.asarray(image) if image.shape[:2] == size else crop(cover(np.asarray(image)))
 
 
 def _without_rng(operator: Callable[[np.ndarray], np.ndarray]) -> Step:

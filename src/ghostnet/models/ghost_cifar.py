@@ -216,7 +216,9 @@ def cosine_patterns(in_channels: int) -> np.ndarray:
 
 
 class CifarAirbench(Network):
-    """3x3 conv -> three stages -> mean -> dropout -> classifier; a stage: 3x3 conv, 2x2 max pool, 3x3 conv, residual 3x3 conv.
+    """3x3 conv -> three stages -> mean -> dropout -> classifier.
+
+    A stage: 3x3 conv -> 2x2 max pool -> 3x3 conv -> residual 3x3 conv, each with batch norm and ReLU.
 
     After the networks of David Page ("How to train your ResNet", 2018, https://github.com/davidcpage/cifar10-fast),
     which has such shortcuts, and Keller Jordan ("94% on CIFAR-10 in 3.29 Seconds on a Single GPU", 2024,
