@@ -153,6 +153,11 @@ def mirrored(network: Network) -> Network:
     return run
 
 
+def counted(config: Config) -> str:
+    """What the numbers of an evaluation are of, in words."""
+    return "the mean logits of each image and its mirror image" if config.eval_mirror else "each image once"
+
+
 def filled(images: np.ndarray, size: int) -> np.ndarray:
     """Images (N, ...), with copies of the last one up to `size` of them."""
     missing = size - len(images)

@@ -18,6 +18,7 @@ from . import build, curves, intact_files, provenance, weights_file
 from .config import Config
 from .data import transforms
 from .errors import UserError
+from .evaluate import counted
 
 # Files that an export leaves beside the weights, under their stem.
 EXPORTED = ("mindir", "onnx", "air")
@@ -264,7 +265,7 @@ def _evaluation_section(run: Run) -> str:
     if images is not None:
         rows.append(("validation images", f"{images:,}"))
     if run.config.eval_mirror:
-        rows.append(("counted", "the mean logits of each image and its mirror image"))
+        rows.append(("counted", counted(run.config)))
     rows.append(("epoch", f"{record['epoch']} of {run.config.epoch_size}"))
     note = ""
     if len([other for other in run.records if other["top_1"] is not None]) > 1:

@@ -11,7 +11,7 @@ from . import __version__, build, deployment, inference, launch, report, runtime
 from .config import Config
 from .data import dataset, transforms
 from .errors import UserError
-from .evaluate import Evaluator, of_cell
+from .evaluate import Evaluator, counted, of_cell
 from .graph_cache import GraphCache
 
 
@@ -78,6 +78,6 @@ def _facts(config: Config, samples: dataset.Samples, weights: str) -> dict[str, 
         "images": f"{Path(config.data_dir) / config.val_split}, {len(samples.classes)} classes",
         "network input": " x ".join(map(str, (config.in_channels, *transforms.input_size(config)))),
         "precision": config.val_amp_level,
-        "counted": "the mean logits of each image and its mirror image" if config.eval_mirror else "each image once",
+        "counted": counted(config),
         "made with": f"ghostnet {__version__}, MindSpore {mindspore.__version__}",
     }
