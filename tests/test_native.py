@@ -22,7 +22,7 @@ from ghostnet.models.ghostnetv3 import GhostNetV3
 from ghostnet.models.layers import ConvBnAct, SqueezeExcite, convolution, depthwise_convolution, freeze_batch_norm
 from ghostnet.native import build, layers, ranks
 from ghostnet.step import StepOptions, TrainStep
-from tests.conftest import GOLDEN, golden_state, randomise
+from tests.conftest import GOLDEN, golden_state, randomise, sanitizer_flags
 from tests.short import stages
 
 SOURCE = Path(build.__file__).parent
@@ -352,11 +352,7 @@ def assert_no_failures(command: list[str | Path]) -> None:
 def test_operators_under_a_sanitizer(sanitizer, share, tmp_path):
     """Bit-identical for 1 to 3 threads, no bad access."""
     compiler = cpp_library.system_compiler()
-    flags = ("-std=c++17", "-O1", "-g", "-pthread", f"-fsanitize={sanitizer}", "-fno-sanitize-recover=all")
-    (tmp_path / "probe.cpp").write_text("int main() {}")
-    probe = [*compiler, *flags, str(tmp_path / "probe.cpp"), "-o", str(tmp_path / "probe")]
-    if subprocess.run(probe, capture_output=True).returncode or subprocess.run([tmp_path / "probe"]).returncode:
-        pytest.skip(f"no {sanitizer} sanitizer")
+    flags = sanitizer_flags(compiler, sanitizer, tmp_path)
     assert_no_failures([operators_test(compiler, flags, tmp_path), share])
 
 

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import io
 import logging
+import subprocess
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from ghostnet import cpp_library
 from ghostnet.cpp_library import NativeError
 from ghostnet.data import images, jpeg
 from ghostnet.data.dataset import open_split
 from ghostnet.errors import UserError
+from tests.conftest import sanitizer_flags
 from tests.data.conftest import config_for, message_of
 
 try:
@@ -126,6 +130,21 @@ def test_damage_within_a_box_is_pillows_to_judge():
     assert DECODER.box(bytes(content), 0, 0, *SIZE) is None
     image = images.open_content(bytes(content), "a.jpg", DECODER)
     np.testing.assert_array_equal(image[0:75, 5:99], images.decode_image(bytes(content), "a.jpg")[0:75, 5:99])
+
+
+def test_under_a_sanitizer(tmp_path):
+    """Whole and damaged files: no access beyond a buffer, no leak."""
+    compiler = cpp_library.system_compiler()
+    flags = sanitizer_flags(compiler, "address,undefined", tmp_path)
+    description = jpeg.library()
+    [command] = description.commands(compiler, tmp_path, flags)
+    subprocess.run(command, check=True)
+    test = [str(Path(__file__).with_name("jpeg_test.cpp")), str(tmp_path / "jpeg.o")]
+    subprocess.run([*compiler, *flags, *test, *description.linked, "-o", str(tmp_path / "test")], check=True)
+    for name, content in KINDS.items():
+        (tmp_path / f"{name.replace(' ', '_').replace(':', '')}.jpg").write_bytes(content)
+    done = subprocess.run([tmp_path / "test", *tmp_path.glob("*.jpg")], capture_output=True, text=True, timeout=300)
+    assert (done.returncode, done.stdout) == (0, f"{len(KINDS)} files, 0 failures\n"), done.stderr
 
 
 def test_huge_images_are_refused_by_their_header(monkeypatch):
