@@ -88,19 +88,22 @@ class Block {
   Buffer values_;
 };
 
-// Where `window` looks for a weight: kWindowOuts outputs (of the last ones, those that are left) lie side by side.
-inline int64_t packed_place(int64_t o, int64_t i, int64_t tap, int64_t outs, int64_t ins, int64_t taps) {
-  const int64_t first = o / kWindowOuts * kWindowOuts, side = std::min<int64_t>(kWindowOuts, outs - first);
+// Where `window` looks for a weight: `at_once` outputs (of the last ones, those that are left) lie side by side.
+inline int64_t packed_place(int64_t o, int64_t i, int64_t tap, int64_t outs, int64_t ins, int64_t taps,
+                            int64_t at_once) {
+  const int64_t first = o / at_once * at_once, side = std::min(at_once, outs - first);
   return first * ins * taps + (i * taps + tap) * side + o - first;
 }
 
 // Weights in that order; `weight(o, i, tap)` gives each.
 template <typename Weight>
-std::vector<float> packed(int64_t outs, int64_t ins, int64_t taps, const Weight& weight) {
+std::vector<float> packed(int64_t outs, int64_t ins, int64_t taps, int64_t at_once, const Weight& weight) {
   std::vector<float> values(outs * ins * taps);
   for (int64_t o = 0; o < outs; ++o) {
     for (int64_t i = 0; i < ins; ++i) {
-      for (int64_t tap = 0; tap < taps; ++tap) values[packed_place(o, i, tap, outs, ins, taps)] = weight(o, i, tap);
+      for (int64_t tap = 0; tap < taps; ++tap) {
+        values[packed_place(o, i, tap, outs, ins, taps, at_once)] = weight(o, i, tap);
+      }
     }
   }
   return values;

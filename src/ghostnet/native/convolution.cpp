@@ -30,13 +30,14 @@ void convolve_outs(const Kernels& kernels, const Convolution& k, Block& in, Bloc
   const int64_t height = k.map.out_height(), width = k.map.out_width();
   const int64_t size = k.in_channels * k.map.kernel_height * k.map.kernel_width;
   const Window window{k.in_channels, k.map.kernel_height, k.map.kernel_width, in.plane(), in.row()};
+  const int64_t at_once = kernels.at_once.window_outs;
   for (int64_t y = 0; y < height; ++y) {
     for (int64_t x = 0; x < width; x += kWindowPixels) {
       const int pixels = static_cast<int>(std::min<int64_t>(kWindowPixels, width - x));
       const float* from = in.padded() + y * in.row() + x * kTogether;
       float* to = out.map() + y * out.row() + x * kTogether;
-      for (int64_t o = first; o < end; o += kWindowOuts) {
-        const int outs = static_cast<int>(std::min<int64_t>(kWindowOuts, end - o));
+      for (int64_t o = first; o < end; o += at_once) {
+        const int outs = static_cast<int>(std::min(at_once, end - o));
         kernels.window(to + o * out.plane(), out.plane(), from, weights + o * size, window, pixels, outs);
       }
     }
@@ -46,7 +47,8 @@ void convolve_outs(const Kernels& kernels, const Convolution& k, Block& in, Bloc
 // Every pixel and output of a block.
 void convolve_block(const Kernels& kernels, const Convolution& k, Block& in, Block& out, const float* weights) {
   const int64_t size = k.in_channels * k.map.kernel_height * k.map.kernel_width;
-  const int64_t part = std::max<int64_t>(1, kWeights / (size * kWindowOuts)) * kWindowOuts;
+  const int64_t at_once = kernels.at_once.window_outs;
+  const int64_t part = std::max<int64_t>(1, kWeights / (size * at_once)) * at_once;
   for (int64_t o = 0; o < k.out_channels; o += part) {
     convolve_outs(kernels, k, in, out, weights, o, std::min(o + part, k.out_channels));
   }
@@ -99,7 +101,7 @@ void convolve_all(const Kernels& kernels, const Convolution& k, const float* x, 
     });
     return;
   }
-  const auto weights = packed(k.out_channels, k.in_channels, taps, weight);
+  const auto weights = packed(k.out_channels, k.in_channels, taps, kernels.at_once.window_outs, weight);
   over_blocks(k, x, out, 1, [&] {
     return [&](std::vector<Block>& from, std::vector<Block>& to, int64_t) {
       convolve_block(kernels, k, from[0], to[0], weights.data());

@@ -1,7 +1,11 @@
 // Compiled once for each instruction set: GHOSTNET_KERNELS names the table that results, GHOSTNET_WIDTH is the number
-// of floats in a vector. Nothing here may instantiate what other files share (inline functions, templates of the
+// of floats in a vector, GHOSTNET_PIXELS that of pixels (kTogether floats) in one that sums up products. Nothing here may instantiate what other files share (inline functions, templates of the
 // standard library): the linker would keep one copy, maybe with instructions that the machine lacks.
 #include "kernels.h"
+
+#if GHOSTNET_PIXELS == 2
+#include <immintrin.h>
+#endif
 
 namespace ghostnet {
 namespace {
@@ -267,21 +271,38 @@ typedef float Pixel __attribute__((vector_size(kTogether * 4), aligned(4), may_a
 inline const Pixel& pixel(const float* x) { return *reinterpret_cast<const Pixel*>(x); }
 inline Pixel& pixel(float* x) { return *reinterpret_cast<Pixel*>(x); }
 
-// kWidth: the kernel's width, where that is known; else 0.
-template <int kPixels, int kOuts, int kWidth>
+// A vector of one or two pixels. As an argument of a template it would lose its alignment: their number is.
+template <int kPixels>
+struct Pixels {
+  typedef float Vector __attribute__((vector_size(kPixels * kTogether * 4), aligned(4), may_alias));
+
+  static const Vector& at(const float* x) { return *reinterpret_cast<const Vector*>(x); }
+  static Vector& at(float* x) { return *reinterpret_cast<Vector*>(x); }
+};
+
+// As many of them as a vector of the instruction set holds.
+constexpr int kPixelsOfVector = GHOSTNET_PIXELS;
+
+constexpr Blocking kAtOnce = kPixelsOfVector == 1 ? Blocking{3, 3, 4} : Blocking{8, 4, 8};
+static_assert(kTogether % kAtOnce.multiply_outs == 0, "the outputs of a product lie side by side");
+
+// kVectors of kPixels each. kWidth: the kernel's width, where that is known; else 0.
+template <int kPixels, int kVectors, int kOuts, int kWidth>
 void window_of(float* out, int64_t out_plane, const float* in, const float* weights, const Window& window) {
-  Pixel sums[kOuts][kPixels];
+  using Values = Pixels<kPixels>;
+  constexpr int kStep = kPixels * kTogether;
+  typename Values::Vector sums[kOuts][kVectors];
   for (int o = 0; o < kOuts; ++o) {
-    for (int p = 0; p < kPixels; ++p) sums[o][p] = Pixel{};
+    for (int v = 0; v < kVectors; ++v) sums[o][v] = typename Values::Vector{};
   }
   const int64_t width = kWidth > 0 ? kWidth : window.kernel_width;
   for (int64_t channel = 0; channel < window.channels; ++channel) {
     const float* row = in;
     for (int64_t y = 0; y < window.kernel_height; ++y) {
       for (int64_t x = 0; x < width; ++x) {
-        for (int p = 0; p < kPixels; ++p) {
-          const Pixel value = pixel(row + (x + p) * kTogether);
-          for (int o = 0; o < kOuts; ++o) sums[o][p] += weights[x * kOuts + o] * value;
+        for (int v = 0; v < kVectors; ++v) {
+          const typename Values::Vector value = Values::at(row + x * kTogether + v * kStep);
+          for (int o = 0; o < kOuts; ++o) sums[o][v] += weights[x * kOuts + o] * value;
         }
       }
       row += window.row;
@@ -290,27 +311,31 @@ void window_of(float* out, int64_t out_plane, const float* in, const float* weig
     in += window.plane;
   }
   for (int o = 0; o < kOuts; ++o) {
-    for (int p = 0; p < kPixels; ++p) pixel(out + o * out_plane + p * kTogether) = sums[o][p];
+    for (int v = 0; v < kVectors; ++v) Values::at(out + o * out_plane + v * kStep) = sums[o][v];
   }
 }
 
-template <int kWidth>
-void window_of_width(float* out, int64_t out_plane, const float* in, const float* weights, const Window& window,
-                     int pixels, int outs) {
-  static constexpr decltype(&window_of<1, 1, kWidth>) kLoops[kWindowPixels][kWindowOuts] = {
-      {window_of<1, 1, kWidth>, window_of<1, 2, kWidth>, window_of<1, 3, kWidth>},
-      {window_of<2, 1, kWidth>, window_of<2, 2, kWidth>, window_of<2, 3, kWidth>},
-      {window_of<3, 1, kWidth>, window_of<3, 2, kWidth>, window_of<3, 3, kWidth>},
-      {window_of<4, 1, kWidth>, window_of<4, 2, kWidth>, window_of<4, 3, kWidth>}};
-  kLoops[pixels - 1][outs - 1](out, out_plane, in, weights, window);
+using WindowLoop = void (*)(float*, int64_t, const float*, const float*, const Window&);
+
+// The loop for so many pixels and outputs, kOuts at most.
+template <int kOuts, int kWidth>
+WindowLoop window_loop(int pixels, int outs) {
+  if constexpr (kOuts > 1) {
+    if (outs < kOuts) return window_loop<kOuts - 1, kWidth>(pixels, outs);
+  }
+  static_assert(kWindowPixels == 4 && kWindowPixels % kPixelsOfVector == 0, "pixels make whole vectors");
+  static constexpr WindowLoop kLoops[kWindowPixels] = {
+      window_of<1, 1, kOuts, kWidth>, window_of<1, 2, kOuts, kWidth>, window_of<1, 3, kOuts, kWidth>,
+      window_of<kPixelsOfVector, kWindowPixels / kPixelsOfVector, kOuts, kWidth>};
+  return kLoops[pixels - 1];
 }
 
 void window(float* out, int64_t out_plane, const float* in, const float* weights, const Window& window, int pixels,
             int outs) {
-  const auto loop = window.kernel_width == 3   ? window_of_width<3>
-                    : window.kernel_width == 1 ? window_of_width<1>
-                                               : window_of_width<0>;
-  loop(out, out_plane, in, weights, window, pixels, outs);
+  const auto loop = window.kernel_width == 3   ? window_loop<kAtOnce.window_outs, 3>
+                    : window.kernel_width == 1 ? window_loop<kAtOnce.window_outs, 1>
+                                               : window_loop<kAtOnce.window_outs, 0>;
+  loop(pixels, outs)(out, out_plane, in, weights, window);
 }
 
 // One row or column of a patch's left sides of Winograd's products.
@@ -377,31 +402,61 @@ inline void gradients_of_sums(Pixel* to, const Pixel* from) {
   to[5] = from[3];
 }
 
-template <int kVectors, int kOuts>
+// Loads one pixel, or two that lie `plane` elements apart.
+inline void load_apart(Pixel* to, const float* x, int64_t) { *to = pixel(x); }
+#if GHOSTNET_PIXELS == 2
+inline void load_apart(Pixels<2>::Vector* to, const float* x, int64_t plane) {
+  const __m512d first = _mm512_castps_pd(_mm512_castps256_ps512(_mm256_loadu_ps(x)));
+  const __m256d second = _mm256_castps_pd(_mm256_loadu_ps(x + plane));
+  *to = (Pixels<2>::Vector)_mm512_insertf64x4(first, second, 1);
+}
+#endif
+
+template <int kPixels, int kVectors, int kOuts>
 void multiply_of(float* sums, int64_t sums_row, const float* gradients, const float* in, int64_t plane, int64_t count) {
-  Pixel result[kOuts][kVectors];
+  using Values = Pixels<kPixels>;
+  constexpr int kStep = kPixels * kTogether;
+  typename Values::Vector result[kOuts][kVectors];
   for (int o = 0; o < kOuts; ++o) {
-    for (int v = 0; v < kVectors; ++v) result[o][v] = Pixel{};
+    for (int v = 0; v < kVectors; ++v) result[o][v] = typename Values::Vector{};
   }
   for (int64_t at = 0; at < count * kTogether; at += kTogether) {
-    Pixel values[kVectors];
-    for (int v = 0; v < kVectors; ++v) values[v] = pixel(in + v * plane + at);
+    typename Values::Vector values[kVectors];
+    for (int v = 0; v < kVectors; ++v) load_apart(values + v, in + v * kPixels * plane + at, plane);
     for (int o = 0; o < kOuts; ++o) {
       for (int v = 0; v < kVectors; ++v) result[o][v] += gradients[at + o] * values[v];
     }
   }
   for (int o = 0; o < kOuts; ++o) {
-    for (int v = 0; v < kVectors; ++v) pixel(sums + o * sums_row + v * kTogether) += result[o][v];
+    for (int v = 0; v < kVectors; ++v) Values::at(sums + o * sums_row + v * kStep) += result[o][v];
   }
+}
+
+using MultiplyLoop = void (*)(float*, int64_t, const float*, const float*, int64_t, int64_t);
+
+// The loop for so many vectors of kPixels, and so many outputs: kVectors and kOuts at most.
+template <int kPixels, int kVectors, int kOuts>
+MultiplyLoop multiply_loop(int vectors, int outs) {
+  if constexpr (kVectors > 1) {
+    if (vectors < kVectors) return multiply_loop<kPixels, kVectors - 1, kOuts>(vectors, outs);
+  }
+  if constexpr (kOuts > 1) {
+    if (outs < kOuts) return multiply_loop<kPixels, kVectors, kOuts - 1>(vectors, outs);
+  }
+  return multiply_of<kPixels, kVectors, kOuts>;
 }
 
 void multiply(float* sums, int64_t sums_row, const float* gradients, const float* in, int64_t plane, int64_t count,
               int vectors, int outs) {
-  static constexpr decltype(&multiply_of<1, 1>) kLoops[kGradientTaps][kGradientOuts] = {
-      {multiply_of<1, 1>, multiply_of<1, 2>, multiply_of<1, 3>, multiply_of<1, 4>},
-      {multiply_of<2, 1>, multiply_of<2, 2>, multiply_of<2, 3>, multiply_of<2, 4>},
-      {multiply_of<3, 1>, multiply_of<3, 2>, multiply_of<3, 3>, multiply_of<3, 4>}};
-  kLoops[vectors - 1][outs - 1](sums, sums_row, gradients, in, plane, count);
+  const int whole = vectors / kPixelsOfVector, done = whole * kPixelsOfVector;
+  if (whole > 0) {
+    const auto loop = multiply_loop<kPixelsOfVector, kAtOnce.multiply_vectors / kPixelsOfVector, kAtOnce.multiply_outs>;
+    loop(whole, outs)(sums, sums_row, gradients, in, plane, count);
+  }
+  if (done < vectors) {
+    const auto loop = multiply_loop<1, 1, kAtOnce.multiply_outs>;
+    loop(1, outs)(sums + done * kTogether, sums_row, gradients, in + done * plane, plane, count);
+  }
 }
 
 template <int kTaps, int kOuts>
@@ -437,7 +492,7 @@ void window_gradient(float* sums, const float* gradient, const float* in, const 
 }  // namespace
 
 extern const Kernels GHOSTNET_KERNELS;
-const Kernels GHOSTNET_KERNELS = {GHOSTNET_NAME, moments,       sum, product,   scale,
+const Kernels GHOSTNET_KERNELS = {GHOSTNET_NAME, kAtOnce,       moments,       sum, product,   scale,
                                   affine,        norm_sums,     norm_gradient, add, correlate,
                                   correlate_gradient, window, to_sides<kPatchInputs, left_sides>, from_products,
                                   to_sides<kPatch, gradients_of_sums>, multiply, window_gradient, squares, momentum};

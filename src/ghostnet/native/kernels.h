@@ -30,10 +30,8 @@ struct Sums {
 // A pixel of theirs is kTogether values that lie side by side, one of each.
 constexpr int kTogether = 8;
 
-// What `window` computes at once: as many sums as there are registers for.
-constexpr int kWindowPixels = 4, kWindowOuts = 3;
-// The same of `window_gradient` and `multiply`.
-constexpr int kGradientTaps = 3, kGradientOuts = 4;
+// Pixels that `window` computes at once, and what `window_gradient` does: as many sums as there are registers for.
+constexpr int kWindowPixels = 4, kGradientTaps = 3, kGradientOuts = 4;
 
 // Winograd's F(4x4, 3x3): pixels of a patch of results in each direction, those of the input that they are made of, and
 // products.
@@ -59,8 +57,15 @@ struct MomentumStep {
   float factor, decay, momentum, rate, gradient_share, moment_share;
 };
 
+// What a set of loops computes at once: as many sums as there are registers for.
+struct Blocking {
+  int window_outs;                         // outputs of `window`, with kWindowPixels pixels of each
+  int multiply_vectors, multiply_outs;     // of `multiply`; kTogether is a multiple of its outputs
+};
+
 struct Kernels {
   const char* name;
+  Blocking at_once;
 
   // Sum of x, and of the squared differences from the map's own mean.
   void (*moments)(const float* x, int64_t size, double* sum, double* squares);
@@ -96,7 +101,7 @@ struct Kernels {
                              int64_t columns, const float* in, int64_t in_stride, Taps taps);
 
   // A dense convolution of kTogether samples: out[o * out_plane + p] = sum over channels and kernel of weight * in, for
-  // up to kWindowPixels pixels p of one row, and up to kWindowOuts outputs o, whose weights lie side by side.
+  // up to kWindowPixels pixels p of one row, and up to `window_outs` outputs o, whose weights lie side by side.
   void (*window)(float* out, int64_t out_plane, const float* in, const float* weights, const Window& window,
                  int pixels, int outs);
 
@@ -110,8 +115,8 @@ struct Kernels {
   void (*to_gradients)(float* to, int64_t step, const float* d_out, int64_t row);
 
   // sums[o * sums_row + i] += sum over `count` pixels of gradients[o] * in[i], where each pixel has kTogether channels
-  // side by side, for up to kGradientOuts outputs o and up to kGradientTaps times kTogether inputs i, of which each
-  // kTogether are `plane` elements apart.
+  // side by side, for up to `multiply_outs` outputs o and up to `multiply_vectors` times kTogether inputs i, of which
+  // each kTogether are `plane` elements apart.
   void (*multiply)(float* sums, int64_t sums_row, const float* gradients, const float* in, int64_t plane, int64_t count,
                    int vectors, int outs);
 

@@ -40,14 +40,23 @@ namespace ghostnet {
 extern const Kernels kernels_baseline;
 #ifdef GHOSTNET_AVX2
 extern const Kernels kernels_avx2;
+extern const Kernels kernels_avx512;
 #endif
 
-const Kernels& kernels() {
+std::vector<const Kernels*> usable_kernels() {
+  std::vector<const Kernels*> found{&kernels_baseline};
 #ifdef GHOSTNET_AVX2
-  static const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
-  if (avx2) return kernels_avx2;
+  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) {
+    found.push_back(&kernels_avx2);
+    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl")) found.push_back(&kernels_avx512);
+  }
 #endif
-  return kernels_baseline;
+  return found;
+}
+
+const Kernels& kernels() {
+  static const Kernels& best = *usable_kernels().back();
+  return best;
 }
 
 namespace {

@@ -31,10 +31,11 @@ class Winograd {
         patch_columns_(divide_up(k.map.out_width(), kPatch)),
         lines_(divide_up(std::max<int64_t>(kWindowPixels, kPatches / (k.in_channels + k.out_channels)), patch_columns_)),
         weights_(kProducts * product_step(k.out_channels * k.in_channels)) {
-    parallel(divide_up(k.out_channels, kWindowOuts), 1, [&](Parts& parts) {
+    const int64_t at_once = kernels.at_once.window_outs;
+    parallel(divide_up(k.out_channels, at_once), 1, [&](Parts& parts) {
       for (int64_t part; parts.next(&part);) {
-        const int64_t first = part * kWindowOuts;
-        for (int64_t o = first; o < std::min(first + kWindowOuts, k.out_channels); ++o) make_right_sides(o, weight);
+        const int64_t first = part * at_once;
+        for (int64_t o = first; o < std::min(first + at_once, k.out_channels); ++o) make_right_sides(o, weight);
       }
     });
   }
@@ -63,7 +64,8 @@ class Winograd {
   template <typename Weight>
   void make_right_sides(int64_t o, const Weight& weight) {
     for (int64_t i = 0; i < k_.in_channels; ++i) {
-      float* to = weights_.get() + packed_place(o, i, 0, k_.out_channels, k_.in_channels, 1);
+      float* to = weights_.get() + packed_place(o, i, 0, k_.out_channels, k_.in_channels, 1,
+                                                kernels_.at_once.window_outs);
       float columns[3][kPatchInputs];
       for (int x = 0; x < 3; ++x) right_sides(columns[x], weight(o, i, x), weight(o, i, 3 + x), weight(o, i, 6 + x));
       for (int y = 0; y < kPatchInputs; ++y) {
@@ -131,15 +133,15 @@ class Winograd {
 
   // One product of all patches, summed up over the channels: a convolution of one pixel.
   void multiply(Room& room, int product, int64_t patches) const {
-    const int64_t ins = k_.in_channels, outs = k_.out_channels;
+    const int64_t ins = k_.in_channels, outs = k_.out_channels, at_once = kernels_.at_once.window_outs;
     const Window window{ins, 1, 1, kWindowPixels * kTogether, 0};
     const float* from = room.products.get() + product * step(ins);
     float* to = room.sums.get() + product * step(outs);
     const float* weights = weights_.get() + product * product_step(outs * ins);
     for (int64_t patch = 0; patch < patches; patch += kWindowPixels) {
       const int pixels = static_cast<int>(std::min<int64_t>(kWindowPixels, patches - patch));
-      for (int64_t o = 0; o < outs; o += kWindowOuts) {
-        const int count = static_cast<int>(std::min<int64_t>(kWindowOuts, outs - o));
+      for (int64_t o = 0; o < outs; o += at_once) {
+        const int count = static_cast<int>(std::min(at_once, outs - o));
         kernels_.window(to + place(o, patch, outs), window.plane, from + place(0, patch, ins), weights + o * ins, window,
                         pixels, count);
       }
@@ -189,7 +191,6 @@ class WinogradGradient {
  private:
   // Patches that are multiplied at a time.
   static constexpr int64_t kPatches = 128;
-  static_assert(kTogether % kGradientOuts == 0, "the outputs of a product lie side by side");
 
   // From the sums of one product to those of the next.
   int64_t sums_step() const { return product_step(k_.out_channels * ins_ * kTogether); }
@@ -233,10 +234,11 @@ class WinogradGradient {
     const float* left = left_.get() + product * product_step(ins_ * plane_);
     const float* gradients = gradients_.get() + product * product_step(outs_ * plane_);
     float* sums = sums_.get() + product * sums_step();
-    for (int64_t i = 0; i < ins_; i += kGradientTaps) {
-      const int some_ins = static_cast<int>(std::min<int64_t>(kGradientTaps, ins_ - i));
-      for (int64_t o = 0; o < k_.out_channels; o += kGradientOuts) {
-        const int some_outs = static_cast<int>(std::min<int64_t>(kGradientOuts, k_.out_channels - o));
+    const int64_t vectors = kernels_.at_once.multiply_vectors, outs = kernels_.at_once.multiply_outs;
+    for (int64_t i = 0; i < ins_; i += vectors) {
+      const int some_ins = static_cast<int>(std::min(vectors, ins_ - i));
+      for (int64_t o = 0; o < k_.out_channels; o += outs) {
+        const int some_outs = static_cast<int>(std::min(outs, k_.out_channels - o));
         kernels_.multiply(sums + (o * ins_ + i) * kTogether, ins_ * kTogether,
                           gradients + o / kTogether * plane_ + o % kTogether, left + i * plane_, plane_, patches, some_ins,
                           some_outs);
