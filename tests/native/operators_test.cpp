@@ -1,5 +1,5 @@
 // The C++ operators against loops that do nothing but follow the definitions, in double precision, for many shapes,
-// both instruction sets and several numbers of threads, from several threads at once. tests/test_native.py builds it
+// every instruction set of the machine and several numbers of threads, from several threads at once. tests/test_native.py builds it
 // with sanitizers. Exits with 1 and says what differs.
 #include <stdlib.h>
 #include <unistd.h>
@@ -426,8 +426,9 @@ void check_convolution(const Kernels& kernels, const Convolution& k) {
 
 void check_convolutions(const Kernels& kernels) {
   // Every remainder of a window's pixels and outputs; several bands of rows, groups of samples, and blocks at once.
-  for (int64_t size = 1; size <= 6; ++size) {
-    check_convolution(kernels, {8, size % 4 + 1, size, {size, 7 - size, 3, 3, 1, 1, 1}});
+  for (int64_t outs = 1; outs <= 18; ++outs) {
+    const int64_t size = (outs - 1) % 6 + 1;
+    check_convolution(kernels, {8, outs % 4 + 1, outs, {size, 7 - size, 3, 3, 1, 1, 1}});
   }
   check_convolution(kernels, {16, 3, 5, {9, 8, 5, 3, 1, 2, 1}});
   check_convolution(kernels, {8, 2, 4, {9, 40, 1, 7, 1, 0, 3}});
