@@ -1,6 +1,7 @@
 // Compiled once for each instruction set: GHOSTNET_KERNELS names the table that results, GHOSTNET_WIDTH is the number
-// of floats in a vector, GHOSTNET_PIXELS that of pixels (kTogether floats) in one that sums up products. Nothing here may instantiate what other files share (inline functions, templates of the
-// standard library): the linker would keep one copy, maybe with instructions that the machine lacks.
+// of floats in a vector, GHOSTNET_PIXELS that of pixels (kTogether floats) in one that sums up products. Nothing here may
+// instantiate what other files share (inline functions, templates of the standard library): the linker would keep one
+// copy, maybe with instructions that the machine lacks.
 #include "kernels.h"
 
 #if GHOSTNET_PIXELS == 2

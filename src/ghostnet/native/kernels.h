@@ -26,7 +26,7 @@ struct Sums {
   double gradient, product;
 };
 
-// Samples, or channels of one, that are worked on together where that pays: as many as the longest vector has elements.
+// Samples, or channels of one, that are worked on together where that pays: as many as a vector of AVX2 has elements.
 // A pixel of theirs is kTogether values that lie side by side, one of each.
 constexpr int kTogether = 8;
 
