@@ -29,6 +29,7 @@ from ghostnet.errors import UserError
 
 if TYPE_CHECKING:
     from ghostnet.config import Config
+    from ghostnet.data.images import JpegImage
 
 Step = Callable[[np.ndarray, np.random.Generator], np.ndarray]
 Final = Callable[[np.ndarray, "np.ndarray | None"], np.ndarray]
@@ -129,7 +130,7 @@ def describe_evaluation(config: Config) -> dict[str, object]:
     }
 
 
-def as_rgb(image: np.ndarray, in_channels: int) -> np.ndarray:
+def as_rgb(image: np.ndarray | JpegImage, in_channels: int) -> np.ndarray | JpegImage:
     """What the operators work on: (h, w, 1 or 3) -> (h, w, 3), uint8.
 
     For ``in_channels`` 1 all three channels hold the luminance (Pillow's "L"), and the last step keeps one of

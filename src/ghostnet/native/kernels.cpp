@@ -266,13 +266,7 @@ void correlate_gradient(double* sums, const float* gradient, int64_t gradient_st
   }
 }
 
-// One pixel of kTogether samples.
-typedef float Pixel __attribute__((vector_size(kTogether * 4), aligned(4), may_alias));
-
-inline const Pixel& pixel(const float* x) { return *reinterpret_cast<const Pixel*>(x); }
-inline Pixel& pixel(float* x) { return *reinterpret_cast<Pixel*>(x); }
-
-// A vector of one or two pixels. As an argument of a template it would lose its alignment: their number is.
+// A vector of one or two pixels of kTogether samples. As an argument of a template it would lose its alignment: their number is.
 template <int kPixels>
 struct Pixels {
   typedef float Vector __attribute__((vector_size(kPixels * kTogether * 4), aligned(4), may_alias));
@@ -280,6 +274,11 @@ struct Pixels {
   static const Vector& at(const float* x) { return *reinterpret_cast<const Vector*>(x); }
   static Vector& at(float* x) { return *reinterpret_cast<Vector*>(x); }
 };
+
+typedef Pixels<1>::Vector Pixel;
+
+inline const Pixel& pixel(const float* x) { return Pixels<1>::at(x); }
+inline Pixel& pixel(float* x) { return Pixels<1>::at(x); }
 
 // As many of them as a vector of the instruction set holds.
 constexpr int kPixelsOfVector = GHOSTNET_PIXELS;

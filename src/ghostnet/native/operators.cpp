@@ -40,15 +40,20 @@ namespace ghostnet {
 extern const Kernels kernels_baseline;
 #ifdef GHOSTNET_AVX2
 extern const Kernels kernels_avx2;
+#endif
+#ifdef GHOSTNET_AVX512
 extern const Kernels kernels_avx512;
 #endif
 
+// The loops that this machine can run, the best ones last.
 std::vector<const Kernels*> usable_kernels() {
   std::vector<const Kernels*> found{&kernels_baseline};
 #ifdef GHOSTNET_AVX2
   if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) {
     found.push_back(&kernels_avx2);
+#ifdef GHOSTNET_AVX512
     if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl")) found.push_back(&kernels_avx512);
+#endif
   }
 #endif
   return found;
