@@ -11,6 +11,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
+import mindspore.dataset as ds
 import numpy as np
 import psutil
 import pytest
@@ -218,6 +219,21 @@ def test_small_shared_memory_means_fewer_workers(folder, caplog, monkeypatch):
     batches = train_batches(config, open_split(config, "train"), 3)
     assert batches.num_parallel_workers == 1
     assert "/dev/shm: 0 MB free, enough for 1 worker(s)" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "batches_free", "ready"),
+    [(16, 1000, 8), (4, 1000, 16), (128, 1000, 2), (16, 2 * 6, 4), (16, 2 * 4, 2)],
+)
+def test_small_batches_are_held_ready_as_shared_memory_has_it(folder, monkeypatch, batch_size, batches_free, ready):
+    """128 images a worker, of batches between two and sixteen; fewer before there are fewer workers."""
+    config = config_for(folder, num_parallel_workers=2, batch_size=batch_size, drop_remainder=False)
+    batch_bytes = 4 * batch_size * 3 * 8 * 8
+    usage = shutil._ntuple_diskusage(0, 0, batches_free * batch_bytes)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
+    monkeypatch.setattr("os.sched_getaffinity", lambda process: {0, 1})
+    batches = train_batches(config, open_split(config, "train"), 3)
+    assert (batches.num_parallel_workers, ds.config.get_prefetch_size()) == (2, ready)
 
 
 QUIET = """

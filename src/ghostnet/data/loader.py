@@ -28,9 +28,11 @@ if TYPE_CHECKING:
     from ghostnet.config import Config
     from ghostnet.data.samples import Samples
 
+# MindSpore looks for a worker's batch ten times a second, once there was none: what it makes in between wants a place.
+_IMAGES_READY = 128
 # Batches that each worker and each stage of the pipeline holds ready; MindSpore's own 16 would be gigabytes.
-_PREFETCH = 2
-_SEGMENTS = _PREFETCH + 2  # of shared memory, each of one batch, that MindSpore gives a worker
+_FEWEST_READY, _MOST_READY = 2, 16
+_SPARE_SEGMENTS = 2  # of shared memory, each of one batch, that MindSpore gives a worker beyond those
 _SHARED_MEMORY = "/dev/shm"
 _EVAL_BATCHES_AHEAD = 2
 _EVAL_TASK = 16  # samples: handing a thread one tiny image at a time costs more than decoding it
@@ -63,8 +65,8 @@ def train_batches(
         UserError: too few samples for a batch, or for the batches of one update.
     """
     order = EpochOrder(config, len(samples), rank, ranks)
-    workers = _fitting_workers(config, ranks)
-    ds.config.set_prefetch_size(_PREFETCH)
+    workers, ready = _fitting_workers(config, ranks)
+    ds.config.set_prefetch_size(ready)
     dataset = ds.GeneratorDataset(
         _TrainSource(config, samples, order, num_classes),
         ["image", "label"],
@@ -269,21 +271,25 @@ def _workers(wanted: int) -> int:
     return min(wanted, len(os.sched_getaffinity(0)))
 
 
-def _fitting_workers(config: Config, ranks: int) -> int:
-    """As many worker processes as there is shared memory for their batches; 1 stands for none: it takes a thread.
+def _fitting_workers(config: Config, ranks: int) -> tuple[int, int]:
+    """Worker processes, and batches that each holds ready: as many as there is shared memory for.
 
-    Without the check a container's 64 MB would end the run with a bus error.
+    One worker stands for none: it takes a thread. Without the check a container's 64 MB would end the run with a bus
+    error.
     """
     workers = _workers(config.num_parallel_workers)
     if workers < config.num_parallel_workers:
         _logger.info(
             "num_parallel_workers: %d cut down to the %d core(s) that there are", config.num_parallel_workers, workers
         )
+    ready = min(max(_IMAGES_READY // config.batch_size, _FEWEST_READY), _MOST_READY)
     batch_bytes = 4 * config.batch_size * config.in_channels * math.prod(transforms.input_size(config))
     if os.path.isdir(_SHARED_MEMORY):
         free = shutil.disk_usage(_SHARED_MEMORY).free
-        fitting = max(1, free // (ranks * _SEGMENTS * batch_bytes))
+        segments = free // (ranks * batch_bytes)
+        ready = max(min(ready, segments // workers - _SPARE_SEGMENTS), _FEWEST_READY)
+        fitting = max(1, segments // (ready + _SPARE_SEGMENTS))
         if fitting < workers:
             _logger.info("%s: %d MB free, enough for %d worker(s)", _SHARED_MEMORY, free >> 20, fitting)
-            return fitting
-    return workers
+            workers = fitting
+    return workers, ready
