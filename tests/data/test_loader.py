@@ -223,10 +223,10 @@ def test_small_shared_memory_means_fewer_workers(folder, caplog, monkeypatch):
 
 @pytest.mark.parametrize(
     ("batch_size", "batches_free", "ready"),
-    [(16, 1000, 8), (4, 1000, 16), (128, 1000, 2), (16, 2 * 6, 4), (16, 2 * 4, 2)],
+    [(32, 1000, 4), (40, 1000, 3), (4, 1000, 4), (128, 1000, 2), (32, 2 * 5, 3), (32, 2 * 4, 2)],
 )
 def test_small_batches_are_held_ready_as_shared_memory_has_it(folder, monkeypatch, batch_size, batches_free, ready):
-    """128 images a worker, of batches between two and sixteen; fewer before there are fewer workers."""
+    """128 images a worker, in two to four batches; fewer before there are fewer workers."""
     config = config_for(folder, num_parallel_workers=2, batch_size=batch_size, drop_remainder=False)
     batch_bytes = 4 * batch_size * 3 * 8 * 8
     usage = shutil._ntuple_diskusage(0, 0, batches_free * batch_bytes)

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 # MindSpore looks for a worker's batch ten times a second, once there was none: what it makes in between wants a place.
 _IMAGES_READY = 128
 # Batches that each worker and each stage of the pipeline holds ready; MindSpore's own 16 would be gigabytes.
-_FEWEST_READY, _MOST_READY = 2, 16
+_FEWEST_READY, _MOST_READY = 2, 4
 _SPARE_SEGMENTS = 2  # of shared memory, each of one batch, that MindSpore gives a worker beyond those
 _SHARED_MEMORY = "/dev/shm"
 _EVAL_BATCHES_AHEAD = 2
