@@ -164,6 +164,14 @@ class StopSignals:
         """From now on the first signal is noted in `received`, and nothing else."""
         self._deferred = True
 
+    def end_without_worker(self) -> None:
+        """End the process if a data worker is dead, after an error of the pipeline, whose cause that is.
+
+        The memory of a worker's first batches comes from the worker itself: batches that it had made may be lost, too.
+        """
+        if self.received == signal.SIGCHLD or _a_child_is_dead():
+            _end_now(signal.SIGCHLD, _DATA_LOST)
+
     def _wait(self) -> None:
         while True:
             caught = signal.sigtimedwait(cli.STOP_SIGNALS, _SIGNAL_POLL)
@@ -173,7 +181,7 @@ class StopSignals:
             if caught is not None and caught.si_signo in cli.STOP_SIGNALS:
                 self._note(signal.SIGCHLD if caught.si_pid == os.getpid() else caught.si_signo)
             elif self._waits_in_vain():
-                _end_now(self.received or signal.SIGCHLD, "; the data that the run waits for will not come")
+                _end_now(self.received or signal.SIGCHLD, _DATA_LOST)
 
     def _note(self, number: int) -> None:
         if not self._deferred:
@@ -192,6 +200,7 @@ class StopSignals:
         return time.monotonic() - self.waits_since > timeout and _a_child_is_dead()
 
 
+_DATA_LOST = "; the data that the run waits for will not come"
 _SIGNAL_POLL = 1  # seconds
 _DATA_TIMEOUT = 10  # seconds that the workers which are left get for batches that they have begun
 _UNNOTICED_TIMEOUT = 30  # the same where MindSpore has not reported a dead worker, which it does within 5 seconds

@@ -52,7 +52,7 @@ def train(config: Config) -> None:
     """
     run_log = runtime.RunLog()
     try:
-        with runtime.StopSignals() as signals, _worker_errors(), RunFolder(config) as folder:
+        with runtime.StopSignals() as signals, _worker_errors(signals), RunFolder(config) as folder:
             _train(runtime.init(config), folder, run_log, signals)
     except (UserError, RunError, Stopped) as error:
         run_log.end(str(error))
@@ -62,13 +62,14 @@ def train(config: Config) -> None:
 
 
 @contextmanager
-def _worker_errors() -> Iterator[None]:
-    """Turn a RuntimeError of MindSpore's pipeline back into the UserError that a worker raised."""
+def _worker_errors(signals: runtime.StopSignals) -> Iterator[None]:
+    """Turn a RuntimeError of MindSpore's pipeline back into a worker's UserError, or end for a worker that died."""
     try:
         yield
     except RuntimeError as error:
         user_error = loader.user_error_from(error)
         if user_error is None:
+            signals.end_without_worker()
             raise
         raise user_error from error
 

@@ -86,6 +86,7 @@ def replace_by_zip(file: Path) -> None:
     file.write_bytes(content.getvalue())
 
 
+DATA_LOST = "stopped because a data worker process died (out of memory?); the data that the run waits for will not come"
 DAMAGE = [flip_a_bit, truncate, empty, replace_by_png, replace_by_zip]
 
 
@@ -100,10 +101,7 @@ def test_one_run_outlives_one_fault_after_the_other(straight, images, tmp_path, 
         workers = stop_workers(process)
         os.kill(workers[0], signal.SIGKILL)
         assert process.end(GONE) == 1
-        last = (
-            "stopped because a data worker process died (out of memory?); the data that the run waits for will not come"
-        )
-        assert process.error.splitlines()[-1] == last
+        assert process.error.splitlines()[-1] == DATA_LOST
         assert wait_until_gone(str(folder), 10) == []
     done = saved_step(folder)
     assert done == max(step for step in steps_of(process.lines) if step % 2 == 0)
@@ -156,6 +154,25 @@ def test_one_run_outlives_one_fault_after_the_other(straight, images, tmp_path, 
     assert process.error == ""
     assert_went_on(process, done)
     assert_same_end(folder, straight)
+
+
+@pytest.mark.fault
+def test_a_dead_worker_takes_batches_with_it(images, tmp_path, tried):
+    """MindSpore asks a worker for the memory of its first batches: they may be there, and nobody gets at them."""
+    folder = tmp_path / "run"
+    tried("data worker killed, its batches are beyond reach")
+    with Process(train(images, folder, compile_cache=False), tmp_path) as process:
+        process.wait_for_line(COMPILES)
+        time.sleep(1)  # in which the workers make all that they may
+        for worker in children_of(process.pid):
+            os.kill(worker, signal.SIGSTOP)
+        wait_for_steps(process, 1)
+        os.kill(stop_workers(process)[0], signal.SIGKILL)
+        assert process.end(GONE) == 1
+        assert process.error.splitlines()[-1] == DATA_LOST
+        assert "Traceback" not in process.error
+        assert wait_until_gone(str(folder), 10) == []
+    assert_nothing_half_written(folder)
 
 
 @pytest.mark.fault
