@@ -10,8 +10,9 @@ SOURCE = ROOT / "src" / "ghostnet"
 
 # A room imports rooms of lower floors, and nothing of its own floor but itself.
 FLOORS = (
-    {"errors"},
-    {"safetensors_file", "arguments"},
+    {"errors", "display"},
+    {"paths"},
+    {"safetensors_file", "arguments", "streams"},
     {"pytorch_file"},
     {"config", "download", "intact_files", "launch", "hosts", "neighbours", "folder_lock", "curves"},
     {"weights_file", "cpp_library"},

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import gc
-import os
-import select
 import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from . import launch
+from . import launch, streams
+from .display import shown
 from .errors import RunError, Stopped, UserError
+from .streams import OutputError
 
 # What stops a run between two steps.
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+# What else a run takes note of: its terminal was closed.
+RUN_SIGNALS = (*STOP_SIGNALS, signal.SIGHUP)
 
 # Seconds that rank 0 gets to say what other ranks would say as well; its end ends them.
 _RANK_0_FIRST = 3
@@ -25,12 +27,12 @@ _endings: list[Callable[[int], None]] = []
 
 @contextmanager
 def importing() -> Iterator[None]:
-    """For imports of MindSpore: stop signals wait, threads started inside never take any, nothing is collected.
+    """For imports of MindSpore: signals wait, threads started inside never take any, nothing is collected.
 
     Numpy's BLAS starts threads, through which a signal would end a process that has it blocked elsewhere. Collections
     take a sixth of the import's time to find nothing, and would later go through all that was imported again and again.
     """
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, RUN_SIGNALS)
     gc.disable()
     try:
         yield
@@ -48,22 +50,21 @@ def at_end(action: Callable[[int], None]) -> None:
 def run_command(prog: str, main: Callable[[], None]) -> int:
     """Run `main` and return the exit status: 0, 2 for bad input, 1 for a run that failed, 128 + n for signal n.
 
-    Bad input, a run that fails and one that is stopped print one line on standard error; a reader of the output that
-    leaves (`| head`) ends it in silence; any other exception passes through with its traceback. Of several ranks,
-    rank 0 speaks for all; another one does where rank 0 met no error.
+    Bad input, a run that fails and one that is stopped print one line on standard error; so does output that cannot be
+    written, but a reader of it that leaves (`| head`) ends the command in silence; any other exception passes through
+    with its traceback. Of several ranks, rank 0 speaks for all; another one does where rank 0 met no error.
     """
+    streams.guard()
     status, failure = 0, None
     try:
-        main()
-        sys.stdout.flush()
-    except BrokenPipeError:
-        if not _output_is_cut():
-            raise
-        status = 128 + signal.SIGPIPE
+        _run(main)
+    except OutputError as lost:
+        status = 128 + signal.SIGPIPE if lost.reader_left else 1
+        if not lost.reader_left:
+            _say(prog, f"error: {lost}")
     except (UserError, RunError) as error:
         failure = error
-        # A file's name may hold a line break; the message stays one line.
-        _say(prog, f"error: {' '.join(str(error).splitlines())}")
+        _say(prog, f"error: {error}")
         status = 2 if isinstance(error, UserError) else 1
     except Stopped as stop:
         failure = stop
@@ -72,6 +73,9 @@ def run_command(prog: str, main: Callable[[], None]) -> int:
     except KeyboardInterrupt:
         _say(prog, "interrupted")
         status = 130
+    finally:
+        # What is left in their buffers is written at the end of the interpreter, where an error has no other way out.
+        streams.survive()
     for action in _endings:
         action(status)
     # Not before: it holds MindSpore's pipeline, whose end waits for its workers, the dead ones too.
@@ -81,14 +85,14 @@ def run_command(prog: str, main: Callable[[], None]) -> int:
     return status
 
 
-def _output_is_cut() -> bool:
-    """Whether nobody reads standard output any more, which then goes nowhere from here on."""
-    poll = select.poll()
-    poll.register(sys.stdout.fileno(), 0)
-    if not any(event & select.POLLERR for _, event in poll.poll(0)):
-        return False
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return True
+def _run(main: Callable[[], None]) -> None:
+    """Run a command to the end of its output, also where it leaves early, as `--help` does."""
+    try:
+        main()
+    except SystemExit:
+        streams.finish()
+        raise
+    streams.finish()
 
 
 def _say(prog: str, message: str) -> None:
@@ -96,4 +100,4 @@ def _say(prog: str, message: str) -> None:
     if rank > 0:
         time.sleep(_RANK_0_FIRST)
         prog = f"{prog}: rank {rank}"
-    print(f"{prog}: {message}", file=sys.stderr)
+    print(f"{prog}: {shown(message)}", file=sys.stderr)

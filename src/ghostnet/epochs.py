@@ -183,9 +183,12 @@ class Epochs(ms.Callback):
             keep = epoch % self.config.ckpt_save_interval == 0 or last
             self.folder.save_weights(weights, epoch, self.steps, best, keep)
             self.folder.add_record(record)
-        log.info(_epoch_line(record, self.config.epoch_size, best, self.skipped))
+        line = _epoch_line(record, self.config.epoch_size, best, self.skipped)
         self.losses, self.skipped, self.resumed_at = [], 0, 0
+        # The state knows how long the log was: what it does not know of, a resumed run cuts off.
+        log.info(line, extra=runtime.TO_FILE)
         self._save_state(epoch, 0)
+        log.info(line, extra=runtime.TO_SCREEN)
         _, stop = self._over_ranks(0.0)
         if stop and not last:
             self._stop(stop, epoch, self.steps)

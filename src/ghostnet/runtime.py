@@ -19,8 +19,9 @@ from typing import NoReturn
 
 import mindspore as ms
 
-from . import cli, distributed, hosts, launch, limits_onednn
+from . import cli, distributed, hosts, launch, limits_onednn, streams
 from .config import Config
+from .display import shown
 from .errors import UserError
 
 log = logging.getLogger("ghostnet")
@@ -120,7 +121,7 @@ def _replace_what_is_missing(config: Config, device: str) -> tuple[Config, list[
 
 
 class StopSignals:
-    """Takes SIGTERM, SIGINT (Ctrl-C) and SIGUSR1, for a run that wants to stop between two steps.
+    """Takes SIGTERM, SIGINT (Ctrl-C) and SIGUSR1, for a run that wants to stop between two steps, and SIGHUP.
 
     Inside of `with`, the signals are blocked in all threads (in those that imports have started, by `cli.importing`)
     and a thread of ours waits for them: MindSpore's pipeline installs handlers of its own again and again, which would
@@ -129,6 +130,8 @@ class StopSignals:
 
     A data worker that dies (the kernel's memory killer) counts as SIGCHLD: MindSpore sends SIGTERM to its own process
     then. The batches of that worker never come, so a run that waits for data is ended after a while.
+
+    SIGHUP, which comes when the terminal is closed, changes nothing: the run goes on without it.
 
     Attributes:
         received: number of the first signal; None before.
@@ -144,7 +147,7 @@ class StopSignals:
         self._done = threading.Event()
 
     def __enter__(self) -> StopSignals:
-        self._before = signal.pthread_sigmask(signal.SIG_BLOCK, cli.STOP_SIGNALS)
+        self._before = signal.pthread_sigmask(signal.SIG_BLOCK, cli.RUN_SIGNALS)
         StopSignals.active = True
         self._thread = threading.Thread(target=self._wait, name="signals", daemon=True)
         self._thread.start()
@@ -174,9 +177,12 @@ class StopSignals:
 
     def _wait(self) -> None:
         while True:
-            caught = signal.sigtimedwait(cli.STOP_SIGNALS, _SIGNAL_POLL)
+            caught = signal.sigtimedwait(cli.RUN_SIGNALS, _SIGNAL_POLL)
             if self._done.is_set():
                 return
+            if caught is not None and caught.si_signo == signal.SIGHUP:
+                streams.hung_up()
+                continue
             # CPython returns an empty siginfo after a pause of the process (Ctrl-Z and fg) that outlasts the poll.
             if caught is not None and caught.si_signo in cli.STOP_SIGNALS:
                 self._note(signal.SIGCHLD if caught.si_pid == os.getpid() else caught.si_signo)
@@ -258,8 +264,25 @@ def _in_child() -> None:
 os.register_at_fork(after_in_child=_in_child)
 
 
+# For `log.info(line, extra=...)`: what is said twice, so that a run is saved in between.
+TO_FILE, TO_SCREEN = {"only": "file"}, {"only": "screen"}
+
+
+class _OneLine(logging.Formatter):
+    """A record is one line, whatever the names in it hold."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        record.message = shown(record.message)
+        return super().formatMessage(record)
+
+
 class _ScreenHandler(logging.Handler):
     """Log lines on standard output, above a progress bar if there is one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.setFormatter(_OneLine())
+        self.addFilter(lambda record: getattr(record, "only", "screen") == "screen")
 
     def emit(self, record: logging.LogRecord) -> None:
         from tqdm import tqdm
@@ -271,6 +294,19 @@ class _ScreenHandler(logging.Handler):
 
 class _FileHandler(logging.FileHandler):
     """The log of a run on disk. A full disk stops the run where it saves, with one line, not where it talks."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, encoding="utf-8")
+        self.setFormatter(_OneLine("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
+        self.addFilter(lambda record: getattr(record, "only", "file") == "file")
+
+    def emit(self, record: logging.LogRecord) -> None:
+        for line in streams.news():
+            goes_on = (
+                f"{line}: the run goes on, and this file has what it says; kill {os.getpid()} stops it, with a save"
+            )
+            super().emit(logging.makeLogRecord({"msg": goes_on}))
+        super().emit(record)
 
     def handleError(self, record: logging.LogRecord) -> None:
         pass
@@ -297,8 +333,7 @@ class RunLog:
 
     def to_file(self, path: Path) -> None:
         """Write what was said so far, and all that follows, to `path`, with the time of each line."""
-        file = _FileHandler(path, encoding="utf-8")
-        file.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
+        file = _FileHandler(path)
         self._buffer.setTarget(file)
         self._buffer.flush()
         log.removeHandler(self._buffer)

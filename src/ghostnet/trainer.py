@@ -24,6 +24,7 @@ from . import (
     replicas,
     runtime,
     schedule,
+    streams,
     teacher,
     weights_file,
 )
@@ -50,6 +51,7 @@ def train(config: Config) -> None:
         RunError: a loss or gradient that is not finite, ranks that drift apart, or a file that cannot be written.
         Stopped: a signal came; the run's state is saved.
     """
+    streams.survive()
     run_log = runtime.RunLog()
     try:
         with runtime.StopSignals() as signals, _worker_errors(signals), RunFolder(config) as folder:
@@ -84,8 +86,9 @@ def _train(run: runtime.Runtime, folder: RunFolder, run_log: runtime.RunLog, sig
             "averaged over ranks for evaluation and weight files), or train on Ascend"
         )
     saved = _saved_state(run.config, folder, ranks)
-    # Images, and with them the number of classes.
+    # Images, and with them the number of classes: from here on there is one configuration, in `run`.
     config, samples, val_samples = _open_images(run.config, ranks)
+    run = replace(run, config=config)
     data = _digest(config, samples)
     if saved:
         _check_unchanged(saved, config, data, ranks.size)

@@ -1,0 +1,142 @@
+"""Files and folders that are named by users: whether they can be used, and if not, why, in one line.
+
+`pathlib` answers with an exception where a name is too long, or a folder above it may not be entered; opening a FIFO
+waits for ever. Whoever is given a path asks here, and nowhere else.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import unicodedata
+from collections.abc import Callable
+from pathlib import Path
+
+from .errors import UserError
+
+_KINDS = (
+    (stat.S_ISREG, "a file"),
+    (stat.S_ISDIR, "a folder"),
+    (stat.S_ISFIFO, "a FIFO"),
+    (stat.S_ISSOCK, "a socket"),
+    (stat.S_ISCHR, "a device"),
+    (stat.S_ISBLK, "a device"),
+)
+
+
+def reason(error: OSError | ValueError) -> str:
+    """Why the system refuses, in its words."""
+    return getattr(error, "strerror", None) or " ".join(str(error).split()) or type(error).__name__
+
+
+def is_file(path: str | Path) -> bool:
+    """Whether there is a regular file; False, too, where that cannot be found out."""
+    return _is(path, stat.S_ISREG)
+
+
+def is_folder(path: str | Path) -> bool:
+    """Whether there is a folder; False, too, where that cannot be found out."""
+    return _is(path, stat.S_ISDIR)
+
+
+def exists(path: str | Path) -> bool:
+    """Whether there is anything under this name, a link that leads nowhere too; False where it cannot be found out."""
+    try:
+        os.lstat(path)
+    except (OSError, ValueError):
+        return False
+    return True
+
+
+def check_file(path: str | Path, remedy: str, key: str = "") -> None:
+    """Raise UserError (`PATH: why; remedy`, after the `key` it was given by) unless there is a regular file."""
+    start = f"{key}: {path}" if key else f"{path}"
+    try:
+        mode = os.stat(path).st_mode
+    except (OSError, ValueError) as error:
+        raise UserError(f"{start}: {_missing(path, error, 'file')}; {remedy}") from error
+    if not stat.S_ISREG(mode):
+        raise UserError(f"{start}: {_kind(mode)}, not a file; {remedy}")
+
+
+def check_folder(path: str | Path, remedy: str, key: str = "") -> None:
+    """Raise UserError (`PATH: why; remedy`, after the `key` it was given by) unless there is a folder."""
+    start = f"{key}: {path}" if key else f"{path}"
+    try:
+        mode = os.stat(path).st_mode
+    except (OSError, ValueError) as error:
+        raise UserError(f"{start}: {_missing(path, error, 'folder')}; {remedy}") from error
+    if not stat.S_ISDIR(mode):
+        raise UserError(f"{start}: {_kind(mode)}, not a folder; {remedy}")
+
+
+def read(path: str | Path, remedy: str, most: int | None = None) -> bytes:
+    """The content of a regular file of at most `most` bytes; anything else is refused without waiting for it.
+
+    Raises UserError (`PATH: why; remedy`).
+    """
+    check_file(path, remedy)
+    try:
+        # Between the check and here, it may have become a FIFO.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        with open(descriptor, "rb") as file:
+            mode = os.fstat(descriptor).st_mode
+            if not stat.S_ISREG(mode):
+                raise UserError(f"{path}: {_kind(mode)}, not a file; {remedy}")
+            content = file.read() if most is None else file.read(most + 1)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({reason(error)}); {remedy}") from error
+    if most is not None and len(content) > most:
+        raise UserError(f"{path}: larger than {most:,} bytes; {remedy}")
+    return content
+
+
+def make_folder(path: str | Path, key: str) -> None:
+    """Make a folder, and those above it. Raises UserError (`KEY: PATH cannot be made (why); give another folder`)."""
+    try:
+        Path(path).mkdir(parents=True, exist_ok=True)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{key}: {path} cannot be made ({reason(error)}); give another folder") from error
+
+
+def namesake(path: str | Path) -> Path | None:
+    """What lies under a name that looks the same, but is made of other Unicode characters (NFC against NFD)."""
+    found = Path()
+    for part in Path(path).parts:
+        if exists(found / part):
+            found = found / part
+            continue
+        try:
+            entries = os.listdir(found)
+        except OSError:
+            return None
+        wanted = unicodedata.normalize("NFC", part)
+        same = next((entry for entry in entries if unicodedata.normalize("NFC", entry) == wanted), None)
+        if same is None:
+            return None
+        found = found / same
+    return None if found == Path(path) else found
+
+
+def _is(path: str | Path, kind: Callable[[int], bool]) -> bool:
+    try:
+        return kind(os.stat(path).st_mode)
+    except (OSError, ValueError):
+        return False
+
+
+def _kind(mode: int) -> str:
+    return next(name for test, name in _KINDS if test(mode))
+
+
+def _missing(path: str | Path, error: OSError | ValueError, noun: str) -> str:
+    if not isinstance(error, FileNotFoundError):
+        return f"cannot be read ({reason(error)})"
+    if os.path.islink(path):
+        return "a link that leads nowhere"
+    if namesake(path) is not None:
+        return (
+            f"no such {noun}, but one whose name looks the same is there, in other Unicode characters (NFC against "
+            "NFD): take its name from a listing of the folder"
+        )
+    return f"no such {noun}"
