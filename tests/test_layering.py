@@ -12,7 +12,7 @@ SOURCE = ROOT / "src" / "ghostnet"
 FLOORS = (
     {"errors", "display"},
     {"paths"},
-    {"safetensors_file", "arguments", "streams"},
+    {"safetensors_file", "arguments", "streams", "scratch"},
     {"pytorch_file"},
     {"config", "download", "intact_files", "launch", "hosts", "neighbours", "folder_lock", "curves"},
     {"weights_file", "cpp_library"},

@@ -1,0 +1,153 @@
+"""Temporary folders: each has a living maker, or is removed by the next process that makes one in the same place.
+
+A process that is killed (SIGKILL, the kernel's memory killer, a power cut) removes nothing. So each folder holds a file
+that its maker keeps locked, until the folder is gone or the process is, whatever ends it; a folder whose file can be
+locked has no maker any more. Only folders with names that are given here, and that belong to this user, are removed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import re
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from .errors import RunError, UserError
+from .paths import reason
+
+_NAME = re.compile(r"\.?ghostnet-[a-z]+-[a-z0-9_]{8}")
+_LOCK = ".in_use"
+# A folder without that file is being made, or its maker was killed just then.
+_BEING_MADE = 3600  # seconds
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+# Places where this process has removed what others have left: once is enough.
+_tidied: set[Path] = set()
+
+
+@contextmanager
+def folder(purpose: str, near: Path | None = None) -> Iterator[Path]:
+    """A new folder, `ghostnet-<purpose>-XXXXXXXX`, for the time of the `with` block.
+
+    What killed processes have left in the same place is removed first. A process that was forked inside the block
+    leaves the folder alone.
+
+    Args:
+        purpose: lower-case letters, for who looks at the folder's name.
+        near: the folder to make it in, under a hidden name, so that what is made inside can be renamed into place; None
+            is the system's folder for temporary files ($TMPDIR).
+
+    Raises:
+        UserError: there is no folder for temporary files.
+        RunError: the place takes no folder, or, in the block, no more data: a full disk, a limit on the size of files.
+            An error of a library in the block counts as that where the place is found to be full.
+    """
+    place = near if near is not None else _temporary()
+    tidy(place)
+    try:
+        made, lock = _make(f"{'.' if near is not None else ''}ghostnet-{purpose}-", place)
+    except OSError as error:
+        raise _unwritable(place, near, reason(error)) from error
+    maker = os.getpid()
+    try:
+        yield made
+    except OSError as error:
+        if error.errno not in _NO_ROOM:
+            raise
+        raise _unwritable(place, near, reason(error)) from error
+    except (UserError, RunError):
+        raise
+    except Exception as error:
+        # MindSpore's and ONNX Runtime's own words for a file that they could not write say nothing of the disk.
+        if (why := _is_full(made)) is None:
+            raise
+        raise _unwritable(place, near, why) from error
+    finally:
+        if os.getpid() == maker:
+            shutil.rmtree(made, ignore_errors=True)
+        if lock is not None:
+            os.close(lock)
+
+
+def tidy(place: Path) -> None:
+    """Remove the temporary folders that killed processes of this user have left in a place. Never raises OSError."""
+    if place in _tidied:
+        return
+    _tidied.add(place)
+    with contextlib.suppress(OSError), os.scandir(place) as entries:
+        for entry in entries:
+            if _NAME.fullmatch(entry.name) and entry.is_dir(follow_symlinks=False):
+                with contextlib.suppress(OSError):
+                    _remove_if_left(Path(entry.path))
+
+
+def _temporary() -> Path:
+    try:
+        return Path(tempfile.gettempdir())
+    except OSError as error:
+        raise UserError(
+            "TMPDIR: no folder takes temporary files; give one that can be written, with room in it"
+        ) from error
+
+
+def _make(prefix: str, place: Path) -> tuple[Path, int | None]:
+    """A new folder, and the descriptor of its locked file; None where the file system has no locks."""
+    while True:
+        made = Path(tempfile.mkdtemp(prefix=prefix, dir=place))
+        try:
+            lock = os.open(made / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError:
+            made.rmdir()
+            raise
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        except OSError:
+            os.close(lock)
+            return made, None
+        # Another process may have found the file before it was locked.
+        if (made / _LOCK).exists():
+            return made, lock
+        os.close(lock)
+
+
+def _remove_if_left(left: Path) -> None:
+    """Remove a folder whose maker is gone."""
+    status = left.lstat()
+    if status.st_uid != os.geteuid():
+        return
+    try:
+        lock = os.open(left / _LOCK, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except FileNotFoundError:
+        if time.time() - status.st_mtime > _BEING_MADE:
+            shutil.rmtree(left, ignore_errors=True)
+        return
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        # First, for a maker that waits for the lock.
+        os.unlink(left / _LOCK)
+        shutil.rmtree(left, ignore_errors=True)
+    finally:
+        os.close(lock)
+
+
+def _is_full(made: Path) -> str | None:
+    """Why a folder takes no file of some size; None where it does."""
+    probe = made / ".probe"
+    try:
+        probe.write_bytes(bytes(1 << 16))
+        probe.unlink()
+    except OSError as error:
+        return reason(error)
+    return None
+
+
+def _unwritable(place: Path, near: Path | None, why: str) -> RunError:
+    remedy = "make room there" if near is not None else "make room there, or give another folder by TMPDIR"
+    return RunError(f"{place}: temporary files cannot be written ({why}); {remedy}")
