@@ -12,18 +12,6 @@ def config(**keys) -> Config:
     return Config(**{"model": "ghostnet_050", "data_dir": "D"} | keys)
 
 
-def test_the_data_gives_the_number_of_classes_where_the_key_is_absent():
-    assert build.with_classes(config(), ["a", "b", "c"]).num_classes == 3
-
-
-def test_fewer_classes_than_outputs_are_one_line_in_the_log(caplog):
-    caplog.set_level("INFO", "ghostnet")
-    assert build.with_classes(config(num_classes=10), ["a", "b", "c"]).num_classes == 10
-    assert [record.getMessage() for record in caplog.records] == [
-        "D: 3 classes, fewer than num_classes: 10; labels follow their sorted names"
-    ]
-
-
 def test_class_names_beside_the_weights(tmp_path):
     assert build.saved_classes("") is None
     assert build.saved_classes(str(tmp_path / "w.ckpt")) is None

@@ -1,7 +1,11 @@
-"""Signals to a run: what `runtime.StopSignals` makes of those that MindSpore sends, in processes of their own."""
+"""Signals to a run: what `runtime.StopSignals` makes of those that MindSpore sends, in processes of their own; and a
+run's one configuration."""
 
 import sys
 
+from ghostnet import runtime
+from ghostnet.config import Config
+from ghostnet.distributed import ALONE
 from tests.launchers import run
 
 
@@ -72,3 +76,19 @@ with StopSignals():
 """
     result = run([sys.executable, "-c", lines], tmp_path, timeout=40)
     assert (result.returncode, result.stderr) == (143, "stopped by SIGTERM\n")
+
+
+def runtime_of(**keys) -> runtime.Runtime:
+    return runtime.Runtime(Config(data_dir="D", **keys), "CPU", ALONE, 1, [])
+
+
+def test_the_data_gives_the_number_of_classes_where_the_key_is_absent():
+    assert runtime_of().with_classes(["a", "b", "c"]).config.num_classes == 3
+
+
+def test_fewer_classes_than_outputs_are_one_line_in_the_log(caplog):
+    caplog.set_level("INFO", "ghostnet")
+    assert runtime_of(num_classes=10).with_classes(["a", "b", "c"]).config.num_classes == 10
+    assert [record.getMessage() for record in caplog.records] == [
+        "D: 3 classes, fewer than num_classes: 10; labels follow their sorted names"
+    ]

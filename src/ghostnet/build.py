@@ -1,10 +1,9 @@
-"""Config -> the parts that training and validation share: classes and network."""
+"""Config -> the parts that training and validation share: network, precision, weights, class names."""
 
 from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Sequence
 from pathlib import Path
 
 from mindspore import nn
@@ -34,8 +33,11 @@ def facts(model: str) -> Card:
 def network(config: Config) -> nn.Cell:
     """The network of `config.model` with fresh weights, before mixed precision.
 
-    Raises UserError for an unknown name, or an option that the network does not have.
+    Raises UserError for an unknown name, or an option that the network does not have; ValueError for a configuration
+    whose `num_classes` is not settled (`Runtime.with_classes`): the network would have its own default.
     """
+    if config.num_classes is None:
+        raise ValueError("num_classes: not settled; Runtime.with_classes takes that of the data")
     try:
         return create_model(
             config.model,
@@ -178,18 +180,3 @@ def saved_classes(ckpt_path: str) -> list[str] | None:
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise UserError(f"{path}: expected a list of class names; delete it, or restore the one that training wrote")
     return names
-
-
-def with_classes(config: Config, classes: Sequence[str]) -> Config:
-    """The config with `num_classes` settled: that of the data where the key is absent.
-
-    Says so where the network has more outputs than the data has classes.
-    """
-    if config.num_classes is None:
-        return config.replace(num_classes=len(classes))
-    if len(classes) < config.num_classes:
-        log.info(
-            f"{config.data_dir}: {len(classes)} classes, fewer than num_classes: {config.num_classes}; "
-            "labels follow their sorted names"
-        )
-    return config

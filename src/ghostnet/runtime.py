@@ -13,7 +13,8 @@ import socket
 import sys
 import threading
 import time
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NoReturn
 
@@ -29,10 +30,11 @@ log = logging.getLogger("ghostnet")
 
 @dataclass(frozen=True)
 class Runtime:
-    """Where a command runs.
+    """Where a command runs, and the one configuration that it runs by.
 
     Attributes:
-        config: the configuration with what the device cannot do replaced.
+        config: the configuration with what the device cannot do replaced, and settled by `with_classes` from the
+            moment that the data is known.
         device: "CPU", "Ascend" or "GPU".
         ranks: the processes that share the run.
         threads: that operators may use at once.
@@ -44,6 +46,21 @@ class Runtime:
     ranks: distributed.Ranks
     threads: int
     notes: list[str]
+
+    def with_classes(self, classes: Sequence[str]) -> Runtime:
+        """The same with `num_classes` settled: that of the data where the key is absent.
+
+        Says so where the network has more outputs than the data has classes.
+        """
+        config = self.config
+        if config.num_classes is None:
+            return replace(self, config=config.replace(num_classes=len(classes)))
+        if len(classes) < config.num_classes:
+            log.info(
+                f"{config.data_dir}: {len(classes)} classes, fewer than num_classes: {config.num_classes}; "
+                "labels follow their sorted names"
+            )
+        return self
 
 
 def init(config: Config) -> Runtime:

@@ -85,10 +85,12 @@ def _train(run: runtime.Runtime, folder: RunFolder, run_log: runtime.RunLog, sig
             f"sync_bn: MindSpore has no synchronised batch norm for {run.device}; leave it out (statistics are "
             "averaged over ranks for evaluation and weight files), or train on Ascend"
         )
+    # Before the images are looked at, which takes its time.
+    build.facts(run.config.model)
     saved = _saved_state(run.config, folder, ranks)
-    # Images, and with them the number of classes: from here on there is one configuration, in `run`.
-    config, samples, val_samples = _open_images(run.config, ranks)
-    run = replace(run, config=config)
+    # Images, and with them the number of classes: what this function reads from here on is settled.
+    run, samples, val_samples = _open_images(run)
+    config = run.config
     data = _digest(config, samples)
     if saved:
         _check_unchanged(saved, config, data, ranks.size)
@@ -126,7 +128,7 @@ def _train(run: runtime.Runtime, folder: RunFolder, run_log: runtime.RunLog, sig
         session = {**provenance.session(run.device), **start}
         _open_files(folder, saved, config, samples, session, run_log)
     steps = batches.get_dataset_size()
-    _log_run(config, run, network, len(samples), val_samples, steps)
+    _log_run(run, network, len(samples), val_samples, steps)
     images = min(steps * config.batch_size * ranks.size, len(samples), config.num_samples or len(samples))
     epochs = Epochs(config, step, rates, evaluator, graphs, folder, steps, images, data, position, ranks, signals)
     if position.epoch < config.epoch_size:
@@ -155,8 +157,9 @@ def _saved_state(config: Config, folder: RunFolder, ranks: Ranks) -> Saved | Non
     return ranks.from_main(saved)
 
 
-def _open_images(config: Config, ranks: Ranks) -> tuple[Config, dataset.Samples, dataset.Samples | None]:
-    """The config with its number of classes, and the splits; ranks on one machine share the work of checking them."""
+def _open_images(run: runtime.Runtime) -> tuple[runtime.Runtime, dataset.Samples, dataset.Samples | None]:
+    """The run with its number of classes, and the splits; ranks on one machine share the work of checking them."""
+    ranks = run.ranks
     here = ranks.neighbours
     part, parts = here.index(ranks.rank), len(here)
 
@@ -164,12 +167,12 @@ def _open_images(config: Config, ranks: Ranks) -> tuple[Config, dataset.Samples,
         found = [json.loads(content) for content in ranks.gather_bytes(json.dumps(bad).encode())]
         return {int(index): why for problems in found for index, why in problems.items()}
 
-    samples = dataset.open_split(config, "train", None, part, parts, share)
-    config = build.with_classes(config, samples.classes)
+    samples = dataset.open_split(run.config, "train", None, part, parts, share)
+    run = run.with_classes(samples.classes)
     val_samples = None
-    if config.val_while_train:
-        val_samples = dataset.open_split(config, "val", samples.classes, part, parts, share)
-    return config, samples, val_samples
+    if run.config.val_while_train:
+        val_samples = dataset.open_split(run.config, "val", samples.classes, part, parts, share)
+    return run, samples, val_samples
 
 
 def _digest(config: Config, samples: dataset.Samples) -> str:
@@ -268,15 +271,10 @@ def _freeze_backbone(network: nn.Cell, classifier: str) -> None:
 
 
 def _log_run(
-    config: Config,
-    run: runtime.Runtime,
-    network: nn.Cell,
-    samples: int,
-    val_samples: dataset.Samples | None,
-    steps: int,
+    run: runtime.Runtime, network: nn.Cell, samples: int, val_samples: dataset.Samples | None, steps: int
 ) -> None:
     """Say what is about to happen, in a few lines."""
-    ranks = run.ranks
+    config, ranks = run.config, run.ranks
     batch = config.batch_size * config.gradient_accumulation_steps * ranks.size
     log.info(
         f"{config.model} on {run.device}: {trainable_parameters(network):,} trainable parameters, "

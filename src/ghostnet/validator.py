@@ -42,7 +42,8 @@ def validate(config: Config) -> dict[str, Any]:
         exported = deployment.of_file(Path(config.ckpt_path)) if deployment.is_exported(config.ckpt_path) else None
         classes = exported.classes if exported else build.saved_classes(config.ckpt_path)
         samples = dataset.open_split(config, "val", classes)
-        config = build.with_classes(config, samples.classes)
+        run = run.with_classes(samples.classes)
+        config = run.config
         if exported:
             network, path = inference.open_network(exported), exported.path
         else:

@@ -207,8 +207,8 @@ class Config(BaseModel):
     aug_repeats: Natural = 0
     """Repeated augmentation: differently augmented copies of an image in a global batch; 0 or 1: off."""
 
-    model: Name = "mobilenet_v2_035_224"
-    """Network, by its name in the registry, such as ghostnet_100."""
+    model: Name = "ghostnet_100"
+    """Network, by its name in the registry; the default of MindCV, mobilenet_v2_035_224, is no Ghost network."""
     num_classes: Count | None = None
     """Classes that the network tells apart; None takes those of the dataset."""
     in_channels: Count = 3
