@@ -11,9 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-import tempfile
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 from ghostnet.arguments import Parser, number
@@ -70,10 +68,10 @@ def row(name: str, size: tuple[int, int] | None, num_classes: int | None, deploy
 
 def file_bytes(network: Any) -> int:
     """Size of the weight file that training would write, by writing it."""
-    from ghostnet import weights_file
+    from ghostnet import scratch, weights_file
 
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "weights.ckpt"
+    with scratch.folder("complexity") as folder:
+        path = folder / "weights.ckpt"
         weights_file.write(path, {p.name: p.asnumpy() for p in network.get_parameters()})
         return path.stat().st_size
 

@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 
 import mindspore as ms
@@ -228,11 +229,14 @@ def test_another_type_is_refused():
 
 def test_ranks_without_room_for_shared_memory_do_without(tmp_path, monkeypatch):
     monkeypatch.setattr(ranks, "_SHARED_MEMORY", tmp_path)
-    assert ranks._shared_file(1 << 60) is None
+    with ExitStack() as stack:
+        assert ranks._shared_file(1 << 60, stack) is None
     assert not list(tmp_path.iterdir())
-    assert Path(ranks._shared_file(5000)).stat().st_size == 5000
+    with ExitStack() as stack:
+        assert Path(ranks._shared_file(5000, stack)).stat().st_size == 5000
+    assert not list(tmp_path.iterdir())
     monkeypatch.setattr(ranks, "_SHARED_MEMORY", tmp_path / "none")
-    assert ranks._shared_file(5000) is None
+    assert ranks._shared_file(5000, stack) is None
 
 
 # How the library comes to be.

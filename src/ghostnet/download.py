@@ -14,7 +14,6 @@ import http.client
 import os
 import sys
 import tarfile
-import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -27,7 +26,7 @@ from urllib.parse import unquote, urlsplit
 
 from tqdm import tqdm
 
-from ghostnet import __version__
+from ghostnet import __version__, scratch
 from ghostnet.errors import UserError
 
 MAX_UNPACKED_BYTES = 8 << 30
@@ -132,9 +131,9 @@ def _unpack_folder(archive: Path, folder: Path) -> None:
     """Unpacks an archive of one folder beside itself: all of it or nothing, once for all processes."""
     if folder.is_dir():
         return
-    with tempfile.TemporaryDirectory(prefix=".unpack.", dir=folder.parent) as temporary:
-        unpack_tar(archive, Path(temporary))
-        os.replace(Path(temporary, folder.name), folder)
+    with scratch.folder("unpack", near=folder.parent) as temporary:
+        unpack_tar(archive, temporary)
+        os.replace(temporary / folder.name, folder)
 
 
 def unpack_tar(archive: Path, folder: Path) -> None:

@@ -7,7 +7,6 @@ import hashlib
 import importlib
 import json
 import logging
-import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,7 +16,7 @@ import mindspore as ms
 import numpy as np
 from mindspore import Tensor, nn
 
-from . import __version__, build, inference, intact_files
+from . import __version__, build, inference, intact_files, scratch
 from .data import dataset, transforms
 from .deployment import ENTRY, Deployment
 from .errors import UserError
@@ -85,11 +84,11 @@ def export(
     target = replace(deployed, batch=batch)
     description = _description(target)
     results, contents = [], {}
-    with tempfile.TemporaryDirectory(prefix="ghostnet-") as temporary:
+    with scratch.folder("export") as temporary:
         for kind in formats:
             log.info(f"{kind}: MindSpore compiles the network, which takes some tens of seconds")
             path = folder / f"{deployed.path.stem}.{kind}"
-            draft = Path(temporary) / path.name
+            draft = temporary / path.name
             write = _write_onnx if kind == "onnx" else _write_mindir
             write(network, draft, target, json.dumps(description))
             difference = compare(draft, batch, images, expected)

@@ -18,7 +18,6 @@ import resource
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 import zipfile
 from collections.abc import Mapping
@@ -27,7 +26,7 @@ from typing import Any
 
 import numpy as np
 
-from . import safetensors_file
+from . import safetensors_file, scratch
 from .errors import UserError
 
 _OLDEST_TORCH = (2, 6)
@@ -61,8 +60,8 @@ def to_safetensors(path: Path, averaged: bool) -> tuple[bytes, str]:
         UserError: no torch, a file that holds more than tensors and plain values, a damaged one, none of the weights
             asked for, or one that takes too long.
     """
-    with tempfile.TemporaryDirectory(prefix="ghostnet-") as folder:
-        target = Path(folder, "weights.safetensors")
+    with scratch.folder("convert") as folder:
+        target = folder / "weights.safetensors"
         choice = ["--averaged"] if averaged else []
         command = [sys.executable, "-m", __name__, *choice, "--", str(path), str(target)]
         try:

@@ -50,7 +50,9 @@ def folder(purpose: str, near: Path | None = None) -> Iterator[Path]:
             An error of a library in the block counts as that where the place is found to be full.
     """
     place = near if near is not None else _temporary()
-    tidy(place)
+    if place not in _tidied:
+        _tidied.add(place)
+        tidy(place)
     try:
         made, lock = _make(f"{'.' if near is not None else ''}ghostnet-{purpose}-", place)
     except OSError as error:
@@ -78,9 +80,6 @@ def folder(purpose: str, near: Path | None = None) -> Iterator[Path]:
 
 def tidy(place: Path) -> None:
     """Remove the temporary folders that killed processes of this user have left in a place. Never raises OSError."""
-    if place in _tidied:
-        return
-    _tidied.add(place)
     with contextlib.suppress(OSError), os.scandir(place) as entries:
         for entry in entries:
             if _NAME.fullmatch(entry.name) and entry.is_dir(follow_symlinks=False):

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from ghostnet import scratch
 from ghostnet.data import dataset, loader, packing, packs
 from ghostnet.data.packing import Options, pack
 from ghostnet.errors import RunError, UserError
@@ -167,7 +168,9 @@ def test_a_killed_command_goes_on(folder, packed, tmp_path):
     (tmp_path / "pack").mkdir(exist_ok=True)
     for name in ("..plan.1.0.tmp", "..00000.npz.1.0.tmp", ".pack.npz.1.0.tmp"):
         (tmp_path / "pack" / name).touch()
-    (tmp_path / "pack" / ".shard.x").mkdir()
+    left = tmp_path / "pack" / ".ghostnet-shard-abcdefgh"
+    left.mkdir()
+    (left / scratch._LOCK).touch()
     subprocess.run(command, env=environment(tmp_path), stdout=subprocess.PIPE, check=True)
     found, expected = (dict(np.load(path / packs.INDEX)) for path in (tmp_path / "pack", packed / "train"))
     for name, column in expected.items():
@@ -209,6 +212,42 @@ def test_another_pack_is_kept_unless_it_is_to_be_overwritten(folder, tmp_path):
     with pytest.raises(UserError, match="holds something else"):
         pack(folder / "val", other, Options(), overwrite=True)
     assert (other / "mine.txt").read_text() == "precious"
+
+
+def test_overwriting_deletes_what_a_pack_is_made_of_and_nothing_else(folder, tmp_path):
+    target = tmp_path / "pack"
+    pack(folder / "train", target, Options(shard_bytes=400))
+    (target / "notes.txt").write_text("precious")
+    (target / "mine").mkdir()
+    (target / "mine" / "00000.mindrecord").write_text("precious")
+    assert pack(folder / "val", target, Options(), overwrite=True).shards == 1
+    expected = [".lock", ".plan", "00000.mindrecord", "00000.mindrecord.db", "mine", "notes.txt", "pack.npz"]
+    assert sorted(path.name for path in target.iterdir()) == expected
+    assert (target / "mine" / "00000.mindrecord").read_text() == "precious"
+
+
+@pytest.mark.fault("disks", "clean error")
+def test_a_full_disk_is_one_line_and_what_was_packed_is_gone_on_with(folder, full_disk, monkeypatch):
+    """MindRecord itself ends with pages of C++, or with SIGSEGV."""
+    small, why = full_disk
+    target = small / "pack"
+    with pytest.raises(RunError) as caught:
+        pack(folder / "train", target, Options(shard_bytes=400))
+    message_of(caught, f"{target}: 00000.mindrecord cannot be written ({why}; it takes 5.3 MB); make room, and give")
+    assert sorted(path.name for path in target.iterdir()) == [".lock", ".plan"]
+
+
+@pytest.mark.parametrize(
+    ("count", "size", "name"),
+    [(1, 1, 1), (300, 14_000, 9), (9, 2_000_000, 9), (3, 4_194_288, 9), (3, 4_194_304, 9), (6_000, 60, 800)],
+)
+def test_the_room_for_a_shard_is_enough_and_hardly_more(tmp_path, count, size, name):
+    rows = [{"name": "n" * name, "label": index, "image": bytes(size)} for index in range(count)]
+    path = tmp_path / "00000.mindrecord"
+    packing._write_shard(path, rows)
+    taken = sum(file.stat().st_size for file in tmp_path.iterdir())
+    page = packing._page_bytes(rows)
+    assert 0 <= packing._most_bytes(rows) - taken < page + 700_000
 
 
 def copy_of(packed: Path, tmp_path: Path) -> Path:

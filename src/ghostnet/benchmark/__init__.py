@@ -11,7 +11,6 @@ import os
 import re
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -19,6 +18,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from .. import scratch
 from ..errors import RunError
 from .contenders.job import Job
 
@@ -127,11 +127,11 @@ def run(plan: Plan, say: Callable[[str], None]) -> tuple[dict[str, Any], list[Me
     Returns what is known of the network ("macs", "parameters", "bytes" and "fused_bytes" of a training step), and what
     was measured, by task and then contender. Raises RunError where the network cannot be prepared.
     """
-    with tempfile.TemporaryDirectory(prefix="ghostnet-benchmark-") as folder, _on_cores(plan.threads):
-        facts = prepare(plan, folder, say)
+    with scratch.folder("benchmark") as folder, _on_cores(plan.threads):
+        facts = prepare(plan, str(folder), say)
         if "pipeline" in plan.what:
-            write_photos(Path(folder), plan.photos)
-        measured = [result for task in plan.tasks() for result in _rounds(plan, task, folder, say)]
+            write_photos(folder, plan.photos)
+        measured = [result for task in plan.tasks() for result in _rounds(plan, task, str(folder), say)]
     return facts, measured
 
 
@@ -249,14 +249,14 @@ def family(plan: Plan, names: Sequence[str], say: Callable[[str], None]) -> dict
     plans = {name: replace(plan, model=name, contenders=(ONNX_RUNTIME,), what=("latency",)) for name in names}
     contender = next(one for one in CONTENDERS if one.name == ONNX_RUNTIME)
     found: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
-    with tempfile.TemporaryDirectory(prefix="ghostnet-benchmark-") as parent, _on_cores(plan.threads):
+    with scratch.folder("benchmark") as parent, _on_cores(plan.threads):
         for name, named in plans.items():
-            Path(parent, name).mkdir()
-            prepare(named, str(Path(parent, name)), say)
+            (parent / name).mkdir()
+            prepare(named, str(parent / name), say)
         for number in range(1, plan.rounds + 1):
             for name, named in plans.items():
                 say(f"family, round {number} of {plan.rounds}: {name}")
-                result, note = _measure(named, contender, "latency", str(Path(parent, name)))
+                result, note = _measure(named, contender, "latency", str(parent / name))
                 if note or "missing" in result:
                     raise RunError(f"{name}: it cannot be measured: {note or result['missing']}")
                 found[name].append(result)

@@ -9,10 +9,10 @@ import hashlib
 import io
 import json
 import os
+import re
 import shutil
 import sqlite3
 import struct
-import tempfile
 import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -25,7 +25,7 @@ from mindspore.mindrecord import FileReader, FileWriter
 from PIL import Image
 from tqdm import tqdm
 
-from ghostnet import intact_files
+from ghostnet import intact_files, paths, scratch
 from ghostnet.data import dataset, images, packs
 from ghostnet.data.packs import COLUMNS, INDEX, SHARD
 from ghostnet.data.samples import FolderSamples
@@ -34,13 +34,16 @@ from ghostnet.folder_lock import FolderLock
 
 _SCHEMA = {"name": {"type": "string"}, "label": {"type": "int32"}, "image": {"type": "bytes"}}
 _PLAN, _PART = ".plan", ".{:05}.npz"
-_TEMPORARY = ".shard."
-# What a killed command leaves: shards that are made, and files that are written atomically.
-_LEFT = (f"{_TEMPORARY}*", f".{_PLAN}.*.tmp", "..[0-9]*.npz.*.tmp", f".{INDEX}.*.tmp")
+# What a killed command leaves of files that are written atomically.
+_LEFT = (f".{_PLAN}.*.tmp", "..[0-9]*.npz.*.tmp", f".{INDEX}.*.tmp")
+# What a pack is made of.
+_OWN = re.compile(rf"{re.escape(INDEX)}|{re.escape(_PLAN)}|\d{{5}}\.mindrecord(\.db)?|\.\d{{5}}\.npz")
 _HEADER = 1 << 20  # bytes before the first page; MindRecord's own 16 MB would be most of a small pack
 _SMALLEST_PAGE = 1 << 22
 _ROWS = 256  # images that are handed on at a time
 _BYTES_BEFORE_IMAGE = 8  # its length
+# Bytes of a row beside its name and image, of MindSpore's index, and of a row in that: at the most.
+_BYTES_OF_ROW, _INDEX_BYTES, _INDEX_BYTES_OF_ROW = 40, 1 << 16, 100
 _PLAIN_HEADER = 40  # bytes before an uncompressed image's pixels, at the most
 _LARGEST_IMAGE = 128 << 20  # bytes; a page of MindRecord holds no more than twice that
 
@@ -148,8 +151,9 @@ def _parts(sizes: np.ndarray, shard_bytes: int) -> list[range]:
 
 def _begin(target: Path, plan: str, overwrite: bool) -> None:
     """Note in a new target what it is going to hold; refuse one that holds something else, or is damaged."""
+    scratch.tidy(target)
     for left in [path for pattern in _LEFT for path in target.glob(pattern)]:
-        shutil.rmtree(left) if left.is_dir() else left.unlink()
+        left.unlink()
     note = target / _PLAN
     if not overwrite and note.exists() and note.read_text() == plan:
         if (target / INDEX).exists():
@@ -163,7 +167,8 @@ def _begin(target: Path, plan: str, overwrite: bool) -> None:
         )
     # The index first: without it nobody takes the rest for a pack.
     for path in sorted(found, key=lambda path: path.name != INDEX):
-        shutil.rmtree(path) if path.is_dir() else path.unlink()
+        if _OWN.fullmatch(path.name):
+            path.unlink()
     intact_files.write_atomically(note, plan.encode())
 
 
@@ -177,9 +182,10 @@ def _is_made(target: Path, number: int) -> bool:
 def _make_shard(target: Path, number: int, part: range, samples: FolderSamples, options: Options) -> None:
     """Write a shard, read it again, and put it into place with its part of the index."""
     files = samples.files[part.start : part.stop]
-    with tempfile.TemporaryDirectory(prefix=_TEMPORARY, dir=target) as folder:
-        path = Path(folder, SHARD.format(number))
+    with scratch.folder("shard", near=target) as folder:
+        path = folder / SHARD.format(number)
         rows = list(_rows(part, samples, options))
+        _make_room(path, rows)
         _write_shard(path, rows)
         columns = {"files": files, **_locate(path, rows, number)}
         _check_with_mindspore(path, rows)
@@ -253,12 +259,56 @@ def _scaled(size: tuple[int, int], short_side: int | None) -> tuple[int, int]:
     return max(short_side, round(size[0] * scale)), max(short_side, round(size[1] * scale))
 
 
-def _write_shard(path: Path, rows: list[dict[str, object]]) -> None:
+def _make_room(path: Path, rows: list[dict[str, object]]) -> None:
+    """Find out whether a shard fits on the disk, and within the limits: what MindRecord says of it, or dies of, is odd.
+
+    Raises RunError.
+    """
+    size = _most_bytes(rows)
+    probe = path.with_name("room")
+    try:
+        with open(probe, "wb") as file:
+            os.posix_fallocate(file.fileno(), 0, size)
+        probe.unlink()
+    except OSError as error:
+        raise RunError(
+            f"{path.parent.parent}: {path.name} cannot be written ({paths.reason(error)}; it takes {size / 1e6:,.1f} "
+            "MB); make room, and give the command again: it goes on with this shard"
+        ) from error
+
+
+def _most_bytes(rows: list[dict[str, object]]) -> int:
+    """Bytes that a shard takes with its index, at the most: pages of images, and pages of what else is in a row."""
+    page = _page_bytes(rows)
+    image_pages, images_last = _filled([len(row["image"]) + _BYTES_BEFORE_IMAGE for row in rows], page)
+    row_pages, rows_last = _filled([len(row["name"].encode()) + _BYTES_OF_ROW for row in rows], page)
+    if row_pages == 1:
+        # Pages are whole, but for the one that is written last.
+        pages = image_pages * page + max(images_last, rows_last)
+    else:
+        # Each new page of rows begins one of images as well.
+        pages = (image_pages + 2 * row_pages - 1) * page
+    return _HEADER + pages + _INDEX_BYTES + _INDEX_BYTES_OF_ROW * len(rows)
+
+
+def _filled(sizes: list[int], page: int) -> tuple[int, int]:
+    """Pages that entries take which do not cross pages, and the bytes in the last one."""
+    pages, used = 1, 0
+    for size in sizes:
+        pages, used = (pages, used + size) if used + size <= page else (pages + 1, size)
+    return pages, used
+
+
+def _page_bytes(rows: list[dict[str, object]]) -> int:
+    # A row does not cross pages.
     largest = max(len(row["image"]) for row in rows) + 2 * _BYTES_BEFORE_IMAGE
+    return max(_SMALLEST_PAGE, 1 << (largest - 1).bit_length())
+
+
+def _write_shard(path: Path, rows: list[dict[str, object]]) -> None:
     writer = FileWriter(str(path), 1)
     writer.set_header_size(_HEADER)
-    # A row does not cross pages.
-    writer.set_page_size(max(_SMALLEST_PAGE, 1 << (largest - 1).bit_length()))
+    writer.set_page_size(_page_bytes(rows))
     writer.add_schema(_SCHEMA, "images of a GhostNet pack")
     writer.add_index(["label"])
     for start in range(0, len(rows), _ROWS):

@@ -5,19 +5,20 @@ MindSpore's CPU collectives send a message for each of a network's hundreds of g
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import os
-import tempfile
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
 from mindspore import Tensor, nn, ops
 
+from .. import scratch
 from ..distributed import Ranks
+from ..errors import RunError
 from .layers import floats
 
-_SHARED_MEMORY = "/dev/shm"
+_SHARED_MEMORY = Path("/dev/shm")
 
 
 class SumOverRanks(nn.Cell):
@@ -46,26 +47,20 @@ def join(library: Path, ranks: Ranks, values: int) -> bool:
     functions = ctypes.CDLL(str(library))
     functions.ghostnet_shared_bytes.restype = ctypes.c_int64
     size = functions.ghostnet_shared_bytes(ranks.size, ctypes.c_int64(values))
-    path = ranks.from_main(_shared_file(size) if ranks.main else None)
-    try:
+    # Its folder goes when all have it open: whatever ends them later, nothing is left.
+    with ExitStack() as stack:
+        path = ranks.from_main(_shared_file(size, stack) if ranks.main else None)
         name = os.fsencode(path or "")
         own = bool(path) and functions.ghostnet_join_ranks(name, ranks.rank, ranks.size, ctypes.c_int64(values))
         return all(int(joined) for joined in ranks.gather(np.array(int(own))))
-    finally:
-        # All have it open by now: whatever ends them, nothing is left.
-        if ranks.main and path:
-            os.unlink(path)
 
 
-def _shared_file(size: int) -> str | None:
-    """A new file in memory, all of whose pages are there; None where there is no room for it."""
-    with contextlib.suppress(OSError):
-        handle, path = tempfile.mkstemp(prefix="ghostnet.", dir=_SHARED_MEMORY)
-        try:
-            os.posix_fallocate(handle, 0, size)
-            return path
-        except OSError:
-            os.unlink(path)
-        finally:
-            os.close(handle)
-    return None
+def _shared_file(size: int, stack: ExitStack) -> str | None:
+    """A new file in memory, all of whose pages are there, for the time of `stack`; None where there is no room."""
+    try:
+        path = stack.enter_context(scratch.folder("ranks", near=_SHARED_MEMORY)) / "sums"
+        with open(path, "wb") as file:
+            os.posix_fallocate(file.fileno(), 0, size)
+    except (OSError, RunError):
+        return None
+    return str(path)

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import copy
 import logging
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
-from ghostnet import inference
+from ghostnet import inference, scratch
 from ghostnet.deployment import Deployment
 from ghostnet.errors import UserError
 from ghostnet.evaluate import filled
@@ -61,8 +59,8 @@ class Quantizer:
         from onnxruntime.quantization import CalibrationMethod
         from onnxruntime.quantization.calibrate import create_calibrator
 
-        with tempfile.TemporaryDirectory(prefix="ghostnet-") as temporary:
-            augmented = str(Path(temporary) / "augmented.onnx")
+        with scratch.folder("quantize") as temporary:
+            augmented = str(temporary / "augmented.onnx")
             calibrator = create_calibrator(
                 self._path, self._operators, augmented, calibrate_method=CalibrationMethod.MinMax
             )

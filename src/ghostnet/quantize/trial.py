@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -12,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ghostnet import inference
+from ghostnet import inference, scratch
 from ghostnet.config import Config
 from ghostnet.data import dataset, transforms
 from ghostnet.deployment import Deployment
@@ -96,8 +95,8 @@ class Trial:
 @contextlib.contextmanager
 def as_file(content: bytes) -> Iterator[Path]:
     """An ONNX file with this content, for the time of the `with` block."""
-    with tempfile.TemporaryDirectory(prefix="ghostnet-") as folder:
-        path = Path(folder) / "model.onnx"
+    with scratch.folder("quantize") as folder:
+        path = folder / "model.onnx"
         path.write_bytes(content)
         yield path
 
