@@ -88,7 +88,7 @@ def export(
         for kind in formats:
             log.info(f"{kind}: MindSpore compiles the network, which takes some tens of seconds")
             path = folder / f"{deployed.path.stem}.{kind}"
-            draft = temporary / path.name
+            draft = temporary / f"network.{kind}"
             write = _write_onnx if kind == "onnx" else _write_mindir
             write(network, draft, target, json.dumps(description))
             difference = compare(draft, batch, images, expected)

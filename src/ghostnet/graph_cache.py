@@ -24,7 +24,7 @@ import mindspore as ms
 from mindspore import Tensor, nn
 from mindspore.ops import Primitive
 
-from . import hosts
+from . import hosts, scratch
 from .config import FREE_KEYS, Config
 from .distributed import Ranks
 from .download import cache_dir
@@ -92,7 +92,8 @@ class GraphCache:
         shelf = cache_dir() / "graphs"
         shelf.mkdir(parents=True, exist_ok=True)
         if GraphCache._folder is None:
-            GraphCache._folder = Path(tempfile.mkdtemp(prefix=".process.", dir=shelf))
+            parent = shelf if scratch.is_utf_8(shelf) else scratch.temporary()
+            GraphCache._folder = Path(tempfile.mkdtemp(prefix=".process.", dir=parent))
         place = GraphCache._folder / f"rank_{self.ranks.rank}" / "graph_cache"
         role = os.environ.get("MS_ROLE", "")  # of a process among several
         graph = place / f"{role}compile_cache_{GraphCache._compiled}.mindir"

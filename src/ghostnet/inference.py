@@ -8,7 +8,7 @@ import mindspore as ms
 import numpy as np
 from mindspore import Tensor, nn
 
-from . import build, deployment, intact_files
+from . import build, deployment, intact_files, scratch
 from .deployment import Deployment
 from .errors import UserError
 from .evaluate import Network, filled, of_cell
@@ -56,7 +56,8 @@ def mindir_cell(path: Path) -> nn.GraphCell:
     """What a MindIR file holds; raises UserError where it is damaged. It compiles to a graph of its own only."""
     intact_files.read_intact(path)  # the loader takes other numbers for what they are, and dies of other bytes
     try:
-        return nn.GraphCell(ms.load(str(path)))
+        with scratch.readable(path) as file:
+            return nn.GraphCell(ms.load(str(file)))
     except (RuntimeError, ValueError, TypeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"{path}: MindSpore cannot load it ({reason}); export it again") from error

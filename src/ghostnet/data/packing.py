@@ -89,6 +89,10 @@ def pack(source: Path, target: Path, options: Options, overwrite: bool = False) 
         UserError: an image that cannot be read, or a target that holds something else or is damaged.
         RunError: the target cannot be written, or a shard does not hold what was written to it.
     """
+    if not scratch.is_utf_8(target.absolute()):
+        raise UserError(
+            f"--out: {target}: MindSpore writes no pack where a folder's name is no UTF-8; give another one"
+        )
     samples = dataset.open_folders(source)
     sizes, plan = _plan(samples, options)
     lock = FolderLock(target, "--out")
