@@ -169,7 +169,7 @@ def test_flags(argv, key, value):
         ("--epoch_size 3", ["--epoch_size: ", "warmup_epochs: 3"]),
         ("--overwrite maybe --lr 0", ["--overwrite: expected True or False", "(and 1 more)"]),
         ("--data_dir|", ["--data_dir: expected text that is not empty"]),
-        ("--data_dir|\udc80", ["--data_dir: "]),
+        ("--data_dir|\ud800", ["--data_dir: "]),
         ("|", ["unexpected argument ''"]),
     ],
 )
