@@ -10,7 +10,7 @@ SOURCE = ROOT / "src" / "ghostnet"
 
 # A room imports rooms of lower floors, and nothing of its own floor but itself.
 FLOORS = (
-    {"errors", "display"},
+    {"errors", "display", "utf8"},
     {"paths"},
     {"safetensors_file", "arguments", "streams", "scratch"},
     {"pytorch_file"},

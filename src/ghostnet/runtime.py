@@ -22,7 +22,7 @@ import mindspore as ms
 
 from . import cli, distributed, hosts, launch, limits_onednn, streams
 from .config import Config
-from .display import shown
+from .display import OneLine
 from .errors import UserError
 
 log = logging.getLogger("ghostnet")
@@ -285,20 +285,12 @@ os.register_at_fork(after_in_child=_in_child)
 TO_FILE, TO_SCREEN = {"only": "file"}, {"only": "screen"}
 
 
-class _OneLine(logging.Formatter):
-    """A record is one line, whatever the names in it hold."""
-
-    def formatMessage(self, record: logging.LogRecord) -> str:
-        record.message = shown(record.message)
-        return super().formatMessage(record)
-
-
 class _ScreenHandler(logging.Handler):
     """Log lines on standard output, above a progress bar if there is one."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.setFormatter(_OneLine())
+        self.setFormatter(OneLine())
         self.addFilter(lambda record: getattr(record, "only", "screen") == "screen")
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -314,7 +306,7 @@ class _FileHandler(logging.FileHandler):
 
     def __init__(self, path: Path) -> None:
         super().__init__(path, encoding="utf-8")
-        self.setFormatter(_OneLine("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
+        self.setFormatter(OneLine("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
         self.addFilter(lambda record: getattr(record, "only", "file") == "file")
 
     def emit(self, record: logging.LogRecord) -> None:
