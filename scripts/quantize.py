@@ -23,8 +23,7 @@ SHARE = number(float, 0, 100)
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     """Command line."""
-    summary, _, rest = __doc__.partition("\n")
-    parser = Parser(prog=PROG, description=summary, epilog=rest.strip())
+    parser = Parser(PROG, __doc__)
     parser.add_argument("model", type=Path, metavar="MODEL.onnx", help="file that scripts/export.py wrote")
     parser.add_argument(
         "--calib_dir", type=Path, required=True, metavar="D", help="images to measure ranges on: D/train of training"

@@ -216,7 +216,7 @@ def _draw_map(axes: Axes, maps: Maps, channel: int, frame: str | None, note: str
 
 
 def _parse() -> argparse.Namespace:
-    parser = Parser(prog=PROG, description=__doc__)
+    parser = Parser(PROG, __doc__)
     parser.add_argument("image", type=Path, metavar="IMAGE", help="an image file")
     parser.add_argument("--ckpt_path", type=Path, required=True, metavar="FILE", help="the weights, a .ckpt file")
     parser.add_argument("--layer", metavar="NAME", help="a Ghost module; without it, the first one of the network")

@@ -99,7 +99,10 @@ def _run(main: Callable[[], None]) -> None:
 
 
 def _say(prog: str, message: str) -> None:
-    rank = launch.detect().rank
+    try:
+        rank = launch.detect().rank
+    except UserError:  # which is what there is to say
+        rank = 0
     if rank > 0:
         time.sleep(_RANK_0_FIRST)
         prog = f"{prog}: rank {rank}"
