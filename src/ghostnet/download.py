@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import functools
 import hashlib
 import http
 import http.client
 import os
+import stat
 import sys
 import tarfile
 import time
@@ -79,8 +81,28 @@ _DATASETS = {
 
 
 def cache_dir() -> Path:
-    """Where downloaded weights are kept: ``$GHOSTNET_HOME``, or ``~/.cache/ghostnet``."""
-    return Path(os.environ.get("GHOSTNET_HOME") or Path.home() / ".cache" / "ghostnet")
+    """The user's cache folder: ``$GHOSTNET_HOME``, or ``~/.cache/ghostnet``.
+
+    For a user without a home (no HOME, no line in passwd) it is a folder of their own beside the temporary files.
+    """
+    if given := os.environ.get("GHOSTNET_HOME"):
+        return Path(given)
+    try:
+        return Path.home() / ".cache" / "ghostnet"
+    except RuntimeError:
+        return _homeless_cache()
+
+
+@functools.cache
+def _homeless_cache() -> Path:
+    """Any user may have put something under this name: what is not this user's alone is not taken."""
+    folder = scratch.temporary() / f"ghostnet-of-{os.geteuid()}"
+    with contextlib.suppress(FileExistsError):
+        folder.mkdir(mode=0o700)
+    found = folder.lstat()
+    if stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid() and not found.st_mode & 0o077:
+        return folder
+    raise UserError(f"{folder}: is not this user's alone; set HOME, or GHOSTNET_HOME to a folder for the cache")
 
 
 def fetch(url: str, target_dir: Path, *, digest: str, algorithm: str = "sha256", timeout: float = 60) -> Path:

@@ -19,8 +19,11 @@ _MPI = (
 # Programs that start ranks, by the name that the kernel has (its first 15 letters): of Open MPI, MPICH and Intel MPI,
 # Slurm, others.
 _LAUNCHERS = frozenset(
-    ("mpirun", "mpiexec", "orterun", "orted", "prterun", "prte", "prted", "mpiexec.hydra", "hydra_pmi_proxy")
-    + ("hydra_bstrap_pr", "pmi_proxy", "srun", "slurmstepd", "jsrun", "prun", "aprun", "palsd", "mpispawn")
+    (
+        *("mpirun", "mpiexec", "orterun", "orted", "prterun", "prun", "prte", "prted"),
+        *("mpiexec.hydra", "hydra_pmi_proxy", "hydra_bstrap_pr", "pmi_proxy", "mpispawn"),
+        *("srun", "slurmstepd", "jsrun", "aprun", "palsd"),
+    )
 )
 
 
