@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ghostnet.config import Config
+from ghostnet.config import Config, load
 from ghostnet.config.yaml_file import MAX_BYTES
 from tests.config.conftest import cli, message_of, write
 
@@ -204,8 +204,15 @@ def test_print_config_is_valid_input(tmp_path, capsys):
     with pytest.raises(SystemExit) as caught:
         cli("--lr", "1e-7", "--amp_cast_list", "[nn.Conv2d]", "--print_config")
     assert caught.value.code == 0
-    config = Config.from_file(write(tmp_path, capsys.readouterr().out))
+    printed = capsys.readouterr().out
+    config = Config.from_file(write(tmp_path, printed))
     assert config == Config(lr=1e-7, amp_cast_list=["Conv2d"])
+    assert printed == config.to_yaml()
+
+
+def test_arguments_are_the_process_s_own_where_none_are_given(monkeypatch):
+    monkeypatch.setattr("sys.argv", ["--lr", "--batch_size", "8"])  # the program's name comes first, whatever it is
+    assert load(None, prog="train.py", description="Train.") == Config(batch_size=8)
 
 
 def test_help_explains_every_key(capsys):
@@ -217,4 +224,5 @@ def test_help_explains_every_key(capsys):
         assert f"--{key} " in text
         assert " ".join(field.description.split()) in text, key
     assert "[one of CE, BCE; default: CE]" in text
-    assert "examples:" in text
+    assert "examples: python train.py -c configs/" in text
+    assert text.startswith("usage: train.py [-c FILE] [--key value ...] Train. ")
