@@ -14,7 +14,6 @@ Left alone: docstrings, type hints, decorators, messages (of errors, of f-string
 from __future__ import annotations
 
 import argparse
-import contextlib
 import gc
 import importlib
 import json
@@ -25,13 +24,13 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from source_faults import Fault, faults_in
+from mutation.faults import Fault, faults_in
+from mutation.forked import run_tests
 
 ROOT = Path(__file__).resolve().parent.parent
 SOURCE = "src/ghostnet"
@@ -57,6 +56,12 @@ ROOMS = {
     "export": Room(("export.py",), ("tests/test_export.py",)),
     "deployment": Room(("deployment.py",), ("tests/test_export.py", "tests/test_predict.py")),
 }
+# Of these only the faults in NAMED are tried.
+OTHERS = {
+    "trainer": Room(("trainer.py",), ("tests/test_defaults.py",)),
+    "predict": Room(("predictor.py",), ("tests/test_predict.py",)),
+}
+ROOM = ROOMS | OTHERS
 MARGIN = 3, 30  # a mutant's tests may take so many times as long as without it, and so many seconds more
 
 
@@ -68,12 +73,30 @@ class Mutant(NamedTuple):
     fault: Fault
 
 
+def _last_row(below: str) -> tuple[str, str]:
+    """The place of a box, drawn without the last row that it can stand at; what stands below tells which box it is."""
+    left = f"left = int(rng.integers(width - box_width + 1))\n                {below}"
+    rows = "rng.integers(height - box_height{}))\n                {}"
+    return rows.format(" + 1", left), rows.format("", left)
+
+
 # Faults that a sample by hand found to live: room, file, text, and what takes its place.
-NAMED: list[tuple[str, str, str, str]] = []
+NAMED = [
+    ("data", "data/loader.py", "_SAMPLE, epoch, index, copy", "_SAMPLE, epoch, index"),
+    ("data", "data/operations.py", "if neutral else -strength", "if neutral else 0.0"),
+    ("data", "data/operations.py", "padded.shape[0] - height + 1", "padded.shape[0] - height"),
+    ("data", "data/operations.py", "padded.shape[1] - width + 1", "padded.shape[1] - width"),
+    ("data", "data/operations.py", *_last_row("return top")),
+    ("data", "data/operations.py", *_last_row("fill =")),
+    ("data", "data/transforms.py", "* 0.45)", "* 0.4)"),
+    ("data", "data/transforms.py", '"translate_const"', '"translate"'),
+    ("trainer", "trainer.py", "*run.notes, *run.config.warnings()", "*run.notes"),
+    ("trainer", "trainer.py", "WeightsEvaluator(config, ", "WeightsEvaluator(config.replace(num_classes=None), "),
+]
 
 
 def mutants_of(root: Path, room: str) -> list[Mutant]:
-    files = sorted({path for pattern in ROOMS[room].sources for path in (root / SOURCE).glob(pattern)})
+    files = sorted({path for pattern in ROOM[room].sources for path in (root / SOURCE).glob(pattern)})
     names = [str(file.relative_to(root / SOURCE)) for file in files]
     return [Mutant(room, name, fault) for name in names for fault in faults_in((root / SOURCE / name).read_text())]
 
@@ -106,83 +129,10 @@ def choose(root: Path, rooms: list[str], count: int, seed: int) -> list[Mutant]:
     return sorted(spread[:count], key=lambda mutant: rooms.index(mutant.room))
 
 
-class Tests:
-    """What pytest runs in a child: tests in a given order, or all of them with a trace; writes what came of them."""
-
-    def __init__(self, report: Path, order: list[str] | None, traced: set[str]) -> None:
-        self.report, self.order, self.traced = report, order, traced
-        self.found: dict[str, dict[str, Any]] = {}
-        self.lines: set[tuple[str, int]] = set()
-
-    def pytest_collection_modifyitems(self, items: list) -> None:
-        if self.order is not None:
-            places = {name: place for place, name in enumerate(self.order)}
-            items[:] = sorted((item for item in items if item.nodeid in places), key=lambda item: places[item.nodeid])
-
-    def pytest_runtest_logstart(self, nodeid: str) -> None:
-        self.lines.clear()
-        self.found[nodeid] = {"seconds": 0.0, "failed": False}
-        if self.traced:
-            sys.settrace(self._call)
-
-    def pytest_runtest_logreport(self, report: Any) -> None:
-        found = self.found[report.nodeid]
-        found["seconds"] += report.duration
-        found["failed"] |= report.failed
-
-    def pytest_runtest_logfinish(self, nodeid: str) -> None:
-        sys.settrace(None)
-        self.found[nodeid]["lines"] = sorted(self.lines)
-
-    def pytest_sessionfinish(self) -> None:
-        self.report.write_text(json.dumps(self.found))
-
-    def _call(self, frame: Any, event: str, argument: Any) -> Any:
-        return self._line if frame.f_code.co_filename in self.traced else None
-
-    def _line(self, frame: Any, event: str, argument: Any) -> Any:
-        self.lines.add((frame.f_code.co_filename, frame.f_lineno))
-        return self._line
-
-
-def run_tests(copy: Path, files: list[str], timeout: float, order: list[str] | None, traced: set[str]) -> tuple:
-    """Exit status of pytest in a forked process (None: no end in time), and what came of each test."""
-    report = copy / "report.json"
-    report.unlink(missing_ok=True)
-    child = os.fork()
-    if child == 0:
-        os.setsid()
-        output = os.open(copy / "output.txt", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-        os.dup2(output, 1)
-        os.dup2(output, 2)
-        sys.dont_write_bytecode = not traced
-        if not traced:
-            os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
-        options = ["-q", "-p", "no:cacheprovider", f"--basetemp={copy / 'tmp'}", *([] if traced else ["-x"])]
-        import pytest
-
-        status = 99
-        try:
-            status = int(pytest.main([*options, *files], plugins=[Tests(report, order, traced)]))
-        finally:
-            sys.stdout.flush()
-            os._exit(status)
-    deadline, status = time.monotonic() + timeout, None
-    while status is None and time.monotonic() < deadline:
-        done, code = os.waitpid(child, os.WNOHANG)
-        status = os.waitstatus_to_exitcode(code) if done else time.sleep(0.02)
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(child, signal.SIGKILL)  # it, or what it leaves behind
-    if status is None:
-        os.waitpid(child, 0)
-    return status, json.loads(report.read_text()) if report.exists() else {}
-
-
 def try_room(copy: Path, room: str, mutants: list[Mutant]) -> Iterator[tuple[Mutant, str]]:
     """Each mutant, and what killed it: a test, or "timeout"; "" where it lives."""
     used = {copy / SOURCE / mutant.file for mutant in mutants}
-    status, tests = run_tests(copy, list(ROOMS[room].tests), 1800, None, set(map(str, used)))
+    status, tests = run_tests(copy, list(ROOM[room].tests), 1800, None, set(map(str, used)))
     failed = [name for name, test in tests.items() if test["failed"]]
     if status != 0:
         raise SystemExit(
@@ -196,7 +146,7 @@ def try_room(copy: Path, room: str, mutants: list[Mutant]) -> Iterator[tuple[Mut
     print(f"{room}: {len(tests)} tests, {sum(test['seconds'] for test in tests.values()):.0f} s", flush=True)
     for mutant in mutants:
         file = copy / SOURCE / mutant.file
-        order = [] if ROOMS[room].graph else runners[str(file), mutant.fault.line]
+        order = [] if ROOM[room].graph else runners[str(file), mutant.fault.line]
         order = order or names
         timeout = MARGIN[0] * sum(tests[name]["seconds"] for name in order) + MARGIN[1]
         whole = file.read_text()
@@ -242,14 +192,15 @@ def main() -> None:
     parser.add_argument("--named", action="store_true", help="those of NAMED instead")
     parser.add_argument("--json", type=Path, help="write all of them, with what killed each, to this file")
     options = parser.parse_args()
-    rooms = sorted(options.rooms.split(","), key=lambda room: ROOMS[room].mindspore)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))
+    rooms = sorted(options.rooms.split(","), key=lambda room: ROOM[room].mindspore)
     with tempfile.TemporaryDirectory(prefix="ghostnet-mutants-") as folder:
         copy = Path(folder).resolve()
         prepare(copy)
         mutants = named_mutants(copy) if options.named else choose(copy, rooms, options.count, options.seed)
         tried: list[tuple[Mutant, str]] = []
         for room in dict.fromkeys(mutant.room for mutant in mutants):
-            if ROOMS[room].mindspore and "mindspore" not in sys.modules:
+            if ROOM[room].mindspore and "mindspore" not in sys.modules:
                 import_mindspore()
             gc.collect()
             gc.freeze()
