@@ -12,7 +12,7 @@ SOURCE = ROOT / "src" / "ghostnet"
 FLOORS = (
     {"errors", "display", "utf8"},
     {"paths"},
-    {"safetensors_file", "arguments", "streams", "scratch"},
+    {"safetensors_file", "arguments", "streams", "scratch", "archives"},
     {"pytorch_file"},
     {"config", "download", "intact_files", "launch", "hosts", "neighbours", "folder_lock", "curves"},
     {"weights_file", "cpp_library"},

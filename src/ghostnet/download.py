@@ -15,11 +15,9 @@ import http.client
 import os
 import stat
 import sys
-import tarfile
 import time
 import urllib.error
 import urllib.request
-import zlib
 from collections.abc import Iterator
 from email.message import Message
 from pathlib import Path
@@ -29,10 +27,8 @@ from urllib.parse import unquote, urlsplit
 from tqdm import tqdm
 
 from ghostnet import __version__, scratch
+from ghostnet.archives import unpack_tar
 from ghostnet.errors import UserError
-
-MAX_UNPACKED_BYTES = 8 << 30
-MAX_UNPACKED_FILES = 100_000
 
 _ATTEMPTS = 3
 _RETRY_DELAY = 1.0  # seconds, doubled with each attempt
@@ -153,35 +149,9 @@ def _unpack_folder(archive: Path, folder: Path) -> None:
     """Unpacks an archive of one folder beside itself: all of it or nothing, once for all processes."""
     if folder.is_dir():
         return
-    with scratch.folder("unpack", near=folder.parent) as temporary:
-        unpack_tar(archive, temporary)
-        os.replace(temporary / folder.name, folder)
-
-
-def unpack_tar(archive: Path, folder: Path) -> None:
-    """Unpacks a tar file (compressed or not) into ``folder``; nothing in it can land anywhere else.
-
-    Raises:
-        UserError: a damaged archive, a member that points out of the folder or is no plain file, folder or
-            link, or
-            more than MAX_UNPACKED_FILES members or MAX_UNPACKED_BYTES in all. What came before it stays
-            unpacked.
-    """
-    if not hasattr(tarfile, "data_filter"):
-        raise UserError(f"{archive}: this Python can't unpack archives safely; use 3.10.12, 3.11.4 or later")
-    count = size = 0
-    try:
-        with tarfile.open(archive) as tar:
-            for member in tar:
-                count, size = count + 1, size + member.size
-                if count > MAX_UNPACKED_FILES or size > MAX_UNPACKED_BYTES:
-                    raise UserError(
-                        f"{archive}: over {MAX_UNPACKED_FILES:,} files or {MAX_UNPACKED_BYTES:,} bytes in it"
-                    )
-                tar.extract(member, folder, filter="data")
-    except (tarfile.TarError, OSError, EOFError, zlib.error) as error:
-        reason = str(error).split("\n", 1)[0]
-        raise UserError(f"{archive}: cannot be unpacked ({reason}); remove it and try again") from error
+    with _writing(folder), scratch.folder("unpack", near=folder.parent) as temporary:
+        unpack_tar(archive, temporary / "content", below=folder.name)
+        os.replace(temporary / "content" / folder.name, folder)
 
 
 @contextlib.contextmanager

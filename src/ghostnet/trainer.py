@@ -154,7 +154,8 @@ def _saved_state(config: Config, folder: RunFolder, ranks: Ranks) -> Saved | Non
             folder.check(config.overwrite, config.ckpt_path)
     if not config.resume and config.ckpt_path:
         weights_file.check_exists(config.ckpt_path)
-    return ranks.from_main(saved)
+    content = ranks.from_main(saved.to_bytes() if saved and ranks.size > 1 else b"")
+    return Saved.from_bytes(content) if content and not ranks.main else saved
 
 
 def _open_images(run: runtime.Runtime) -> tuple[runtime.Runtime, dataset.Samples, dataset.Samples | None]:
