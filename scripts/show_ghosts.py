@@ -71,13 +71,13 @@ def settings(ckpt_path: Path, config_file: Path | None) -> Config:
 
 
 def network_input(image: Path, config: Config) -> np.ndarray:
-    """An image file as the network gets it in evaluation: float32, (in_channels, height, width).
+    """An image file as the network gets it in prediction: float32, (in_channels, height, width).
 
     Raises UserError where it cannot be read.
     """
     from ghostnet.data import images, transforms
 
-    pixels = transforms.as_rgb(images.read_image(str(image)), config.in_channels)
+    pixels = transforms.as_rgb(images.read_image(str(image), upright=True), config.in_channels)
     return np.asarray(transforms.eval_transform(config)(pixels), np.float32)
 
 

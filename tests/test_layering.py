@@ -11,6 +11,7 @@ SOURCE = ROOT / "src" / "ghostnet"
 # A room imports rooms of lower floors, and nothing of its own floor but itself.
 FLOORS = (
     {"errors", "display", "utf8"},
+    {"resources"},
     {"paths"},
     {"safetensors_file", "arguments", "streams", "scratch", "archives"},
     {"pytorch_file"},

@@ -65,15 +65,15 @@ def train(config: Config) -> None:
 
 @contextmanager
 def _worker_errors(signals: runtime.StopSignals) -> Iterator[None]:
-    """Turn a RuntimeError of MindSpore's pipeline back into a worker's UserError, or end for a worker that died."""
+    """Turn a RuntimeError of MindSpore's pipeline back into a worker's own error, or end for a worker that died."""
     try:
         yield
     except RuntimeError as error:
-        user_error = loader.user_error_from(error)
-        if user_error is None:
+        own = loader.error_from(error)
+        if own is None:
             signals.end_without_worker()
             raise
-        raise user_error from error
+        raise own from error
 
 
 def _train(run: runtime.Runtime, folder: RunFolder, run_log: runtime.RunLog, signals: runtime.StopSignals) -> None:

@@ -20,7 +20,7 @@ from PIL import Image
 
 from ghostnet.data import dataset
 from ghostnet.data.dataset import open_split
-from ghostnet.data.loader import EpochOrder, eval_batches, train_batches, user_error_from
+from ghostnet.data.loader import EpochOrder, error_from, eval_batches, train_batches
 from ghostnet.data.samples import FolderSamples
 from ghostnet.errors import UserError
 from tests.data.conftest import CLASSES, config_for, epochs, indices, message_of, save_image
@@ -248,15 +248,15 @@ def test_an_image_damaged_while_training_is_named(folder, tmp_path, workers):
     bad.write_bytes(b"x")
     with pytest.raises(RuntimeError) as caught:
         epochs(train_batches(config, samples, 1))
-    error = user_error_from(caught.value)
+    error = error_from(caught.value)
     assert str(error).startswith(f"{bad}: not a readable image")
     assert "\n" not in str(error)
 
 
 def test_other_exceptions_are_no_user_errors():
-    assert user_error_from(RuntimeError("ValueError: x")) is None
+    assert error_from(RuntimeError("ValueError: x")) is None
     known = UserError("x")
-    assert user_error_from(known) is known
+    assert error_from(known) is known
 
 
 def test_more_workers_than_cores_are_cut_down_with_one_line(folder, caplog):

@@ -239,7 +239,7 @@ def file_of(path: str, options: Options) -> bytes:
 def _content(path: str, options: Options) -> bytes:
     if options.short_side is None and not options.uncompressed:
         images.check_image(path, decode=True)
-        return Path(path).read_bytes()
+        return images.content(path)
     pixels = images.read_image(path)
     before = pixels.shape[1], pixels.shape[0]
     size = _scaled(before, options.short_side)
@@ -249,7 +249,7 @@ def _content(path: str, options: Options) -> bytes:
     if options.uncompressed:
         return images.plain_file(pixels)
     if size == before:
-        return Path(path).read_bytes()
+        return images.content(path)
     file = io.BytesIO()
     smaller.save(file, "JPEG", quality=options.quality)
     return file.getvalue()

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from ghostnet import download, intact_files
+from ghostnet import download, intact_files, paths
 from ghostnet.data import images
 from ghostnet.data.samples import FolderSamples
 from ghostnet.errors import RunError, UserError
@@ -113,9 +113,8 @@ def _sums(samples: FolderSamples, indices: np.ndarray) -> np.ndarray:
 
     def sum_of(index: int) -> bytes:
         try:
-            with open(samples.name(index), "rb") as file:
-                return hashlib.sha256(file.read()).hexdigest().encode()
-        except OSError:
+            return hashlib.sha256(paths.read(samples.name(index), "")).hexdigest().encode()
+        except UserError:
             return b""
 
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
