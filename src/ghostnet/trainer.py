@@ -169,6 +169,8 @@ def _open_images(run: runtime.Runtime) -> tuple[runtime.Runtime, dataset.Samples
         return {int(index): why for problems in found for index, why in problems.items()}
 
     samples = dataset.open_split(run.config, "train", None, part, parts, share)
+    if build.in_other_order(samples.classes):
+        build.say_order(samples.classes, "the class folders are numbers")
     run = run.with_classes(samples.classes)
     val_samples = None
     if run.config.val_while_train:

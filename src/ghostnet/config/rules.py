@@ -268,6 +268,12 @@ def _message(key: str, finding: Mapping[str, Any], value: Any, fields: Mapping[s
     return f"{wanted}, got {shown}{'; put it in quotes' if unquoted else ''}"
 
 
+def contradiction(key: str, source: object, wanted: Any, got: Any) -> Problem:
+    """A value other than the one that a file has, which settles it."""
+    wanted, got = (list(value) if isinstance(value, tuple) else value for value in (wanted, got))
+    return Problem((key,), f"{source} has {_short(str(wanted))}, got {_short(str(got))}; leave the key out")
+
+
 def _short(text: str) -> str:
     return text if len(text) <= 60 else f"{text[:57]}..."
 

@@ -19,8 +19,9 @@ import numpy as np
 from ghostnet import intact_files, paths
 from ghostnet.config import Config
 from ghostnet.data import dataset, images, packs, transforms, walk
-from ghostnet.deployment import ENTRY, Deployment
+from ghostnet.deployment import Deployment
 from ghostnet.errors import UserError
+from ghostnet.exported_file import ENTRY
 from ghostnet.quantize.search import Goal, int8, reaches
 from ghostnet.quantize.static import Quantizer
 from ghostnet.quantize.trial import Trial, Variant, latency
