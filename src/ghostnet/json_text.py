@@ -31,10 +31,10 @@ def read(path: Path, remedy: str) -> Any:
 def parse(text: str, source: str | Path, remedy: str) -> Any:
     """The value of a JSON text.
 
-    NaN, infinities and numbers that overflow come as None: no calculation ever meets them.
+    NaN and infinities, as `metrics.jsonl` had them, come as None: no calculation ever meets them.
 
-    Raises UserError (`SOURCE: not JSON (why); remedy`) for anything else, for a key that an object has twice and for
-    values that are nested deeper than those of any file here.
+    Raises UserError (`SOURCE: not JSON (why); remedy`) for anything else, for a key that an object has twice, integers
+    beyond 64 bits and values that are nested deeper than those of any file here.
     """
     try:
         value = json.loads(
@@ -79,8 +79,10 @@ def _float(text: str) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def _int(text: str) -> int | None:
-    return int(text) if len(text) <= _MOST_DIGITS else None
+def _int(text: str) -> int:
+    if len(text) > _MOST_DIGITS:
+        raise ValueError(f"a number of {len(text)} digits")
+    return int(text)
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
