@@ -23,9 +23,9 @@ TRAIN = [
 
 @pytest.fixture(scope="module")
 def line(tmp_path_factory) -> list[str]:
-    """A short training, but for its folder."""
+    """A short training, but for its folder; without docstrings (-OO), which have no part in anything."""
     root = write_images(tmp_path_factory.mktemp("images"), ("ant", "bee", "cat"), train_images=8, val_images=3)
-    return [sys.executable, "tests/short.py", "train.py", "--data_dir", str(root), *TRAIN, "--ckpt_save_dir"]
+    return [sys.executable, "-OO", "tests/short.py", "train.py", "--data_dir", str(root), *TRAIN, "--ckpt_save_dir"]
 
 
 def logged(folder: Path) -> list[str]:
@@ -146,6 +146,15 @@ def test_what_an_encoding_lacks_is_escaped(encoding, expected, tmp_path):
     done = subprocess.run(command, capture_output=True, env=environment(tmp_path, **variables), cwd=ROOT, timeout=60)
     expected = text.encode() if expected is None else expected
     assert (done.returncode, done.stdout, done.stderr) == (0, expected + b"\n", expected + b"\n")
+
+
+@pytest.mark.fault("environments", "clean error")
+def test_a_current_folder_that_is_gone(tmp_path):
+    lines = PRINTS.format(lines="print(1)")
+    command = ["sh", "-c", 'mkdir "$1" && cd "$1" && rmdir "$1" && exec "$2" -c "$3"', "sh", tmp_path / "gone"]
+    done = subprocess.run([*command, sys.executable, lines], capture_output=True, env=environment(tmp_path), text=True)
+    wanted = "the current folder cannot be used (No such file or directory); change to one that is there"
+    assert (done.returncode, done.stderr) == (2, f"prints.py: error: {wanted}\n")
 
 
 @pytest.mark.fault("output", "ok")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import logging
+import os
 import signal
 import sys
 import time
@@ -90,6 +91,10 @@ def run_command(prog: str, main: Callable[[], None]) -> int:
 
 def _run(main: Callable[[], None]) -> None:
     """Run a command to the end of its output, also where it leaves early, as `--help` does."""
+    try:
+        os.getcwd()
+    except OSError as error:  # of which importing MindSpore dies
+        raise UserError(f"the current folder cannot be used ({error.strerror}); change to one that is there") from error
     try:
         main()
     except SystemExit:
