@@ -33,7 +33,8 @@ MANY = 64
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     """Command line."""
-    parser = Parser(PROG, __doc__)
+    summary, _, rest = __doc__.partition("\n")
+    parser = Parser(prog=PROG, description=summary, epilog=rest.strip())
     parser.add_argument(
         "sources", nargs="+", metavar="IMAGES", help="files, folders, patterns, videos, or a camera's number"
     )

@@ -71,6 +71,24 @@ def full_disk(request, tmp_path) -> Iterator[tuple[Path, str]]:
     subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
+@pytest.fixture
+def read_only() -> Iterator[Callable[[Path], None]]:
+    """Makes a folder read-only for everybody, root too, until the test ends."""
+    mounted = []
+
+    def mount(folder: Path) -> None:
+        commands = (["--bind", folder, folder], ["-o", "remount,bind,ro", folder])
+        for words in commands:
+            if os.geteuid() != 0 or subprocess.run(["mount", *map(str, words)], capture_output=True).returncode:
+                pytest.skip("needs the right to mount a file system")
+            if folder not in mounted:
+                mounted.append(folder)
+
+    yield mount
+    for folder in mounted:
+        subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
 @pytest.fixture(autouse=True)
 def marked_fault(request, record_property) -> None:
     """A test with the mark fault(group, outcome) is a case of that group, with that outcome if it passes."""

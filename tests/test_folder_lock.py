@@ -113,6 +113,37 @@ def test_without_locks_there_is_a_line(lock, tmp_path, monkeypatch, caplog):
     assert caplog.messages == [f"{tmp_path}: its file system has no locks: start no second run there"]
 
 
+@pytest.mark.fault("overwriting", "clean error")
+@pytest.mark.parametrize(
+    ("make", "what"),
+    [
+        (lambda lock, mine: lock.mkdir(), "a folder, not a file"),
+        (lambda lock, mine: os.mkfifo(lock), "a FIFO, not a file"),
+        (lambda lock, mine: lock.symlink_to(mine), "a link, not a file"),
+        (lambda lock, mine: lock.symlink_to("absent"), "a link, not a file"),
+    ],
+)
+def test_what_is_no_lock_is_one_line(make, what, lock, tmp_path):
+    (tmp_path / "mine").write_text("precious")
+    make(tmp_path / ".lock", tmp_path / "mine")
+    with pytest.raises(UserError) as caught:
+        lock.take()
+    remedy = "a run keeps its lock there; move it away, or give another folder"
+    assert str(caught.value) == f"ckpt_save_dir: {tmp_path / '.lock'}: {what}; {remedy}"
+    assert (tmp_path / "mine").read_text() == "precious"
+    assert not (tmp_path / "absent").exists()
+
+
+@pytest.mark.fault("overwriting", "ok")
+def test_a_file_that_no_run_wrote_is_locked_and_keeps_its_content(lock, tmp_path):
+    (tmp_path / "mine").write_text("precious")
+    os.link(tmp_path / "mine", tmp_path / ".lock")
+    lock.take()
+    assert is_refused_elsewhere(tmp_path)
+    # Not before: a process that closes a file gives its lock up.
+    assert (tmp_path / "mine").read_text() == "precious"
+
+
 @pytest.mark.fault("disk full, read-only, no permission", "clean error")
 def test_a_folder_that_takes_no_file(tmp_path):
     with pytest.raises(OSError, match="No such file"):

@@ -186,6 +186,38 @@ def test_a_cache_that_cannot_be_written_is_left_alone(tmp_path, monkeypatch, cap
     assert message == f"compiled graphs are not kept: {tmp_path / 'file' / 'graphs'}: Not a directory"
 
 
+@pytest.mark.fault("caches", "ok")
+def test_a_graph_is_taken_from_a_cache_that_cannot_be_written(tmp_path, read_only):
+    home = tmp_path / "home"
+    assert compiled([2], home) == [2]
+    read_only(home)
+    assert compiled([2], home) == []
+
+
+@pytest.mark.fault("caches", "ok")
+def test_half_a_graph_is_not_kept(shelf, caplog):
+    """What MindSpore leaves on a full disk; the two lines that it prints then are avoided, as far as room is known."""
+    caplog.set_level("INFO", "ghostnet")
+    shelf.mkdir(parents=True)
+    graphs = GraphCache(settings(), "CPU", ALONE)
+    message = b"\x0a\x03abc\x10\xff\x01\x15abcd\x19abcdefgh"
+    graphs._keep(shelf / ("a" * 32), message)
+    assert graph_cache._read(shelf / ("a" * 32)) == (message, False)
+    ends = {0, 5, 8, 13, len(message)}
+    assert {size for size in range(len(message) + 1) if graph_cache._is_whole(message[:size])} == ends - {0}
+    graphs._keep(shelf / ("b" * 32), message[:-1])
+    assert not (shelf / ("b" * 32)).exists()
+    assert caplog.messages[0].startswith("compiled graphs are not kept: ")
+
+
+@pytest.mark.fault("caches", "ok")
+def test_where_no_place_has_room_nothing_is_kept(shelf, monkeypatch):
+    monkeypatch.setattr(graph_cache, "_ROOM", 1 << 60)
+    shelf.mkdir(parents=True)
+    with pytest.raises(OSError, match="neither it nor the folder for temporary files takes a graph"):
+        graph_cache._folder_of_process(shelf)
+
+
 @pytest.mark.parametrize(
     ("keys", "device"),
     [({"compile_cache": False}, "CPU"), ({}, "Ascend"), ({"mode": 1}, "CPU"), ({}, "environment")],
@@ -202,17 +234,21 @@ def test_what_was_not_used_for_long_is_deleted(shelf, monkeypatch):
     monkeypatch.setattr(graph_cache, "_MAX_GRAPHS", 2)
     shelf.mkdir(parents=True)
     for age, name in (
-        (10, "b"),
-        (30, "d"),
-        (20, "c"),
-        (200_000, ".process.old"),
-        (60, ".process.new"),
-        (90_000, ".new.x"),
+        (10, "b" * 32),
+        (30, "d" * 32),
+        (20, "c" * 32),
+        (200_000, ".process.12345678"),
+        (60, ".process.87654321"),
+        (90_000, ".new.12345678"),
+        (200_000, "notes.txt"),
+        (200_000, ".notes"),
+        (200_000, ".process.mine"),
     ):
         (shelf / name).mkdir() if "process" in name else (shelf / name).write_text("x")
         os.utime(shelf / name, (0, (shelf / name).stat().st_mtime - age))
     graph_cache._tidy(shelf)
-    assert sorted(path.name for path in shelf.iterdir()) == [".process.new", "b", "c"]
+    kept = [".notes", ".process.87654321", ".process.mine", "b" * 32, "c" * 32, "notes.txt"]
+    assert sorted(path.name for path in shelf.iterdir()) == kept
 
 
 def test_a_run_from_kept_graphs_is_the_same_run(images, tmp_path):

@@ -202,3 +202,49 @@ def test_what_takes_a_place_is_on_the_disk_before(tmp_path, monkeypatch):
 
 def _full(descriptor: int) -> None:
     raise OSError(28, "No space left on device")
+
+
+@pytest.mark.fault("names", "ok")
+@pytest.mark.parametrize("name", [b"caf\xe9.ckpt", b"two\nlines.ckpt", b"back\\slash.ckpt", b"n" * 240 + b".ckpt"])
+def test_any_name_has_a_sidecar_that_sha256sum_reads(name, tmp_path):
+    path = tmp_path / os.fsdecode(name)
+    for value in (1.0, 2.0):
+        weights_file.write(path, {"w": np.array([value])})
+    assert weights_file.read(path)["w"] == [2.0]
+    command = ["sha256sum", "-c", "--status", os.fsencode(path.name) + b".sha256"]
+    assert subprocess.run(command, cwd=tmp_path).returncode == 0
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+@pytest.mark.fault("overwriting", "ok")
+def test_temporary_names_that_are_taken_stay_as_they_are(tmp_path):
+    (tmp_path / "mine").write_text("precious")
+    names = [tmp_path / f".a.ckpt.{os.getpid()}.{number}.tmp" for number in range(3)]
+    names[0].symlink_to(tmp_path / "mine")
+    names[1].mkdir()
+    names[2].write_text("precious")
+    weights_file.write(tmp_path / "a.ckpt", SMALL)
+    assert set(weights_file.read(tmp_path / "a.ckpt")) == set(SMALL)
+    assert [name.is_symlink() or name.is_dir() or name.read_text() == "precious" for name in names] == [True] * 3
+    assert (tmp_path / "mine").read_text() == "precious"
+
+
+@pytest.mark.fault("overwriting", "ok")
+def test_what_killed_processes_left_is_deleted_and_nothing_else(tmp_path):
+    for name in (".a.ckpt.1.0.tmp", ".notes.1.0.tmp", ".a.ckpt.tmp"):
+        (tmp_path / name).write_text("")
+    (tmp_path / ".a.ckpt.2.0.tmp").mkdir()
+    intact_files.delete_leftovers(tmp_path, lambda name: name == "a.ckpt")
+    assert sorted(os.listdir(tmp_path)) == [".a.ckpt.2.0.tmp", ".a.ckpt.tmp", ".notes.1.0.tmp"]
+
+
+@pytest.mark.fault("caches", "ok")
+def test_a_seal_tells_of_every_bit():
+    sealed = intact_files.seal(b"some content")
+    assert intact_files.unseal(sealed) == b"some content"
+    for place in range(8 * len(sealed)):
+        content = bytearray(sealed)
+        content[place // 8] ^= 1 << place % 8
+        assert intact_files.unseal(bytes(content)) is None
+    assert all(intact_files.unseal(sealed[:size]) is None for size in range(len(sealed)))
+    assert intact_files.unseal(sealed * 2) is None

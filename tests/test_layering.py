@@ -10,13 +10,13 @@ SOURCE = ROOT / "src" / "ghostnet"
 
 # A room imports rooms of lower floors, and nothing of its own floor but itself.
 FLOORS = (
-    {"errors", "display", "utf8"},
-    {"resources"},
+    {"errors", "display"},
     {"paths"},
-    {"safetensors_file", "arguments", "streams", "scratch", "archives", "json_text"},
-    {"pytorch_file", "class_names"},
-    {"config", "download", "intact_files", "launch", "hosts", "neighbours", "folder_lock", "curves"},
-    {"weights_file", "exported_file", "cpp_library"},
+    {"safetensors_file", "streams", "scratch", "intact_files", "folder_lock"},
+    {"arguments"},
+    {"pytorch_file"},
+    {"config", "download", "launch", "hosts", "neighbours", "curves"},
+    {"weights_file", "cpp_library"},
     {"cli"},
     {"distributed"},
     {"runtime", "event_files", "provenance"},

@@ -1,25 +1,47 @@
-"""C++ sources as a shared library: compiled at first use with the system's compiler, kept in the user's cache."""
+"""C++ sources as a shared library: compiled at first use with the system's compiler, kept in the user's cache.
+
+A library has its sha256 beside it, and is compared with it before it is loaded: half a file, or one with a flipped bit,
+would end the process with a signal, or compute something else.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import logging
 import os
 import platform
 import shlex
 import shutil
+import signal
 import subprocess
-import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from . import intact_files, paths, scratch
 from .download import cache_dir, locked
+from .errors import RunError, UserError
+
+log = logging.getLogger("ghostnet")
 
 FLAGS = ("-std=c++17", "-O3", "-fno-math-errno", "-fPIC", "-pthread")
 _COMPILERS = ("c++", "g++", "clang++")
 # nodelete: a library's threads live as long as the process, whoever unloads it.
 _LINK_FLAGS = ("-shared", "-pthread", "-Wl,-z,nodelete")
 _TIMEOUT = 600  # seconds for one file
+# Runs a command for as long as somebody has the other end of its standard input. Once the process that builds has
+# ended, by whatever signal, so does all of this process group (a compiler is several processes); the folder $0 goes.
+_FOR_US = """
+exec 3<&0 </dev/null
+(read -r _ <&3; trap '' TERM; kill -TERM 0; rm -rf -- "$0"; kill -KILL 0) >/dev/null 2>&1 &
+watcher=$!
+"$@" 3<&-
+status=$?
+kill "$watcher"
+exit "$status"
+"""
 
 
 class NativeError(Exception):
@@ -48,19 +70,26 @@ class CppLibrary:
         """The library for this machine, built unless this very one has been built before.
 
         It is kept in the `native` folder of the cache, under a digest of sources, compiler and flags, so that no other
-        version is ever taken for it. Of several processes one builds, the others wait.
+        version is ever taken for it. Of several processes one builds, the others wait; one that is there is taken from
+        a cache that cannot be written, too, and a damaged one is built again.
 
         Raises NativeError where there is no compiler, or where it fails.
         """
         compiler = system_compiler()
         target = cache_dir() / "native" / f"{self.name}-{self.digest(compiler)}.so"
+        if _is_intact(target):
+            return target
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
             with locked(target):
-                if not target.is_file():
+                if not _is_intact(target):
+                    if intact_files.sidecar(target).is_file():
+                        log.warning(f"{target}: damaged; it is built again")
                     self._build(compiler, target)
         except OSError as error:
             raise NativeError(f"{target}: {error.strerror or error}") from error
+        except (UserError, RunError) as error:
+            raise NativeError(str(error)) from error
         return target
 
     def commands(self, compiler: list[str], folder: Path, flags: tuple[str, ...] = FLAGS) -> list[list[str]]:
@@ -71,8 +100,11 @@ class CppLibrary:
         ]
 
     def digest(self, compiler: list[str]) -> str:
-        """Changes with anything that the library is made of."""
-        version = subprocess.run([*compiler, "--version"], capture_output=True, text=True, timeout=60, check=False)
+        """Changes with anything that the library is made of. Raises NativeError where the compiler has no version."""
+        try:
+            version = subprocess.run([*compiler, "--version"], capture_output=True, text=True, timeout=60, check=False)
+        except (OSError, subprocess.SubprocessError) as error:
+            raise NativeError(f"{compiler[0]} --version: {one_line(str(error))}") from error
         options = {name: options for name, (_, options) in self.units.items()}
         parts = [platform.machine(), shlex.join(compiler), version.stdout]
         parts.append(repr((FLAGS, _LINK_FLAGS, self.linked, options)))
@@ -81,31 +113,72 @@ class CppLibrary:
 
     def _build(self, compiler: list[str], target: Path) -> None:
         """Compile and link beside the target; it appears under its name only when it is complete."""
-        with tempfile.TemporaryDirectory(prefix=".build.", dir=target.parent) as temporary:
-            folder = Path(temporary)
-            running = [
-                subprocess.Popen(
-                    command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, errors="replace"
-                )
-                for command in self.commands(compiler, folder)
-            ]
-            try:
-                for process in running:
-                    _check(process, process.communicate(timeout=_TIMEOUT)[1])
-                objects = [str(path) for path in sorted(folder.glob("*.o"))]
-                made = folder / target.name
-                command = [*compiler, *_LINK_FLAGS, *objects, *self.linked, "-o", str(made)]
-                link = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=_TIMEOUT)
-                _check(link, link.stderr)
-            except subprocess.TimeoutExpired as error:
-                raise NativeError(f"{compiler[0]} takes over {_TIMEOUT} seconds") from error
-            finally:
-                for process in running:
-                    process.kill()
-                    process.wait()
-                    process.stderr.close()
+        with scratch.folder("build", near=target.parent) as folder:
+            made = folder / target.name
+            objects = [str(folder / f"{name}.o") for name in self.units]
+            with _running(self.commands(compiler, folder), folder) as running:
+                _wait(running)
+            link = [*compiler, *_LINK_FLAGS, *sorted(objects), *self.linked, "-o", str(made)]
+            with _running([link], folder) as running:
+                _wait(running)
             self.load(made)
-            os.replace(made, target)
+            intact_files.write_with_sidecar(target, made.read_bytes())
+
+
+def _is_intact(library: Path) -> bool:
+    if not (paths.is_file(library) and paths.is_file(intact_files.sidecar(library))):
+        return False
+    try:
+        intact_files.read_intact(library)
+    except UserError:
+        return False
+    return True
+
+
+@contextmanager
+def _running(commands: list[list[str]], folder: Path) -> Iterator[list[subprocess.Popen]]:
+    """Commands that run at once, and not longer than the `with` block or this process; they leave files in `folder`."""
+    theirs, ours = os.pipe()
+    # Their temporary files, too, which a compiler that is killed leaves behind.
+    environment = {**os.environ, "TMPDIR": str(folder)}
+    processes: list[subprocess.Popen] = []
+    try:
+        for command in commands:
+            processes.append(
+                subprocess.Popen(
+                    ["/bin/sh", "-c", _FOR_US, str(folder), *command],
+                    stdin=theirs,
+                    stdout=subprocess.DEVNULL,
+                    stderr=subprocess.PIPE,
+                    text=True,
+                    errors="replace",
+                    env=environment,
+                    start_new_session=True,
+                )
+            )
+        yield processes
+    finally:
+        for process in processes:
+            if process.poll() is None:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            process.stderr.close()
+        os.close(theirs)
+        os.close(ours)
+
+
+def _wait(processes: list[subprocess.Popen]) -> None:
+    """Raise NativeError unless all commands succeed in time."""
+    for process in processes:
+        name = process.args[4]
+        try:
+            errors = process.communicate(timeout=_TIMEOUT)[1]
+        except subprocess.TimeoutExpired as error:
+            raise NativeError(f"{name} takes over {_TIMEOUT} seconds") from error
+        if process.returncode != 0:
+            lines = [line for line in errors.splitlines() if "error" in line] or errors.splitlines()
+            raise NativeError(f"{shlex.join([name])} failed: {one_line(lines[0] if lines else 'no message')}")
 
 
 def system_compiler() -> list[str]:
@@ -113,7 +186,10 @@ def system_compiler() -> list[str]:
 
     Raises NativeError where there is none.
     """
-    chosen = shlex.split(os.environ.get("CXX", ""))
+    try:
+        chosen = shlex.split(os.environ.get("CXX", ""))
+    except ValueError as error:
+        raise NativeError(f"CXX: {os.environ['CXX']!r} is no command ({error})") from error
     for command in [chosen] if chosen else [[name] for name in _COMPILERS]:
         if shutil.which(command[0]):
             return command
@@ -125,9 +201,3 @@ def system_compiler() -> list[str]:
 def one_line(text: str) -> str:
     """The beginning of a message, without line breaks."""
     return " ".join(text.split())[:200]
-
-
-def _check(process: subprocess.Popen | subprocess.CompletedProcess, errors: str) -> None:
-    if process.returncode != 0:
-        lines = [line for line in errors.splitlines() if "error" in line] or errors.splitlines()
-        raise NativeError(f"{shlex.join(process.args[:1])} failed: {one_line(lines[0] if lines else 'no message')}")

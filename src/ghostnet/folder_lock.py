@@ -1,4 +1,4 @@
-"""One run at a time in a folder."""
+"""Lock files: one run at a time in a folder, and how a lock file is opened."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ import logging
 import os
 import re
 import socket
+import stat
 from pathlib import Path
 
+from . import paths
 from .errors import UserError
 
 log = logging.getLogger("ghostnet")
@@ -18,6 +20,20 @@ _NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
 _OWNER = re.compile(r"process \d+ on \S+")
 # Lock files that this process holds, by device and inode.
 _held: set[tuple[int, int]] = set()
+
+
+def open_lock(file: Path) -> int:
+    """A descriptor of a lock file, which is made if it is missing; what is in it stays.
+
+    Raises OSError where it cannot be opened, or is anything but a file: a link is not followed, a FIFO not waited for.
+    """
+    if file.is_symlink():
+        raise OSError(errno.ELOOP, f"{file.name} is a link, not a lock", str(file))
+    descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, f"{file.name} is not a file", str(file))
+    return descriptor
 
 
 class FolderLock:
@@ -42,14 +58,15 @@ class FolderLock:
         """Take the lock, unless it is taken already. Goes on without it, and says so, where there are no locks.
 
         Raises:
-            UserError: another run has it.
+            UserError: another run has it, or something else than a file has its name.
             OSError: the file cannot be written.
         """
         if self._descriptor is not None:
             return
+        self._check_kind()
         if self.file.exists() and _identity(self.file.stat()) in _held:
             raise self._in_use(_owner())
-        descriptor = os.open(self.file, os.O_RDWR | os.O_CREAT, 0o666)
+        descriptor = open_lock(self.file)
         try:
             self._lock(descriptor)
         except BaseException:
@@ -58,18 +75,28 @@ class FolderLock:
         self._descriptor, self._identity = descriptor, _identity(os.fstat(descriptor))
         _held.add(self._identity)
 
+    def _check_kind(self) -> None:
+        remedy = "a run keeps its lock there; move it away, or give another folder"
+        if self.file.is_symlink():
+            raise UserError(f"{self.key}: {self.file}: a link, not a file; {remedy}")
+        if paths.exists(self.file):
+            paths.check_file(self.file, remedy, self.key)
+
     def _lock(self, descriptor: int) -> None:
         try:
             fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             if error.errno in (errno.EACCES, errno.EAGAIN):
-                raise self._in_use(os.pread(descriptor, 1000, 0).decode(errors="replace")) from error
+                raise self._in_use(_content(descriptor)) from error
             if error.errno not in _NO_LOCKS:
                 raise
             log.warning(f"{self.file.parent}: its file system has no locks: start no second run there")
             return
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, f"{_owner()}\n".encode(), 0)
+        # What no run wrote is somebody's; a lock needs no content.
+        found = _content(descriptor)
+        if not found or _OWNER.match(found):
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, f"{_owner()}\n".encode(), 0)
 
     def _in_use(self, content: str) -> UserError:
         owner = _OWNER.match(content)
@@ -84,6 +111,10 @@ class FolderLock:
             _held.discard(self._identity)
             os.close(self._descriptor)
             self._descriptor = self._identity = None
+
+
+def _content(descriptor: int) -> str:
+    return os.pread(descriptor, 1000, 0).decode(errors="replace")
 
 
 def _owner() -> str:

@@ -7,15 +7,18 @@ is made of, and what MindSpore gets to see is a folder of this process alone.
 
 from __future__ import annotations
 
+import atexit
+import errno
 import hashlib
 import logging
 import os
 import platform
+import re
 import shutil
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -24,10 +27,11 @@ import mindspore as ms
 from mindspore import Tensor, nn
 from mindspore.ops import Primitive
 
-from . import hosts, scratch
+from . import hosts, intact_files, paths, scratch
 from .config import FREE_KEYS, Config
 from .distributed import Ranks
 from .download import cache_dir
+from .errors import RunError, UserError
 
 try:
     from mindspore.graph import api as compiler
@@ -36,12 +40,20 @@ except ImportError:  # MindSpore 2.7
 
 log = logging.getLogger("ghostnet")
 
-_DIGEST = 32  # bytes of SHA-256
 _MAX_GRAPHS = 50  # some 3 MB each
-_STALE = 24 * 3600  # seconds after which a process's folder is left over from one that was killed
+_ENTRY = re.compile(r"[0-9a-f]{32}")
+# What killed processes have left: older versions of this program, and writing an entry.
+_LEFT = re.compile(r"\.process\.[a-z0-9_]{8}|\.new\.[a-z0-9_]{8}|\.[0-9a-f]{32}\.\d+\.\d+\.tmp")
+_STALE = 24 * 3600  # seconds after which such a thing has no maker any more
 # MindSpore's variables of where ranks find each other, which are others in every run.
 _MEETING = ("MS_SCHED_HOST", "MS_SCHED_PORT", "MS_NODE_ID", "MS_WORKER_IP", "MS_NODE_TIMEOUT", "MS_TOPO_TIMEOUT")
 _SCALARS = (bool, int, float, str)
+_ROOM = 64 << 20  # bytes that MindSpore may need for a graph
+# Kinds of fields in protobuf's format, and bytes of those of fixed size.
+_VARINT, _BYTES = 0, 2
+_FIXED = {1: 8, 5: 4}
+_until_the_end = ExitStack()
+atexit.register(_until_the_end.close)
 
 
 class GraphCache:
@@ -64,6 +76,7 @@ class GraphCache:
         self.graph_mode = config.mode == 0
         self.enabled = config.compile_cache and device == "CPU" and "MS_COMPILER_CACHE_ENABLE" not in os.environ
         self.ranks = ranks
+        self._keeps = True
         self.keys = {key: value for key, value in config.model_dump().items() if key not in FREE_KEYS}
         # With the cells themselves, so that no later one has the same id.
         self._known: dict[tuple, nn.Cell] = {}
@@ -92,29 +105,63 @@ class GraphCache:
         shelf = cache_dir() / "graphs"
         shelf.mkdir(parents=True, exist_ok=True)
         if GraphCache._folder is None:
-            parent = shelf if scratch.is_utf_8(shelf) else scratch.temporary()
-            GraphCache._folder = Path(tempfile.mkdtemp(prefix=".process.", dir=parent))
-        place = GraphCache._folder / f"rank_{self.ranks.rank}" / "graph_cache"
+            GraphCache._folder = _folder_of_process(shelf)
+        rank = GraphCache._folder / f"rank_{self.ranks.rank}"
         role = os.environ.get("MS_ROLE", "")  # of a process among several
-        graph = place / f"{role}compile_cache_{GraphCache._compiled}.mindir"
-        found = _read(shelf / name)
+        graph = rank / "graph_cache" / f"{role}compile_cache_{GraphCache._compiled}.mindir"
+        found, damaged = _read(shelf / name)
+        start = f"{shelf / name}: damaged; " if damaged else ""
         try:
-            place.mkdir(parents=True, exist_ok=True)
+            graph.parent.mkdir(parents=True, exist_ok=True)
             if found:
                 graph.write_bytes(found)
             elif what:
-                log.info(f"compiling {what}; later starts take it from {shelf}")
+                log.info(f"{start}compiling {what}; later starts take it from {shelf}")
+            elif damaged:
+                log.info(f"{start}it is compiled again")
             with _mindspores_cache(GraphCache._folder):
                 cell.compile(*inputs)
             GraphCache._compiled += 1
             made = graph.read_bytes()
         finally:
-            shutil.rmtree(GraphCache._folder, ignore_errors=True)
+            shutil.rmtree(rank, ignore_errors=True)
         # Compiling leaves hundreds of MB behind, which a step's own memory would come on top of.
         hosts.give_back_memory()
-        if made != found:
-            _write(shelf / name, made)
-            _tidy(shelf)
+        if made != found and self._keeps:
+            self._keep(shelf / name, made)
+
+    def _keep(self, entry: Path, graph: bytes) -> None:
+        """Put a graph into its entry; of two processes that do, the last one wins. Says once that nothing is kept."""
+        try:
+            if not _is_whole(graph):
+                raise RunError(f"{entry}: MindSpore wrote half of a graph, as on a full disk")
+            intact_files.write_atomically(entry, intact_files.seal(graph))
+            _tidy(entry.parent)
+        except (OSError, RunError) as error:
+            self._keeps = False
+            log.info(f"compiled graphs are not kept: {error}")
+
+
+def _folder_of_process(shelf: Path) -> Path:
+    """A new folder for MindSpore's own files, which goes when this process ends: on the shelf, else in $TMPDIR.
+
+    Raises OSError where neither takes a graph.
+    """
+    for near in (shelf, None):
+        with suppress(OSError, RunError, UserError):
+            place = near or Path(tempfile.gettempdir())
+            # On a full disk MindSpore prints errors; it takes no name but in UTF-8.
+            if shutil.disk_usage(place).free >= _ROOM and _is_utf8(place):
+                return _until_the_end.enter_context(scratch.folder("graphs", near))
+    raise OSError(errno.ENOSPC, "neither it nor the folder for temporary files takes a graph", str(shelf))
+
+
+def _is_utf8(path: Path) -> bool:
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 @contextmanager
@@ -130,36 +177,59 @@ def _mindspores_cache(folder: Path) -> Iterator[None]:
         compiler.entry_script_path = script
 
 
-def _read(entry: Path) -> bytes | None:
-    """A graph, whose digest comes first in its file; None where there is none, or it is damaged."""
+def _read(entry: Path) -> tuple[bytes | None, bool]:
+    """A graph; None where there is none, or it is damaged, and whether that is so."""
+    if not paths.exists(entry):
+        return None, False
     try:
-        content = entry.read_bytes()
+        graph = intact_files.unseal(paths.read(entry, "delete it"))
+    except UserError:
+        return None, True
+    # A cache that cannot be written does not know what was used last.
+    with suppress(OSError):
         os.utime(entry)
-    except FileNotFoundError:
-        return None
-    digest, graph = content[:_DIGEST], content[_DIGEST:]
-    return graph if digest == hashlib.sha256(graph).digest() else None
+    return graph, graph is None
 
 
-def _write(entry: Path, graph: bytes) -> None:
-    """Put a graph into its entry, complete or not at all; of two processes that do, the last one wins."""
-    handle, name = tempfile.mkstemp(prefix=".new.", dir=entry.parent)
-    try:
-        with open(handle, "wb") as file:
-            file.write(hashlib.sha256(graph).digest() + graph)
-        os.replace(name, entry)
-    except OSError:
-        Path(name).unlink(missing_ok=True)
-        raise
+def _is_whole(graph: bytes) -> bool:
+    """Whether a protobuf message ends where its last field does."""
+    at = 0
+    while at < len(graph):
+        tag, at = _varint(graph, at)
+        kind = tag & 7
+        if kind == _VARINT:
+            _, at = _varint(graph, at)
+        elif kind == _BYTES:
+            size, at = _varint(graph, at)
+            at += size
+        else:
+            at += _FIXED.get(kind, len(graph) + 1)
+    return at == len(graph) > 0
+
+
+def _varint(content: bytes, at: int) -> tuple[int, int]:
+    """A number of seven bits a byte, and where it ends; behind the end where it has none."""
+    value = shift = 0
+    while at < len(content):
+        value |= (content[at] & 0x7F) << shift
+        at, shift = at + 1, shift + 7
+        if content[at - 1] < 0x80:
+            return value, at
+    return value, len(content) + 1
 
 
 def _tidy(shelf: Path) -> None:
-    """Delete the graphs that were not used for longest, and what killed processes have left."""
+    """Delete the graphs that were not used for longest, and what killed processes have left; nothing of others."""
     graphs, left = [], []
     for path in shelf.iterdir():
         with suppress(FileNotFoundError):
-            (left if path.name.startswith(".") else graphs).append((path.stat().st_mtime, path))
-    left = [path for changed, path in left if time.time() - changed > _STALE]
+            changed = path.lstat().st_mtime
+            if path.is_symlink():
+                continue
+            if _ENTRY.fullmatch(path.name) and path.is_file():
+                graphs.append((changed, path))
+            elif _LEFT.fullmatch(path.name) and time.time() - changed > _STALE:
+                left.append(path)
     for path in [*left, *(path for _, path in sorted(graphs)[:-_MAX_GRAPHS])]:
         shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
 

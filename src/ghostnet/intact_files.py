@@ -2,7 +2,8 @@
 
 Beside such a file lies its sidecar, `<file>.sha256`, in the format of `sha256sum`. While the file is replaced it lists
 two digests, the old one and the new one: a file is intact if its digest is any of those listed, so that a process that
-is killed between the two leaves nothing that looks damaged.
+is killed between the two leaves nothing that looks damaged. A file that nobody else reads ends with its digest instead
+(`seal`).
 """
 
 from __future__ import annotations
@@ -12,13 +13,16 @@ import hashlib
 import os
 import re
 import shutil
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
 from .errors import RunError, UserError
 
 _SIDECAR_LINE = re.compile(rb"\\?([0-9a-f]{64}) [ *].+")
-_TEMPORARY = re.compile(r"\..+\.\d+\.\d+\.tmp")
+_TEMPORARY = re.compile(r"\.(.+)\.\d+\.\d+\.tmp")
+_LONGEST_NAME = 255  # bytes, of nearly every file system
+_SEAL = b"\nsha256:"
+_SEAL_BYTES = len(_SEAL) + 64
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -99,12 +103,11 @@ def _put(path: Path, files: Sequence[tuple[Path, bytes | Path]]) -> None:
     All of them are on the disk before the first takes its place: a full disk changes nothing. Raises RunError, which
     names `path`; all files are in its folder.
     """
-    temporaries = [target.with_name(f".{target.name}.{os.getpid()}.{n}.tmp") for n, (target, _) in enumerate(files)]
+    temporaries: list[Path] = []
     try:
-        for temporary, (_, content) in zip(temporaries, files, strict=True):
-            # A killed process with our number may have left one, as a second name of a file that is in use.
-            temporary.unlink(missing_ok=True)
-            _fill(temporary, content)
+        for target, content in files:
+            temporaries.append(_temporary_for(target, len(temporaries)))
+            _fill(temporaries[-1], content)
         for temporary, (target, _) in zip(temporaries, files, strict=True):
             os.replace(temporary, target)
         # Once for all: file systems keep the order of what happened in a folder.
@@ -117,6 +120,19 @@ def _put(path: Path, files: Sequence[tuple[Path, bytes | Path]]) -> None:
                 temporary.unlink()
 
 
+def _temporary_for(target: Path, number: int) -> Path:
+    """A name beside `target` that nothing has: a killed process with our number may have left something there."""
+    while True:
+        end = f".{os.getpid()}.{number}.tmp"
+        name = f".{target.name}"
+        if len(os.fsencode(name + end)) > _LONGEST_NAME:
+            name = f".{hashlib.sha256(os.fsencode(target.name)).hexdigest()[:32]}"
+        temporary = target.with_name(name + end)
+        if not os.path.lexists(temporary):
+            return temporary
+        number += 1000
+
+
 def _fill(temporary: Path, content: bytes | Path) -> None:
     """Make a temporary file of bytes, or a second name (where the file system has none, a copy) of a file."""
     if isinstance(content, Path):
@@ -126,7 +142,7 @@ def _fill(temporary: Path, content: bytes | Path) -> None:
             shutil.copyfile(content, temporary)
             _flush(temporary)
         return
-    with open(temporary, "wb") as file:
+    with open(temporary, "xb") as file:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
@@ -141,11 +157,26 @@ def _flush(path: Path) -> None:
         os.close(descriptor)
 
 
-def delete_leftovers(folder: Path) -> None:
-    """Delete the temporary files of killed processes. Only for a folder that no other process writes to."""
+def delete_leftovers(folder: Path, is_ours: Callable[[str], bool]) -> None:
+    """Delete the temporary files that killed processes have left of files with names that are ours.
+
+    Only for a folder that no other process writes to.
+    """
     for file in folder.iterdir():
-        if _TEMPORARY.fullmatch(file.name):
+        found = _TEMPORARY.fullmatch(file.name)
+        if found and is_ours(found[1]) and file.is_file() and not file.is_symlink():
             file.unlink(missing_ok=True)
+
+
+def seal(content: bytes) -> bytes:
+    """Content that ends with its own digest, for `unseal`."""
+    return content + _SEAL + hashlib.sha256(content).hexdigest().encode()
+
+
+def unseal(content: bytes) -> bytes | None:
+    """What `seal` was given; None where a single bit of it, or of its digest, is another one now."""
+    body = content[:-_SEAL_BYTES]
+    return body if content == seal(body) else None
 
 
 def not_written(path: Path, error: OSError) -> RunError:
@@ -168,7 +199,11 @@ def _steps(path: Path, content: bytes | Path, digests: list[str], old: list[str]
 
 def _lines(path: Path, digests: Sequence[str]) -> bytes:
     """Content of a sidecar."""
-    return "".join(f"{digest}  {path.name}\n" for digest in digests).encode()
+    name = os.fsencode(path.name)
+    # As sha256sum does it.
+    escaped = name.replace(b"\\", b"\\\\").replace(b"\n", b"\\n").replace(b"\r", b"\\r")
+    start = b"" if escaped == name else b"\\"
+    return b"".join(start + digest.encode() + b"  " + escaped + b"\n" for digest in digests)
 
 
 def _digests_to_keep(path: Path) -> list[str]:

@@ -361,3 +361,44 @@ def test_jpeg_quality(tmp_path):
     sizes = [len(packing.file_of(str(path), Options(32, quality))) for quality in (10, 50, 95)]
     assert sizes == sorted(sizes)
     assert sizes[0] < sizes[2] / 2
+
+
+@pytest.mark.fault("packs", "clean error")
+def test_any_flipped_byte_of_an_index_is_refused(packed, tmp_path):
+    target = copy_of(packed, tmp_path)
+    good = (target / packs.INDEX).read_bytes()
+    for place in range(0, len(good), 3):
+        content = bytearray(good)
+        content[place] ^= 0x10
+        (target / packs.INDEX).write_bytes(content)
+        with pytest.raises(UserError) as caught:
+            packs.open_pack(target)
+        message_of(caught, f"{packs.INDEX}: damaged (", "to_mindrecord.py --overwrite")
+
+
+@pytest.mark.fault("packs", "ok")
+def test_an_index_of_an_older_version_is_read_and_checked(packed, tmp_path):
+    """It has no digest."""
+    target = copy_of(packed, tmp_path)
+    arrays = dict(np.load(target / packs.INDEX))
+    assert arrays.pop("sealed")
+    np.savez(target / packs.INDEX, **arrays)
+    expected = packs.open_pack(packed / "train")
+    assert packs.open_pack(target).digest() == expected.digest()
+    changes = {"labels": 9, "shards": 9, "offsets": 1 << 40, "lengths": -1}
+    for name, value in changes.items():
+        changed = arrays[name].copy()
+        changed[0] = value
+        np.savez(target / packs.INDEX, **{**arrays, name: changed})
+        with pytest.raises(UserError) as caught:
+            packs.open_pack(target)
+        message_of(caught, f"{packs.INDEX}: damaged (a")
+
+
+@pytest.mark.fault("packs", "ok")
+def test_a_damaged_part_of_an_index_has_its_shard_made_again(folder, tmp_path):
+    options = Options(shard_bytes=400)
+    first = pack(folder / "val", tmp_path / "pack", options)
+    (tmp_path / "pack" / packs.INDEX).unlink()
+    (tmp_path / "pack" / ".00000.npz").write_bytes(b"PK")
+    assert pack(folder / "val", tmp_path / "pack", options).images == first.images

@@ -7,7 +7,7 @@ import os
 import numpy as np
 import pytest
 
-from ghostnet.data import images, scan
+from ghostnet.data import columns, images, scan
 from ghostnet.data.dataset import open_split
 from ghostnet.errors import UserError
 from tests.data.conftest import config_for, message_of, save_image
@@ -127,6 +127,49 @@ def test_a_damaged_manifest_is_none(content, tmp_path, looked_at):
     for _ in range(2):
         assert len(open_split(config, "train")) == 10
     assert len(looked_at) == 10
+
+
+@pytest.mark.fault("caches", "ok")
+def test_any_flipped_byte_of_a_manifest_has_the_images_looked_at_again(tmp_path, looked_at, caplog):
+    config = tree(tmp_path, 1)
+    path = scan.manifest(open_split(config, "train").root)
+    good = path.read_bytes()
+    for place in range(len(good)):
+        content = bytearray(good)
+        content[place] ^= 0x20
+        with pytest.raises(ValueError, match="its sha256"):
+            columns.decode(bytes(content))
+    looked_at.clear()
+    content = bytearray(good)
+    content[len(good) // 2] ^= 1
+    path.write_bytes(content)
+    open_split(config, "train")
+    open_split(config, "train")
+    assert len(looked_at) == 2
+    [line] = caplog.messages
+    assert line == f"{path}: damaged (its sha256 is not that of its content); the images are looked at again"
+
+
+@pytest.mark.fault("caches", "ok")
+def test_a_manifest_that_is_no_file_is_none(tmp_path, looked_at):
+    config = tree(tmp_path, 1)
+    path = scan.manifest(open_split(config, "train").root)
+    path.unlink()
+    os.mkfifo(path)
+    open_split(config, "train")
+    assert len(looked_at) == 4
+
+
+@pytest.mark.fault("caches", "ok")
+def test_a_manifest_is_taken_from_a_cache_that_cannot_be_written(tmp_path, looked_at, read_only):
+    config = tree(tmp_path, 1)
+    open_split(config, "train")
+    read_only(tmp_path / "cache")
+    open_split(config, "train")
+    assert len(looked_at) == 2
+    save_image(tmp_path / "train" / "ant" / "new.png", 1)
+    open_split(config, "train")
+    assert len(looked_at) == 3
 
 
 def test_a_cache_that_takes_no_files_costs_a_second_look(tmp_path, looked_at, monkeypatch):

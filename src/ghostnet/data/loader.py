@@ -21,10 +21,8 @@ from typing import TYPE_CHECKING
 import mindspore.dataset as ds
 import numpy as np
 
-from ghostnet import resources
 from ghostnet.data import mix, transforms
-from ghostnet.display import shown
-from ghostnet.errors import RunError, UserError
+from ghostnet.errors import UserError
 
 if TYPE_CHECKING:
     from ghostnet.config import Config
@@ -42,7 +40,7 @@ _EVAL_TASK = 16  # samples: handing a thread one tiny image at a time costs more
 # What a generator is for, as the first number of its seed after the run's: the streams never meet.
 _ORDER, _SAMPLE, _MIX = range(3)
 
-_OUR_ERROR = re.compile(r"^(?:ghostnet\.errors\.)?(UserError|RunError): (?!Traceback)(.+)$", re.MULTILINE)
+_USER_ERROR = re.compile(r"^(?:ghostnet\.errors\.)?UserError: (?!Traceback)(.+)$", re.MULTILINE)
 
 _logger = logging.getLogger("ghostnet")
 
@@ -89,18 +87,15 @@ def eval_batches(config: Config, samples: Samples, rank: int = 0, ranks: int = 1
     return EvalBatches(config, samples, rank, ranks)
 
 
-def error_from(error: BaseException) -> UserError | RunError | None:
-    """The UserError or RunError behind what MindSpore's pipeline raised, or None.
+def user_error_from(error: BaseException) -> UserError | None:
+    """The UserError behind what MindSpore's pipeline raised, or None.
 
     The pipeline turns every exception of a worker into a RuntimeError that quotes the worker's traceback.
     """
-    if isinstance(error, (UserError, RunError)):
+    if isinstance(error, UserError):
         return error
-    found = _OUR_ERROR.findall(str(error))
-    if not found:
-        return None
-    kind, message = found[-1]
-    return {"UserError": UserError, "RunError": RunError}[kind](message)
+    found = _USER_ERROR.findall(str(error))
+    return UserError(found[-1]) if found else None
 
 
 class EpochOrder:
@@ -206,12 +201,7 @@ class _TrainSource:
 
     def _make_sample(self, epoch: int, index: int, copy: int, out: np.ndarray) -> None:
         rng = np.random.default_rng((self._config.seed, _SAMPLE, epoch, index, copy))
-        try:
-            with resources.spent_on(self._samples.name(index)):
-                self._transform(transforms.as_rgb(self._samples.open(index), self._config.in_channels), rng, out)
-        except (UserError, RunError) as error:
-            # The pipeline hands on a text, of which the last line that begins like an error of ours is taken.
-            raise type(error)(shown(str(error))) from error
+        self._transform(transforms.as_rgb(self._samples.open(index), self._config.in_channels), rng, out)
 
     def _mixed(self, images: np.ndarray, labels: np.ndarray, epoch: int, step: int) -> tuple[np.ndarray, np.ndarray]:
         config = self._config
@@ -250,7 +240,7 @@ class EvalBatches:
         return len(self._chunks)
 
     def __iter__(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Raises UserError for an image that can't be read, RunError where the machine lacks what reading takes."""
+        """Raises UserError for an image that can't be read."""
         chunks = iter(self._chunks)
         pool = ThreadPoolExecutor(self._workers)
         ahead: deque = deque()
@@ -273,8 +263,7 @@ class EvalBatches:
     def _load(self, part: np.ndarray, images: np.ndarray) -> None:
         """Writes the samples of these indices to `images`."""
         for place, index in enumerate(part):
-            with resources.spent_on(self._samples.name(int(index))):
-                self._transform(transforms.as_rgb(self._samples.read(int(index)), self._shape[0]), images[place])
+            self._transform(transforms.as_rgb(self._samples.read(int(index)), self._shape[0]), images[place])
 
 
 def _workers(wanted: int) -> int:

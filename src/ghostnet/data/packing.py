@@ -26,7 +26,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from ghostnet import intact_files, paths, scratch
-from ghostnet.data import dataset, images, packs
+from ghostnet.data import columns, dataset, images, packs
 from ghostnet.data.packs import COLUMNS, INDEX, SHARD
 from ghostnet.data.samples import FolderSamples
 from ghostnet.errors import RunError, UserError
@@ -89,10 +89,6 @@ def pack(source: Path, target: Path, options: Options, overwrite: bool = False) 
         UserError: an image that cannot be read, or a target that holds something else or is damaged.
         RunError: the target cannot be written, or a shard does not hold what was written to it.
     """
-    if not scratch.is_utf_8(target.absolute()):
-        raise UserError(
-            f"--out: {target}: MindSpore writes no pack where a folder's name is no UTF-8; give another one"
-        )
     samples = dataset.open_folders(source)
     sizes, plan = _plan(samples, options)
     lock = FolderLock(target, "--out")
@@ -180,7 +176,12 @@ def _is_made(target: Path, number: int) -> bool:
     shard, part = target / SHARD.format(number), target / _PART.format(number)
     if (target / INDEX).exists():
         return True
-    return part.exists() and shard.exists() and shard.stat().st_size == int(np.load(part)["shard_bytes"])
+    if not (part.exists() and shard.exists()):
+        return False
+    try:
+        return shard.stat().st_size == int(columns.decode(part.read_bytes())["shard_bytes"])
+    except (ValueError, KeyError):
+        return False
 
 
 def _make_shard(target: Path, number: int, part: range, samples: FolderSamples, options: Options) -> None:
@@ -191,7 +192,7 @@ def _make_shard(target: Path, number: int, part: range, samples: FolderSamples, 
         rows = list(_rows(part, samples, options))
         _make_room(path, rows)
         _write_shard(path, rows)
-        columns = {"files": files, **_locate(path, rows, number)}
+        arrays = {"files": files, **_locate(path, rows, number)}
         _check_with_mindspore(path, rows)
         for made in (path, Path(f"{path}.db")):
             # MindRecord's files are their owner's alone.
@@ -199,9 +200,8 @@ def _make_shard(target: Path, number: int, part: range, samples: FolderSamples, 
             with open(made, "rb") as file:
                 os.fsync(file.fileno())
             os.replace(made, target / made.name)
-    content = io.BytesIO()
-    np.savez(content, shard_bytes=np.array((target / SHARD.format(number)).stat().st_size), **columns)
-    intact_files.write_atomically(target / _PART.format(number), content.getvalue())
+    size = np.array((target / SHARD.format(number)).stat().st_size)
+    intact_files.write_atomically(target / _PART.format(number), columns.encode({"shard_bytes": size, **arrays}))
 
 
 def _rows(part: range, samples: FolderSamples, options: Options) -> Iterator[dict[str, object]]:
@@ -239,7 +239,7 @@ def file_of(path: str, options: Options) -> bytes:
 def _content(path: str, options: Options) -> bytes:
     if options.short_side is None and not options.uncompressed:
         images.check_image(path, decode=True)
-        return images.content(path)
+        return Path(path).read_bytes()
     pixels = images.read_image(path)
     before = pixels.shape[1], pixels.shape[0]
     size = _scaled(before, options.short_side)
@@ -249,7 +249,7 @@ def _content(path: str, options: Options) -> bytes:
     if options.uncompressed:
         return images.plain_file(pixels)
     if size == before:
-        return images.content(path)
+        return Path(path).read_bytes()
     file = io.BytesIO()
     smaller.save(file, "JPEG", quality=options.quality)
     return file.getvalue()
@@ -363,14 +363,12 @@ def _finish(target: Path, samples: FolderSamples, shards: int, options: Options)
 
 
 def _write_index(target: Path, samples: FolderSamples, shards: int, options: Options) -> None:
-    parts = [dict(np.load(target / _PART.format(number))) for number in range(shards)]
+    parts = [columns.decode((target / _PART.format(number)).read_bytes()) for number in range(shards)]
     facts = {
         "classes": list(samples.classes),
         "short_side": options.short_side,
         "uncompressed": options.uncompressed,
         "shard_bytes": [int(part["shard_bytes"]) for part in parts],
     }
-    columns = {name: np.concatenate([part[name] for part in parts]) for name in COLUMNS}
-    content = io.BytesIO()
-    np.savez(content, facts=np.array(json.dumps(facts)), **columns)
-    intact_files.write_atomically(target / INDEX, content.getvalue())
+    arrays = {name: np.concatenate([part[name] for part in parts]) for name in COLUMNS}
+    intact_files.write_atomically(target / INDEX, columns.encode({"facts": np.array(json.dumps(facts)), **arrays}))

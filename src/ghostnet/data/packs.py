@@ -10,14 +10,15 @@ from __future__ import annotations
 
 import json
 import os
-import zipfile
 import zlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
-from ghostnet.data import images, jpeg
+from ghostnet import paths
+from ghostnet.data import columns, images, jpeg
 from ghostnet.data.samples import Samples
 from ghostnet.errors import UserError
 
@@ -93,20 +94,39 @@ def open_pack(folder: Path, decoder: jpeg.Decoder | None = None) -> PackSamples:
     if not path.exists():
         raise UserError(f"{folder}: a pack that is not complete; run scripts/to_mindrecord.py again, which goes on")
     try:
-        with np.load(path, allow_pickle=False) as file:
-            columns = {name: file[name] for name in (*COLUMNS, "facts")}
-        facts = json.loads(str(columns.pop("facts")))
+        # A pack without a digest of its index may hold a hundred gigabytes: it is not to be made again for that.
+        arrays = columns.decode(paths.read(path, AGAIN), older=True)
+        facts = json.loads(str(arrays.pop("facts")))
         classes, sizes, short_side = tuple(facts["classes"]), facts["shard_bytes"], facts["short_side"]
         uncompressed = facts.get("uncompressed", False)  # older packs do not say
-    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
+        arrays = {name: arrays[name] for name in COLUMNS}
+        _check_columns(arrays, len(classes), sizes)
+    except UserError:
+        raise
+    except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path}: damaged ({' '.join(str(error).split())[:100]}); {AGAIN}") from error
-    if {len(column) for column in columns.values()} != {len(columns["labels"])}:
-        raise UserError(f"{path}: damaged (its columns differ in length); {AGAIN}")
     for number, size in enumerate(sizes):
         shard = folder / SHARD.format(number)
         found = shard.stat().st_size if shard.is_file() else None
         if found != size:
             state = "not there" if found is None else f"{found:,} bytes instead of {size:,}"
             raise UserError(f"{shard}: {state}; {AGAIN}")
-    labels = columns.pop("labels").astype(np.int32)
-    return PackSamples(classes, labels, str(folder), short_side, uncompressed, decoder=decoder, **columns)
+    labels = arrays.pop("labels").astype(np.int32)
+    return PackSamples(classes, labels, str(folder), short_side, uncompressed, decoder=decoder, **arrays)
+
+
+def _check_columns(arrays: Mapping[str, np.ndarray], classes: int, sizes: Sequence[int]) -> None:
+    """Raise ValueError where the columns of an index contradict each other, or the number of classes or shards."""
+    labels, shards, offsets, lengths = (arrays[name] for name in ("labels", "shards", "offsets", "lengths"))
+    if {array.shape for array in arrays.values()} != {(len(labels),)}:
+        raise ValueError("its columns differ in length")
+    if any(array.dtype.kind not in "iu" for name, array in arrays.items() if name != "files"):
+        raise ValueError("its columns are not numbers")
+    if not len(labels):
+        return
+    if labels.min() < 0 or labels.max() >= classes:
+        raise ValueError("a label of no class")
+    if shards.min() < 0 or shards.max() >= len(sizes) or offsets.min() < 0 or lengths.min() < 0:
+        raise ValueError("an image in no shard")
+    if (offsets + lengths > np.array(sizes, np.int64)[shards]).any():
+        raise ValueError("an image behind the end of its shard")

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-import io
 import logging
 import os
 import time
-import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -15,7 +14,7 @@ import numpy as np
 from tqdm import tqdm
 
 from ghostnet import download, intact_files, paths
-from ghostnet.data import images
+from ghostnet.data import columns, images
 from ghostnet.data.samples import FolderSamples
 from ghostnet.errors import RunError, UserError
 
@@ -69,8 +68,8 @@ def bad_images(
     if seconds > _SECONDS:
         _logger.info(f"{samples.root}: looked at {new.sum():,} of {len(indices):,} images in {seconds:.0f} s")
     if (new.any() or digests) and not (stop and bad):
-        columns = {"names": names, "stats": stats, "sums": sums}
-        _remember(remembered, {name: column[readable] for name, column in columns.items()}, decode)
+        arrays = {"names": names, "stats": stats, "sums": sums}
+        _remember(remembered, {name: column[readable] for name, column in arrays.items()}, decode)
     return bad
 
 
@@ -95,17 +94,26 @@ def _size_and_time(path: str) -> tuple[int, int]:
 def _known(path: Path, names: np.ndarray, stats: np.ndarray, decode: bool) -> tuple[np.ndarray, np.ndarray]:
     """Which of these images the manifest has as good, read as thoroughly as now, and the sums that it has of them.
 
-    A damaged one knows none.
+    A damaged one knows none, and is deleted.
     """
+    none = np.zeros(len(names), bool), np.zeros(len(names), _SUM)
     try:
-        found = np.load(io.BytesIO(path.read_bytes()), allow_pickle=False)
-        known_names, decoded = found["names"], bool(found["decoded"])
-        at = np.searchsorted(known_names, names)
-        at[at == len(known_names)] = 0
-        same = (known_names[at] == names) & (found["stats"][at] == stats).all(axis=1)
-        return same & (decoded or not decode), np.where(same, found["sums"].astype(_SUM)[at], b"")
-    except (OSError, ValueError, KeyError, IndexError, EOFError, zipfile.BadZipFile):
-        return np.zeros(len(names), bool), np.zeros(len(names), _SUM)
+        found = columns.decode(paths.read(path, "delete it"))
+    except UserError:
+        return none
+    except ValueError as error:
+        _logger.warning(f"{path}: damaged ({error}); the images are looked at again")
+        # One of another number of processes would not be replaced.
+        with contextlib.suppress(OSError):
+            path.unlink()
+        return none
+    known_names, decoded = found["names"], bool(found["decoded"])
+    if not len(known_names):
+        return none
+    at = np.searchsorted(known_names, names)
+    at[at == len(known_names)] = 0
+    same = (known_names[at] == names) & (found["stats"][at] == stats).all(axis=1)
+    return same & (decoded or not decode), np.where(same, found["sums"].astype(_SUM)[at], b"")
 
 
 def _sums(samples: FolderSamples, indices: np.ndarray) -> np.ndarray:
@@ -113,8 +121,9 @@ def _sums(samples: FolderSamples, indices: np.ndarray) -> np.ndarray:
 
     def sum_of(index: int) -> bytes:
         try:
-            return hashlib.sha256(paths.read(samples.name(index), "")).hexdigest().encode()
-        except UserError:
+            with open(samples.name(index), "rb") as file:
+                return hashlib.sha256(file.read()).hexdigest().encode()
+        except OSError:
             return b""
 
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
@@ -151,13 +160,12 @@ def _look(samples: FolderSamples, indices: np.ndarray, decode: bool, stop: bool)
     return bad
 
 
-def _remember(path: Path, columns: dict[str, np.ndarray], decode: bool) -> None:
+def _remember(path: Path, arrays: dict[str, np.ndarray], decode: bool) -> None:
     """Write the manifest. A cache folder that takes no files costs a scan at each start, nothing else."""
-    order = np.argsort(columns["names"])
-    content = io.BytesIO()
-    np.savez(content, **{name: column[order] for name, column in columns.items()}, decoded=np.array(decode))
+    order = np.argsort(arrays["names"])
+    content = columns.encode({**{name: column[order] for name, column in arrays.items()}, "decoded": np.array(decode)})
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        intact_files.write_atomically(path, content.getvalue())
+        intact_files.write_atomically(path, content)
     except (OSError, RunError) as error:
         _logger.debug(f"{path}: {error}")
