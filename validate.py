@@ -1,12 +1,12 @@
 """Evaluate a weight file or an exported file: `python validate.py --ckpt_path W --data_dir D [-c CONFIG]` (--help)."""
 
-import json
 import sys
 
 from ghostnet import launch
 from ghostnet.cli import importing, run_command
 from ghostnet.config import load
-from ghostnet.deployment import recipe
+from ghostnet.deployment import said
+from ghostnet.json_text import dumps
 
 PROG = "validate.py"
 DESCRIPTION = (
@@ -16,7 +16,7 @@ DESCRIPTION = (
 
 def main() -> None:
     """Command line -> configuration -> evaluation -> a sentence and, as the last line, one JSON object."""
-    config = load(None, prog=PROG, description=DESCRIPTION, default_config=recipe)
+    config = load(None, prog=PROG, description=DESCRIPTION, weights=said)
     # After the configuration is known to be good: importing MindSpore takes seconds.
     with importing():
         from ghostnet.validator import validate
@@ -27,7 +27,7 @@ def main() -> None:
     top_5 = "" if result["top_5"] is None else f", top-5 {result['top_5']:.2f} %"
     accuracy = f"top-1 {result['top_1']:.2f} %{top_5}, loss {result['loss']:.4f}"
     print(f"{result['model']}: {accuracy} over {result['num_samples']:,} images")
-    print(json.dumps(result))
+    print(dumps(result))
 
 
 if __name__ == "__main__":

@@ -47,8 +47,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     from ghostnet.benchmark import CONTENDERS, TASKS, Plan
 
     default = Plan()
-    summary, _, rest = __doc__.partition("\n")
-    parser = Parser(prog=PROG, description=summary, epilog=rest.strip())
+    parser = Parser(PROG, __doc__)
     parser.add_argument("--model", metavar="NAME", help=f"network ({default.model})")
     parser.add_argument("--batch_size", type=COUNT, metavar="N", help=f"images in a step ({default.batch_size})")
     parser.add_argument("--image_size", type=COUNT, metavar="PIXELS", help=f"height and width ({default.image_size})")

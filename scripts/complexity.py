@@ -99,7 +99,7 @@ def _pixels(text: str) -> int:
 
 def _parse() -> argparse.Namespace:
     usage = "%(prog)s [NAME ...] [--input HEIGHT [WIDTH]] [--num_classes N] [--json]"
-    parser = Parser(prog=PROG, usage=usage, description=__doc__)
+    parser = Parser(PROG, __doc__, usage=usage)
     parser.add_argument("names", nargs="*", metavar="NAME", help="networks; without any, all that there are")
     parser.add_argument(
         "--input",

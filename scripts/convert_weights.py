@@ -21,8 +21,7 @@ COUNT = number(int, 1, 1_000_000)
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     """Command line."""
-    summary, _, rest = __doc__.partition("\n")
-    parser = Parser(prog=PROG, description=summary, epilog=rest.strip())
+    parser = Parser(PROG, __doc__)
     parser.add_argument("source", type=Path, metavar="IN", help="weights to read")
     parser.add_argument("target", type=Path, metavar="OUT", help="file to write: .ckpt or .safetensors")
     parser.add_argument("--model", required=True, metavar="NAME", help="the network, such as ghostnet_100")

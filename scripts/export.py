@@ -21,8 +21,7 @@ PROG = "export.py"
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     """Command line."""
-    summary, _, rest = __doc__.partition("\n")
-    parser = Parser(prog=PROG, description=summary, epilog=rest.strip())
+    parser = Parser(PROG, __doc__)
     deployment.add_arguments(parser, exported=False)
     parser.add_argument("--format", choices=("mindir", "onnx", "all"), default="all", help="what to write (all)")
     parser.add_argument("--out", type=Path, metavar="DIR", help="folder for the files (that of the checkpoint)")

@@ -4,12 +4,17 @@
 validation. A folder that is already complete is left as it is.
 """
 
-import argparse
+import sys
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 from sklearn.datasets import load_digits
+
+from ghostnet.arguments import Parser
+from ghostnet.cli import run_command
+
+PROG = "make_digits.py"
 
 # Enlarged so that a viewer shows something, and a network with stride 32 has something to see.
 PIXELS = 32
@@ -32,7 +37,7 @@ def write_digits(root: Path) -> int:
 
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = Parser(PROG, __doc__)
     parser.add_argument("root", type=Path, metavar="ROOT", help="folder to write train/ and val/ into")
     root = parser.parse_args().root
     complete = root / ".complete"
@@ -45,4 +50,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_command(PROG, main))

@@ -6,7 +6,6 @@ sha256. Offered are the weights of the best epoch, and what was exported from th
 
 from __future__ import annotations
 
-import argparse
 import sys
 from pathlib import Path
 
@@ -18,7 +17,7 @@ PROG = "model_card.py"
 
 def main() -> None:
     """Command line."""
-    parser = Parser(prog=PROG, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(PROG, __doc__)
     parser.add_argument("run", type=Path, metavar="RUN", help="a run's folder (ckpt_save_dir)")
     parser.add_argument("--output", type=Path, metavar="FILE", help="the card; default: RUN/model_card.md")
     parser.add_argument("--overwrite", action="store_true", help="replace a card that is there")

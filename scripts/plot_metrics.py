@@ -20,7 +20,7 @@ PROG = "plot_metrics.py"
 
 def main() -> None:
     """Command line."""
-    parser = Parser(prog=PROG, description=__doc__)
+    parser = Parser(PROG, __doc__)
     parser.add_argument(
         "runs", nargs="+", type=Path, metavar="RUN", help=f"a run's folder (ckpt_save_dir), or its {FILE}"
     )

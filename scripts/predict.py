@@ -33,8 +33,7 @@ MANY = 64
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     """Command line."""
-    summary, _, rest = __doc__.partition("\n")
-    parser = Parser(prog=PROG, description=summary, epilog=rest.strip())
+    parser = Parser(PROG, __doc__)
     parser.add_argument(
         "sources", nargs="+", metavar="IMAGES", help="files, folders, patterns, videos, or a camera's number"
     )

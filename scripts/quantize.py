@@ -9,7 +9,6 @@ Needs pip install -e .[export].
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -23,8 +22,7 @@ SHARE = number(float, 0, 100)
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     """Command line."""
-    summary, _, rest = __doc__.partition("\n")
-    parser = Parser(prog=PROG, description=summary, epilog=rest.strip())
+    parser = Parser(PROG, __doc__)
     parser.add_argument("model", type=Path, metavar="MODEL.onnx", help="file that scripts/export.py wrote")
     parser.add_argument(
         "--calib_dir", type=Path, required=True, metavar="D", help="images to measure ranges on: D/train of training"
@@ -80,15 +78,14 @@ def main() -> None:
     args = parse()
     # After the command line is known to be good: importing MindSpore takes seconds.
     from ghostnet import deployment, quantize, runtime
-    from ghostnet.config import Config
+    from ghostnet.config import settled
     from ghostnet.errors import UserError
+    from ghostnet.json_text import dumps
 
     if args.model.suffix.lower() != ".onnx":
         raise UserError(f"{args.model}: not an ONNX file; make one with scripts/export.py --format onnx")
     deployed = deployment.of_file(args.model)
-    config = Config(**deployment.recipe({"ckpt_path": str(args.model)})).replace(
-        ckpt_path=str(args.model), device_target=None, distribute=False, pretrained=False, mode=1
-    )
+    config = settled({"ckpt_path": str(args.model), "mode": 1}, {}, deployment.said(str(args.model), False))
     if args.data_dir:
         config = config.replace(data_dir=args.data_dir)
     run_log = None if args.json else runtime.RunLog()
@@ -100,7 +97,7 @@ def main() -> None:
         if run_log:
             run_log.close()
     record = result.record()
-    print(json.dumps(record) if args.json else tables(record))
+    print(dumps(record) if args.json else tables(record))
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ import numpy as np
 
 from ghostnet.arguments import Parser
 from ghostnet.cli import run_command
-from ghostnet.config import Config, saved_by_training
+from ghostnet.config import Config, saved_by_training, settled
 from ghostnet.errors import UserError
 
 if TYPE_CHECKING:
@@ -60,8 +60,11 @@ def settings(ckpt_path: Path, config_file: Path | None) -> Config:
     """
     from ghostnet import build
 
-    path = config_file or saved_by_training({"ckpt_path": str(ckpt_path)})
-    config = Config.from_file(path).replace(ckpt_path=str(ckpt_path))
+    if config_file:
+        path, config = config_file, Config.from_file(config_file)
+    else:
+        path, config = ckpt_path.parent / "config.yaml", settled({}, {}, saved_by_training(str(ckpt_path)))
+    config = config.replace(ckpt_path=str(ckpt_path))
     if config.num_classes is None:
         classes = build.saved_classes(str(ckpt_path))
         if classes is None:
@@ -71,13 +74,13 @@ def settings(ckpt_path: Path, config_file: Path | None) -> Config:
 
 
 def network_input(image: Path, config: Config) -> np.ndarray:
-    """An image file as the network gets it in evaluation: float32, (in_channels, height, width).
+    """An image file as the network gets it in prediction: float32, (in_channels, height, width).
 
     Raises UserError where it cannot be read.
     """
     from ghostnet.data import images, transforms
 
-    pixels = transforms.as_rgb(images.read_image(str(image)), config.in_channels)
+    pixels = transforms.as_rgb(images.read_image(str(image), upright=True), config.in_channels)
     return np.asarray(transforms.eval_transform(config)(pixels), np.float32)
 
 
@@ -216,7 +219,7 @@ def _draw_map(axes: Axes, maps: Maps, channel: int, frame: str | None, note: str
 
 
 def _parse() -> argparse.Namespace:
-    parser = Parser(prog=PROG, description=__doc__)
+    parser = Parser(PROG, __doc__)
     parser.add_argument("image", type=Path, metavar="IMAGE", help="an image file")
     parser.add_argument("--ckpt_path", type=Path, required=True, metavar="FILE", help="the weights, a .ckpt file")
     parser.add_argument("--layer", metavar="NAME", help="a Ghost module; without it, the first one of the network")
@@ -236,9 +239,8 @@ def picture(arguments: argparse.Namespace) -> Figure:
 
     config = settings(arguments.ckpt_path, arguments.config)
     image = network_input(arguments.image, config)
-    network = build.network(config)
+    network, _ = build.trained_network(config.replace(val_amp_level="O0"))
     layer, module = module_named(network, config.model, arguments.layer)
-    build.load_weights(network, config, fine_tune=False)
     title = f"{arguments.image.name}\n{config.model}\n{layer}".replace("$", r"\$")
     return draw(image, maps_of(network, module, image), title)
 

@@ -21,8 +21,7 @@ PROG = "to_mindrecord.py"
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     """Command line."""
-    summary, _, rest = __doc__.partition("\n")
-    parser = Parser(prog=PROG, description=summary, epilog=rest.strip())
+    parser = Parser(PROG, __doc__)
     parser.add_argument("--data_dir", type=Path, required=True, metavar="D", help="folder of D/SPLIT/CLASS/*.jpg")
     parser.add_argument("--out", type=Path, required=True, metavar="P", help="folder of the pack: P/SPLIT/*.mindrecord")
     parser.add_argument(

@@ -129,11 +129,12 @@ def main(folder: Path) -> None:
         facts[f"gathered/{kind}"] = np.array(ranks.gather(np.array([ranks.rank, 1, 7], kind)))
     facts["gathered/scalar"] = np.array(ranks.gather(np.array(0.1 * ranks.rank)))
     facts["gathered/bytes"] = np.array([len(part) for part in ranks.gather_bytes(b"x" * (3 * ranks.rank))])
-    facts["from_main"] = np.array(ranks.from_main({"answer": 42, "rank": ranks.rank} if ranks.main else None)["rank"])
+    heard = [ranks.from_main(bytes([ranks.rank]) * length) for length in (0, 1, 7, 8)]
+    facts["from_main"] = np.array([part.hex() for part in ranks.gather_bytes(b"-".join(heard))])
 
     own = {"bn.moving_mean": np.full(3, ranks.rank, np.float32), "w": np.ones(2, np.float32)}
     facts["averaged"] = replicas.averaged(ranks, own, ["bn.moving_mean"])["bn.moving_mean"]
-    state = ranks.from_main(replicas.gathered_state(ranks, own, ["bn.moving_mean"]))
+    state = replicas.gathered_state(ranks, own, ["bn.moving_mean"])
     facts["state_names"] = np.array(sorted(state))
     restored = replicas.own_state(ranks, state)
     facts["restored"] = np.array(ranks.gather(restored["bn.moving_mean"]))

@@ -75,3 +75,41 @@ def test_a_reader_that_leaves(lines, tmp_path):
 def test_another_pipe_that_breaks_keeps_its_traceback(tmp_path):
     found = ended("raise BrokenPipeError(32, 'of another pipe')", subprocess.DEVNULL, tmp_path)
     assert found == (1, "BrokenPipeError: [Errno 32] of another pipe")
+
+
+SAYS = """
+import sys
+from ghostnet.cli import run_command
+
+def main():
+    import logging
+    print(sys.getfilesystemencoding(), ascii(sys.argv[1]), sys.argv[1])
+    logging.getLogger("ghostnet").warning("odd: %s", "a\\nb")
+
+sys.exit(run_command("says.py", main))
+"""
+
+
+@pytest.mark.fault("names", "ok")
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}, b"\\xf6"),
+        ({"LC_ALL": "POSIX", "PYTHONUTF8": "0", "PYTHONIOENCODING": "latin-1"}, b"\xf6"),
+        ({"LC_ALL": "C"}, "ö".encode()),
+        ({"LC_ALL": "C.UTF-8", "PYTHONIOENCODING": "utf-8:strict"}, "ö".encode()),
+    ],
+    ids=["C", "latin-1", "default", "strict"],
+)
+def test_names_are_utf_8_in_every_locale(settings, said, tmp_path):
+    """And output is in the encoding that was asked for, with escapes for what it lacks."""
+    (tmp_path / "says.py").write_text(SAYS)
+    done = subprocess.run(
+        [os.fsencode(sys.executable), b"says.py", "dö".encode() + b"\xff"],
+        capture_output=True,
+        env={**environment(tmp_path), **settings},
+        cwd=tmp_path,
+        timeout=60,
+    )
+    assert (done.returncode, done.stderr) == (0, b"odd: a\\nb\n")
+    assert done.stdout == b"utf-8 'd\\xf6\\udcff' d" + said + b"\\udcff\n"

@@ -58,6 +58,14 @@ def test_weights_have_the_classes_of_the_data(trained):
 
 
 @pytest.mark.fault("defaults", "ok")
+def test_what_a_default_does_to_such_a_short_run_is_said(trained):
+    """decay_epochs is 100: the run's log has all warnings of its configuration."""
+    (warning,) = Config.from_file(trained / "config.yaml").warnings()
+    assert "decay_epochs 100 reach past the end" in warning
+    assert warning in (trained / "train.log").read_text()
+
+
+@pytest.mark.fault("defaults", "ok")
 def test_validation_gives_the_numbers_of_training(trained, short_network, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["validate.py", "--ckpt_path", str(trained / f"{MODEL}_last.ckpt")])
     assert run_command("validate.py", validate.main) == 0

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from ghostnet import launch, weights_file
+from ghostnet.errors import UserError
 from ghostnet.hosts import share
 from tests import rank_checks
 from tests.conftest import golden_state, write_images
@@ -40,7 +41,8 @@ def test_gathering_keeps_every_kind_of_number(kind, facts):
 def test_gathering_scalars_and_bytes_and_hearing_from_rank_0(facts):
     assert facts["gathered/scalar"].tolist() == [0.0, 0.1, 0.2]
     assert facts["gathered/bytes"].tolist() == [0, 3, 6]
-    assert facts["from_main"] == 0
+    zeros = [b"\0" * length for length in (0, 1, 7, 8)]
+    assert facts["from_main"].tolist() == [b"-".join(zeros).hex()] * RANKS
 
 
 def test_statistics_are_averaged_and_each_rank_keeps_its_own(facts):
@@ -109,8 +111,33 @@ def test_ranks_share_the_cores_of_a_machine(allowed, launcher, expected):
     ],
 )
 def test_the_launcher_is_recognised(variables, expected):
-    found = launch.detect(variables)
+    found = launch.of_environment(variables)
     assert (found.launcher, found.ranks, found.rank, found.local_ranks, found.scheduler) == expected
+
+
+@pytest.mark.fault("environments", "clean error")
+@pytest.mark.parametrize(
+    "variables", [{"PMI_SIZE": "two"}, {"OMPI_COMM_WORLD_SIZE": ""}, {"MS_WORKER_NUM": "-1", "MS_ROLE": "MS_WORKER"}]
+)
+def test_variables_without_numbers_are_one_line(variables):
+    with pytest.raises(UserError, match=f"^{next(iter(variables))}: expected a number in this variable, got '"):
+        launch.of_environment(variables)
+
+
+LEFT_OVER = {"OMPI_COMM_WORLD_SIZE": "2", "OMPI_COMM_WORLD_RANK": "1", "PMI_SIZE": "x", "SLURM_NTASKS": "4"}
+
+
+@pytest.mark.fault("environments", "ok")
+def test_variables_that_a_shell_has_left_over_do_not_count(tmp_path):
+    """A process of its own: this one may be below a launcher."""
+    lines = "from ghostnet import launch; print(launch.detect().ranks, launch.left_over())"
+    # Without a parent but process 1, as a shell in a terminal has it.
+    orphan = f"import os, time\nif os.fork(): os._exit(0)\nwhile os.getppid() != 1: time.sleep(0.01)\n{lines}"
+    found = run([sys.executable, "-c", orphan.replace("; ", "\n")], tmp_path, **LEFT_OVER)
+    assert found.stdout == "1 OMPI_COMM_WORLD_SIZE\n"
+    under_mpirun = run(mpirun_command(1, "-c", lines), tmp_path)
+    assert under_mpirun.stdout == "1 None\n"
+    assert run(mpirun_command(2, "-c", lines), tmp_path).stdout.splitlines() == ["2 None"] * 2
 
 
 # --- Whole runs, as a user starts them

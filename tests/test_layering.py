@@ -10,13 +10,13 @@ SOURCE = ROOT / "src" / "ghostnet"
 
 # A room imports rooms of lower floors, and nothing of its own floor but itself.
 FLOORS = (
-    {"errors", "display"},
+    {"errors", "display", "utf8"},
+    {"resources"},
     {"paths"},
-    {"safetensors_file", "streams", "scratch", "intact_files", "folder_lock"},
-    {"arguments"},
-    {"pytorch_file"},
+    {"safetensors_file", "streams", "scratch", "archives", "json_text", "intact_files", "folder_lock"},
+    {"arguments", "pytorch_file", "class_names"},
     {"config", "download", "launch", "hosts", "neighbours", "curves"},
-    {"weights_file", "cpp_library"},
+    {"weights_file", "exported_file", "cpp_library"},
     {"cli"},
     {"distributed"},
     {"runtime", "event_files", "provenance"},

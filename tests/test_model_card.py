@@ -16,6 +16,7 @@ from PIL import Image
 from ghostnet import provenance, weights_file
 from ghostnet.cli import run_command
 from ghostnet.config import Config
+from ghostnet.launch import Launch
 from ghostnet.run_folder import RunFolder
 from scripts import model_card
 
@@ -251,7 +252,7 @@ def test_the_session_of_this_process(monkeypatch):
     assert found["versions"]["numpy"] == np.__version__
     assert (found["ranks"], found["device"]) == (1, "CPU")
     assert len(found["started"]) == len("2026-11-22T07:17:00+01:00")
-    monkeypatch.setenv("OMPI_COMM_WORLD_SIZE", "3")
+    monkeypatch.setattr(provenance.launch, "detect", lambda: Launch("mpirun", 3))
     assert provenance.command_line(["train.py"]) == "mpirun -n 3 python train.py"
 
 

@@ -159,7 +159,7 @@ def test_bare_weights_need_a_name_and_take_one(tmp_path):
     assert (len(published.classes), published.config.image_resize) == (1000, 224)
     assert deployment.of_file(path, model="ghost_vgg16").config.dataset == "cifar10"
     names = tmp_path / "names.txt"
-    names.write_text("ant\nbee\n\ncat\n")
+    names.write_text("ant\nbee\ncat\n\n")
     three = deployment.of_file(path, model="ghostnet_050", class_names=names)
     assert three.classes == ("ant", "bee", "cat")
     ms.set_context(mode=ms.PYNATIVE_MODE)

@@ -14,7 +14,7 @@ from onnx import TensorProto, numpy_helper
 from PIL import Image
 
 from ghostnet import deployment, export, intact_files, quantize, validator
-from ghostnet.config import Config
+from ghostnet.config import Config, settled
 from ghostnet.models import ghostnet
 from ghostnet.quantize import search
 from tests import short
@@ -151,9 +151,8 @@ def test_both_files_by_the_script(run, model, tmp_path, monkeypatch, capsys):
     assert {weight.dtype for weight in weights} == {np.dtype(np.int8)}
     assert max(np.abs(weight.astype(int)).max() for weight in weights) == 64
     # validate.py and the plain reader take the file.
-    config = Config(**deployment.recipe({"ckpt_path": int8["path"]})).replace(
-        ckpt_path=int8["path"], data_dir=str(images), num_parallel_workers=1
-    )
+    keys = {"ckpt_path": int8["path"], "data_dir": str(images), "num_parallel_workers": 1}
+    config = settled(keys, {}, deployment.said(int8["path"], False))
     assert validator.validate(config)["top_1"] == int8["top_1"]
     picture = next((images / "val" / "bee").iterdir())
     plain = process(ROOT / "scripts" / "predict_onnx.py", int8["path"], picture)

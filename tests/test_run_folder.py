@@ -1,8 +1,10 @@
 """Which files a run leaves, and what a resumed run goes on from."""
 
+import dataclasses
 import json
 import logging
 import os
+import pickle
 import subprocess
 import sys
 
@@ -13,7 +15,7 @@ import pytest
 from ghostnet import intact_files, weights_file
 from ghostnet.config import Config
 from ghostnet.errors import RunError, UserError
-from ghostnet.run_folder import Position, RunFolder, changed_keys
+from ghostnet.run_folder import Position, RunFolder, Saved, changed_keys
 from tests.test_folder_lock import lock_holder
 
 WEIGHTS = {"w": np.zeros(3, np.float32)}
@@ -58,6 +60,35 @@ def kept(folder):
     found = [name for name in names(folder) if "-" in name]
     assert found[1::2] == [f"{name}.sha256" for name in found[::2]]
     return found[::2]
+
+
+@pytest.mark.fault("resources", "clean error")
+def test_a_state_travels_to_other_ranks_as_numbers_and_text_and_every_length_is_compared(tmp_path):
+    """What the other ranks hear is no pickle: a damaged or crafted message is refused."""
+    with RunFolder(config(tmp_path / "run ä", mean=(1.5, 2, 3), auto_augment="randaug-m9")) as folder:
+        folder.start()
+        folder.config.write_text(config(tmp_path, mean=(1.5, 2, 3), auto_augment="randaug-m9").to_yaml())
+        arrays = {
+            "w": np.linspace(0, 1, 7, dtype=np.float32).reshape(7, 1),
+            "step": np.array(3, np.int32),
+            "half": np.ones(2, np.float16),
+            "flags": np.array([True, False]),
+        }
+        folder.save_state(arrays, Position(2, 1, (0.1, 1 / 3), 4, 50.0), DATA, ranks=2, steps=7)
+        saved = folder.read_state(True)
+    content = saved.to_bytes()
+    heard = Saved.from_bytes(content)
+    for field in dataclasses.fields(Saved):
+        if field.name != "arrays":
+            assert getattr(heard, field.name) == getattr(saved, field.name), field.name
+    assert set(heard.arrays) == set(saved.arrays)
+    for name, array in saved.arrays.items():
+        assert (heard.arrays[name].dtype, heard.arrays[name].shape) == (array.dtype, array.shape), name
+        np.testing.assert_array_equal(heard.arrays[name], array)
+    crafted = pickle.dumps(saved)
+    for damaged in (content[:-1], content + b"x", b"\xff" * 8 + content[8:], content[:3], crafted):
+        with pytest.raises((UserError, json.JSONDecodeError, UnicodeDecodeError)):
+            Saved.from_bytes(damaged)
 
 
 def test_the_newest_files_are_kept(tmp_path):

@@ -20,6 +20,7 @@ def config(**keys) -> Config:
     ("keys", "ranks", "expected"),
     [
         ({}, 8, 0.4),
+        ({"batch_size": 32, "gradient_accumulation_steps": 4}, 8, 0.4),
         ({"lr_reference_batch": 1024, "batch_size": 128}, 8, 0.4),
         ({"lr_reference_batch": 1024, "batch_size": 32}, 1, 0.0125),
         ({"lr_reference_batch": 1024, "batch_size": 32, "gradient_accumulation_steps": 4}, 2, 0.1),
@@ -29,12 +30,32 @@ def test_the_rate_scales_with_the_global_batch(keys, ranks, expected):
     assert schedule.base_rate(config(**keys), ranks) == pytest.approx(expected)
 
 
+def test_without_ranks_there_is_one():
+    keys = {"lr_reference_batch": 1024, "batch_size": 32}
+    assert schedule.base_rate(config(**keys)) == pytest.approx(0.0125)
+    assert max(schedule.learning_rates(config(scheduler="constant", **keys), 3)) == pytest.approx(0.0125)
+
+
 def test_mindcvs_recipe_step_by_step():
     """Linear warm-up from 0, then half a cosine down to an unscaled min_lr."""
     keys = {"epoch_size": 10, "warmup_epochs": 2, "decay_epochs": 8, "min_lr": 1e-3}
     rates = schedule.learning_rates(config(lr_reference_batch=256, batch_size=128, **keys), 5)
     expected = [0.2 * i / 10 for i in range(10)]
     expected += [1e-3 + (0.2 - 1e-3) * 0.5 * (1 + math.cos(math.pi * i / 40)) for i in range(40)]
+    np.testing.assert_allclose(rates, expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("stair", "expected"),
+    [
+        (False, [0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.4, 0.4, 0.4]),
+        (True, [0.1, 0.1, 0.2, 0.2, 0.3, 0.3, 0.4, 0.4, 0.4, 0.4]),
+    ],
+)
+def test_warm_up_starts_at_its_factor_by_updates_or_by_epochs(stair, expected):
+    """From a quarter of the rate up to all of it, in three epochs of two updates."""
+    keys = {"scheduler": "constant", "epoch_size": 5, "warmup_epochs": 3, "warmup_factor": 0.25}
+    rates = schedule.learning_rates(config(lr_epoch_stair=stair, **keys), 2)
     np.testing.assert_allclose(rates, expected, rtol=1e-12)
 
 
@@ -83,9 +104,10 @@ def test_cycles_reach_their_peak_and_have_one_rate_an_update(name, peak):
     assert 0 < np.argmax(rates) < 69
 
 
-def test_a_decay_past_the_end_is_cut_and_warned_of():
+def test_a_decay_past_the_end_is_cut_and_warned_of(caplog):
     long = config(epoch_size=4, decay_epochs=580, warmup_epochs=1)
     assert len(schedule.learning_rates(long, 3)) == 12
+    assert not caplog.records, "mindcv has a warning of its own, which the run's log must not repeat"
     assert any("decay_epochs" in line for line in long.warnings())
 
 
@@ -93,6 +115,10 @@ def test_cycles_that_do_not_fit_are_refused():
     with pytest.raises(UserError, match="num_cycles: 4 cycles of the learning rate do not fit into 5 updates"):
         schedule.learning_rates(config(scheduler="cyclic", num_cycles=4, epoch_size=1), 5)
     assert len(schedule.learning_rates(config(scheduler="cyclic", num_cycles=2, epoch_size=1), 4)) == 4
+    with pytest.raises(UserError, match=r"num_cycles: 4 cycles .* into 7 updates; give at most 3"):
+        schedule.learning_rates(config(scheduler="cyclic", num_cycles=4, epoch_size=7), 1)
+    # The other schedules have no pairs of updates to find.
+    assert len(schedule.learning_rates(config(scheduler="cosine_decay", num_cycles=4, epoch_size=1), 5)) == 5
 
 
 def test_milestones_past_the_end_are_warned_of():

@@ -1,6 +1,7 @@
 """Temporary folders: removed by their maker, or by the next one where that was killed."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -190,3 +191,53 @@ def test_a_place_that_takes_no_folder(tmp_path):
     message = r"file: temporary files cannot be written \(Not a directory\); make room there$"
     with pytest.raises(RunError, match=message), scratch.folder("test", near=file):
         pass
+
+
+# --- Names that MindSpore takes
+
+ODD = ("a b", "a=b", "a(b)", "dö", "a\nb", os.fsdecode(b"\xff"))
+
+
+@pytest.mark.fault("names", "ok")
+@pytest.mark.parametrize("name", ODD)
+def test_a_tmpdir_of_any_name_gives_a_folder_of_a_plain_name(name, tmp_path, monkeypatch):
+    odd = tmp_path / name
+    odd.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(odd))
+    with scratch.folder("test") as made:
+        assert re.fullmatch("[0-9A-Za-z@_./-]+", str(made))
+        # Not under that name for MindSpore alone: what is no UTF-8 would be found out behind the link.
+        str(made.resolve()).encode()
+        (made / "file").write_bytes(b"x")
+        real = made.resolve()
+        assert (real.parent == odd) == scratch.is_utf_8(odd)
+    assert not real.exists()
+    assert not made.exists()
+    assert names(odd) == []
+
+
+@pytest.mark.fault("names", "ok")
+def test_a_file_of_any_name_can_be_read_by_mindspore(tmp_path):
+    plain, odd = tmp_path / "a b.mindir", tmp_path / os.fsdecode(b"\xff.mindir")
+    for file in (plain, odd):
+        file.write_bytes(b"content")
+    with scratch.readable(plain) as given:
+        assert given == plain
+    with scratch.readable(odd) as given:
+        assert given.suffix == ".mindir"
+        str(given.resolve()).encode()
+        assert given.read_bytes() == b"content"
+    assert not given.exists()
+    assert odd.exists()
+
+
+@pytest.mark.fault("names", "clean error")
+def test_no_place_for_a_link(tmp_path, monkeypatch):
+    odd = tmp_path / "a b"
+    odd.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(odd))
+    monkeypatch.setattr(scratch, "_PLACES", ())
+    refused = pytest.raises(UserError, match="TMPDIR: MindSpore takes no files in .*a b; give a folder")
+    with refused, scratch.folder("test"):
+        pass
+    assert names(odd) == []

@@ -180,7 +180,7 @@ def test_the_picture_as_a_user_gets_it(run_folder, tmp_path, monkeypatch, capsys
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (["{run}/none.png", "--ckpt_path", "{run}/w.ckpt"], "{run}/none.png: not a readable image"),
+        (["{run}/none.png", "--ckpt_path", "{run}/w.ckpt"], "{run}/none.png: no such file"),
         (["{run}/config.yaml", "--ckpt_path", "{run}/w.ckpt"], "{run}/config.yaml: not a readable image"),
         (["{run}/photo.png", "--ckpt_path", "{run}/none.ckpt"], "{run}/none.ckpt: no such file"),
         (["{run}/photo.png", "--ckpt_path", "{run}/photo.png"], "{run}/photo.png: not a MindSpore checkpoint"),

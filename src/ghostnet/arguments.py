@@ -5,13 +5,24 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from .errors import UserError
 
 
 class Parser(argparse.ArgumentParser):
-    """Reports errors as UserError instead of printing the usage and leaving."""
+    """Reports errors as UserError instead of printing the usage and leaving.
+
+    Args:
+        prog: name of the program.
+        about: what it does, for `--help`: its first paragraph stands before the options, the others behind them. A
+            module's docstring, which is None under `python -OO`.
+        options: of argparse.
+    """
+
+    def __init__(self, prog: str, about: str | None = None, **options: Any) -> None:
+        summary, _, rest = (about or "").partition("\n\n")
+        super().__init__(**{"prog": prog, "description": summary, "epilog": rest.strip(), **options})
 
     def error(self, message: str) -> NoReturn:
         raise UserError(f"{message.removeprefix('argument ')}; --help explains the command line")

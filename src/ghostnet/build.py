@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import logging
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from mindspore import nn
 
-from . import amp, checkpoint, download
+from . import amp, checkpoint, class_names, download, paths, weights_file
 from .config import Config
 from .distributed import Ranks
 from .errors import UserError
@@ -20,6 +20,8 @@ from .native import momentum as native_momentum
 from .native import ranks as native_ranks
 
 log = logging.getLogger("ghostnet")
+
+_NAMES_SHOWN = 12
 
 
 def facts(model: str) -> Card:
@@ -165,18 +167,69 @@ def load_weights(net: nn.Cell, config: Config, *, fine_tune: bool) -> checkpoint
     )
 
 
+def trained_network(config: Config, operators: Path | None = None) -> tuple[nn.Cell, checkpoint.Loaded]:
+    """The network of `config.model` as it is evaluated, with the weights of `ckpt_path` or the published ones.
+
+    Raises UserError where they cannot be had or do not fit. Sizes that are not those of the file are refused before a
+    network of them is built: a file beside weights may ask for two billion classes.
+    """
+    if config.ckpt_path:
+        _check_sizes(config)
+    cell = evaluation_network(config, operators)
+    return cell, load_weights(cell, config, fine_tune=False)
+
+
+def _check_sizes(config: Config) -> None:
+    """Raise UserError where `num_classes` or `in_channels` is not that of the weights in `ckpt_path`."""
+    found, path = facts(config.model), Path(config.ckpt_path)
+    shapes = {name: array.shape for name, array in weights_file.read(path).items()}
+    outputs = _size_of(shapes, f"{found.classifier}.weight", 0)
+    if outputs is not None and config.num_classes != outputs:
+        raise UserError(
+            f"num_classes: {config.num_classes}, but the classifier in {path} has {outputs} outputs; set num_classes: "
+            f"{outputs}"
+        )
+    channels = _size_of(shapes, f"{found.stem}.weight", 1)
+    # Weights for colour images take grey ones, too.
+    if channels is not None and config.in_channels != channels and (config.in_channels, channels) != (1, 3):
+        raise UserError(
+            f"in_channels: {config.in_channels}, but the weights in {path} take {channels}; set in_channels: {channels}"
+        )
+    largest = max((max(shape, default=1) for shape in shapes.values()), default=0)
+    for key in ("num_classes", "in_channels"):
+        if getattr(config, key) > largest:
+            raise UserError(f"{key}: {getattr(config, key)}, but no weight in {path} is as large; correct {key}")
+
+
+def _size_of(shapes: Mapping[str, tuple[int, ...]], name: str, axis: int) -> int | None:
+    """A size of the parameter with this name, whatever stands before the name; None where it is not known."""
+    entries = [entry for entry in shapes if entry == name or entry.endswith(f".{name}")]
+    # Of several the outermost: blocks have a conv1, too.
+    shape = shapes[min(entries, key=len)] if entries else ()
+    return shape[axis] if len(shape) > axis else None
+
+
 def saved_classes(ckpt_path: str) -> list[str] | None:
     """Class names in label order from the `classes.json` beside a weight file; None where there is none.
 
     Raises UserError where the file is not a list of names.
     """
     path = Path(ckpt_path).parent / "classes.json"
-    if not ckpt_path or not path.is_file():
+    if not ckpt_path or not paths.exists(path):
         return None
-    try:
-        names = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UserError(f"{path}: not JSON ({error}); delete it, or restore the one that training wrote") from error
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise UserError(f"{path}: expected a list of class names; delete it, or restore the one that training wrote")
-    return names
+    return class_names.read(path, "delete it, or restore the one that training wrote")
+
+
+def say_order(classes: Sequence[str], why: str) -> None:
+    """Say which class has which label where only the names of folders know it."""
+    named = ", ".join(f"{label} {name}" for label, name in enumerate(classes[:_NAMES_SHOWN]))
+    more = f", ... ({len(classes)} classes)" if len(classes) > _NAMES_SHOWN else ""
+    # Folders 0 to 10: whoever trained elsewhere may have counted.
+    numbers = "; numbers are sorted as text, too" if in_other_order(classes) else ""
+    log.info(f"{why}: labels follow the sorted names of the class folders{numbers}: {named}{more}")
+
+
+def in_other_order(classes: Sequence[str]) -> bool:
+    """Whether names are numbers whose order is not that of their labels, as with folders 0, 1, 10, 2."""
+    numeric = [int(name) for name in classes if name.isascii() and name.isdecimal() and len(name) < 10]
+    return len(numeric) == len(classes) and numeric != sorted(numeric)

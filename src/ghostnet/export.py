@@ -18,8 +18,9 @@ from mindspore import Tensor, nn
 
 from . import __version__, build, inference, intact_files, scratch
 from .data import dataset, transforms
-from .deployment import ENTRY, Deployment
+from .deployment import Deployment
 from .errors import UserError
+from .exported_file import ENTRY
 from .models import deploy
 
 log = logging.getLogger("ghostnet")
@@ -75,8 +76,9 @@ def export(
     except OSError as error:
         raise UserError(f"--out: {folder} cannot be made ({error.strerror}); give another folder") from error
     config = deployed.config.replace(val_amp_level="O0")
-    trained = build.network(config).set_train(False)
-    log.info(str(build.load_weights(trained, config, fine_tune=False)))
+    trained, loaded = build.trained_network(config)
+    trained.set_train(False)
+    log.info(str(loaded))
     images, real = comparison_images(deployed)
     with _mode(ms.PYNATIVE_MODE):
         expected = trained(Tensor(images)).asnumpy()
@@ -88,7 +90,7 @@ def export(
         for kind in formats:
             log.info(f"{kind}: MindSpore compiles the network, which takes some tens of seconds")
             path = folder / f"{deployed.path.stem}.{kind}"
-            draft = temporary / path.name
+            draft = temporary / f"network.{kind}"
             write = _write_onnx if kind == "onnx" else _write_mindir
             write(network, draft, target, json.dumps(description))
             difference = compare(draft, batch, images, expected)

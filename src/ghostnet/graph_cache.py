@@ -15,7 +15,6 @@ import os
 import platform
 import re
 import shutil
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -149,19 +148,11 @@ def _folder_of_process(shelf: Path) -> Path:
     """
     for near in (shelf, None):
         with suppress(OSError, RunError, UserError):
-            place = near or Path(tempfile.gettempdir())
+            place = near or scratch.temporary()
             # On a full disk MindSpore prints errors; it takes no name but in UTF-8.
-            if shutil.disk_usage(place).free >= _ROOM and _is_utf8(place):
+            if shutil.disk_usage(place).free >= _ROOM and scratch.is_utf_8(place):
                 return _until_the_end.enter_context(scratch.folder("graphs", near))
     raise OSError(errno.ENOSPC, "neither it nor the folder for temporary files takes a graph", str(shelf))
-
-
-def _is_utf8(path: Path) -> bool:
-    try:
-        str(path).encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 @contextmanager

@@ -11,7 +11,9 @@ import stat
 import unicodedata
 from collections.abc import Callable
 from pathlib import Path
+from typing import BinaryIO
 
+from . import resources
 from .errors import UserError
 
 _KINDS = (
@@ -73,22 +75,36 @@ def check_folder(path: str | Path, remedy: str, key: str = "") -> None:
 def read(path: str | Path, remedy: str, most: int | None = None) -> bytes:
     """The content of a regular file of at most `most` bytes; anything else is refused without waiting for it.
 
-    Raises UserError (`PATH: why; remedy`).
+    Raises UserError (`PATH: why; remedy`), or RunError where the machine has too little of something.
+    """
+    with open_file(path, remedy) as file:
+        try:
+            content = file.read() if most is None else file.read(most + 1)
+        except (OSError, MemoryError) as error:
+            resources.check(error, path)
+            raise UserError(f"{path}: cannot be read ({reason(error)}); {remedy}") from error
+    if most is not None and len(content) > most:
+        raise UserError(f"{path}: larger than {most:,} bytes; {remedy}")
+    return content
+
+
+def open_file(path: str | Path, remedy: str) -> BinaryIO:
+    """Open a regular file for reading; anything else is refused without waiting for it.
+
+    Raises UserError (`PATH: why; remedy`), or RunError where the machine has too little of something.
     """
     check_file(path, remedy)
     try:
         # Between the check and here, it may have become a FIFO.
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        with open(descriptor, "rb") as file:
-            mode = os.fstat(descriptor).st_mode
-            if not stat.S_ISREG(mode):
-                raise UserError(f"{path}: {_kind(mode)}, not a file; {remedy}")
-            content = file.read() if most is None else file.read(most + 1)
+        mode = os.fstat(descriptor).st_mode
     except OSError as error:
+        resources.check(error, path)
         raise UserError(f"{path}: cannot be read ({reason(error)}); {remedy}") from error
-    if most is not None and len(content) > most:
-        raise UserError(f"{path}: larger than {most:,} bytes; {remedy}")
-    return content
+    if not stat.S_ISREG(mode):
+        os.close(descriptor)
+        raise UserError(f"{path}: {_kind(mode)}, not a file; {remedy}")
+    return open(descriptor, "rb")
 
 
 def make_folder(path: str | Path, key: str) -> None:

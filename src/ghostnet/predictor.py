@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from .data import images, transforms
+from . import paths, resources
+from .data import images, transforms, walk
 from .deployment import Deployment
 from .errors import UserError
 from .evaluate import Network
@@ -81,13 +82,12 @@ def expand(sources: Iterable[str], listed: Iterable[str] = ()) -> list[str]:
 
 
 def _expand(source: str) -> list[str]:
-    path = Path(source)
-    if path.is_dir():
-        files = images.files_below(path)
+    if paths.is_folder(source):
+        files = walk.image_files(source)
         if not files:
             raise UserError(f"{source}: no image in this folder; give one with .jpg, .png or other images")
         return files
-    if not path.exists() and glob.has_magic(source):
+    if not paths.exists(source) and glob.has_magic(source):
         matches = sorted(glob.glob(source, recursive=True))
         if not matches:
             raise UserError(f"{source}: no file matches this pattern; correct it, or name files or folders")
@@ -97,7 +97,7 @@ def _expand(source: str) -> list[str]:
 
 def is_video(source: str) -> bool:
     """Whether a source is a video or a camera, and not an image file."""
-    return Path(source).suffix.lower() in VIDEOS or (source.isdecimal() and not Path(source).exists())
+    return Path(source).suffix.lower() in VIDEOS or (source.isdecimal() and not paths.exists(source))
 
 
 def frames(source: str, every: int = 1) -> Iterator[tuple[str, np.ndarray]]:
@@ -180,10 +180,11 @@ class Predictor:
 
     def _load(self, path: str) -> tuple[str, np.ndarray | str, np.ndarray | None]:
         try:
-            pixels = images.read_image(path, upright=True)
+            with resources.spent_on(path):
+                pixels = images.read_image(path, upright=True)
+                return path, pixels, self.prepare(pixels)
         except UserError as error:
             return path, str(error), None
-        return path, pixels, self.prepare(pixels)
 
     def prepare(self, pixels: np.ndarray) -> np.ndarray:
         """What the network gets of an image, uint8 (height, width, 3): float32 (C, H, W)."""

@@ -44,7 +44,9 @@ _REMEDY = "use another copy of it, or have its author save it as .safetensors"
 
 def is_one(content: bytes) -> bool:
     """Whether bytes begin as a file of `torch.save` does, in its format of today (zip) or its old one (pickle)."""
-    return content.startswith(b"PK\x03\x04") or (content[:1] == b"\x80" and content[1:2] <= b"\x05")
+    pickled = content[:1] == b"\x80" and content[1:2] <= b"\x05"
+    # A length in front of a `.safetensors` header may look like the beginning of a pickle.
+    return content.startswith(b"PK\x03\x04") or (pickled and not safetensors_file.is_one(content))
 
 
 def to_safetensors(path: Path, averaged: bool) -> tuple[bytes, str]:

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from . import event_files, intact_files, provenance, weights_file
+from . import event_files, intact_files, provenance, safetensors_file, weights_file
 from .config import FREE_KEYS, Config
 from .errors import UserError
 from .folder_lock import FolderLock
@@ -70,7 +70,25 @@ class Saved:
     log_bytes: int
     metrics_bytes: int
 
+    def to_bytes(self) -> bytes:
+        """All of it, for the other ranks: the length of a JSON object, that object, the arrays as `.safetensors`."""
+        facts = json.dumps({"file": str(self.file), "config": dict(self.config)}).encode()
+        return len(facts).to_bytes(_LENGTH_BYTES, "big") + facts + safetensors_file.encode(self.arrays)
 
+    @classmethod
+    def from_bytes(cls, content: bytes) -> Saved:
+        """What `to_bytes` made; every name, type, shape and length is compared.
+
+        Raises UserError or ValueError for anything else.
+        """
+        end = _LENGTH_BYTES + int.from_bytes(content[:_LENGTH_BYTES], "big")
+        facts = json.loads(content[_LENGTH_BYTES:end])
+        file = Path(facts["file"])
+        return _saved(file, weights_file.decode(file, content[end:]), Config(**facts["config"]))
+
+
+# How many bytes say how long the first part of `Saved.to_bytes` is.
+_LENGTH_BYTES = 8
 # What a run state holds beside the entries of the step.
 _RUN_ENTRIES = {
     "run_epoch",
@@ -360,7 +378,7 @@ class RunFolder:
                 continue
             if problems:
                 log.warning(f"{problems[0]}; going on from {file}, the state before it")
-            return _saved(file, arrays)
+            return _saved(file, arrays, Config.from_file(file.parent / "config.yaml"))
         raise UserError(f"resume: {'; '.join(problems)}")
 
     def _lock_source(self, source: Path) -> None:
@@ -431,7 +449,7 @@ def _state_arrays(file: Path) -> dict[str, np.ndarray]:
     return arrays
 
 
-def _saved(file: Path, arrays: Mapping[str, np.ndarray]) -> Saved:
+def _saved(file: Path, arrays: Mapping[str, np.ndarray], config: Config) -> Saved:
     best = float(arrays["run_best_top_1"][0])
     position = Position(
         epoch=int(arrays["run_epoch"][0]),
@@ -444,7 +462,7 @@ def _saved(file: Path, arrays: Mapping[str, np.ndarray]) -> Saved:
         file=file,
         arrays=arrays,
         position=position,
-        config=Config.from_file(file.parent / "config.yaml"),
+        config=config,
         data=arrays["run_data"].tobytes().hex(),
         ranks=int(arrays["run_ranks"][0]),
         steps=int(arrays["run_steps"][0]),

@@ -22,7 +22,7 @@ import mindspore as ms
 
 from . import cli, distributed, hosts, launch, limits_onednn, streams
 from .config import Config
-from .display import shown
+from .display import OneLine
 from .errors import UserError
 
 log = logging.getLogger("ghostnet")
@@ -78,18 +78,36 @@ def init(config: Config) -> Runtime:
         # Refused once anything has run, so not done without need.
         ms.set_device(device)
     ranks = distributed.start(device)
-    if ranks.cores is not None:
-        ms.set_context(runtime_num_threads=ranks.cores)
+    threads, notes = _threads(ranks)
     if device == "Ascend" and config.mode == 0:
         # The whole graph on the device (GraphEngine), as MindCV runs its recipes; only Ascend has it.
         ms.set_context(jit_config={"jit_level": "O2"})
     ms.set_seed(config.seed)
     random.seed(config.seed)
-    threads = min(ms.get_context("runtime_num_threads"), len(os.sched_getaffinity(0)))
-    config, notes = _replace_what_is_missing(config, device)
+    config, replaced = _replace_what_is_missing(config, device)
+    notes += replaced
+    if variable := launch.left_over():
+        notes.append(f"{variable} is set, but no launcher started this process: it runs on its own")
     if limits_onednn and device == "CPU":
         notes.append("ONEDNN_MAX_CPU_ISA=AVX2: with AVX-512, oneDNN runs these convolutions 100 times slower")
     return Runtime(config, device, ranks, threads, notes)
+
+
+def _threads(ranks: distributed.Ranks) -> tuple[int, list[str]]:
+    """How many threads operators may use, which MindSpore is told, and what there is to say about it.
+
+    As many as there are cores for this rank, or fewer where OMP_NUM_THREADS says so.
+    """
+    cores = ranks.cores or min(ms.get_context("runtime_num_threads"), len(os.sched_getaffinity(0)))
+    # A list has the numbers of nested loops behind the first.
+    given = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
+    threads, notes = cores, []
+    if given.isascii() and given.isdecimal() and int(given) > 0:
+        threads = min(cores, int(given))
+    elif given:
+        notes.append(f"OMP_NUM_THREADS: {given!r} is no number of threads; {cores} are used")
+    ms.set_context(runtime_num_threads=threads)
+    return threads, notes
 
 
 def _device(target: str | None) -> str:
@@ -285,20 +303,12 @@ os.register_at_fork(after_in_child=_in_child)
 TO_FILE, TO_SCREEN = {"only": "file"}, {"only": "screen"}
 
 
-class _OneLine(logging.Formatter):
-    """A record is one line, whatever the names in it hold."""
-
-    def formatMessage(self, record: logging.LogRecord) -> str:
-        record.message = shown(record.message)
-        return super().formatMessage(record)
-
-
 class _ScreenHandler(logging.Handler):
     """Log lines on standard output, above a progress bar if there is one."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.setFormatter(_OneLine())
+        self.setFormatter(OneLine())
         self.addFilter(lambda record: getattr(record, "only", "screen") == "screen")
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -314,7 +324,7 @@ class _FileHandler(logging.FileHandler):
 
     def __init__(self, path: Path) -> None:
         super().__init__(path, encoding="utf-8")
-        self.setFormatter(_OneLine("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
+        self.setFormatter(OneLine("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
         self.addFilter(lambda record: getattr(record, "only", "file") == "file")
 
     def emit(self, record: logging.LogRecord) -> None:

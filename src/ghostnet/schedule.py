@@ -44,7 +44,7 @@ def learning_rates(config: Config, updates_per_epoch: int, ranks: int = 1) -> li
             f"num_cycles: {config.num_cycles} cycles of the learning rate do not fit into {total} updates; "
             f"give at most {max(1, total // 2)}, or a larger epoch_size"
         )
-    rates = create_scheduler(
+    return create_scheduler(
         updates_per_epoch,
         scheduler=config.scheduler,
         lr=rate,
@@ -60,5 +60,3 @@ def learning_rates(config: Config, updates_per_epoch: int, ranks: int = 1) -> li
         num_cycles=config.num_cycles,
         cycle_decay=config.cycle_decay,
     )
-    # mindcv returns more rates than there are updates when decay_epochs goes past the end of the run.
-    return rates[:total]

@@ -3,6 +3,9 @@
 A process that is killed (SIGKILL, the kernel's memory killer, a power cut) removes nothing. So each folder holds a file
 that its maker keeps locked, until the folder is gone or the process is, whatever ends it; a folder whose file can be
 locked has no maker any more. Only folders with names that are given here, and that belong to this user, are removed.
+
+MindSpore's functions refuse files by their names: `ms.export` takes letters, digits and few signs more, all others what
+is UTF-8. What it is given comes from here, whatever users call their folders.
 """
 
 from __future__ import annotations
@@ -27,6 +30,10 @@ _LOCK = ".in_use"
 # A folder without that file is being made, or its maker was killed just then.
 _BEING_MADE = 3600  # seconds
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+# Paths that all of MindSpore's functions take.
+_PLAIN = re.compile(r"[0-9A-Za-z@_\-./]+")
+# Where to put what MindSpore is given, where TMPDIR has a name that it does not take.
+_PLACES = ("/tmp", "/var/tmp", "/dev/shm")
 
 # Places where this process has removed what others have left: once is enough.
 _tidied: set[Path] = set()
@@ -42,14 +49,14 @@ def folder(purpose: str, near: Path | None = None) -> Iterator[Path]:
     Args:
         purpose: lower-case letters, for who looks at the folder's name.
         near: the folder to make it in, under a hidden name, so that what is made inside can be renamed into place; None
-            is the system's folder for temporary files ($TMPDIR).
+            is the system's folder for temporary files ($TMPDIR), by a path that all of MindSpore's functions take.
 
     Raises:
         UserError: there is no folder for temporary files.
         RunError: the place takes no folder, or, in the block, no more data: a full disk, a limit on the size of files.
             An error of a library in the block counts as that where the place is found to be full.
     """
-    place = near if near is not None else _temporary()
+    place = near if near is not None else temporary()
     if place not in _tidied:
         _tidied.add(place)
         tidy(place)
@@ -59,7 +66,11 @@ def folder(purpose: str, near: Path | None = None) -> Iterator[Path]:
         raise _unwritable(place, near, reason(error)) from error
     maker = os.getpid()
     try:
-        yield made
+        if near is not None or _PLAIN.fullmatch(str(made)):
+            yield made
+        else:
+            with _link(made) as link:
+                yield link
     except OSError as error:
         if error.errno not in _NO_ROOM:
             raise
@@ -87,13 +98,53 @@ def tidy(place: Path) -> None:
                     _remove_if_left(Path(entry.path))
 
 
-def _temporary() -> Path:
+@contextmanager
+def readable(path: Path) -> Iterator[Path]:
+    """A path by which MindSpore can read a file: its own, or that of a copy, for the time of the `with` block.
+
+    Raises OSError where the file cannot be read, and as `folder`.
+    """
+    if is_utf_8(path):
+        yield path
+        return
+    with folder("copy") as copies:
+        yield Path(shutil.copyfile(path, copies / f"copy{path.suffix}"))
+
+
+def is_utf_8(path: Path) -> bool:
+    """Whether a path is text: MindSpore takes no other, but for reading (see `readable`)."""
     try:
-        return Path(tempfile.gettempdir())
-    except OSError as error:
+        str(path).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def temporary() -> Path:
+    """The system's folder for temporary files; another one of the system's where its path is no UTF-8.
+
+    Raises UserError where there is none.
+    """
+    with contextlib.suppress(OSError):
+        places = (Path(tempfile.gettempdir()), *map(Path, _PLACES))
+        if found := next((place for place in places if is_utf_8(place) and os.access(place, os.W_OK | os.X_OK)), None):
+            return found
+    raise UserError("TMPDIR: no folder takes temporary files; give one that can be written, with room in it")
+
+
+@contextmanager
+def _link(target: Path) -> Iterator[Path]:
+    """A plain path that leads to a folder."""
+    place = next((place for place in _PLACES if os.access(place, os.W_OK | os.X_OK)), None)
+    if place is None:
         raise UserError(
-            "TMPDIR: no folder takes temporary files; give one that can be written, with room in it"
-        ) from error
+            f"TMPDIR: MindSpore takes no files in {target.parent}; give a folder whose path is made of letters, digits "
+            "and @ _ - . /"
+        )
+    with folder("link", near=Path(place)) as made:
+        link = made / "link"
+        link.symlink_to(target)
+        yield link
 
 
 def _make(prefix: str, place: Path) -> tuple[Path, int | None]:

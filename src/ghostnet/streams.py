@@ -16,6 +16,8 @@ from typing import TextIO
 
 from .errors import RunError
 
+# A disk that is full may have room again.
+_PASSING = (errno.ENOSPC, errno.EDQUOT)
 _NAMES = ("standard input", "standard output", "standard error")
 
 
@@ -32,13 +34,14 @@ class OutputError(RunError):
 
 
 class _Guarded(io.RawIOBase):
-    """A standard stream that raises no OSError: the first one is kept, and all that follows is dropped."""
+    """A standard stream that raises no OSError: the first one is kept, and what it does not take is dropped."""
 
     def __init__(self, descriptor: int) -> None:
         super().__init__()
         self._file = io.FileIO(descriptor, "w", closefd=False)
         self.stops = descriptor == 1  # whether the first error is raised, as OutputError
         self.lost = ""  # what became of it; empty as long as it works
+        self._over = False  # whether it is never tried again
 
     def writable(self) -> bool:
         return True
@@ -50,7 +53,7 @@ class _Guarded(io.RawIOBase):
         return not self.lost and self._file.isatty()
 
     def write(self, content: memoryview) -> int:
-        if self.lost:
+        if self._over:
             return len(content)
         try:
             # None: a terminal that another program has made non-blocking is full.
@@ -58,13 +61,18 @@ class _Guarded(io.RawIOBase):
                 select.select((), (self,), ())
             return written
         except OSError as error:
-            closed = error.errno == errno.EBADF
-            why = "it is closed" if closed else error.strerror or str(error)
-            self.lost = f"{_NAMES[self.fileno()]} cannot be written ({why})"
-            _news.append(self.lost)
-            if self.stops:
-                raise OutputError(self.lost, error.errno == errno.EPIPE) from error
+            if not self.lost:
+                self._lose(error)
             return len(content)
+
+    def _lose(self, error: OSError) -> None:
+        """Note the first error, and raise it where it stops the command."""
+        why = "it is closed" if error.errno == errno.EBADF else error.strerror or str(error)
+        self.lost = f"{_NAMES[self.fileno()]} cannot be written ({why})"
+        self._over = self.stops or error.errno not in _PASSING
+        _news.append(self.lost)
+        if self.stops:
+            raise OutputError(self.lost, error.errno == errno.EPIPE) from error
 
 
 _guards: dict[int, _Guarded] = {}

@@ -65,15 +65,15 @@ def train(config: Config) -> None:
 
 @contextmanager
 def _worker_errors(signals: runtime.StopSignals) -> Iterator[None]:
-    """Turn a RuntimeError of MindSpore's pipeline back into a worker's UserError, or end for a worker that died."""
+    """Turn a RuntimeError of MindSpore's pipeline back into a worker's own error, or end for a worker that died."""
     try:
         yield
     except RuntimeError as error:
-        user_error = loader.user_error_from(error)
-        if user_error is None:
+        own = loader.error_from(error)
+        if own is None:
             signals.end_without_worker()
             raise
-        raise user_error from error
+        raise own from error
 
 
 def _train(run: runtime.Runtime, folder: RunFolder, run_log: runtime.RunLog, signals: runtime.StopSignals) -> None:
@@ -154,7 +154,8 @@ def _saved_state(config: Config, folder: RunFolder, ranks: Ranks) -> Saved | Non
             folder.check(config.overwrite, config.ckpt_path)
     if not config.resume and config.ckpt_path:
         weights_file.check_exists(config.ckpt_path)
-    return ranks.from_main(saved)
+    content = ranks.from_main(saved.to_bytes() if saved and ranks.size > 1 else b"")
+    return Saved.from_bytes(content) if content and not ranks.main else saved
 
 
 def _open_images(run: runtime.Runtime) -> tuple[runtime.Runtime, dataset.Samples, dataset.Samples | None]:
@@ -168,6 +169,8 @@ def _open_images(run: runtime.Runtime) -> tuple[runtime.Runtime, dataset.Samples
         return {int(index): why for problems in found for index, why in problems.items()}
 
     samples = dataset.open_split(run.config, "train", None, part, parts, share)
+    if build.in_other_order(samples.classes):
+        build.say_order(samples.classes, "the class folders are numbers")
     run = run.with_classes(samples.classes)
     val_samples = None
     if run.config.val_while_train:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import mindspore
 
-from . import __version__, build, deployment, inference, launch, report, runtime, weights_file
+from . import __version__, build, deployment, inference, launch, paths, report, runtime
 from .config import Config
 from .data import dataset, transforms
 from .errors import UserError
-from .evaluate import Evaluator, counted, of_cell
+from .evaluate import Evaluator, Network, counted, of_cell
+from .exported_file import is_exported
 from .graph_cache import GraphCache
 
 
@@ -19,7 +21,8 @@ def validate(config: Config) -> dict[str, Any]:
     """Evaluate the weights of `ckpt_path` (or the published ones, with `pretrained`) on the validation split.
 
     The numbers are those of the in-training evaluation of the same file: same images, network and counts (to the last
-    bit with the same `native_ops`). An exported file (`.onnx`, `.mindir`) is run as it is, over the same images.
+    bit with the same `native_ops`). An exported file (`.onnx`, `.mindir`) is run as it is, over the same images; a
+    `config` that contradicts it is refused.
 
     With the key `report`, rank 0 writes the report of the evaluation, too.
 
@@ -36,26 +39,27 @@ def validate(config: Config) -> dict[str, Any]:
         run = runtime.init(config.replace(distribute=launch.detect().ranks > 1))
         config = run.config
         if config.ckpt_path:
-            weights_file.check_exists(config.ckpt_path)
+            paths.check_file(config.ckpt_path, "give a .ckpt, .safetensors, .onnx or .mindir file")
         if config.report and run.ranks.main:
             report.prepare(Path(config.report), config.overwrite)
-        exported = deployment.of_file(Path(config.ckpt_path)) if deployment.is_exported(config.ckpt_path) else None
+        exported = deployment.of_file(Path(config.ckpt_path)) if is_exported(config.ckpt_path) else None
+        if exported:
+            run = replace(run, config=deployment.agreed(config, exported))
+            config = run.config
         classes = exported.classes if exported else build.saved_classes(config.ckpt_path)
         samples = dataset.open_split(config, "val", classes)
+        if classes is None and config.dataset == "imagenet":
+            build.say_order(samples.classes, "no classes.json lies beside the weights")
         run = run.with_classes(samples.classes)
         config = run.config
-        if exported:
-            network, path = inference.open_network(exported), exported.path
-        else:
-            cell = build.evaluation_network(config, build.native_operators(config, run.device, run.threads))
-            loaded = build.load_weights(cell, config, fine_tune=False)
-            runtime.log.info(str(loaded))
-            network, path = of_cell(cell, GraphCache(config, run.device, run.ranks)), loaded.path
+        network, path = (inference.open_network(exported), exported.path) if exported else _of_weights(run)
         outcomes = Evaluator(config, samples, run.ranks).outcomes(network)
         metrics = outcomes.metrics()
         if config.report:
             if run.ranks.main:
-                report.write(Path(config.report), outcomes, samples, _facts(config, samples, str(path)))
+                precision = "that of the file" if exported else config.val_amp_level
+                facts = _facts(config, samples, str(path), precision)
+                report.write(Path(config.report), outcomes, samples, facts)
                 runtime.log.info(f"report: {Path(config.report) / report.PAGE}")
             # No rank leaves before rank 0 has written: the launcher ends all when one has left.
             run.ranks.barrier()
@@ -71,14 +75,23 @@ def validate(config: Config) -> dict[str, Any]:
     }
 
 
-def _facts(config: Config, samples: dataset.Samples, weights: str) -> dict[str, str]:
+def _of_weights(run: runtime.Runtime) -> tuple[Network, Path]:
+    """The network of a weight file, compiled, and the file."""
+    config = run.config
+    cell, loaded = build.trained_network(config, build.native_operators(config, run.device, run.threads))
+    runtime.log.info(str(loaded))
+    network = of_cell(cell, GraphCache(config, run.device, run.ranks))
+    return inference.checked(network, loaded.path, config.num_classes), loaded.path
+
+
+def _facts(config: Config, samples: dataset.Samples, weights: str, precision: str) -> dict[str, str]:
     """What a report says about the evaluation beside its numbers."""
     return {
         "model": config.model,
         "weights": weights,
         "images": f"{Path(config.data_dir) / config.val_split}, {len(samples.classes)} classes",
         "network input": " x ".join(map(str, (config.in_channels, *transforms.input_size(config)))),
-        "precision": config.val_amp_level,
+        "precision": precision,
         "counted": counted(config),
         "made with": f"ghostnet {__version__}, MindSpore {mindspore.__version__}",
     }

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from ghostnet.config import Config
+from ghostnet.config import Config, Said, load, saved_by_training
 from ghostnet.config.yaml_file import MAX_BYTES
 from tests.config.conftest import cli, message_of, write
 
@@ -169,7 +171,7 @@ def test_flags(argv, key, value):
         ("--epoch_size 3", ["--epoch_size: ", "warmup_epochs: 3"]),
         ("--overwrite maybe --lr 0", ["--overwrite: expected True or False", "(and 1 more)"]),
         ("--data_dir|", ["--data_dir: expected text that is not empty"]),
-        ("--data_dir|\udc80", ["--data_dir: "]),
+        ("--data_dir|\ud800", ["--data_dir: "]),
         ("|", ["unexpected argument ''"]),
     ],
 )
@@ -186,26 +188,100 @@ def test_flags_override_the_file_and_errors_name_the_right_source(tmp_path):
     assert message_of(cli, "-c", str(path), "--batch_size", "8", "--lr", "0").startswith("--lr: ")
 
 
-def test_default_config_is_asked_only_without_c(tmp_path):
-    path = write(tmp_path, "lr: 0.2\n")
+def test_weights_are_asked_what_they_say(tmp_path):
+    path = write(tmp_path, "lr: 0.2\nckpt_path: b.onnx\nmodel: a\n")
     asked = []
 
-    def beside_the_checkpoint(values):
-        asked.append(dict(values))
-        return path
+    def weights(ckpt_path, with_recipe):
+        asked.append((ckpt_path, with_recipe))
+        fixed = {"model": "a", "mean": (1.0, 2.0, 3.0)}
+        return Said({**fixed, "lr": 0.3, "batch_size": 0}, {"batch_size": "x:1: "}, fixed, Path("a.onnx"))
 
-    assert cli("--ckpt_path", "a.ckpt", default_config=beside_the_checkpoint).lr == 0.2
-    assert asked == [{"ckpt_path": "a.ckpt"}]
-    cli("-c", str(path), default_config=beside_the_checkpoint)
-    assert len(asked) == 1
+    found = cli("--ckpt_path", "a.onnx", "--batch_size", "8", "--mean", "1", "2", "3.0000001", weights=weights)
+    assert (found.model, found.lr, found.batch_size) == ("a", 0.3, 8)
+    found = cli("-c", str(path), "--batch_size", "8", "--model", "a", weights=weights)
+    assert (found.model, found.lr, found.mean) == ("a", 0.2, (1, 2, 3))
+    assert asked == [("a.onnx", False), ("b.onnx", True)]
+    assert message_of(cli, "--ckpt_path", "a.onnx", weights=weights).startswith("x:1: batch_size: expected an integer")
+    other = message_of(cli, "-c", str(path), "--batch_size", "8", "--model", "b", weights=weights)
+    assert other == "--model: a.onnx has a, got b; leave the key out"
+    path.write_text("\nmean: [1, 2, 4]\nckpt_path: a.onnx\n")
+    other = message_of(cli, "-c", str(path), "--batch_size", "8", weights=weights)
+    assert other == f"{path}:2: mean: a.onnx has [1.0, 2.0, 3.0], got [1.0, 2.0, 4.0]; leave the key out"
+
+
+BESIDE = "model: ghostnet_050\nnum_classes: 3\ndata_dir: D\nimage_resize: [32, 48]\neval_mirror: true\nbatch_size: 16\n"
+
+
+def beside(tmp_path, text: str) -> str:
+    """Weights with this config.yaml beside them."""
+    (tmp_path / "config.yaml").write_text(text)
+    for name in ("x.ckpt", "classes.json"):
+        (tmp_path / name).write_text("")
+    return str(tmp_path / "x.ckpt")
+
+
+@pytest.mark.fault("settings", "ok")
+def test_of_a_config_beside_weights_only_what_they_need_is_taken(tmp_path):
+    """It came with the weights: it is asked for a network and its images, and for nothing to be done."""
+    more = (
+        "report: /tmp/report\noverwrite: true\ndataset_download: true\npretrained: true\nnative_ops: 'on'\nmode: 1\n"
+        "device_target: Ascend\nckpt_save_dir: /\ntensorboard: true\nresume: true\nteacher: x.mindir\nckpt_path: y\n"
+        "num_parallel_workers: 2000000000\ncompile_cache: false\ndistribute: true\nseed: 1\nepoch_size: -5\n"
+    )
+    path = beside(tmp_path, BESIDE + more)
+    wanted = {"model": "ghostnet_050", "num_classes": 3, "data_dir": "D", "image_resize": (32, 48)}
+    wanted |= {"eval_mirror": True, "batch_size": 16}
+    assert cli("--ckpt_path", path, weights=lambda path, _: saved_by_training(path)) == Config(**wanted, ckpt_path=path)
+
+
+@pytest.mark.fault("settings", "clean error")
+@pytest.mark.parametrize(
+    ("change", "names"),
+    [
+        ("num_classes: 2000000000", "num_classes: expected at most 1,000,000"),
+        ("in_channels: 2000000000", "in_channels: expected at most 1,024"),
+        ("image_resize: 2000000000", "image_resize: expected at most 4,096"),
+        ("image_resize: [32, 5000]", "image_resize: expected at most 4,096"),
+        ("batch_size: 2000000", "batch_size: expected at most 116,508"),
+        ("crop_pct: 0.000001", "crop_pct: expected a share"),
+        ("image_size: 32", "image_size: unknown key"),
+        ("num_classes: null\nmodel: 7", "model: expected text"),
+        ("batch_size: -1", "batch_size: expected an integer >= 1"),
+    ],
+)
+def test_sizes_beside_weights_are_bounded(change, names, tmp_path):
+    kept = [line for line in BESIDE.splitlines() if line.split(":")[0] not in change]
+    path = beside(tmp_path, "\n".join([change, *kept]) + "\n")
+    message = message_of(cli, "--ckpt_path", path, weights=lambda path, _: saved_by_training(path))
+    assert message.startswith(f"{tmp_path / 'config.yaml'}:")
+    assert names in message
+    # Whoever means it says so.
+    if "batch_size: 2" in change:
+        line = ("--ckpt_path", path, "--batch_size", "2000000")
+        assert cli(*line, weights=lambda path, _: saved_by_training(path)).batch_size == 2_000_000
+
+
+def test_the_network_beside_weights_is_not_to_be_contradicted(tmp_path):
+    line = ("--ckpt_path", beside(tmp_path, BESIDE), "--image_resize", "64")
+    assert cli(*line, weights=lambda path, _: saved_by_training(path)).image_resize == 64
+    message = message_of(cli, *line, "--model", "ghostnet_100", weights=lambda path, _: saved_by_training(path))
+    assert message == f"--model: {tmp_path / 'config.yaml'} has ghostnet_050, got ghostnet_100; leave the key out"
 
 
 def test_print_config_is_valid_input(tmp_path, capsys):
     with pytest.raises(SystemExit) as caught:
         cli("--lr", "1e-7", "--amp_cast_list", "[nn.Conv2d]", "--print_config")
     assert caught.value.code == 0
-    config = Config.from_file(write(tmp_path, capsys.readouterr().out))
+    printed = capsys.readouterr().out
+    config = Config.from_file(write(tmp_path, printed))
     assert config == Config(lr=1e-7, amp_cast_list=["Conv2d"])
+    assert printed == config.to_yaml()
+
+
+def test_arguments_are_the_process_s_own_where_none_are_given(monkeypatch):
+    monkeypatch.setattr("sys.argv", ["--lr", "--batch_size", "8"])  # the program's name comes first, whatever it is
+    assert load(None, prog="train.py", description="Train.") == Config(batch_size=8)
 
 
 def test_help_explains_every_key(capsys):
@@ -217,4 +293,5 @@ def test_help_explains_every_key(capsys):
         assert f"--{key} " in text
         assert " ".join(field.description.split()) in text, key
     assert "[one of CE, BCE; default: CE]" in text
-    assert "examples:" in text
+    assert "examples: python train.py -c configs/" in text
+    assert text.startswith("usage: train.py [-c FILE] [--key value ...] Train. ")

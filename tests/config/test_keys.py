@@ -233,13 +233,29 @@ def test_replace_is_checked_and_leaves_the_original():
         ({}, ["warmup_epochs 3 + decay_epochs 100", "epoch_size 90"]),
         ({"decay_epochs": 87}, []),
         ({"scheduler": "constant"}, []),
+        ({"decay_epochs": 88}, ["warmup_epochs 3 + decay_epochs 88 reach past the end of the run (epoch_size 90)"]),
+        ({"scheduler": "step_decay"}, ["warmup_epochs 3 + decay_epochs 100"]),
+        ({"decay_epochs": 29, "num_cycles": 3}, []),
+        ({"decay_epochs": 30, "num_cycles": 3}, ["warmup_epochs 3 + 3 x decay_epochs 30"]),
+        ({"scheduler": "step_decay", "decay_epochs": 30, "num_cycles": 3}, []),
+        ({"scheduler": "multi_step_decay"}, ["[90] lie past the end of the run, epoch_size 90"]),
+        ({"scheduler": "multi_step_decay", "multi_step_decay_milestones": [5, 86]}, []),
+        # Milestones are counted from the end of the warm-up: the last of 90 epochs is number 86 after three.
+        ({"scheduler": "multi_step_decay", "multi_step_decay_milestones": [86, 87]}, ["[87] lie past the end"]),
+        ({"multi_step_decay_milestones": [500], "decay_epochs": 87}, []),
         ({"decay_epochs": 87, "lr_epoch_stair": True}, ["the learning rate is 0"]),
+        ({"decay_epochs": 87, "lr_epoch_stair": True, "warmup_factor": 0.1}, []),
+        ({"decay_epochs": 90, "lr_epoch_stair": True, "warmup_epochs": 0}, []),
     ],
 )
 def test_warnings(keys, words):
     found = Config(**keys).warnings()
     assert len(found) == bool(words)
     assert all(word in found[0] for word in words)
+
+
+def test_all_warnings_that_apply_are_given():
+    assert len(Config(lr_epoch_stair=True).warnings()) == 2
 
 
 # Only one value of these is allowed, and Config itself sees to it.

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from ghostnet.config import Config
-from ghostnet.config.yaml_file import scalar
+from ghostnet.config.yaml_file import dump, scalar
+from ghostnet.errors import UserError
 from tests.config.conftest import message_of
 
 
@@ -22,6 +25,8 @@ from tests.config.conftest import message_of
         ("interpolation", "BICUBIC", "bicubic"),
         ("color_jitter", None, None),
         ("color_jitter", [0.1, 0.2, 0.3], (0.1, 0.2, 0.3)),
+        ("color_jitter", [0.9, 0.9, 0.9], (0.9, 0.9, 0.9)),  # hue alone, the fourth, is bounded
+        ("color_jitter", [0.9, 0.9, 0.9, 0.5], (0.9, 0.9, 0.9, 0.5)),
         ("re_value", 3, 3),
         ("re_value", "random", "random"),
         ("re_value", [1, 2.5, 3], (1.0, 2.5, 3.0)),
@@ -132,6 +137,59 @@ def test_auto_augment_refuses_what_mindcv_refuses_ignores_or_dies_of(policy):
 def test_scalars(text, value):
     assert scalar(text) == value
     assert type(scalar(text)) is type(value)
+
+
+# The lowest and highest number that each key takes, and whether that number itself is taken; None: no end.
+NO_END = (None, True)
+RANGES = {
+    ("val_interval", "log_interval", "num_parallel_workers", "num_samples", "batch_size", "image_resize", "num_classes",
+     "re_max_attempts", "in_channels", "keep_checkpoint_max", "ckpt_save_interval", "ckpt_save_interval_steps",
+     "epoch_size", "gradient_accumulation_steps", "num_cycles", "decay_epochs"): ((1, True), (2**31 - 1, True)),
+    ("aug_repeats", "warmup_epochs"): ((0, True), (2**31 - 1, True)),
+    ("mode",): ((0, True), (1, True)),
+    ("seed",): ((0, True), (2**32 - 1, True)),
+    ("crop_padding",): ((0, True), NO_END),
+    ("hflip", "vflip", "re_prob", "cutmix_prob", "momentum", "distill_alpha"): ((0.0, True), (1.0, True)),
+    ("drop_rate", "drop_path_rate", "ema_decay", "label_smoothing"): ((0.0, True), (1.0, False)),
+    ("crop_pct",): ((0.0, False), (1.0, True)),
+    ("clip_value", "eps", "lr", "lr_reference_batch", "decay_rate", "cycle_decay", "distill_temperature"): (
+        (0.0, False), NO_END),
+    ("color_jitter", "mixup", "cutmix", "weight_decay", "min_lr", "warmup_factor"): ((0.0, True), NO_END),
+    ("loss_scale",): ((1.0, True), NO_END),
+}  # fmt: skip
+KEY_RANGES = [(key, *ends) for keys, ends in RANGES.items() for key in keys]
+
+
+def accepts(key: str, value: float) -> bool:
+    """Whether a key takes a value, apart from what other keys have to say about it."""
+    others = {"epoch_size": {"warmup_epochs": 0}, "warmup_epochs": {"epoch_size": 2**31 - 1}}.get(key, {})
+    if key == "warmup_epochs" and value == 2**31 - 1:
+        others = {}  # no run is longer
+    try:
+        return getattr(Config(**{key: value}, **others), key) == value
+    except UserError as error:
+        return "must be shorter than the run" in str(error)
+
+
+@pytest.mark.parametrize(("key", "lowest", "highest"), KEY_RANGES, ids=[key for key, *_ in KEY_RANGES])
+def test_ranges_end_where_they_should(key, lowest, highest):
+    for (end, taken), outwards in ((lowest, -1), (highest, 1)):
+        if end is None:
+            assert accepts(key, 10**9)
+            continue
+        step = 1 if isinstance(end, int) else 1e-9
+        assert accepts(key, end) == taken
+        assert not accepts(key, end + outwards * step)
+        assert accepts(key, end - outwards * step)
+
+
+def test_every_number_has_a_range_here():
+    """But for those that only take one value, and lists."""
+    single = {"aug_splits", "layer_decay", "aux_factor"}
+    kinds = {key: field.annotation for key, field in Config.model_fields.items()}
+    numbers = {key for key, kind in kinds.items() if {"int", "float"} & set(re.findall(r"\w+", str(kind)))}
+    numbers = {key for key in numbers if "tuple" not in str(kinds[key])}
+    assert numbers - single <= {key for key, *_ in KEY_RANGES}
 
 
 INTEGERS = [
@@ -284,9 +342,78 @@ def test_bad_values(keys, words):
         ({"aug_splits": 3}, ["aug_splits: expected 0", "JSD"]),
         ({"layer_decay": 0.7}, ["layer_decay: ", "needs a network that numbers its layers"]),
         ({"resume_opt": True}, ["resume_opt: ", "ckpt_path"]),
+        ({"teacher_ckpt_path": "a.ckpt"}, ["teacher_ckpt_path: there is no teacher", "name it with teacher"]),
+        (
+            {"teacher": "a.MindIR", "teacher_ckpt_path": "a.ckpt"},
+            ["teacher_ckpt_path: a MindIR file holds its weights", "drop teacher_ckpt_path"],
+        ),
+        (
+            {"teacher": "a.mindir", "drop_remainder": False},
+            ["drop_remainder: a MindIR teacher takes batches of one size", "set drop_remainder to True"],
+        ),
+        ({"native_ops": "on", "amp_level": "O2"}, ["native_ops: ", "float32", "set amp_level to O0"]),
         ({"aug_splits": 3, "aux_factor": 1.0, "resume_opt": True}, ["aug_splits", "(and 2 more)"]),
     ],
 )
 def test_bad_combinations(keys, words):
     message = message_of(Config, **keys)
+    assert message.partition(": ")[0] in Config.model_fields
     assert all(word in message for word in words), message
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        {"warmup_epochs": 89},
+        {"scheduler": "one_cycle", "warmup_epochs": 0},
+        {"scheduler": "cyclic", "warmup_epochs": 0, "min_lr": 0},
+        {"scheduler": "cosine_decay", "min_lr": 0, "lr_epoch_stair": True},
+        {"scheduler": "step_decay", "decay_epochs": 2.4},
+        {"use_nesterov": True, "opt": "adam", "momentum": 0},
+        {"use_nesterov": True, "opt": "momentum"},
+        {"loss_scale_type": "dynamic", "drop_overflow_update": True},
+        {"loss_scale_type": "auto"},
+        {"ckpt_save_policy": "top_k", "val_while_train": True},
+        {"num_samples": 10},
+        {"aug_repeats": 3},
+        {"resume_opt": True, "ckpt_path": "a.ckpt"},
+        {"teacher": "a.mindir"},
+        {"teacher": "ghostnet_100", "teacher_ckpt_path": "a.ckpt"},
+        {"teacher": "ghostnet_100", "drop_remainder": False},
+        {"native_ops": "on"},
+        {"native_ops": "auto", "amp_level": "O2"},
+    ],
+    ids=str,
+)
+def test_good_combinations(keys):
+    config = Config(**keys)
+    assert {key: getattr(config, key) for key in keys} == keys
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (None, "null"),
+        (True, "True"),
+        (-3, "-3"),
+        (1e-07, "1.0e-07"),
+        (-2.5e-09, "-2.5e-09"),
+        (0.1, "0.1"),
+        ((0.5, 1.0), "[0.5, 1.0]"),
+        ("./ckpt", "./ckpt"),
+        ("no", '"no"'),
+        ("1e5", '"1e5"'),
+        ("Käfer müßig", '"Käfer müßig"'),
+        ("a " * 100, f'"{"a " * 100}"'),
+    ],
+    ids=str,
+)
+def test_values_are_written_as_one_would_write_them(value, text):
+    assert dump(value) == text
+
+
+def test_long_values_and_names_are_cut_in_messages():
+    """60 characters, quotes among them, are shown whole; of more, the first 57."""
+    assert message_of(Config, opt="x" * 58).endswith(f", got '{'x' * 58}'")
+    assert message_of(Config, opt="x" * 59).endswith(f", got '{'x' * 56}...")
+    assert message_of(Config, **{"y" * 61: 1}).startswith(f"{'y' * 57}...: unknown key")

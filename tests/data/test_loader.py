@@ -20,9 +20,10 @@ from PIL import Image
 
 from ghostnet.data import dataset
 from ghostnet.data.dataset import open_split
-from ghostnet.data.loader import EpochOrder, eval_batches, train_batches, user_error_from
+from ghostnet.data.loader import EpochOrder, error_from, eval_batches, train_batches
+from ghostnet.data.samples import FolderSamples
 from ghostnet.errors import UserError
-from tests.data.conftest import config_for, epochs, indices, message_of, save_image
+from tests.data.conftest import CLASSES, config_for, epochs, indices, message_of, save_image
 
 
 @pytest.mark.parametrize("ranks", [1, 2, 3])
@@ -165,6 +166,62 @@ def test_batches_depend_on_seed_and_epoch_alone(folder, keys):
     assert (wanted[0][0][0] != other[0][0][0]).any()
 
 
+def noise(images: np.ndarray) -> list[tuple[float, ...]]:
+    """What each image was filled with, where every image itself is black."""
+    return [tuple(sorted(image[image != 0].tolist())) for image in images]
+
+
+def test_no_two_samples_of_a_run_are_drawn_alike(tmp_path):
+    """Four equal images, twice each an epoch, two epochs, two seeds: the noise that is put into each is its own."""
+    for index in range(4):
+        save_image(tmp_path / "train" / CLASSES[index % 2] / f"{index}.png", 0)
+    plain = {"std": (1.0, 1.0, 1.0), "mean": (0.0, 0.0, 7.0), "aug_repeats": 2, "shuffle": False, "batch_size": 2}
+    config = config_for(tmp_path, **plain, re_prob=1.0, re_value="random")
+    seen = []
+    for each, rank in ((config, 0), (config, 1), (config.replace(seed=7), 0)):
+        batches = epochs(train_batches(each, open_split(each, "train"), 2, rank, 2), 2)
+        seen += [pixels for epoch in batches for images, _ in epoch for pixels in noise(images)]
+    assert len(seen) == 3 * 2 * 2
+    assert len(set(seen)) == len(seen)
+    one = epochs(train_batches(config, open_split(config, "train"), 2, 0, 1))[0]
+    first, second = noise(one[0][0])  # both copies of the first image
+    assert first != second
+
+
+def test_no_two_batches_of_a_run_are_mixed_alike(tmp_path):
+    """Each rank has an image of both classes in every batch; the larger share of a mixed label says how they mix."""
+    for index in range(8):
+        save_image(tmp_path / "train" / CLASSES[index // 4] / f"{index}.png", index)
+    config = config_for(tmp_path, batch_size=2, mixup=1.0, aug_repeats=2)
+    # Copies stand one after the other: with two ranks, each has all of the images, in their order.
+    samples = open_split(config, "train")
+    order = np.array([0, 4, 1, 5, 2, 6, 3, 7])
+    samples = FolderSamples(samples.classes, samples.labels[order], samples.root, samples.files[order])
+    shares = []
+    for each, rank in ((config, 0), (config, 1), (config.replace(seed=7), 0)):
+        found = epochs(train_batches(each.replace(shuffle=False), samples, 2, rank, 2), 2)
+        shares += [float(labels.max()) for epoch in found for _, labels in epoch]
+    assert len(shares) == 3 * 2 * 2
+    assert len(set(shares)) == len(shares)
+
+
+def test_a_sample_looks_the_same_whoever_makes_it(folder):
+    """Its pixels depend on seed, epoch, index and copy alone: not on the rank, the batch or the order."""
+    config = config_for(folder, re_prob=1.0, re_value="random", batch_size=1, drop_remainder=False)
+    samples = open_split(config, "train")
+
+    def by_index(found):
+        return {int(np.median(image[0, 0])): image for epoch in found for image, _ in epoch}
+
+    alone = by_index(epochs(train_batches(config, samples, 3)))
+    shared = by_index([epochs(train_batches(config, samples, 3, rank, 2))[0] for rank in range(2)])
+    large = epochs(train_batches(config.replace(batch_size=23), samples, 3))[0][0][0]
+    for index, image in shared.items():
+        np.testing.assert_array_equal(image, alone[index])
+    for image in large:
+        np.testing.assert_array_equal(image, alone[int(np.median(image[0]))][0])
+
+
 def test_resuming_reads_nothing_that_it_skips(folder):
     config = config_for(folder)
     samples = open_split(config, "train")
@@ -191,15 +248,15 @@ def test_an_image_damaged_while_training_is_named(folder, tmp_path, workers):
     bad.write_bytes(b"x")
     with pytest.raises(RuntimeError) as caught:
         epochs(train_batches(config, samples, 1))
-    error = user_error_from(caught.value)
+    error = error_from(caught.value)
     assert str(error).startswith(f"{bad}: not a readable image")
     assert "\n" not in str(error)
 
 
 def test_other_exceptions_are_no_user_errors():
-    assert user_error_from(RuntimeError("ValueError: x")) is None
+    assert error_from(RuntimeError("ValueError: x")) is None
     known = UserError("x")
-    assert user_error_from(known) is known
+    assert error_from(known) is known
 
 
 def test_more_workers_than_cores_are_cut_down_with_one_line(folder, caplog):
@@ -315,6 +372,14 @@ def test_evaluation_sees_every_sample_once(folder, ranks, shuffle):
     assert sorted(seen) == list(range(23))
     if ranks == 1:
         assert (seen == sorted(seen)) is not shuffle
+    assert batches.order_over_ranks.tolist() == seen
+
+
+def test_evaluation_is_shuffled_by_the_seed(folder):
+    config = config_for(folder, eval_shuffle=True)
+    samples = open_split(config, "train")
+    orders = [eval_batches(config.replace(seed=seed), samples).order_over_ranks.tolist() for seed in (1, 1, 2)]
+    assert orders[0] == orders[1] != orders[2]
 
 
 def test_evaluation_is_repeatable_and_ends_its_threads(folder):

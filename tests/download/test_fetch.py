@@ -271,3 +271,41 @@ def test_cache_dir_follows_the_environment(monkeypatch, tmp_path):
     monkeypatch.delenv("GHOSTNET_HOME")
     monkeypatch.setenv("HOME", str(tmp_path))
     assert download.cache_dir() == tmp_path / ".cache" / "ghostnet"
+
+
+@pytest.fixture
+def homeless(monkeypatch, tmp_path) -> Path:
+    """A user without HOME and without a line in passwd; where the cache is then."""
+
+    def home():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("GHOSTNET_HOME", raising=False)
+    monkeypatch.setattr(download.Path, "home", home)
+    monkeypatch.setattr(download.scratch, "temporary", lambda: tmp_path)
+    download._homeless_cache.cache_clear()
+    yield tmp_path / f"ghostnet-of-{os.geteuid()}"
+    download._homeless_cache.cache_clear()
+
+
+@pytest.mark.fault("environments", "ok")
+def test_a_user_without_a_home_has_a_cache_of_their_own(homeless):
+    assert download.cache_dir() == homeless
+    assert homeless.stat().st_mode & 0o777 == 0o700
+    download._homeless_cache.cache_clear()
+    assert download.cache_dir() == homeless
+
+
+@pytest.mark.fault("environments", "clean error")
+@pytest.mark.parametrize("kind", ["open to all", "another's", "link", "file"])
+def test_a_cache_that_somebody_else_may_have_filled_is_not_taken(homeless, kind, tmp_path):
+    if kind == "link":
+        (tmp_path / "elsewhere").mkdir(mode=0o700)
+        homeless.symlink_to(tmp_path / "elsewhere")
+    elif kind == "file":
+        homeless.touch()
+    else:
+        homeless.mkdir(mode=0o700)
+        homeless.chmod(0o777) if kind == "open to all" else os.chown(homeless, 12345, 12345)
+    with pytest.raises(UserError, match="is not this user's alone; set HOME, or GHOSTNET_HOME"):
+        download.cache_dir()

@@ -1,5 +1,14 @@
-"""The configuration room: `Config`, `FREE_KEYS`, `load`, `saved_by_training`. It does not import MindSpore."""
+"""The configuration room: `Config`, `load`, what is taken of the files beside weights. It does not import MindSpore."""
 
-from ghostnet.config.keys import FREE_KEYS, Config, load, saved_by_training
+from ghostnet.config.keys import (
+    FREE_KEYS,
+    Config,
+    Said,
+    load,
+    recipe,
+    said_beside,
+    saved_by_training,
+    settled,
+)
 
-__all__ = ["FREE_KEYS", "Config", "load", "saved_by_training"]
+__all__ = ["FREE_KEYS", "Config", "Said", "load", "recipe", "said_beside", "saved_by_training", "settled"]

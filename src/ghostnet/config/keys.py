@@ -8,13 +8,15 @@ import MindSpore.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from ghostnet.config import command_line, rules, yaml_file
+from ghostnet import paths
+from ghostnet.config import beside_weights, command_line, rules, yaml_file
 from ghostnet.config.rules import (
     AmpLevel,
     AreaRange,
@@ -130,7 +132,7 @@ class Config(BaseModel):
     """Resume although the configuration or the data changed."""
     overwrite: bool = False
     """Delete the run that ckpt_save_dir holds and start afresh (validate.py: replace the report that the folder
-    holds), instead of refusing to. A run's config.yaml never says so."""
+    holds), instead of refusing to. Of a run's config.yaml it is never taken."""
 
     dataset: Dataset = "imagenet"
     """Layout of data_dir: imagenet is any SPLIT/CLASS/*.jpg image folders, the others are binary files."""
@@ -341,7 +343,7 @@ class Config(BaseModel):
     @classmethod
     def from_file(cls, path: str | Path) -> Config:
         """Defaults overridden by the YAML file at ``path``; UserError names the file and the line."""
-        return _located(*_recipe(Path(path)))
+        return _located(*recipe(Path(path)))
 
     def replace(self, **changes: Any) -> Config:
         """A copy with other values for some keys, checked like any other; UserError as for the class."""
@@ -360,12 +362,28 @@ class Config(BaseModel):
         return rules.warnings(self)
 
 
+class Said(NamedTuple):
+    """What the file of `ckpt_path`, and what lies beside it, say of a configuration.
+
+    Attributes:
+        values: of keys; what is given otherwise goes before them, but for those that are fixed.
+        where: key -> what stands before its name in messages.
+        fixed: values that nothing else may contradict.
+        source: the file that fixes them.
+    """
+
+    values: Mapping[str, Any] = {}
+    where: Mapping[str, str] = {}
+    fixed: Mapping[str, Any] = {}
+    source: Path = Path()
+
+
 def load(
     argv: Sequence[str] | None,
     *,
     prog: str,
     description: str,
-    default_config: Callable[[Mapping[str, Any]], Path | Mapping[str, Any]] | None = None,
+    weights: Callable[[str, bool], Said] | None = None,
 ) -> Config:
     """The configuration of a command line: defaults, then the recipe that ``-c`` names, then ``--key value``.
 
@@ -373,47 +391,91 @@ def load(
         argv: arguments without the program's name; None takes those of the process.
         prog: name of the program, for ``--help``.
         description: what the program does, for ``--help``.
-        default_config: called with the command line's values when ``-c`` is absent; gives the recipe to read,
-            or its values.
+        weights: called with ``ckpt_path`` (empty where it is not given) and whether there is a recipe; gives what the
+            file says, of the keys that neither recipe nor command line have, and what they must not contradict.
 
     Raises:
         UserError: bad input; one line that starts with ``FILE:LINE: `` or with the flag.
         SystemExit: with status 0 after ``--help`` or ``--print_config`` printed.
     """
     arguments = command_line.parse(argv, prog, description, _grouped(), Config.model_fields)
-    path: Path | Mapping[str, Any] | None = arguments.config
-    if path is None and default_config is not None:
-        path = default_config(arguments.values)
-    values, where = _recipe(path) if isinstance(path, Path) else (dict(path or {}), {})
+    values, where = ({}, {}) if arguments.config is None else recipe(arguments.config)
     for key, value in arguments.values.items():
         values[key], where[key] = value, "--"
-    config = _located(values, where)
+    said = Said() if weights is None else weights(str(values.get("ckpt_path") or ""), arguments.config is not None)
+    config = settled(values, where, said)
     if arguments.print_config:
         print(config.to_yaml(), end="")
         raise SystemExit(0)
     return config
 
 
-def saved_by_training(overrides: Mapping[str, Any]) -> Path:
-    """The configuration that training saved beside the weight file of ``ckpt_path``, for ``load(default_config=...)``.
+def settled(values: Mapping[str, Any], where: Mapping[str, str], said: Said) -> Config:
+    """Defaults, then what weights say, then ``values``, which are not to contradict what the weights fix.
+
+    Args:
+        values: of keys; None for one that is fixed leaves it to the weights.
+        where: key -> what stands before its name in messages.
+        said: by the weights.
+
+    Raises UserError, which names the key, where a value is bad or contradicts the weights.
+    """
+    given = {key: value for key, value in values.items() if value is not None or key not in said.fixed}
+    places = {**said.where, **{key: where[key] for key in given if key in where}}
+    config = _located({**said.values, **given}, places)
+    for key, wanted in said.fixed.items():
+        if key in given and not _same(getattr(config, key), wanted):
+            raise ConfigError(rules.contradiction(key, said.source, wanted, getattr(config, key)), where=places)
+    theirs = {key: place for key, place in said.where.items() if key not in given}
+    for keys, message in beside_weights.oversized(config) if theirs else ():
+        if keys[0] in theirs:
+            raise ConfigError(rules.Problem(keys, f"{message}; if it is right, give --{keys[0]}"), where=theirs)
+    return config
+
+
+def _same(value: Any, wanted: Any) -> bool:
+    """Whether two values of a key mean the same: numbers up to their last digits, one for all channels or each."""
+    if isinstance(value, tuple) and isinstance(wanted, tuple):
+        longer = max(len(value), len(wanted))
+        pairs = zip(value * (longer // len(value)), wanted * (longer // len(wanted)), strict=True)
+        return all(_same(one, other) for one, other in pairs)
+    if isinstance(value, float) and isinstance(wanted, float):
+        return math.isclose(value, wanted, rel_tol=1e-6)
+    return value == wanted
+
+
+def saved_by_training(ckpt_path: str) -> Said:
+    """What training saved beside a weight file, for ``load(weights=...)``.
 
     Raises UserError where it, or the class names that belong to it, or the weight file itself is not there.
     """
-    if not overrides.get("ckpt_path"):
+    if not ckpt_path:
         raise UserError("-c: without it, --ckpt_path must name a weight file whose folder holds the run's config.yaml")
-    weights = Path(overrides["ckpt_path"])
-    if not weights.is_file():
-        raise UserError(f"{weights}: no such file; give the path of a .ckpt or .safetensors file")
+    weights = Path(ckpt_path)
+    paths.check_file(weights, "give the path of a .ckpt or .safetensors file")
     for name, missing in (("config.yaml", "network"), ("classes.json", "order of the classes")):
-        if not (weights.parent / name).is_file():
+        if not paths.exists(weights.parent / name):
             raise UserError(
                 f"-c: {weights.parent / name} does not exist, so the {missing} is not known; give -c CONFIG"
             )
-    return weights.parent / "config.yaml"
+    return said_beside(weights)
 
 
-def _recipe(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
-    """The values of a YAML file, and for each key where it stands."""
+def said_beside(weights: Path) -> Said:
+    """What the ``config.yaml`` beside a weight file says of the keys of `beside_weights`; the network's name is fixed.
+
+    Raises UserError where it cannot be read.
+    """
+    file = weights.parent / "config.yaml"
+    values, where = recipe(file)
+    # Keys that do not exist are left in, to be refused: one that is misspelt must not pass in silence.
+    taken = [key for key in values if key in beside_weights.KEYS or key not in Config.model_fields]
+    fixed = {key: values[key] for key in ("model",) if key in values}
+    return Said({key: values[key] for key in taken}, {key: where[key] for key in taken}, fixed, file)
+
+
+def recipe(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
+    """The values of a YAML file, and for each key where it stands. Raises UserError where it cannot be read."""
     values, lines = yaml_file.read(path)
     return values, {key: f"{path}:{line}: " for key, line in lines.items()}
 

@@ -13,7 +13,14 @@ from dataclasses import dataclass
 from types import NoneType, UnionType
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin
 
-from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+)
 from pydantic.fields import FieldInfo
 
 from ghostnet.errors import UserError
@@ -89,6 +96,13 @@ def _per_channel(value: tuple[float, ...]) -> tuple[float, ...]:
     return value
 
 
+def _file_name(value: Any, handler: ValidatorFunctionWrapHandler) -> Any:
+    """Text as pydantic takes it, and names that are no UTF-8: Python carries each such byte as a lone surrogate."""
+    if isinstance(value, str) and re.fullmatch("[^\0\ud800-\udc7f\udd00-\udfff]+", value):
+        return value
+    return handler(value)
+
+
 def _cast_list(value: Any) -> Any:
     """MindCV's ``"[nn.Conv2d, nn.Dense]"`` (evaluated there) or a list of names as a tuple of plain names."""
     if isinstance(value, str):
@@ -149,8 +163,8 @@ NotNegative = Annotated[float, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 ShareBelow1 = Annotated[float, Field(ge=0, lt=1)]
 ShareAbove0 = Annotated[float, Field(gt=0, le=1)]
-Text = Annotated[str, Field(pattern=r"^[^\x00]*$")]
-Name = Annotated[str, Field(pattern=r"^[^\x00]+$"), Expected("text that is not empty")]
+Text = Annotated[str, Field(pattern=r"^[^\x00]*$"), WrapValidator(_file_name)]
+Name = Annotated[Text, Field(min_length=1), Expected("text that is not empty")]
 
 _AsTuple, _Lower = BeforeValidator(_to_tuple), BeforeValidator(_lower)
 AreaRange = Annotated[
@@ -233,13 +247,15 @@ def expected(annotation: Any, metadata: Iterable[Any] = ()) -> str:
 
 def translate(error: ValidationError, values: Mapping[str, Any], fields: Mapping[str, FieldInfo]) -> ConfigError:
     """Pydantic's findings as one line: the first in the order of ``values``, and how many more keys."""
-    found = {finding["loc"][0]: finding for finding in reversed(error.errors(include_url=False))}
+    findings = reversed(error.errors(include_url=False))
+    # A key that is no UTF-8 has no place of its own.
+    found = {(*finding["loc"], finding["input"])[0]: finding for finding in findings}
     key = next(key for key in values if key in found)
     return ConfigError(Problem((key,), _message(key, found[key], values[key], fields)), len(found) - 1)
 
 
 def _message(key: str, finding: Mapping[str, Any], value: Any, fields: Mapping[str, FieldInfo]) -> str:
-    if finding["type"] == "extra_forbidden":
+    if key not in fields:
         return f"unknown key; the nearest valid key is {nearest(key, fields)} (--help lists them all)"
     context = finding.get("ctx", {})
     wanted = f"expected {expected(fields[key].annotation, fields[key].metadata)}"
@@ -250,6 +266,12 @@ def _message(key: str, finding: Mapping[str, Any], value: Any, fields: Mapping[s
     unquoted = finding["type"] == "string_type" and isinstance(value, (bool, int, float))
     shown = _short(repr(list(value) if isinstance(value, tuple) else value))
     return f"{wanted}, got {shown}{'; put it in quotes' if unquoted else ''}"
+
+
+def contradiction(key: str, source: object, wanted: Any, got: Any) -> Problem:
+    """A value other than the one that a file has, which settles it."""
+    wanted, got = (list(value) if isinstance(value, tuple) else value for value in (wanted, got))
+    return Problem((key,), f"{source} has {_short(str(wanted))}, got {_short(str(got))}; leave the key out")
 
 
 def _short(text: str) -> str:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import gzip
+import math
 import struct
-import zlib
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
+from ghostnet import archives, paths
 from ghostnet.errors import UserError
 
 
@@ -41,6 +41,8 @@ _CIFAR = {
     ),
     "cifar100": _Cifar("cifar-100-binary", ("train.bin",), ("test.bin",), "fine_label_names.txt", 2, 100),
 }
+# Twenty times MNIST's largest file, unpacked.
+_MOST_BYTES = 1 << 30
 _CIFAR_SHAPE = (3, 32, 32)
 _MNIST_FILES = {
     True: ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),
@@ -106,26 +108,23 @@ def _plain_or_gz(path: Path) -> Path:
 
 def _read_idx(path: Path, dimensions: int) -> np.ndarray:
     """An idx file of unsigned bytes: magic 0x000008DD (DD dimensions), DD big-endian sizes, the values."""
-    data = _read_bytes(path)
+    content, packed = _read_bytes(path), path.suffix == ".gz"
     header = 4 * (1 + dimensions)
-    magic, *shape = struct.unpack_from(f">{1 + dimensions}I", data) if len(data) >= header else (None,)
+    start = archives.gunzip_start(path, content, header) if packed else content[:header]
+    magic, *shape = struct.unpack(f">{1 + dimensions}I", start) if len(start) == header else (None,)
     if magic != 0x800 + dimensions:
         raise UserError(f"{path}: not an idx file of {dimensions} dimension(s); download the file again")
-    values = np.frombuffer(data, np.uint8, offset=header)
-    # Python integers: a crafted header must not overflow into a matching product.
-    expected = int(np.prod(np.array(shape, dtype=object)))
+    expected = math.prod(shape)
+    if packed and expected <= _MOST_BYTES:
+        content = archives.gunzip(path, content, header + expected)
+    values = np.frombuffer(content, np.uint8, offset=header)
     if values.size != expected or expected == 0:
         raise UserError(f"{path}: {values.size} values, its header says {expected}; download the file again")
     return values.reshape(shape)
 
 
 def _read_bytes(path: Path) -> bytes:
-    try:
-        return gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file; correct data_dir or set dataset_download: True") from None
-    except (OSError, EOFError, zlib.error) as error:
-        raise UserError(f"{path}: cannot be read ({error}); download the file again") from error
+    return paths.read(path, "correct data_dir or set dataset_download: True", _MOST_BYTES)
 
 
 def _check_labels(path: Path, labels: np.ndarray, num_classes: int) -> None:

@@ -1,8 +1,7 @@
 """Files -> samples: what a split holds, in which order, under which label.
 
 Image folders are ``data_dir/<split>/CLASS/**``: a class is a direct subfolder, labels follow the sorted
-names, images lie in it or below it. Hidden entries and files that are no images by name are ignored; only
-regular files are opened. A split may also be a pack of such a folder (`packs`).
+names, images lie in it or below it (see `walk`). A split may also be a pack of such a folder (`packs`).
 """
 
 from __future__ import annotations
@@ -10,15 +9,15 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ghostnet import download
-from ghostnet.data import binary, images, jpeg, packs, scan
+from ghostnet import download, paths
+from ghostnet.data import binary, jpeg, packs, scan, walk
 from ghostnet.data.samples import ArraySamples, FolderSamples, Samples
 from ghostnet.errors import UserError
 
@@ -107,69 +106,58 @@ def _open_images(config: Config, split: str) -> Samples:
     if config.dataset_download:
         raise UserError("dataset_download: ImageNet can't be downloaded; get it from image-net.org and set data_dir")
     root = _place(config, split)
-    if not root.is_dir():
+    if not paths.is_folder(root):
         keys = f"data_dir is {config.data_dir}, {split}_split is {_split_name(config, split)}"
-        raise UserError(f"{root}: no such folder; expected {root}/CLASS/*.jpg; {keys}: name another one")
+        remedy = f"expected {root}/CLASS/*.jpg; {keys}: name another one"
+        paths.check_folder(root, f"{remedy}{_likely(Path(config.data_dir), _split_name(config, split))}")
     decoder = jpeg.decoder(config.native_ops)
     return packs.open_pack(root, decoder) if packs.is_pack(root) else open_folders(root, decoder)
+
+
+def _likely(data_dir: Path, split: str) -> str:
+    """Which `data_dir` was meant, where a split is found one level above or below the one that was given."""
+    if not split or not paths.is_folder(data_dir):
+        return ""
+    below = [data_dir / name for name in walk.class_folders(data_dir, walk.LeftOut())]
+    found = [folder for folder in (data_dir.absolute().parent, *below) if paths.is_folder(folder / split)]
+    return f", such as data_dir: {found[0]}" if len(found) == 1 else ""
 
 
 def open_folders(root: Path, decoder: jpeg.Decoder | None = None) -> FolderSamples:
     """The image files below the class folders of a folder, by their names: none is opened.
 
-    Raises UserError where there is no class folder, or one without images.
+    Raises UserError where there is no class folder, one without images, or only one that is no class but a split.
     """
-    folders = [entry.name for entry in _entries(root) if _holds(entry.is_dir)]
+    left_out = walk.LeftOut()
+    folders = walk.class_folders(root, left_out)
     if not folders:
         raise UserError(f"{root}: no class folder in it; expected {root}/CLASS/*.jpg")
     files: list[bytes] = []
     labels: list[int] = []
-    skipped: list[str] = []
-    resolved = root.resolve()
-    above = tuple((s.st_dev, s.st_ino) for s in (folder.stat() for folder in (resolved, *resolved.parents)))
     for label, folder in enumerate(folders):
-        found = [os.fsencode(os.path.relpath(file, root)) for file in _image_files(root / folder, above, skipped)]
+        found = [os.path.relpath(file, root) for file in walk.image_files(root / folder, left_out)]
         if not found:
+            left_out.say(root)
             raise UserError(f"{root / folder}: no image in this class folder; add some or remove the folder")
-        files += found
+        if len(folders) == 1:
+            _check_depth(root, found)
+        files += map(os.fsencode, found)
         labels += [label] * len(found)
-    if skipped:
-        _logger.warning("%d entries that are no regular files are ignored, such as %s", len(skipped), skipped[0])
+    left_out.say(root)
     return FolderSamples(tuple(folders), np.array(labels, np.int32), str(root), np.array(files), decoder)
 
 
-def _entries(folder: Path) -> list[os.DirEntry[str]]:
-    """The visible entries of a folder, sorted by name."""
-    try:
-        with os.scandir(folder) as entries:
-            return sorted((e for e in entries if not e.name.startswith(".")), key=lambda e: e.name)
-    except OSError as error:
-        raise UserError(f"{folder}: cannot be listed ({error.strerror})") from error
-
-
-def _image_files(folder: Path, ancestors: tuple[tuple[int, int], ...], skipped: list[str]) -> Iterator[str]:
-    """Paths of the regular image files in a folder and below it; links that lead back up are not followed."""
-    status = folder.stat()
-    here = (status.st_dev, status.st_ino)
-    if here in ancestors:
-        skipped.append(str(folder))
+def _check_depth(root: Path, files: Sequence[str]) -> None:
+    """Raise UserError where no image lies in the only class folder itself: it is a split, and the classes are below."""
+    folders = {os.path.dirname(file) for file in files}
+    if any(os.sep not in folder for folder in folders):
         return
-    for entry in _entries(folder):
-        if _holds(entry.is_dir):
-            yield from _image_files(folder / entry.name, (*ancestors, here), skipped)
-        elif os.path.splitext(entry.name)[1].lower() in images.EXTENSIONS:
-            if _holds(entry.is_file):
-                yield entry.path
-            else:
-                skipped.append(entry.path)
-
-
-def _holds(check: Callable[[], bool]) -> bool:
-    """False where an entry's kind can't be found out, as for a link to itself."""
-    try:
-        return check()
-    except OSError:
-        return False
+    common = os.path.commonpath(folders)
+    meant = root / (os.path.dirname(common) if common in folders else common)
+    raise UserError(
+        f"{root}: its only folder, {common.partition(os.sep)[0]}, has no image in it, all are in folders below: if "
+        f"they are classes, the split is {meant}: set data_dir, train_split and val_split so; else move the images up"
+    )
 
 
 def _readable(config: Config, samples: FolderSamples, part: int, parts: int, share: Share) -> FolderSamples:

@@ -1,8 +1,8 @@
 // JPEG -> RGB pixels by libjpeg-turbo, of a box of the image: what lies above and beside it is not transformed, what lies
 // below it is not even read. The pixels are those of the whole image, decoded and cut, bit for bit.
 //
-// Every function returns 0, or what it would not do: a damaged file, one that libjpeg has a warning about, and pixels that
-// are neither grayscale nor of three colours are left to a decoder that says what is wrong.
+// Every function returns 0, or what it would not do: a damaged file, one that libjpeg has a warning about, a progressive one
+// that lacks scans, and pixels that are neither grayscale nor of three colours are left to another decoder.
 
 #include <csetjmp>
 #include <cstddef>
@@ -14,7 +14,7 @@
 
 namespace {
 
-enum Refusal { kDone, kUnreadable, kOtherColours, kOutside };
+enum Refusal { kDone, kUnreadable, kOtherColours, kOutside, kIncomplete };
 
 struct Errors {
   jpeg_error_mgr base;
@@ -50,9 +50,23 @@ int with_header(const uint8_t* content, size_t length, Use use) {
   return refusal;
 }
 
+// Whether a progressive file has all bits of all its coefficients. Where scans are missing libjpeg has no warning: it
+// smooths what it has, one version of it in another way than the next.
+bool is_complete(const jpeg_decompress_struct& info) {
+  if (!info.progressive_mode) return true;
+  if (info.coef_bits == nullptr) return false;
+  for (int component = 0; component < info.num_components; ++component) {
+    for (int coefficient = 0; coefficient < DCTSIZE2; ++coefficient) {
+      if (info.coef_bits[component][coefficient] != 0) return false;
+    }
+  }
+  return true;
+}
+
 int read_box(jpeg_decompress_struct& info, int top, int left, int height, int width, uint8_t* pixels) {
   info.out_color_space = JCS_RGB;
   jpeg_start_decompress(&info);
+  if (!is_complete(info)) return kIncomplete;
   // libjpeg takes the edge of what it transforms for the image's edge, where upsampled colours have no neighbour:
   // a block more on both sides, and pixels inside of it are none of the edge.
   const int image_width = info.output_width, block = info.max_h_samp_factor * DCTSIZE;

@@ -21,8 +21,10 @@ from typing import TYPE_CHECKING
 import mindspore.dataset as ds
 import numpy as np
 
+from ghostnet import resources
 from ghostnet.data import mix, transforms
-from ghostnet.errors import UserError
+from ghostnet.display import shown
+from ghostnet.errors import RunError, UserError
 
 if TYPE_CHECKING:
     from ghostnet.config import Config
@@ -40,7 +42,7 @@ _EVAL_TASK = 16  # samples: handing a thread one tiny image at a time costs more
 # What a generator is for, as the first number of its seed after the run's: the streams never meet.
 _ORDER, _SAMPLE, _MIX = range(3)
 
-_USER_ERROR = re.compile(r"^(?:ghostnet\.errors\.)?UserError: (?!Traceback)(.+)$", re.MULTILINE)
+_OUR_ERROR = re.compile(r"^(?:ghostnet\.errors\.)?(UserError|RunError): (?!Traceback)(.+)$", re.MULTILINE)
 
 _logger = logging.getLogger("ghostnet")
 
@@ -87,15 +89,18 @@ def eval_batches(config: Config, samples: Samples, rank: int = 0, ranks: int = 1
     return EvalBatches(config, samples, rank, ranks)
 
 
-def user_error_from(error: BaseException) -> UserError | None:
-    """The UserError behind what MindSpore's pipeline raised, or None.
+def error_from(error: BaseException) -> UserError | RunError | None:
+    """The UserError or RunError behind what MindSpore's pipeline raised, or None.
 
     The pipeline turns every exception of a worker into a RuntimeError that quotes the worker's traceback.
     """
-    if isinstance(error, UserError):
+    if isinstance(error, (UserError, RunError)):
         return error
-    found = _USER_ERROR.findall(str(error))
-    return UserError(found[-1]) if found else None
+    found = _OUR_ERROR.findall(str(error))
+    if not found:
+        return None
+    kind, message = found[-1]
+    return {"UserError": UserError, "RunError": RunError}[kind](message)
 
 
 class EpochOrder:
@@ -201,7 +206,12 @@ class _TrainSource:
 
     def _make_sample(self, epoch: int, index: int, copy: int, out: np.ndarray) -> None:
         rng = np.random.default_rng((self._config.seed, _SAMPLE, epoch, index, copy))
-        self._transform(transforms.as_rgb(self._samples.open(index), self._config.in_channels), rng, out)
+        try:
+            with resources.spent_on(self._samples.name(index)):
+                self._transform(transforms.as_rgb(self._samples.open(index), self._config.in_channels), rng, out)
+        except (UserError, RunError) as error:
+            # The pipeline hands on a text, of which the last line that begins like an error of ours is taken.
+            raise type(error)(shown(str(error))) from error
 
     def _mixed(self, images: np.ndarray, labels: np.ndarray, epoch: int, step: int) -> tuple[np.ndarray, np.ndarray]:
         config = self._config
@@ -240,7 +250,7 @@ class EvalBatches:
         return len(self._chunks)
 
     def __iter__(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Raises UserError for an image that can't be read."""
+        """Raises UserError for an image that can't be read, RunError where the machine lacks what reading takes."""
         chunks = iter(self._chunks)
         pool = ThreadPoolExecutor(self._workers)
         ahead: deque = deque()
@@ -263,7 +273,8 @@ class EvalBatches:
     def _load(self, part: np.ndarray, images: np.ndarray) -> None:
         """Writes the samples of these indices to `images`."""
         for place, index in enumerate(part):
-            self._transform(transforms.as_rgb(self._samples.read(int(index)), self._shape[0]), images[place])
+            with resources.spent_on(self._samples.name(int(index))):
+                self._transform(transforms.as_rgb(self._samples.read(int(index)), self._shape[0]), images[place])
 
 
 def _workers(wanted: int) -> int:

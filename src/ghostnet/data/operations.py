@@ -19,6 +19,7 @@ import numpy as np
 from mindspore.dataset import vision
 
 _CROP_ATTEMPTS = 10
+_MOST_RESIZED = 1 << 27  # pixels of a resized image: 400 MB
 
 
 class Normalize:
@@ -50,6 +51,8 @@ class CoveringResize:
     """Resizes to the smallest size of the image's aspect ratio that covers (height, width); needs no draws.
 
     A square is covered by MindSpore's own rule: its side becomes the image's short side.
+
+    Of an image so long that it would become gigabytes, only the middle is resized, as much as covers the size.
     """
 
     def __init__(self, size: tuple[int, int], interpolation: vision.Inter) -> None:
@@ -57,6 +60,7 @@ class CoveringResize:
         self._square = vision.Resize(size[0], interpolation) if size[0] == size[1] else None
 
     def __call__(self, image: np.ndarray) -> np.ndarray:
+        image = self._middle(image)
         if self._square is not None:
             # Resized to its own size, an image stays what it is; a pack's images have that size.
             return image if min(image.shape[:2]) == self._size[0] else self._square(image)
@@ -67,6 +71,17 @@ class CoveringResize:
         else:
             size = rows * width // columns, width
         return vision.Resize(size, self._interpolation)(image)
+
+    def _middle(self, image: np.ndarray) -> np.ndarray:
+        (height, width), (rows, columns) = self._size, image.shape[:2]
+        scale = max(height / rows, width / columns)
+        if scale * rows * scale * columns <= _MOST_RESIZED:
+            return image
+        # A pixel more on both sides, for the neighbours that are looked at.
+        cut_rows, cut_columns = (
+            max(0, side - math.ceil(wanted / scale) - 2) // 2 for side, wanted in ((rows, height), (columns, width))
+        )
+        return np.ascontiguousarray(image[cut_rows : rows - cut_rows, cut_columns : columns - cut_columns])
 
 
 @dataclass(frozen=True)

@@ -89,6 +89,10 @@ def pack(source: Path, target: Path, options: Options, overwrite: bool = False) 
         UserError: an image that cannot be read, or a target that holds something else or is damaged.
         RunError: the target cannot be written, or a shard does not hold what was written to it.
     """
+    if not scratch.is_utf_8(target.absolute()):
+        raise UserError(
+            f"--out: {target}: MindSpore writes no pack where a folder's name is no UTF-8; give another one"
+        )
     samples = dataset.open_folders(source)
     sizes, plan = _plan(samples, options)
     lock = FolderLock(target, "--out")
@@ -239,7 +243,7 @@ def file_of(path: str, options: Options) -> bytes:
 def _content(path: str, options: Options) -> bytes:
     if options.short_side is None and not options.uncompressed:
         images.check_image(path, decode=True)
-        return Path(path).read_bytes()
+        return images.content(path)
     pixels = images.read_image(path)
     before = pixels.shape[1], pixels.shape[0]
     size = _scaled(before, options.short_side)
@@ -249,7 +253,7 @@ def _content(path: str, options: Options) -> bytes:
     if options.uncompressed:
         return images.plain_file(pixels)
     if size == before:
-        return Path(path).read_bytes()
+        return images.content(path)
     file = io.BytesIO()
     smaller.save(file, "JPEG", quality=options.quality)
     return file.getvalue()

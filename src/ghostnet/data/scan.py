@@ -121,9 +121,8 @@ def _sums(samples: FolderSamples, indices: np.ndarray) -> np.ndarray:
 
     def sum_of(index: int) -> bytes:
         try:
-            with open(samples.name(index), "rb") as file:
-                return hashlib.sha256(file.read()).hexdigest().encode()
-        except OSError:
+            return hashlib.sha256(paths.read(samples.name(index), "")).hexdigest().encode()
+        except UserError:
             return b""
 
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:

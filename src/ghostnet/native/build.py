@@ -7,6 +7,8 @@ import platform
 from pathlib import Path
 
 from ..cpp_library import CppLibrary, NativeError, one_line
+from ..download import cache_dir
+from ..scratch import is_utf_8
 
 SOURCES = Path(__file__).parent
 
@@ -14,8 +16,12 @@ SOURCES = Path(__file__).parent
 def library() -> Path:
     """The library for this machine, built if need be (`CppLibrary.build`).
 
-    Raises NativeError where there is no compiler, or where it fails.
+    Raises NativeError where there is no compiler, or where it fails, or MindSpore takes no file in the cache.
     """
+    cache = cache_dir()
+    # What it is given is `PATH:FUNCTION`.
+    if ":" in str(cache) or not is_utf_8(cache):
+        raise NativeError(f"MindSpore loads none from {cache} (a colon, or no UTF-8): give another GHOSTNET_HOME")
     return description().build()
 
 

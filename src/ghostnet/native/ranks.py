@@ -49,18 +49,17 @@ def join(library: Path, ranks: Ranks, values: int) -> bool:
     size = functions.ghostnet_shared_bytes(ranks.size, ctypes.c_int64(values))
     # Its folder goes when all have it open: whatever ends them later, nothing is left.
     with ExitStack() as stack:
-        path = ranks.from_main(_shared_file(size, stack) if ranks.main else None)
-        name = os.fsencode(path or "")
-        own = bool(path) and functions.ghostnet_join_ranks(name, ranks.rank, ranks.size, ctypes.c_int64(values))
+        path = ranks.from_main(_shared_file(size, stack) if ranks.main else b"")
+        own = bool(path) and functions.ghostnet_join_ranks(path, ranks.rank, ranks.size, ctypes.c_int64(values))
         return all(int(joined) for joined in ranks.gather(np.array(int(own))))
 
 
-def _shared_file(size: int, stack: ExitStack) -> str | None:
-    """A new file in memory, all of whose pages are there, for the time of `stack`; None where there is no room."""
+def _shared_file(size: int, stack: ExitStack) -> bytes:
+    """Name of a new file in memory with all of its pages, for the time of `stack`; empty where there is no room."""
     try:
         path = stack.enter_context(scratch.folder("ranks", near=_SHARED_MEMORY)) / "sums"
         with open(path, "wb") as file:
             os.posix_fallocate(file.fileno(), 0, size)
     except (OSError, RunError):
-        return None
-    return str(path)
+        return b""
+    return os.fsencode(path)

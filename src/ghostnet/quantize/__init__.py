@@ -6,6 +6,7 @@ Int8 is static: ranges of the activations are measured on images, and weights an
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import logging
 from collections.abc import Sequence
@@ -15,11 +16,12 @@ from typing import Any
 
 import numpy as np
 
-from ghostnet import intact_files
+from ghostnet import intact_files, paths
 from ghostnet.config import Config
-from ghostnet.data import dataset, images, transforms
-from ghostnet.deployment import ENTRY, Deployment
+from ghostnet.data import dataset, images, packs, transforms, walk
+from ghostnet.deployment import Deployment
 from ghostnet.errors import UserError
+from ghostnet.exported_file import ENTRY
 from ghostnet.quantize.search import Goal, int8, reaches
 from ghostnet.quantize.static import Quantizer
 from ghostnet.quantize.trial import Trial, Variant, latency
@@ -92,7 +94,7 @@ def quantize(
     Args:
         deployed: the exported file, in float.
         config: says where the validation images are; its network is that of `deployed`.
-        calib_dir: image folder, of any depth; for a data set in binary form also its own folder.
+        calib_dir: image folder, of any depth, or a pack; for a data set in binary form also its own folder.
         calib_images: how many of them are used, chosen by a fixed seed.
         goal: default, half a point of top-1.
         folder: where the files go; None is that of `deployed`.
@@ -108,7 +110,6 @@ def quantize(
     calibration = calibration_images(config, calib_dir, calib_images, deployed.classes)
     trial = Trial(deployed, config)
     source = trial.add("float32", deployed.path.read_bytes())
-    log.info(f"calibration: {len(calibration)} images of {calib_dir}")
     network.calibrate(calibration)
     chosen = {"int8": int8(network, trial, calibration[:_COST_IMAGES], goal)}
     if float16:
@@ -144,22 +145,48 @@ def _check_goal(path: Path, variant: Variant, source: Variant, goal: Goal, layer
 def calibration_images(config: Config, folder: Path, count: int, classes: Sequence[str]) -> np.ndarray:
     """Images as the network gets them, float32 (N, C, H, W), N up to `count`, chosen by a fixed seed.
 
+    They are spread over the folders in `folder`, which are the classes where it is a training split, or over the
+    classes of a pack or a data set in binary form; a log line says over how many.
+
     Raises UserError where there is none, or one cannot be read.
     """
-    if not folder.is_dir():
-        raise UserError(f"--calib_dir: {folder}: no such folder; give one with images, such as the training split")
-    files = images.files_below(folder)
-    if files:
-        available, read = len(files), lambda index: images.read_image(files[index])
+    paths.check_folder(folder, "give one with images, such as the training split", "--calib_dir")
+    if packs.is_pack(folder):
+        samples = packs.open_pack(folder)
+        groups, read = _by_label(samples.labels), samples.read
+    elif files := walk.image_files(folder):
+        groups = list(walk.by_class_folder(files, folder).values())
+        read = lambda index: images.read_image(files[index])  # noqa: E731
     elif config.dataset != "imagenet":
         samples = dataset.open_split(config.replace(data_dir=str(folder)), "train", classes)
-        available, read = len(samples), samples.read
+        groups, read = _by_label(samples.labels), samples.read
     else:
         raise UserError(f"--calib_dir: {folder}: no image in it or below it; give a folder with .jpg or other images")
+    chosen = _spread(groups, count)
+    seen = sum(bool(set(group) & set(chosen)) for group in groups)
+    log.info(f"calibration: {len(chosen)} images of {folder}, from {seen} of its {len(groups)} folder(s) or classes")
+    if len(groups) < len(classes):
+        log.warning(
+            f"--calib_dir: {folder} has images in {len(groups)} folder(s), and the network {len(classes)} classes: "
+            "ranges measured on images of all classes lose less"
+        )
     transform = transforms.eval_transform(config)
-    chosen = np.random.default_rng(_SEED).permutation(available)[:count]
-    inputs = [transform(transforms.as_rgb(read(int(index)), config.in_channels)) for index in chosen]
+    inputs = [transform(transforms.as_rgb(read(index), config.in_channels)) for index in chosen]
     return np.stack(inputs).astype(np.float32)
+
+
+def _by_label(labels: np.ndarray) -> list[list[int]]:
+    return [np.flatnonzero(labels == label).tolist() for label in np.unique(labels)]
+
+
+def _spread(groups: list[list[int]], count: int) -> list[int]:
+    """Up to `count` members, as many of each group as of every other, as far as it has them: drawn by a fixed seed."""
+    generator = np.random.default_rng(_SEED)
+    shuffled = [generator.permutation(group).tolist() for group in groups]
+    order = generator.permutation(len(groups))
+    rounds = range(max(map(len, groups)))
+    turns = (shuffled[group][turn] for turn in rounds for group in order if turn < len(shuffled[group]))
+    return list(itertools.islice(turns, count))
 
 
 def to_float16(path: Path) -> bytes:

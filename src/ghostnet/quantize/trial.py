@@ -77,7 +77,8 @@ class Trial:
     def add(self, kind: str, content: bytes, float_layers: Sequence[Layer] = ()) -> Variant:
         """Evaluate the file of a variant."""
         with as_file(content) as path:
-            run = inference.open_network(replace(self._deployed, path=path))
+            # Logits that are not finite are no error here: such a form is one that gets all images wrong.
+            run = inference.of_exported(replace(self._deployed, path=path))
             metrics = Evaluator(self._config, self._split, ALONE).outcomes(run).metrics()
         variant = Variant(kind, content, metrics.top_1, metrics.top_5, metrics.loss, tuple(float_layers))
         self.variants.append(variant)

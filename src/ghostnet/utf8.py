@@ -1,0 +1,26 @@
+"""UTF-8 for names and texts, whatever the locale says.
+
+Python reads the names of files by the locale. Under C or Latin-1 the class `dög` would be another one than under UTF-8,
+and a run that was trained there could not be validated here. Names are bytes to the system, and UTF-8 to us.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+
+_OPTION = ["-X", "utf8"]
+
+
+def insist(main: Callable[[], None]) -> None:
+    """Start this program again in Python's UTF-8 mode, unless names are UTF-8 already, or `main` is not its own.
+
+    Output keeps the encoding that the locale, or PYTHONIOENCODING, wants. It is the same process to the system.
+    """
+    if sys.getfilesystemencoding() == "utf-8" or main.__module__ != "__main__" or sys.orig_argv[1:3] == _OPTION:
+        return
+    os.environ["PYTHONUTF8"] = "1"  # for the processes that this one starts
+    if sys.stdout is not None:
+        os.environ.setdefault("PYTHONIOENCODING", f"{sys.stdout.encoding}:backslashreplace")
+    os.execv(sys.executable, [sys.executable, *_OPTION, *sys.orig_argv[1:]])

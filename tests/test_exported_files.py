@@ -1,0 +1,431 @@
+"""An exported file is its own authority: what is given otherwise is refused, and so is what its graph contradicts."""
+
+import json
+import shutil
+from pathlib import Path
+
+import mindspore as ms
+import numpy as np
+import onnx
+import pytest
+from mindspore.train.mind_ir_pb2 import ModelProto
+
+import validate
+from ghostnet import deployment, export, exported_file, inference, intact_files
+from ghostnet.cli import run_command
+from ghostnet.errors import UserError
+from ghostnet.exported_file import ENTRY
+from ghostnet.models import ghostnet
+from tests import short
+from tests.conftest import write_images
+from tests.test_end_to_end import command, flags
+from tests.test_export import CLASSES, write_run
+from tests.test_predict import run_script
+
+KEYS = {"model": "ghostnet_050", "image_resize": 32, "crop_pct": 0.8, "mean": (120.0, 110.0, 100.0), "batch_size": 4}
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory) -> Path:
+    """A run, its images in `images`, and what is exported from it: any number of images, and two at once."""
+    folder = tmp_path_factory.mktemp("made")
+    write_images(folder / "images", CLASSES, 2, 2)
+    stages, ghostnet.STAGES = ghostnet.STAGES, short.stages()
+    try:
+        path = write_run(folder / "run", data_dir=str(folder / "images"), num_parallel_workers=1, **KEYS)
+        for kinds, batch, name in ((export.FORMATS, None, "any"), (("onnx",), 2, "two")):
+            export.export(deployment.of_file(path), kinds, folder / name, batch)
+    finally:
+        ghostnet.STAGES = stages
+    return folder
+
+
+@pytest.fixture(params=[".onnx", ".mindir"])
+def file(made, tmp_path, request) -> Path:
+    """A copy of a file for any number of images, without its sha256, its description inside."""
+    return Path(shutil.copy(made / "any" / f"ghostnet_050_best{request.param}", tmp_path / f"file{request.param}"))
+
+
+def changed(path: Path, change_description=None, change_graph=None) -> None:
+    """Change a file's description, or its graph."""
+    model = onnx.ModelProto() if path.suffix == ".onnx" else ModelProto()
+    model.ParseFromString(path.read_bytes())
+    if change_graph:
+        change_graph(model.graph)
+    if change_description:
+        entries = model.metadata_props if path.suffix == ".onnx" else model.user_info
+        text = next(e.value for e in entries if e.key == ENTRY) if path.suffix == ".onnx" else entries[ENTRY]
+        changed_text = change_description(text)
+        if path.suffix == ".onnx":
+            next(e for e in entries if e.key == ENTRY).value = changed_text
+        else:
+            entries[ENTRY] = changed_text
+    path.write_bytes(model.SerializeToString())
+
+
+# --- What is given beside it
+
+
+CONTRADICTIONS = {
+    "model": "ghostnet_100",
+    "num_classes": 7,
+    "in_channels": 1,
+    "dataset": "cifar10",
+    "image_resize": 64,
+    "crop_pct": 0.9,
+    "interpolation": "bicubic",
+    "mean": "1,2,3",
+    "std": "[1,2,3]",
+    "val_amp_level": "O3",
+    "pretrained": True,
+}
+
+
+@pytest.mark.fault("exported files", "clean error")
+def test_a_key_that_says_otherwise_is_named(made, file, tmp_path, monkeypatch, capsys):
+    """On the command line of validate.py and in a recipe, before MindSpore is asked for anything."""
+    images = flags(ckpt_path=file, data_dir=made / "images")
+    for key, value in CONTRADICTIONS.items():
+        line = [*images, *flags(**{key: value})]
+        status, error = command(validate.main, "validate.py", *line, monkeypatch=monkeypatch, capsys=capsys)
+        assert (status, error.count("\n")) == (2, 1), error
+        assert error.startswith(f"validate.py: error: --{key}: {file} has "), error
+        recipe = tmp_path / "recipe.yaml"
+        recipe.write_text(
+            f"batch_size: 2\n{key}: {str(value).lower() if key == 'pretrained' else value}\n".replace(
+                "1,2,3", "[1, 2, 3]"
+            )
+            .replace("[[", "[")
+            .replace("]]", "]")
+        )
+        line = ["-c", recipe, *images]
+        status, error = command(validate.main, "validate.py", *line, monkeypatch=monkeypatch, capsys=capsys)
+        assert (status, error.count("\n")) == (2, 1), error
+        assert error.startswith(f"validate.py: error: {recipe}:2: {key}: {file} has "), error
+
+
+@pytest.mark.fault("exported files", "clean error")
+def test_prediction_refuses_the_same(made, file, tmp_path, monkeypatch, capsys):
+    recipe, names = tmp_path / "recipe.yaml", tmp_path / "names.txt"
+    recipe.write_text("crop_pct: 0.5\n")
+    names.write_text("cat\nbee\nant\n")
+    for key, line in {
+        "--model": flags(model="ghostnet_100"),
+        f"{recipe}:1: crop_pct": ["-c", recipe],
+        "--class_names": flags(class_names=names),
+    }.items():
+        assert run_script("predict.py", monkeypatch, made / "images", *flags(ckpt_path=file), *line) == 2
+        error = capsys.readouterr().err
+        assert error.startswith(f"predict.py: error: {key}: {file} has "), error
+        assert error.count("\n") == 1
+
+
+@pytest.mark.fault("exported files", "ok")
+def test_equal_keys_and_those_of_the_evaluation_pass(made, file, tmp_path, monkeypatch, capsys):
+    """A run's own config.yaml says what the file says; what does not concern the network applies."""
+    own = ["-c", made / "run" / "config.yaml", *flags(ckpt_path=file, mode=1)]
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            "sys.argv",
+            ["validate.py", *map(str, own), *flags(batch_size=3, model="ghostnet_050"), "--mean", "120", "110", "100"],
+        )
+        assert run_command("validate.py", validate.main) == 0
+    by_recipe = json.loads(capsys.readouterr().out.splitlines()[-1])
+    # Beside the run's files, nothing has to be said but the file.
+    beside = made / "run" / f"beside{file.suffix}"
+    shutil.copy(file, beside)
+    with monkeypatch.context() as patch:
+        patch.setattr("sys.argv", ["validate.py", *flags(ckpt_path=beside, mode=1)])
+        assert run_command("validate.py", validate.main) == 0
+    alone = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert alone.pop("ckpt_path") == str(beside)
+    assert by_recipe.pop("ckpt_path") == str(file)
+    assert alone == {**by_recipe, "loss": pytest.approx(by_recipe["loss"], rel=1e-6)}
+    assert (alone["model"], alone["num_samples"]) == ("ghostnet_050", 6)
+    names = tmp_path / "names.txt"
+    names.write_text("\n".join(CLASSES))
+    assert deployment.of_file(file, made / "run" / "config.yaml", "ghostnet_050", names).classes == tuple(CLASSES)
+
+
+def test_numbers_may_be_named(made, tmp_path):
+    """A file of bare weights has numbers where others have names."""
+    file = Path(shutil.copy(made / "any" / "ghostnet_050_best.onnx", tmp_path / "file.onnx"))
+    changed(file, lambda text: text.replace('["ant", "bee", "cat"]', '["0", "1", "2"]'))
+    names = tmp_path / "names.txt"
+    names.write_text("ant\nbee\ncat\n")
+    assert deployment.of_file(file).classes == ("0", "1", "2")
+    assert deployment.of_file(file, class_names=names).classes == tuple(CLASSES)
+    names.write_text("ant\nbee\n")
+    with pytest.raises(UserError, match="--class_names"):
+        deployment.of_file(file, class_names=names)
+
+
+# --- What it says of itself
+
+
+def described(**parts):
+    """A change of a description: some of its parts replaced, or by a function of them."""
+
+    def change(text: str) -> str:
+        found = json.loads(text)
+        for part, value in parts.items():
+            found[part] = value(found[part]) if callable(value) else value
+        return json.dumps(found)
+
+    return change
+
+
+def with_batch(batch):
+    def both(end):
+        return {**end, "shape": [batch, *end["shape"][1:]]}
+
+    return described(input=both, output=both)
+
+
+def configured(**keys):
+    return described(config=lambda config: {**config, **keys})
+
+
+LIES = {
+    "a batch": (with_batch(4), "its graph takes float32 any x 3 x 32 x 32, but its description says float32 4 x"),
+    "batch 0": (with_batch(0), "expected a batch of 1 to 4,096"),
+    "a negative batch": (with_batch(-1), "expected a batch"),
+    "a true batch": (with_batch(True), "expected a batch"),
+    "text for a batch": (with_batch("batch"), "expected a batch"),
+    "a fraction": (with_batch(1.5), "expected a batch"),
+    "a huge batch": (with_batch(10**12), "expected a batch"),
+    "a batch beyond numbers": (with_batch(10**40), "a number of 41 digits"),
+    "classes": (described(classes=["a", "b", "c", "d"]), "4 class names for 3 outputs"),
+    "a class twice": (described(classes=["a", "b", "a"]), "labels 0 and 2 have one name"),
+    "a class without a name": (described(classes=["a", None, "b"]), "label 1: expected a class name, got null"),
+    "no list of classes": (described(classes={"0": "a"}), "expected a list of class names"),
+    "another size": (configured(image_resize=64), "contradicts itself: input has shape"),
+    "another crop": (configured(crop_pct=0.5), "contradicts itself: preprocessing has resize"),
+    "another mean": (configured(mean=[1, 2, 3]), "contradicts itself: preprocessing has mean"),
+    "NaN for a mean": (configured(mean=[float("nan"), 1, 2]), "mean: expected"),
+    "a size of 2 billion": (configured(image_resize=2**31 - 1), "image_resize: expected at most 4,096"),
+    "2 billion classes": (configured(num_classes=2**31 - 1), "num_classes: expected at most"),
+    "text for a size": (configured(image_resize="32"), "image_resize: expected"),
+    "no network": (configured(model=None), "model: expected text"),
+    "another network": (described(model="ghostnet_100"), "contradicts itself: model has model ghostnet_100"),
+    "no configuration": (described(config=[]), "its description does not fit"),
+    "no mean": (described(config=lambda c: {k: v for k, v in c.items() if k != "mean"}), "KeyError: 'mean'"),
+    "float16": (described(input=lambda i: {**i, "type": "float16"}), "contradicts itself: input has type float16"),
+    "no input": (described(input=None), "its description does not fit"),
+    "no JSON": (lambda text: text[:-1], "not JSON"),
+    "a list": (lambda text: "[]", "not a JSON object"),
+    "depth": (lambda text: "[" * 5_000 + "]" * 5_000, "nested too deep"),
+    "depth inside": (configured(mean=json.loads("[" * 40 + "]" * 40)), "mean: expected"),
+    "a long name": (described(classes=["a" * 100_000, "b", "c"]), "a name of 100,000 letters"),
+    "a key twice": (lambda text: text[:-1] + ', "model": "x"}', "'model' is there twice"),
+}
+
+
+@pytest.mark.fault("exported files", "clean error")
+@pytest.mark.parametrize("lie", LIES)
+def test_a_description_that_lies_is_one_line(file, lie):
+    change, words = LIES[lie]
+    changed(file, change)
+    with pytest.raises(UserError) as caught:
+        deployment.of_file(file)
+    message = str(caught.value)
+    assert message.startswith(f"{file}: ")
+    assert words in message
+    assert len(message.splitlines()) == 1
+    assert len(message) < 600
+
+
+def resized(end, index: int, size: int) -> None:
+    """Change a size of an input or output of either format."""
+    if hasattr(end, "tensor"):
+        end.tensor[0].dims[index] = size
+    else:
+        end.type.tensor_type.shape.dim[index].dim_value = size
+
+
+def retyped(end) -> None:
+    if hasattr(end, "tensor"):
+        end.tensor[0].data_type = 10
+    else:
+        end.type.tensor_type.elem_type = 10
+
+
+GRAPHS = {
+    "channels": lambda graph: resized(graph.input[0], 1, 1),
+    "height": lambda graph: resized(graph.input[0], 2, 64),
+    "outputs": lambda graph: resized(graph.output[0], 1, 5),
+    "type": lambda graph: retyped(graph.input[0]),
+    "two inputs": lambda graph: graph.input.add().CopyFrom(graph.input[0]),
+    "two outputs": lambda graph: graph.output.add().CopyFrom(graph.output[0]),
+    "no output": lambda graph: graph.ClearField("output"),
+    "batch of one": lambda graph: resized(graph.input[0], 0, 1),
+}
+
+
+@pytest.mark.fault("exported files", "clean error")
+@pytest.mark.parametrize("what", GRAPHS)
+def test_a_graph_that_is_another_is_one_line(file, what):
+    """ONNX Runtime refuses some of them by itself, and works the size of the output out."""
+    if file.suffix == ".onnx" and what == "outputs":
+        changed(file, described(classes=list("abcde"), output=lambda o: {**o, "shape": [None, 5]}))
+        changed(file, configured(num_classes=5))
+    changed(file, change_graph=GRAPHS[what])
+    with pytest.raises(UserError) as caught:
+        deployment.of_file(file)
+    message = str(caught.value)
+    assert message.startswith(f"{file}: ")
+    assert len(message.splitlines()) == 1
+    if file.suffix == ".mindir":
+        assert "its graph" in message
+
+
+def test_a_file_for_two_images_is_one(made, tmp_path):
+    file = Path(shutil.copy(made / "two" / "ghostnet_050_best.onnx", tmp_path / "file.onnx"))
+    assert deployment.of_file(file).batch == 2
+    changed(file, with_batch(None))
+    with pytest.raises(UserError, match="takes float32 2 x 3 x 32 x 32, but its description says float32 any x 3"):
+        deployment.of_file(file)
+
+
+@pytest.mark.fault("exported files", "clean error")
+def test_logits_that_are_not_finite_are_no_class(made, tmp_path, monkeypatch, capsys):
+    """For every image a class and a probability came out."""
+    file = Path(shutil.copy(made / "any" / "ghostnet_050_best.onnx", tmp_path / "file.onnx"))
+
+    def spoil(graph):
+        bias = next(entry for entry in graph.initializer if list(entry.dims) == [3])
+        bias.raw_data = np.array([0, np.nan, 0], np.float32).tobytes()
+
+    changed(file, change_graph=spoil)
+    status = run_script("predict.py", monkeypatch, made / "images" / "val", *flags(ckpt_path=file))
+    printed = capsys.readouterr()
+    assert (status, printed.err.count("\n")) == (2, 1)
+    assert f"{file}: its logits are not finite (NaN or infinity) for 6 of 6 images" in printed.err
+    line = flags(ckpt_path=file, data_dir=made / "images", mode=1)
+    status, error = command(validate.main, "validate.py", *line, monkeypatch=monkeypatch, capsys=capsys)
+    assert status == 2
+    assert "its logits are not finite" in error
+
+
+def test_logits_are_checked_whoever_gives_them(tmp_path):
+    images = np.zeros((2, 3, 8, 8), np.float32)
+    for logits in (np.zeros((2, 4)), np.zeros((1, 3)), np.zeros(3), np.zeros((2, 3, 1))):
+        with pytest.raises(UserError, match="gives logits of shape"):
+            inference.checked(lambda _, found=logits: found, tmp_path, 3)(images)
+    for value in (np.nan, np.inf, -np.inf):
+        with pytest.raises(UserError, match="for 1 of 2 images"):
+            inference.checked(lambda _, found=value: np.array([[0, 1, 2], [0, found, 2]]), tmp_path, 3)(images)
+    assert inference.checked(lambda _: np.ones((2, 3)), tmp_path, 3)(images).sum() == 6
+
+
+# --- Weights in a second file
+
+
+def outside(path: Path, location: str, **facts) -> bytes:
+    """Put the largest weight of a file into a second one; what that has to hold."""
+    model = onnx.load_model_from_string(path.read_bytes())
+    tensor = max(model.graph.initializer, key=lambda entry: len(entry.raw_data))
+    content = tensor.raw_data
+    tensor.ClearField("raw_data")
+    tensor.data_location = onnx.TensorProto.EXTERNAL
+    for key, value in {"location": location, **facts}.items():
+        tensor.external_data.add(key=key, value=str(value))
+    path.write_bytes(model.SerializeToString())
+    return content
+
+
+@pytest.mark.fault("exported files", "ok")
+def test_weights_beside_the_file_with_a_digest_are_taken(made, tmp_path, monkeypatch):
+    """From beside the file, not from the working folder."""
+    file = Path(shutil.copy(made / "any" / "ghostnet_050_best.onnx", tmp_path / "file.onnx"))
+    images = np.random.default_rng(0).standard_normal((2, 3, 32, 32)).astype(np.float32)
+    expected = inference.of_onnx(file)(images)
+    content = outside(file, "file.data", offset=16)
+    intact_files.write_with_sidecar(tmp_path / "file.data", bytes(16) + content)
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "file.data").write_bytes(bytes(len(content) + 16))
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    np.testing.assert_array_equal(inference.open_network(deployment.of_file(file))(images), expected)
+
+
+@pytest.mark.fault("exported files", "clean error")
+@pytest.mark.parametrize(
+    ("location", "facts", "prepare", "words"),
+    [
+        ("file.data", {}, "without a digest", "file.data.sha256 is not beside that"),
+        ("file.data", {}, "of another digest", "file.data: damaged"),
+        ("file.data", {}, "nothing", "no such file"),
+        ("file.data", {}, "a link", "which is a link"),
+        ("file.data", {}, "a folder", "a folder, not a file"),
+        ("../file.data", {}, "nothing", "no plain name"),
+        ("/etc/passwd", {}, "nothing", "no plain name"),
+        ("sub/file.data", {}, "nothing", "no plain name"),
+        ("..", {}, "nothing", "no plain name"),
+        ("", {}, "nothing", "no plain name"),
+        ("file.data", {"offset": 1}, "whole", "is not in that file"),
+        ("file.data", {"offset": -4}, "whole", "is not in that file"),
+        ("file.data", {"length": 10**12}, "whole", "is not in that file"),
+        ("file.data", {"length": "many"}, "whole", "is not in that file"),
+        ("file.data", {"length": 4}, "whole", "ONNX Runtime cannot load it"),
+    ],
+)
+def test_weights_elsewhere_are_refused(made, tmp_path, location, facts, prepare, words):
+    file = Path(shutil.copy(made / "any" / "ghostnet_050_best.onnx", tmp_path / "file.onnx"))
+    content = outside(file, location, **facts)
+    second = tmp_path / "file.data"
+    if prepare in ("whole", "of another digest"):
+        intact_files.write_with_sidecar(second, content)
+    if prepare in ("without a digest", "of another digest"):
+        second.write_bytes(content[:-1] + b"x")
+    elif prepare == "a link":
+        second.symlink_to(file)
+    elif prepare == "a folder":
+        second.mkdir()
+    if facts.get("offset") == 1:
+        changed(file, change_graph=lambda graph: _with_length(graph, len(content)))
+    with pytest.raises(UserError) as caught:
+        deployment.of_file(file)
+    assert words in str(caught.value)
+    assert str(tmp_path) in str(caught.value)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def _with_length(graph, length: int) -> None:
+    tensor = next(entry for entry in graph.initializer if len(entry.external_data))
+    tensor.external_data.add(key="length", value=str(length))
+
+
+def test_mindir_with_weights_elsewhere_is_refused(made, tmp_path):
+    file = Path(shutil.copy(made / "any" / "ghostnet_050_best.mindir", tmp_path / "file.mindir"))
+
+    def move(graph):
+        graph.parameter[0].external_data.location = "data_0"
+
+    changed(file, change_graph=move)
+    with pytest.raises(UserError, match="keeps weights in other files"):
+        exported_file.read(file)
+
+
+# --- What is damaged
+
+
+@pytest.mark.fault("exported files", "clean error")
+def test_text_that_is_no_text_in_an_exported_file(file):
+    good = file.read_bytes()
+    for old in (b'"model": "ghostnet_050"', b"ghostnet", b'"classes"'):
+        file.write_bytes(good.replace(old, b"\xff" * len(old)))
+        with pytest.raises(UserError) as caught:
+            deployment.of_file(file)
+        assert str(file) in str(caught.value) or str(file.with_suffix(".json")) in str(caught.value)
+        assert len(str(caught.value).splitlines()) == 1
+
+
+def test_mindir_runs(made):
+    """As ONNX does, and what MindSpore refuses to run is one line."""
+    network = inference.open_network(deployment.of_file(made / "any" / "ghostnet_050_best.mindir"))
+    images = np.random.default_rng(0).standard_normal((2, 3, 32, 32)).astype(np.float32)
+    expected = inference.of_onnx(made / "any" / "ghostnet_050_best.onnx")(images)
+    np.testing.assert_allclose(network(images), expected, rtol=1e-3, atol=1e-4)
+    with pytest.raises(UserError, match=r"mindir: MindSpore cannot run it"):
+        network(np.zeros((2, 5, 32, 32), np.float32))
+    assert ms.get_context("mode") == ms.GRAPH_MODE
