@@ -1,11 +1,19 @@
 """Counts against values computed by hand, whatever the batch size."""
 
+import io
+import sys
+from dataclasses import replace
+
 import mindspore as ms
 import numpy as np
 import pytest
 from mindspore import Tensor, nn
 
-from ghostnet.evaluate import Counts, mirrored, of_cell, outcomes
+from ghostnet import evaluate
+from ghostnet.config import Config
+from ghostnet.data.samples import ArraySamples
+from ghostnet.distributed import ALONE, Ranks
+from ghostnet.evaluate import Counts, Evaluator, mirrored, of_cell, outcomes
 
 
 def counted(logits, labels):
@@ -76,3 +84,162 @@ def test_mirrored_by_hand():
 def test_nothing_to_evaluate():
     with pytest.raises(ValueError, match="no sample"):
         Counts().outcomes().metrics()
+
+
+def test_what_became_of_each_sample_by_hand():
+    """Two classes of odds 3 to 1, a tie, which the lower index wins, and a sample without an answer."""
+    counts = Counts()
+    counts.add(np.log([[3.0, 1.0], [1.0, 3.0]]), np.array([0, 0]))
+    counts.add(np.array([[2.0, 2.0], [np.nan, 0.0]]), np.array([1, 1]))
+    found = counts.outcomes()
+    assert (len(found), found.classes) == (4, 2)
+    assert found.labels.tolist() == [0, 0, 1, 1]
+    assert found.predicted.tolist() == [0, 1, 0, -1]
+    assert found.ranks_of_truth.tolist() == [0, 1, 1, 2]
+    np.testing.assert_allclose(found.confidences, [0.75, 0.75, 0.5, np.nan])
+    np.testing.assert_allclose(found.losses, [np.log(4 / 3), np.log(4), np.log(2), np.nan])
+    assert {found.labels.dtype, found.predicted.dtype, found.ranks_of_truth.dtype} == {np.dtype(np.int64)}
+    chosen = found.take(np.array([2, 0]))
+    assert (chosen.labels.tolist(), chosen.predicted.tolist(), chosen.classes) == ([1, 0], [0, 0], 2)
+    np.testing.assert_allclose(chosen.losses, [np.log(2), np.log(4 / 3)])
+
+
+def test_a_loss_that_is_infinite_stays_so():
+    counts = Counts()
+    with np.errstate(invalid="ignore"):
+        counts.add(np.array([[-np.inf, 0.0], [0.0, 0.0]]), np.array([0, 0]))
+    assert counts.outcomes().metrics().loss == np.inf
+
+
+class Together(Ranks):
+    """Two ranks one after the other: the second to be asked is told what the first one gave, in the order of ranks."""
+
+    def __init__(self, rank: int, given: dict[str, dict[int, object]]) -> None:
+        super().__init__(rank, 2)
+        object.__setattr__(self, "given", given)
+
+    def gather(self, array: np.ndarray) -> list[np.ndarray]:
+        return self._all("gather", array)
+
+    def gather_bytes(self, content: bytes) -> list[bytes]:
+        return self._all("gather_bytes", content)
+
+    def _all(self, name: str, value: object) -> list:
+        self.given.setdefault(name, {})[self.rank] = value
+        return [self.given[name].get(rank, value) for rank in range(2)]
+
+
+def test_all_ranks_get_the_outcomes_rank_after_rank():
+    """One of them had no sample, and so knows of no classes."""
+    given: dict = {}
+    Counts().outcomes(Together(1, given))
+    counts = Counts()
+    counts.add(np.eye(6)[:2], np.array([0, 5]))
+    found = counts.outcomes(Together(0, given))
+    assert (found.labels.tolist(), found.classes) == ([0, 5], 6)
+    assert found.metrics().top_5 == 50
+    other = Counts()
+    other.add(np.eye(6)[:1], np.array([3]))
+    given["gather_bytes"].clear()
+    counts.outcomes(Together(0, given))
+    assert other.outcomes(Together(1, given)).labels.tolist() == [0, 5, 3]
+
+
+class Recording(nn.Cell):
+    def construct(self, x):
+        return x + (1 if self.training else 0)
+
+
+def test_a_network_is_evaluated_and_compiled_as_such():
+    ms.set_context(mode=ms.PYNATIVE_MODE)
+    network, compiled = Recording(), []
+    network.set_train(True)
+
+    class Graphs:
+        def compile(self, *given):
+            compiled.append(given)
+
+    images = np.zeros((2, 3), np.float32)
+    assert (of_cell(network)(images) == 0).all()
+    assert (of_cell(network, Graphs())(images) == 0).all()
+    ((cell, tensor),) = compiled
+    assert cell is network
+    assert tensor.shape == (2, 3)
+
+
+def test_a_batch_is_filled_with_copies_of_its_last_image():
+    images = np.arange(6).reshape(3, 2)
+    np.testing.assert_array_equal(evaluate.filled(images, 5), [[0, 1], [2, 3], [4, 5], [4, 5], [4, 5]])
+    assert evaluate.filled(images, 3) is images
+
+
+def test_a_network_sees_batches_of_one_size():
+    seen = []
+
+    def network(images):
+        seen.append(images[:, 0].tolist())
+        return np.stack([images[:, 0], 1 - images[:, 0]], axis=1)
+
+    batches = [(np.array([[0.0], [1.0]]), np.array([1, 0])), (np.array([[0.0]]), np.array([1]))]
+    assert outcomes(network, batches, 2).predicted.tolist() == [1, 0, 1]
+    assert seen == [[0, 1], [0, 0]]
+
+
+def grey_samples(count: int) -> ArraySamples:
+    """Images whose left half is as bright as their number, and whose right half is black."""
+    pixels = np.zeros((count, 8, 8, 3), np.uint8)
+    pixels[:, :, :4] = np.arange(count)[:, None, None, None]
+    return ArraySamples(("a", "b", "c"), np.arange(count, dtype=np.int32) % 3, "grey", pixels)
+
+
+def grey_config(**keys) -> Config:
+    plain = {"image_resize": 8, "crop_pct": 1.0, "mean": (0.0,) * 3, "std": (1.0,) * 3, "interpolation": "nearest"}
+    return Config(**plain, batch_size=4, **keys)
+
+
+def left_edge(images: np.ndarray) -> np.ndarray:
+    """Logits that say how bright the left edge is: of class 0; others have none."""
+    return np.stack([images[:, 0, 0, 0], *[np.zeros(len(images))] * 2], axis=1)
+
+
+@pytest.mark.parametrize("shuffle", [False, True])
+def test_outcomes_have_the_order_of_the_samples(shuffle):
+    """On one rank and on two, and in whatever order they were looked at."""
+    samples, config = grey_samples(10), grey_config(eval_shuffle=shuffle)
+    expected = [np.log(np.exp(n) + 2) - (n if n % 3 == 0 else 0) for n in range(10)]
+    alone = Evaluator(config, samples, ALONE).outcomes(left_edge)
+    assert alone.labels.tolist() == samples.labels.tolist()
+    np.testing.assert_allclose(alone.losses, expected)
+    given: dict = {}
+    second = Together(1, given)
+    outcomes(left_edge, Evaluator(config, samples, second).batches, 4, second)
+    both = Evaluator(config, samples, Together(0, given)).outcomes(left_edge)
+    np.testing.assert_array_equal(both.losses, alone.losses)
+
+
+def test_with_eval_mirror_an_image_and_its_mirror_image_count_half_each():
+    """Of the mirror image the left edge is black."""
+    found = Evaluator(grey_config(eval_mirror=True), grey_samples(5), ALONE).outcomes(left_edge)
+    np.testing.assert_allclose(found.losses[3], np.log(np.exp(1.5) + 2) - 1.5)
+    assert evaluate.counted(grey_config()) == "each image once"
+    assert "its mirror image" in evaluate.counted(grey_config(eval_mirror=True))
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+@pytest.mark.parametrize(
+    ("stream", "rank", "drawn"), [(Terminal, 0, True), (Terminal, 1, False), (io.StringIO, 0, False)]
+)
+def test_a_bar_is_drawn_on_a_terminal_by_one_rank(monkeypatch, stream, rank, drawn):
+    monkeypatch.setattr(sys, "stderr", stream())
+    assert evaluate.draws(Ranks(rank, 2)) is drawn
+    evaluator = Evaluator(grey_config(), grey_samples(5), ALONE)
+    evaluator.ranks = replace(ALONE, rank=rank)
+    evaluator.outcomes(left_edge)
+    text = sys.stderr.getvalue()
+    assert ("validation" in text and "batch/s" in text) is drawn
+    # Nothing of it stays on the screen.
+    assert text.rstrip(" ").endswith("\r") or not drawn

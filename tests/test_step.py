@@ -14,8 +14,8 @@ from ghostnet import step as step_module
 from ghostnet.config import Config
 from ghostnet.convert import from_pytorch
 from ghostnet.models import create_model
-from ghostnet.models.layers import freeze_batch_norm
-from ghostnet.step import StepOptions, TrainStep
+from ghostnet.models.layers import Dropout, freeze_batch_norm
+from ghostnet.step import StepOptions, TaughtStep, TrainStep
 from tests.conftest import GOLDEN, golden_state, randomise
 
 
@@ -160,7 +160,7 @@ def test_average_follows_its_formula_with_batch_norm_statistics():
     images, labels = batch(6)
     for update in range(1, 5):
         run(step, images, labels)
-        decay = 0.9 * (1 - np.exp(-update / step_module.EMA_WARMUP))
+        decay = 0.9 * (1 - np.exp(-update / 2000))
         expected = {n: decay * expected[n] + (1 - decay) * w for n, w in step.raw_weights().items()}
     averaged = step.evaluation_weights()
     assert set(averaged) == {p.name for p in network.get_parameters()}
@@ -248,7 +248,171 @@ def test_frozen_batch_norm_keeps_its_statistics():
             {"clip_grad": True, "clip_value": 2.0, "ema": True, "gradient_accumulation_steps": 4},
             StepOptions(clip_norm=2.0, ema_decay=0.9999, accumulation=4),
         ),
+        ({"clip_value": 2.0, "ema_decay": 0.9, "amp_level": "O2"}, StepOptions()),
+        ({"reduction": "sum"}, StepOptions(sum_gradients=True)),
     ],
 )
 def test_options_from_keys(keys, expected):
     assert StepOptions.from_config(Config(model="ghostnet_050", **keys)) == expected
+
+
+# --- One operation after the other, which takes no time to compile
+
+
+@pytest.fixture
+def at_once():
+    ms.set_context(mode=ms.PYNATIVE_MODE)
+
+
+class Times(nn.Cell):
+    """Stands for the sum over ranks that all have the same gradients."""
+
+    def __init__(self, ranks: int):
+        super().__init__()
+        self.ranks = ranks
+
+    def construct(self, gradients):
+        return tuple(gradient * self.ranks for gradient in gradients)
+
+
+@pytest.mark.parametrize(("accumulation", "sum_gradients", "factor"), [(1, False, 1), (2, False, 1), (2, True, 6)])
+def test_gradients_of_ranks_and_of_steps_are_averaged_or_summed_up(at_once, accumulation, sum_gradients, factor):
+    """The same batch on three ranks, in both steps of an update: it moves as once, or as three and six times."""
+    moves = []
+    for options, ranks in (
+        (StepOptions(), 1),
+        (StepOptions(accumulation=accumulation, sum_gradients=sum_gradients), 3),
+    ):
+        network = tiny()
+        freeze_batch_norm(network)
+        rank_sum = Times(ranks) if ranks > 1 else None
+        optimizer = create_optimizer(network.trainable_params(), "momentum", lr=[0.01])
+        step = TrainStep(network, create_loss("CE"), optimizer, options, ranks, rank_sum).set_train(True)
+        before = step.raw_weights()
+        for _ in range(options.accumulation):
+            _, finite, _ = run(step, *batch(4))
+            assert finite
+        moves.append(np.concatenate([(step.raw_weights()[name] - w).ravel() for name, w in before.items()]))
+    np.testing.assert_allclose(moves[1], factor * moves[0], atol=1e-6)
+    assert np.abs(moves[0]).max() > 1e-3
+
+
+def test_the_dynamic_scale_by_hand(at_once, monkeypatch):
+    """Doubled after two good updates in a row, halved after each overflow, never below 1; no good one counts twice."""
+    monkeypatch.setattr(step_module, "SCALE_WINDOW", 2)
+    step = make_step(tiny(), [0.0] * 9, StepOptions(loss_scale=4.0, dynamic_scale=True))
+    images, labels = batch(4)
+    bad = np.full_like(images, np.nan)
+    seen = []
+    for good in (True, True, True, False, False, False, False, True):
+        assert run(step, images if good else bad, labels)[1] is good
+        seen.append((float(step.scale.asnumpy()), int(step.good_updates.asnumpy())))
+        freshen(step)
+    assert seen == [(4, 1), (8, 0), (8, 1), (4, 0), (2, 0), (1, 0), (1, 0), (1, 1)]
+
+
+def freshen(step: TrainStep) -> None:
+    """Statistics that a bad batch has spoilt, as they were."""
+    for parameter in step.network.get_parameters():
+        if step_module.is_statistic(parameter.name):
+            parameter.set_data(Tensor(np.ones(parameter.shape, np.float32)))
+
+
+def test_the_fixed_scale_stays(at_once):
+    step = make_step(tiny(), [0.0] * 9, StepOptions(loss_scale=4.0))
+    for images in (batch(4)[0], np.full_like(batch(4)[0], np.nan)):
+        run(step, images, batch(4)[1])
+    assert (step.state()["loss_scale"], step.state()["good_updates"]) == (4, 0)
+
+
+def test_windows_are_mindcvs():
+    assert (step_module.SCALE_WINDOW, step_module.EMA_WARMUP) == (2000, 2000)
+
+
+@pytest.mark.parametrize("clip", [None, 1e6])
+def test_gradients_below_the_clip_norm_stay_as_they_are(at_once, clip):
+    moved = []
+    for options in (StepOptions(), StepOptions(clip_norm=clip)):
+        step = make_step(tiny(), [0.5], options)
+        run(step, *batch(4))
+        moved.append(step.raw_weights())
+    for name, weight in moved[0].items():
+        np.testing.assert_array_equal(moved[1][name], weight)
+
+
+def test_the_average_moves_once_an_update(at_once):
+    step = make_step(tiny(), [0.1] * 4, StepOptions(ema_decay=0.9, accumulation=2))
+    seen = []
+    for _ in range(4):
+        run(step, *batch(4))
+        seen.append((int(step.state()["micro_step"]), int(step.state()["updates"])))
+    assert seen == [(1, 0), (2, 1), (3, 1), (4, 2)]
+    for name, total in step.state().items():
+        if name.startswith("accumulated."):
+            assert (total == 0).all(), name
+
+
+WEIGHTS = ("conv.weight", "bn.gamma", "bn.beta", "classifier.weight", "classifier.bias")
+STATISTICS = ("bn.moving_mean", "bn.moving_variance")
+
+
+@pytest.mark.parametrize(
+    ("options", "own", "shared"),
+    [
+        (StepOptions(), [*STATISTICS], []),
+        (
+            StepOptions(ema_decay=0.9),
+            [*STATISTICS, *(f"ema.{name}" for name in STATISTICS)],
+            ["updates", *(f"ema.{name}" for name in WEIGHTS)],
+        ),
+        (StepOptions(accumulation=2), [*STATISTICS, *(f"accumulated.{name}" for name in WEIGHTS)], ["micro_step"]),
+    ],
+)
+def test_what_each_rank_has_for_itself(options, own, shared):
+    step = make_step(tiny(), [0.1, 0.2], options)
+    always = [*WEIGHTS, *(f"moments.{name}" for name in WEIGHTS), "loss_scale", "good_updates", "global_step"]
+    assert step.own_entries() == set(own)
+    # MindSpore keeps momentum as a parameter; the learning rates are no part of the state.
+    assert set(step.shared_state()) - {"momentum"} == {*always, *shared}
+    assert set(step.state()) - {"momentum"} == {*always, *shared, *own}
+
+
+def test_a_state_is_a_copy(at_once):
+    step = make_step(tiny(), [0.1] * 3, StepOptions(ema_decay=0.0))
+    taken = [step.state(), step.raw_weights(), step.evaluation_weights()]
+    before = [{name: array.copy() for name, array in state.items()} for state in taken]
+    run(step, *batch(4))
+    for state, kept in zip(taken, before, strict=True):
+        for name, array in state.items():
+            np.testing.assert_array_equal(array, kept[name], err_msg=name)
+
+
+def test_a_state_that_was_given_stays_as_it_is(at_once):
+    step = make_step(tiny(1), [0.1])
+    state = make_step(tiny(0), [0.1]).state()
+    weight = state["conv.weight"].copy()
+    step.load_state(state)
+    run(step, *batch(4))
+    assert (step.state()["conv.weight"] != weight).any()
+    np.testing.assert_array_equal(state["conv.weight"], weight)
+
+
+def test_a_state_may_hold_more(at_once):
+    step = make_step(tiny(), [0.1])
+    step.load_state({**step.state(), "more": np.zeros(3)})
+    assert "more" not in step.state()
+
+
+def test_the_masks_that_dropout_has_drawn_are_part_of_the_state():
+    network = nn.SequentialCell(Dropout(0.5), tiny(), Dropout(0.5))
+    assert {"dropout_counter_0", "dropout_counter_1"} <= set(make_step(network, [0.1]).state())
+
+
+def test_a_teacher_sees_the_images_of_the_step():
+    taught = TaughtStep(lambda *given: given, lambda image: ("taught", image))
+    assert taught("image", "label") == ("image", "label", ("taught", "image"))
+
+
+def test_statistics_are_known_by_their_names():
+    names = ["bn.moving_mean", "ema.bn.moving_variance", "bn.gamma", "moving_mean.weight"]
+    assert [step_module.is_statistic(name) for name in names] == [True, True, False, False]
