@@ -8,6 +8,7 @@ import pytest
 from mindcv.loss import create_loss
 from mindcv.optim import create_optimizer
 from mindcv.utils.trainer_factory import create_trainer
+from mindspore import nn
 
 from ghostnet import checkpoint, weights_file
 from ghostnet.errors import UserError
@@ -152,5 +153,109 @@ def test_optimizer_state(source, tmp_path):
     assert checkpoint.load_optimizer(optimizer, path) == 272
     assert optimizer.global_step.asnumpy()[0] == 0
     assert (optimizer.moments[3].asnumpy() == 2).all()
-    with pytest.raises(UserError, match="resume_opt: holds no state of this optimizer"):
+    with pytest.raises(
+        UserError, match=r"\(272 of 272 entries missing or of another shape: moments.conv_stem.weight, .*"
+    ):
         checkpoint.load_optimizer(optimizer, save(tmp_path, source))
+    wrong = {"moments.bn1.beta": np.zeros(9, np.float32)}
+    with pytest.raises(UserError, match=r"\(1 of 272 entries missing or of another shape: moments.bn1.beta\)"):
+        checkpoint.load_optimizer(optimizer, save(tmp_path, source | state | wrong))
+    assert (optimizer.moments[3].asnumpy() == 2).all()
+
+
+# --- By hand, in a network of three layers
+
+
+class Small(nn.Cell):
+    """A stem, a norm and a classifier; what is left out of it is in files of the whole network."""
+
+    left_out = ("head.weight", "head.bias")
+
+    def __init__(self, channels: int = 3, features: int = 4, classes: int = 5):
+        super().__init__()
+        self.stem = nn.Conv2d(channels, 4, 3)
+        self.bn = nn.BatchNorm2d(4)
+        self.classifier = nn.Dense(features, classes)
+
+
+def arrays_of(network: nn.Cell, value: float = 0.0) -> dict[str, np.ndarray]:
+    """Arrays for its parameters: the first holds `value`, each next one 1 more."""
+    return {p.name: np.full(p.shape, value + i, np.float32) for i, p in enumerate(network.get_parameters())}
+
+
+def fill(network: nn.Cell, path, **options) -> tuple[checkpoint.Loaded, dict[str, float]]:
+    """What was loaded, and the first value of each parameter afterwards."""
+    loaded = checkpoint.load_weights(network, path, stem="stem", classifier="classifier", **options)
+    return loaded, {p.name: float(p.asnumpy().ravel()[0]) for p in network.get_parameters()}
+
+
+def firsts(arrays: dict[str, np.ndarray]) -> dict[str, float]:
+    return {name: float(array.ravel()[0]) for name, array in arrays.items()}
+
+
+def test_all_that_was_done_is_said_in_one_line(tmp_path):
+    arrays = arrays_of(Small(), 10)
+    trained = {f"ema.{name}": array + 1 for name, array in arrays.items()} | {"moments.bn.gamma": arrays["bn.gamma"]}
+    path = save(tmp_path, arrays | trained | {"head.weight": np.zeros((2, 4), np.float32)})
+    loaded, found = fill(Small(channels=1, classes=3), path, averaged=True, fresh_classifier=True)
+    assert str(loaded) == (
+        f"loaded 5 parameters from {path}, the averaged ones (ema.*); left out 1 entries of its trainer; summed the "
+        "stem's filters for 1-channel images; fresh, since the number of classes differs: classifier.weight, "
+        "classifier.bias; dropped 1 that the network does without: head.weight"
+    )
+    assert found["stem.weight"] == 3 * 11
+    assert found["bn.gamma"] == firsts(arrays)["bn.gamma"] + 1
+    plain, found = fill(Small(), save(tmp_path, arrays))
+    assert str(plain) == f"loaded 7 parameters from {path}"
+    assert plain == checkpoint.Loaded(path, 7, False, 0)
+    assert found == firsts(arrays)
+
+
+def test_what_a_part_of_a_network_does_without_is_dropped(tmp_path):
+    arrays = arrays_of(Small(), 10)
+    path = save(tmp_path, arrays | {"head.weight": np.zeros((2, 4), np.float32)})
+    loaded, found = fill(Small(), path)
+    assert loaded.dropped == ("head.weight",)
+    assert str(loaded).endswith("; dropped 1 that the network does without: head.weight")
+    assert found == firsts(arrays)
+
+
+@pytest.mark.parametrize("fresh", [True, False])
+@pytest.mark.parametrize(
+    ("features", "classes", "change"),
+    [
+        (6, 5, {}),  # of another width
+        (6, 3, {}),
+        (4, 3, {"classifier.bias": None}),  # of another number of classes, and half of it is not there
+        (4, 5, {"classifier.bias": None}),
+        (4, 3, {"classifier.weight": np.zeros((5, 6), np.float32)}),
+    ],
+)
+def test_only_a_whole_classifier_of_another_number_of_classes_stays_fresh(tmp_path, features, classes, change, fresh):
+    arrays = {name: array for name, array in (arrays_of(Small()) | change).items() if array is not None}
+    with pytest.raises(UserError, match=r"classifier\."):
+        fill(Small(features=features, classes=classes), save(tmp_path, arrays), fresh_classifier=fresh)
+
+
+@pytest.mark.parametrize(
+    ("channels", "kernel"), [(3, (4, 1, 3, 3)), (1, (4, 2, 3, 3)), (3, (4, 2, 3, 3)), (1, (4, 3)), (2, (4, 3, 3, 3))]
+)
+def test_only_filters_of_three_channels_are_summed_for_one(tmp_path, channels, kernel):
+    path = save(tmp_path, arrays_of(Small()) | {"stem.weight": np.zeros(kernel, np.float32)})
+    with pytest.raises(UserError, match=r"stem.weight .* give the in_channels"):
+        fill(Small(channels), path)
+
+
+def test_a_file_without_a_stem_lacks_it(tmp_path):
+    arrays = without(arrays_of(Small()), "stem.weight")
+    with pytest.raises(UserError, match="1 missing: stem.weight"):
+        fill(Small(channels=1), save(tmp_path, arrays))
+
+
+def test_moments_have_the_precision_of_the_optimizer(tmp_path):
+    network = Small()
+    optimizer = create_optimizer(network.trainable_params(), "momentum", lr=0.1)
+    state = {f"moments.{p.name}": np.full(p.shape, 0.5) for p in network.trainable_params()}
+    assert checkpoint.load_optimizer(optimizer, save(tmp_path, state)) == 5
+    assert optimizer.moments[0].dtype == ms.float32
+    assert (optimizer.moments[0].asnumpy() == 0.5).all()
