@@ -1,5 +1,7 @@
 """Strict loading of networks and optimizers."""
 
+from pathlib import Path
+
 import mindcv
 import mindspore as ms
 import mindspore.dataset as ds
@@ -10,7 +12,7 @@ from mindcv.optim import create_optimizer
 from mindcv.utils.trainer_factory import create_trainer
 from mindspore import nn
 
-from ghostnet import checkpoint, weights_file
+from ghostnet import checkpoint, convert, weights_file
 from ghostnet.errors import UserError
 from ghostnet.models import create_model
 from tests.conftest import randomise
@@ -45,6 +47,7 @@ def save(tmp_path, arrays):
 def test_everything_is_loaded(source, tmp_path):
     loaded, found, _ = load(save(tmp_path, source))
     assert loaded.parameters == len(source) == 432
+    assert "prefix" not in str(loaded)
     for name, array in source.items():
         np.testing.assert_array_equal(found[name], array)
 
@@ -105,6 +108,51 @@ def test_one_channel_sums_the_stem(source, tmp_path):
     np.testing.assert_allclose(found["conv_stem.weight"], source["conv_stem.weight"].sum(1, keepdims=True))
 
 
+PREFIXES = ["module.", "_orig_mod.", "model.", "network.", "backbone.", "net.", "_backbone.", "train_network.network."]
+
+
+def of_a_trainer(source, prefix):
+    """Weights by a wrapper's names, and what a trainer has beside them: moments follow their names."""
+    arrays = {f"{prefix}{name}": array for name, array in source.items()}
+    arrays |= {f"moments.{prefix}{name}": array + 1 for name, array in source.items() if "moving" not in name}
+    arrays |= {f"ema.{prefix}{name}": array + 2 for name, array in source.items()}
+    return arrays | {"global_step": np.array([5], np.int32), "learning_rate": np.zeros(9, np.float32)}
+
+
+@pytest.mark.fault("weights", "ok")
+@pytest.mark.parametrize("beside", [False, True], ids=["weights alone", "a trainer's file"])
+def test_a_wrappers_prefix_is_known(beside, source):
+    for prefix in [*PREFIXES, "module._orig_mod.model."]:
+        found = of_a_trainer(source, prefix) if beside else [f"{prefix}{name}" for name in source]
+        selection = convert.select(Path("w.ckpt"), list(found), source, averaged=False)
+        assert selection.prefix == prefix
+        assert selection.names == {name: f"{prefix}{name}" for name in source}
+        assert selection.training == (272 + 432 + 2) * beside
+
+
+@pytest.mark.fault("weights", "ok")
+def test_a_wrappers_prefix_is_taken_off_and_said(source, tmp_path):
+    weights_file.write_safetensors(tmp_path / "w.safetensors", {f"model.module.{n}": a for n, a in source.items()})
+    for path, prefix, added in (
+        (save(tmp_path, of_a_trainer(source, "_backbone.")), "_backbone.", 2),
+        (tmp_path / "w.safetensors", "model.module.", 0),
+    ):
+        loaded, found, _ = load(path, averaged=bool(added))
+        assert (loaded.averaged, loaded.prefix, loaded.parameters) == (bool(added), prefix, 432)
+        assert f"; took off the prefix {prefix}" in str(loaded)
+        for name, array in source.items():
+            np.testing.assert_array_equal(found[name], array + added)
+
+
+def test_names_that_fit_keep_what_looks_like_a_prefix():
+    """A network of its own may call a part of it `network` or `net`."""
+    wanted = ["net.0.weight", "weight", "network.net.bias"]
+    for wrapper in ("", "module.", "model.net."):
+        found = [f"{wrapper}{name}" for name in wanted]
+        assert convert.unwrapped(Path("w.ckpt"), found, wanted) == (wrapper, dict(zip(found, wanted, strict=True)))
+    assert convert.unwrapped(Path("w.ckpt"), ["network.w"], ["v"]) == ("", {"network.w": "network.w"})
+
+
 def without(arrays, name):
     return {n: a for n, a in arrays.items() if n != name}
 
@@ -130,7 +178,23 @@ def without(arrays, name):
             "1 missing: bn1.gamma",
         ),
         (lambda a: {"x": np.zeros(2, np.float32)}, {}, "432 missing: .* and 428 more"),
-        (lambda a: {f"module.{n}": v for n, v in a.items()}, {}, "432 missing: .*; 432 not in the network: module."),
+        (lambda a: {f"moments.{n}": v for n, v in a.items()}, {}, "432 missing: .*; 432 not in the network: moments."),
+        (
+            lambda a: {f"module.{n}": v for n, v in without(a, "bn1.gamma").items()},
+            {},
+            "1 missing: bn1.gamma; took off the prefix module.",
+        ),
+        (
+            lambda a: {f"model.{n}": v for n, v in a.items()} | {"criterion.weight": np.ones(3, np.float32)},
+            {},
+            r"holds the network under model\., and more beside it \(1 not in the network: criterion.weight\)",
+        ),
+        (lambda a: a | {f"module.{n}": v + 1 for n, v in a.items()}, {}, "twice, also as module.conv_stem.weight"),
+        (
+            lambda a: {f"{prefix}.{n}": v for prefix in ("model", "net") for n, v in a.items()},
+            {},
+            "432 missing: .*; 864 not in the network: model.",
+        ),
         (lambda a: a | {"bn1.beta": np.full(8, 1e300)}, {}, "bn1.beta holds values that float32 cannot"),
         (lambda a: a | {"bn1.beta": np.ones(8, np.int32)}, {}, "bn1.beta holds int32"),
         (lambda a: a | {"ema.bn1.beta": a["bn1.beta"]}, {"averaged": True}, "missing: "),
@@ -153,6 +217,11 @@ def test_optimizer_state(source, tmp_path):
     assert checkpoint.load_optimizer(optimizer, path) == 272
     assert optimizer.global_step.asnumpy()[0] == 0
     assert (optimizer.moments[3].asnumpy() == 2).all()
+    wrapped = {f"module.{name}": array for name, array in source.items()}
+    wrapped |= {f"moments.module.{name.removeprefix('moments.')}": array + 1 for name, array in state.items()}
+    assert checkpoint.load_optimizer(optimizer, save(tmp_path, wrapped)) == 272
+    assert (optimizer.moments[3].asnumpy() == 3).all()
+    assert checkpoint.load_optimizer(optimizer, path) == 272
     with pytest.raises(
         UserError, match=r"\(272 of 272 entries missing or of another shape: moments.conv_stem.weight, .*"
     ):

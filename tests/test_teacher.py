@@ -98,10 +98,12 @@ def teachers(tmp_path_factory) -> dict[str, tuple[nn.Cell, dict[str, str]]]:
 
 
 @pytest.mark.parametrize("name", ["ghost_resnet56", "squeezenet1_1", "mindir"])
-def test_teachers_of_the_registries_and_of_a_file(name, teachers):
+def test_teachers_of_the_registries_and_of_a_file(name, teachers, caplog):
+    caplog.set_level("INFO")
     network, keys = teachers[name]
     images = Tensor(batch(2, 1)[0].repeat(6, 2).repeat(6, 3)[:, :, :32, :32])
     found = teacher.load(config(**keys))
+    assert ("teacher: loaded " in caplog.text) == (name != "mindir")
     found.set_train(True)
     logits = found(images).asnumpy()
     np.testing.assert_allclose(logits, network(images).asnumpy(), rtol=1e-4, atol=1e-4 * np.abs(logits).max())

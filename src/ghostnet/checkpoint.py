@@ -11,6 +11,7 @@ from mindspore import Tensor, nn
 
 from . import convert, weights_file
 from .errors import UserError
+from .models.parameters import assign
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,7 @@ class Loaded:
         fresh: parameters that keep their initial values (a classifier of another size).
         stem_summed: whether the filters of a 3-channel stem were summed for a 1-channel image.
         dropped: parameters of the whole network in the file that this part of it does without.
+        prefix: of a wrapper, that was taken off the file's names.
     """
 
     path: Path
@@ -34,11 +36,14 @@ class Loaded:
     fresh: tuple[str, ...] = ()
     stem_summed: bool = False
     dropped: tuple[str, ...] = ()
+    prefix: str = ""
 
     def __str__(self) -> str:
         text = f"loaded {self.parameters} parameters from {self.path}"
         if self.averaged:
             text += ", the averaged ones (ema.*)"
+        if self.prefix:
+            text += f"; took off the prefix {self.prefix}"
         if self.training_entries:
             text += f"; left out {self.training_entries} entries of its trainer"
         if self.stem_summed:
@@ -62,7 +67,8 @@ def load_weights(
     """Fill a network from a `.ckpt` or `.safetensors` file: everything must fit, or nothing is changed.
 
     Files of MindCV's trainer load too: entries of its optimizer are counted and left out. Parameters may have PyTorch's
-    names (see `convert`). A network without classifier, or of feature maps only, takes files of the whole network.
+    names, and all of them a wrapper's prefix (see `convert`). A network without classifier, or of feature maps only,
+    takes files of the whole network.
 
     Args:
         network: changed in place.
@@ -85,11 +91,13 @@ def load_weights(
     fresh = _drop_classifier(weights, wanted, classifier) if fresh_classifier else ()
     shapes = {name: p.shape for name, p in wanted.items() if name not in fresh}
     differences = convert.Differences.between(weights, shapes)
-    convert.check_fit(path, differences, {f"{classifier}.": "num_classes", f"{stem}.": "in_channels"})
+    convert.check_fit(path, differences, {f"{classifier}.": "num_classes", f"{stem}.": "in_channels"}, selection.prefix)
     weights = {name: convert.as_float32(path, name, array) for name, array in weights.items()}
     for name, array in weights.items():
-        wanted[name].set_data(Tensor(array))
-    return Loaded(path, len(weights), selection.averaged, selection.training, fresh, stem_summed, dropped)
+        assign(wanted[name], array)
+    return Loaded(
+        path, len(weights), selection.averaged, selection.training, fresh, stem_summed, dropped, selection.prefix
+    )
 
 
 def _sum_stem(weights: dict[str, np.ndarray], wanted: Mapping[str, Tensor], name: str) -> bool:
@@ -121,8 +129,11 @@ def load_optimizer(optimizer: nn.Optimizer, path: str | Path) -> int:
     Raises:
         UserError: the file cannot be read, or holds not all of this optimizer's entries in their shapes.
     """
+    path, weights = Path(path), {parameter.name for parameter in optimizer.parameters}
     arrays = weights_file.read(path)
-    kept = {"learning_rate", "momentum", "global_step"} | {parameter.name for parameter in optimizer.parameters}
+    _, bare = convert.unwrapped(path, arrays, weights)
+    arrays = {bare[name]: array for name, array in arrays.items()}
+    kept = {"learning_rate", "momentum", "global_step"} | weights
     slots = {parameter.name: parameter for parameter in optimizer.get_parameters() if parameter.name not in kept}
     unfit = [n for n, p in slots.items() if n not in arrays or arrays[n].shape != tuple(p.shape)]
     if unfit:
@@ -132,5 +143,5 @@ def load_optimizer(optimizer: nn.Optimizer, path: str | Path) -> int:
             "False"
         )
     for name, parameter in slots.items():
-        parameter.set_data(Tensor(arrays[name].copy(), dtype=parameter.dtype))
+        assign(parameter, arrays[name])
     return len(slots)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -36,6 +37,14 @@ _STATISTICS = (".running_mean", ".running_var")
 # Counters without a counterpart: of PyTorch's batch norm, and those that thop left in the authors' GhostNetV2 files
 # (https://github.com/huawei-noah/Efficient-AI-Backbones/issues/175).
 _COUNTERS = ("num_batches_tracked", "total_ops", "total_params")
+# What wrappers put before each name: DistributedDataParallel, torch.compile, FSDP, Lightning and timm's trainers, and
+# MindSpore's and MindCV's cells around a network (`_backbone` is that of nn.WithLossCell).
+_WRAPPERS = ("module", "_orig_mod", "_fsdp_wrapped_module", "model", "network", "train_network", "backbone", "net")
+_WRAPPED = re.compile(rf"(?:_?(?:{'|'.join(_WRAPPERS)})\.)+")
+# What wrappers put before each name: DistributedDataParallel, torch.compile, FSDP, Lightning and training scripts, and
+# MindSpore's and MindCV's cells around a network (`_backbone` is nn.WithLossCell's).
+_WRAPPERS = ("module", "_orig_mod", "_fsdp_wrapped_module", "model", "network", "train_network", "backbone", "net")
+_WRAPPED = re.compile(rf"(?:_?(?:{'|'.join(_WRAPPERS)})\.)+")
 # A mismatch can name hundreds of parameters; a line names this many of each kind.
 _NAMED = 4
 
@@ -89,17 +98,82 @@ def from_pytorch(state: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     return {ours: state[theirs] for theirs, ours in our_names(state).items()}
 
 
+def wrapper(path: Path, found: Collection[str], wanted: Collection[str]) -> str:
+    """What to take off the names in a file, `module.` or `model.module.`, so that they are those of a network.
+
+    A trainer's file holds other entries beside the weights, so those count that a network has: the prefix is taken
+    under which most of them stand, if one does, and none where at least as many stand under no prefix.
+
+    Args:
+        path: the file, for messages.
+        found: the names in it, as ours.
+        wanted: names of the network's parameters.
+
+    Raises UserError where a parameter is there both with and without it, so that nobody knows which one is meant.
+    """
+    fitting: Counter[str] = Counter()
+    for name in found:
+        for prefix in _prefixes(name):
+            fitting[prefix] += name.removeprefix(prefix) in wanted
+    if all(name in found for name in wanted) and not any(count == len(wanted) for count in ...):
+        return ""
+    return ""
+
+
+def unwrapped(path: Path, found: Collection[str], wanted: Collection[str]) -> tuple[str, dict[str, str]]:
+    """The prefix of a wrapper, such as `module.` or `model.module.`, and each name in a file without it.
+
+    A trainer's file holds other entries, too, so those count that a network has: the prefix is taken off under which
+    the most of them stand. It is empty where as many stand under none, or under two.
+
+    Args:
+        path: the file, for messages.
+        found: the names in it, as ours.
+        wanted: names of the network's parameters.
+
+    Raises UserError where a parameter is there twice, under another prefix or none.
+    """
+    fitting = Counter(prefix for name in found for prefix in _prefixes(name) if name.removeprefix(prefix) in wanted)
+    fitting[""] = sum(name in wanted for name in found)
+    (prefix, count), *others = fitting.most_common()
+    if others and others[0][1] == count:
+        prefix = ""
+    bare = {name: _without(prefix, name) for name in found}
+    there = set(bare.values())
+    for name, rest in bare.items():
+        again = [rest.removeprefix(other) for other in _prefixes(rest)] if rest not in wanted else []
+        if twice := next((other for other in again if other in wanted and other in there), None):
+            raise UserError(f"{path}: holds {twice} twice, also as {name}; use another copy of the file")
+    return prefix, bare
+
+
+def _prefixes(name: str) -> list[str]:
+    """`model.`, `model.module.` for model.module.x."""
+    found = _WRAPPED.match(name)
+    return [name[: dot.end()] for dot in re.finditer(r"\.", found[0])] if found else []
+
+
+def _without(prefix: str, name: str) -> str:
+    """A name without a prefix; that of a trainer's entry, moments.module.x, without what follows its first part."""
+    if name.startswith(prefix):
+        return name.removeprefix(prefix)
+    kind, dot, rest = name.partition(".")
+    return kind + dot + rest.removeprefix(prefix)
+
+
 @dataclass(frozen=True)
 class Selection:
     """The weights among the entries of a file.
 
     Attributes:
         names: our name -> name in the file.
+        prefix: what was taken off the file's names.
         training: how many entries of a trainer (moments, averages, counts) are left out.
         averaged: whether the file's averaged weights (`ema.*`) were taken.
     """
 
     names: dict[str, str]
+    prefix: str
     training: int
     averaged: bool
 
@@ -113,11 +187,13 @@ def select(path: Path, found: Collection[str], wanted: Collection[str], averaged
         wanted: names of the network's parameters.
         averaged: take the `ema.*` entries, where the file has them.
 
-    Raises UserError where two entries of the file have one name here.
+    Raises UserError where two entries of the file have one name here; see `unwrapped`.
     """
     renamed = our_names(found) if any(name.endswith(_STATISTICS) for name in found) else {name: name for name in found}
+    prefix, bare = unwrapped(path, renamed.values(), wanted)
     names: dict[str, str] = {}
-    for theirs, ours in renamed.items():
+    for theirs, wrapped in renamed.items():
+        ours = bare[wrapped]
         if ours in names:
             both = " and ".join(sorted((names[ours], theirs)))
             raise UserError(f"{path}: {both} are one parameter here; use another copy of the file")
@@ -130,7 +206,7 @@ def select(path: Path, found: Collection[str], wanted: Collection[str], averaged
         raw = {name for name in names if name.startswith("ema.") or (name in wanted and not name.endswith(statistics))}
         names = {name: theirs for name, theirs in names.items() if name not in raw} | average
     weights = {n: theirs for n, theirs in names.items() if n in wanted or not _is_training_entry(n, names)}
-    return Selection(weights, len(names) - len(weights), take_average)
+    return Selection(weights, prefix, len(names) - len(weights), take_average)
 
 
 def _is_training_entry(name: str, names: Collection[str]) -> bool:
@@ -180,21 +256,31 @@ def some(names: Collection[str]) -> str:
     return ", ".join(list(names)[:_NAMED]) + more
 
 
-def check_fit(path: Path, differences: Differences, keys: Mapping[str, str]) -> None:
+def check_fit(path: Path, differences: Differences, keys: Mapping[str, str], prefix: str = "") -> None:
     """Raise UserError where there are differences.
 
-    `keys` says which option sets the shapes of which cells.
+    `keys` says which option sets the shapes of which cells, `prefix` what was taken off the file's names.
     """
     if not differences:
         return
+    if prefix and not (differences.missing or differences.unequal):
+        raise UserError(
+            f"{path}: holds the network under {prefix}, and more beside it ({differences}); have the network's weights "
+            "saved alone"
+        )
     to_blame = "model"
     if not (differences.missing or differences.surplus):
         to_blame = next(
             (key for cell, key in keys.items() if all(name.startswith(cell) for name in differences.unequal)), "model"
         )
     raise UserError(
-        f"{path}: does not fit the network ({differences}); give the {to_blame} that the file was made with"
+        f"{path}: does not fit the network ({differences}{_taken_off(prefix)}); give the {to_blame} that the file was "
+        "made with"
     )
+
+
+def _taken_off(prefix: str) -> str:
+    return f"; took off the prefix {prefix}" if prefix else ""
 
 
 def as_float32(path: Path, name: str, array: np.ndarray) -> np.ndarray:
@@ -219,6 +305,7 @@ class Conversion:
         key: which weights of the file were taken: the key of PyTorch's state dict, "ema" for MindCV's averages, or "".
         arrays: all that was read, by the file's names.
         names: our name -> name in the file, of the weights.
+        prefix: of the file's names, that ours lack.
         shapes: of the network's parameters, by our names.
         fuse: whether the weights are written as those of the fused form.
     """
@@ -229,6 +316,7 @@ class Conversion:
     key: str
     arrays: dict[str, np.ndarray] = field(repr=False)
     names: dict[str, str] = field(repr=False)
+    prefix: str
     shapes: dict[str, tuple[int, ...]] = field(repr=False)
     fuse: bool = False
 
@@ -247,7 +335,7 @@ class Conversion:
         """Raise UserError, one line, where anything is missing, left over or of another shape."""
         facts = card(self.model)
         keys = {f"{facts.classifier}.": "--num_classes", f"{facts.stem}.": "--in_channels"}
-        check_fit(self.source, self.differences, keys)
+        check_fit(self.source, self.differences, keys, self.prefix)
 
     def write(self) -> None:
         """Write all of the weights: ours by MindCV's names as `.ckpt`, by timm's as `.safetensors`, sha256 beside.
@@ -296,7 +384,8 @@ class Conversion:
         left_out = f"; left out {len(self.left_out)} entries that are no weights" if self.left_out else ""
         fused = ", fused for deploy=True" if self.fuse else ""
         return (
-            f"{self.target}: {len(self.shapes)} parameters of {self.model} from {self.source}{taken}{fused}{left_out}"
+            f"{self.target}: {len(self.shapes)} parameters of {self.model} from {self.source}{taken}{fused}"
+            f"{_taken_off(self.prefix)}{left_out}"
         )
 
 
@@ -351,7 +440,7 @@ def plan(
         key = "ema"
     if fuse and not any(".rpr_" in name for name in selection.names):
         raise UserError(f"{source}: holds no branches to fuse; are the weights fused already? leave --deploy out")
-    return Conversion(source, target, model, key, arrays, selection.names, shapes, fuse)
+    return Conversion(source, target, model, key, arrays, selection.names, selection.prefix, shapes, fuse)
 
 
 def _check_target(source: Path, target: Path) -> None:

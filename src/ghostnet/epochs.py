@@ -22,6 +22,7 @@ from .data import dataset
 from .distributed import Ranks
 from .errors import RunError, Stopped
 from .graph_cache import GraphCache
+from .models.parameters import assign
 from .run_folder import Position, RunFolder
 from .step import TrainStep, is_statistic
 
@@ -47,7 +48,7 @@ class WeightsEvaluator(evaluate.Evaluator):
 
     def __call__(self, weights: dict[str, np.ndarray]) -> evaluate.Metrics:
         for parameter in self.network.get_parameters():
-            parameter.set_data(Tensor(weights[parameter.name]))
+            assign(parameter, weights[parameter.name])
         return self.outcomes(evaluate.of_cell(self.network, self.graphs)).metrics()
 
 

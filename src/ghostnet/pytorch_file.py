@@ -37,8 +37,6 @@ _CPU_SECONDS, _BYTES_PER_SECOND = 20, 20_000_000
 _SPARE_MEMORY, _MEMORY_PER_BYTE = 1 << 29, 4
 # Where training scripts keep a state dict: timm's and those of the Ghost networks' authors.
 _RAW, _AVERAGED = ("state_dict", "model"), ("state_dict_ema", "model_ema")
-# What DistributedDataParallel and torch.compile put before each name.
-_WRAPPERS = re.compile(r"^(module\.|_orig_mod\.)+")
 _REMEDY = "use another copy of it, or have its author save it as .safetensors"
 
 
@@ -188,7 +186,7 @@ def _choose(path: Path, loaded: Any, averaged: bool) -> tuple[str, Mapping[Any, 
 
 
 def _arrays(path: Path, state: Mapping[Any, Any]) -> dict[str, np.ndarray]:
-    """The tensors of a state dict, without the prefixes of wrappers. Raises UserError for what is no dense tensor."""
+    """The tensors of a state dict. Raises UserError for what is no dense tensor."""
     import torch
 
     arrays: dict[str, np.ndarray] = {}
@@ -198,10 +196,7 @@ def _arrays(path: Path, state: Mapping[Any, Any]) -> dict[str, np.ndarray]:
                 f"{path}: {name!r} holds a {type(value).__name__}, not a tensor; expected a state dict, on its own or "
                 f"as {' or '.join(_RAW)}"
             )
-        bare = _WRAPPERS.sub("", name)
-        if bare in arrays:
-            raise UserError(f"{path}: holds {bare} twice, with and without a prefix; {_REMEDY}")
-        arrays[bare] = _array(path, name, value)
+        arrays[name] = _array(path, name, value)
     return arrays
 
 

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
 
+from .models.parameters import assign
+
 _update_op = ops.MultitypeFuncGraph("rmsprop_tf")
 
 
@@ -61,7 +63,7 @@ class RMSpropTF(nn.Optimizer):
         self.shift = eps * (1 - alpha) / alpha
         self.mean_square = self.parameters.clone(prefix="mean_square", init="ones")
         for mean_square in self.mean_square:
-            mean_square.set_data(Tensor(np.full(mean_square.shape, 1 + eps), mean_square.dtype))
+            assign(mean_square, np.full(mean_square.shape, 1 + eps))
         self.moment = self.parameters.clone(prefix="moment", init="zeros")
 
     def construct(self, gradients: tuple[Tensor, ...]) -> tuple[Tensor, ...]:

@@ -11,6 +11,7 @@ from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
 
 from .config import Config
 from .models.layers import Dropout
+from .models.parameters import assign
 
 # Overflow-free updates after which a dynamic loss scale doubles (MindCV's window).
 SCALE_WINDOW = 2000
@@ -264,7 +265,7 @@ class TrainStep(nn.Cell):
             if state[name].shape != tuple(parameter.shape):
                 raise ValueError(f"{name} has shape {state[name].shape} instead of {tuple(parameter.shape)}")
         for name, parameter in parameters.items():
-            parameter.set_data(Tensor(state[name].copy(), dtype=parameter.dtype))
+            assign(parameter, state[name])
 
     def own_entries(self) -> set[str]:
         """Names in `state()` of what each rank has for itself: batch-norm statistics, gradients not yet summed up."""

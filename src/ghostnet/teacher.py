@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from pathlib import Path
 
 import mindcv
@@ -16,6 +17,8 @@ from .config.rules import nearest
 from .errors import UserError
 from .inference import mindir_cell
 from .models import card, create_model, list_models
+
+log = logging.getLogger("ghostnet")
 
 _MINDIR = ".mindir"
 
@@ -62,7 +65,7 @@ def load(config: Config) -> Teacher:
         network = mindir_cell(path)
     else:
         network = _from_registry(config)
-        checkpoint.load_weights(network, path, stem="", classifier="", averaged=True)
+        log.info(f"teacher: {checkpoint.load_weights(network, path, stem='', classifier='', averaged=True)}")
         amp.apply(network, config.amp_level, config.amp_cast_list)
     teacher = Teacher(network)
     _check_logits(teacher, config)

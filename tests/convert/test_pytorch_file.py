@@ -141,7 +141,9 @@ def test_a_training_state_of_torch(state, ours, run, tmp_path):
         "state_dict_ema": {name: tensor.bfloat16() for name, tensor in averaged.items()},
     }
     torch.save(training, tmp_path / "last.pth.tar")
-    assert run(tmp_path / "last.pth.tar", tmp_path / "raw.ckpt")[0] == 0
+    status, output, _ = run(tmp_path / "last.pth.tar", tmp_path / "raw.ckpt")
+    assert status == 0
+    assert "took off the prefix module._orig_mod." in output
     assert_same(weights_file.read(tmp_path / "raw.ckpt"), ours)
     status, output, _ = run(tmp_path / "last.pth.tar", tmp_path / "ema.ckpt", "--ema")
     assert status == 0
@@ -203,7 +205,10 @@ def claims_a_terabyte(torch) -> bytes:
         (lambda torch: archive_of(torch, {"epoch": 3}), "'epoch' holds a int, not a tensor"),
         (lambda torch: archive_of(torch, {3: torch.ones(2)}), "3 holds a Tensor, not a tensor"),
         (lambda torch: archive_of(torch, {"state_dict_ema": {"w": torch.ones(2)}, "epoch": 3}), "give --ema"),
-        (lambda torch: archive_of(torch, {"w": torch.ones(2), "module.w": torch.ones(2)}), "holds w twice"),
+        (
+            lambda torch: archive_of(torch, dict.fromkeys(("bn1.bias", "module.bn1.bias"), torch.ones(2))),
+            "holds bn1.bias twice, also as module.bn1.bias",
+        ),
         (lambda torch: archive_of(torch, {"w": torch.ones(1).expand(1 << 40)}), "fewer values than its shape claims"),
         (lambda torch: archive_of(torch, {"w": torch.ones(3).to_sparse()}), "'w' is no plain tensor"),
         (lambda torch: archive_of(torch, {"w": torch.ones(3, device="meta")}), "'w' is no plain tensor"),

@@ -231,7 +231,7 @@ def mismatches() -> dict[str, Callable[[Arrays], Arrays]]:
 
 @group("mismatched weights", 24)
 def mismatched(rng: random.Random, folder: Path) -> Iterator[Case]:
-    """Of both kinds of files; the last two fit."""
+    """Of both kinds of files; the last two fit, and so do two with the prefix of a wrapper."""
     right = other_values("ghostnet_100")
     for number, (name, change) in enumerate(mismatches().items()):
         path = folder / f"other{number}.{'ckpt' if number % 2 else 'safetensors'}"

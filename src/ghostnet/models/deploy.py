@@ -9,6 +9,7 @@ from mindspore import Tensor, nn
 
 from . import reparam
 from .complexity import forward_hooks, run
+from .parameters import assign
 from .registry import CARDS
 from .replace import replace_cells
 
@@ -33,7 +34,7 @@ def deployed_form(name: str, trained: nn.Cell, num_classes: int, in_channels: in
     _without_norms(network, norms)
     folded = reparam.fold(weights, norms)
     for parameter in network.get_parameters():
-        parameter.set_data(Tensor(folded.pop(parameter.name)))
+        assign(parameter, folded.pop(parameter.name))
     _without_padded_pools(network)
     if folded:
         raise ValueError(f"{name}: no place for {', '.join(folded)}")

@@ -20,6 +20,7 @@ from mindspore import Tensor, nn, ops
 from .ghostnet import GhostModule
 from .layers import convolution
 from .network import FeatureInfo, Network
+from .parameters import assign
 
 
 def conv_bn_relu(in_channels: int, out_channels: int, ratio: int, stride: int = 1, relu: bool = True) -> nn.Cell:
@@ -267,7 +268,7 @@ class CifarAirbench(Network):
         patterns = np.stack([pattern * sign for pattern in cosine_patterns(weight.shape[1]) for sign in (1, -1)])
         count = min(len(weight), len(patterns))
         weight[:count] = patterns[:count]
-        self.conv1.weight.set_data(Tensor(weight))
+        assign(self.conv1.weight, weight)
 
 
 def vgg16_cifar(**options) -> CifarVgg:

@@ -19,6 +19,7 @@ from mindspore import Parameter, Tensor, nn, ops
 from .complexity import complexity, forward_hooks, run
 from .ghost_fit import Fit, fit
 from .layers import GhostMaps, depthwise_convolution, he_uniform_init
+from .parameters import assign
 from .replace import replace_cells
 
 # A convolution with fewer channels, before or after, is left alone: there is little to save.
@@ -89,11 +90,11 @@ class GhostConvolution(GhostMaps):
 
     def _start_from(self, conv: nn.Conv2d, start: Fit) -> None:
         self.reorder = Reorder(start.order)
-        self.primary_conv.weight.set_data(Tensor(conv.weight.asnumpy()[start.intrinsic]))
-        self.cheap_operation.weight.set_data(Tensor(start.filters))
+        assign(self.primary_conv.weight, conv.weight.asnumpy()[start.intrinsic])
+        assign(self.cheap_operation.weight, start.filters)
         if conv.has_bias:
-            self.primary_conv.bias.set_data(Tensor(conv.bias.asnumpy()[start.intrinsic]))
-            self.cheap_operation.bias.set_data(Tensor(start.bias))
+            assign(self.primary_conv.bias, conv.bias.asnumpy()[start.intrinsic])
+            assign(self.cheap_operation.bias, start.bias)
 
     def construct(self, x: Tensor) -> Tensor:
         out = super().construct(x)

@@ -8,6 +8,8 @@ from mindspore import Parameter, Tensor, nn, ops
 from mindspore.common import dtype as mstype
 from mindspore.common import initializer
 
+from .parameters import assign
+
 
 def make_divisible(value: float, divisor: int) -> int:
     """The multiple of `divisor` that is nearest to `value` (halves round up), at least `divisor`.
@@ -214,9 +216,9 @@ def he_uniform_init(network: nn.Cell) -> None:
     for _, cell in network.cells_and_names():
         if isinstance(cell, (nn.Conv2d, nn.Dense)):
             weight = cell.weight
-            weight.set_data(initializer.initializer(initializer.HeUniform(), weight.shape, weight.dtype))
+            assign(weight, initializer.initializer(initializer.HeUniform(), weight.shape, weight.dtype))
             if cell.bias is not None:
-                cell.bias.set_data(initializer.initializer("zeros", cell.bias.shape, mstype.float32))
+                assign(cell.bias, initializer.initializer("zeros", cell.bias.shape, mstype.float32))
 
 
 def he_normal_init(network: nn.Cell) -> None:
@@ -225,7 +227,7 @@ def he_normal_init(network: nn.Cell) -> None:
         if isinstance(cell, nn.Conv2d):
             weight = cell.weight
             start = initializer.HeNormal(mode="fan_out", nonlinearity="relu")
-            weight.set_data(initializer.initializer(start, weight.shape, weight.dtype))
+            assign(weight, initializer.initializer(start, weight.shape, weight.dtype))
 
 
 def forget_graphs(network: nn.Cell) -> None:
