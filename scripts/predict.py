@@ -20,6 +20,7 @@ from tqdm import tqdm
 from ghostnet import deployment
 from ghostnet.arguments import Parser, number
 from ghostnet.cli import importing, run_command
+from ghostnet.display import shown
 from ghostnet.errors import RunError, UserError
 
 if TYPE_CHECKING:
@@ -115,6 +116,11 @@ def main() -> None:
     session = runtime.init(deployed.config.replace(mode=1))
     operators = None if deployed.exported else build.native_operators(session.config, session.device, session.threads)
     run = predictor.Predictor(deployed, inference.open_network(deployed, operators), args.batch_size)
+    if deployed.numbered:
+        note = (
+            f"{args.ckpt_path}: no class names are known: classes are called by their labels; give --class_names FILE"
+        )
+        tqdm.write(f"{PROG}: {shown(note)}", file=sys.stderr)
     if args.save_dir:
         _make(args.save_dir)
     output = JsonLines() if args.json else Csv() if args.csv else Table(images)

@@ -117,8 +117,8 @@ LINE = '{"epoch": 1, "lr": 0.1, "train_loss": 2.0, "val_loss": null, "top_1": nu
 @pytest.mark.parametrize(
     ("content", "arguments", "expected"),
     [
-        (None, ["{run}"], "{run}/metrics.jsonl: cannot be read (No such file or directory)"),
-        (LINE, ["{run}/nowhere"], "{run}/nowhere: cannot be read (No such file or directory)"),
+        (None, ["{run}"], "{run}/metrics.jsonl: no such file"),
+        (LINE, ["{run}/nowhere"], "{run}/nowhere: no such file"),
         ("", ["{run}"], "metrics.jsonl: no epoch is finished yet"),
         ('{"epo', ["{run}"], "metrics.jsonl: no epoch is finished yet, the first is being written"),
         (LINE + "what\n", ["{run}"], "metrics.jsonl:2: expected a JSON object"),

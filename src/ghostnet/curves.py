@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import io
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from . import json_text, paths
 from .errors import UserError
 
 if TYPE_CHECKING:
@@ -24,6 +24,11 @@ PANELS = {
 KEYS = ("epoch", *(key for curves in PANELS.values() for key, _, _ in curves))
 # Of an epoch without validation, and of fewer than five classes.
 MAY_BE_NONE = {"val_loss", "top_1", "top_5"}
+# What a record of an older run may lack.
+OPTIONAL = ("seconds", "images_per_second")
+WHOLE = {"epoch"}
+# Of numbers beyond, matplotlib cannot draw an axis.
+LARGEST = 1e100
 # Where the longest run has more epochs, curves are drawn without markers.
 MAX_MARKERS = 40
 # Characters of a run's name that fit.
@@ -38,11 +43,8 @@ def read_records(path: Path) -> list[Record]:
 
     Raises UserError that names the file, and the line where there is one.
     """
-    try:
-        text = path.read_text(encoding="utf-8", errors="replace")
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}); give a run's folder, or its {FILE}") from error
-    lines = text.split("\n")
+    content = paths.read(path, f"give a run's folder, or its {FILE}", json_text.MOST_BYTES)
+    lines = content.decode("utf-8", "replace").split("\n")
     half_written = lines.pop()
     records = [_record(line, f"{path}:{number}") for number, line in enumerate(lines, 1)]
     if not records:
@@ -51,17 +53,19 @@ def read_records(path: Path) -> list[Record]:
 
 
 def _record(line: str, where: str) -> Record:
+    remedy = f"give the {FILE} that train.py wrote"
     try:
-        record = json.loads(line)
-    except ValueError:
+        record = json_text.parse(line, where, remedy)
+    except UserError:
         record = None
     if not isinstance(record, dict):
-        raise UserError(f"{where}: expected a JSON object; give the {FILE} that train.py wrote")
-    for key in KEYS:
-        value = record.get(key)
-        if key not in record or not (isinstance(value, int | float) or (value is None and key in MAY_BE_NONE)):
-            found = repr(value) if key in record else "nothing"
-            raise UserError(f"{where}: {key}: expected a number, got {found}; give the {FILE} that train.py wrote")
+        raise UserError(f"{where}: expected a JSON object; {remedy}")
+    for key in (*KEYS, *(key for key in OPTIONAL if key in record)):
+        value, whole = record.get(key), key in WHOLE
+        fits = json_text.is_integer(value) if whole else json_text.is_number(value) and abs(value) <= LARGEST
+        if not fits and not (key in record and value is None and key in MAY_BE_NONE):
+            found = repr(value)[:60] if key in record else "nothing"
+            raise UserError(f"{where}: {key}: expected {'an integer' if whole else 'a number'}, got {found}; {remedy}")
     return record
 
 

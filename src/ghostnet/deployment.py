@@ -53,12 +53,14 @@ class Deployment:
         config: makes the network and its input; `num_classes` is settled.
         classes: names in label order, one for each of the network's outputs.
         batch: images that an exported file takes at once; None where it takes any number.
+        numbered: no class has a name: `classes` are the labels themselves.
     """
 
     path: Path
     config: Config
     classes: tuple[str, ...]
     batch: int | None = None
+    numbered: bool = False
 
     @property
     def exported(self) -> bool:
@@ -156,7 +158,8 @@ def _of_weights(
     config = config.replace(
         num_classes=outputs, ckpt_path=str(path), device_target=None, distribute=False, pretrained=False
     )
-    return Deployment(path, config, _named(names or known or [], outputs, path))
+    names = names or known or []
+    return Deployment(path, config, _named(names, outputs, path), numbered=not names)
 
 
 def _as_published(model: str) -> Config:

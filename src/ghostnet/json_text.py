@@ -80,8 +80,9 @@ def _float(text: str) -> float | None:
 
 
 def _int(text: str) -> int:
-    if len(text) > _MOST_DIGITS:
-        raise ValueError(f"a number of {len(text)} digits")
+    digits = len(text.lstrip("-"))
+    if digits > _MOST_DIGITS:
+        raise ValueError(f"a number of {digits} digits")
     return int(text)
 
 

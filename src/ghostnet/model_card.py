@@ -7,14 +7,14 @@ import hashlib
 import math
 import shlex
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from . import build, curves, intact_files, provenance, weights_file
+from . import build, curves, intact_files, json_text, provenance, weights_file
 from .config import Config
 from .data import transforms
 from .errors import UserError
@@ -22,21 +22,34 @@ from .evaluate import counted
 
 # Files that an export leaves beside the weights, under their stem.
 EXPORTED = ("mindir", "onnx", "air")
-# What the card reads of an entry of run.json.
-_SESSION = {
-    "command": str,
-    "started": str,
-    "device": str,
-    "ranks": int,
-    "cpu": str,
-    "cores": int,
-    "platform": str,
-    "versions": dict,
-    "epoch": int,
-    "step": int,
-    "images": dict,
-}
 _CLASSES_SHOWN = 100
+# Of a text in run.json: a command line may be long.
+_MOST_LETTERS = 200_000
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) and len(value) < _MOST_LETTERS
+
+
+def _is_map(fits: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, dict) and all(map(fits, value.values())) and all(map(_is_text, value))
+
+
+# What the card reads of an entry of run.json, and what it may be.
+_SESSION: dict[str, Callable[[Any], bool]] = {
+    "command": _is_text,
+    "started": _is_text,
+    "device": _is_text,
+    "ranks": json_text.is_integer,
+    "cpu": _is_text,
+    "cores": json_text.is_integer,
+    "platform": _is_text,
+    "versions": _is_map(_is_text),
+    "epoch": json_text.is_integer,
+    "step": json_text.is_integer,
+    "images": _is_map(json_text.is_integer),
+    "commit": lambda value: value is None or _is_text(value),
+}
 
 
 @dataclass(frozen=True)
@@ -126,8 +139,8 @@ def _sessions(file: Path) -> list[dict[str, Any]]:
     """The entries of `run.json`."""
     found = provenance.read(file)
     for number, entry in enumerate(found, 1):
-        for key, kind in _SESSION.items():
-            if not isinstance(entry, dict) or not isinstance(entry.get(key), kind):
+        for key, fits in _SESSION.items():
+            if not isinstance(entry, dict) or not fits(entry.get(key)):
                 raise UserError(f"{file}: entry {number} lacks {key!r}; restore the file that training wrote")
         try:
             datetime.datetime.fromisoformat(entry["started"])
@@ -261,7 +274,8 @@ def _evaluation_section(run: Run) -> str:
     rows = [("top-1", f"{record['top_1']:.2f} %")]
     if record["top_5"] is not None:
         rows.append(("top-5", f"{record['top_5']:.2f} %"))
-    rows.append(("loss (cross-entropy, nats)", f"{record['val_loss']:.4f}"))
+    if record["val_loss"] is not None:
+        rows.append(("loss (cross-entropy, nats)", f"{record['val_loss']:.4f}"))
     if images is not None:
         rows.append(("validation images", f"{images:,}"))
     if run.config.eval_mirror:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime
 import importlib.metadata
-import json
 import os
 import platform
 import shlex
@@ -13,7 +12,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from . import __version__, launch
+from . import __version__, json_text, launch, paths
 from .errors import UserError
 
 _GIT_TIMEOUT = 10  # seconds
@@ -21,14 +20,9 @@ _GIT_TIMEOUT = 10  # seconds
 
 def read(file: Path) -> list[Any]:
     """The entries of a `run.json`, at least one. Raises UserError where it cannot be read, or holds none."""
-    try:
-        found = json.loads(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(
-            f"{file}: cannot be read ({error.strerror}); train.py writes it, so give a run that it made since it does"
-        ) from error
-    except ValueError as error:
-        raise UserError(f"{file}: not JSON ({error}); restore the one that training wrote") from error
+    if not paths.exists(file):
+        raise UserError(f"{file}: no such file; train.py writes it, so give a run that it made since it does")
+    found = json_text.read(file, "restore the one that training wrote")
     if not isinstance(found, list) or not found:
         raise UserError(f"{file}: expected a list with an entry for each process; restore the one that training wrote")
     return found

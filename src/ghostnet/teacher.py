@@ -123,3 +123,5 @@ def _check_logits(teacher: Teacher, config: Config) -> None:
             f"teacher: {config.teacher} gives {' x '.join(map(str, logits.shape))} for images of shape {shape}; "
             f"expected logits of num_classes: {config.num_classes} classes"
         )
+    if not np.isfinite(logits.asnumpy()).all():
+        raise UserError(f"teacher: the logits of {config.teacher} are not finite (NaN or infinity); use another copy")

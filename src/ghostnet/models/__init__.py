@@ -24,8 +24,8 @@ def card(name: str) -> Card:
     """What is known of the network `name`. Raises ValueError, naming the nearest valid name."""
     if name in CARDS:
         return CARDS[name]
-    nearest = difflib.get_close_matches(name, CARDS, n=1, cutoff=0)[0]
-    raise ValueError(f"model: {name!r} is not known; the nearest is {nearest!r} (all: {', '.join(list_models())})")
+    nearest = difflib.get_close_matches(name[:60], CARDS, n=1, cutoff=0)[0]
+    raise ValueError(f"model: {name[:60]!r} is not known; the nearest is {nearest!r} (all: {', '.join(list_models())})")
 
 
 def check_fused_form(name: str) -> None:
