@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import mindspore as ms
 import numpy as np
 from mindspore import Tensor, nn
 
-from . import build, exported_file, intact_files, scratch
+from . import build, exported_file, intact_files, paths, scratch
 from .deployment import Deployment
 from .errors import UserError
 from .evaluate import Network, filled, of_cell
+
+log = logging.getLogger("ghostnet")
 
 
 def open_network(deployed: Deployment, operators: Path | None = None) -> Network:
@@ -19,6 +22,8 @@ def open_network(deployed: Deployment, operators: Path | None = None) -> Network
 
     Raises UserError where the file is damaged or does not fit its description; so does the network (see `checked`).
     """
+    if deployed.exported and not paths.is_file(intact_files.sidecar(deployed.path)):
+        log.info(f"{deployed.path}: no sha256 beside it: its graph was checked, the values of its weights were not")
     if not deployed.exported:
         network, _ = build.trained_network(deployed.config, operators)
         run = of_cell(network)
