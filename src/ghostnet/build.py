@@ -186,15 +186,15 @@ def _check_sizes(config: Config) -> None:
     outputs = _size_of(shapes, f"{found.classifier}.weight", 0)
     if outputs is not None and config.num_classes != outputs:
         raise UserError(
-            f"num_classes: {config.num_classes}, but the classifier in {path} has {outputs} outputs; give the num_classes "
-            "that the file was made with"
+            f"num_classes: {config.num_classes}, but the classifier in {path} has {outputs} outputs; give "
+            "the num_classes that the file was made with"
         )
     channels = _size_of(shapes, f"{found.stem}.weight", 1)
     # Weights for colour images take grey ones, too.
     if channels is not None and config.in_channels != channels and (config.in_channels, channels) != (1, 3):
         raise UserError(
-            f"in_channels: {config.in_channels}, but the weights in {path} take {channels}; give the in_channels that the "
-            "file was made with"
+            f"in_channels: {config.in_channels}, but the weights in {path} take {channels}; give the in_channels that "
+            "the file was made with"
         )
     largest = max((max(shape, default=1) for shape in shapes.values()), default=0)
     for key in ("num_classes", "in_channels"):
