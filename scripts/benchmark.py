@@ -10,10 +10,9 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from pathlib import Path
 from typing import Any
 
-from ghostnet.arguments import Parser, number, write
+from ghostnet.arguments import Parser, number, output_file, write
 from ghostnet.cli import run_command
 from ghostnet.errors import RunError, UserError
 
@@ -66,19 +65,16 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--torch_python", metavar="PATH", help="interpreter that has PyTorch, where this one has not")
     parser.add_argument("--quick", action="store_true", help="a small network on small images, once: does it work?")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write everything there, each step's time too")
+    parser.add_argument("--json", type=output_file, metavar="FILE", help="write everything there, each step's time too")
     parser.add_argument(
         "--plot",
-        type=Path,
+        type=output_file,
         metavar="PNG",
         help="draw published accuracy against latency in ONNX Runtime, and MACs, of GhostNet, V2, V3",
     )
     args = parser.parse_args(arguments)
     if args.threads and args.threads > default.threads:
         raise UserError(f"--threads: {args.threads}, but there are {default.threads} cores; give at most that")
-    for option, path in (("--json", args.json), ("--plot", args.plot)):
-        if path and not path.absolute().parent.is_dir():
-            raise UserError(f"{option}: {path.parent} is no folder; make it first")
     return args
 
 

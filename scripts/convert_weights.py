@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
 
-from ghostnet.arguments import Parser, number, write
+from ghostnet import paths
+from ghostnet.arguments import Parser, input_file, number, output_file, write
 from ghostnet.cli import run_command
 from ghostnet.errors import UserError
 
@@ -22,8 +22,8 @@ COUNT = number(int, 1, 1_000_000)
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     """Command line."""
     parser = Parser(PROG, __doc__)
-    parser.add_argument("source", type=Path, metavar="IN", help="weights to read")
-    parser.add_argument("target", type=Path, metavar="OUT", help="file to write: .ckpt or .safetensors")
+    parser.add_argument("source", type=input_file("give the weights to read"), metavar="IN", help="weights to read")
+    parser.add_argument("target", type=output_file, metavar="OUT", help="file to write: .ckpt or .safetensors")
     parser.add_argument("--model", required=True, metavar="NAME", help="the network, such as ghostnet_100")
     parser.add_argument("--num_classes", type=COUNT, metavar="N", help="its outputs, where they are not 1000")
     parser.add_argument("--in_channels", type=COUNT, default=3, metavar="N", help="channels of its images (3)")
@@ -31,7 +31,9 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--deploy", action="store_true", help="fuse the branches of a trained GhostNetV3, for deploy=True"
     )
-    parser.add_argument("--report", type=Path, metavar="FILE", help="write what mapped to what, as a table with tabs")
+    parser.add_argument(
+        "--report", type=output_file, metavar="FILE", help="write what mapped to what, as a table with tabs"
+    )
     return parser.parse_args(arguments)
 
 
@@ -51,7 +53,7 @@ def main() -> None:
         fuse=args.deploy,
     )
     if args.report:
-        if args.report.resolve() in (args.source.resolve(), args.target.resolve()):
+        if paths.real(args.report) in map(paths.real, (args.source, args.target)):
             raise UserError(f"{args.report}: is a weight file; give another --report")
         write("--report", args.report, conversion.report().encode())
     elif conversion.differences:

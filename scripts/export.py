@@ -10,10 +10,9 @@ from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
 
 from ghostnet import deployment
-from ghostnet.arguments import Parser, number
+from ghostnet.arguments import Parser, input_folder, number, output_folder
 from ghostnet.cli import run_command
 
 PROG = "export.py"
@@ -24,11 +23,14 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = Parser(PROG, __doc__)
     deployment.add_arguments(parser, exported=False)
     parser.add_argument("--format", choices=("mindir", "onnx", "all"), default="all", help="what to write (all)")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="folder for the files (that of the checkpoint)")
+    parser.add_argument(
+        "--out", type=output_folder, metavar="DIR", help="folder for the files (that of the checkpoint)"
+    )
     parser.add_argument(
         "--batch_size", type=number(int, 1, 4096), metavar="N", help="images that a file takes at once (any number)"
     )
-    parser.add_argument("--data_dir", metavar="D", help="images to compare on (those of the training)")
+    data_dir = input_folder("give one with images, or leave the option out")
+    parser.add_argument("--data_dir", type=data_dir, metavar="D", help="images to compare on (those of the training)")
     return parser.parse_args(arguments)
 
 
@@ -45,7 +47,7 @@ def main() -> None:
     if deployed.exported:
         raise UserError(f"{args.ckpt_path}: exported already; give the checkpoint that it was made of")
     if args.data_dir:
-        deployed = replace(deployed, config=deployed.config.replace(data_dir=args.data_dir))
+        deployed = replace(deployed, config=deployed.config.replace(data_dir=str(args.data_dir)))
     log = runtime.RunLog()
     try:
         runtime.init(deployed.config)

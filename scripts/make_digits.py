@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from ghostnet.arguments import Parser
+from ghostnet.arguments import Parser, output_folder
 from ghostnet.cli import run_command
 
 PROG = "make_digits.py"
@@ -38,7 +38,7 @@ def write_digits(root: Path) -> int:
 def main() -> None:
     """Command line."""
     parser = Parser(PROG, __doc__)
-    parser.add_argument("root", type=Path, metavar="ROOT", help="folder to write train/ and val/ into")
+    parser.add_argument("root", type=output_folder, metavar="ROOT", help="folder to write train/ and val/ into")
     root = parser.parse_args().root
     complete = root / ".complete"
     if complete.exists():

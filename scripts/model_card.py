@@ -7,9 +7,8 @@ sha256. Offered are the weights of the best epoch, and what was exported from th
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 
-from ghostnet.arguments import Parser
+from ghostnet.arguments import Parser, input_folder, output_file
 from ghostnet.cli import run_command
 
 PROG = "model_card.py"
@@ -18,8 +17,13 @@ PROG = "model_card.py"
 def main() -> None:
     """Command line."""
     parser = Parser(PROG, __doc__)
-    parser.add_argument("run", type=Path, metavar="RUN", help="a run's folder (ckpt_save_dir)")
-    parser.add_argument("--output", type=Path, metavar="FILE", help="the card; default: RUN/model_card.md")
+    parser.add_argument(
+        "run",
+        type=input_folder("give that of a run (its ckpt_save_dir)"),
+        metavar="RUN",
+        help="a run's folder (ckpt_save_dir)",
+    )
+    parser.add_argument("--output", type=output_file, metavar="FILE", help="the card; default: RUN/model_card.md")
     parser.add_argument("--overwrite", action="store_true", help="replace a card that is there")
     parser.add_argument("--author", default="unknown", help="who made the weights; default: unknown")
     parser.add_argument("--link", default="", metavar="URL", help="web folder of the files; default: their names alone")

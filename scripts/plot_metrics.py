@@ -10,7 +10,8 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from ghostnet.arguments import Parser, write
+from ghostnet import paths
+from ghostnet.arguments import Parser, output_file, write
 from ghostnet.cli import run_command
 from ghostnet.curves import FILE, names, png, read_records
 from ghostnet.errors import UserError
@@ -24,9 +25,9 @@ def main() -> None:
     parser.add_argument(
         "runs", nargs="+", type=Path, metavar="RUN", help=f"a run's folder (ckpt_save_dir), or its {FILE}"
     )
-    parser.add_argument("--output", type=Path, metavar="PNG", help="the picture to write")
+    parser.add_argument("--output", type=output_file, metavar="PNG", help="the picture to write")
     arguments = parser.parse_args()
-    files = [run / FILE if run.is_dir() else run for run in arguments.runs]
+    files = [run / FILE if paths.is_folder(run) else run for run in arguments.runs]
     output = arguments.output or (files[0].with_name("metrics.png") if len(files) == 1 else Path("metrics.png"))
     if output.suffix.lower() != ".png":
         raise UserError(f"--output: {output} does not end with .png, and that is what is written")

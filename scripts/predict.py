@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import io
 import json
 import sys
 from collections.abc import Iterator
@@ -17,13 +18,15 @@ from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
-from ghostnet import deployment
-from ghostnet.arguments import Parser, number
+from ghostnet import deployment, intact_files, paths
+from ghostnet.arguments import Parser, number, output_folder
 from ghostnet.cli import importing, run_command
 from ghostnet.display import shown
 from ghostnet.errors import RunError, UserError
 
 if TYPE_CHECKING:
+    from PIL.Image import Image
+
     from ghostnet.predictor import Prediction
 
 PROG = "predict.py"
@@ -43,7 +46,9 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="print one JSON object a line, one line an image")
     form.add_argument("--csv", action="store_true", help="print comma-separated values, one line a class of an image")
-    parser.add_argument("--save_dir", type=Path, metavar="DIR", help="write each image with its classes below it (PNG)")
+    parser.add_argument(
+        "--save_dir", type=output_folder, metavar="DIR", help="write each image with its classes below it (PNG)"
+    )
     parser.add_argument("--batch_size", type=COUNT, default=32, metavar="N", help="images run at once (32)")
     parser.add_argument("--every", type=COUNT, default=1, metavar="N", help="of a video, take one frame in N (1)")
     return parser.parse_args(arguments)
@@ -122,7 +127,7 @@ def main() -> None:
         )
         tqdm.write(f"{PROG}: {shown(note)}", file=sys.stderr)
     if args.save_dir:
-        _make(args.save_dir)
+        paths.make_folder(args.save_dir, "--save_dir")
     output = JsonLines() if args.json else Csv() if args.csv else Table(images)
     total, unreadable, names = 0, 0, set()
     with _progress(images) as bar:
@@ -139,20 +144,10 @@ def main() -> None:
         raise RunError(f"{unreadable} of {total} images could not be read")
 
 
-def _make(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"--save_dir: {folder} cannot be made ({error.strerror}); give another folder") from error
-
-
-def _save(picture, path: Path) -> None:
-    try:
-        picture.save(path)
-    except OSError as error:
-        raise RunError(
-            f"{path}: cannot be written ({error.strerror or error}); pictures saved earlier are kept"
-        ) from error
+def _save(picture: Image, path: Path) -> None:
+    content = io.BytesIO()
+    picture.save(content, "PNG")
+    intact_files.write_atomically(path, content.getvalue())
 
 
 if __name__ == "__main__":

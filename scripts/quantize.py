@@ -10,10 +10,9 @@ from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
 from typing import Any
 
-from ghostnet.arguments import Parser, number
+from ghostnet.arguments import Parser, input_file, input_folder, number, output_folder
 from ghostnet.cli import run_command
 
 PROG = "quantize.py"
@@ -23,14 +22,17 @@ SHARE = number(float, 0, 100)
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     """Command line."""
     parser = Parser(PROG, __doc__)
-    parser.add_argument("model", type=Path, metavar="MODEL.onnx", help="file that scripts/export.py wrote")
+    exported, images = input_file("give one that scripts/export.py wrote"), input_folder("give one with images")
+    parser.add_argument("model", type=exported, metavar="MODEL.onnx", help="file that scripts/export.py wrote")
     parser.add_argument(
-        "--calib_dir", type=Path, required=True, metavar="D", help="images to measure ranges on: D/train of training"
+        "--calib_dir", type=images, required=True, metavar="D", help="images to measure ranges on: D/train of training"
     )
     parser.add_argument(
         "--calib_images", type=number(int, 1, 100_000), default=256, metavar="N", help="how many of them (256)"
     )
-    parser.add_argument("--data_dir", metavar="D", help="images to evaluate on: D/val (that of the training)")
+    parser.add_argument(
+        "--data_dir", type=images, metavar="D", help="images to evaluate on: D/val (that of the training)"
+    )
     parser.add_argument(
         "--max_drop", type=SHARE, default=0.5, metavar="P", help="points of top-1 that may be lost (0.5)"
     )
@@ -39,7 +41,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--write_anyway", action="store_true", help="write the best file where more is lost")
     parser.add_argument("--float16", action="store_true", help="write a float16 file, too")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="folder for the files (that of the model)")
+    parser.add_argument("--out", type=output_folder, metavar="DIR", help="folder for the files (that of the model)")
     parser.add_argument("--json", action="store_true", help="print one JSON object in place of the tables")
     return parser.parse_args(arguments)
 
@@ -87,7 +89,7 @@ def main() -> None:
     deployed = deployment.of_file(args.model)
     config = settled({"ckpt_path": str(args.model), "mode": 1}, {}, deployment.said(str(args.model), False))
     if args.data_dir:
-        config = config.replace(data_dir=args.data_dir)
+        config = config.replace(data_dir=str(args.data_dir))
     run_log = None if args.json else runtime.RunLog()
     try:
         goal = quantize.Goal(args.max_drop, args.max_float, args.write_anyway)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ghostnet.arguments import Parser
+from ghostnet.arguments import Parser, input_file, output_file
 from ghostnet.cli import run_command
 from ghostnet.config import Config, saved_by_training, settled
 from ghostnet.errors import UserError
@@ -220,12 +220,19 @@ def _draw_map(axes: Axes, maps: Maps, channel: int, frame: str | None, note: str
 
 def _parse() -> argparse.Namespace:
     parser = Parser(PROG, __doc__)
-    parser.add_argument("image", type=Path, metavar="IMAGE", help="an image file")
-    parser.add_argument("--ckpt_path", type=Path, required=True, metavar="FILE", help="the weights, a .ckpt file")
+    parser.add_argument("image", type=input_file("give an image"), metavar="IMAGE", help="an image file")
+    weights = input_file("give the path of a .ckpt file")
+    parser.add_argument("--ckpt_path", type=weights, required=True, metavar="FILE", help="the weights, a .ckpt file")
     parser.add_argument("--layer", metavar="NAME", help="a Ghost module; without it, the first one of the network")
-    parser.add_argument("-c", "--config", type=Path, metavar="FILE", help="the recipe, if it is not beside the weights")
     parser.add_argument(
-        "-o", "--output", type=Path, default=Path("ghosts.png"), metavar="PNG", help="default: ghosts.png"
+        "-c",
+        "--config",
+        type=input_file("give a recipe"),
+        metavar="FILE",
+        help="the recipe, if it is not beside the weights",
+    )
+    parser.add_argument(
+        "-o", "--output", type=output_file, default=Path("ghosts.png"), metavar="PNG", help="default: ghosts.png"
     )
     arguments = parser.parse_args()
     if arguments.output.suffix.lower() != ".png":

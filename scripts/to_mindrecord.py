@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
 
-from ghostnet.arguments import Parser, number
+from ghostnet import paths
+from ghostnet.arguments import Parser, input_folder, number, output_folder
 from ghostnet.cli import importing, run_command
 from ghostnet.errors import UserError
 
@@ -22,8 +22,11 @@ PROG = "to_mindrecord.py"
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     """Command line."""
     parser = Parser(PROG, __doc__)
-    parser.add_argument("--data_dir", type=Path, required=True, metavar="D", help="folder of D/SPLIT/CLASS/*.jpg")
-    parser.add_argument("--out", type=Path, required=True, metavar="P", help="folder of the pack: P/SPLIT/*.mindrecord")
+    data_dir = input_folder("give one that has train/CLASS/*.jpg")
+    parser.add_argument("--data_dir", type=data_dir, required=True, metavar="D", help="folder of D/SPLIT/CLASS/*.jpg")
+    parser.add_argument(
+        "--out", type=output_folder, required=True, metavar="P", help="folder of the pack: P/SPLIT/*.mindrecord"
+    )
     parser.add_argument(
         "--splits", default="train,val", metavar="A,B", help="splits to pack (train,val, as far as they are there)"
     )
@@ -44,9 +47,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
 def main() -> None:
     """Pack split after split."""
     args = parse()
-    if not args.data_dir.is_dir():
-        raise UserError(f"--data_dir: {args.data_dir} is no folder; expected {args.data_dir}/train/CLASS/*.jpg")
-    splits = [split for split in args.splits if (args.data_dir / split).is_dir()]
+    splits = [split for split in args.splits if paths.is_folder(args.data_dir / split)]
     if not splits:
         raise UserError(f"--splits: {args.data_dir} holds none of {', '.join(args.splits)}; name its folders")
     # After the command line is known to be good: importing MindSpore takes seconds.

@@ -202,7 +202,7 @@ def test_family_picture():
             "ours, uncompressed pack; mindcv",
         ),
         (["--threads", "4096"], "--threads: 4096, but there are"),
-        (["--json", "nowhere/found.json"], "--json: nowhere is no folder"),
+        (["--json", "nowhere/found.json"], "--json: nowhere/found.json: there is no folder nowhere"),
     ],
 )
 def test_bad_input_is_one_line(arguments, message, tmp_path):

@@ -150,6 +150,17 @@ def test_a_file_is_deleted_with_its_sidecar(tmp_path):
 
 
 @pytest.mark.fault("disk full, read-only, no permission", "clean error")
+@pytest.mark.parametrize("name", ["n" * 255, "é" * 127])
+def test_a_name_of_any_length_that_the_system_takes(name, tmp_path):
+    """Its temporary file has a longer one; there is no room for a sidecar's, which is said, and the file stays."""
+    path = tmp_path / name
+    intact_files.write_atomically(path, b"content")
+    assert intact_files.read_intact(path) == b"content"
+    with pytest.raises(RunError, match=r"cannot be written \(File name too long\)"):
+        intact_files.write_with_sidecar(path, b"other")
+    assert [(file.name, file.read_bytes()) for file in tmp_path.iterdir()] == [(name, b"content")]
+
+
 def test_a_folder_that_refuses_is_one_line(tmp_path):
     with pytest.raises(RunError, match="cannot be written"):
         weights_file.write(tmp_path / "absent" / "a.ckpt", ARRAYS)

@@ -230,9 +230,9 @@ def test_a_missing_or_damaged_file_is_one_line(file, content, expected, tmp_path
     ("arguments", "expected"),
     [
         (["{run}", "--output", "{run}/card.txt"], "card.txt does not end with .md"),
-        (["{run}", "--output", "{run}/none/card.md"], "none is no folder"),
+        (["{run}", "--output", "{run}/none/card.md"], "none/card.md: there is no folder "),
         (["{run}", "--author", "me: myself"], "author: 'me: myself' has a colon"),
-        (["{run}/nowhere"], "nowhere/config.yaml: no such file; give the folder of a run"),
+        (["{run}/nowhere"], "nowhere: no such folder; give that of a run"),
         (["{run}", "--outptu", "x.md"], "unrecognized arguments: --outptu"),
         ([], "the following arguments are required: RUN"),
     ],

@@ -387,7 +387,7 @@ def test_mirrored_evaluation_does_not_tell_left_from_right(trained, tmp_path, mo
 
 @pytest.mark.parametrize(
     ("folder", "expected"),
-    [("/proc/report", "report: /proc/report cannot be written"), ("{file}", "report: {file} is a file; give a folder")],
+    [("/proc/report", "report: /proc/report cannot be written"), ("{file}", "report: {file}: a file, not a folder")],
 )
 def test_a_folder_that_takes_no_report_is_refused_before_the_work(
     folder, expected, trained, tmp_path, monkeypatch, capsys

@@ -118,7 +118,7 @@ def test_a_finished_run_has_nothing_left_to_do(straight, images):
     [
         ({"lr": 0.1, "batch_size": 4}, "batch_size: 6 -> 4; lr: 0.4 -> 0.1"),
         ({"epoch_size": 3}, "epoch_size: 2 -> 3"),
-        ({"ckpt_save_dir": "/nowhere/run"}, "/nowhere/run/run_state.ckpt does not exist"),
+        ({"ckpt_save_dir": "/nowhere/run"}, "/nowhere/run/run_state.ckpt: no such file"),
     ],
 )
 def test_changes_are_refused(keys, expected, straight, images, monkeypatch, capsys):

@@ -165,7 +165,7 @@ def test_epochs_without_evaluation_go_first_among_the_most_accurate(tmp_path):
 @pytest.mark.fault("disk full, read-only, no permission", "clean error")
 def test_a_file_in_place_of_the_folder_is_refused(tmp_path):
     (tmp_path / "run").write_text("")
-    with pytest.raises(UserError, match="is a file"):
+    with pytest.raises(UserError, match=": a file, not a folder"):
         RunFolder(config(tmp_path / "run")).check(overwrite=True)
 
 
@@ -214,7 +214,7 @@ def test_a_folder_with_another_run_takes_no_state(tmp_path):
 @pytest.mark.fault("damaged states", "clean error")
 def test_what_is_no_state_is_refused(tmp_path):
     folder = RunFolder(config(tmp_path / "run"))
-    with pytest.raises(UserError, match="resume: .* does not exist"):
+    with pytest.raises(UserError, match="resume: .*: no such file"):
         folder.read_state(True)
     weights_file.write(tmp_path / "w.ckpt", WEIGHTS)
     with pytest.raises(UserError, match="w.ckpt holds weights, but no run state"):
@@ -230,7 +230,7 @@ def test_what_is_no_state_is_refused(tmp_path):
     [
         (damage, "run_state.ckpt: damaged: its sha256"),
         (lambda file: file.write_bytes(b""), "run_state.ckpt: damaged: its sha256"),
-        (lambda file: file.unlink(), "run_state.ckpt does not exist"),
+        (lambda file: file.unlink(), "run_state.ckpt: no such file"),
         (lambda file: weights_file.write(file, WEIGHTS), "run_state.ckpt holds weights"),
         (lambda file: intact_files.sidecar(file).write_text("?"), "run_state.ckpt.sha256: not what sha256sum writes"),
     ],

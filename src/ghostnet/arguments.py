@@ -3,15 +3,41 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from .errors import UserError
+from . import intact_files, paths
+from .errors import RunError, UserError
+
+
+class _NamesPath:
+    """The `type` of an argument that names a file or folder, which `Parser` checks once all are parsed."""
+
+    def __init__(self, check: Callable[[Path, str], None]) -> None:
+        self.check = check
+
+    def __call__(self, text: str) -> Path:
+        return Path(text)
+
+
+def input_file(remedy: str) -> Callable[[str], Path]:
+    """The `type` of an argument that names a file to read; `remedy` is what to do where it cannot be read."""
+    return _NamesPath(lambda path, option: paths.check_file(path, remedy, option))
+
+
+def input_folder(remedy: str) -> Callable[[str], Path]:
+    """The `type` of an argument that names a folder to read from."""
+    return _NamesPath(lambda path, option: paths.check_folder(path, remedy, option))
+
+
+# The types of arguments that name a file, or a folder, to write.
+output_file = _NamesPath(paths.check_output)
+output_folder = _NamesPath(paths.check_output_folder)
 
 
 class Parser(argparse.ArgumentParser):
-    """Reports errors as UserError instead of printing the usage and leaving.
+    """Reports errors as UserError instead of printing the usage and leaving, and paths that cannot be used as well.
 
     Args:
         prog: name of the program.
@@ -23,6 +49,18 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, prog: str, about: str | None = None, **options: Any) -> None:
         summary, _, rest = (about or "").partition("\n\n")
         super().__init__(**{"prog": prog, "description": summary, "epilog": rest.strip(), **options})
+
+    def parse_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:
+        """As argparse does. Raises UserError for a path of one of the types above that cannot be used."""
+        found = super().parse_args(args, namespace)
+        for action in self._actions:
+            if isinstance(action.type, _NamesPath):
+                given = getattr(found, action.dest)
+                option = action.option_strings[-1] if action.option_strings else ""
+                for path in given if isinstance(given, list) else [given]:
+                    if path is not None:
+                        action.type.check(path, option)
+        return found
 
     def error(self, message: str) -> NoReturn:
         raise UserError(f"{message.removeprefix('argument ')}; --help explains the command line")
@@ -46,8 +84,15 @@ def number(kind: type[int] | type[float], low: float, high: float) -> Callable[[
 
 
 def write(option: str, path: Path, content: bytes) -> None:
-    """Write the file that an option names. Raises UserError where the file system refuses."""
+    """Write the file that an option names, atomically.
+
+    Raises UserError for a path that cannot be used, RunError for a full disk.
+    """
+    paths.check_output(path, option)
     try:
-        path.write_bytes(content)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written ({error.strerror}); name another file with {option}") from error
+        intact_files.write_atomically(path, content)
+    except RunError as error:
+        if error.__cause__.errno in paths.NO_ROOM:
+            raise
+        why = paths.reason(error.__cause__)
+        raise UserError(f"{path}: cannot be written ({why}); name another file with {option}") from error

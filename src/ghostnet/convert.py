@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from . import intact_files, pytorch_file, weights_file
+from . import intact_files, paths, pytorch_file, weights_file
 from .errors import UserError
 from .models import card, check_fused_form, create_model, reparam
 
@@ -447,7 +447,6 @@ def _check_target(source: Path, target: Path) -> None:
     """Raise UserError for a file that cannot be written to or should not."""
     if target.suffix not in (".ckpt", ".safetensors"):
         raise UserError(f"{target}: the file to write must end in .ckpt or .safetensors")
-    if not target.parent.is_dir():
-        raise UserError(f"{target}: there is no such folder; make it, or give another file to write")
-    if target.exists() and (not target.is_file() or target.samefile(source)):
-        raise UserError(f"{target}: {'is what is read' if target.is_file() else 'no file'}; give another file to write")
+    paths.check_output(target)
+    if paths.is_file(target) and target.samefile(source):
+        raise UserError(f"{target}: is what is read; give another file to write")

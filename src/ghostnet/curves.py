@@ -71,7 +71,7 @@ def _record(line: str, where: str) -> Record:
 
 def names(files: list[Path]) -> list[str]:
     """What to call the runs: their folders' names where these differ, the folders' paths otherwise."""
-    short = [file.resolve().parent.name for file in files]
+    short = [paths.real(file).parent.name for file in files]
     return short if len(set(short)) == len(short) else [str(file.parent) for file in files]
 
 

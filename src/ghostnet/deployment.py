@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from . import exported_file, json_text, paths
+from .arguments import input_file
 from .class_names import checked
 from .class_names import read as read_names
 from .config import Config, Said, beside_weights, recipe, said_beside, saved_by_training, settled
@@ -92,10 +93,27 @@ class Deployment:
 def add_arguments(parser: ArgumentParser, exported: bool = True) -> None:
     """Add what names a network on a command line; `of_arguments` reads it. `exported`: .onnx and .mindir are taken."""
     kinds = ".ckpt, .safetensors, .onnx or .mindir" if exported else ".ckpt or .safetensors"
-    parser.add_argument("--ckpt_path", type=Path, required=True, metavar="P", help=f"{kinds} file")
-    parser.add_argument("-c", "--config", type=Path, metavar="FILE", help="recipe, where no config.yaml is beside P")
+    parser.add_argument(
+        "--ckpt_path",
+        type=input_file(f"give the path of a {kinds} file"),
+        required=True,
+        metavar="P",
+        help=f"{kinds} file",
+    )
+    parser.add_argument(
+        "-c",
+        "--config",
+        type=input_file("give a recipe"),
+        metavar="FILE",
+        help="recipe, where no config.yaml is beside P",
+    )
     parser.add_argument("--model", default="", metavar="NAME", help="network of a checkpoint with nothing beside it")
-    parser.add_argument("--class_names", type=Path, metavar="FILE", help="class names: text, one a line, or JSON")
+    parser.add_argument(
+        "--class_names",
+        type=input_file("give one with class names"),
+        metavar="FILE",
+        help="class names: text, one a line, or JSON",
+    )
 
 
 def of_arguments(arguments: Namespace) -> Deployment:

@@ -16,6 +16,7 @@ import shutil
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
+from . import paths
 from .errors import RunError, UserError
 
 _SIDECAR_LINE = re.compile(rb"\\?([0-9a-f]{64}) [ *].+")
@@ -82,10 +83,7 @@ def read_intact(path: Path) -> bytes:
     """The content of a file, compared with its sidecar if there is one. Raises UserError where it is another one."""
     while True:
         listed = _digests(path)
-        try:
-            content = path.read_bytes()
-        except OSError as error:
-            raise UserError(f"{path}: cannot be read ({error.strerror})") from error
+        content = paths.read(path, "give another file")
         if listed is None or hashlib.sha256(content).hexdigest() in listed:
             return content
         # Another process may have replaced both in between; then the sidecar is another one now.
@@ -192,7 +190,7 @@ def _new(path: Path, content: bytes) -> list[tuple[Path, bytes | Path]]:
 def _steps(path: Path, content: bytes | Path, digests: list[str], old: list[str]) -> list[tuple[Path, bytes | Path]]:
     """What to put into place to replace a file and its sidecar: after each of them the file that is there is intact."""
     steps = [(path, content), (sidecar(path), _lines(path, digests))]
-    if old or sidecar(path).exists():
+    if old or paths.exists(sidecar(path)):
         return [(sidecar(path), _lines(path, [*digests, *old])), *steps]
     return steps
 
@@ -208,7 +206,7 @@ def _lines(path: Path, digests: Sequence[str]) -> bytes:
 
 def _digests_to_keep(path: Path) -> list[str]:
     """The digest of the file at `path`, for it to stay intact while it is replaced; none if it is not intact."""
-    if not path.exists():
+    if not paths.is_file(path):
         return []
     try:
         listed = _digests(path)
@@ -224,12 +222,9 @@ def _digests_to_keep(path: Path) -> list[str]:
 def _digests(path: Path) -> list[str] | None:
     """The digests that the sidecar of `path` lists; None if it has none. Raises UserError for one without any."""
     file = sidecar(path)
-    if not file.is_file():
+    if not paths.exists(file):
         return None
-    try:
-        lines = file.read_bytes().splitlines()
-    except OSError as error:
-        raise UserError(f"{file}: cannot be read ({error.strerror})") from error
+    lines = paths.read(file, "restore it, or delete it").splitlines()
     found = [_SIDECAR_LINE.fullmatch(line) for line in lines]
     if not found or None in found:
         raise UserError(

@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from . import build, curves, intact_files, json_text, provenance, weights_file
+from . import build, curves, intact_files, json_text, paths, provenance, weights_file
 from .config import Config
 from .data import transforms
 from .errors import UserError
@@ -109,8 +109,7 @@ def read(folder: Path) -> Run:
 
     Raises UserError, which names the file, where one is missing, damaged, or at odds with another.
     """
-    if not (folder / "config.yaml").is_file():
-        raise UserError(f"{folder / 'config.yaml'}: no such file; give the folder of a run (its ckpt_save_dir)")
+    paths.check_file(folder / "config.yaml", "give the folder of a run (its ckpt_save_dir)")
     config = Config.from_file(folder / "config.yaml")
     records = curves.read_records(folder / curves.FILE)
     sessions = _sessions(folder / "run.json")
@@ -123,7 +122,7 @@ def read(folder: Path) -> Run:
             "config.yaml; restore the files that training wrote"
         )
     weights, record = _offered(folder, config, records)
-    if not intact_files.sidecar(weights).is_file():
+    if not paths.is_file(intact_files.sidecar(weights)):
         raise UserError(
             f"{intact_files.sidecar(weights)}: no such file, so {weights.name} may be others than the run's; restore it"
         )
@@ -131,7 +130,10 @@ def read(folder: Path) -> Run:
     arrays = weights_file.decode(weights, content)
     trainable = [array.size for name, array in arrays.items() if not name.endswith(("moving_mean", "moving_variance"))]
     exported = [weights.with_suffix(f".{kind}") for kind in EXPORTED]
-    assets = [_asset(weights, content), *(_asset(file, _content(file)) for file in exported if file.is_file())]
+    assets = [
+        _asset(weights, content),
+        *(_asset(file, paths.read(file, "restore it, or move it away")) for file in exported if paths.is_file(file)),
+    ]
     return Run(config, classes, records, sessions, record, assets, sum(trainable))
 
 
@@ -155,17 +157,10 @@ def _offered(folder: Path, config: Config, records: Sequence[curves.Record]) -> 
     """The weight file to offer, and the record of its epoch."""
     best = folder / f"{config.model}_best.ckpt"
     validated = [record for record in records if record["top_1"] is not None]
-    if validated and best.is_file():
+    if validated and paths.is_file(best):
         # Of equal ones the first: only a better epoch replaces the file.
         return best, max(validated, key=lambda record: record["top_1"])
     return folder / f"{config.model}_last.ckpt", records[-1]
-
-
-def _content(file: Path) -> bytes:
-    try:
-        return file.read_bytes()
-    except OSError as error:
-        raise UserError(f"{file}: cannot be read ({error.strerror})") from error
 
 
 def _asset(file: Path, content: bytes) -> Asset:
@@ -365,11 +360,10 @@ def write(folder: Path, output: Path, given: Given, overwrite: bool) -> None:
     if output.suffix != ".md":
         raise UserError(f"--output: {output} does not end with .md, and Markdown is what is written")
     for file in (output, picture):
-        if file.exists() and not overwrite:
+        paths.check_output(file, "--output")
+        if paths.exists(file) and not overwrite:
             raise UserError(f"{file} exists; name another file with --output, or give --overwrite to replace it")
     run = read(folder)
     text = markdown(run, given, picture.name)
-    drawn = curves.png([(folder.resolve().name, list(run.records))])
-    if not output.parent.is_dir():
-        raise UserError(f"--output: {output.parent} is no folder; make it first")
+    drawn = curves.png([(paths.real(folder).name, list(run.records))])
     intact_files.write_all_atomically({output: text.encode(), picture: drawn})

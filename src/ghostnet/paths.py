@@ -6,6 +6,7 @@ waits for ever. Whoever is given a path asks here, and nowhere else.
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import unicodedata
@@ -15,6 +16,9 @@ from typing import BinaryIO
 
 from . import resources
 from .errors import UserError
+
+# Of a full disk, of a quota, of a limit on the size of files.
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 _KINDS = (
     (stat.S_ISREG, "a file"),
@@ -48,6 +52,11 @@ def exists(path: str | Path) -> bool:
     except (OSError, ValueError):
         return False
     return True
+
+
+def real(path: str | Path) -> Path:
+    """The path without links, as far as they can be followed: `Path.resolve` raises where one leads to itself."""
+    return Path(os.path.realpath(path))
 
 
 def check_file(path: str | Path, remedy: str, key: str = "") -> None:
@@ -115,6 +124,45 @@ def make_folder(path: str | Path, key: str) -> None:
         raise UserError(f"{key}: {path} cannot be made ({reason(error)}); give another folder") from error
 
 
+def check_output(path: str | Path, key: str = "", remedy: str = "name another file") -> None:
+    """Raise UserError unless a file can be made under this name, or replaced: to be asked before the work for it."""
+    start = f"{key}: {path}" if key else f"{path}"
+    try:
+        mode = os.stat(path).st_mode
+    except FileNotFoundError:
+        mode = stat.S_IFREG
+    except (OSError, ValueError) as error:
+        raise UserError(f"{start}: cannot be written ({reason(error)}); {remedy}") from error
+    if not stat.S_ISREG(mode):
+        raise UserError(f"{start}: {_kind(mode)}, not a file; {remedy}")
+    folder = Path(path).parent
+    if not is_folder(folder):
+        raise UserError(f"{start}: there is no folder {folder}; make it first, or {remedy}")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise UserError(f"{start}: {folder} takes no files ({_why_not(folder)}); {remedy}")
+
+
+def check_output_folder(path: str | Path, key: str = "") -> None:
+    """Raise UserError unless files can be written to a folder, or it can be made: to be asked before the work."""
+    start = f"{key}: {path}" if key else f"{path}"
+    remedy = "give another folder"
+    place = Path(path)
+    while True:
+        try:
+            mode = os.stat(place).st_mode
+            break
+        except FileNotFoundError as error:
+            if os.path.islink(place):
+                raise UserError(f"{start}: {place} is a link that leads nowhere; {remedy}") from error
+            place = place.parent
+        except (OSError, ValueError) as error:
+            raise UserError(f"{start}: cannot be written ({reason(error)}); {remedy}") from error
+    if not stat.S_ISDIR(mode):
+        raise UserError(f"{start}: {_kind(mode)}, not a folder; {remedy}")
+    if not os.access(place, os.W_OK | os.X_OK):
+        raise UserError(f"{start}: {place} takes no files ({_why_not(place)}); {remedy}")
+
+
 def namesake(path: str | Path) -> Path | None:
     """What lies under a name that looks the same, but is made of other Unicode characters (NFC against NFD)."""
     found = Path()
@@ -139,6 +187,10 @@ def _is(path: str | Path, kind: Callable[[int], bool]) -> bool:
         return kind(os.stat(path).st_mode)
     except (OSError, ValueError):
         return False
+
+
+def _why_not(folder: Path) -> str:
+    return "a read-only file system" if os.statvfs(folder).f_flag & os.ST_RDONLY else os.strerror(errno.EACCES)
 
 
 def _kind(mode: int) -> str:

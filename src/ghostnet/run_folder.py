@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from . import event_files, intact_files, provenance, safetensors_file, weights_file
+from . import event_files, intact_files, paths, provenance, safetensors_file, weights_file
 from .config import FREE_KEYS, Config
 from .errors import UserError
 from .folder_lock import FolderLock
@@ -200,9 +200,10 @@ class RunFolder:
         That is where the path is a file; where it holds files of a run and `overwrite` is false (what a run left that
         stopped before it finished an epoch does not count); where overwriting would delete the weights to start from.
         """
-        if self.path.exists() and not self.path.is_dir():
-            raise UserError(f"ckpt_save_dir: {self.path} is a file; give a folder")
-        if self._lock.file.exists():
+        paths.check_output_folder(self.path, "ckpt_save_dir")
+        if paths.is_folder(self.path):
+            self._check_kinds()
+        if paths.exists(self._lock.file):
             self._take_lock()
         files = self._files_of_a_run()
         names = {file.name for file in files}
@@ -214,13 +215,26 @@ class RunFolder:
                 f"ckpt_save_dir: {self.path} already holds a run ({files[0].name}); give another folder, --resume to "
                 "go on with that run, or --overwrite True to delete it"
             )
-        if ckpt_path and Path(ckpt_path).resolve() in (file.resolve() for file in files):
+        if ckpt_path and paths.real(ckpt_path) in map(paths.real, files):
             raise UserError(
                 f"ckpt_save_dir: --overwrite True would delete {ckpt_path}, which ckpt_path names; give another folder"
             )
         # Not before, so that a folder that is refused stays as it is.
-        if self.path.is_dir():
+        if paths.is_folder(self.path):
             self._take_lock()
+
+    def _check_kinds(self) -> None:
+        """Raise UserError where a folder, a FIFO or the like has the name of a file that a run writes."""
+        weights = (self.best, self.last, self.state, self.previous_state)
+        sidecars = map(intact_files.sidecar, weights)
+        texts = (self._lock.file, self.log, self.metrics, self.config, self.classes, self.sessions)
+        for file in (*texts, *weights, *sidecars):
+            if paths.exists(file):
+                paths.check_output(
+                    file, "ckpt_save_dir", "a run writes one there: move it away, or give another folder"
+                )
+        if paths.exists(self.events):
+            paths.check_folder(self.events, "move it away, or give another folder", "ckpt_save_dir")
 
     def start(self, overwrite: bool = False) -> None:
         """Make the folder, empty of any earlier run. Raises UserError where it cannot be written, and as `check`."""
@@ -254,13 +268,13 @@ class RunFolder:
 
     def _files_of_a_run(self) -> list[Path]:
         """Files with the names that a run gives, of any network."""
-        if not self.path.is_dir():
+        if not paths.is_folder(self.path):
             return []
         names = re.compile(
             r"config\.yaml|classes\.json|run\.json|metrics\.jsonl|train\.log|"
             r"(run_state|run_state_previous|.+_(best|last)|.+-\d+_\d+)\.ckpt(\.sha256)?"
         )
-        files = [file for file in sorted(self.path.iterdir()) if file.is_file() and names.fullmatch(file.name)]
+        files = [file for file in sorted(self.path.iterdir()) if paths.is_file(file) and names.fullmatch(file.name)]
         return files + event_files.files(self.events)
 
     def _start_events(self) -> None:
@@ -364,10 +378,10 @@ class RunFolder:
         """
         folder = self.path if resume is True else Path(resume)
         files = [folder]
-        if resume is True or folder.is_dir():
+        if resume is True or paths.is_folder(folder):
             files = [folder / _STATE, folder / _PREVIOUS_STATE]
-        if not any(file.is_file() for file in files):
-            raise UserError(f"resume: {files[0]} does not exist, so there is no run to go on with; leave out --resume")
+        if not any(map(paths.is_file, files)):
+            paths.check_file(files[0], "there is no run to go on with: leave out --resume", "resume")
         self._lock_source(files[0].parent)
         problems = []
         for file in files:
@@ -398,7 +412,7 @@ class RunFolder:
             self._source_lock.release()
 
     def _is_at(self, folder: Path) -> bool:
-        return self.path.exists() and self.path.samefile(folder)
+        return paths.exists(self.path) and self.path.samefile(folder)
 
     def go_on(self, saved: Saved) -> None:
         """Cut the records to where the state was saved. A state of another folder starts this one with its records.
@@ -435,8 +449,7 @@ def _sessions(file: Path) -> list[Any]:
 
 def _state_arrays(file: Path) -> dict[str, np.ndarray]:
     """The entries of a run state. Raises UserError, which names the file."""
-    if not file.is_file():
-        raise UserError(f"{file} does not exist")
+    paths.check_file(file, "restore it")
     arrays = weights_file.read(file)
     missing = _RUN_ENTRIES - set(arrays)
     if missing == _RUN_ENTRIES:

@@ -11,7 +11,6 @@ is UTF-8. What it is given comes from here, whatever users call their folders.
 from __future__ import annotations
 
 import contextlib
-import errno
 import fcntl
 import os
 import re
@@ -23,13 +22,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from .errors import RunError, UserError
-from .paths import reason
+from .paths import NO_ROOM, reason
 
 _NAME = re.compile(r"\.?ghostnet-[a-z]+-[a-z0-9_]{8}")
 _LOCK = ".in_use"
 # A folder without that file is being made, or its maker was killed just then.
 _BEING_MADE = 3600  # seconds
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 # Paths that all of MindSpore's functions take.
 _PLAIN = re.compile(r"[0-9A-Za-z@_\-./]+")
 # Where to put what MindSpore is given, where TMPDIR has a name that it does not take.
@@ -72,7 +70,7 @@ def folder(purpose: str, near: Path | None = None) -> Iterator[Path]:
             with _link(made) as link:
                 yield link
     except OSError as error:
-        if error.errno not in _NO_ROOM:
+        if error.errno not in NO_ROOM:
             raise
         raise _unwritable(place, near, reason(error)) from error
     except (UserError, RunError):

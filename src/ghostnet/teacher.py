@@ -11,7 +11,7 @@ import mindspore as ms
 import numpy as np
 from mindspore import Tensor, nn, ops
 
-from . import amp, checkpoint, download, weights_file
+from . import amp, checkpoint, download, paths, weights_file
 from .config import Config
 from .config.rules import nearest
 from .errors import UserError
@@ -51,7 +51,7 @@ def digest(config: Config) -> str:
 
     Raises UserError where there is no such file.
     """
-    return hashlib.sha256(_file(config).read_bytes()).hexdigest()
+    return hashlib.sha256(paths.read(_file(config), "give another file")).hexdigest()
 
 
 def load(config: Config) -> Teacher:
@@ -80,8 +80,7 @@ def _file(config: Config) -> Path:
     """Where the teacher's weights are; published ones are fetched."""
     if _is_mindir(config):
         path = Path(config.teacher)
-        if not path.is_file():
-            raise UserError(f"teacher: {path}: no such file; give the path of a MindIR file or the name of a network")
+        paths.check_file(path, "give the path of a MindIR file or the name of a network", "teacher")
         return path
     if config.teacher_ckpt_path:
         weights_file.check_exists(config.teacher_ckpt_path)

@@ -17,7 +17,7 @@ import numpy as np
 from google.protobuf.message import DecodeError
 from mindspore.train.checkpoint_pb2 import Checkpoint
 
-from . import pytorch_file, safetensors_file
+from . import paths, pytorch_file, safetensors_file
 from .errors import RunError, UserError
 from .intact_files import read_intact, write_with_sidecar
 
@@ -82,8 +82,7 @@ def _refuse_not_finite(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
 
 def check_exists(path: str | Path) -> None:
     """Raise UserError where there is no such file: for callers with slow work to do before they read it."""
-    if not Path(path).is_file():
-        raise UserError(f"{path}: no such file; give the path of a .ckpt or .safetensors file")
+    paths.check_file(path, "give the path of a .ckpt or .safetensors file")
 
 
 def read(path: str | Path) -> dict[str, np.ndarray]:

@@ -72,9 +72,9 @@ def test_bad_files(text, words, tmp_path):
 
 @pytest.mark.fault("configurations", "clean error")
 def test_files_that_cannot_be_read(tmp_path):
-    assert "No such file" in message_of(cli, "-c", str(tmp_path / "none.yaml"))
-    assert "not a regular file" in message_of(cli, "-c", str(tmp_path))
-    assert "not a regular file" in message_of(cli, "-c", "/dev/zero")
+    assert "no such file" in message_of(cli, "-c", str(tmp_path / "none.yaml"))
+    assert "a folder, not a file" in message_of(cli, "-c", str(tmp_path))
+    assert "a device, not a file" in message_of(cli, "-c", "/dev/zero")
 
 
 @pytest.mark.parametrize(

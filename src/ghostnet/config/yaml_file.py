@@ -15,6 +15,7 @@ from typing import Any
 
 import yaml
 
+from ghostnet import paths
 from ghostnet.errors import UserError
 
 # A recipe with every key is 3 kB. PyYAML needs 20 s for a list of 1 MB, so this bounds a hostile file to 2 s.
@@ -87,15 +88,7 @@ def read(path: Path) -> tuple[dict[str, Any], dict[str, int]]:
 
 def _text(path: Path) -> str:
     """The text of a regular file of bounded size."""
-    try:
-        if path.exists() and not path.is_file():  # reading a FIFO or a device would never end
-            raise UserError(f"{path}: not a regular file; give the path of a YAML recipe")
-        with path.open("rb") as file:
-            content = file.read(MAX_BYTES + 1)
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror}; give the path of a YAML recipe") from None
-    if len(content) > MAX_BYTES:
-        raise UserError(f"{path}: larger than {MAX_BYTES} bytes, so no recipe; expected `key: value` lines")
+    content = paths.read(path, "give the path of a YAML recipe of `key: value` lines", MAX_BYTES)
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:

@@ -59,7 +59,7 @@ def read_cifar(name: str, data_dir: Path, train: bool) -> Arrays:
         UserError: a file is missing, its size is no multiple of a record's, or a label is out of range.
     """
     form = _CIFAR[name]
-    folder = data_dir / form.folder if (data_dir / form.folder).is_dir() else data_dir
+    folder = data_dir / form.folder if paths.is_folder(data_dir / form.folder) else data_dir
     parts = [_read_records(folder / file, form) for file in (form.train if train else form.test)]
     labels, images = (np.concatenate(column) for column in zip(*parts, strict=True))
     return Arrays(images, labels, _class_names(folder / form.names, form.num_classes))
@@ -78,9 +78,9 @@ def _read_records(path: Path, form: _Cifar) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _class_names(path: Path, count: int) -> tuple[str, ...]:
-    if not path.is_file():
+    if not paths.is_file(path):
         return tuple(map(str, range(count)))
-    names = tuple(path.read_text(encoding="utf-8", errors="replace").split())
+    names = tuple(paths.read(path, "restore it").decode("utf-8", "replace").split())
     if len(names) != count:
         raise UserError(f"{path}: {len(names)} class names, expected {count}; download the file again")
     return names
@@ -103,7 +103,7 @@ def read_mnist(data_dir: Path, train: bool) -> Arrays:
 
 def _plain_or_gz(path: Path) -> Path:
     packed = path.with_name(path.name + ".gz")
-    return packed if packed.is_file() and not path.is_file() else path
+    return packed if paths.is_file(packed) and not paths.is_file(path) else path
 
 
 def _read_idx(path: Path, dimensions: int) -> np.ndarray:

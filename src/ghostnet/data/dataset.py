@@ -193,8 +193,7 @@ def _open_binary(config: Config, split: str) -> ArraySamples:
     data_dir = Path(config.data_dir)
     if config.dataset_download:
         download.fetch_dataset(config.dataset, data_dir)
-    if not data_dir.is_dir():
-        raise UserError(f"{data_dir}: no such folder; correct data_dir or set dataset_download: True")
+    paths.check_folder(data_dir, "correct data_dir or set dataset_download: True")
     train = _BINARY_USAGES[usage]
     if config.dataset == "mnist":
         arrays = binary.read_mnist(data_dir, train)

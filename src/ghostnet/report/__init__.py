@@ -19,7 +19,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ghostnet import intact_files
+from ghostnet import intact_files, paths
 from ghostnet.errors import RunError, UserError
 from ghostnet.report import page, tables
 
@@ -45,8 +45,7 @@ def prepare(folder: Path, overwrite: bool) -> None:
         raise UserError(
             f"report: matplotlib draws its pictures ({error}); pip install matplotlib, or leave the key out"
         ) from error
-    if folder.exists() and not folder.is_dir():
-        raise UserError(f"report: {folder} is a file; give a folder")
+    paths.check_output_folder(folder, "report")
     found = [name for name in FILES if os.path.lexists(folder / name)]
     if found and not overwrite:
         raise UserError(
