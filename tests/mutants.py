@@ -1,7 +1,7 @@
 """Mutants: small faults put into the source one at a time, to see whether the tests of their room find them.
 
-    python tests/mutants.py                       # 320 mutants of all rooms, by seed 0
-    python tests/mutants.py --rooms step,data --count 40 --seed 3 --json found.json
+    python tests/mutants.py                       # 36 mutants of each room, by seed 0
+    python tests/mutants.py --rooms step,data --each 80 --seed 3 --json found.json
     python tests/mutants.py --named               # the faults listed in NAMED, and no others
 
 A mutant is killed where a test fails, or does not end in time. Mutants are made in a copy of the repository, which its
@@ -54,12 +54,12 @@ ROOMS = {
     "checkpoint": Room(("checkpoint.py",), ("tests/test_checkpoint.py",)),
     "run_folder": Room(("run_folder.py",), ("tests/test_run_folder.py",)),
     "export": Room(("export.py",), ("tests/test_export.py",)),
-    "deployment": Room(("deployment.py",), ("tests/test_export.py", "tests/test_predict.py")),
+    "deployment": Room(("deployment.py",), ("tests/test_exported_files.py", "tests/test_export.py")),
 }
 # Of these only the faults in NAMED are tried.
 OTHERS = {
     "trainer": Room(("trainer.py",), ("tests/test_defaults.py",)),
-    "predict": Room(("predictor.py",), ("tests/test_predict.py",)),
+    "predict": Room(("predictor.py",), ("tests/test_predict.py", "tests/data/test_pictures.py")),
 }
 ROOM = ROOMS | OTHERS
 MARGIN = 3, 30  # a mutant's tests may take so many times as long as without it, and so many seconds more
@@ -90,6 +90,7 @@ NAMED = [
     ("data", "data/operations.py", *_last_row("fill =")),
     ("data", "data/transforms.py", "* 0.45)", "* 0.4)"),
     ("data", "data/transforms.py", '"translate_const"', '"translate"'),
+    ("predict", "predictor.py", "path, upright=True", "path"),
     ("trainer", "trainer.py", "*run.notes, *run.config.warnings()", "*run.notes"),
     ("trainer", "trainer.py", "WeightsEvaluator(config, ", "WeightsEvaluator(config.replace(num_classes=None), "),
 ]
@@ -112,21 +113,19 @@ def named_mutants(root: Path) -> list[Mutant]:
     return found
 
 
-def choose(root: Path, rooms: list[str], count: int, seed: int) -> list[Mutant]:
-    """Evenly from rooms, and within a room from kinds, as far as there are enough."""
-    rng = random.Random(seed)
-    queues = {}
+def choose(root: Path, rooms: list[str], each: int, seed: int) -> list[Mutant]:
+    """So many of each room, of the kinds of fault in turn; the same whichever other rooms there are."""
+    chosen = []
     for room in rooms:
+        rng = random.Random(f"{room} {seed}")
         kinds = defaultdict(list)
         for mutant in mutants_of(root, room):
             kinds[mutant.fault.kind].append(mutant)
         for found in kinds.values():
             rng.shuffle(found)
-        rounds = range(max(map(len, kinds.values())))
-        queues[room] = [found[index] for index in rounds for found in kinds.values() if index < len(found)]
-    rounds = range(max(map(len, queues.values())))
-    spread = [queue[index] for index in rounds for queue in queues.values() if index < len(queue)]
-    return sorted(spread[:count], key=lambda mutant: rooms.index(mutant.room))
+        turns = range(max(map(len, kinds.values())))
+        chosen += [found[turn] for turn in turns for found in kinds.values() if turn < len(found)][:each]
+    return chosen
 
 
 def try_room(copy: Path, room: str, mutants: list[Mutant]) -> Iterator[tuple[Mutant, str]]:
@@ -187,17 +186,17 @@ def import_mindspore() -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rooms", default=",".join(ROOMS), help="of these, separated by commas")
-    parser.add_argument("--count", type=int, default=320, help="mutants in all")
+    parser.add_argument("--each", type=int, default=36, help="mutants of each room")
     parser.add_argument("--seed", type=int, default=0, help="which ones")
     parser.add_argument("--named", action="store_true", help="those of NAMED instead")
-    parser.add_argument("--json", type=Path, help="write all of them, with what killed each, to this file")
+    parser.add_argument("--json", type=Path, help="append a JSON line for each, with what killed it, to this file")
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))
     rooms = sorted(options.rooms.split(","), key=lambda room: ROOM[room].mindspore)
     with tempfile.TemporaryDirectory(prefix="ghostnet-mutants-") as folder:
         copy = Path(folder).resolve()
         prepare(copy)
-        mutants = named_mutants(copy) if options.named else choose(copy, rooms, options.count, options.seed)
+        mutants = named_mutants(copy) if options.named else choose(copy, rooms, options.each, options.seed)
         tried: list[tuple[Mutant, str]] = []
         for room in dict.fromkeys(mutant.room for mutant in mutants):
             if ROOM[room].mindspore and "mindspore" not in sys.modules:
@@ -208,15 +207,14 @@ def main() -> None:
                 tried.append((mutant, killer))
                 fault = mutant.fault
                 if not killer:
-                    print(
-                        f"lives: {mutant.file}:{fault.line} [{fault.kind}] {fault.before!r} -> {fault.after!r}",
-                        flush=True,
-                    )
+                    change = f"{fault.before[:150]} -> {fault.after[:150]}"
+                    print(f"lives: {mutant.file}:{fault.line} [{fault.kind}] {change}", flush=True)
+                if options.json:
+                    row = {**mutant._asdict(), **fault._replace(source="")._asdict(), "killer": killer}
+                    with options.json.open("a") as lines:
+                        lines.write(json.dumps({**row, "fault": fault.kind}) + "\n")
             print(f"{room}: {_score([killer for mutant, killer in tried if mutant.room == room])}", flush=True)
     print(f"in all: {_score([killer for _, killer in tried])}")
-    if options.json:
-        rows = [{"room": m.room, "file": m.file, **m.fault._asdict(), "killer": killer} for m, killer in tried]
-        options.json.write_text(json.dumps([{**row, "source": None} for row in rows], indent=1))
 
 
 def _score(killers: list[str]) -> str:
