@@ -54,7 +54,7 @@ ROOMS = {
     "checkpoint": Room(("checkpoint.py",), ("tests/test_checkpoint.py",)),
     "run_folder": Room(("run_folder.py",), ("tests/test_run_folder.py",)),
     "export": Room(("export.py",), ("tests/test_export.py",)),
-    "deployment": Room(("deployment.py",), ("tests/test_exported_files.py", "tests/test_export.py")),
+    "deployment": Room(("deployment.py",), ("tests/test_deployment.py", "tests/test_exported_files.py")),
 }
 # Of these only the faults in NAMED are tried.
 OTHERS = {

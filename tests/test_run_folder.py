@@ -183,6 +183,13 @@ def test_a_state_comes_back_with_its_position(resume, tmp_path):
     assert ms.load_checkpoint(str(folder.state))["w"].asnumpy().tolist() == [1, 1, 1]
 
 
+@pytest.mark.parametrize("best", [None, 0.0, 0.5, 100.0])
+def test_no_accuracy_yet_is_not_one_of_0(best, tmp_path):
+    folder = run(tmp_path / "run", [12.5])
+    save(folder, 1, best_top_1=best)
+    assert folder.read_state(True).position.best_top_1 == best
+
+
 def test_records_after_the_state_are_cut(tmp_path):
     folder = run(tmp_path / "run", [12.5])
     save(folder, 1)
