@@ -1,5 +1,7 @@
 """Exported files: run by other software than wrote them, they give the checkpoint's logits; or nothing is written."""
 
+import contextlib
+import hashlib
 import json
 import runpy
 import sys
@@ -12,7 +14,9 @@ import onnxruntime
 import pytest
 from mindspore import Tensor, nn
 from onnx import TensorProto, helper, numpy_helper
+from PIL import Image
 
+import ghostnet as ghostnet_package
 from ghostnet import deployment, export, onnx_file, weights_file
 from ghostnet.config import Config
 from ghostnet.errors import UserError
@@ -186,6 +190,200 @@ def test_descriptions_that_do_not_fit_are_refused(tmp_path, change, message):
     change(facts)
     with pytest.raises(UserError, match=message):
         deployment.of_description(tmp_path / "x.onnx", facts)
+
+
+# --- What is compared, and what is written then, without a network
+
+
+def constant(logits):
+    """A network whose logits are these for the first images, whatever they show; keeps how many it got."""
+
+    def run(images):
+        run.sizes.append(len(images))
+        return np.array(logits, np.float32)[: len(images)]
+
+    run.sizes = []
+    return run
+
+
+@pytest.mark.parametrize(
+    ("batch", "expected", "difference", "sizes"),
+    [
+        (None, [[4.0, -8.0], [1.0, 2.0], [0.0, 0.0]], 0.0, [1, 3]),
+        (None, [[4.0, -8.0], [1.0, 2.0], [0.0, 2.0]], 2 / 8, [1, 3]),
+        (3, [[4.0, -8.0], [1.0, 2.0], [0.0, -1.0]], 1 / 8, [3]),
+        # Two at once, of which the second call has one image twice.
+        (2, [[4.0, -8.0], [1.0, 2.0], [4.0, -8.0]], 0.0, [2, 2]),
+    ],
+)
+def test_the_difference_by_hand(monkeypatch, tmp_path, batch, expected, difference, sizes):
+    run = constant([[4.0, -8.0], [1.0, 2.0], [0.0, 0.0]])
+    for name, other in (("of_onnx", "of_mindir"), ("of_mindir", "of_onnx")):
+        run.sizes.clear()
+        monkeypatch.setattr(export.inference, name, lambda path: run)
+        monkeypatch.setattr(export.inference, other, None)
+        path = tmp_path / f"x.{name.removeprefix('of_')}"
+        assert export.compare(path, batch, np.zeros((3, 1, 2, 2)), np.array(expected)) == pytest.approx(difference)
+        assert run.sizes == sizes
+
+
+def test_a_difference_of_one_image_alone_is_seen(monkeypatch, tmp_path):
+    """A file for any number that is wrong where it gets one."""
+    monkeypatch.setattr(
+        export.inference, "of_onnx", lambda path: lambda images: np.ones((len(images), 2)) * len(images)
+    )
+    assert export.compare(tmp_path / "x.onnx", None, np.zeros((4, 1)), np.full((4, 2), 4.0)) == 3 / 4
+
+
+def test_logits_of_zero_have_no_size(monkeypatch, tmp_path):
+    monkeypatch.setattr(export.inference, "of_onnx", lambda path: constant([[0.5]]))
+    assert export.compare(tmp_path / "x.onnx", None, np.zeros((1, 1)), np.zeros((1, 1))) == 0.5
+
+
+@pytest.mark.parametrize(("train", "val", "real"), [(0, 8, True), (8, 0, True), (8, 3, False), (0, 0, False)])
+def test_a_file_is_compared_on_images_of_the_run(tmp_path, train, val, real):
+    """Those of validation, or of training where it has none; made-up ones fill up to seven."""
+    for split, count, value in (("train", train, 10), ("val", val, 200)):
+        (tmp_path / split / "ant").mkdir(parents=True)
+        for index in range(count):
+            Image.new("RGB", (20, 20), (value,) * 3).save(tmp_path / split / "ant" / f"{index}.png")
+    plain = {"mean": (0.0,) * 3, "std": (1.0,) * 3, "image_resize": 16, "crop_pct": 1.0}
+    config = Config(**plain, data_dir=str(tmp_path), num_classes=3)
+    images, found = export.comparison_images(deployment.Deployment(tmp_path / "x.ckpt", config, tuple(CLASSES)))
+    assert (images.shape, images.dtype, found) == ((7, 3, 16, 16), np.float32, real)
+    of_the_run = 7 if real else min(val, 7)
+    assert (images[:of_the_run] == (200 if val else 10)).all()
+    assert all(image.std() > 20 for image in images[of_the_run:])
+    assert len({image.tobytes() for image in images[of_the_run:]}) == 7 - of_the_run
+    grey, _ = export.comparison_images(
+        deployment.Deployment(tmp_path / "x.ckpt", config.replace(in_channels=1), tuple(CLASSES))
+    )
+    assert grey.shape == (7, 1, 16, 16)
+
+
+@pytest.fixture
+def quick(tmp_path, monkeypatch):
+    """A checkpoint, and an export of it that compiles and compares nothing: each file differs by what is given."""
+    path = tmp_path / "run" / "w_best.ckpt"
+    path.parent.mkdir()
+    path.write_bytes(b"weights")
+    config = Config(model="ghostnet_050", num_classes=3, val_amp_level="O2", data_dir=str(tmp_path / "none"))
+    deployed = deployment.Deployment(path, config.replace(image_resize=8), tuple(CLASSES))
+    seen: dict = {"modes": []}
+
+    def trained(config):
+        seen["precision"] = config.val_amp_level
+        return nn.ReLU().set_train(True), "loaded it"
+
+    def deployed_form(model, network, classes, channels):
+        seen.update(training=network.training, form=(model, classes, channels))
+        seen["modes"].append(ms.get_context("mode"))
+        return network
+
+    def write(network, draft, target, description):
+        seen.setdefault("written", []).append((draft.suffix, target.batch))
+        draft.write_bytes(description.encode())
+
+    monkeypatch.setattr(export.build, "trained_network", trained)
+    monkeypatch.setattr(export.deploy, "deployed_form", deployed_form)
+    monkeypatch.setattr(export, "_write_onnx", write)
+    monkeypatch.setattr(export, "_write_mindir", write)
+
+    def run(differences, *given, **keys):
+        left = iter(differences)
+
+        def compare(draft, batch, images, expected):
+            seen["compared"] = (batch, len(images))
+            np.testing.assert_array_equal(expected, np.maximum(images, 0))
+            return next(left)
+
+        monkeypatch.setattr(export, "compare", compare)
+        return export.export(deployed, *given, **keys)
+
+    run.path, run.seen, run.deployed = path, seen, deployed
+    return run
+
+
+def test_what_is_written_and_said(quick, tmp_path, caplog):
+    caplog.set_level("INFO", "ghostnet")
+    ms.set_context(mode=ms.GRAPH_MODE)
+    out = tmp_path / "a" / "out"
+    results = quick([1e-4, 0.0], ["mindir", "onnx"], out, batch=5)
+    facts = {**deployment.replace(quick.deployed, batch=5).describe()}
+    source = {"file": "w_best.ckpt", "sha256": hashlib.sha256(b"weights").hexdigest()}
+    facts |= {"source": source, "ghostnet": ghostnet_package.__version__, "mindspore": ms.__version__}
+    facts = json.loads(json.dumps(facts))
+    for result, kind, difference in zip(results, ("mindir", "onnx"), (1e-4, 0.0), strict=True):
+        content = (out / f"w_best.{kind}").read_bytes()
+        assert json.loads(content) == facts
+        assert result == export.Exported(out / f"w_best.{kind}", len(content), difference, 7, False)
+        assert (out / f"w_best.{kind}.sha256").read_text().split()[0] == hashlib.sha256(content).hexdigest()
+    assert (out / "w_best.json").read_text() == json.dumps(facts, indent=1)
+    assert len(list(out.iterdir())) == 5
+    assert quick.seen["written"] == [(".mindir", 5), (".onnx", 5)]
+    assert quick.seen["compared"] == (5, 7)
+    assert quick.seen["form"] == ("ghostnet_050", 3, 3)
+    assert (quick.seen["training"], quick.seen["precision"]) == (False, "O0")
+    # One operation after the other, which compiles nothing; then as it was.
+    assert quick.seen["modes"] == [ms.PYNATIVE_MODE]
+    assert ms.get_context("mode") == ms.GRAPH_MODE
+    said = [record.getMessage() for record in caplog.records]
+    assert said[0] == "loaded it"
+    assert [line.split(":")[0] for line in said[1:]] == ["mindir", "onnx"]
+
+
+def test_files_go_beside_the_checkpoint(quick):
+    (result,) = quick([0.0], ["mindir"])
+    assert result.path == quick.path.with_suffix(".mindir")
+    assert quick.seen["written"] == [(".mindir", None)]
+
+
+@pytest.mark.parametrize("difference", [1.01e-4, float("nan"), float("inf")])
+def test_all_files_are_compared_before_one_is_written(quick, difference):
+    with pytest.raises(UserError, match="w_best.onnx: not kept: its logits differ from the checkpoint's by"):
+        quick([0.0, difference], ["mindir", "onnx"])
+    assert [file.name for file in quick.path.parent.iterdir()] == ["w_best.ckpt"]
+
+
+def test_a_folder_that_cannot_be_made(quick, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"--out: .*file/out cannot be made \(Not a directory\); give another folder"):
+        quick([0.0], ["mindir"], tmp_path / "file" / "out")
+
+
+@pytest.mark.parametrize("library", ["onnx", "onnxruntime"])
+def test_each_library_of_onnx_is_asked_for_where_it_is_needed(quick, monkeypatch, library):
+    monkeypatch.setitem(sys.modules, library, None)
+    with pytest.raises(UserError, match=rf"--format onnx: {library} is not installed .*or give --format mindir"):
+        quick([0.0, 0.0], ["mindir", "onnx"])
+    assert quick([0.0], ["mindir"])
+
+
+def test_a_mode_ends_with_what_it_is_for():
+    ms.set_context(mode=ms.GRAPH_MODE)
+    modes = []
+    with contextlib.suppress(ValueError), export._mode(ms.PYNATIVE_MODE):
+        modes.append(ms.get_context("mode"))
+        raise ValueError
+    assert [*modes, ms.get_context("mode")] == [ms.PYNATIVE_MODE, ms.GRAPH_MODE]
+
+
+def test_made_up_pictures_are_clouds_of_mostly_one_colour():
+    picture = export.picture(1, 60, 80)
+    assert (picture.shape, picture.dtype) == ((60, 80, 3), np.uint8)
+    np.testing.assert_array_equal(picture, export.picture(1, 60, 80))
+    assert (picture != export.picture(2, 60, 80)).any()
+    assert picture.mean() == pytest.approx(128, abs=3)
+    assert picture.std() == pytest.approx(50, abs=3)
+    colours = np.corrcoef(picture.reshape(-1, 3).T.astype(float))
+    assert 0.8 < colours[0, 1] < 0.999
+    # Clouds have no direction: neighbours are as alike in a row as in a column.
+    rows, columns = (np.abs(np.diff(picture.astype(int), axis=axis)).mean() for axis in (0, 1))
+    assert rows == pytest.approx(columns, rel=0.15)
+    # Amplitudes fall with the frequency: half of what is left of the mean is in the slowest waves.
+    powers = np.abs(np.fft.fft2(picture[..., 0].astype(float) - picture[..., 0].mean())) ** 2
+    slow = np.hypot(np.fft.fftfreq(60)[:, None] * 60, np.fft.fftfreq(80) * 80) < 4
+    assert 0.4 < powers[slow].sum() / powers.sum() < 0.9
 
 
 def test_made_up_pictures_have_contrast():
