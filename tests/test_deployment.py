@@ -311,7 +311,7 @@ def test_weights_alone_are_as_they_were_published(weights, tmp_path, model, fact
     (tmp_path / "classes.json").write_text(json.dumps(CLASSES))  # whosever they are
     found = deployment.of_file(weights, model=model)
     config = found.config
-    assert (config.dataset, config.image_resize, config.num_classes) == facts
+    assert (config.model, config.dataset, config.image_resize, config.num_classes) == (model, *facts)
     assert found.classes == tuple(map(str, range(facts[2])))
     names = tmp_path / "names.txt"
     names.write_text("ant\nbee\n")
