@@ -98,7 +98,8 @@ def main() -> None:
     facts, measured = benchmark.run(plan, note)
     machine = provenance.session("CPU")
     found = summary.report(plan, facts, measured, machine)
-    print(summary.tables(found))
+    for line in summary.tables(found).split("\n"):
+        say(line)
     if args.plot:
         results = benchmark.family(plan, picture.family_names(), note)
         found["family"] = picture.points({name: summary.numbers(each)["median"] for name, each in results.items()})
