@@ -135,7 +135,7 @@ def main() -> None:
         note = (
             f"{args.ckpt_path}: no class names are known: classes are called by their labels; give --class_names FILE"
         )
-        tqdm.write(f"{PROG}: {shown(note)}", file=sys.stderr)
+        tqdm.write(shown(f"{PROG}: {note}"), file=sys.stderr)
     if args.save_dir:
         paths.make_folder(args.save_dir, "--save_dir")
     output = JsonLines() if args.json else Csv() if args.csv else Table(images)
