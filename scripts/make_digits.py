@@ -13,7 +13,6 @@ from sklearn.datasets import load_digits
 
 from ghostnet.arguments import Parser, output_folder
 from ghostnet.cli import run_command
-from ghostnet.display import say
 
 PROG = "make_digits.py"
 
@@ -43,11 +42,11 @@ def main() -> None:
     root = parser.parse_args().root
     complete = root / ".complete"
     if complete.exists():
-        say(f"{root}: the digits are already there")
+        print(f"{root}: the digits are already there")
         return
     count = write_digits(root)
     complete.touch()
-    say(f"{root}: wrote {count:,} digits")
+    print(f"{root}: wrote {count:,} digits")
 
 
 if __name__ == "__main__":

@@ -15,11 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ghostnet import drawing
-from ghostnet.arguments import Parser, input_file, output_file, write
+from ghostnet.arguments import Parser, input_file, output_file
 from ghostnet.cli import run_command
 from ghostnet.config import Config, saved_by_training, settled
-from ghostnet.display import say
 from ghostnet.errors import UserError
 
 if TYPE_CHECKING:
@@ -250,7 +248,7 @@ def picture(arguments: argparse.Namespace) -> Figure:
     image = network_input(arguments.image, config)
     network, _ = build.trained_network(config.replace(val_amp_level="O0"))
     layer, module = module_named(network, config.model, arguments.layer)
-    title = "\n".join(map(drawing.label, (arguments.image.name, config.model, layer)))
+    title = f"{arguments.image.name}\n{config.model}\n{layer}".replace("$", r"\$")
     return draw(image, maps_of(network, module, image), title)
 
 
@@ -258,11 +256,14 @@ def main() -> None:
     """Command line."""
     arguments: Any = _parse()
     try:
-        content = drawing.png(lambda: picture(arguments))
+        picture(arguments).savefig(arguments.output, format="png")
     except ImportError as error:
         raise UserError(f"matplotlib draws the picture ({error}); pip install matplotlib") from error
-    write("--output", arguments.output, content)
-    say(f"wrote {arguments.output}")
+    except OSError as error:
+        raise UserError(
+            f"{arguments.output}: cannot be written ({error.strerror}); name another file with --output"
+        ) from error
+    print(f"wrote {arguments.output}")
 
 
 if __name__ == "__main__":

@@ -47,10 +47,28 @@ def graph_mode() -> Iterator[None]:
     if ms is None:
         yield
         return
+    if not gc.get_freeze_count():
+        # What the imports have made lives as long as the process, and takes 0.1 seconds to look through each time.
+        gc.freeze()
     ms.set_context(mode=ms.GRAPH_MODE)
     ms.set_seed(1)
     yield
     gc.collect()
+
+
+@pytest.fixture(scope="session")
+def timm():
+    """PyTorch's image models. A test that asks for it is skipped where there is no torch or no timm."""
+    torch = pytest.importorskip("torch")
+    try:
+        pytest.importorskip("torchvision")
+    except RuntimeError:
+        # Its compiled operators are for another build of torch. timm imports it, but needs none of them.
+        for name in ("nms", "qnms"):
+            torch.library.define(f"torchvision::{name}", "(Tensor dets, Tensor scores, float threshold) -> Tensor")
+    pytest.importorskip("timm.optim")
+    pytest.importorskip("timm.scheduler")
+    return pytest.importorskip("timm")
 
 
 @pytest.fixture(params=["limit", "tmpfs"])
@@ -105,10 +123,24 @@ def tried(record_property) -> Callable[[str], None]:
 
 def pytest_addoption(parser) -> None:
     parser.addoption("--fault-json", metavar="FILE", help="write the table of faults to FILE")
+    parser.addoption("--skipped", metavar="FILE", help="write the tests that were skipped to FILE, a line each")
+    parser.addoption("--no-skips", action="store_true", help="a test that would be skipped fails")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item):
+    """With --no-skips, what a test misses on this machine is an error (.ci/run)."""
+    report = yield
+    if report.skipped and item.config.getoption("--no-skips"):
+        report.outcome, report.longrepr = "failed", f"{item.nodeid}: {report.longrepr[2]}"
+    return report
 
 
 def pytest_terminal_summary(terminalreporter) -> None:
-    """The table of the faults that were tried, and what came of them (tests/fault/harness.py)."""
+    """The tests that were skipped, to a file; the table of the faults that were tried (tests/fault/harness.py)."""
+    if path := terminalreporter.config.getoption("--skipped"):
+        Path(path).parent.mkdir(exist_ok=True)
+        Path(path).write_text("".join(f"{report.nodeid}\n" for report in terminalreporter.getreports("skipped")))
     rows: dict[str, dict] = {}
     for outcome in ("passed", "failed"):
         for report in terminalreporter.getreports(outcome):

@@ -89,11 +89,12 @@ def test_ghostnetv2s_rate_epoch_by_epoch():
     np.testing.assert_allclose(ghostnetv2_by_epoch(), expected, rtol=1e-9)
 
 
-def test_ghostnetv2s_rate_is_that_of_timms_scheduler():
-    torch, timm_scheduler = pytest.importorskip("torch"), pytest.importorskip("timm.scheduler")
+def test_ghostnetv2s_rate_is_that_of_timms_scheduler(timm):
+    import torch
+
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.064)
     keys = {"decay_t": 2.4, "decay_rate": 0.973, "warmup_t": 3, "warmup_lr_init": 1e-6}
-    theirs = timm_scheduler.StepLRScheduler(optimizer, warmup_prefix=True, **keys)
+    theirs = timm.scheduler.StepLRScheduler(optimizer, warmup_prefix=True, **keys)
     rates = []
     for epoch in range(450):
         theirs.step(epoch)

@@ -249,14 +249,14 @@ def test_rmsproptf_follows_its_definition(mode, momentum, filtering, decayed):
         assert np.abs(found - start[parameter.name]).max() > 1e-3
 
 
-def test_the_hand_computed_rmsproptf_is_timms():
-    torch = pytest.importorskip("torch")
-    timm_optim = pytest.importorskip("timm.optim")
+def test_the_hand_computed_rmsproptf_is_timms(timm):
+    import torch
+
     weight = np.random.default_rng(2).standard_normal(21).astype(np.float32)
     gradients = gradients_of({"w": weight.shape}, len(RATES))
     expected = rmsprop_tf_by_hand({"w": weight}, gradients, {"w"}, 0.9, weight_decay=0.1, eps=1e-3)
     parameter = torch.nn.Parameter(torch.from_numpy(weight.copy()))
-    optimizer = timm_optim.RMSpropTF([parameter], lr=RATES[0], momentum=0.9, weight_decay=0.1, eps=1e-3)
+    optimizer = timm.optim.RMSpropTF([parameter], lr=RATES[0], momentum=0.9, weight_decay=0.1, eps=1e-3)
     for rate, update in zip(RATES, gradients, strict=True):
         optimizer.param_groups[0]["lr"] = rate
         parameter.grad = torch.from_numpy(update["w"].copy())

@@ -14,8 +14,6 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from .display import say
-
 _POLL = 1  # seconds
 _PATIENCE = 12  # polls, or seconds
 _GLANCE = 0.01  # seconds
@@ -78,7 +76,7 @@ class Neighbours:
 
 def _end_now(rank: int, process: int, trouble: str) -> None:
     line = f"stopped because rank {rank} (process {process}) {trouble}; files saved earlier are kept"
-    say(line, sys.stderr)
+    print(line, file=sys.stderr, flush=True)
     os._exit(1)
 
 

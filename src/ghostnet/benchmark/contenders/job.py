@@ -46,9 +46,9 @@ def answer(measure: Callable[[Job], dict[str, Any]]) -> None:
 
     `measure` gives "missing", the reason, where the contender has no such network.
     """
-    job = Job(**json.loads(Path(sys.argv[1]).read_text(encoding="utf-8")))
+    job = Job(**json.loads(Path(sys.argv[1]).read_text()))
     result = measure(job) | {"peak_memory": peak_memory()}
-    Path(job.answer).write_text(json.dumps(result), encoding="utf-8")
+    Path(job.answer).write_text(json.dumps(result))
 
 
 def time_steps(job: Job, step: Callable[[], object]) -> dict[str, Any]:
