@@ -37,8 +37,8 @@ _NO_CHOICE = {"val_amp_level": "O0", "pretrained": False}
 # What of a description follows from the rest of it.
 _CHECKED = {
     "model": ("model",),
-    "input": ("type", "shape"),
-    "output": ("type", "shape"),
+    "input": ("name", "type", "shape"),
+    "output": ("name", "type", "shape"),
     "preprocessing": ("color", "resize", "interpolation", "center_crop", "mean", "std"),
 }
 _MOST_IMAGES = 4_096  # that a file takes at once; scripts/export.py writes none for more
@@ -69,6 +69,11 @@ class Deployment:
         return exported_file.is_exported(self.path)
 
     @property
+    def known_classes(self) -> tuple[str, ...] | None:
+        """The names that folders of images are compared with; None where none are known."""
+        return None if self.numbered else self.classes
+
+    @property
     def input_shape(self) -> tuple[int, int, int]:
         """Channels, height and width of what the network gets."""
         from .data import transforms
@@ -83,6 +88,8 @@ class Deployment:
         return {
             "model": config.model,
             "classes": list(self.classes),
+            # Whether those are names, and not numbers in the place of names.
+            "named": not self.numbered,
             "input": {"name": "image", "type": "float32", "shape": [self.batch, *self.input_shape]},
             "output": {"name": "logits", "type": "float32", "shape": [self.batch, len(self.classes)]},
             "preprocessing": transforms.describe_evaluation(config),
@@ -218,9 +225,13 @@ def _of_exported(
     if names is None or tuple(names) == found.classes:
         return found
     # Numbers stand for names that were not known when it was exported.
-    if len(names) == len(found.classes) and found.classes == tuple(map(str, range(len(names)))):
-        return replace(found, classes=tuple(names))
+    if len(names) == len(found.classes) and _are_numbers(found.classes):
+        return replace(found, classes=tuple(names), numbered=False)
     raise UserError(f"--class_names: {path} has the names of its {len(found.classes)} classes; leave the flag out")
+
+
+def _are_numbers(classes: Sequence[str]) -> bool:
+    return tuple(classes) == tuple(map(str, range(len(classes))))
 
 
 def of_description(path: Path, description: Mapping[str, Any]) -> Deployment:
@@ -243,7 +254,8 @@ def of_description(path: Path, description: Mapping[str, Any]) -> Deployment:
             f"{path}: its description: expected a batch of 1 to {_MOST_IMAGES:,} images, or null for any number, got "
             f"{str(batch)[:60]}; {_AGAIN}"
         )
-    found = Deployment(path, config, classes, batch)
+    numbered = description.get("named") is False and _are_numbers(classes)
+    found = Deployment(path, config, classes, batch, numbered)
     _check_consistent(found, description)
     return found
 
@@ -255,7 +267,9 @@ def _check_consistent(found: Deployment, description: Mapping[str, Any]) -> None
         said, wanted = description.get(part), expected[part]
         if not isinstance(wanted, dict):
             said, wanted = {part: said}, {part: wanted}
-        for key in keys if isinstance(said, dict) else ():
+        if not isinstance(said, dict):
+            raise UserError(f"{found.path}: its description does not fit: it lacks {part!r}; {_AGAIN}")
+        for key in keys:
             # One that an older export did not have yet is no contradiction.
             if key in said and said[key] != wanted[key]:
                 raise UserError(

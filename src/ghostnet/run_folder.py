@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from . import event_files, intact_files, paths, provenance, safetensors_file, weights_file
+from . import event_files, intact_files, json_text, paths, provenance, safetensors_file, weights_file
 from .config import FREE_KEYS, Config
 from .errors import UserError
 from .folder_lock import FolderLock
@@ -308,7 +308,7 @@ class RunFolder:
         """
         try:
             with open(self.metrics, "a", encoding="utf-8") as file:
-                file.write(json.dumps(record) + "\n")
+                file.write(json_text.dumps(record) + "\n")
         except OSError as error:
             raise intact_files.not_written(self.metrics, error) from error
         if self.event_file:

@@ -46,10 +46,11 @@ def validate(config: Config) -> dict[str, Any]:
         if exported:
             run = replace(run, config=deployment.agreed(config, exported))
             config = run.config
-        classes = exported.classes if exported else build.saved_classes(config.ckpt_path)
+        classes = exported.known_classes if exported else build.saved_classes(config.ckpt_path)
         samples = dataset.open_split(config, "val", classes)
         if classes is None and config.dataset == "imagenet":
-            build.say_order(samples.classes, "no classes.json lies beside the weights")
+            where = "the file has no names of classes" if exported else "no classes.json lies beside the weights"
+            build.say_order(samples.classes, where)
         run = run.with_classes(samples.classes)
         config = run.config
         network, path = (inference.open_network(exported), exported.path) if exported else _of_weights(run)

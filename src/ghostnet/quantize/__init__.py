@@ -9,6 +9,7 @@ import hashlib
 import itertools
 import json
 import logging
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from ghostnet import intact_files, paths
+from ghostnet import exported_file, intact_files, paths
 from ghostnet.config import Config
 from ghostnet.data import dataset, images, packs, transforms, walk
 from ghostnet.deployment import Deployment
@@ -106,10 +107,15 @@ def quantize(
     """
     goal = goal or Goal()
     folder = folder or deployed.path.parent
+    content = deployed.path.read_bytes()
+    if exported_file.onnx_content(deployed.path) != content:
+        raise UserError(f"{deployed.path}: keeps weights in a second file; export it again as one file")
     network = Quantizer(deployed)
-    calibration = calibration_images(config, calib_dir, calib_images, deployed.classes)
+    calibration = calibration_images(config, calib_dir, calib_images, deployed.known_classes)
     trial = Trial(deployed, config)
-    source = trial.add("float32", deployed.path.read_bytes())
+    source = trial.add("float32", content)
+    if not math.isfinite(source.loss):
+        raise UserError(f"{deployed.path}: its logits are not finite (NaN or infinity); export it again")
     network.calibrate(calibration)
     chosen = {"int8": int8(network, trial, calibration[:_COST_IMAGES], goal)}
     if float16:
@@ -142,7 +148,7 @@ def _check_goal(path: Path, variant: Variant, source: Variant, goal: Goal, layer
     )
 
 
-def calibration_images(config: Config, folder: Path, count: int, classes: Sequence[str]) -> np.ndarray:
+def calibration_images(config: Config, folder: Path, count: int, classes: Sequence[str] | None) -> np.ndarray:
     """Images as the network gets them, float32 (N, C, H, W), N up to `count`, chosen by a fixed seed.
 
     They are spread over the folders in `folder`, which are the classes where it is a training split, or over the

@@ -70,7 +70,7 @@ class Trial:
     def __init__(self, deployed: Deployment, config: Config) -> None:
         """Raises UserError where the split cannot be read."""
         self._deployed, self._config = deployed, config
-        self._split = dataset.open_split(config, "val", deployed.classes)
+        self._split = dataset.open_split(config, "val", deployed.known_classes)
         self.samples = len(self._split)
         self.variants: list[Variant] = []
 
