@@ -6,6 +6,7 @@ from ghostnet import launch
 from ghostnet.cli import importing, run_command
 from ghostnet.config import load
 from ghostnet.deployment import said
+from ghostnet.display import say
 from ghostnet.json_text import dumps
 
 PROG = "validate.py"
@@ -26,7 +27,7 @@ def main() -> None:
         return
     top_5 = "" if result["top_5"] is None else f", top-5 {result['top_5']:.2f} %"
     accuracy = f"top-1 {result['top_1']:.2f} %{top_5}, loss {result['loss']:.4f}"
-    print(f"{result['model']}: {accuracy} over {result['num_samples']:,} images")
+    say(f"{result['model']}: {accuracy} over {result['num_samples']:,} images")
     print(dumps(result))
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from ghostnet.arguments import Parser, number, output_file, write
 from ghostnet.cli import run_command
+from ghostnet.display import say
 from ghostnet.errors import RunError, UserError
 
 PROG = "benchmark.py"
@@ -91,21 +92,22 @@ def main() -> None:
     plan = benchmark.Plan(**{**(QUICK if args.quick else {}), **given})
     build.facts(plan.model)
 
-    def say(line: str) -> None:
-        print(line, file=sys.stderr, flush=True)
+    def note(line: str) -> None:
+        say(line, sys.stderr)
 
-    facts, measured = benchmark.run(plan, say)
+    facts, measured = benchmark.run(plan, note)
     machine = provenance.session("CPU")
     found = summary.report(plan, facts, measured, machine)
-    print(summary.tables(found))
+    for line in summary.tables(found).split("\n"):
+        say(line)
     if args.plot:
-        results = benchmark.family(plan, picture.family_names(), say)
+        results = benchmark.family(plan, picture.family_names(), note)
         found["family"] = picture.points({name: summary.numbers(each)["median"] for name, each in results.items()})
         write("--plot", args.plot, picture.png(found["family"], f"{machine['cpu']}, {plan.threads} threads"))
-        print(f"wrote {args.plot}")
+        say(f"wrote {args.plot}")
     if args.json:
         write("--json", args.json, json.dumps(found, indent=1).encode())
-        print(f"wrote {args.json}")
+        say(f"wrote {args.json}")
     failed = [f"{one.contender} ({one.task})" for one in measured if one.failed]
     if failed:
         raise RunError(f"could not be measured: {', '.join(failed)}; the lines under the tables say why")

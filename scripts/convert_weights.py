@@ -13,6 +13,7 @@ import sys
 from ghostnet import paths
 from ghostnet.arguments import Parser, input_file, number, output_file, write
 from ghostnet.cli import run_command
+from ghostnet.display import say
 from ghostnet.errors import UserError
 
 PROG = "convert_weights.py"
@@ -60,7 +61,7 @@ def main() -> None:
         lines = conversion.report().splitlines(keepends=True)
         sys.stdout.writelines(line for line in lines if not line.startswith(("mapped", "left out")))
     conversion.write()
-    print(conversion)
+    say(str(conversion))
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ import sys
 from ghostnet import deployment
 from ghostnet.arguments import Parser, input_folder, number, output_folder
 from ghostnet.cli import run_command
+from ghostnet.display import say
 
 PROG = "export.py"
 
@@ -57,11 +58,11 @@ def main() -> None:
         log.close()
     for file in written:
         kind = "images of the run's data" if file.real else "made-up pictures (no images in data_dir)"
-        print(
+        say(
             f"{file.path}: {file.size / 1e6:.1f} MB; logits within {file.difference:.1e} of the checkpoint's "
             f"on {file.images} {kind}"
         )
-    print(f"classes and preprocessing: {written[0].path.with_suffix('.json')}")
+    say(f"classes and preprocessing: {written[0].path.with_suffix('.json')}")
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from sklearn.datasets import load_digits
 
 from ghostnet.arguments import Parser, output_folder
 from ghostnet.cli import run_command
+from ghostnet.display import say
 
 PROG = "make_digits.py"
 
@@ -42,11 +43,11 @@ def main() -> None:
     root = parser.parse_args().root
     complete = root / ".complete"
     if complete.exists():
-        print(f"{root}: the digits are already there")
+        say(f"{root}: the digits are already there")
         return
     count = write_digits(root)
     complete.touch()
-    print(f"{root}: wrote {count:,} digits")
+    say(f"{root}: wrote {count:,} digits")
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ import sys
 
 from ghostnet.arguments import Parser, input_folder, output_file
 from ghostnet.cli import run_command
+from ghostnet.display import say
 
 PROG = "model_card.py"
 
@@ -39,7 +40,7 @@ def main() -> None:
     given = Given(arguments.author, arguments.link, arguments.license, arguments.dataset, arguments.repository)
     output = arguments.output or arguments.run / "model_card.md"
     write(arguments.run, output, given, arguments.overwrite)
-    print(f"wrote {output} and {output.with_suffix('.png')}")
+    say(f"wrote {output} and {output.with_suffix('.png')}")
 
 
 if __name__ == "__main__":

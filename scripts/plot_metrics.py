@@ -14,6 +14,7 @@ from ghostnet import paths
 from ghostnet.arguments import Parser, output_file, write
 from ghostnet.cli import run_command
 from ghostnet.curves import FILE, names, png, read_records
+from ghostnet.display import say
 from ghostnet.errors import UserError
 
 PROG = "plot_metrics.py"
@@ -33,7 +34,7 @@ def main() -> None:
         raise UserError(f"--output: {output} does not end with .png, and that is what is written")
     runs = list(zip(names(files), map(read_records, files), strict=True))
     write("--output", output, png(runs))
-    print(f"wrote {output}")
+    say(f"wrote {output}")
 
 
 if __name__ == "__main__":

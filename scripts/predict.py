@@ -7,9 +7,11 @@ The network, its classes and its preprocessing are those that training left besi
 from __future__ import annotations
 
 import argparse
+import codecs
 import csv
 import io
 import json
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,7 +23,7 @@ from tqdm import tqdm
 from ghostnet import deployment, intact_files, paths
 from ghostnet.arguments import Parser, number, output_folder
 from ghostnet.cli import importing, run_command
-from ghostnet.display import shown
+from ghostnet.display import csv_cell, shown
 from ghostnet.errors import RunError, UserError
 
 if TYPE_CHECKING:
@@ -58,7 +60,7 @@ class Table:
     """Rows for people: image, rank, probability, class."""
 
     def __init__(self, images: list[str]) -> None:
-        self._width = max(map(len, [*images, "image"]))
+        self._width = max(map(len, [*map(shown, images), "image"]))
         self._line("image", "%", "class")
 
     def add(self, prediction: Prediction) -> None:
@@ -67,7 +69,7 @@ class Table:
             self._line("" if rank else prediction.image, f"{100 * guess.probability:.2f}", guess.name)
 
     def _line(self, image: str, share: str, name: str) -> None:
-        _print(f"{image:{self._width}}  {share:>6}  {name}")
+        _print(f"{shown(image):{self._width}}  {share:>6}  {shown(name)}")
 
 
 class JsonLines:
@@ -82,7 +84,7 @@ class JsonLines:
 
 
 class Csv:
-    """A line for each class of an image, under a heading."""
+    """A line for each class of an image, under a heading; no cell is a formula to a spreadsheet."""
 
     def __init__(self) -> None:
         self._writer = csv.writer(sys.stdout, lineterminator="\n")
@@ -91,7 +93,15 @@ class Csv:
     def add(self, prediction: Prediction) -> None:
         """The lines of an image."""
         for rank, guess in enumerate(prediction.guesses, 1):
-            self._writer.writerow([prediction.image, rank, guess.name, guess.label, f"{guess.probability:.6g}"])
+            names = csv_cell(prediction.image), rank, csv_cell(guess.name)
+            self._writer.writerow([*names, guess.label, f"{guess.probability:.6g}"])
+
+
+def _listed() -> Iterator[str]:
+    """The names on standard input, of any bytes: a line each, or with NUL after each, as `find -print0` does."""
+    content = sys.stdin.buffer.read() if hasattr(sys.stdin, "buffer") else sys.stdin.read().encode()
+    content = content.removeprefix(codecs.BOM_UTF8)
+    yield from map(os.fsdecode, content.split(b"\0") if b"\0" in content else content.splitlines())
 
 
 def _print(line: str) -> None:
@@ -113,7 +123,7 @@ def main() -> None:
     with importing():
         from ghostnet import build, inference, predictor, runtime
 
-    images = predictor.expand(args.sources, sys.stdin)
+    images = predictor.expand(args.sources, _listed())
     if not images:
         raise UserError("-: no image in the list on standard input")
     deployed = deployment.of_arguments(args)
@@ -125,7 +135,7 @@ def main() -> None:
         note = (
             f"{args.ckpt_path}: no class names are known: classes are called by their labels; give --class_names FILE"
         )
-        tqdm.write(f"{PROG}: {shown(note)}", file=sys.stderr)
+        tqdm.write(shown(f"{PROG}: {note}"), file=sys.stderr)
     if args.save_dir:
         paths.make_folder(args.save_dir, "--save_dir")
     output = JsonLines() if args.json else Csv() if args.csv else Table(images)
@@ -137,7 +147,7 @@ def main() -> None:
             bar.update()
             if prediction.problem:
                 unreadable += 1
-                tqdm.write(f"{PROG}: skipped: {prediction.problem}", file=sys.stderr)
+                tqdm.write(shown(f"{PROG}: skipped: {prediction.problem}"), file=sys.stderr)
             elif args.save_dir:
                 _save(predictor.annotate(prediction), args.save_dir / predictor.picture_name(prediction.image, names))
     if unreadable:

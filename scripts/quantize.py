@@ -14,6 +14,7 @@ from typing import Any
 
 from ghostnet.arguments import Parser, input_file, input_folder, number, output_folder
 from ghostnet.cli import run_command
+from ghostnet.display import shown
 
 PROG = "quantize.py"
 SHARE = number(float, 0, 100)
@@ -65,10 +66,10 @@ def tables(record: dict[str, Any]) -> str:
                 f"{len(file['float_layers'])} of {record['layers']} layers are in float; in int8, one alone changes",
             ]
             lines += ["the logits by (root mean square, of that of the logits):"]
-            lines += [f"  {_cost(layer):>10}  {layer['name']}" for layer in file["float_layers"]]
+            lines += [f"  {_cost(layer):>10}  {shown(layer['name'])}" for layer in file["float_layers"]]
     images = record["images"]
     lines += ["", f"{images['calibrated']:,} images calibrated, {images['evaluated']:,} evaluated"]
-    return "\n".join([*lines, *(file["path"] for file in record["files"][1:])])
+    return "\n".join([*lines, *(shown(file["path"]) for file in record["files"][1:])])
 
 
 def _cost(layer: dict) -> str:

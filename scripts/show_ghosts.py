@@ -15,9 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ghostnet.arguments import Parser, input_file, output_file
+from ghostnet import drawing
+from ghostnet.arguments import Parser, input_file, output_file, write
 from ghostnet.cli import run_command
 from ghostnet.config import Config, saved_by_training, settled
+from ghostnet.display import say
 from ghostnet.errors import UserError
 
 if TYPE_CHECKING:
@@ -248,7 +250,7 @@ def picture(arguments: argparse.Namespace) -> Figure:
     image = network_input(arguments.image, config)
     network, _ = build.trained_network(config.replace(val_amp_level="O0"))
     layer, module = module_named(network, config.model, arguments.layer)
-    title = f"{arguments.image.name}\n{config.model}\n{layer}".replace("$", r"\$")
+    title = "\n".join(map(drawing.label, (arguments.image.name, config.model, layer)))
     return draw(image, maps_of(network, module, image), title)
 
 
@@ -256,14 +258,11 @@ def main() -> None:
     """Command line."""
     arguments: Any = _parse()
     try:
-        picture(arguments).savefig(arguments.output, format="png")
+        content = drawing.png(lambda: picture(arguments))
     except ImportError as error:
         raise UserError(f"matplotlib draws the picture ({error}); pip install matplotlib") from error
-    except OSError as error:
-        raise UserError(
-            f"{arguments.output}: cannot be written ({error.strerror}); name another file with --output"
-        ) from error
-    print(f"wrote {arguments.output}")
+    write("--output", arguments.output, content)
+    say(f"wrote {arguments.output}")
 
 
 if __name__ == "__main__":

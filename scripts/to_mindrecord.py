@@ -14,6 +14,7 @@ import sys
 from ghostnet import paths
 from ghostnet.arguments import Parser, input_folder, number, output_folder
 from ghostnet.cli import importing, run_command
+from ghostnet.display import say
 from ghostnet.errors import UserError
 
 PROG = "to_mindrecord.py"
@@ -57,7 +58,7 @@ def main() -> None:
     options = packing.Options(args.short_side, args.quality, args.shard_mb << 20, args.uncompressed)
     for split in splits:
         packed = packing.pack(args.data_dir / split, args.out / split, options, args.overwrite)
-        print(
+        say(
             f"{args.out / split}: {packed.images:,} images in {packed.shards} shard(s), {packed.made} made now; "
             f"{packed.bytes_before / 1e6:,.1f} MB of files, {packed.bytes_after / 1e6:,.1f} MB of shards"
         )

@@ -70,11 +70,17 @@ def test_a_cell_is_no_formula_and_one_line(text, expected):
 
 
 def test_markdown_shows_what_it_was_given():
+    assert markdown("a-b (1.5) c") == "a-b (1.5) c"
     assert markdown("a_b") == r"a\_b"
-    assert markdown("](http://x)") == r"\]\(http\://x\)"
+    assert markdown("](http://x)") == r"\](http\://x)"
+    assert markdown("![x][y]") == r"!\[x\]\[y\]"
     assert markdown("<b>|`x`") == r"\<b\>\|\`x\`"
-    assert markdown("a\n# b") == r"a\\n\# b"
+    assert markdown("a\n# b") == r"a\\n# b"
+    assert markdown("# b") == r"\# b"
+    assert markdown("- b") == r"\- b"
+    assert markdown("12. b") == r"12\. b"
     assert markdown("$x$ ~y~ &lt;") == r"\$x\$ \~y\~ \&lt;"
+    assert markdown("WWW.x.com, me@x.com") == r"WWW\.x.com, me\@x.com"
 
 
 @pytest.mark.fault("class names", "ok")

@@ -12,7 +12,7 @@ SOURCE = ROOT / "src" / "ghostnet"
 FLOORS = (
     {"errors", "display", "utf8"},
     {"resources"},
-    {"paths"},
+    {"paths", "drawing"},
     {"safetensors_file", "streams", "scratch", "archives", "json_text", "intact_files", "folder_lock"},
     {"arguments", "pytorch_file", "class_names"},
     {"config", "download", "launch", "hosts", "neighbours", "curves"},

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import shutil
 import statistics
 import subprocess
@@ -143,6 +144,26 @@ def test_the_values_are_those_of_the_files(tmp_path, monkeypatch, capsys):
         assert text in body, text
     assert "batch_size" not in body
     assert Image.open(run / "model_card.png").format == "PNG"
+
+
+@pytest.mark.fault("names", "ok")
+def test_a_card_cannot_be_forged_by_names(tmp_path, monkeypatch, capsys):
+    """Neither classes, nor folders, nor what the files of a stranger's run say, are more than text in it."""
+    folder = tmp_path / os.fsdecode(b"run )](x) \xff\n# forged")
+    run = write_run(folder, data_dir="/data/a]b\n````\n# forged\n\x1b[2J\u202e")
+    (run / "classes.json").write_text(json.dumps(["x](http://evil)", "`a`", "\n\n# forged", "a|b", "c\udcff"]))
+    session = {**SESSION, "command": "python train.py\n`````\n# forged", "cpu": "a | b\n# forged"}
+    (run / "run.json").write_text(json.dumps([session]))
+    status, said, error = command(run, "--output", run / "a )b.md", monkeypatch=monkeypatch, capsys=capsys)
+    assert (status, error, said.count("\n")) == (0, "", 1)
+    header, body = parsed(run / "a )b.md")
+    assert header["train-dataset"] == r"a]b\n````\n# forged\n\x1b[2J\u202e"
+    assert not [line for line in body.splitlines() if line.startswith("# f")]
+    assert "\x1b" not in body
+    assert r"In label order: x\](http\://evil), \`a\`, \\n\\n# forged, a\|b, c\\xff." in body
+    assert r"python train.py\n`````\n# forged" in body.splitlines()
+    assert r"| processor | a \| b\\n# forged, 3 core(s) |" in body
+    assert "![Loss, accuracy and learning rate](a%20%29b.png)" in body
 
 
 @pytest.mark.parametrize("mirror", [False, True])

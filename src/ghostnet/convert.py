@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from . import intact_files, paths, pytorch_file, weights_file
+from .display import shown
 from .errors import UserError
 from .models import card, check_fused_form, create_model, reparam
 
@@ -370,13 +371,13 @@ class Conversion:
             what, found = "mapped", _by_x(array.shape)
             if ours in differences.unequal:
                 what, found = "shape", f"{found} instead of {_by_x(shape)}"
-            lines.append(f"{what}\t{self.names[ours]}\t{ours}\t{timm[ours]}\t{found}\t{array.dtype}")
+            lines.append(f"{what}\t{shown(self.names[ours])}\t{ours}\t{timm[ours]}\t{found}\t{array.dtype}")
         for what, names in (
             ("surplus", [self.names[ours] for ours in differences.surplus]),
             ("left out", self.left_out),
         ):
             arrays = ((name, self.arrays[name]) for name in names)
-            lines += [f"{what}\t{name}\t-\t-\t{_by_x(array.shape)}\t{array.dtype}" for name, array in arrays]
+            lines += [f"{what}\t{shown(name)}\t-\t-\t{_by_x(array.shape)}\t{array.dtype}" for name, array in arrays]
         return "\n".join(lines) + "\n"
 
     def __str__(self) -> str:

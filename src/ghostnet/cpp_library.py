@@ -108,7 +108,9 @@ class CppLibrary:
         options = {name: options for name, (_, options) in self.units.items()}
         parts = [platform.machine(), shlex.join(compiler), version.stdout]
         parts.append(repr((FLAGS, _LINK_FLAGS, self.linked, options)))
-        parts += [f"{source.name} {source.read_text()}" for source in sorted(self.folder.glob("*.[ch]*"))]
+        parts += [
+            f"{source.name} {source.read_text(encoding='utf-8')}" for source in sorted(self.folder.glob("*.[ch]*"))
+        ]
         return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
 
     def _build(self, compiler: list[str], target: Path) -> None:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from . import json_text, paths
+from . import drawing, json_text, paths
 from .errors import UserError
 
 if TYPE_CHECKING:
@@ -77,12 +76,10 @@ def names(files: list[Path]) -> list[str]:
 
 def png(runs: list[tuple[str, list[Record]]]) -> bytes:
     """The picture that `draw` makes, as a PNG file. Raises UserError where matplotlib is missing."""
-    file = io.BytesIO()
     try:
-        draw(runs).savefig(file, format="png")
+        return drawing.png(lambda: draw(runs))
     except ImportError as error:
         raise UserError(f"matplotlib draws the picture ({error}); pip install matplotlib") from error
-    return file.getvalue()
 
 
 def draw(runs: list[tuple[str, list[Record]]]) -> Figure:
@@ -149,7 +146,6 @@ def _explain_colors(figure: Figure, names: list[str], colors: tuple) -> None:
 
 
 def _text(name: str) -> str:
-    """A name that matplotlib prints as it is: no formula, not left out of a legend, not wider than the picture."""
-    name = name if len(name) <= MAX_NAME else f"...{name[3 - MAX_NAME :]}"
-    name = name.replace("$", r"\$")
-    return f" {name}" if name.startswith("_") else name
+    """A name that is not wider than the picture."""
+    name = drawing.label(name)
+    return name if len(name) <= MAX_NAME else f"...{name[3 - MAX_NAME :]}"

@@ -26,7 +26,9 @@ _INVISIBLE = "\u034f\u115f\u1160\u17b4\u17b5\u3164\uffa0"
 _SHORT = {"\t": r"\t", "\n": r"\n", "\r": r"\r"}
 # What makes a spreadsheet take a cell for a formula; Japanese ones take the wide signs, too.
 _FORMULA = re.compile("[=+\\-@\t\r\n\uff1d\uff0b\uff0d\uff20]")
-_MARKDOWN = re.compile(r"([\\`*_{}\[\]()<>#+\-.!|~&$:@=])")
+# What Markdown takes for more than itself: anywhere (the colon and what follows www make links), and at the beginning.
+_MARKDOWN = re.compile(r"[\\`*_{}\[\]<>|~&$:@]|(?<=www)\.|^[#+\-=]", re.IGNORECASE)
+_NUMBERED = re.compile(r"^(\d+)([.)])")
 
 
 def shown(text: str | os.PathLike[str]) -> str:
@@ -53,7 +55,7 @@ def csv_cell(text: str) -> str:
 
 def markdown(text: str) -> str:
     """A text that Markdown shows as it is: no link, heading, emphasis, table cell or tag begins or ends in it."""
-    return _MARKDOWN.sub(r"\\\1", shown(text))
+    return _NUMBERED.sub(r"\1\\\2", _MARKDOWN.sub(r"\\\g<0>", shown(text)))
 
 
 def fenced(language: str, text: str) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import datetime
 import hashlib
 import math
-import shlex
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from . import build, curves, intact_files, json_text, paths, provenance, weights_file
+from . import build, curves, display, intact_files, json_text, paths, provenance, weights_file
 from .config import Config
 from .data import transforms
 from .errors import UserError
@@ -202,7 +201,11 @@ def front_matter(run: Run, given: Given) -> dict[str, Any]:
     for key, value in keys.items():
         if key not in ("repo-link", "asset") and ":" in str(value):
             raise UserError(f"{key}: {value!r} has a colon, which the hub's cards take in links only; give another one")
-    return {key: value for key, value in keys.items() if value is not None}
+    return {
+        key: display.shown(value) if isinstance(value, str) else value
+        for key, value in keys.items()
+        if value is not None
+    }
 
 
 def _dataset(config: Config, given: Given) -> str:
@@ -218,7 +221,8 @@ def _evaluation(record: curves.Record) -> str:
 
 
 def _link(given: Given, name: str) -> str:
-    return f"{given.link.rstrip('/')}/{name}" if given.link else name
+    address = display.address(name)
+    return f"{given.link.rstrip('/')}/{address}" if given.link else address
 
 
 def markdown(run: Run, given: Given, picture: str) -> str:
@@ -233,14 +237,18 @@ def markdown(run: Run, given: Given, picture: str) -> str:
     config = run.config
     parts = [
         f"---\n{header}---",
-        f"# {config.model}, trained on {_text(_dataset(config, given))}",
+        f"# {display.markdown(config.model)}, trained on {display.markdown(_dataset(config, given))}",
         f"{run.parameters:,} trainable parameters, {config.num_classes} classes, images of "
         f"{' x '.join(map(str, (config.in_channels, *transforms.input_size(config))))}.",
         "## Files",
         _table(
             ("file", "bytes", "sha256"),
             [
-                (f"[{_text(asset.name)}]({_link(given, asset.name)})", f"{asset.size:,}", f"`{asset.sha256}`")
+                (
+                    f"[{display.markdown(asset.name)}]({_link(given, asset.name)})",
+                    f"{asset.size:,}",
+                    f"`{asset.sha256}`",
+                )
                 for asset in run.assets
             ],
         ),
@@ -250,12 +258,12 @@ def markdown(run: Run, given: Given, picture: str) -> str:
         _training(run, picture),
         "### Recipe",
         "The keys that differ from their defaults; `config.yaml` beside the weights holds all of them.",
-        _fenced("yaml", "\n".join(_recipe(config))),
+        display.fenced("yaml", "\n".join(_recipe(config))),
         "### Environment",
         _environment(run.sessions[-1]),
         "## Usage",
         "With `config.yaml` and `classes.json` of the run beside the weights:",
-        _fenced("shell", f"python validate.py --ckpt_path {shlex.quote(run.assets[0].name)} --data_dir DATA"),
+        display.fenced("shell", f"python validate.py --ckpt_path {display.shell(run.assets[0].name)} --data_dir DATA"),
         "## Classes",
         _class_list(run.classes),
     ]
@@ -285,7 +293,7 @@ def _evaluation_section(run: Run) -> str:
 def _training(run: Run, picture: str) -> str:
     """Commands, curve, and what it took."""
     starts = [
-        entry["command"] + (f"  # from epoch {entry['epoch']}, step {entry['step']}" if number else "")
+        display.shown(entry["command"]) + (f"  # from epoch {entry['epoch']}, step {entry['step']}" if number else "")
         for number, entry in enumerate(run.sessions)
     ]
     last = run.records[-1]
@@ -296,7 +304,11 @@ def _training(run: Run, picture: str) -> str:
         *_times(run.records),
     ]
     return "\n\n".join(
-        [_fenced("shell", "\n".join(starts)), _table(("", ""), rows), f"![Loss, accuracy and learning rate]({picture})"]
+        [
+            display.fenced("shell", "\n".join(starts)),
+            _table(("", ""), rows),
+            f"![Loss, accuracy and learning rate]({display.address(picture)})",
+        ]
     )
 
 
@@ -325,13 +337,13 @@ def _environment(session: Mapping[str, Any]) -> str:
         ("system", session["platform"]),
         *session["versions"].items(),
         ("commit", session.get("commit") or "unknown"),
-        ("started", session["started"]),
     ]
-    return _table(("", ""), rows)
+    escaped = [(display.markdown(name), display.markdown(str(value))) for name, value in rows]
+    return _table(("", ""), [*escaped, ("started", session["started"])])
 
 
 def _class_list(classes: Sequence[str]) -> str:
-    shown = ", ".join(map(_text, classes[:_CLASSES_SHOWN]))
+    shown = ", ".join(map(display.markdown, classes[:_CLASSES_SHOWN]))
     more = len(classes) - _CLASSES_SHOWN
     return f"In label order: {shown}" + (f", and {more:,} more in `classes.json`." if more > 0 else ".")
 
@@ -339,16 +351,6 @@ def _class_list(classes: Sequence[str]) -> str:
 def _table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     lines = [headings, ["---"] * len(headings), *rows]
     return "\n".join(f"| {' | '.join(' '.join(str(cell).split()) for cell in line)} |" for line in lines)
-
-
-def _fenced(language: str, text: str) -> str:
-    return f"````{language}\n{text}\n````"
-
-
-def _text(text: str) -> str:
-    """Text that Markdown shows as it is, on one line."""
-    line = " ".join(text.split())
-    return "".join(f"\\{letter}" if letter in "\\`*_{}[]<>#|" else letter for letter in line)
 
 
 def write(folder: Path, output: Path, given: Given, overwrite: bool) -> None:

@@ -14,6 +14,8 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
+from .display import say
+
 _POLL = 1  # seconds
 _PATIENCE = 12  # polls, or seconds
 _GLANCE = 0.01  # seconds
@@ -76,7 +78,7 @@ class Neighbours:
 
 def _end_now(rank: int, process: int, trouble: str) -> None:
     line = f"stopped because rank {rank} (process {process}) {trouble}; files saved earlier are kept"
-    print(line, file=sys.stderr, flush=True)
+    say(line, sys.stderr)
     os._exit(1)
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import itertools
+import os
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -13,9 +15,10 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from . import paths, resources
+from . import paths, resources, scratch
 from .data import images, transforms, walk
 from .deployment import Deployment
+from .display import shown
 from .errors import UserError
 from .evaluate import Network
 
@@ -24,6 +27,7 @@ VIDEOS = frozenset((".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".m
 _THREADS = 4  # that decode and resize; both leave Python's lock
 # Of an annotated picture, in pixels.
 _MIN_WIDTH, _LINE, _MARGIN = 320, 20, 6
+_LONGEST_STEM = 240  # bytes
 
 
 @dataclass(frozen=True)
@@ -67,18 +71,30 @@ def expand(sources: Iterable[str], listed: Iterable[str] = ()) -> list[str]:
     Args:
         sources: files, folders (the images in them and below, sorted), patterns such as `'photos/*.jpg'`, videos,
             numbers of cameras; "-" stands for `listed`.
-        listed: one more source a line.
+        listed: one more source each.
 
-    Raises UserError for a folder or pattern without images. A file that is not there stays in the list.
+    Raises UserError for a folder or pattern without images. A file that is not there stays in the list, and so does
+    whatever was `listed`: one name of thousands does not end a command.
     """
     found: list[str] = []
     for source in sources:
         if source == "-":
-            lines = [line.rstrip("\r\n") for line in listed]
-            found += expand(line for line in lines if line.strip() and line != "-")
+            found += itertools.chain.from_iterable(map(_expand_listed, listed))
         else:
             found += _expand(source)
     return found
+
+
+def _expand_listed(source: str) -> list[str]:
+    source = source.rstrip("\n")
+    if not paths.exists(source):
+        source = source.rstrip("\r")  # a list from Windows
+    if not source.strip() or source == "-":
+        return []
+    try:
+        return _expand(source)
+    except UserError:
+        return [source]
 
 
 def _expand(source: str) -> list[str]:
@@ -88,11 +104,22 @@ def _expand(source: str) -> list[str]:
             raise UserError(f"{source}: no image in this folder; give one with .jpg, .png or other images")
         return files
     if not paths.exists(source) and glob.has_magic(source):
-        matches = sorted(glob.glob(source, recursive=True))
+        matches = sorted(glob.glob(_pattern(source), recursive=True))
         if not matches:
             raise UserError(f"{source}: no file matches this pattern; correct it, or name files or folders")
         return [file for match in matches for file in _expand(match)]
     return [source]
+
+
+def _pattern(source: str) -> str:
+    """A pattern whose first folders are there by just this name: `[` in their names stands for itself."""
+    folder, rest = "", source
+    while os.sep in rest:
+        part, _, after = rest.partition(os.sep)
+        if part and not paths.is_folder(f"{folder}{part}"):
+            break
+        folder, rest = f"{folder}{part}{os.sep}", after
+    return glob.escape(folder) + rest
 
 
 def is_video(source: str) -> bool:
@@ -109,8 +136,13 @@ def frames(source: str, every: int = 1) -> Iterator[tuple[str, np.ndarray]]:
         import cv2
     except ImportError as error:
         raise UserError(f"{source}: OpenCV reads videos ({error}); pip install opencv-python-headless") from error
-    capture = cv2.VideoCapture(int(source) if source.isdecimal() else source)
-    try:
+    with contextlib.ExitStack() as stack:
+        if source.isdecimal():
+            capture = cv2.VideoCapture(int(source))
+        else:
+            # It dies of a name that is no UTF-8, and takes `%d` for the number of one image of many.
+            capture = cv2.VideoCapture(str(stack.enter_context(scratch.linked(Path(source)))))
+        stack.callback(capture.release)
         if not capture.isOpened():
             raise UserError(f"{source}: OpenCV cannot open this {'camera' if source.isdecimal() else 'video'}")
         for number in itertools.count():
@@ -119,8 +151,6 @@ def frames(source: str, every: int = 1) -> Iterator[tuple[str, np.ndarray]]:
                 return
             if number % every == 0:
                 yield f"{source}#{number}", np.ascontiguousarray(frame[..., ::-1])
-    finally:
-        capture.release()
 
 
 # --- Predicting
@@ -229,7 +259,7 @@ def annotate(prediction: Prediction) -> Image.Image:
         # A bar as long as the probability, behind the text.
         draw.rectangle((0, top, round(guess.probability * sheet.width), top + _LINE - 3), fill=(190, 215, 245))
         # Pillow's own font has Latin letters only.
-        name = guess.name.encode("latin-1", "replace").decode("latin-1")
+        name = shown(guess.name).encode("latin-1", "replace").decode("latin-1")
         draw.text((_MARGIN, top + 2), f"{guess.probability:6.1%}  {name}", fill="black", font=font)
     return sheet
 
@@ -238,6 +268,8 @@ def picture_name(image: str, taken: set[str]) -> str:
     """A file name for the annotated picture of an image, other than those taken, to which it is added."""
     path = Path(image)
     stem = path.stem if "#" not in path.suffix else f"{path.stem}_{path.suffix.partition('#')[2]}"
+    # Room for a number and another ending, in bytes, of which a name has 255 at the most.
+    stem = os.fsdecode(os.fsencode(stem)[:_LONGEST_STEM])
     names = itertools.chain([f"{stem}.png"], (f"{stem}_{count}.png" for count in itertools.count(2)))
     name = next(name for name in names if name not in taken)
     taken.add(name)

@@ -6,13 +6,13 @@ import datetime
 import importlib.metadata
 import os
 import platform
-import shlex
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 from . import __version__, json_text, launch, paths
+from .display import shell
 from .errors import UserError
 
 _GIT_TIMEOUT = 10  # seconds
@@ -54,7 +54,7 @@ def command_line(arguments: list[str]) -> str:
     """The shell command that started a Python program; of a launcher's options, the number of ranks alone is known."""
     found = launch.detect()
     starts = {None: "python", "mpirun": f"mpirun -n {found.ranks} python", "msrun": f"msrun --worker_num={found.ranks}"}
-    return f"{starts[found.launcher]} {shlex.join(arguments)}"
+    return f"{starts[found.launcher]} {' '.join(map(shell, arguments))}"
 
 
 def versions() -> dict[str, str]:

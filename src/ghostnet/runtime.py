@@ -22,7 +22,7 @@ import mindspore as ms
 
 from . import cli, distributed, hosts, launch, limits_onednn, streams
 from .config import Config
-from .display import OneLine
+from .display import OneLine, say
 from .errors import UserError
 
 log = logging.getLogger("ghostnet")
@@ -256,7 +256,7 @@ def stop_reason(number: int) -> str:
 
 def _end_now(number: int, why: str = "") -> None:
     """End the process, wherever it is: files are complete at any moment, and its workers die with it."""
-    print(f"{stop_reason(number)}{why}", file=sys.stderr, flush=True)
+    say(f"{stop_reason(number)}{why}", sys.stderr)
     _exit(1 if number == signal.SIGCHLD else 128 + number)
 
 

@@ -64,11 +64,11 @@ def folder(purpose: str, near: Path | None = None) -> Iterator[Path]:
         raise _unwritable(place, near, reason(error)) from error
     maker = os.getpid()
     try:
-        if near is not None or _PLAIN.fullmatch(str(made)):
+        if near is not None:
             yield made
         else:
-            with _link(made) as link:
-                yield link
+            with linked(made) as plain:
+                yield plain
     except OSError as error:
         if error.errno not in NO_ROOM:
             raise
@@ -131,17 +131,23 @@ def temporary() -> Path:
 
 
 @contextmanager
-def _link(target: Path) -> Iterator[Path]:
-    """A plain path that leads to a folder."""
+def linked(target: Path) -> Iterator[Path]:
+    """A path of plain letters to a file or folder, for the time of the `with` block: its own, or that of a link to it.
+
+    Raises UserError where there is no place for a link, and as `folder`.
+    """
+    if _PLAIN.fullmatch(str(target)):
+        yield target
+        return
     place = next((place for place in _PLACES if os.access(place, os.W_OK | os.X_OK)), None)
     if place is None:
         raise UserError(
-            f"TMPDIR: MindSpore takes no files in {target.parent}; give a folder whose path is made of letters, digits "
-            "and @ _ - . /"
+            f"{target}: a library takes no such name, and none of {', '.join(_PLACES)} takes a link with another one; "
+            "use names made of letters, digits and @ _ - ."
         )
     with folder("link", near=Path(place)) as made:
-        link = made / "link"
-        link.symlink_to(target)
+        link = made / f"link{target.suffix if _PLAIN.fullmatch(target.suffix) else ''}"
+        link.symlink_to(target.absolute())
         yield link
 
 

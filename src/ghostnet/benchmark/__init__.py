@@ -188,7 +188,7 @@ def _measure(plan: Plan, one: Contender, task: str, folder: str) -> tuple[dict[s
         started=time.time(),
         answer=str(answer),
     )
-    order.write_text(json.dumps(asdict(job)))
+    order.write_text(json.dumps(asdict(job)), encoding="utf-8")
     python = plan.torch_python if one.torch else sys.executable
     command = [python, "-m", f"contenders.{one.module}", str(order)]
     try:
@@ -200,7 +200,7 @@ def _measure(plan: Plan, one: Contender, task: str, folder: str) -> tuple[dict[s
     except OSError as error:
         return {}, f"{python}: {error.strerror}"
     if answer.exists():
-        return json.loads(answer.read_text()), ""
+        return json.loads(answer.read_text(encoding="utf-8")), ""
     lines = [line for line in done.stderr.splitlines() if line.strip()] or ["it said nothing"]
     if library := _NOT_INSTALLED.match(lines[-1]):
         return {"missing": f"not installed: {library[1]}"}, ""

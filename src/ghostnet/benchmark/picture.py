@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from .. import drawing
 from ..errors import UserError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 # Name's beginning -> what the line is called.
 _FAMILIES = {"ghostnet_": "GhostNet", "ghostnetv2_": "GhostNetV2", "ghostnetv3_": "GhostNetV3, fused"}
@@ -40,12 +43,20 @@ def png(entries: Sequence[Mapping[str, Any]], machine: str) -> bytes:
         machine: that the latencies are of.
     """
     try:
-        from matplotlib.figure import Figure
+        return drawing.png(lambda: _draw(entries, machine), dpi=120)
     except ImportError as error:
         raise UserError(f"--plot: matplotlib draws it ({error}); pip install -e .[plot]") from error
+
+
+def _draw(entries: Sequence[Mapping[str, Any]], machine: str) -> Figure:
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(10, 4.5), layout="constrained")
     panels = figure.subplots(1, 2, sharey=True)
-    axes = (("latency", 1e3, f"milliseconds for an image in ONNX Runtime\n({machine})"), ("macs", 1e-6, "million MACs"))
+    axes = (
+        ("latency", 1e3, f"milliseconds for an image in ONNX Runtime\n({drawing.label(machine)})"),
+        ("macs", 1e-6, "million MACs"),
+    )
     for panel, (key, unit, label) in zip(panels, axes, strict=True):
         for line in dict.fromkeys(entry["family"] for entry in entries):
             ours = sorted((e for e in entries if e["family"] == line), key=lambda e: e["top_1"])
@@ -60,6 +71,4 @@ def png(entries: Sequence[Mapping[str, Any]], machine: str) -> bytes:
         panel.grid(alpha=0.3)
     panels[0].set_ylabel("published top-1 on ImageNet, %")
     panels[0].legend(loc="lower right")
-    content = io.BytesIO()
-    figure.savefig(content, format="png", dpi=120)
-    return content.getvalue()
+    return figure

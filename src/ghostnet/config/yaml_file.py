@@ -16,6 +16,7 @@ from typing import Any
 import yaml
 
 from ghostnet import paths
+from ghostnet.display import shown
 from ghostnet.errors import UserError
 
 # A recipe with every key is 3 kB. PyYAML needs 20 s for a list of 1 MB, so this bounds a hostile file to 2 s.
@@ -59,7 +60,9 @@ def dump(value: Any) -> str:
     if isinstance(value, str):
         if _PLAIN_TEXT.fullmatch(value) and isinstance(scalar(value), str):
             return value
-        return yaml.safe_dump(value, default_style='"', allow_unicode=True, width=math.inf).rstrip("\n")
+        # Escapes for all beyond ASCII where a reader of the file would not see what is there.
+        plain = shown(value) == value
+        return yaml.safe_dump(value, default_style='"', allow_unicode=plain, width=math.inf).rstrip("\n")
     return str(value)
 
 

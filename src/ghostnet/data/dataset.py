@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -212,13 +213,26 @@ def _relabel(samples: Samples, classes: Sequence[str], place: Path) -> Samples:
     if unknown:
         raise UserError(
             f"{place}: {len(unknown)} class(es) that the {len(classes)} known ones lack: {_listed(unknown)}; "
-            "class folders must have the names they had in training"
+            f"class folders must have the names they had in training{_look_alike(unknown, classes)}"
         )
     absent = [name for name in classes if name not in set(samples.classes)]
     if absent:
         _logger.info("%s: no image of %d of the %d classes: %s", place, len(absent), len(classes), _listed(absent))
     mapping = np.array([label_of[name] for name in samples.classes], np.int32)
     return replace(samples, classes=tuple(classes), labels=mapping[samples.labels])
+
+
+def _look_alike(unknown: Sequence[str], classes: Sequence[str]) -> str:
+    """A remark, where a name is a known one written in other Unicode characters (`é` as one, or as two)."""
+    known = {unicodedata.normalize("NFC", name): name for name in classes}
+    for name in unknown:
+        if (other := known.get(unicodedata.normalize("NFC", name))) is not None:
+            form = "NFC" if unicodedata.is_normalized("NFC", name) else "NFD"
+            return (
+                f"; {name} looks like the known {other}, but is written in other Unicode characters ({form}): rename "
+                "the folder to what it was"
+            )
+    return ""
 
 
 def _check_num_classes(samples: Samples, num_classes: int | None, place: Path) -> None:

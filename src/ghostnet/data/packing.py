@@ -159,7 +159,7 @@ def _begin(target: Path, plan: str, overwrite: bool) -> None:
     for left in [path for pattern in _LEFT for path in target.glob(pattern)]:
         left.unlink()
     note = target / _PLAN
-    if not overwrite and note.exists() and note.read_text() == plan:
+    if not overwrite and note.exists() and note.read_text(encoding="utf-8") == plan:
         if (target / INDEX).exists():
             packs.open_pack(target)
         return

@@ -6,11 +6,11 @@ import base64
 import io
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from html import escape
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ghostnet.display import html as escape
 from ghostnet.report.tables import Calibration, Mistake, Scores, confused_pairs
 
 if TYPE_CHECKING:

@@ -2,46 +2,26 @@
 
 from __future__ import annotations
 
-import io
-import logging
 import math
 import os
 import unicodedata
-import warnings
 from collections.abc import Callable, Sequence
 from functools import wraps
 from typing import TYPE_CHECKING, Any
 
-import matplotlib
 import numpy as np
-from matplotlib import font_manager
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from PIL import Image
 
+from ghostnet import drawing
 from ghostnet.report.tables import BINS, Calibration, Mistake
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.collections import PathCollection
 
-# Or it would say on every picture that a font has one weight only.
-logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)
-
 DPI = 100
-# Those of them that are installed are asked for the signs that the first one lacks.
-FONTS = (
-    "DejaVu Sans",
-    "Noto Sans CJK SC",
-    "Noto Sans CJK JP",
-    "Source Han Sans SC",
-    "WenQuanYi Zen Hei",
-    "WenQuanYi Micro Hei",
-    "Droid Sans Fallback",
-    "Microsoft YaHei",
-    "SimHei",
-    "PingFang SC",
-)
 # Pixels: side of the confusion matrix, and what a cell of it may measure; of a cell that a number or a name fits in.
 MATRIX, SMALLEST_CELL, LARGEST_CELL = 720, 2, 90
 NUMBER_CELL, NAME_CELL = 22, 11
@@ -53,18 +33,11 @@ COLUMNS, THUMBNAIL, BESIDE, BELOW = 6, 160, 50, 66
 
 
 def _as_png(draw: Callable[..., Figure]) -> Callable[..., bytes]:
-    """The PNG file of the figure that a function draws; names in it are printed as they are."""
+    """The PNG file of the figure that a function draws."""
 
     @wraps(draw)
     def png(*arguments: Any) -> bytes:
-        installed = {font.name for font in font_manager.fontManager.ttflist}
-        settings = {"text.parse_math": False, "font.family": [font for font in FONTS if font in installed]}
-        with matplotlib.rc_context(settings), warnings.catch_warnings():
-            # A sign that no font has becomes a box.
-            warnings.filterwarnings("ignore", "Glyph .* missing", UserWarning)
-            file = io.BytesIO()
-            draw(*arguments).savefig(file, format="png", bbox_inches="tight", pad_inches=0.12)
-        return file.getvalue()
+        return drawing.png(lambda: draw(*arguments), bbox_inches="tight", pad_inches=0.12)
 
     return png
 
@@ -240,7 +213,8 @@ def percent(probability: float) -> str:
 
 
 def fit(text: str, letters: int) -> str:
-    """Text that is at most so many Latin letters wide: cut in the middle, since names often differ at their ends."""
+    """A name that is at most so many Latin letters wide: cut in the middle, since names often differ at their ends."""
+    text = drawing.label(text)
     if _width(text) <= letters:
         return text
     head, tail = "", ""

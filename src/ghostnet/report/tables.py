@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ghostnet.display import csv_cell
+
 if TYPE_CHECKING:
     from ghostnet.data.dataset import Samples
     from ghostnet.evaluate import Outcomes
@@ -83,7 +85,7 @@ class Mistake:
     def of(cls, outcomes: Outcomes, index: int, names: Sequence[str], samples: Samples) -> Mistake:
         """The mistake that sample `index` is. Raises UserError where its image cannot be read."""
         return cls(
-            name=printable(samples.name(index)),
+            name=samples.name(index),
             true=names[outcomes.labels[index]],
             predicted=names[outcomes.predicted[index]],
             true_probability=math.exp(-outcomes.losses[index]),
@@ -92,14 +94,9 @@ class Mistake:
         )
 
 
-def printable(text: str) -> str:
-    """Text with a mark in place of what no file or font can hold: control characters, bytes that are not UTF-8."""
-    return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text)
-
-
 def class_names(known: Sequence[str], classes: int) -> list[str]:
     """A name for each class of the network; those beyond the known ones are called by their number."""
-    return [*map(printable, known), *(f"#{label}" for label in range(len(known), classes))]
+    return [*known, *(f"#{label}" for label in range(len(known), classes))]
 
 
 def finite(outcomes: Outcomes) -> np.ndarray:
@@ -161,7 +158,12 @@ def scores_csv(table: Scores, names: Sequence[str]) -> bytes:
     columns = (table.support, table.predicted, table.correct)
     shares = (table.precision, table.recall, table.f1)
     rows = [
-        [label, name, *(int(column[label]) for column in columns), *(_share(column[label]) for column in shares)]
+        [
+            label,
+            csv_cell(name),
+            *(int(column[label]) for column in columns),
+            *(_share(column[label]) for column in shares),
+        ]
         for label, name in enumerate(names)
     ]
     header = ["label", "class", "images", "predicted", "correct", "precision", "recall", "f1"]
@@ -174,8 +176,9 @@ def _share(value: float) -> str:
 
 def confusion_csv(matrix: np.ndarray, names: Sequence[str]) -> bytes:
     """A line for each true class, a column for each predicted one."""
+    cells = list(map(csv_cell, names))
     return _csv(
-        [["true \\ predicted", *names], *([name, *row] for name, row in zip(names, matrix.tolist(), strict=True))]
+        [["true \\ predicted", *cells], *([cell, *row] for cell, row in zip(cells, matrix.tolist(), strict=True))]
     )
 
 

@@ -46,9 +46,9 @@ def answer(measure: Callable[[Job], dict[str, Any]]) -> None:
 
     `measure` gives "missing", the reason, where the contender has no such network.
     """
-    job = Job(**json.loads(Path(sys.argv[1]).read_text()))
+    job = Job(**json.loads(Path(sys.argv[1]).read_text(encoding="utf-8")))
     result = measure(job) | {"peak_memory": peak_memory()}
-    Path(job.answer).write_text(json.dumps(result))
+    Path(job.answer).write_text(json.dumps(result), encoding="utf-8")
 
 
 def time_steps(job: Job, step: Callable[[], object]) -> dict[str, Any]:

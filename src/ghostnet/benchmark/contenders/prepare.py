@@ -34,7 +34,7 @@ def measure(job: Job) -> dict[str, Any]:
     weights_file.write(folder / WEIGHTS, weights)
     np.savez(folder / TORCH_WEIGHTS, **for_torch(weights))
     if type(network) is GhostNet and all(type(cell) is GhostBottleneck for cell in bottlenecks(network)):
-        (folder / TABLE).write_text(json.dumps(table(network)))
+        (folder / TABLE).write_text(json.dumps(table(network)), encoding="utf-8")
     if job.variant == "with onnx":
         _export(folder / WEIGHTS, job)
     size = job.image_size

@@ -23,7 +23,7 @@ def measure(job: Job) -> dict[str, Any]:
         return {"missing": f"written for GhostNet, not for {job.model}"}
     torch.set_num_threads(job.threads)
     torch.manual_seed(1)
-    network = TorchGhostNet(json.loads(path.read_text()), TRAINING["drop_rate"])
+    network = TorchGhostNet(json.loads(path.read_text(encoding="utf-8")), TRAINING["drop_rate"])
     load(network, np.load(Path(job.folder, TORCH_WEIGHTS)))
     layout = torch.contiguous_format if job.variant == "eager" else torch.channels_last
     network = network.to(memory_format=layout)
