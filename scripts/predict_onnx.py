@@ -1,6 +1,6 @@
 """Top classes of images by an exported ONNX file, without MindSpore: `python predict_onnx.py MODEL.onnx IMAGES...`
 
-Needs numpy, Pillow and onnxruntime; copy it to where the file goes. (Bilinear and bicubic as OpenCV: no antialiasing.)
+Needs numpy, Pillow and onnxruntime; copy it to where the file goes.
 """
 
 import json
@@ -8,21 +8,47 @@ import sys
 
 import numpy as np
 import onnxruntime
-from PIL import Image
+from PIL import Image, ImageOps
 
-session = onnxruntime.InferenceSession(sys.argv[1], providers=["CPUExecutionProvider"])
-facts = json.loads(session.get_modelmeta().custom_metadata_map["ghostnet"])
-steps = facts["preprocessing"]
-resample = Image.Resampling.BICUBIC if steps["interpolation"] == "bicubic" else Image.Resampling.BILINEAR
-for path in sys.argv[2:]:
-    image = Image.open(path).convert("RGB").convert(steps["color"])
-    # The smallest size that covers `resize`, then the crop in its middle.
-    scale = max(wanted / have for wanted, have in zip(steps["resize"], image.size[::-1], strict=True))
-    size = tuple(int(side * scale + 1e-6) for side in image.size)
-    image = image.transform(size, Image.Transform.EXTENT, (0, 0, *image.size), resample)
-    height, width = steps["center_crop"]
-    left, top = (image.width - width) // 2, (image.height - height) // 2
-    pixels = np.float32(image.crop((left, top, left + width, top + height))).reshape(height, width, -1)
-    inputs = ((pixels - np.float32(steps["mean"])) / np.float32(steps["std"])).transpose(2, 0, 1)
-    logits = session.run(None, {"image": inputs[np.newaxis]})[0][0]
-    print(path, *(facts["classes"][label] for label in np.argsort(-logits)[:5]), sep="\t")
+
+def resampling(side, resized, wanted, cubic):
+    """(wanted, side): shares of an image's rows in those cut out of the middle once resized, as OpenCV has them."""
+    at = (np.arange(wanted) + (resized - wanted) // 2 + 0.5) * side / resized - 0.5
+    whole = np.floor(at)
+    s, shares = at - whole, np.zeros((wanted, side), np.float32)
+    parts = {0: 1 - s, 1: s}
+    if cubic:
+        near, far = (lambda x: 1.25 * x**3 - 2.25 * x**2 + 1), (lambda x: -0.75 * (x**3 - 5 * x**2 + 8 * x - 4))
+        parts = {-1: far(1 + s), 0: near(s), 1: near(1 - s), 2: far(2 - s)}
+    for step, part in parts.items():
+        np.add.at(shares, (np.arange(wanted), np.int64(np.clip(whole + step, 0, side - 1))), part)
+    return shares
+
+
+def network_input(path, steps):
+    """float32 (1, channels, height, width), by the steps of the description: see `preprocessing` in the README."""
+    with Image.open(path) as file:
+        # Pillow turns TIFF files itself.
+        image = file.copy() if file.format == "TIFF" else ImageOps.exif_transpose(file)
+    if image.mode.startswith("I"):  # 16 bits
+        image = Image.fromarray(np.uint8((np.asarray(image).astype(int) + 128) // 257))
+    image = image.convert("RGBA" if image.mode in ("P", "PA") else "RGB").convert("RGB").convert(steps["color"])
+    pixels = np.float32(image).reshape(image.height, image.width, -1).transpose(2, 0, 1)
+    scale = max(cover / side for cover, side in zip(steps["resize"], pixels.shape[1:], strict=True))
+    down, across = (
+        resampling(side, int(side * scale + 1e-6), wanted, steps["interpolation"] == "bicubic")
+        for side, wanted in zip(pixels.shape[1:], steps["center_crop"], strict=True)
+    )
+    pixels = np.clip(np.rint(down @ pixels @ across.T), 0, 255)
+    mean, std = (np.reshape(np.float32(steps[key]), (-1, 1, 1)) for key in ("mean", "std"))
+    return ((pixels - mean) / std)[np.newaxis]
+
+
+if __name__ == "__main__":
+    session = onnxruntime.InferenceSession(sys.argv[1], providers=["CPUExecutionProvider"])
+    facts = json.loads(session.get_modelmeta().custom_metadata_map["ghostnet"])
+    if facts["preprocessing"]["interpolation"] not in ("bilinear", "bicubic"):
+        sys.exit(f"{sys.argv[1]}: images are resized by {facts['preprocessing']['interpolation']}, which is not here")
+    for path in sys.argv[2:]:
+        logits = session.run(None, {"image": network_input(path, facts["preprocessing"])})[0][0]
+        print(path, *(facts["classes"][label] for label in np.argsort(-logits)[:5]), sep="\t")

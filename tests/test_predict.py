@@ -181,20 +181,67 @@ def test_a_run_without_the_number_of_classes_has_it_from_the_names(tmp_path):
     assert deployment.of_file(folder / "x.ckpt").classes == (*CLASSES, "3", "4")
 
 
-def test_images_are_turned_upright_here_only(tmp_path):
-    """All eight orientations of EXIF, against Pillow's own turning."""
-    from PIL import ImageOps
+def files_of_each_kind(folder: Path) -> list[Path]:
+    """One picture, in every way that files have of saying it."""
+    picture = Image.fromarray(export.picture(3, 90, 130))
+    grey, deep = picture.convert("L"), np.asarray(picture.convert("L")).astype(np.uint16) * 257 + 100
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    translucent = {mode: picture.convert(mode) for mode in ("L", "RGB")}
+    for image in translucent.values():
+        image.putalpha(Image.fromarray(255 - np.asarray(grey)))
+    palette = picture.quantize(40)
+    palette.info["transparency"] = bytes(range(40))
+    kinds = {
+        **{f"turned.{ending}": (picture, {"exif": turned}) for ending in ("jpg", "png", "webp", "tif")},
+        **{f"deep.{ending}": (Image.fromarray(deep), {}) for ending in ("png", "tif", "pgm")},
+        "palette.png": (palette, {}),
+        "palette.gif": (picture.quantize(40), {"transparency": 3}),
+        "cmyk.jpg": (picture.convert("CMYK"), {}),
+        "cmyk.tif": (picture.convert("CMYK"), {}),
+        "grey_alpha.png": (translucent["L"], {}),
+        "alpha.png": (translucent["RGB"], {}),
+        "grey.jpg": (grey, {}),
+        "bilevel.png": (picture.convert("1"), {}),
+        "first.gif": (picture, {"save_all": True, "append_images": [Image.new("RGB", picture.size)]}),
+    }
+    for name, (image, options) in kinds.items():
+        image.save(folder / name, **options)
+    return [folder / name for name in kinds]
 
-    picture = Image.fromarray(export.picture(3, 24, 40))
-    for orientation in range(1, 9):
-        exif = Image.Exif()
-        exif[0x0112] = orientation
-        path = tmp_path / f"{orientation}.png"
-        picture.save(path, exif=exif)
-        with Image.open(path) as opened:
-            expected = np.asarray(ImageOps.exif_transpose(opened))
-        np.testing.assert_array_equal(images.read_image(str(path), upright=True), expected)
-        np.testing.assert_array_equal(images.read_image(str(path)), np.asarray(picture))
+
+@pytest.mark.fault("pictures", "ok")
+@pytest.mark.parametrize("channels", [3, 1])
+def test_the_plain_reader_gives_the_same_answers_for_files_of_each_kind(
+    short,  # noqa: F811
+    tmp_path,
+    monkeypatch,
+    capsys,
+    channels,
+):
+    """Probabilities, and the pixels that they come from: no value is more than one of 255 off."""
+    size = {"image_resize": 64} if channels == 3 else {"image_resize": (40, 56), "interpolation": "bicubic"}
+    path = write_run(tmp_path / "run", model="ghostnet_050", in_channels=channels, **size)
+    export.export(deployment.of_file(path), ["onnx"], tmp_path / "out")
+    deployed = deployment.of_file(tmp_path / "out" / f"{path.stem}.onnx")
+    files = files_of_each_kind(tmp_path)
+    network = inference.open_network(deployed)
+    ours = predictor.Predictor(deployed, network)
+    plain = runpy.run_path(str(ROOT / "scripts" / "predict_onnx.py"))
+    steps = deployed.describe()["preprocessing"]
+    for file, prediction in zip(files, ours.predict(map(str, files)), strict=True):
+        assert not prediction.problem
+        theirs = plain["network_input"](str(file), steps)
+        ours_in = ours.prepare(images.read_image(str(file), upright=True))
+        assert np.abs((theirs[0] - ours_in) * np.reshape(steps["std"], (-1, 1, 1))).max() < 1.01, file.name
+        shares = predictor.probabilities(network(theirs))[0]
+        found = {guess.label: guess.probability for guess in prediction.guesses}
+        np.testing.assert_allclose(shares, [found[label] for label in range(3)], atol=0.02, err_msg=file.name)
+    monkeypatch.setattr(sys, "argv", ["predict_onnx.py", str(deployed.path), *map(str, files)])
+    runpy.run_path(str(ROOT / "scripts" / "predict_onnx.py"), run_name="__main__")
+    lines = capsys.readouterr().out.splitlines()
+    expected = [prediction.guesses[0].name for prediction in ours.predict(map(str, files))]
+    assert [line.split("\t")[1] for line in lines] == expected
 
 
 def test_sources_are_expanded(photos, tmp_path):

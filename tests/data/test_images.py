@@ -86,15 +86,6 @@ def test_16_bits_are_scaled_by_rounding(tmp_path):
     assert read_image(str(path))[0, :, 0].tolist() == [0, 0, 1, 1, 255]
 
 
-@pytest.mark.fault("image formats", "ok")
-def test_exif_rotation_is_left_alone(tmp_path):
-    path = tmp_path / "a.jpg"
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    Image.fromarray(COLOUR).save(path, exif=exif)
-    assert read_image(str(path)).shape == (10, 12, 3)
-
-
 def _broken(kind: str) -> bytes:
     if not kind.startswith("cut"):
         return {"empty": b"", "text": b"<html>not an image</html>", "eps": b"%!PS-Adobe-3.0 EPSF-3.0\n"}[kind]

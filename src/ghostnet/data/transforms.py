@@ -109,7 +109,10 @@ def input_size(config: Config) -> tuple[int, int]:
 
 
 def describe_evaluation(config: Config) -> dict[str, object]:
-    """What :func:`eval_transform` does, for programs without this package; mean and std on the scale 0 to 255."""
+    """From an image file to probabilities, for programs without this package; mean and std on the scale 0 to 255.
+
+    The steps in their order: those of :func:`images.read_image` for prediction, then those of :func:`eval_transform`.
+    """
     mean, std = config.mean, config.std
     if not _is_folder(config):
         mean, std = ((_MNIST_MEAN,), (_MNIST_STD,)) if config.dataset == "mnist" else (_CIFAR_MEAN, _CIFAR_STD)
@@ -119,14 +122,24 @@ def describe_evaluation(config: Config) -> dict[str, object]:
     else:
         mean, std = _per_channel(mean, std, config.in_channels)
     return {
+        "frame": "of an animation the first",
+        "orientation": "EXIF's is applied, once",
+        "bits": "16-bit gray becomes (value + 128) // 257, of 16-bit colours the high byte is taken",
+        "alpha": "dropped; a palette with transparency gives its colours",
         "color": "RGB" if config.in_channels == 3 else "L",
+        "color_rule": "by way of RGB, as Pillow's convert; L is (19595 R + 38470 G + 7471 B + 32768) >> 16",
         "resize": list(_covered_size(config)),
         "resize_rule": "the smallest size of the same aspect ratio that covers it, rounded down",
         "interpolation": config.interpolation if _is_folder(config) else "bilinear",
         "antialias": False,
+        "interpolation_rule": "of pixels (target + 0.5) * size / new size - 0.5, edges repeated, cubic with a = -0.75; "
+        "rounded to integers from 0 to 255",
         "center_crop": list(input_size(config)),
+        "center_crop_rule": "its top and left are half of what is left over, rounded down",
         "mean": list(mean),
         "std": list(std),
+        "layout": "float32, (images, channels, height, width), (pixel - mean) / std of pixels from 0 to 255",
+        "output": "logits; their softmax are the probabilities",
     }
 
 
