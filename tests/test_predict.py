@@ -267,6 +267,22 @@ def test_pictures_with_one_name_do_not_meet():
     assert names == ["x.png", "x_2.png", "clip_3.png"]
 
 
+@pytest.mark.parametrize(
+    ("shape", "expected"),
+    [
+        ((1, 1), (320, 352)),
+        ((900, 1), (320, 3632)),
+        ((5000, 5), (320, 5032)),
+        ((1, 900), (900, 33)),
+        ((60, 90), (360, 272)),
+    ],
+)
+def test_annotated_pictures_of_any_shape_are_legible_and_no_larger_than_that(shape, expected):
+    """A line takes 20 pixels and the margins 12; what is narrow is enlarged, but not beyond 4,096 pixels."""
+    prediction = predictor.Prediction("x", (predictor.Guess(0, "ant", 1.0),), pixels=np.zeros((*shape, 3), np.uint8))
+    assert predictor.annotate(prediction).size == expected
+
+
 def test_frames_of_a_video(tmp_path):
     cv2 = pytest.importorskip("cv2")
     path = tmp_path / "clip.avi"

@@ -27,6 +27,7 @@ VIDEOS = frozenset((".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".m
 _THREADS = 4  # that decode and resize; both leave Python's lock
 # Of an annotated picture, in pixels.
 _MIN_WIDTH, _LINE, _MARGIN = 320, 20, 6
+_LONGEST = 4096  # that enlarging may make of its longer side
 _LONGEST_STEM = 240  # bytes
 
 
@@ -248,10 +249,10 @@ def probabilities(logits: np.ndarray) -> np.ndarray:
 def annotate(prediction: Prediction) -> Image.Image:
     """The picture with a line for each guess below it; small pictures are enlarged."""
     picture = Image.fromarray(prediction.pixels)
-    factor = max(1, -(-_MIN_WIDTH // picture.width))
+    factor = max(1, min(-(-_MIN_WIDTH // picture.width), _LONGEST // max(picture.size)))
     picture = picture.resize((picture.width * factor, picture.height * factor), Image.Resampling.NEAREST)
     height = len(prediction.guesses) * _LINE + 2 * _MARGIN
-    sheet = Image.new("RGB", (picture.width, picture.height + height), "white")
+    sheet = Image.new("RGB", (max(picture.width, _MIN_WIDTH), picture.height + height), "white")
     sheet.paste(picture, (0, 0))
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default()
     for row, guess in enumerate(prediction.guesses):
