@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import errno
 import mmap
+import os
+import resource
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -14,6 +17,7 @@ _SCARCE = {
     errno.ENFILE: "the system can open no more files; end other programs, or raise its limit (fs.file-max)",
     errno.ENOMEM: "memory ran out; end other programs, or lower batch_size or num_parallel_workers",
 }
+_SPARE_DESCRIPTORS = 8  # for what is opened now and then
 OUT_OF_MEMORY = _SCARCE[errno.ENOMEM]
 
 
@@ -47,3 +51,11 @@ def has_room(size: int) -> bool:
     except OSError:
         return False
     return True
+
+
+def free_descriptors() -> int:
+    """How many files more this process may have open for long."""
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    if limit == resource.RLIM_INFINITY:
+        return sys.maxsize
+    return max(0, limit - len(os.listdir("/proc/self/fd")) - _SPARE_DESCRIPTORS)

@@ -122,6 +122,29 @@ def test_damaged_files_never_differ_from_pillow(seed):
         np.testing.assert_array_equal(image, expected)
 
 
+@pytest.mark.fault("pictures", "ok")
+@pytest.mark.parametrize("kind", [{"subsampling": sampling} for sampling in (0, 1, 2)] + [{"grey": True}])
+def test_progressive_files_that_lack_a_scan_are_pillows(kind):
+    """libjpeg smooths what is missing, without a warning, and each version of it in its own way."""
+    picture = COLOUR.convert("L") if kind.pop("grey", False) else COLOUR
+    content = encoded(picture, quality=85, progressive=True, **kind)
+    assert DECODER.box(content, 0, 0, *SIZE) is not None
+    marker = b"\xff\xda"
+    starts = [at for at in range(len(content)) if content[at : at + 2] == marker]
+    for start, end in zip(starts[1:], [*starts[2:], len(content) - 2], strict=True):
+        # The tables of the next scan lie between the scans; some of these files are broken to Pillow, too.
+        lacking = content[:start] + content[end:]
+        for damaged in (lacking, content[:start] + b"\xff\xd9"):
+            assert DECODER.box(damaged, 0, 0, *SIZE) is None
+            try:
+                expected = images.decode_image(damaged, "lacking.jpg")
+            except UserError:
+                continue
+            image = images.open_content(damaged, "lacking.jpg", DECODER)
+            np.testing.assert_array_equal(image[5:70, 9:99], expected[5:70, 9:99])
+            np.testing.assert_array_equal(np.asarray(image), expected)
+
+
 def test_damage_within_a_box_is_pillows_to_judge():
     """Where libjpeg has a warning, and Pillow none, the pixels are Pillow's."""
     content = bytearray(KINDS["restart markers"])

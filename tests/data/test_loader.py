@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import shutil
 import subprocess
 import sys
@@ -18,7 +19,7 @@ import pytest
 from mindcv.data.distributed_sampler import RepeatAugSampler
 from PIL import Image
 
-from ghostnet.data import dataset
+from ghostnet.data import dataset, loader
 from ghostnet.data.dataset import open_split
 from ghostnet.data.loader import EpochOrder, error_from, eval_batches, train_batches
 from ghostnet.data.samples import FolderSamples
@@ -433,3 +434,25 @@ def test_accumulation_takes_full_batches_only(folder):
     assert EpochOrder(config_for(folder, **options), count, 0, 1).steps == 2
     with pytest.raises(UserError, match="gradient_accumulation_steps"):
         EpochOrder(config_for(folder, **options, gradient_accumulation_steps=2), count, 0, 1)
+
+
+@pytest.mark.fault("resources", "ok")
+def test_few_open_files_mean_fewer_workers(folder, caplog):
+    """A worker of four batches ready takes 2 * (4 + 2) + 3 = 15 of them; 8 are left for others."""
+    caplog.set_level("INFO", "ghostnet")
+    samples = open_split(config_for(folder), "train")
+    config = config_for(folder, num_parallel_workers=2)
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    used = len(os.listdir("/proc/self/fd"))
+    workers = []
+    try:
+        for free in (29, 30):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (used + 8 + free, before[1]))
+            workers.append(loader._fitting_workers(config, 1)[0])
+        resource.setrlimit(resource.RLIMIT_NOFILE, (used + 8, before[1]))
+        (epoch,) = epochs(train_batches(config, samples, 3))
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    assert workers == [1, 2]
+    assert len(epoch) == 5
+    assert caplog.text.count("ulimit -n: few files may be open, enough for 1 worker(s)") == 2

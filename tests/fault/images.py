@@ -11,7 +11,7 @@ import numpy as np
 from mindspore.dataset import vision
 from PIL import Image
 
-from ghostnet.data import images
+from ghostnet.data import images, jpeg
 from tests.fault.harness import Case, group
 
 # Ending -> how Pillow writes it.
@@ -198,6 +198,110 @@ def read_case(path: Path, content: bytes) -> tuple[Callable[[], None], str, Call
         assert np.array_equal(found, wanted), "other pixels than Pillow's"
 
     return ours, str(path), stock
+
+
+# --- Our JPEG decoder beside Pillow's
+
+SAMPLINGS = (0x11, 0x21, 0x22, 0x12, 0x41, 0x14, 0x44)  # of luminance, beside 1x1 of the colours
+
+
+def jpeg_file(rng: random.Random) -> bytearray:
+    """A baseline or progressive file, also with samplings that Pillow does not write."""
+    sampling = rng.choice(SAMPLINGS)
+    across, down = sampling >> 4, sampling & 15
+    size = [rng.randrange(20, 120) for _ in range(2)]
+    grey = rng.random() < 0.15
+    options = {} if grey else {"subsampling": {0x21: 1, 0x22: 2}.get(sampling, 0)}
+    if rng.random() < 0.3:
+        options["restart_marker_blocks"] = rng.choice((1, 3, 7))
+    if sampling == 0x12:  # 4:2:2 on its side: as many blocks, in another order
+        options["subsampling"], size = 1, [16 * rng.randrange(2, 7)] * 2
+    image = picture(rng).resize(size)
+    file = io.BytesIO()
+    progressive = rng.random() < 0.6
+    (image.convert("L") if grey else image).save(
+        file, "JPEG", quality=rng.choice((30, 75, 95)), progressive=progressive, **({} if grey else options)
+    )
+    content = bytearray(file.getvalue())
+    if not grey and (across, down) not in ((1, 1), (2, 1), (2, 2)):
+        content[content.index(b"\xff\xc2" if progressive else b"\xff\xc0") + 11] = sampling
+    return content
+
+
+def scans(content: bytes) -> list[tuple[int, int]]:
+    """Where each scan begins and ends."""
+    starts = [at for at in range(len(content) - 1) if content[at : at + 2] == b"\xff\xda"]
+    found = []
+    for start in starts:
+        end = start + 2
+        while end < len(content) - 1 and not (content[end] == 0xFF and content[end + 1] not in (0, *range(0xD0, 0xD8))):
+            end += 1
+        found.append((start, end))
+    return found
+
+
+def cut_and_closed(content: bytearray, rng: random.Random) -> None:
+    content[rng.randrange(len(content) // 4, len(content)) :] = b"\xff\xd9"
+
+
+def lost_scan(content: bytearray, rng: random.Random) -> None:
+    start, end = rng.choice(scans(content))
+    del content[start:end]
+
+
+def closed_early(content: bytearray, rng: random.Random) -> None:
+    at = rng.choice(scans(content))[0]
+    content[at:at] = b"\xff\xd9"
+
+
+def flipped(content: bytearray, rng: random.Random) -> None:
+    for _ in range(rng.choice((1, 1, 3))):
+        content[rng.randrange(2, len(content) - 2)] = rng.randrange(256)
+
+
+def two_in_one(content: bytearray, rng: random.Random) -> None:
+    content[rng.randrange(len(content) // 2, len(content)) :] = content[:]
+
+
+def whole(content: bytearray, rng: random.Random) -> None:
+    pass
+
+
+JPEG_DAMAGE = (cut_and_closed, lost_scan, closed_early, flipped, two_in_one, whole, remove, blank)
+
+
+@group("JPEG fuzz", 400)
+def jpeg_fuzz(rng: random.Random, folder: Path) -> Iterator[Case]:
+    decoder = jpeg.decoder("auto")
+    for number in range(400):
+        content = jpeg_file(rng)
+        damage = rng.choice(JPEG_DAMAGE)
+        damage(content, rng)
+        path = folder / f"{number}.jpg"
+        yield Case(
+            f"{damage.__name__}, {number}", jpeg_case(path, bytes(content), decoder, rng.randrange(1 << 30)), str(path)
+        )
+
+
+def jpeg_case(path: Path, content: bytes, decoder: jpeg.Decoder | None, seed: int) -> Callable[[], None]:
+    """With our decoder, the pixels of the whole and of boxes are Pillow's, and what Pillow refuses is refused."""
+
+    def ours() -> None:
+        path.write_bytes(content)
+        wanted = images.read_image(str(path))
+        image = images.open_image(str(path), decoder)
+        assert np.array_equal(np.asarray(image), wanted), "other pixels than Pillow's"
+        boxes = np.random.default_rng(seed)
+        for _ in range(4):
+            (top, bottom), (left, right) = (
+                sorted(boxes.choice(side + 1, 2, replace=False)) for side in wanted.shape[:2]
+            )
+            found = image[top:bottom, left:right]
+            assert np.array_equal(found, wanted[top:bottom, left:right]), (
+                f"other pixels in {top}:{bottom}, {left}:{right}"
+            )
+
+    return ours
 
 
 def expected(content: bytes) -> np.ndarray | None:

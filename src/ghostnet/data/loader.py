@@ -35,6 +35,7 @@ _IMAGES_READY = 128
 # Batches that each worker and each stage of the pipeline holds ready; MindSpore's own 16 would be gigabytes.
 _FEWEST_READY, _MOST_READY = 2, 4
 _SPARE_SEGMENTS = 2  # of shared memory, each of one batch, that MindSpore gives a worker beyond those
+_FILES_OF_QUEUES = 3  # open ones, of a worker
 _SHARED_MEMORY = "/dev/shm"
 _EVAL_BATCHES_AHEAD = 2
 _EVAL_TASK = 16  # samples: handing a thread one tiny image at a time costs more than decoding it
@@ -283,7 +284,7 @@ def _workers(wanted: int) -> int:
 
 
 def _fitting_workers(config: Config, ranks: int) -> tuple[int, int]:
-    """Worker processes, and batches that each holds ready: as many as there is shared memory for.
+    """Worker processes, and batches that each holds ready: as many as there are shared memory and open files for.
 
     One worker stands for none: it takes a thread. Without the check a container's 64 MB would end the run with a bus
     error.
@@ -303,4 +304,9 @@ def _fitting_workers(config: Config, ranks: int) -> tuple[int, int]:
         if fitting < workers:
             _logger.info("%s: %d MB free, enough for %d worker(s)", _SHARED_MEMORY, free >> 20, fitting)
             workers = fitting
+    # A segment for each column of a batch, and the queues between the processes.
+    fitting = max(1, resources.free_descriptors() // (2 * (ready + _SPARE_SEGMENTS) + _FILES_OF_QUEUES))
+    if fitting < workers:
+        _logger.info("ulimit -n: few files may be open, enough for %d worker(s); raise the limit", fitting)
+        workers = fitting
     return workers, ready
