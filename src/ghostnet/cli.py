@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import gc
 import logging
+import multiprocessing
 import os
 import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import NoReturn
 
-from . import launch, streams, utf8
+from . import hosts, launch, resources, streams, utf8
 from .display import OneLine, say
 from .errors import RunError, Stopped, UserError
 from .streams import OutputError
@@ -59,7 +61,7 @@ def run_command(prog: str, main: Callable[[], None]) -> int:
     utf8.insist(main)
     streams.guard()
     logging.lastResort.setFormatter(OneLine())
-    status, failure = 0, None
+    status, failure, scarce = 0, None, None
     try:
         _run(main)
     except OutputError as lost:
@@ -77,16 +79,38 @@ def run_command(prog: str, main: Callable[[], None]) -> int:
     except KeyboardInterrupt:
         _say(prog, "interrupted")
         status = 130
+    except Exception as error:
+        # What the machine has run out of, wherever that was: no fault of the code.
+        if (scarce := resources.problem(error)) is None:
+            raise
+        failure = error
+        _say(prog, f"error: {scarce}")
+        status = 1
     finally:
         # What is left in their buffers is written at the end of the interpreter, where an error has no other way out.
         streams.survive()
     for action in _endings:
         action(status)
+    if scarce and main.__module__ == "__main__":
+        # For lack of memory, files or threads MindSpore's clean-up would abort, or wait for ever.
+        sys.stdout.flush()
+        leave(status)
     # Not before: it holds MindSpore's pipeline, whose end waits for its workers, the dead ones too.
     del failure
     # MindSpore prints an ignored exception for every network that is alive when the interpreter ends.
     gc.collect()
     return status
+
+
+def leave(status: int) -> NoReturn:
+    """End at once, after the data workers: they would print a traceback when they miss this process.
+
+    MindSpore does not hear of their end, which it would report as an error, and does not clean up.
+    """
+    hosts.forget_children()
+    for worker in multiprocessing.active_children():
+        worker.kill()
+    os._exit(status)
 
 
 def _run(main: Callable[[], None]) -> None:

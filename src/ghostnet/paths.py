@@ -17,9 +17,6 @@ from typing import BinaryIO
 from . import resources
 from .errors import UserError
 
-# Of a full disk, of a quota, of a limit on the size of files.
-NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-
 _KINDS = (
     (stat.S_ISREG, "a file"),
     (stat.S_ISDIR, "a folder"),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import logging.handlers
-import multiprocessing
 import os
 import random
 import signal
@@ -16,7 +15,6 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NoReturn
 
 import mindspore as ms
 
@@ -257,18 +255,7 @@ def stop_reason(number: int) -> str:
 def _end_now(number: int, why: str = "") -> None:
     """End the process, wherever it is: files are complete at any moment, and its workers die with it."""
     say(f"{stop_reason(number)}{why}", sys.stderr)
-    _exit(1 if number == signal.SIGCHLD else 128 + number)
-
-
-def _exit(status: int) -> NoReturn:
-    """End at once, after the data workers: they would print a traceback when they miss this process.
-
-    MindSpore does not hear of their end, which it would report as an error.
-    """
-    hosts.forget_children()
-    for worker in multiprocessing.active_children():
-        worker.kill()
-    os._exit(status)
+    cli.leave(1 if number == signal.SIGCHLD else 128 + number)
 
 
 def _leave(status: int) -> None:
@@ -276,7 +263,7 @@ def _leave(status: int) -> None:
     if status != 0:
         sys.stdout.flush()
         sys.stderr.flush()
-        _exit(status)
+        cli.leave(status)
 
 
 def _a_child_is_dead() -> bool:

@@ -10,6 +10,7 @@ is UTF-8. What it is given comes from here, whatever users call their folders.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import fcntl
 import os
@@ -22,7 +23,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from .errors import RunError, UserError
-from .paths import NO_ROOM, reason
+from .paths import reason
+from .resources import NO_ROOM
 
 _NAME = re.compile(r"\.?ghostnet-[a-z]+-[a-z0-9_]{8}")
 _LOCK = ".in_use"
@@ -85,6 +87,17 @@ def folder(purpose: str, near: Path | None = None) -> Iterator[Path]:
             shutil.rmtree(made, ignore_errors=True)
         if lock is not None:
             os.close(lock)
+
+
+def until_exit(purpose: str, near: Path | None = None) -> Path:
+    """A new folder as `folder` makes it, for the life of this process; the next one removes it if this one is killed.
+
+    Raises as `folder`.
+    """
+    block = folder(purpose, near)
+    made = block.__enter__()
+    atexit.register(block.__exit__, None, None, None)
+    return made
 
 
 def tidy(place: Path) -> None:
@@ -192,13 +205,13 @@ def _remove_if_left(left: Path) -> None:
 
 
 def _is_full(made: Path) -> str | None:
-    """Why a folder takes no file of some size; None where it does."""
+    """Why a folder takes no file of some size, where that is for want of room."""
     probe = made / ".probe"
     try:
         probe.write_bytes(bytes(1 << 16))
         probe.unlink()
     except OSError as error:
-        return reason(error)
+        return reason(error) if error.errno in NO_ROOM else None
     return None
 
 

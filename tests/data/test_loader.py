@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import multiprocessing
+import multiprocessing.util
 import os
 import resource
 import shutil
@@ -12,6 +15,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
+import mindspore as ms
 import mindspore.dataset as ds
 import numpy as np
 import psutil
@@ -277,6 +281,51 @@ def test_small_shared_memory_means_fewer_workers(folder, caplog, monkeypatch):
     batches = train_batches(config, open_split(config, "train"), 3)
     assert batches.num_parallel_workers == 1
     assert "/dev/shm: 0 MB free, enough for 1 worker(s)" in caplog.text
+
+
+@pytest.mark.fault("resources", "ok")
+@pytest.mark.parametrize("lack", ["read-only", "missing"])
+def test_without_shared_memory_there_is_one_worker(folder, caplog, monkeypatch, tmp_path, lack):
+    def lock() -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    if lack == "read-only":
+        monkeypatch.setattr("multiprocessing.Lock", lock)
+    else:
+        monkeypatch.setattr("ghostnet.data.loader._SHARED_MEMORY", str(tmp_path / "none"))
+    caplog.set_level("INFO", "ghostnet")
+    config = config_for(folder, num_parallel_workers=2)
+    batches = train_batches(config, open_split(config, "train"), 3)
+    assert batches.num_parallel_workers == 1
+    said = {"read-only": "(Read-only file system): one worker", "missing": "(it is not there): one worker"}[lack]
+    assert [record.getMessage().endswith(said) for record in caplog.records] == [True]
+
+
+@pytest.mark.fault("settings", "ok")
+@pytest.mark.parametrize("seed", [0, 2**31, 2**32 - 1])
+def test_any_seed_with_any_number_of_workers(folder, monkeypatch, seed):
+    """MindSpore gives a worker the run's seed and its own number on top, which may be too large a seed."""
+    monkeypatch.setattr("os.sched_getaffinity", lambda process: {0, 1})
+    before = ms.get_seed()
+    ms.set_seed(seed)
+    found = []
+    for workers in (1, 2):
+        config = config_for(folder, num_parallel_workers=workers, seed=seed, shuffle=True)
+        found.append(epochs(train_batches(config, open_split(config, "train"), 3)))
+    ms.set_seed(before or 1)
+    for one, two in zip(found[0][0], found[1][0], strict=True):
+        for left, right in zip(one, two, strict=True):
+            np.testing.assert_array_equal(left, right)
+
+
+@pytest.mark.fault("environments", "ok")
+def test_workers_meet_under_a_short_name_that_goes_with_the_run(folder, monkeypatch, tmp_path):
+    """A socket's name has 108 bytes, TMPDIR's may have more; Python's own folder there stays where a run is killed."""
+    monkeypatch.setitem(multiprocessing.current_process()._config, "tempdir", None)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / ("long" * 60)))
+    config = config_for(folder, num_parallel_workers=2)
+    epochs(train_batches(config, open_split(config, "train"), 3))
+    assert multiprocessing.util.get_temp_dir().startswith("/dev/shm/.ghostnet-workers-")
 
 
 @pytest.mark.parametrize(

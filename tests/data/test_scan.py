@@ -228,3 +228,21 @@ def test_processes_share_what_they_find(tmp_path, looked_at):
     assert [len(samples) for samples in kept] == [8, 8]
     np.testing.assert_array_equal(kept[0].files, kept[1].files)
     assert kept[0].digest() == kept[1].digest()
+
+
+@pytest.mark.fault("disks", "ok")
+@pytest.mark.parametrize("seconds", [-(2**31), 7_258_118_400 + 2_000_000_000, 2**33], ids=["1901", "2263", "2242"])
+def test_times_of_change_that_no_64_bits_hold_as_nanoseconds(seconds, looked_at, tmp_path, monkeypatch):
+    """Files of machines with a wrong clock: before 1970, after 2262. They are remembered like any other."""
+    config = tree(tmp_path, 2)
+    file = tmp_path / "train" / "ant" / "ant0.png"
+    os.utime(file, (seconds, seconds))
+    if os.stat(file).st_mtime != seconds:
+        pytest.skip("the file system keeps no such time")
+    for expected in (4, 0):
+        open_split(config, "train")
+        assert len(looked_at) == expected
+        looked_at.clear()
+    os.utime(file, (seconds + 1, seconds + 1))
+    open_split(config, "train")
+    assert len(looked_at) == 1

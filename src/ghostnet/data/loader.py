@@ -10,18 +10,20 @@ from __future__ import annotations
 
 import logging
 import math
+import multiprocessing
 import os
 import re
 import shutil
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import mindspore.dataset as ds
 import numpy as np
 
-from ghostnet import resources
+from ghostnet import paths, resources, scratch
 from ghostnet.data import mix, transforms
 from ghostnet.display import shown
 from ghostnet.errors import RunError, UserError
@@ -37,6 +39,7 @@ _FEWEST_READY, _MOST_READY = 2, 4
 _SPARE_SEGMENTS = 2  # of shared memory, each of one batch, that MindSpore gives a worker beyond those
 _FILES_OF_QUEUES = 3  # open ones, of a worker
 _SHARED_MEMORY = "/dev/shm"
+_LARGEST_SEED = 2**32 - 1
 _EVAL_BATCHES_AHEAD = 2
 _EVAL_TASK = 16  # samples: handing a thread one tiny image at a time costs more than decoding it
 
@@ -70,6 +73,8 @@ def train_batches(
     order = EpochOrder(config, len(samples), rank, ranks)
     workers, ready = _fitting_workers(config, ranks)
     ds.config.set_prefetch_size(ready)
+    if workers > 1:
+        _prepare_for(workers, config.seed)
     dataset = ds.GeneratorDataset(
         _TrainSource(config, samples, order, num_classes),
         ["image", "label"],
@@ -287,7 +292,7 @@ def _fitting_workers(config: Config, ranks: int) -> tuple[int, int]:
     """Worker processes, and batches that each holds ready: as many as there are shared memory and open files for.
 
     One worker stands for none: it takes a thread. Without the check a container's 64 MB would end the run with a bus
-    error.
+    error, and with too few files MindSpore waits for ever.
     """
     workers = _workers(config.num_parallel_workers)
     if workers < config.num_parallel_workers:
@@ -296,17 +301,43 @@ def _fitting_workers(config: Config, ranks: int) -> tuple[int, int]:
         )
     ready = min(max(_IMAGES_READY // config.batch_size, _FEWEST_READY), _MOST_READY)
     batch_bytes = 4 * config.batch_size * config.in_channels * math.prod(transforms.input_size(config))
-    if os.path.isdir(_SHARED_MEMORY):
-        free = shutil.disk_usage(_SHARED_MEMORY).free
-        segments = free // (ranks * batch_bytes)
-        ready = max(min(ready, segments // workers - _SPARE_SEGMENTS), _FEWEST_READY)
-        fitting = max(1, segments // (ready + _SPARE_SEGMENTS))
-        if fitting < workers:
-            _logger.info("%s: %d MB free, enough for %d worker(s)", _SHARED_MEMORY, free >> 20, fitting)
-            workers = fitting
+    if workers == 1:
+        return workers, ready
+    if problem := _no_shared_memory():
+        _logger.info("%s: cannot be used (%s): one worker", _SHARED_MEMORY, problem)
+        return 1, ready
+    free = shutil.disk_usage(_SHARED_MEMORY).free
+    segments = free // (ranks * batch_bytes)
+    ready = max(min(ready, segments // workers - _SPARE_SEGMENTS), _FEWEST_READY)
+    fitting = max(1, segments // (ready + _SPARE_SEGMENTS))
+    if fitting < workers:
+        _logger.info("%s: %d MB free, enough for %d worker(s)", _SHARED_MEMORY, free >> 20, fitting)
+        workers = fitting
     # A segment for each column of a batch, and the queues between the processes.
     fitting = max(1, resources.free_descriptors() // (2 * (ready + _SPARE_SEGMENTS) + _FILES_OF_QUEUES))
     if fitting < workers:
         _logger.info("ulimit -n: few files may be open, enough for %d worker(s); raise the limit", fitting)
         workers = fitting
     return workers, ready
+
+
+def _no_shared_memory() -> str | None:
+    """Why workers cannot share memory with this process; None where they can."""
+    try:
+        # A lock is a file there.
+        multiprocessing.Lock()
+    except (OSError, ImportError) as error:
+        return paths.reason(error)
+    return None if os.path.isdir(_SHARED_MEMORY) else "it is not there"
+
+
+def _prepare_for(workers: int, seed: int) -> None:
+    """What MindSpore's worker processes need of this one."""
+    # Each gets the seed after that of the one before. Nothing of ours draws from their generators.
+    if seed + workers > _LARGEST_SEED:
+        ds.config.set_seed(_LARGEST_SEED - workers)
+    # Python has them make sockets in a folder of its own in TMPDIR, whose name may be too long for a socket, and which
+    # stays behind where a worker is killed.
+    settings = multiprocessing.current_process()._config
+    if not settings.get("tempdir"):
+        settings["tempdir"] = str(scratch.until_exit("workers", near=Path(_SHARED_MEMORY)))

@@ -24,6 +24,7 @@ _CHANGED = (
     "is not what it was when it was looked at (its sha256 differs, its size and time of change do not); restore the "
     "file, or touch it if it is right as it is"
 )
+_HALF = 1 << 63
 _SECONDS = 2  # a scan that takes longer is worth a line
 
 _logger = logging.getLogger("ghostnet")
@@ -88,7 +89,8 @@ def _size_and_time(path: str) -> tuple[int, int]:
         found = os.stat(path)
     except OSError:  # opening it says what is wrong with it
         return -1, 0
-    return found.st_size, found.st_mtime_ns
+    # Times after 2262 do not fit: all that counts is that another time is another number.
+    return found.st_size, (found.st_mtime_ns + _HALF) % (2 * _HALF) - _HALF
 
 
 def _known(path: Path, names: np.ndarray, stats: np.ndarray, decode: bool) -> tuple[np.ndarray, np.ndarray]:
