@@ -219,6 +219,7 @@ def test_a_run_without_validation_and_with_a_second_process(tmp_path, monkeypatc
         ("run.json", "[]", "run.json: expected a list with an entry"),
         ("run.json", '[{"command": 1}]', "run.json: entry 1 lacks 'command'"),
         ("run.json", "[" * 100_000, "run.json: nested too deep"),
+        ("config.yaml", "model: ../../elsewhere\nnum_classes: 5\n", "model: '../../elsewhere' is not known"),
         ("run.json", json.dumps([{**SESSION, "ranks": True}]), "run.json: entry 1 lacks 'ranks'"),
         ("run.json", json.dumps([{**SESSION, "images": {"val": "many"}}]), "run.json: entry 1 lacks 'images'"),
         ("run.json", json.dumps([{**SESSION, "versions": {"numpy": [1]}}]), "run.json: entry 1 lacks 'versions'"),

@@ -7,11 +7,13 @@ from pathlib import Path
 import pytest
 
 import validate
-from ghostnet import curves
+from ghostnet import build, curves, trainer
 from ghostnet.cli import run_command
 from ghostnet.config import Config
 from ghostnet.data import dataset
+from ghostnet.distributed import ALONE
 from ghostnet.models import ghostnet
+from ghostnet.runtime import Runtime
 from tests import short
 from tests.conftest import write_images
 from tests.test_end_to_end import command, flags
@@ -142,8 +144,6 @@ def test_a_number_that_is_also_a_name_is_no_label(run, tmp_path, monkeypatch, ca
 @pytest.mark.fault("class names", "ok")
 def test_folders_that_are_numbers_have_one_order_everywhere(tmp_path, caplog):
     """Sorted as text, and said; a classes.json has the last word."""
-    from ghostnet import build
-
     write_images(tmp_path, NUMBERS, 1, 1)
     config = Config(data_dir=str(tmp_path))
     trained, validated = (dataset.open_split(config, split) for split in ("train", "val"))
@@ -155,6 +155,12 @@ def test_folders_that_are_numbers_have_one_order_everywhere(tmp_path, caplog):
         "why: labels follow the sorted names of the class folders; numbers are sorted as text, too: 0 0, 1 1, 2 10, "
         "3 11, 4 2, 5 3, 6 4, 7 5, 8 6, 9 7, 10 8, 11 9"
     ]
+    caplog.clear()
+    settled = Runtime(config.replace(val_while_train=True), "CPU", ALONE, 1, [])
+    with caplog.at_level("INFO", "ghostnet"):
+        _, samples, val_samples = trainer._open_images(settled)
+    assert samples.classes == val_samples.classes == tuple(sorted(NUMBERS))
+    assert caplog.messages[0].startswith("the class folders are numbers: labels follow the sorted names")
     counted = dataset.open_split(config, "val", NUMBERS)
     assert [Path(counted.name(index)).parent.name for index in range(12)] == sorted(NUMBERS)
     assert counted.labels.tolist() == [int(name) for name in sorted(NUMBERS)]

@@ -110,6 +110,7 @@ def read(folder: Path) -> Run:
     """
     paths.check_file(folder / "config.yaml", "give the folder of a run (its ckpt_save_dir)")
     config = Config.from_file(folder / "config.yaml")
+    build.facts(config.model)  # its name is part of files' names, and of none but these
     records = curves.read_records(folder / curves.FILE)
     sessions = _sessions(folder / "run.json")
     classes = build.saved_classes(str(folder / "any"))
