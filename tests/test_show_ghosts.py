@@ -164,6 +164,15 @@ def test_dead_and_large_layers_are_drawn():
     assert "(the first 24 of 40)" in " ".join(text.get_text() for text in figure.findobj() if hasattr(text, "get_text"))
 
 
+def test_a_photo_is_upright_as_in_prediction(tmp_path):
+    """A camera on its side: the stored row of black above white is shown with black on the right."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(np.array([[0] * 8] * 4 + [[255] * 8] * 4, np.uint8)).save(tmp_path / "a.png", exif=exif)
+    config = Config(num_classes=3, image_resize=8, crop_pct=1.0, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
+    assert show_ghosts.network_input(tmp_path / "a.png", config)[0, 0].tolist() == [255] * 4 + [0] * 4
+
+
 def test_the_picture_as_a_user_gets_it(run_folder, tmp_path, monkeypatch, capsys):
     arguments = (run_folder / "photo.png", "--ckpt_path", run_folder / "w.ckpt", "-o", tmp_path / "out.png")
     status, said, error = run(*arguments, monkeypatch=monkeypatch, capsys=capsys)

@@ -27,7 +27,7 @@ from ghostnet.data import dataset, loader
 from ghostnet.data.dataset import open_split
 from ghostnet.data.loader import EpochOrder, error_from, eval_batches, train_batches
 from ghostnet.data.samples import FolderSamples
-from ghostnet.errors import UserError
+from ghostnet.errors import RunError, UserError
 from tests.data.conftest import CLASSES, config_for, epochs, indices, message_of, save_image
 
 
@@ -256,6 +256,27 @@ def test_an_image_damaged_while_training_is_named(folder, tmp_path, workers):
     error = error_from(caught.value)
     assert str(error).startswith(f"{bad}: not a readable image")
     assert "\n" not in str(error)
+
+
+@pytest.mark.fault("resources", "clean error")
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_machine_out_of_memory_is_said_so_by_any_worker(folder, workers):
+    config = config_for(folder, num_parallel_workers=workers)
+    samples = open_split(config, "train")
+
+    class Poor(FolderSamples):
+        def open(self, index):
+            raise MemoryError
+
+    poor = Poor(samples.classes, samples.labels, samples.root, samples.files)
+    with pytest.raises(RuntimeError) as caught:
+        epochs(train_batches(config, poor, 3))
+    error = error_from(caught.value)
+    assert isinstance(error, RunError)
+    assert str(error).startswith(str(folder / "train"))
+    assert str(error).endswith("lower batch_size or num_parallel_workers")
+    with pytest.raises(RunError, match="memory ran out"):
+        list(eval_batches(config, poor))
 
 
 def test_other_exceptions_are_no_user_errors():

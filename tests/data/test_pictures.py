@@ -17,7 +17,7 @@ import pytest
 from PIL import Image, ImageFile, PngImagePlugin
 
 from ghostnet.cpp_library import NativeError
-from ghostnet.data import images, jpeg, loader, transforms
+from ghostnet.data import images, jpeg, loader, packing, packs, transforms
 from ghostnet.data.dataset import open_folders, open_split
 from ghostnet.data.images import read_image
 from ghostnet.errors import RunError, UserError
@@ -362,6 +362,8 @@ def test_what_becomes_of_an_image_during_training_is_one_line(tmp_path, change, 
 def test_too_few_open_files_are_not_an_images_fault(tmp_path):
     path = tmp_path / "ant" / "a.png"
     save_image(path, 1)
+    packing.pack(tmp_path, tmp_path.with_name("pack"), packing.Options())
+    packed = packs.open_pack(tmp_path.with_name("pack"))
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
     used = max(map(int, os.listdir("/proc/self/fd"))) + 1
     filled = [os.open(os.devnull, os.O_RDONLY) for _ in range(used)]
@@ -372,6 +374,7 @@ def test_too_few_open_files_are_not_an_images_fault(tmp_path):
             lambda: images.open_image(str(path), DECODER),
             lambda: images.check_image(str(path), decode=True),
             lambda: open_folders(tmp_path),
+            lambda: packed.read(0),
         ):
             with pytest.raises(RunError) as caught:
                 use()

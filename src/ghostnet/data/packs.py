@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ghostnet import paths
+from ghostnet import paths, resources
 from ghostnet.data import columns, images, jpeg
 from ghostnet.data.samples import Samples
 from ghostnet.errors import UserError
@@ -59,7 +59,7 @@ class PackSamples(Samples):
         return np.asarray(self.open(index))
 
     def content(self, index: int) -> bytes:
-        """The bytes of an image file. Raises UserError where the shard is damaged there."""
+        """The bytes of an image file. Raises UserError where the shard is damaged there, RunError as `images`."""
         shard, length = int(self.shards[index]), int(self.lengths[index])
         path = os.path.join(self.root, SHARD.format(shard))
         try:
@@ -67,8 +67,9 @@ class PackSamples(Samples):
             if shard not in self._open:
                 self._open[shard] = os.open(path, os.O_RDONLY)
             content = os.pread(self._open[shard], length, int(self.offsets[index]))
-        except OSError as error:
-            raise UserError(f"{path}: cannot be read ({error.strerror}); {AGAIN}") from error
+        except (OSError, MemoryError) as error:
+            resources.check(error, path)
+            raise UserError(f"{path}: cannot be read ({paths.reason(error)}); {AGAIN}") from error
         if len(content) != length or zlib.crc32(content) != self.checks[index]:
             raise UserError(f"{path}: damaged where it holds {os.fsdecode(self.files[index])}; {AGAIN}")
         return content
