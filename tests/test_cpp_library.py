@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from ghostnet import cpp_library, intact_files
+from ghostnet.cli import RUN_SIGNALS
 from ghostnet.cpp_library import CppLibrary, NativeError
 from tests.launchers import processes_with, wait_until_gone
 
@@ -101,11 +102,25 @@ def test_a_lock_that_is_none_is_one_line_and_stays(kind, small, cache, tmp_path)
     assert (tmp_path / "mine").read_text() == "precious"
 
 
+@pytest.mark.fault("caches", "ok")
+def test_a_run_builds_with_its_signals_blocked(small, cache):
+    """Compilers inherit that: nothing of a build may depend on a signal that can be blocked."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, RUN_SIGNALS)
+    try:
+        path = small.build()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    assert seven(path) == 7
+    assert wait_until_gone(str(cache.parent), 10) == []
+
+
 BUILD = """
 import signal, sys
 from pathlib import Path
 from ghostnet.cpp_library import CppLibrary
 signal.signal(signal.SIGINT, signal.default_int_handler)
+if sys.argv[2:]:
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 source = Path(sys.argv[1])
 macros = ("-DGHOSTNET_WIDTH=4", "-DGHOSTNET_PIXELS=1", "-DGHOSTNET_KERNELS=kernels", '-DGHOSTNET_NAME="x"')
 CppLibrary("libslow", source.parent, {"kernels": (source, macros)}, load=print).build()
@@ -113,10 +128,12 @@ CppLibrary("libslow", source.parent, {"kernels": (source, macros)}, load=print).
 
 
 @pytest.mark.fault("caches", "ok")
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
-def test_a_build_that_is_stopped_leaves_nothing(number, cache):
+@pytest.mark.parametrize(
+    ("number", "blocked"), [(signal.SIGKILL, ()), (signal.SIGTERM, ()), (signal.SIGINT, ()), (signal.SIGKILL, ("run",))]
+)
+def test_a_build_that_is_stopped_leaves_nothing(number, blocked, cache):
     """Neither a compiler, which is several processes, nor its files."""
-    command = [sys.executable, "-c", BUILD, str(SOURCE / "kernels.cpp")]
+    command = [sys.executable, "-c", BUILD, str(SOURCE / "kernels.cpp"), *blocked]
     environment = {**os.environ, "PYTHONPATH": str(SOURCE.parent.parent)}
     with subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL) as process:
         # Itself, a shell and its watcher, the compiler's driver and the compiler.

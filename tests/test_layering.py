@@ -23,7 +23,7 @@ FLOORS = (
     {"models"},
     {"rmsprop_tf"},
     {"data", "amp", "loss", "optim", "schedule"},
-    {"convert", "native", "graph_cache"},
+    {"convert", "native", "graph_cache", "run_files"},
     {"step", "evaluate", "checkpoint", "run_folder", "replicas"},
     {"build", "onnx_file", "report"},
     {"deployment"},

@@ -123,24 +123,22 @@ def test_a_folder_with_a_run_is_refused_and_overwritten_on_demand(tmp_path):
     assert sorted(os.listdir(folder.path)) == [".lock", "notes.txt"]
 
 
-def test_a_users_own_weights_are_not_replaced_unasked(tmp_path):
-    weights_file.write(tmp_path / "ghostnet_050_best.ckpt", WEIGHTS)
-    folder = RunFolder(config(tmp_path))
-    with pytest.raises(UserError, match="already holds a run"):
-        folder.check(overwrite=False)
-    with pytest.raises(UserError, match="--overwrite True would delete"):
-        folder.check(overwrite=True, ckpt_path=str(tmp_path / "ghostnet_050_best.ckpt"))
+def test_weights_to_start_from_are_not_deleted(tmp_path):
+    folder = run(tmp_path / "run", [1.0])
+    with pytest.raises(UserError, match="--overwrite True would delete .*, which ckpt_path names"):
+        folder.check(overwrite=True, ckpt_path=str(folder.best))
     folder.check(overwrite=True, ckpt_path=str(tmp_path / "other.ckpt"))
 
 
 def test_a_run_that_finished_no_epoch_may_be_started_again(tmp_path):
-    for name in ("config.yaml", "classes.json", "run.json", "train.log"):
-        (tmp_path / name).write_text("")
     folder = RunFolder(config(tmp_path))
+    folder.start()
+    folder.add_session({"command": "train"}, None)
+    for file in (folder.config, folder.classes, folder.log):
+        file.write_text("")
     folder.check(overwrite=False)
-    (tmp_path / "train.log").unlink()
-    with pytest.raises(UserError, match="already holds a run"):
-        folder.check(overwrite=False)
+    folder.start()
+    assert names(folder) == []
 
 
 @pytest.mark.fault("disk full, read-only, no permission", "clean error")
@@ -468,7 +466,7 @@ def test_what_made_a_run_is_kept_over_its_parts_and_a_damaged_file_is_said(tmp_p
 
 def test_a_refused_folder_stays_as_it_is(tmp_path):
     weights_file.write(tmp_path / "ghostnet_050_best.ckpt", WEIGHTS)
-    with RunFolder(config(tmp_path)) as folder, pytest.raises(UserError, match="already holds a run"):
+    with RunFolder(config(tmp_path)) as folder, pytest.raises(UserError, match="which no run has made there"):
         folder.check(overwrite=False)
     assert not (tmp_path / ".lock").exists()
 

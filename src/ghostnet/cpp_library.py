@@ -32,14 +32,15 @@ _COMPILERS = ("c++", "g++", "clang++")
 _LINK_FLAGS = ("-shared", "-pthread", "-Wl,-z,nodelete")
 _TIMEOUT = 600  # seconds for one file
 # Runs a command for as long as somebody has the other end of its standard input. Once the process that builds has
-# ended, by whatever signal, so does all of this process group (a compiler is several processes); the folder $0 goes.
+# ended, by whatever signal, the folder $0 goes, and all of this process group ends (a compiler is several processes),
+# by SIGKILL: a run has other signals blocked, and so have its children.
 _FOR_US = """
 exec 3<&0 </dev/null
-(read -r _ <&3; trap '' TERM; kill -TERM 0; rm -rf -- "$0"; kill -KILL 0) >/dev/null 2>&1 &
+(read -r _ <&3; rm -rf -- "$0" || rm -rf -- "$0"; kill -KILL 0) >/dev/null 2>&1 &
 watcher=$!
 "$@" 3<&-
 status=$?
-kill "$watcher"
+kill -KILL "$watcher"
 exit "$status"
 """
 

@@ -7,11 +7,15 @@ return before they are in the file, and a full disk goes unnoticed.
 from __future__ import annotations
 
 import os
+import re
+import socket
+import struct
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from . import paths
 from .errors import UserError
 from .intact_files import not_written
 
@@ -26,6 +30,10 @@ TAGS = {
 }
 
 
+_LARGEST = 1 << 30  # bytes of an event file
+_NAME = re.compile(r"events\.out\.tfevents\.\d+\..+")
+
+
 def check_installed() -> None:
     """Raise UserError where tensorboardX, which writes the files, is missing."""
     try:
@@ -37,21 +45,47 @@ def check_installed() -> None:
 
 
 def files(folder: Path) -> list[Path]:
-    """The event files in a folder, the oldest first; none where there is no folder."""
+    """The event files in a folder, the oldest first, whoever made them; none where there is no folder."""
     return sorted(folder.glob("events.out.tfevents.*"))
 
 
-def clear(folder: Path) -> None:
-    """Take all events out of a folder: files are emptied, and deleted the next time.
+def is_given(name: str) -> bool:
+    """Whether an event file of a run may have this name."""
+    return _NAME.fullmatch(name) is not None
+
+
+def coming_names() -> list[str]:
+    """What a file that is made in the next seconds is called: its name has the second that it was made in."""
+    now = int(time.time())
+    return [f"events.out.tfevents.{second}.{socket.gethostname()}" for second in range(now, now + 3)]
+
+
+def is_ours(file: Path) -> bool:
+    """Whether an event file begins as those that are written here, and no others, do."""
+    try:
+        from tensorboardX.proto.event_pb2 import Event, SessionLog
+
+        content = paths.read(file, "", _LARGEST)
+        (size,) = struct.unpack("<Q", content[:8])
+        content = content[16 + size :]
+        (size,) = struct.unpack("<Q", content[:8])
+        event = Event.FromString(content[12 : 12 + size])
+    except Exception:  # not an event file, or no end to what may be wrong with one
+        return False
+    return event.step == 0 and event.session_log.status == SessionLog.START
+
+
+def clear(files: Iterable[Path]) -> None:
+    """Take all events out of event files: they are emptied, and deleted the next time.
 
     A TensorBoard that is running without its data server (there is none for aarch64) sticks to a file that vanishes,
     but goes on from an empty one to a newer one.
     """
-    for file in files(folder):
-        if file.stat().st_size:
-            os.truncate(file, 0)
-        else:
+    for file in files:
+        if file.is_symlink() or not file.stat().st_size:
             file.unlink()
+        else:
+            os.truncate(file, 0)
 
 
 class EventFile:
@@ -59,6 +93,9 @@ class EventFile:
 
     The global step is the record's `step`. Records hold durations, no dates: an event's time is the end of its epoch in
     a training without pauses.
+
+    Attributes:
+        name: of the file.
 
     Args:
         folder: takes the file; made if it is missing.
@@ -80,6 +117,7 @@ class EventFile:
             raise UserError(
                 f"tensorboard: {folder} takes no files ({error.strerror}); give another ckpt_save_dir"
             ) from error
+        self.name = Path(self.writer._file_name).name
         self.time = time.time() - sum(record["seconds"] for record in records)
         # Makes a TensorBoard that is running forget what it read from the file that this one replaces.
         self._write(step=0, session_log=SessionLog(status=SessionLog.START))

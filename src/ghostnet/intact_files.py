@@ -166,6 +166,16 @@ def delete_leftovers(folder: Path, is_ours: Callable[[str], bool]) -> None:
             file.unlink(missing_ok=True)
 
 
+def check_room(folder: Path, size: int = 1) -> None:
+    """Write so many bytes into a folder, and take them away again. Raises OSError where it does not take them."""
+    probe = _temporary_for(folder / "probe", 0)
+    try:
+        _fill(probe, bytes(size))
+    finally:
+        with contextlib.suppress(OSError):
+            probe.unlink()
+
+
 def seal(content: bytes) -> bytes:
     """Content that ends with its own digest, for `unseal`."""
     return content + _SEAL + hashlib.sha256(content).hexdigest().encode()

@@ -6,22 +6,22 @@ import contextlib
 import json
 import logging
 import os
-import re
-from collections.abc import Mapping
+import time
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from . import event_files, intact_files, json_text, paths, provenance, safetensors_file, weights_file
+from . import event_files, intact_files, json_text, paths, provenance, run_files, safetensors_file, weights_file
 from .config import FREE_KEYS, Config
-from .errors import UserError
+from .errors import RunError, UserError
 from .folder_lock import FolderLock
 
 log = logging.getLogger("ghostnet")
 
-_STATE, _PREVIOUS_STATE = "run_state.ckpt", "run_state_previous.ckpt"
+_STATE, _PREVIOUS_STATE = run_files.STATE, run_files.PREVIOUS_STATE
 # Bytes for configuration, class names and first log lines that a folder must have room for.
 _ROOM_FOR_TEXT = 1 << 16
 
@@ -113,11 +113,13 @@ def changed_keys(saved: Config, given: Config) -> list[str]:
 class RunFolder:
     """The files of one run: weights (`_best`, `_last`, one every few epochs), run state, records.
 
-    Each `.ckpt` file has its sha256 beside it (see `intact_files`). `check`, `start` and `read_state` raise UserError
-    where another run has the folder; none can have it from then on, until the `with` block or the process ends.
+    Which files are the run's it records (see `run_files`); it replaces and deletes no others. Each `.ckpt` file has its
+    sha256 beside it (see `intact_files`). `check`, `start` and `read_state` raise UserError where another run has the
+    folder; none can have it from then on, until the `with` block or the process ends.
 
     Args:
-        config: reads `ckpt_save_dir`, `model`, `keep_checkpoint_max`, `ckpt_save_policy` and `tensorboard`.
+        config: reads `ckpt_save_dir`, `model`, `keep_checkpoint_max`, `ckpt_save_policy`, `epoch_size`, `tensorboard`,
+            and the files that it names as input, which are never deleted.
 
     Raises UserError where `tensorboard` is true and its library is missing.
     """
@@ -132,6 +134,12 @@ class RunFolder:
         self._source_lock: FolderLock | None = None
         # Whether the file at `state` is worth more than the one at `previous_state`.
         self._state_is_good = False
+        self._epochs = config.epoch_size
+        self._inputs = {"-c": config.recipe, "teacher_ckpt_path": config.teacher_ckpt_path}
+        # Names that the run may use, whether they are recorded, and the entries of run.json that the record is in.
+        self._names: set[str] = set()
+        self._recorded = False
+        self._entries: list[dict[str, Any]] = []
         self.tensorboard = config.tensorboard
         self.event_file: event_files.EventFile | None = None
         if self.tensorboard:
@@ -147,32 +155,32 @@ class RunFolder:
     @property
     def config(self) -> Path:
         """The resolved configuration."""
-        return self.path / "config.yaml"
+        return self.path / run_files.CONFIG
 
     @property
     def classes(self) -> Path:
         """Class names in label order."""
-        return self.path / "classes.json"
+        return self.path / run_files.CLASSES
 
     @property
     def sessions(self) -> Path:
         """How it was made: a JSON list with an entry for each process that trained it (see `provenance`)."""
-        return self.path / "run.json"
+        return self.path / run_files.SESSIONS
 
     @property
     def metrics(self) -> Path:
         """One JSON record an epoch."""
-        return self.path / "metrics.jsonl"
+        return self.path / run_files.METRICS
 
     @property
     def events(self) -> Path:
         """The folder of TensorBoard's event file."""
-        return self.path / "tensorboard"
+        return self.path / run_files.EVENTS
 
     @property
     def log(self) -> Path:
         """What the run said."""
-        return self.path / "train.log"
+        return self.path / run_files.LOG
 
     @property
     def best(self) -> Path:
@@ -197,28 +205,31 @@ class RunFolder:
     def check(self, overwrite: bool, ckpt_path: str = "") -> None:
         """Raise UserError where a run cannot start in this folder.
 
-        That is where the path is a file; where it holds files of a run and `overwrite` is false (what a run left that
-        stopped before it finished an epoch does not count); where overwriting would delete the weights to start from.
+        That is where the path is no folder; where it holds files of a run and `overwrite` is false (what a run left
+        that stopped before it finished an epoch does not count); where a file that is no run's has the name of one that
+        this run will make; where a file would be deleted that this run is to read.
         """
         paths.check_output_folder(self.path, "ckpt_save_dir")
         if paths.is_folder(self.path):
             self._check_kinds()
         if paths.exists(self._lock.file):
             self._take_lock()
-        files = self._files_of_a_run()
-        names = {file.name for file in files}
-        texts = (self.log, self.config, self.classes, self.sessions)
-        early = {file.name for file in (*texts, *event_files.files(self.events))}
-        unfinished = self.log.name in names and names <= early
+        files = run_files.belonging(self.path)
+        self._check_others(files)
+        names = [file.name for file in files if file != self.sessions]
+        texts = {self.log.name, self.config.name, self.classes.name}
+        others = [name for name in names if name not in texts]
+        events = [name for name in others if event_files.is_given(name)]
+        unfinished = others == events and (self.log.name in names or not events)
         if files and not unfinished and not overwrite:
             raise UserError(
-                f"ckpt_save_dir: {self.path} already holds a run ({files[0].name}); give another folder, --resume to "
+                f"ckpt_save_dir: {self.path} already holds a run ({others[0]}); give another folder, --resume to "
                 "go on with that run, or --overwrite True to delete it"
             )
-        if ckpt_path and paths.real(ckpt_path) in map(paths.real, files):
-            raise UserError(
-                f"ckpt_save_dir: --overwrite True would delete {ckpt_path}, which ckpt_path names; give another folder"
-            )
+        for key, path in {**self._inputs, "ckpt_path": ckpt_path}.items():
+            if path and paths.real(path) in map(paths.real, files):
+                act = "--overwrite True" if overwrite else "a run that starts there"
+                raise UserError(f"ckpt_save_dir: {act} would delete {path}, which {key} names; give another folder")
         # Not before, so that a folder that is refused stays as it is.
         if paths.is_folder(self.path):
             self._take_lock()
@@ -236,26 +247,41 @@ class RunFolder:
         if paths.exists(self.events):
             paths.check_folder(self.events, "move it away, or give another folder", "ckpt_save_dir")
 
+    def _check_others(self, files: list[Path], act: str = "ckpt_save_dir") -> None:
+        """Raise UserError where the run would replace a file of the folder that is not among those of a run."""
+        if not paths.is_folder(self.path):
+            return
+        try:
+            found = set(self.path.iterdir()).difference(files)
+        except OSError as error:
+            raise self._not_writable(error) from error
+        epochs = {file: run_files.epoch_of(file.name.removesuffix(".sha256"), self.model) for file in found}
+        ours = {file for file, epoch in epochs.items() if epoch is not None and epoch <= self._epochs}
+        for name in (*run_files.FIXED, self.best.name, self.last.name):
+            ours.update(run_files.with_sidecar(self.path / name))
+        if others := sorted(found & ours):
+            raise UserError(
+                f"{act}: {self.path} holds {others[0].name}, which no run has made there, and this run would replace; "
+                "move it away, or give another folder"
+            )
+
     def start(self, overwrite: bool = False) -> None:
         """Make the folder, empty of any earlier run. Raises UserError where it cannot be written, and as `check`."""
         self._make_empty(overwrite)
         self._start_events()
 
     def _make_empty(self, overwrite: bool) -> None:
-        probe = self.path / f".{os.getpid()}.tmp"
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             # Another run may have come and gone since the folder was checked, if it did not exist then.
             self.check(overwrite)
-            probe.write_bytes(b"x" * _ROOM_FOR_TEXT)
-            probe.unlink()
-            for file in self._files_of_a_run():
+            intact_files.check_room(self.path, _ROOM_FOR_TEXT)
+            for file in run_files.belonging(self.path):
                 file.unlink()
-            intact_files.delete_leftovers(self.path, lambda name: True)
+            intact_files.delete_leftovers(self.path, run_files.is_given)
         except OSError as error:
-            with contextlib.suppress(OSError):
-                probe.unlink()
             raise self._not_writable(error) from error
+        self._names, self._recorded, self._entries = {*run_files.FIXED, self.last.name}, False, []
 
     def _take_lock(self) -> None:
         try:
@@ -266,22 +292,47 @@ class RunFolder:
     def _not_writable(self, error: OSError) -> UserError:
         return UserError(f"ckpt_save_dir: {self.path} cannot be written ({error.strerror}); give another folder")
 
-    def _files_of_a_run(self) -> list[Path]:
-        """Files with the names that a run gives, of any network."""
-        if not paths.is_folder(self.path):
-            return []
-        names = re.compile(
-            r"config\.yaml|classes\.json|run\.json|metrics\.jsonl|train\.log|"
-            r"(run_state|run_state_previous|.+_(best|last)|.+-\d+_\d+)\.ckpt(\.sha256)?"
-        )
-        files = [file for file in sorted(self.path.iterdir()) if paths.is_file(file) and names.fullmatch(file.name)]
-        return files + event_files.files(self.events)
+    def _start_events(self, earlier: Iterable[Path] = ()) -> None:
+        """Make an event file that equals the metrics as they are now, where `tensorboard` is set; empty the earlier."""
+        event_files.clear(earlier)
+        if not self.tensorboard:
+            return
+        while any(paths.exists(file) for file in self._coming_events() if file not in earlier):
+            time.sleep(1)
+        coming = self._coming_events()
+        self._claim(*coming)
+        self.event_file = event_files.EventFile(self.events, self._records())
+        made = self.events / self.event_file.name
+        self._names -= {self._name(file) for file in coming if file != made and file not in earlier}
+        self._claim(made)
 
-    def _start_events(self) -> None:
-        """Replace the event files by one that equals the metrics as they are now, or by none without `tensorboard`."""
-        event_files.clear(self.events)
-        if self.tensorboard:
-            self.event_file = event_files.EventFile(self.events, self._records())
+    def _coming_events(self) -> list[Path]:
+        return [self.events / name for name in event_files.coming_names()]
+
+    def _name(self, file: Path) -> str:
+        return file.relative_to(self.path).as_posix()
+
+    def _claim(self, *files: Path) -> None:
+        """Record the names of files that are about to be made. Raises RunError where the file system refuses."""
+        new = {self._name(file) for file in files} - self._names
+        if self._recorded and not new:
+            return
+        # What was deleted since is not the run's any more, should somebody else use its name.
+        self._names = {name for name in self._names if self._is_fixed(name) or paths.exists(self.path / name)} | new
+        self._write_sessions()
+
+    def _is_fixed(self, name: str) -> bool:
+        return name in run_files.FIXED or name == self.last.name
+
+    def _write_sessions(self) -> None:
+        intact_files.write_atomically(self.sessions, run_files.with_record(self._entries, self._names))
+        self._recorded = True
+
+    def _claim_weights(self, file: Path) -> None:
+        """`_claim` a weight file that the run may not have had before. Raises RunError where somebody else has it."""
+        if self._name(file) not in self._names and paths.exists(file):
+            raise RunError(f"{file}: is not the run's, which would replace it; move it away, and go on with --resume")
+        self._claim(file)
 
     def save_weights(self, weights: Mapping[str, np.ndarray], epoch: int, step: int, best: bool, keep: bool) -> None:
         """Save the weights of an epoch as last, as best, and under the epoch's own name.
@@ -295,17 +346,22 @@ class RunFolder:
 
         Raises RunError where a file cannot be written.
         """
+        self._claim(self.last)
         weights_file.write(self.last, weights)
         if best:
+            self._claim_weights(self.best)
             intact_files.copy(self.last, self.best)
         if keep:
-            intact_files.copy(self.last, self.path / f"{self.model}-{epoch}_{step}.ckpt")
+            file = self.path / f"{self.model}-{epoch}_{step}.ckpt"
+            self._claim_weights(file)
+            intact_files.copy(self.last, file)
 
     def add_record(self, record: Mapping[str, object]) -> None:
         """Append an epoch's line to the metrics (and to the event file); delete the epoch files that are too many.
 
         Raises RunError where the line cannot be written.
         """
+        self._claim(self.metrics)
         try:
             with open(self.metrics, "a", encoding="utf-8") as file:
                 file.write(json_text.dumps(record) + "\n")
@@ -319,11 +375,12 @@ class RunFolder:
     def add_session(self, session: Mapping[str, object], source: Path | None) -> None:
         """Say how this process goes on with the run whose state was in the folder `source`; None for a new run.
 
-        Raises RunError where the file cannot be written.
+        Before any other file of the run is made, since what is recorded lies beside it. Raises RunError where the file
+        cannot be written.
         """
         earlier = _sessions(source / self.sessions.name) if source else []
-        content = json.dumps([*earlier, session], indent=1).encode()
-        intact_files.write_atomically(self.sessions, content)
+        self._entries = [*earlier, dict(session)]
+        self._write_sessions()
 
     def _records(self) -> list[dict[str, Any]]:
         """The lines of the metrics."""
@@ -333,8 +390,9 @@ class RunFolder:
 
     def _epoch_files(self) -> list[Path]:
         """Epoch files, the one to keep longest last."""
-        name = re.compile(re.escape(self.model) + r"-(\d+)_\d+\.ckpt")
-        files = [(int(found[1]), file) for file in self.path.iterdir() if (found := name.fullmatch(file.name))]
+        epochs = {name: run_files.epoch_of(name, self.model) for name in self._names}
+        files = [(epoch, self.path / name) for name, epoch in epochs.items() if epoch is not None]
+        files = [(epoch, file) for epoch, file in files if file.exists()]
         if self.policy == "latest_k":
             return [file for _, file in sorted(files)]
         top_1 = {record["epoch"]: record["top_1"] for record in self._records() if record["top_1"] is not None}
@@ -354,6 +412,7 @@ class RunFolder:
 
         Raises RunError where it cannot be written; both states are kept then.
         """
+        self._claim(self.state)
         best = -1.0 if position.best_top_1 is None else position.best_top_1
         run = {
             "run_epoch": np.array([position.epoch], np.int64),
@@ -420,25 +479,61 @@ class RunFolder:
         Raises UserError where the folder cannot be written, or holds another run than the state's.
         """
         source = saved.file.parent
+        earlier: list[Path] = []
         if self._is_at(source):
-            intact_files.delete_leftovers(self.path, lambda name: True)
+            files = self._take_up(saved)
+            earlier = [file for file in files if file.parent == self.events]
+            intact_files.delete_leftovers(self.path, run_files.is_given)
             # Otherwise it is damaged, or newer than the run, and the first save must leave the previous one alone.
             self._state_is_good = self.state.exists() and saved.file.samefile(self.state)
             for file, size in ((self.log, saved.log_bytes), (self.metrics, saved.metrics_bytes)):
-                if _size(file) > size:
-                    os.truncate(file, size)
+                _cut(file, size)
         else:
             self._make_empty(overwrite=False)
+            self._claim(self.metrics)
             intact_files.write_atomically(
                 self.metrics, (source / self.metrics.name).read_bytes()[: saved.metrics_bytes]
             )
             self._release_source()
-        self._start_events()
+        self._start_events(earlier)
+
+    def _take_up(self, saved: Saved) -> list[Path]:
+        """The files of the run that goes on in its folder, whose names it may use from now on.
+
+        Raises UserError where others have such a name.
+        """
+        for file in (self.log, self.metrics):
+            if file.is_symlink() or (file.exists() and not file.is_file()):
+                kind = "a link" if file.is_symlink() else "no file"
+                raise UserError(f"resume: {file}: {kind}, which a run does not write to; put a file there, or nothing")
+        files = run_files.belonging(self.path)
+        if run_files.recorded(self.path) is None:
+            # An older version made the run, and replaced whatever had these names; an epoch file may lack its digest.
+            next_epoch = f"{self.model}-{saved.position.epoch + 1}_{saved.steps}.ckpt"
+            files += [self.path / name for name in (*run_files.FIXED, self.best.name, self.last.name, next_epoch)]
+        else:
+            self._check_others(files, "resume")
+        self._names = {self._name(file) for file in files if file.suffix != ".sha256"} | run_files.FIXED
+        self._names.add(self.last.name)
+        self._entries = run_files.entries(self.sessions)
+        return files
+
+
+def _cut(file: Path, size: int) -> None:
+    """Shorten a file to a size. Another name of it, as of a copy by links, keeps all of it."""
+    if not file.exists():
+        return
+    if file.stat().st_nlink > 1:
+        intact_files.write_atomically(file, file.read_bytes()[:size])
+    elif file.stat().st_size > size:
+        os.truncate(file, size)
 
 
 def _sessions(file: Path) -> list[Any]:
     """The entries of a `run.json`; none where an older version, which wrote no such file, began the run."""
     if not file.exists():
+        return []
+    if set().union(*run_files.entries(file)) == {"files"}:  # of a run that was ended before it said more
         return []
     try:
         return provenance.read(file)

@@ -213,11 +213,11 @@ def _open_files(
         folder.go_on(saved)
     else:
         folder.start(config.overwrite)
+    folder.add_session(session, saved.file.parent if saved else None)
     run_log.to_file(folder.log)
     # Who takes a run's configuration up again has not asked for anything to be deleted.
     intact_files.write_atomically(folder.config, config.replace(overwrite=False).to_yaml().encode())
     intact_files.write_atomically(folder.classes, json.dumps(list(samples.classes), indent=1).encode())
-    folder.add_session(session, saved.file.parent if saved else None)
 
 
 def _check_unchanged(saved: Saved, config: Config, data: str, ranks: int) -> None:

@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
 
 from ghostnet import paths
 from ghostnet.config import beside_weights, command_line, rules, yaml_file
@@ -87,6 +88,13 @@ FREE_KEYS = frozenset(
         "device_target",
     }
 )
+
+
+@dataclass(frozen=True)
+class _Origin:
+    """Where a configuration comes from; equal ones may come from different files."""
+
+    recipe: str = field(default="", compare=False)
 
 
 class Config(BaseModel):
@@ -332,6 +340,13 @@ class Config(BaseModel):
     """Folder for validate.py's report: scores of each class, confusion matrix, worst mistakes, one HTML page of all;
     needs matplotlib. Empty: none."""
 
+    _origin: _Origin = PrivateAttr(default_factory=lambda: _Origin())
+
+    @property
+    def recipe(self) -> str:
+        """The file that ``-c`` named; empty where none was."""
+        return self._origin.recipe
+
     def __init__(self, /, **keys: Any) -> None:
         try:
             super().__init__(**keys)
@@ -347,7 +362,9 @@ class Config(BaseModel):
 
     def replace(self, **changes: Any) -> Config:
         """A copy with other values for some keys, checked like any other; UserError as for the class."""
-        return Config(**{**dict(self), **changes})
+        changed = Config(**{**dict(self), **changes})
+        changed._origin = self._origin
+        return changed
 
     def to_yaml(self) -> str:
         """Every key, grouped, in a stable order; reading the text back gives an equal configuration."""
@@ -404,6 +421,7 @@ def load(
         values[key], where[key] = value, "--"
     said = Said() if weights is None else weights(str(values.get("ckpt_path") or ""), arguments.config is not None)
     config = settled(values, where, said)
+    config._origin = _Origin(str(arguments.config or ""))
     if arguments.print_config:
         print(config.to_yaml(), end="")
         raise SystemExit(0)
