@@ -149,7 +149,7 @@ def test_a_run_that_finished_no_epoch_may_be_started_again(tmp_path):
 
 def test_bad_surroundings_are_one_line(tmp_path, monkeypatch):
     (tmp_path / "tensorboard").write_text("")
-    with pytest.raises(UserError, match="tensorboard: .*/tensorboard takes no files .File exists."):
+    with pytest.raises(UserError, match="/tensorboard: a file, not a folder; move it away"):
         run_folder(tmp_path).start()
     monkeypatch.setitem(sys.modules, "tensorboardX", None)
     with pytest.raises(UserError, match="tensorboard: True needs tensorboardX .*; pip install tensorboardX") as caught:
