@@ -181,6 +181,10 @@ def test_a_state_comes_back_with_its_position(resume, tmp_path):
     assert ms.load_checkpoint(str(folder.state))["w"].asnumpy().tolist() == [1, 1, 1]
 
 
+def test_a_new_run_stands_at_its_beginning():
+    assert Position() == Position(epoch=0, step=0, losses=(), skipped=0, best_top_1=None)
+
+
 @pytest.mark.parametrize("best", [None, 0.0, 0.5, 100.0])
 def test_no_accuracy_yet_is_not_one_of_0(best, tmp_path):
     folder = run(tmp_path / "run", [12.5])
@@ -449,6 +453,28 @@ def test_a_source_is_free_again_once_its_records_are_copied(tmp_path):
         for folder in (a, b):
             folder.go_on(folder.read_state(str(source.path)))
         assert a.metrics.read_bytes() == b.metrics.read_bytes() == source.metrics.read_bytes() != b""
+
+
+def test_a_source_that_was_only_read_is_free_when_its_reader_ends(tmp_path):
+    with run(tmp_path / "source", [1.0]) as source:
+        save(source, 1)
+    with RunFolder(config(tmp_path / "a")) as a:
+        a.read_state(str(source.path))
+        with RunFolder(config(tmp_path / "b")) as b, pytest.raises(UserError, match="in use by another run"):
+            b.read_state(str(source.path))
+    with RunFolder(config(tmp_path / "b")) as b:
+        assert b.read_state(str(source.path)).position.epoch == 1
+
+
+def test_a_new_run_has_its_event_file_from_the_start(tmp_path):
+    pytest.importorskip("tensorboardX")
+    with RunFolder(config(tmp_path / "run", tensorboard=True)) as folder:
+        folder.start()
+        assert len(list(folder.events.iterdir())) == 1
+        assert folder.event_file is not None
+    with RunFolder(config(tmp_path / "other")) as folder:
+        folder.start()
+        assert (folder.event_file, folder.events.exists()) == (None, False)
 
 
 def test_what_made_a_run_is_kept_over_its_parts_and_a_damaged_file_is_said(tmp_path, caplog):
