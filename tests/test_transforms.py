@@ -13,7 +13,7 @@ from mindspore.dataset import vision
 from PIL import Image
 
 from ghostnet.config import Config
-from ghostnet.data import mix, transforms
+from ghostnet.data import mix, operations, transforms
 from ghostnet.data.images import read_image
 from ghostnet.data.operations import (
     ColorJitter,
@@ -194,6 +194,28 @@ def test_covering_resize_leaves_an_image_of_its_size_alone():
     assert CoveringResize((24, 24), vision.Inter.BILINEAR)(image) is image
 
 
+def test_only_the_middle_of_a_very_long_image_is_resized(monkeypatch):
+    """To 4 x 1,000 pixels it would be: of those, 4 x 4 are asked for, and one more on both sides."""
+    image = photo(4, 1000)
+    cover = CoveringResize((4, 4), vision.Inter.BILINEAR)
+    monkeypatch.setattr(operations, "_MOST_RESIZED", 4000)
+    assert cover(image) is image
+    monkeypatch.setattr(operations, "_MOST_RESIZED", 3999)
+    np.testing.assert_array_equal(cover(image), image[:, 497:503])
+    upright = np.ascontiguousarray(image.transpose(1, 0, 2))
+    np.testing.assert_array_equal(cover(upright), upright[497:503])
+
+
+@pytest.mark.parametrize("shape", [(8, 2000), (2000, 8), (9, 2001)])
+@pytest.mark.parametrize("size", [(4, 4), (4, 6)])
+def test_the_centre_of_a_long_image_is_that_of_all_of_it(monkeypatch, shape, size):
+    image = photo(*shape)
+    crop, cover = vision.CenterCrop(size), CoveringResize(size, vision.Inter.BILINEAR)
+    whole = crop(cover(image))
+    monkeypatch.setattr(operations, "_MOST_RESIZED", 100)
+    assert np.abs(crop(cover(image)).astype(int) - whole).max() <= 12  # the edges of the middle are half a pixel off
+
+
 def test_whole_image_crop_is_a_plain_resize():
     image = photo(40, 40)
     crop = RandomResizedCrop((24, 24), (1.0, 1.0), (1.0, 1.0), vision.Inter.BILINEAR)
@@ -232,6 +254,20 @@ def test_flips_mirror_with_their_probability():
     np.testing.assert_array_equal(RandomFlip(0, 1.0)(image, rng()), image[::-1])
     flipped = sum((RandomFlip(1, 0.3)(image, rng(seed)) != image).any() for seed in range(300))
     assert 60 < flipped < 120
+
+
+def test_what_has_no_probability_never_happens():
+    """Not even at the smallest number that is drawn; and what is certain happens at the largest."""
+    image, largest = photo(8, 8), float(np.nextafter(1, 0))
+    assert RandomFlip(1, 0.0)(image, Scripted(0.0)) is image
+    assert (RandomFlip(1, 1.0)(image, Scripted(largest)) != image).any()
+    blank = np.zeros((1, 10, 10), np.float32)
+    assert not RandomErasing(0.0, (0.1, 0.2), (1.0, 1.0), 1, 1)(blank, Scripted(0.0)).any()
+    assert RandomErasing(1.0, (0.1, 0.2), (1.0, 1.0), 1, 1)(blank, Scripted(largest, 0.16, 1.0, 0, 0)).any()
+    images, labels = batch(4)
+    keys = {"num_classes": 4, "mixup": 0.2, "cutmix": 0.0}
+    assert mix.mix_batch(images, labels, Scripted(0.0), **keys, probability=0.0)[0] is images
+    assert mix.mix_batch(images, labels, Scripted(largest, 0.5), **keys, probability=1.0)[0] is not images
 
 
 def test_colour_jitter_factors_stay_within_their_range():

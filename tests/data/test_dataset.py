@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ghostnet.data import dataset
 from ghostnet.data.dataset import open_split
 from ghostnet.errors import UserError
 from tests.data.conftest import CLASSES, config_for, message_of, save_image
@@ -219,3 +220,8 @@ def test_damaged_gz_and_missing_files_are_named(tmp_path):
     message_of(caught, tmp_path / "data_batch_1.bin", "dataset_download")
     with pytest.raises(UserError, match=r"^val_split: 'night'"):
         open_split(config_for(tmp_path, dataset="mnist", val_split="night"), "val")
+
+
+def test_long_lists_of_names_are_cut_short(monkeypatch):
+    monkeypatch.setattr(dataset, "_NAMES_SHOWN", 2)
+    assert [dataset._listed(list("abc")[:count]) for count in (1, 2, 3)] == ["a", "a, b", "a, b, ..."]

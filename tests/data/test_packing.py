@@ -81,6 +81,43 @@ def test_an_uncompressed_pack_holds_the_pixels(folder, uncompressed):
     assert max(shards) <= 1000
 
 
+@pytest.mark.parametrize(
+    ("sizes", "parts"),
+    [
+        ([5, 5, 5, 5, 1], [(0, 2), (2, 4), (4, 5)]),  # 10 bytes are not too many
+        ([20, 1, 9, 1], [(0, 1), (1, 3), (3, 4)]),  # one that is larger has a shard of its own, and none is empty
+        ([3], [(0, 1)]),
+    ],
+)
+def test_shards_by_hand(sizes, parts):
+    assert packing._parts(np.array(sizes), 10) == [range(*part) for part in parts]
+
+
+def test_sizes_in_a_pack_by_hand():
+    """Of 90 x 60 pixels, the shorter side becomes 20; smaller images stay as they are; no side is lost to rounding."""
+    assert packing._scaled((90, 60), 20) == (30, 20)
+    assert packing._scaled((60, 90), 20) == (20, 30)
+    for size in ((30, 20), (20, 20), (10, 90)):
+        assert packing._scaled(size, 20) == size
+    assert packing._scaled((90, 60), None) == (90, 60)
+    assert packing._scaled((1000, 21), 20) == (952, 20)
+
+
+def test_a_pack_is_made_where_no_folder_is_yet(folder, tmp_path):
+    assert pack(folder / "val", tmp_path / "a" / "b", Options()) == packing.Packed(
+        images=7,
+        bytes_before=sum(file.stat().st_size for file in (folder / "val").rglob("*.png")),
+        bytes_after=sum(file.stat().st_size for file in (tmp_path / "a" / "b").glob("*.mindrecord")),
+        shards=1,
+        made=1,
+    )
+
+
+def test_room_is_asked_for_and_given_back(tmp_path):
+    packing._make_room(tmp_path / "shard", [{"image": b"x" * 1000, "name": "a"}])
+    assert not list(tmp_path.iterdir())
+
+
 def test_images_are_scaled_down_without_jpeg(tmp_path):
     source = photos(tmp_path / "photos", 2)
     pack(source, tmp_path / "pack", Options(short_side=40, uncompressed=True))

@@ -7,7 +7,7 @@ import os
 import numpy as np
 import pytest
 
-from ghostnet.data import columns, images, scan
+from ghostnet.data import columns, dataset, images, scan
 from ghostnet.data.dataset import open_split
 from ghostnet.errors import UserError
 from tests.data.conftest import config_for, message_of, save_image
@@ -178,6 +178,20 @@ def test_a_cache_that_takes_no_files_costs_a_second_look(tmp_path, looked_at, mo
     for _ in range(2):
         assert len(open_split(config, "train")) == 10
     assert len(looked_at) == 20
+
+
+def test_of_many_bad_images_some_are_listed(tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr(dataset, "_BAD_LISTED", 2)
+    for index in range(5):
+        save_image(tmp_path / "train" / "ant" / f"{index}.png", index)
+    for index in (0, 2, 3):
+        (tmp_path / "train" / "ant" / f"{index}.png").write_bytes(b"x")
+    samples = dataset.open_split(config_for(tmp_path, on_bad_image="skip"), "train")
+    assert [os.path.basename(samples.name(index)) for index in range(len(samples))] == ["1.png", "4.png"]
+    first, second, count = (record.getMessage() for record in caplog.records)
+    assert first.startswith(f"left out: {tmp_path}/train/ant/0.png: ")
+    assert second.startswith(f"left out: {tmp_path}/train/ant/2.png: ")
+    assert count == f"{tmp_path}/train: 3 of 5 images left out (on_bad_image: skip)"
 
 
 @pytest.mark.fault("image formats", "ok")

@@ -191,3 +191,9 @@ def test_calibration_on_one_class_of_ten_is_said(tmp_path, caplog):
     save_image(tmp_path / "c1" / "a.png", 1)
     quantize.calibration_images(config_for(tmp_path), tmp_path / "c1", 20, tuple("abcdefghij"))
     assert f"{tmp_path}/c1 has images in 1 folder(s), and the network 10 classes" in caplog.text
+
+
+def test_one_class_with_an_image_of_its_own_and_others_below_is_a_class(tmp_path):
+    for name in ("0.png", "more/1.png"):
+        save_image(tmp_path / "train" / "ant" / name, 1)
+    assert len(open_split(config_for(tmp_path), "train")) == 2

@@ -79,6 +79,7 @@ def _faults(node: ast.AST) -> Iterator[tuple[str, ast.AST, str]]:
                 if keyword.arg and ast.unparse(function).rpartition(".")[2] not in _TEXTS:
                     yield "keyword", keyword, "**{}"
             plain = not any(isinstance(argument, ast.Starred) for argument in arguments)
+            plain &= ast.unparse(function) not in ("min", "max")  # which take them in any order
             if plain and len(arguments) > 1 and ast.unparse(arguments[0]) != ast.unparse(arguments[1]):
                 yield (
                     "arguments",
