@@ -3,6 +3,7 @@
 import errno
 import subprocess
 import sys
+import threading
 
 import pytest
 
@@ -118,3 +119,33 @@ def test_too_little_memory_for_mindspore_itself(kilobytes, images, tmp_path):
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.splitlines()[-1].startswith(f"train.py: error: {MEMORY}")
     assert "Traceback" not in done.stderr
+
+
+def test_threads_that_can_be_started_are_gone_again(monkeypatch):
+    before = threading.active_count()
+    resources.try_threads(20)
+    assert threading.active_count() == before
+    start, started = threading.Thread.start, []
+
+    def limited(thread: threading.Thread) -> None:
+        if len(started) == 5:
+            raise RuntimeError("can't start new thread")
+        started.append(thread)
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", limited)
+    with pytest.raises(RuntimeError, match="can't start new thread"):
+        resources.try_threads(20)
+    assert threading.active_count() == before
+
+
+@pytest.mark.slow
+@pytest.mark.fault("resources", "clean error")
+def test_training_with_few_threads(images, tmp_path):
+    """As `ulimit -u`, to which root does not keep: memory for the stacks of a few threads."""
+    done = train(tmp_path, images, "ulimit -s 131072", "ulimit -v 1900000", workers=1)
+    assert done.returncode == 1
+    assert done.stderr == (
+        "train.py: error: no more processes or threads can be started; end others, or raise the limit "
+        "(ulimit -u; -v: memory)\n"
+    )

@@ -72,6 +72,7 @@ def run_command(prog: str, main: Callable[[], None]) -> int:
         failure = error
         _say(prog, f"error: {error}")
         status = 2 if isinstance(error, UserError) else 1
+        scarce = error.__cause__ and resources.lacking(error.__cause__)
     except Stopped as stop:
         failure = stop
         _say(prog, str(stop))

@@ -7,6 +7,7 @@ import mmap
 import os
 import resource
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -16,7 +17,7 @@ _SCARCE = {
     errno.EMFILE: "this process may open no more files; raise the limit (ulimit -n)",
     errno.ENFILE: "the system can open no more files; end other programs, or raise its limit (fs.file-max)",
     errno.ENOMEM: "memory ran out; end other programs, or lower batch_size or num_parallel_workers",
-    errno.EAGAIN: "no more processes or threads can be started; end other programs, or raise the limit (ulimit -u)",
+    errno.EAGAIN: "no more processes or threads can be started; end others, or raise the limit (ulimit -u; -v: memory)",
 }
 _SPARE_DESCRIPTORS = 8  # for what is opened now and then
 OUT_OF_MEMORY = _SCARCE[errno.ENOMEM]
@@ -82,6 +83,24 @@ def has_room(size: int) -> bool:
     except OSError:
         return False
     return True
+
+
+def try_threads(count: int) -> None:
+    """Raise RuntimeError (see `problem`) where so many threads cannot be started.
+
+    MindSpore, which starts them when it compiles, waits for ever for one that it did not get.
+    """
+    done = threading.Event()
+    threads = []
+    try:
+        for _ in range(count):
+            threads.append(threading.Thread(target=done.wait))
+            threads[-1].start()
+    finally:
+        done.set()
+        for thread in threads:
+            if thread.ident is not None:
+                thread.join()
 
 
 def free_descriptors() -> int:

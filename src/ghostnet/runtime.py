@@ -18,12 +18,15 @@ from pathlib import Path
 
 import mindspore as ms
 
-from . import cli, distributed, hosts, launch, limits_onednn, streams
+from . import cli, distributed, hosts, launch, limits_onednn, resources, streams
 from .config import Config
 from .display import OneLine, say
 from .errors import UserError
 
 log = logging.getLogger("ghostnet")
+
+# That MindSpore starts, beside those of its pipeline.
+_THREADS, _THREADS_OF_A_CORE = 8, 3
 
 
 @dataclass(frozen=True)
@@ -69,6 +72,7 @@ def init(config: Config) -> Runtime:
         RunError: the ranks did not find each other.
     """
     distributed.check_launch(config.distribute)
+    resources.try_threads(_THREADS + _THREADS_OF_A_CORE * len(os.sched_getaffinity(0)))
     device = _device(config.device_target)
     _check_devices(device)
     ms.set_context(mode=ms.GRAPH_MODE if config.mode == 0 else ms.PYNATIVE_MODE)
