@@ -8,10 +8,10 @@ what else the machine does hits all alike: read the ratios. The numbers are of t
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from typing import Any
 
+from ghostnet import json_text
 from ghostnet.arguments import Parser, number, output_file, write
 from ghostnet.cli import run_command
 from ghostnet.display import say
@@ -106,7 +106,7 @@ def main() -> None:
         write("--plot", args.plot, picture.png(found["family"], f"{machine['cpu']}, {plan.threads} threads"))
         say(f"wrote {args.plot}")
     if args.json:
-        write("--json", args.json, json.dumps(found, indent=1).encode())
+        write("--json", args.json, json_text.dumps(found, indent=1).encode())
         say(f"wrote {args.json}")
     failed = [f"{one.contender} ({one.task})" for one in measured if one.failed]
     if failed:

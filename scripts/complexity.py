@@ -9,11 +9,11 @@ has two rows: as it is trained, and fused as it is deployed.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from dataclasses import asdict
 from typing import Any
 
+from ghostnet import json_text
 from ghostnet.arguments import Parser, number
 from ghostnet.cli import run_command
 from ghostnet.errors import UserError
@@ -136,7 +136,7 @@ def main() -> None:
     forms = [(name, deploy) for name in names for deploy in (False, True)]
     forms = [(name, deploy) for name, deploy in forms if not deploy or card(name).fused_parameters is not None]
     rows = [row(name, size, arguments.num_classes, deploy) for name, deploy in forms]
-    print(json.dumps(rows, indent=2) if arguments.json else table(rows))
+    print(json_text.dumps(rows, indent=2) if arguments.json else table(rows))
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ import argparse
 import codecs
 import csv
 import io
-import json
 import os
 import sys
 from collections.abc import Iterator
@@ -20,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
-from ghostnet import deployment, intact_files, paths
+from ghostnet import deployment, intact_files, json_text, paths
 from ghostnet.arguments import Parser, number, output_folder
 from ghostnet.cli import importing, run_command
 from ghostnet.display import csv_cell, shown
@@ -80,7 +79,7 @@ class JsonLines:
         found = prediction.guesses
         guesses = [{"class": guess.name, "label": guess.label, "probability": guess.probability} for guess in found]
         record = {"image": prediction.image, "predictions": guesses}
-        _print(json.dumps({**record, "error": prediction.problem} if prediction.problem else record))
+        _print(json_text.dumps({**record, "error": prediction.problem} if prediction.problem else record))
 
 
 class Csv:

@@ -27,7 +27,7 @@ FLOORS = (
     {"step", "evaluate", "checkpoint", "run_folder", "replicas"},
     {"build", "onnx_file", "report"},
     {"deployment"},
-    {"inference", "epochs"},
+    {"inference", "epochs", "run_checks"},
     {"teacher"},
     {"trainer", "validator", "export", "quantize", "predictor", "model_card"},
     {"benchmark"},

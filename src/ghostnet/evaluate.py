@@ -188,7 +188,8 @@ class Evaluator:
 
     def __init__(self, config: Config, samples: dataset.Samples, ranks: Ranks) -> None:
         self.batches = loader.eval_batches(config, samples, ranks.rank, ranks.size)
-        self.batch_size = config.batch_size
+        # A batch of copies of one image would take its memory and its time for nothing.
+        self.batch_size = min(config.batch_size, len(samples))
         self.mirror = config.eval_mirror
         self.ranks = ranks
 

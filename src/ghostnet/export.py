@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import importlib
-import json
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -16,7 +15,7 @@ import mindspore as ms
 import numpy as np
 from mindspore import Tensor, nn
 
-from . import __version__, build, inference, intact_files, scratch
+from . import __version__, build, inference, intact_files, json_text, scratch
 from .data import dataset, transforms
 from .deployment import Deployment
 from .errors import UserError
@@ -92,7 +91,7 @@ def export(
             path = folder / f"{deployed.path.stem}.{kind}"
             draft = temporary / f"network.{kind}"
             write = _write_onnx if kind == "onnx" else _write_mindir
-            write(network, draft, target, json.dumps(description))
+            write(network, draft, target, json_text.dumps(description))
             difference = compare(draft, batch, images, expected)
             if not difference <= TOLERANCE:
                 raise UserError(
@@ -101,7 +100,7 @@ def export(
                 )
             contents[path] = draft.read_bytes()
             results.append(Exported(path, len(contents[path]), difference, len(images), real))
-    described = {folder / f"{deployed.path.stem}.json": json.dumps(description, indent=1).encode()}
+    described = {folder / f"{deployed.path.stem}.json": json_text.dumps(description, indent=1).encode()}
     intact_files.write_all_atomically({**contents, **described}, with_sidecar=contents)
     return results
 

@@ -48,9 +48,9 @@ def parse(text: str, source: str | Path, remedy: str) -> Any:
     return value
 
 
-def dumps(value: Any) -> str:
-    """A value as JSON on one line; what is not finite becomes null, since `NaN` is no JSON."""
-    return json.dumps(_finite(value), allow_nan=False)
+def dumps(value: Any, indent: int | None = None) -> str:
+    """A value as JSON, on one line without `indent`; what is not finite becomes null, since `NaN` is no JSON."""
+    return json.dumps(_finite(value), allow_nan=False, indent=indent)
 
 
 def is_number(value: Any) -> bool:

@@ -72,7 +72,7 @@ class Saved:
 
     def to_bytes(self) -> bytes:
         """All of it, for the other ranks: the length of a JSON object, that object, the arrays as `.safetensors`."""
-        facts = json.dumps({"file": str(self.file), "config": dict(self.config)}).encode()
+        facts = json_text.dumps({"file": str(self.file), "config": dict(self.config)}).encode()
         return len(facts).to_bytes(_LENGTH_BYTES, "big") + facts + safetensors_file.encode(self.arrays)
 
     @classmethod

@@ -18,10 +18,12 @@ from . import (
     build,
     checkpoint,
     intact_files,
+    json_text,
     loss,
     optim,
     provenance,
     replicas,
+    run_checks,
     runtime,
     schedule,
     streams,
@@ -51,6 +53,8 @@ def train(config: Config) -> None:
         RunError: a loss or gradient that is not finite, ranks that drift apart, or a file that cannot be written.
         Stopped: a signal came; the run's state is saved.
     """
+    if not config.resume:
+        config.check_new_run()
     streams.survive()
     run_log = runtime.RunLog()
     try:
@@ -90,7 +94,8 @@ def _train(run: runtime.Runtime, folder: RunFolder, run_log: runtime.RunLog, sig
     saved = _saved_state(run.config, folder, ranks)
     # Images, and with them the number of classes: what this function reads from here on is settled.
     run, samples, val_samples = _open_images(run)
-    config = run.config
+    config = run_checks.settled(run.config, samples, ranks.size)
+    run = replace(run, config=config)
     data = _digest(config, samples)
     if saved:
         _check_unchanged(saved, config, data, ranks.size)
@@ -114,7 +119,8 @@ def _train(run: runtime.Runtime, folder: RunFolder, run_log: runtime.RunLog, sig
     options = StepOptions.from_config(config)
     fused = build.fused_update(optimizer, operators)
     step = TrainStep(network, loss.training_loss(config), optimizer, options, ranks.size, rank_sum, fused)
-    taught = TaughtStep(step, teacher.load(config)) if config.teacher else step
+    batch = min(config.batch_size, len(samples))
+    taught = TaughtStep(step, teacher.load(config.replace(batch_size=batch))) if config.teacher else step
     graphs = GraphCache(config, run.device, ranks)
     evaluator = WeightsEvaluator(config, val_samples, ranks, operators, graphs) if val_samples else None
     if saved:
@@ -165,7 +171,7 @@ def _open_images(run: runtime.Runtime) -> tuple[runtime.Runtime, dataset.Samples
     part, parts = here.index(ranks.rank), len(here)
 
     def share(bad: dict[int, str]) -> dict[int, str]:
-        found = [json.loads(content) for content in ranks.gather_bytes(json.dumps(bad).encode())]
+        found = [json.loads(content) for content in ranks.gather_bytes(json_text.dumps(bad).encode())]
         return {int(index): why for problems in found for index, why in problems.items()}
 
     samples = dataset.open_split(run.config, "train", None, part, parts, share)
@@ -217,7 +223,7 @@ def _open_files(
     run_log.to_file(folder.log)
     # Who takes a run's configuration up again has not asked for anything to be deleted.
     intact_files.write_atomically(folder.config, config.replace(overwrite=False).to_yaml().encode())
-    intact_files.write_atomically(folder.classes, json.dumps(list(samples.classes), indent=1).encode())
+    intact_files.write_atomically(folder.classes, json_text.dumps(list(samples.classes), indent=1).encode())
 
 
 def _check_unchanged(saved: Saved, config: Config, data: str, ranks: int) -> None:

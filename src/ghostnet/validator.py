@@ -34,6 +34,7 @@ def validate(config: Config) -> dict[str, Any]:
     """
     if not config.ckpt_path and not config.pretrained:
         raise UserError("ckpt_path: needed, since random weights are never validated; give the weight file to validate")
+    config.check_evaluation()
     run_log = runtime.RunLog()
     try:
         run = runtime.init(config.replace(distribute=launch.detect().ranks > 1))
@@ -53,6 +54,8 @@ def validate(config: Config) -> dict[str, Any]:
             build.say_order(samples.classes, where)
         run = run.with_classes(samples.classes)
         config = run.config
+        for line in config.warnings(training=False):
+            runtime.log.info(line)
         network, path = (inference.open_network(exported), exported.path) if exported else _of_weights(run)
         outcomes = Evaluator(config, samples, run.ranks).outcomes(network)
         metrics = outcomes.metrics()

@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from .. import scratch
+from .. import json_text, scratch
 from ..errors import RunError
 from .contenders.job import Job
 
@@ -188,7 +188,7 @@ def _measure(plan: Plan, one: Contender, task: str, folder: str) -> tuple[dict[s
         started=time.time(),
         answer=str(answer),
     )
-    order.write_text(json.dumps(asdict(job)), encoding="utf-8")
+    order.write_text(json_text.dumps(asdict(job)), encoding="utf-8")
     python = plan.torch_python if one.torch else sys.executable
     command = [python, "-m", f"contenders.{one.module}", str(order)]
     try:

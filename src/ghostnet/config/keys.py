@@ -9,7 +9,7 @@ import MindSpore.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
@@ -17,7 +17,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
 
 from ghostnet import paths
-from ghostnet.config import beside_weights, command_line, rules, yaml_file
+from ghostnet.config import beside_weights, command_line, doubts, rules, yaml_file
 from ghostnet.config.rules import (
     AmpLevel,
     AreaRange,
@@ -374,9 +374,25 @@ class Config(BaseModel):
         ]
         return "\n\n".join(groups) + "\n"
 
-    def warnings(self) -> list[str]:
-        """One line for each setting that works but hardly does what was meant; for the caller to log."""
-        return rules.warnings(self)
+    def check_new_run(self) -> None:
+        """Raise UserError for settings that work, but that nobody means, before a training that starts with them."""
+        self._refuse(doubts.refused(self))
+
+    def check_evaluation(self) -> None:
+        """Raise UserError for sizes of images that no machine has room for."""
+        self._refuse(doubts.too_large(self))
+
+    @staticmethod
+    def _refuse(problems: Iterable[rules.Problem]) -> None:
+        if found := list(problems):
+            raise ConfigError(found[0], len(found) - 1)
+
+    def warnings(self, training: bool = True) -> list[str]:
+        """One line for each setting that works but hardly does what was meant; for the caller to log.
+
+        Without `training`, of those alone that matter to an evaluation.
+        """
+        return doubts.warnings(self) if training else doubts.of_evaluation(self)
 
 
 class Said(NamedTuple):

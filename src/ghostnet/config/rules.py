@@ -383,22 +383,3 @@ def _precision_conflicts(config: Config) -> Iterator[Problem]:
             f"our operators are for float32, not for amp_level: {config.amp_level}; set amp_level to O0 or native_ops "
             "to auto",
         )
-
-
-def warnings(config: Config) -> list[str]:
-    """One line for each setting that works but hardly does what was meant."""
-    found = []
-    decays = config.scheduler in ("cosine_decay", "step_decay")
-    cycles = config.num_cycles if config.scheduler == "cosine_decay" else 1
-    if decays and config.warmup_epochs + cycles * config.decay_epochs > config.epoch_size:
-        times = f"{cycles} x " if cycles > 1 else ""
-        found.append(
-            f"warmup_epochs {config.warmup_epochs} + {times}decay_epochs {config.decay_epochs} reach past the end "
-            f"of the run (epoch_size {config.epoch_size}): the decay of the learning rate is cut short"
-        )
-    late = [epoch for epoch in config.multi_step_decay_milestones if epoch >= config.epoch_size - config.warmup_epochs]
-    if config.scheduler == "multi_step_decay" and late:
-        found.append(f"multi_step_decay_milestones: {late} lie past the end of the run, epoch_size {config.epoch_size}")
-    if config.lr_epoch_stair and config.warmup_epochs > 0 and config.warmup_factor == 0:
-        found.append("warmup_factor is 0 and lr_epoch_stair is True: the learning rate is 0 for the whole first epoch")
-    return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -46,6 +47,27 @@ def complexity(network: nn.Cell, height: int = 224, width: int = 224, in_channel
     with forward_hooks(layers, count):
         run(network, (in_channels, height, width))
     return Complexity(trainable_parameters(network), sum(p.size for p in network.get_parameters()), macs, activations)
+
+
+def smallest_norm(network: nn.Cell, image: tuple[int, int, int]) -> int | None:
+    """Of how many values of one image of this shape the smallest batch norm takes mean and variance in training.
+
+    None where no batch norm does. Runs the network once, in evaluation mode.
+    """
+    found: list[int] = []
+
+    def note(_cell: nn.Cell, _inputs: tuple, output: Tensor) -> None:
+        found.append(math.prod(output.shape[2:]))
+
+    kinds = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+    norms = [
+        cell
+        for _, cell in network.cells_and_names()
+        if isinstance(cell, kinds) and cell.use_batch_statistics is not False
+    ]
+    with forward_hooks(norms, note):
+        run(network, image)
+    return min(found, default=None)
 
 
 def trainable_parameters(network: nn.Cell) -> int:

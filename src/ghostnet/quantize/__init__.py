@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from ghostnet import exported_file, intact_files, paths
+from ghostnet import exported_file, intact_files, json_text, paths
 from ghostnet.config import Config
 from ghostnet.data import dataset, images, packs, transforms, walk
 from ghostnet.deployment import Deployment
@@ -217,7 +217,7 @@ def _described(variant: Variant, source: Path) -> bytes:
         "float_layers": [layer.name for layer in variant.float_layers],
         "source": {"file": source.name, "sha256": hashlib.sha256(source.read_bytes()).hexdigest()},
     }
-    onnx.helper.set_model_props(model, {**given, ENTRY: json.dumps(description)})
+    onnx.helper.set_model_props(model, {**given, ENTRY: json_text.dumps(description)})
     return model.SerializeToString()
 
 
@@ -225,4 +225,4 @@ def _description_beside(content: bytes) -> bytes:
     import onnx
 
     entries = {entry.key: entry.value for entry in onnx.load_model_from_string(content).metadata_props}
-    return json.dumps(json.loads(entries[ENTRY]), indent=1).encode()
+    return json_text.dumps(json.loads(entries[ENTRY]), indent=1).encode()
