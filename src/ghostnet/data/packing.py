@@ -29,6 +29,7 @@ from ghostnet import intact_files, paths, scratch
 from ghostnet.data import columns, dataset, images, packs
 from ghostnet.data.packs import COLUMNS, INDEX, SHARD
 from ghostnet.data.samples import FolderSamples
+from ghostnet.display import shown
 from ghostnet.errors import RunError, UserError
 from ghostnet.folder_lock import FolderLock
 
@@ -104,7 +105,7 @@ def pack(source: Path, target: Path, options: Options, overwrite: bool = False) 
     try:
         _begin(target, plan, overwrite)
         made = 0
-        with tqdm(total=len(samples), unit="image", desc=source.name, leave=False, disable=None) as bar:
+        with tqdm(total=len(samples), unit="image", desc=shown(source.name), leave=False, disable=None) as bar:
             parts = _parts(_packed_sizes(samples, sizes, options), options.shard_bytes)
             for number, part in enumerate(parts):
                 if not _is_made(target, number):

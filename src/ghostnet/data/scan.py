@@ -16,6 +16,7 @@ from tqdm import tqdm
 from ghostnet import download, intact_files, paths
 from ghostnet.data import columns, images
 from ghostnet.data.samples import FolderSamples
+from ghostnet.display import shown
 from ghostnet.errors import RunError, UserError
 
 _TASK = 64  # files: handing a thread one at a time costs more than reading a header
@@ -147,7 +148,7 @@ def _look(samples: FolderSamples, indices: np.ndarray, decode: bool, stop: bool)
     title = os.path.basename(samples.root)
     with (
         ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool,
-        tqdm(total=len(indices), unit="image", desc=f"looking at {title}", leave=False, disable=None) as bar,
+        tqdm(total=len(indices), unit="image", desc=f"looking at {shown(title)}", leave=False, disable=None) as bar,
     ):
         tasks = [pool.submit(look, start) for start in range(0, len(indices), _TASK)]
         try:
