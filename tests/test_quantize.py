@@ -1,6 +1,7 @@
 """Int8 and float16 files: run by ONNX Runtime alone they do what was promised, or nothing is written."""
 
 import json
+import os
 import runpy
 import shutil
 import sys
@@ -17,6 +18,7 @@ from ghostnet import deployment, export, intact_files, quantize, validator
 from ghostnet.config import Config, settled
 from ghostnet.models import ghostnet
 from ghostnet.quantize import search
+from ghostnet.quantize.static import Quantizer
 from tests import short
 from tests.test_end_to_end import flags, process
 from tests.test_export import CLASSES, write_run
@@ -194,6 +196,22 @@ def test_the_best_is_written_anyway_where_that_was_said(spoilt):
     assert path.is_file()
     assert result.tried[0].top_1 - result.written[path].top_1 > 10
     assert top_1(path, images) == pytest.approx(result.written[path].top_1)
+
+
+@pytest.mark.fault("names", "ok")
+def test_any_name_is_quantised_and_nothing_beside_it_is_touched(model, tmp_path, monkeypatch):
+    """ONNX's functions take names in UTF-8 alone, and write NAME-inferred.onnx beside what they are given."""
+    odd, temporary = (tmp_path / os.fsdecode(name) for name in (b"a b\xff.onnx", b"tmp\xff"))
+    shutil.copy(model, odd)
+    temporary.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(temporary))
+    mine = odd.with_name(f"{odd.stem}-inferred.onnx")
+    mine.write_bytes(b"mine")
+    network = Quantizer(deployment.of_file(odd))
+    network.calibrate(np.random.default_rng(0).random((2, 3, 32, 32), np.float32))
+    assert b"QuantizeLinear" in network.content("per-tensor", network.layers)
+    assert mine.read_bytes() == b"mine"
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted((odd.name, mine.name, temporary.name))
 
 
 def test_a_fixed_batch_stays_fixed(run, model, tmp_path):

@@ -100,6 +100,17 @@ def until_exit(purpose: str, near: Path | None = None) -> Path:
     return made
 
 
+@contextmanager
+def folder_for_libraries(purpose: str) -> Iterator[Path]:
+    """A folder as `folder` makes it, in which libraries make their temporary files, too, for the time of the block."""
+    with folder(purpose) as made:
+        before, tempfile.tempdir = tempfile.tempdir, str(made)
+        try:
+            yield made
+        finally:
+            tempfile.tempdir = before
+
+
 def tidy(place: Path) -> None:
     """Remove the temporary folders that killed processes of this user have left in a place. Never raises OSError."""
     with contextlib.suppress(OSError), os.scandir(place) as entries:

@@ -58,6 +58,22 @@ def test_a_pack_holds_what_the_folder_holds(folder, packed):
         assert ours.digest() == theirs.digest(), "a run could not go on with the other one"
 
 
+@pytest.mark.fault("names", "ok")
+@pytest.mark.parametrize("name", [b"a =+([x])\n\x1b'", b"dog\xff"])
+def test_a_pack_of_any_name_of_classes_of_any_name(name, tmp_path):
+    """MindRecord takes no folder that is no UTF-8: it never sees one."""
+    source, target = tmp_path / os.fsdecode(b"in" + name), tmp_path / os.fsdecode(b"out" + name)
+    for index, kind in enumerate((b"=1", b"c\xff\n")):
+        (source / os.fsdecode(kind)).mkdir(parents=True)
+        picture = Image.new("RGB", (9, 7), (index * 90, 7, 9))
+        picture.save(source / os.fsdecode(kind) / os.fsdecode(b"0\xfe\n.png"))
+    assert pack(source, target, Options()).made == 1
+    ours = packs.open_pack(target)
+    assert ours.classes == ("=1", os.fsdecode(b"c\xff\n"))
+    assert [int(ours.read(index)[0, 0, 0]) for index in range(2)] == [0, 90]
+    assert not [entry.name for entry in target.iterdir() if "ghostnet-" in entry.name]
+
+
 @pytest.fixture(scope="module")
 def uncompressed(folder, tmp_path_factory) -> Path:
     """The pack of `folder` that holds pixels, in several shards."""

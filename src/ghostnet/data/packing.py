@@ -16,7 +16,7 @@ import struct
 import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -90,10 +90,6 @@ def pack(source: Path, target: Path, options: Options, overwrite: bool = False) 
         UserError: an image that cannot be read, or a target that holds something else or is damaged.
         RunError: the target cannot be written, or a shard does not hold what was written to it.
     """
-    if not scratch.is_utf_8(target.absolute()):
-        raise UserError(
-            f"--out: {target}: MindSpore writes no pack where a folder's name is no UTF-8; give another one"
-        )
     samples = dataset.open_folders(source)
     sizes, plan = _plan(samples, options)
     lock = FolderLock(target, "--out")
@@ -192,7 +188,10 @@ def _is_made(target: Path, number: int) -> bool:
 def _make_shard(target: Path, number: int, part: range, samples: FolderSamples, options: Options) -> None:
     """Write a shard, read it again, and put it into place with its part of the index."""
     files = samples.files[part.start : part.stop]
-    with scratch.folder("shard", near=target) as folder:
+    with ExitStack() as stack:
+        beside = folder = stack.enter_context(scratch.folder("shard", near=target))
+        if not scratch.is_utf_8(target.absolute()):  # MindRecord takes no such path
+            folder = stack.enter_context(scratch.folder("shard"))
         path = folder / SHARD.format(number)
         rows = list(_rows(part, samples, options))
         _make_room(path, rows)
@@ -200,6 +199,7 @@ def _make_shard(target: Path, number: int, part: range, samples: FolderSamples, 
         arrays = {"files": files, **_locate(path, rows, number)}
         _check_with_mindspore(path, rows)
         for made in (path, Path(f"{path}.db")):
+            made = Path(made if folder == beside else shutil.copyfile(made, beside / made.name))
             # MindRecord's files are their owner's alone.
             shutil.copymode(target / _PLAN, made)
             with open(made, "rb") as file:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import copy
 import logging
+import shutil
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -59,11 +61,11 @@ class Quantizer:
         from onnxruntime.quantization import CalibrationMethod
         from onnxruntime.quantization.calibrate import create_calibrator
 
-        with scratch.folder("quantize") as temporary:
+        with scratch.folder_for_libraries("quantize") as temporary:
+            # A copy: files are written beside what is given, and a name that is no UTF-8 is refused.
+            model = Path(shutil.copyfile(self._path, temporary / "model.onnx"))
             augmented = str(temporary / "augmented.onnx")
-            calibrator = create_calibrator(
-                self._path, self._operators, augmented, calibrate_method=CalibrationMethod.MinMax
-            )
+            calibrator = create_calibrator(model, self._operators, augmented, calibrate_method=CalibrationMethod.MinMax)
             calibrator.collect_data(_Reader(inputs, self._batch or _BATCH))
             self._ranges = calibrator.compute_data()
 
@@ -72,20 +74,21 @@ class Quantizer:
         from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 
         nodes = [name for layer in layers for name in layer.nodes]
-        quantizer = QDQQuantizer(
-            # It changes the model that it gets.
-            copy.deepcopy(self._model),
-            mode == "per-channel",
-            True,
-            *self._types,
-            self._ranges,
-            nodes,
-            [],
-            self._operators,
-            {},
-        )
-        quantizer.quantize_model()
-        return quantizer.model.model.SerializeToString()
+        with scratch.folder_for_libraries("quantize"):
+            quantizer = QDQQuantizer(
+                # It changes the model that it gets.
+                copy.deepcopy(self._model),
+                mode == "per-channel",
+                True,
+                *self._types,
+                self._ranges,
+                nodes,
+                [],
+                self._operators,
+                {},
+            )
+            quantizer.quantize_model()
+            return quantizer.model.model.SerializeToString()
 
     def costs(self, mode: str, inputs: np.ndarray) -> list[Layer]:
         """The layers with their costs on images (N, C, H, W), the dearest first; those unmeasured last."""
