@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from . import event_files, intact_files, paths
+from . import event_files, intact_files, json_text, paths
 from .config import Config
 from .errors import UserError
 
@@ -86,7 +86,7 @@ def with_record(sessions: Sequence[Any], names: set[str]) -> bytes:
     known = [entry for entry in sessions if isinstance(entry, dict)]
     plain = [{key: value for key, value in entry.items() if key != _RECORD} for entry in known]
     *earlier, last = [entry for entry in plain if entry] or [{}]
-    return json.dumps([*earlier, {**last, _RECORD: sorted(names)}], indent=1).encode()
+    return json_text.dumps([*earlier, {**last, _RECORD: sorted(names)}], indent=1).encode()
 
 
 def by_content(folder: Path) -> set[str]:
