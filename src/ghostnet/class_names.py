@@ -29,7 +29,8 @@ _KINDS = {
 _MOST_NAMES = 1_000_000
 _MOST_LETTERS = 1_000  # of a name
 _MARKUP = re.compile(r"<(?:!doctype|html|\?xml)", re.IGNORECASE)
-_NUMBERED = re.compile(r"([0-9]{1,7})[\s.,:;=)|]+\S")
+_NUMBERED = re.compile(r"([0-9]{1,7})[\s.,:;=)|]+\S.*")
+_NUMBERED_AT_END = re.compile(r".*\S\s*[,;\t]\s*([0-9]{1,7})")
 _SYNSET = re.compile(r"n[0-9]{8}")
 # UTF-32 first: its mark begins as that of UTF-16.
 _MARKS = (
@@ -142,12 +143,12 @@ def _lines(path: Path, text: str, remedy: str) -> list[str]:
 
 
 def _are_numbered(lines: Sequence[str]) -> bool:
-    """Whether lines count themselves, as `0 cat`, `1 dog`: then the number is not part of a name."""
-    found = [_NUMBERED.match(line) for line in lines]
-    if len(lines) < 2 or None in found:
-        return False
-    numbers = [int(match[1]) for match in found if match]
-    return numbers == list(range(numbers[0], numbers[0] + len(numbers))) and numbers[0] in (0, 1)
+    """Whether lines count themselves, as `0 cat`, `1 dog` or `cat,0`, `dog,1`: no name holds these numbers."""
+    for pattern in (_NUMBERED, _NUMBERED_AT_END):
+        numbers = [int(match[1]) for match in map(pattern.fullmatch, lines) if match]
+        if len(numbers) == len(lines) > 1 and numbers in (list(range(len(lines))), list(range(1, len(lines) + 1))):
+            return True
+    return False
 
 
 def _of_json(path: Path, value: Any, remedy: str) -> Any:
