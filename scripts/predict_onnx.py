@@ -44,11 +44,20 @@ def network_input(path, steps):
     return ((pixels - mean) / std)[np.newaxis]
 
 
+def shown(text):
+    """A name on one line, with escapes for whatever a terminal would obey or not show."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
 if __name__ == "__main__":
-    session = onnxruntime.InferenceSession(sys.argv[1], providers=["CPUExecutionProvider"])
+    sys.stdout.reconfigure(errors="backslashreplace")
+    with open(sys.argv[1], "rb") as file:
+        session = onnxruntime.InferenceSession(file.read(), providers=["CPUExecutionProvider"])
     facts = json.loads(session.get_modelmeta().custom_metadata_map["ghostnet"])
     if facts["preprocessing"]["interpolation"] not in ("bilinear", "bicubic"):
-        sys.exit(f"{sys.argv[1]}: images are resized by {facts['preprocessing']['interpolation']}, which is not here")
+        sys.exit(
+            f"{shown(sys.argv[1])}: images are resized by {facts['preprocessing']['interpolation']}, which is not here"
+        )
     for path in sys.argv[2:]:
         logits = session.run(None, {"image": network_input(path, facts["preprocessing"])})[0][0]
-        print(path, *(facts["classes"][label] for label in np.argsort(-logits)[:5]), sep="\t")
+        print(*map(shown, [path, *(facts["classes"][label] for label in np.argsort(-logits)[:5])]), sep="\t")

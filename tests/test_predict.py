@@ -5,6 +5,7 @@ import io
 import json
 import os
 import runpy
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -134,6 +135,17 @@ def test_exported_files_answer_and_validate_alike(short, photos, tmp_path, monke
     lines = [line.split("\t") for line in result.stdout.splitlines()]
     assert [line[0] for line in lines] == names
     assert [line[1] for line in lines] == [guesses[0].name for guesses in expected]
+
+    # Names of any kind, in a locale that has no letters for them.
+    odd = [tmp_path / os.fsdecode(name) for name in (b"a\xff b\n.onnx", b"\x1b\xc3\xb6\xff.jpg")]
+    for plain, other in zip((exported.path, names[0]), odd, strict=True):
+        shutil.copy(plain, other)
+    settings = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    result = subprocess.run([*command[:2], *odd], capture_output=True, env={**environment, **settings}, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    (line,) = result.stdout.decode("ascii").splitlines()
+    assert line.split("\t")[1:] == lines[0][1:]
+    assert r"\x1b\udcc3\udcb6\udcff.jpg" in line
 
     import validate
 

@@ -1,11 +1,16 @@
 """Signals to a run: what `runtime.StopSignals` makes of those that MindSpore sends, in processes of their own; and a
 run's one configuration."""
 
+import os
 import sys
+from pathlib import Path
+
+import pytest
 
 from ghostnet import runtime
 from ghostnet.config import Config
 from ghostnet.distributed import ALONE
+from ghostnet.errors import UserError
 from tests.launchers import run
 
 
@@ -92,3 +97,11 @@ def test_fewer_classes_than_outputs_are_one_line_in_the_log(caplog):
     assert [record.getMessage() for record in caplog.records] == [
         "D: 3 classes, fewer than num_classes: 10; labels follow their sorted names"
     ]
+
+
+@pytest.mark.fault("names", "clean error")
+def test_a_program_that_mindspore_cannot_name_is_one_line(monkeypatch):
+    """Compiling fails with MindSpore's own words in a clone whose folder's name is no UTF-8."""
+    monkeypatch.setattr(runtime, "_HERE", Path(os.fsdecode(b"/clone\xff/src")))
+    with pytest.raises(UserError, match="compiles no program in a folder whose name is no UTF-8"):
+        runtime.init(Config())

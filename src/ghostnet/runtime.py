@@ -18,12 +18,14 @@ from pathlib import Path
 
 import mindspore as ms
 
-from . import cli, distributed, hosts, launch, limits_onednn, resources, streams
+from . import cli, distributed, hosts, launch, limits_onednn, resources, scratch, streams
 from .config import Config
 from .display import OneLine, say
 from .errors import UserError
 
 log = logging.getLogger("ghostnet")
+
+_HERE = Path(__file__).parent
 
 # That MindSpore starts, beside those of its pipeline.
 _THREADS, _THREADS_OF_A_CORE = 8, 3
@@ -68,10 +70,15 @@ def init(config: Config) -> Runtime:
     """Set up the device, the ranks, graph or PyNative mode and the seed.
 
     Raises:
-        UserError: a device that this machine does not have, or `distribute` at odds with how the process was started.
+        UserError: a device that this machine does not have, `distribute` at odds with how the process was started, or
+            this program in a folder that MindSpore cannot name.
         RunError: the ranks did not find each other.
     """
     distributed.check_launch(config.distribute)
+    if not scratch.is_utf_8(_HERE):
+        raise UserError(
+            f"{_HERE}: MindSpore compiles no program in a folder whose name is no UTF-8; move it to another one"
+        )
     resources.try_threads(_THREADS + _THREADS_OF_A_CORE * len(os.sched_getaffinity(0)))
     device = _device(config.device_target)
     _check_devices(device)
