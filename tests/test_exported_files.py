@@ -155,6 +155,15 @@ def test_equal_keys_and_those_of_the_evaluation_pass(made, file, tmp_path, monke
     assert deployment.of_file(file, made / "run" / "config.yaml", "ghostnet_050", names).classes == tuple(CLASSES)
 
 
+def test_a_configuration_from_elsewhere_has_to_agree(made):
+    """As one that another program gives to `validator.validate`."""
+    found = deployment.of_file(made / "any" / "ghostnet_050_best.onnx")
+    config = Config(**KEYS, data_dir="D")
+    assert deployment.agreed(config, found) == config.replace(num_classes=3)
+    with pytest.raises(UserError, match=r"crop_pct: .* has 0\.8, got 0\.9"):
+        deployment.agreed(config.replace(crop_pct=0.9), found)
+
+
 def test_numbers_may_be_named(made, tmp_path):
     """A file of bare weights has numbers where others have names."""
     file = Path(shutil.copy(made / "any" / "ghostnet_050_best.onnx", tmp_path / "file.onnx"))

@@ -4,14 +4,16 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import validate
-from ghostnet import build, curves, trainer
+from ghostnet import build, curves, trainer, weights_file
 from ghostnet.cli import run_command
 from ghostnet.config import Config
 from ghostnet.data import dataset
 from ghostnet.distributed import ALONE
+from ghostnet.errors import UserError
 from ghostnet.models import ghostnet
 from ghostnet.runtime import Runtime
 from tests import short
@@ -83,6 +85,21 @@ def test_sizes_are_those_of_the_weights(run, tmp_path, monkeypatch, capsys, what
         status, said = command(validate.main, "validate.py", *line, monkeypatch=monkeypatch, capsys=capsys)
         assert status == 2
         assert said.partition("error: ")[2] == error.partition("error: ")[2]
+
+
+def test_sizes_are_found_under_any_prefix_and_bounded_without_one(tmp_path):
+    shapes = {"net.blocks.0.fc.weight": (9, 4), "net.fc.weight": (5, 4), "net.conv1.weight": (8, 3, 3, 3)}
+    assert build._size_of(shapes, "fc.weight", 0) == 5
+    assert build._size_of(shapes, "conv1.weight", 1) == 3
+    assert build._size_of(shapes, "fc.weight", 2) is None
+    assert build._size_of(shapes, "classifier.weight", 0) is None
+    path = tmp_path / "x.ckpt"
+    weights_file.write(path, {"some": np.zeros((7, 2), np.float32)})
+    config = Config(model="ghostnet_050", num_classes=8, ckpt_path=str(path))
+    with pytest.raises(UserError, match=f"num_classes: 8, but no weight in {path} is as large"):
+        build.trained_network(config)
+    with pytest.raises(UserError, match=f"{path}: does not fit the network|missing"):
+        build.trained_network(config.replace(num_classes=7))
 
 
 @pytest.mark.fault("settings", "ok")
