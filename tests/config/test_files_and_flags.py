@@ -284,6 +284,14 @@ def test_arguments_are_the_process_s_own_where_none_are_given(monkeypatch):
     assert load(None, prog="train.py", description="Train.") == Config(batch_size=8)
 
 
+def test_help_is_not_as_wide_as_a_wide_terminal(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "300")
+    with pytest.raises(SystemExit):
+        cli("--help")
+    described = [line for line in capsys.readouterr().out.splitlines() if line.startswith("      ")]
+    assert 100 < max(map(len, described)) <= 110
+
+
 def test_help_explains_every_key(capsys):
     with pytest.raises(SystemExit) as caught:
         cli("--help")

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from ghostnet.config import Config
+from ghostnet.config import Config, beside_weights
 from ghostnet.config.yaml_file import dump, scalar
 from ghostnet.errors import UserError
 from tests.config.conftest import message_of
@@ -417,3 +417,30 @@ def test_long_values_and_names_are_cut_in_messages():
     assert message_of(Config, opt="x" * 58).endswith(f", got '{'x' * 58}'")
     assert message_of(Config, opt="x" * 59).endswith(f", got '{'x' * 56}...")
     assert message_of(Config, **{"y" * 61: 1}).startswith(f"{'y' * 57}...: unknown key")
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"image_resize": 4096, "batch_size": 8}, None),
+        ({"image_resize": (4097, 32)}, "image_resize: expected at most 4,096 pixels, got 4097"),
+        ({"image_resize": (32, 4097)}, "image_resize: expected at most 4,096 pixels, got 4097"),
+        ({"image_resize": (32, 4096), "crop_pct": 0.25}, None),
+        (
+            {"image_resize": (4096, 32), "crop_pct": 0.2499},
+            "crop_pct: expected a share that images of 16,384 pixels are large enough for, got 0.2499",
+        ),
+        ({"image_resize": 1024, "in_channels": 1, "batch_size": 512}, None),
+        (
+            {"image_resize": (512, 1024), "in_channels": 2, "batch_size": 513},
+            "batch_size: expected at most 512 for these images, got 513",
+        ),
+        ({"in_channels": 1024, "batch_size": 1}, None),
+        ({"in_channels": 1025, "batch_size": 1}, "in_channels: expected at most 1,024, got 1025"),
+        ({"num_classes": 1_000_000}, None),
+        ({"num_classes": 1_000_001}, "num_classes: expected at most 1,000,000, got 1000001"),
+    ],
+)
+def test_sizes_that_a_stranger_may_ask_for(keys, message):
+    found = [f"{problem.keys[0]}: {problem.message}" for problem in beside_weights.oversized(Config(**keys))]
+    assert found == ([message] if message else [])

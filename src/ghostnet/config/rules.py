@@ -85,7 +85,7 @@ def _integral(value: int | float) -> int | float:
 
 def _jitter(value: float | tuple[float, ...]) -> float | tuple[float, ...]:
     # MindSpore shifts the hue, the fourth number, by at most half a turn.
-    if isinstance(value, tuple) and (len(value) not in (3, 4) or max(value[3:], default=0) > 0.5):
+    if isinstance(value, tuple) and (len(value) not in (3, 4) or any(hue > 0.5 for hue in value[3:])):
         raise ValueError
     return value
 
