@@ -105,11 +105,28 @@ def _expand(source: str) -> list[str]:
             raise UserError(f"{source}: no image in this folder; give one with .jpg, .png or other images")
         return files
     if not paths.exists(source) and glob.has_magic(source):
-        matches = sorted(glob.glob(_pattern(source), recursive=True))
+        matches = _matches(_pattern(source))
         if not matches:
             raise UserError(f"{source}: no file matches this pattern; correct it, or name files or folders")
-        return [file for match in matches for file in _expand(match)]
+        # A pattern may match a folder and what is in it.
+        return list(dict.fromkeys(file for match in matches for file in _expand(match)))
     return [source]
+
+
+def _matches(pattern: str) -> list[str]:
+    """What a pattern matches, sorted. `**` stands for the folders that `walk` goes through: no links in circles."""
+    before, deep, after = f"{pattern}/".partition("**/")
+    if not deep or (before and not before.endswith("/")):
+        return sorted(glob.glob(pattern))
+    found: set[str] = set()
+    for top in glob.glob(before) if before else [""]:
+        if not after:
+            found.add(top or os.curdir)
+            continue
+        for folder in walk.folders(top or os.curdir):
+            inside = os.path.join(folder, "")
+            found.update(_matches(glob.escape(inside if top else inside.removeprefix("./")) + after[:-1]))
+    return sorted(found)
 
 
 def _pattern(source: str) -> str:

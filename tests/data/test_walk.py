@@ -97,6 +97,32 @@ def test_images_beside_the_class_folders_are_counted(tmp_path, caplog):
     )
 
 
+@pytest.mark.fault("folders", "ok")
+def test_a_class_whose_link_is_broken_is_said(tmp_path, caplog):
+    save_image(tmp_path / "ant" / "a.png", 1)
+    (tmp_path / "bee").symlink_to(tmp_path / "unmounted")
+    assert open_folders(tmp_path).classes == ("ant",)
+    assert f"{tmp_path}: 1 link(s) that lead nowhere are no classes: {tmp_path}/bee" in caplog.text
+
+
+@pytest.mark.fault("pictures", "ok")
+def test_patterns_of_any_depth_go_through_loops_once(odd_tree, monkeypatch):
+    """Two links back up: Python's own `**` would follow them to forty levels, two to the power of forty paths."""
+    (odd_tree / "bee" / "again").symlink_to(odd_tree)
+    (odd_tree / "bee" / "pipe.png").unlink()
+    monkeypatch.chdir(odd_tree)
+    assert predictor.expand(["**/*.png"]) == ["ant/deep/er/a.png", "bee/b.png"]
+    assert predictor.expand(["./**/*.png"]) == ["./ant/deep/er/a.png", "./bee/b.png"]
+    assert names_below(odd_tree, predictor.expand([f"{odd_tree}/**/er/*.png"])) == ["ant/deep/er/a.png"]
+    assert names_below(odd_tree, predictor.expand([f"{odd_tree}/a*/**/d*/**/*.png"])) == ["ant/deep/er/a.png"]
+    assert predictor.expand([f"{odd_tree}/**"]) == [f"{odd_tree}/{name}" for name in FOUND]
+    # Each source by itself: what is named twice is looked at twice.
+    assert predictor.expand(["bee/*g", "b**"]) == ["bee/b.png", "bee/b.png"]
+    assert predictor.expand(["*ee", "bee/b*"]) == ["bee/b.png", "bee/b.png"]
+    with pytest.raises(UserError, match="no file matches"):
+        predictor.expand(["**/*.webp"])
+
+
 @pytest.mark.fault("pictures", "ok")
 def test_a_name_never_makes_a_second_line(tmp_path, caplog):
     (tmp_path / "a.x\nforged: y").write_text("x")

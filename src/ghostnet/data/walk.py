@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from ghostnet import paths, resources
@@ -17,7 +17,7 @@ from ghostnet.data.images import EXTENSIONS
 from ghostnet.display import shown
 from ghostnet.errors import UserError
 
-_ENDINGS_SHOWN = 6
+_ENDINGS_SHOWN, _LINKS_SHOWN = 6, 3
 _Trail = frozenset[tuple[int, int]]  # of folders: device and inode of each
 
 log = logging.getLogger("ghostnet")
@@ -30,12 +30,14 @@ class LeftOut:
         endings: number of files by ending, of those that are no images.
         odd: what is named like an image but is no regular file, and links back up.
         stray: images beside the class folders.
+        lost: links beside the class folders that lead to none.
     """
 
     def __init__(self) -> None:
         self.endings: Counter[str] = Counter()
         self.odd: list[str] = []
         self.stray: list[str] = []
+        self.lost: list[str] = []
 
     def say(self, folder: str | Path) -> None:
         """Log a line for each kind."""
@@ -51,6 +53,9 @@ class LeftOut:
             log.warning(
                 shown(f"{folder}: images in no class folder are left out: {len(self.stray):,}, such as {self.stray[0]}")
             )
+        if self.lost:
+            names = ", ".join(self.lost[:_LINKS_SHOWN])
+            log.warning(shown(f"{folder}: {len(self.lost):,} link(s) that lead nowhere are no classes: {names}"))
         if self.odd:
             log.warning(
                 shown(f"{len(self.odd):,} entries that are no regular files are ignored, such as {self.odd[0]}")
@@ -63,35 +68,28 @@ def image_files(folder: str | Path, left_out: LeftOut | None = None) -> list[str
     What is left out is added to `left_out`, or logged where that is None.
     """
     said = LeftOut() if left_out is None else left_out
-    found: list[str] = []
-    # Of each folder from `folder` down to the one at hand: what is left of it, and where the walk came from.
-    open_folders = [(iter(_entries(folder)), _above(folder) | {_identity(folder)})]
-    while open_folders:
-        entries, trail = open_folders[-1]
-        entry = next(entries, None)
-        if entry is None:
-            open_folders.pop()
-        elif not _holds(entry.is_dir):
-            if _is_image(entry, said):
-                found.append(entry.path)
-        elif (here := _identity(entry.path)) in trail:
-            said.odd.append(entry.path)
-        else:
-            open_folders.append((iter(_entries(entry.path)), trail | {here}))
+    found = [entry.path for entry in _below(folder, said) if not _holds(entry.is_dir) and _is_image(entry, said)]
     if left_out is None:
         said.say(folder)
     return found
 
 
+def folders(folder: str | Path) -> list[str]:
+    """A folder and the folders below it. Raises UserError where one of them cannot be listed."""
+    return [os.fspath(folder), *(entry.path for entry in _below(folder, LeftOut()) if _holds(entry.is_dir))]
+
+
 def class_folders(root: str | Path, left_out: LeftOut) -> list[str]:
     """The names of the folders in a folder. What else is in it is added to `left_out`."""
-    folders = []
+    names = []
     for entry in _entries(root):
         if _holds(entry.is_dir):
-            folders.append(entry.name)
+            names.append(entry.name)
         elif _is_image(entry, left_out):
             left_out.stray.append(entry.path)
-    return folders
+        elif entry.is_symlink() and not _holds(entry.is_file):
+            left_out.lost.append(entry.path)
+    return names
 
 
 def by_class_folder(files: Iterable[str], root: str | Path) -> dict[str, list[int]]:
@@ -101,6 +99,24 @@ def by_class_folder(files: Iterable[str], root: str | Path) -> dict[str, list[in
         name, below, _ = os.path.relpath(file, root).partition(os.sep)
         groups.setdefault(name if below else "", []).append(index)
     return groups
+
+
+def _below(folder: str | Path, left_out: LeftOut) -> Iterator[os.DirEntry[str]]:
+    """The visible entries of a folder and of those below it: each folder before what is in it."""
+    # Of each folder from `folder` down to the one at hand: what is left of it, and where the walk came from.
+    entered = [(iter(_entries(folder)), _above(folder) | {_identity(folder)})]
+    while entered:
+        entries, trail = entered[-1]
+        entry = next(entries, None)
+        if entry is None:
+            entered.pop()
+        elif not _holds(entry.is_dir):
+            yield entry
+        elif (here := _identity(entry.path)) in trail:
+            left_out.odd.append(entry.path)
+        else:
+            yield entry
+            entered.append((iter(_entries(entry.path)), trail | {here}))
 
 
 def _entries(folder: str | Path) -> list[os.DirEntry[str]]:
