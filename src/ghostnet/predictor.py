@@ -108,6 +108,7 @@ def _expand(source: str) -> list[str]:
         matches = _matches(_pattern(source))
         if not matches:
             raise UserError(f"{source}: no file matches this pattern; correct it, or name files or folders")
+        matches = _pictures(source, matches)
         # A pattern may match a folder and what is in it.
         return list(dict.fromkeys(file for match in matches for file in _expand(match)))
     return [source]
@@ -127,6 +128,16 @@ def _matches(pattern: str) -> list[str]:
             inside = os.path.join(folder, "")
             found.update(_matches(glob.escape(inside if top else inside.removeprefix("./")) + after[:-1]))
     return sorted(found)
+
+
+def _pictures(source: str, matches: list[str]) -> list[str]:
+    """What a pattern matches, but for files that are no images or videos by their ending, where some are."""
+    others = [match for match in matches if not (walk.is_image(match) or is_video(match) or paths.is_folder(match))]
+    if len(others) == len(matches):
+        return matches
+    walk.LeftOut(others).say(source)
+    left_out = set(others)
+    return [match for match in matches if match not in left_out]
 
 
 def _pattern(source: str) -> str:

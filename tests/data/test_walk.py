@@ -106,7 +106,7 @@ def test_a_class_whose_link_is_broken_is_said(tmp_path, caplog):
 
 
 @pytest.mark.fault("pictures", "ok")
-def test_patterns_of_any_depth_go_through_loops_once(odd_tree, monkeypatch):
+def test_patterns_of_any_depth_go_through_loops_once(odd_tree, monkeypatch, caplog):
     """Two links back up: Python's own `**` would follow them to forty levels, two to the power of forty paths."""
     (odd_tree / "bee" / "again").symlink_to(odd_tree)
     (odd_tree / "bee" / "pipe.png").unlink()
@@ -121,6 +121,11 @@ def test_patterns_of_any_depth_go_through_loops_once(odd_tree, monkeypatch):
     assert predictor.expand(["*ee", "bee/b*"]) == ["bee/b.png", "bee/b.png"]
     with pytest.raises(UserError, match="no file matches"):
         predictor.expand(["**/*.webp"])
+    # What is matched but no image is counted, unless nothing else is.
+    caplog.clear()
+    assert predictor.expand(["bee/[b-p]*"]) == ["bee/b.png"]
+    assert "bee/[b-p]*: 2 files are no images by their ending and are left out (.heic 1, .txt 1)" in caplog.text
+    assert predictor.expand(["bee/*.heic"]) == ["bee/photo.heic"]
 
 
 @pytest.mark.fault("pictures", "ok")

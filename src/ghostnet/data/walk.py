@@ -24,7 +24,7 @@ log = logging.getLogger("ghostnet")
 
 
 class LeftOut:
-    """What walks through a folder left out.
+    """What walks through a folder left out; `files` are no images by their ending.
 
     Attributes:
         endings: number of files by ending, of those that are no images.
@@ -33,8 +33,8 @@ class LeftOut:
         lost: links beside the class folders that lead to none.
     """
 
-    def __init__(self) -> None:
-        self.endings: Counter[str] = Counter()
+    def __init__(self, files: Iterable[str] = ()) -> None:
+        self.endings = Counter(map(_ending, files))
         self.odd: list[str] = []
         self.stray: list[str] = []
         self.lost: list[str] = []
@@ -72,6 +72,11 @@ def image_files(folder: str | Path, left_out: LeftOut | None = None) -> list[str
     if left_out is None:
         said.say(folder)
     return found
+
+
+def is_image(name: str) -> bool:
+    """Whether a file is an image by its ending."""
+    return _ending(name) in EXTENSIONS
 
 
 def folders(folder: str | Path) -> list[str]:
@@ -130,15 +135,18 @@ def _entries(folder: str | Path) -> list[os.DirEntry[str]]:
 
 
 def _is_image(entry: os.DirEntry[str], left_out: LeftOut) -> bool:
-    ending = os.path.splitext(entry.name)[1].lower()
-    named_so = ending in EXTENSIONS
+    named_so = is_image(entry.name)
     if _holds(entry.is_file):
         if not named_so:
-            left_out.endings[ending] += 1
+            left_out.endings[_ending(entry.name)] += 1
         return named_so
     if named_so:
         left_out.odd.append(entry.path)
     return False
+
+
+def _ending(name: str) -> str:
+    return os.path.splitext(name)[1].lower()
 
 
 def _above(folder: str | Path) -> _Trail:
