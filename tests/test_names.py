@@ -29,7 +29,7 @@ def _shows(node: ast.expr) -> bool:
     if isinstance(node, ast.IfExp):
         return _shows(node.body) and _shows(node.orelse)
     if isinstance(node, ast.Call):
-        return ast.unparse(node.func) in ("shown", "json.dumps", "dumps", "tables", "table", "config.to_yaml")
+        return ast.unparse(node.func).rpartition(".")[2] in ("shown", "dumps", "tables", "table", "to_yaml")
     return isinstance(node, ast.Constant)
 
 
@@ -144,6 +144,33 @@ def test_a_class_in_other_unicode_characters_is_said_to_be_so(known, tmp_path):
         dataset.open_split(config, "val", ["ant", names[known]])
     assert f"({'NFD' if known == 'NFC' else 'NFC'})" in str(caught.value)
     assert len(dataset.open_split(config, "val", ["ant", other])) == 1
+
+
+@pytest.mark.fault("class names", "ok")
+def test_two_classes_that_look_the_same_are_one_line(tmp_path, caplog):
+    for form in ("NFC", "NFD"):
+        folder = tmp_path / "train" / unicodedata.normalize(form, "é")
+        folder.mkdir(parents=True)
+        Image.new("RGB", (4, 4)).save(folder / "0.png")
+    with caplog.at_level("WARNING", "ghostnet"):
+        assert len(dataset.open_folders(tmp_path / "train").classes) == 2
+    (message,) = [record.getMessage() for record in caplog.records]
+    assert "two classes look the same, e\u0301 and é" in message
+
+
+# --- Where files are kept
+
+
+@pytest.mark.fault("environments", "ok")
+@pytest.mark.parametrize("name", [b"host:cache", b"cache\xff"])
+def test_a_cache_that_mindspore_loads_no_operators_from_is_said_to_be_so(name, tmp_path, monkeypatch):
+    """It takes PATH:FUNCTION, in UTF-8."""
+    from ghostnet.cpp_library import NativeError
+    from ghostnet.native import build
+
+    monkeypatch.setenv("GHOSTNET_HOME", str(tmp_path / os.fsdecode(name)))
+    with pytest.raises(NativeError, match="give another GHOSTNET_HOME"):
+        build.library()
 
 
 # --- Whole commands

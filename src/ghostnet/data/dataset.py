@@ -145,7 +145,19 @@ def open_folders(root: Path, decoder: jpeg.Decoder | None = None) -> FolderSampl
         files += map(os.fsencode, found)
         labels += [label] * len(found)
     left_out.say(root)
+    _say_twins(root, folders)
     return FolderSamples(tuple(folders), np.array(labels, np.int32), str(root), np.array(files), decoder)
+
+
+def _say_twins(root: Path, folders: Sequence[str]) -> None:
+    """Warn of two classes whose names look the same, as when a disk of macOS and one of Linux were put together."""
+    seen: dict[str, str] = {}
+    for name in folders:
+        if (first := seen.setdefault(unicodedata.normalize("NFC", name), name)) != name:
+            _logger.warning(
+                f"{root}: two classes look the same, {first} and {name}: one is written in other Unicode characters "
+                "(NFC against NFD); put their images into one folder if they are one class"
+            )
 
 
 def _check_depth(root: Path, files: Sequence[str]) -> None:
