@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image
 from sklearn.datasets import load_digits
 
+from ghostnet import paths
 from ghostnet.arguments import Parser, output_folder
 from ghostnet.cli import run_command
 from ghostnet.display import say
@@ -45,7 +46,10 @@ def main() -> None:
     if complete.exists():
         say(f"{root}: the digits are already there")
         return
-    count = write_digits(root)
+    try:
+        count = write_digits(root)
+    except OSError as error:
+        raise paths.refused(f"{root}: cannot be written ({paths.reason(error)}); name another folder", error) from error
     complete.touch()
     say(f"{root}: wrote {count:,} digits")
 

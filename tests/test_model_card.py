@@ -195,7 +195,8 @@ def test_what_no_file_knows_is_given(tmp_path, monkeypatch, capsys):
 
 def test_a_run_without_validation_and_with_a_second_process(tmp_path, monkeypatch, capsys):
     run = write_run(tmp_path / "run", validated=False)
-    (run / "run.json").write_text(json.dumps([SESSION, {**SESSION, "command": "python again", "epoch": 2, "step": 7}]))
+    session = {**SESSION, "images": {"train": 1234, "val": None}}
+    (run / "run.json").write_text(json.dumps([session, {**session, "command": "python again", "epoch": 2, "step": 7}]))
     assert command(run, monkeypatch=monkeypatch, capsys=capsys)[0] == 0
     header, body = parsed(run / "model_card.md")
     assert header["evaluation"] == "none"

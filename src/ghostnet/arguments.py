@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from . import intact_files, paths, resources
+from . import intact_files, paths
 from .errors import RunError, UserError
 
 
@@ -92,7 +92,6 @@ def write(option: str, path: Path, content: bytes) -> None:
     try:
         intact_files.write_atomically(path, content)
     except RunError as error:
-        if error.__cause__.errno in resources.NO_ROOM:
-            raise
-        why = paths.reason(error.__cause__)
-        raise UserError(f"{path}: cannot be written ({why}); name another file with {option}") from error
+        cause = error.__cause__
+        message = f"{path}: cannot be written ({paths.reason(cause)}); name another file with {option}"
+        raise paths.refused(message, cause) from error

@@ -46,7 +46,8 @@ _SESSION: dict[str, Callable[[Any], bool]] = {
     "versions": _is_map(_is_text),
     "epoch": json_text.is_integer,
     "step": json_text.is_integer,
-    "images": _is_map(json_text.is_integer),
+    # Of a run without validation there are none for it.
+    "images": _is_map(lambda value: value is None or json_text.is_integer(value)),
     "commit": lambda value: value is None or _is_text(value),
 }
 
@@ -299,7 +300,7 @@ def _training(run: Run, picture: str) -> str:
     ]
     last = run.records[-1]
     rows = [
-        ("training images", f"{run.sessions[-1]['images'].get('train', 0):,}"),
+        ("training images", f"{run.sessions[-1]['images'].get('train') or 0:,}"),
         ("epochs", f"{last['epoch']} of {run.config.epoch_size}"),
         ("last training loss", f"{last['train_loss']:.4f}"),
         *_times(run.records),

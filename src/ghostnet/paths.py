@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from . import resources
-from .errors import UserError
+from .errors import RunError, UserError
 
 _KINDS = (
     (stat.S_ISREG, "a file"),
@@ -114,11 +114,19 @@ def open_file(path: str | Path, remedy: str) -> BinaryIO:
 
 
 def make_folder(path: str | Path, key: str) -> None:
-    """Make a folder, and those above it. Raises UserError (`KEY: PATH cannot be made (why); give another folder`)."""
+    """Make a folder, and those above it. Raises UserError (`KEY: PATH cannot be made (why); give another folder`).
+
+    On a full disk it is a RunError.
+    """
     try:
         Path(path).mkdir(parents=True, exist_ok=True)
     except (OSError, ValueError) as error:
-        raise UserError(f"{key}: {path} cannot be made ({reason(error)}); give another folder") from error
+        raise refused(f"{key}: {path} cannot be made ({reason(error)}); give another folder", error) from error
+
+
+def refused(message: str, error: OSError | ValueError) -> UserError | RunError:
+    """What to raise where the system does not write: RunError for a full disk, UserError for a path that is wrong."""
+    return (RunError if getattr(error, "errno", None) in resources.NO_ROOM else UserError)(message)
 
 
 def check_output(path: str | Path, key: str = "", remedy: str = "name another file") -> None:

@@ -289,8 +289,9 @@ class RunFolder:
         except OSError as error:
             raise self._not_writable(error) from error
 
-    def _not_writable(self, error: OSError) -> UserError:
-        return UserError(f"ckpt_save_dir: {self.path} cannot be written ({error.strerror}); give another folder")
+    def _not_writable(self, error: OSError) -> UserError | RunError:
+        message = f"ckpt_save_dir: {self.path} cannot be written ({error.strerror}); give another folder"
+        return paths.refused(message, error)
 
     def _start_events(self, earlier: Iterable[Path] = ()) -> None:
         """Make an event file that equals the metrics as they are now, where `tensorboard` is set; empty the earlier."""

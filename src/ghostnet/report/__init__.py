@@ -13,7 +13,6 @@ Equal evaluations give equal bytes: nothing in the files depends on when, where 
 
 from __future__ import annotations
 
-import contextlib
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -52,15 +51,12 @@ def prepare(folder: Path, overwrite: bool) -> None:
             f"report: {folder} already holds a report ({found[0]}); give another folder, or --overwrite True to "
             "replace it"
         )
-    probe = folder / f".{os.getpid()}.tmp"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        probe.write_bytes(b"x")
-        probe.unlink()
+        intact_files.check_room(folder, 1)
     except OSError as error:
-        with contextlib.suppress(OSError):
-            probe.unlink()
-        raise UserError(f"report: {folder} cannot be written ({error.strerror}); give another folder") from error
+        message = f"report: {folder} cannot be written ({error.strerror}); give another folder"
+        raise paths.refused(message, error) from error
 
 
 def write(folder: Path, outcomes: Outcomes, samples: Samples, facts: Mapping[str, str]) -> None:
