@@ -253,6 +253,24 @@ def test_a_text_that_unpacks_to_gigabytes_is_refused(tmp_path):
     message_of(caught, path)
 
 
+@pytest.mark.fault("pictures", "clean error")
+def test_a_progressive_file_of_thousands_of_scans_is_refused(tmp_path):
+    """Ten bytes each, and each a pass over all pixels: the last scan of a file, again and again."""
+    buffer = io.BytesIO()
+    cells(STORED).save(buffer, "JPEG", progressive=True)
+    content = buffer.getvalue()
+    last = content[content.rindex(b"\xff\xda") : -2]
+    few, many = tmp_path / "few.jpg", tmp_path / "many.jpg"
+    few.write_bytes(content[:-2] + 100 * last + content[-2:])
+    many.write_bytes(content[:-2] + 1000 * last + content[-2:])
+    assert read_image(str(few)).shape == np.asarray(images.open_image(str(few), DECODER)).shape == (16, 24, 3)
+    reads = (read_image, lambda name: read_image(name, upright=True), lambda name: images.open_image(name, DECODER))
+    for read in (*reads, lambda name: images.check_image(name, decode=True)):
+        with pytest.raises(UserError) as caught:
+            read(str(many))
+        message_of(caught, many, "scans")
+
+
 SPOILT = """
 import sys
 from ghostnet.data import images

@@ -51,6 +51,7 @@ _WITH_TRANSPARENCY = ("P", "PA")
 # The beginning of a file that holds pixels as they are.
 _PLAIN = re.compile(rb"P6\n([1-9]\d{0,8}) ([1-9]\d{0,8})\n255\n")
 _WEBP, _WEBP_START = re.compile(rb"RIFF....WEBP", re.DOTALL), 12
+_SCAN, _MOST_SCANS = b"\xff\xda", 500  # what begins a scan of a JPEG file; each takes time, and may take few bytes
 _LARGEST_JPEG = 1 << 28  # bytes of a file that is read whole before it is decoded
 _BYTES_OF_PIXEL, _SOME_BYTES = 8, 1 << 22  # that decoding takes, of a pixel, and besides
 _REMEDY = "put an image there, or leave it out"
@@ -138,7 +139,7 @@ def content(path: str) -> bytes:
 def open_content(content: bytes, name: str, decoder: jpeg.Decoder | None) -> np.ndarray | JpegImage:
     """The pixels of an image file's bytes, as :func:`open_image`; ``name`` is for messages."""
     size = None if decoder is None else decoder.size(content)
-    if size is None or _beyond_bounds(size[1], size[0]):
+    if size is None or _beyond_bounds(size[1], size[0]) or content.count(_SCAN) > _MOST_SCANS:
         return decode_image(content, name)
     return JpegImage(content, name, decoder, size)
 
@@ -171,7 +172,7 @@ def check_image(path: str, decode: bool) -> None:
         if image.mode == "F" or (decode and image.mode.startswith("I")):
             _to_rgb(image, name)  # says which pixels have no 8-bit meaning
         elif decode:
-            image.load()
+            _load(image, name)
 
     with paths.open_file(path, _REMEDY) as file:
         _opened(file, path, check)
@@ -235,7 +236,22 @@ def _pillow(source: BinaryIO) -> Iterator[Image.Image]:
         yield image
 
 
+def _load(image: Image.Image, name: str) -> None:
+    """Decode an image, unless it is a progressive JPEG file of so many scans that it would take minutes."""
+    if image.info.get("progressive") and image.fp is not None:  # it is None once the image is loaded
+        at = image.fp.tell()
+        image.fp.seek(0)
+        scans = image.fp.read().count(_SCAN)
+        image.fp.seek(at)
+        if scans > _MOST_SCANS:
+            raise UserError(
+                f"{name}: {scans:,} scans; a progressive JPEG file has some ten; replace or remove the file"
+            )
+    image.load()
+
+
 def _to_rgb(image: Image.Image, name: str) -> np.ndarray:
+    _load(image, name)
     if image.mode.startswith("I"):
         return _from_integers(np.asarray(image), name)
     if image.mode == "F":
@@ -250,12 +266,12 @@ def _as_stored(image: Image.Image, name: str) -> np.ndarray:
     """The pixels as the file has them, which is not as Pillow has them: it turns TIFF files upright by itself."""
     if image.format != "TIFF":
         return _to_rgb(image, name)
-    _, done = _orientations(image)
+    _, done = _orientations(image, name)
     return _turned(_to_rgb(image, name), _TURNS_BACK.get(done))
 
 
 def _upright(image: Image.Image, name: str) -> np.ndarray:
-    wanted, done = _orientations(image)
+    wanted, done = _orientations(image, name)
     pixels = _to_rgb(image, name)
     return pixels if done else _turned(pixels, _TURNS.get(wanted))
 
@@ -264,10 +280,10 @@ def _turned(pixels: np.ndarray, turn: Image.Transpose | None) -> np.ndarray:
     return pixels if turn is None else np.asarray(Image.fromarray(pixels).transpose(turn))
 
 
-def _orientations(image: Image.Image) -> tuple[int, int]:
+def _orientations(image: Image.Image, name: str) -> tuple[int, int]:
     """The EXIF orientation of an image, which is loaded for it, and the one that Pillow has undone itself (0: none)."""
     if image.format != "TIFF":
-        image.load()  # a PNG file may have its EXIF data behind the pixels
+        _load(image, name)  # a PNG file may have its EXIF data behind the pixels
         return _noted(image), 0
     wanted, tagged = _noted(image), image.tag_v2.get(_ORIENTATION)
     image.load()
