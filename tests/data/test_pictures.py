@@ -200,6 +200,14 @@ def test_long_and_narrow_images_are_refused_by_their_header(tmp_path, width, hei
             images.decode_image(plain + bytes(3 * width * height), "plain.ppm")
 
 
+@pytest.mark.parametrize(("width", "height"), [(1, 1), (1, 1_000), (2_000, 2), (66, 65_535), (1_365, 65_535)])
+def test_images_within_the_bounds_are_taken(tmp_path, width, height):
+    path = tmp_path / "a.png"
+    path.write_bytes(png_that_claims(width, height))
+    images.check_image(str(path), decode=False)
+    assert images.size(str(path)) == (width, height)
+
+
 @pytest.mark.fault("pictures", "clean error")
 @pytest.mark.skipif(DECODER is None, reason="no library")
 def test_narrow_jpeg_files_are_refused_too():
