@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -103,12 +104,25 @@ sys.exit(run_command("says.py", main))
 )
 def test_names_are_utf_8_in_every_locale(settings, said, tmp_path):
     """And output is in the encoding that was asked for, with escapes for what it lacks."""
-    (tmp_path / "says.py").write_text(SAYS)
+    assert_says(settings, said, tmp_path)
+
+
+@pytest.mark.fault("names", "ok")
+def test_names_are_utf_8_in_a_locale_of_latin_1(tmp_path):
+    name = "de_DE.ISO-8859-1"
+    made = ["localedef", "-i", "de_DE", "-f", "ISO-8859-1", str(tmp_path / name)]
+    if shutil.which(made[0]) is None or subprocess.run(made, capture_output=True).returncode:
+        pytest.skip("no localedef, or nothing to make a locale of")
+    assert_says({"LOCPATH": str(tmp_path), "LC_ALL": name}, b"\xf6", tmp_path)
+
+
+def assert_says(settings: dict[str, str], said: bytes, folder: Path) -> None:
+    (folder / "says.py").write_text(SAYS)
     done = subprocess.run(
         [os.fsencode(sys.executable), b"says.py", "dö".encode() + b"\xff"],
         capture_output=True,
-        env={**environment(tmp_path), **settings},
-        cwd=tmp_path,
+        env={**environment(folder), **settings},
+        cwd=folder,
         timeout=60,
     )
     assert (done.returncode, done.stderr) == (0, b"odd: a\\nb\n")

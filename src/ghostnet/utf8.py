@@ -21,6 +21,6 @@ def insist(main: Callable[[], None]) -> None:
     if sys.getfilesystemencoding() == "utf-8" or main.__module__ != "__main__" or sys.orig_argv[1:3] == _OPTION:
         return
     os.environ["PYTHONUTF8"] = "1"  # for the processes that this one starts
-    if sys.stdout is not None:
-        os.environ.setdefault("PYTHONIOENCODING", f"{sys.stdout.encoding}:backslashreplace")
+    if (stream := sys.stdout or sys.stderr) is not None:
+        os.environ.setdefault("PYTHONIOENCODING", f"{stream.encoding}:backslashreplace")
     os.execv(sys.executable, [sys.executable, *_OPTION, *sys.orig_argv[1:]])
