@@ -78,6 +78,12 @@ def test_another_pipe_that_breaks_keeps_its_traceback(tmp_path):
     assert found == (1, "BrokenPipeError: [Errno 32] of another pipe")
 
 
+@pytest.mark.fault("names", "ok")
+def test_a_traceback_sends_nothing_to_the_terminal_that_it_obeys(tmp_path):
+    found = ended("raise ValueError('a\\x1b[2Jb\\udcff')", subprocess.DEVNULL, tmp_path)
+    assert found == (1, r"ValueError: a\x1b[2Jb\xff")
+
+
 SAYS = """
 import sys
 from ghostnet.cli import run_command

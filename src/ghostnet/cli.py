@@ -9,8 +9,10 @@ import os
 import signal
 import sys
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from types import TracebackType
 from typing import NoReturn
 
 from . import hosts, launch, resources, streams, utf8
@@ -61,6 +63,7 @@ def run_command(prog: str, main: Callable[[], None]) -> int:
     utf8.insist(main)
     streams.guard()
     logging.lastResort.setFormatter(OneLine())
+    sys.excepthook = _print_traceback
     status, failure, scarce = 0, None, None
     try:
         _run(main)
@@ -126,6 +129,12 @@ def _run(main: Callable[[], None]) -> None:
         streams.finish()
         raise
     streams.finish()
+
+
+def _print_traceback(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Say of an error that nobody expected what Python does, but nothing that a terminal obeys: it may name files."""
+    for line in "".join(traceback.format_exception(kind, error, trace)).rstrip("\n").split("\n"):
+        say(line, sys.stderr)
 
 
 def _say(prog: str, message: str) -> None:
