@@ -20,6 +20,8 @@ _SMALLEST_CROP = 0.01
 _SMALL_CROP, _SMALL_CENTRE = 0.2, 0.5
 # What the networks here divide an image's sides by.
 _STRIDE = 32
+# Tries of random erasing, which take as long as all else of an image.
+_MOST_ATTEMPTS = 10_000
 _ADAPTIVE = ("adam", "adamw", "lion", "nadam", "lamb", "adagrad", "rmsprop")
 _WITH_MOMENTUM = ("sgd", "momentum", "rmsprop", "rmsproptf")
 
@@ -42,11 +44,17 @@ def refused(config: Config) -> Iterator[Problem]:
             f"crops of at most {100 * config.scale[1]:g} % of an image show nothing of it; scale is the share of the "
             "area, such as [0.08, 1]",
         )
-    if config.crop_padding is not None and config.crop_padding >= _shorter_side(config):
+    padded = config.dataset == "imagenet" and config.crop_padding is not None
+    if padded and config.crop_padding >= _shorter_side(config):
         yield Problem(
             ("crop_padding", "image_resize"),
             f"{config.crop_padding} pixels of padding leave crops without any image in them; give fewer than "
             f"image_resize: {_shorter_side(config)}",
+        )
+    if config.re_prob > 0 and config.re_max_attempts > _MOST_ATTEMPTS:
+        yield Problem(
+            ("re_max_attempts",),
+            f"an image could take {config.re_max_attempts:,} tries; give at most {_MOST_ATTEMPTS:,}, such as 10",
         )
     if config.momentum == 1 and config.opt in _WITH_MOMENTUM:
         yield Problem(("momentum", "opt"), "with 1, no gradient is ever forgotten; give a number below 1, such as 0.9")
@@ -127,6 +135,9 @@ def _of_optimizer(config: Config) -> Iterator[str]:
 def _of_images(config: Config) -> Iterator[str]:
     if _crops_by_area(config) and _SMALLEST_CROP <= config.scale[1] < _SMALL_CROP:
         yield f"scale {list(config.scale)}: no crop shows more than {100 * config.scale[1]:g} % of an image"
+    strengths = config.color_jitter if isinstance(config.color_jitter, tuple) else (config.color_jitter or 0,)
+    if _jitters(config) and max(strengths) > 1:
+        yield f"color_jitter {max(strengths):g}: 1 already takes all colour and light away, or doubles it"
     if config.mixup + config.cutmix > 0 and config.batch_size == 1:
         yield "mixup and cutmix mix the images of a batch: with batch_size 1 they do nothing"
     if config.mixup + config.cutmix > 0 and config.cutmix_prob == 0:
@@ -158,6 +169,10 @@ def _on_255(values: Sequence[float], small: bool) -> str:
 
 def _crops_by_area(config: Config) -> bool:
     return config.dataset == "imagenet" and config.crop_padding is None
+
+
+def _jitters(config: Config) -> bool:
+    return config.dataset == "imagenet" and config.auto_augment is None
 
 
 def _shorter_side(config: Config) -> int:

@@ -167,7 +167,8 @@ class Config(BaseModel):
     batch_size: Count = 128
     """Images in a batch, on each rank."""
     drop_remainder: bool = True
-    """Drop a last training batch that is not full (evaluation always sees every image)."""
+    """Drop a last training batch that is not full (evaluation always sees every image). One of a single image is
+    dropped in any case where the network leaves batch norm one pixel of it."""
 
     image_resize: ImageSize = 224
     """Height and width, in pixels, of the images that the network gets; one number where they are equal."""
@@ -240,7 +241,8 @@ class Config(BaseModel):
     resume_opt: bool = False
     """Load the optimizer's moments from ckpt_path, too (a run_state.ckpt, or a file of MindCV's trainer)."""
     freeze_backbone: bool = False
-    """Train the classifier alone; everything before it, batch-norm statistics included, stays as it is."""
+    """Train the classifier alone; everything before it, batch-norm statistics included, stays as it is: that of
+    ckpt_path or of the published weights."""
     keep_checkpoint_max: Count = 10
     """Epoch checkpoints to keep (best and last are kept besides)."""
     ckpt_save_dir: Name = "./ckpt"
