@@ -85,6 +85,7 @@ def test_json_of_several_libraries(value, tmp_path):
         (b'{"1": 0, "0": 1}', ["1", "0"]),
         (b'{"1": "0", "0": "1"}', ["1", "0"]),
         (b'["line\\nbreak", "\\udcff", " "]', ["line\nbreak", "\udcff", " "]),
+        (b'{"0": ["n01", "cat"], "1": ["n02", "dog"]}', ["cat", "dog"]),
         (b'{"0": ["n02012849", "crane"], "1": ["n03126707", "crane"]}', ["crane (n02012849)", "crane (n03126707)"]),
     ],
 )

@@ -31,7 +31,7 @@ _MOST_LETTERS = 1_000  # of a name
 _MARKUP = re.compile(r"<(?:!doctype|html|\?xml)", re.IGNORECASE)
 _NUMBERED = re.compile(r"([0-9]{1,7})[\s.,:;=)|]+\S.*")
 _NUMBERED_AT_END = re.compile(r".*\S\s*[,;\t]\s*([0-9]{1,7})")
-_SYNSET = re.compile(r"n[0-9]{8}")
+_SYNSET = re.compile(r"n[0-9]+")
 # UTF-32 first: its mark begins as that of UTF-16.
 _MARKS = (
     (codecs.BOM_UTF32_LE, "utf-32"),
