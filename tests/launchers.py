@@ -3,6 +3,7 @@
 import contextlib
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -26,6 +27,13 @@ def environment(home: Path, **extra: str) -> dict[str, str]:
     paths = {"PYTHONPATH": f"{ROOT / 'src'}:{ROOT}", "PATH": f"{BIN}:/usr/local/bin:/usr/bin:/bin"}
     folders = {"HOME": str(home), "TMPDIR": "/tmp", "PRTE_MCA_prte_tmpdir_base": str(home)}
     return {**paths, **folders, "GHOSTNET_HOME": str(cache_dir()), **extra}
+
+
+def cache_with_libraries(folder: Path) -> Path:
+    """A cache of a test's own, with the native libraries of the user's: to build them takes ten seconds each time."""
+    if (libraries := cache_dir() / "native").is_dir():
+        shutil.copytree(libraries, folder / "native", ignore=shutil.ignore_patterns(".*"), dirs_exist_ok=True)
+    return folder
 
 
 def mpirun_command(ranks: int, *arguments: object) -> list[str]:

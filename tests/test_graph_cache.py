@@ -19,7 +19,7 @@ from ghostnet.loss import training_loss
 from ghostnet.models import ghostnet
 from ghostnet.native import build as native
 from ghostnet.step import StepOptions, TrainStep
-from tests.launchers import Process, mpirun_command, run
+from tests.launchers import Process, cache_with_libraries, mpirun_command, run
 from tests.short import stages
 from tests.test_resume import arguments, assert_same_end
 
@@ -123,6 +123,7 @@ def compiled(steps: list, home: Path) -> list:
     MindSpore itself would tell them apart by their order alone. "flip", "truncate", "empty" and "delete" are done to
     the one kept graph, before the last factor comes again.
     """
+    cache_with_libraries(home)
     done = run([sys.executable, __file__, json.dumps(steps)], home.parent, GHOSTNET_HOME=str(home))
     assert done.returncode == 0, done.stderr
     suffix = f"; later starts take it from {home / 'graphs'}"
@@ -253,15 +254,15 @@ def test_what_was_not_used_for_long_is_deleted(shelf, monkeypatch):
 
 def test_a_run_from_kept_graphs_is_the_same_run(images, tmp_path):
     """Dropout, mixup, average, accumulation and validation: without the cache, filling it, and from it."""
-    runs = [tmp_path / name for name in ("without", "filling", "from")]
+    runs, home = [tmp_path / name for name in ("without", "filling", "from")], cache_with_libraries(tmp_path / "home")
     for folder, cached, compiled in zip(runs, (False, True, True), (1, 1, 0), strict=True):
         line = arguments(images, folder, compile_cache=cached, val_while_train=True, epoch_size=2, decay_epochs=1)
-        done = run([sys.executable, *line], tmp_path, GHOSTNET_HOME=str(tmp_path / "home"))
+        done = run([sys.executable, *line], tmp_path, GHOSTNET_HOME=str(home))
         assert (done.returncode, done.stderr) == (0, "")
         assert sum(COMPILES in line for line in done.stdout.splitlines()) == compiled
     for folder in runs[1:]:
         assert_same_end(folder, runs[0])
-    assert [path.name for path in (tmp_path / "home" / "graphs").glob(".*")] == []
+    assert [path.name for path in (home / "graphs").glob(".*")] == []
 
 
 @pytest.mark.slow
@@ -278,7 +279,7 @@ def test_ranks_keep_graphs_of_their_own(images, tmp_path):
 
 def test_a_killed_process_leaves_nothing_that_is_used(images, tmp_path):
     """SIGKILL while the graph is compiled."""
-    home = tmp_path / "home"
+    home = cache_with_libraries(tmp_path / "home")
     line = arguments(images, tmp_path / "run", val_while_train=False)
     with Process(["env", f"GHOSTNET_HOME={home}", sys.executable, *line], tmp_path) as process:
         process.wait_for_line(COMPILES)

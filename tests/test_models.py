@@ -30,7 +30,11 @@ def logits(network: nn.Cell, *shape: int, seed: int = 0) -> np.ndarray:
 
 @pytest.mark.parametrize("name", ["ghostnet_050", "ghostnet_100"])
 def test_golden_logits(name, tmp_path):
-    """PyTorch names and weights, through the converter and a file, give the logits of the original code."""
+    """PyTorch names and weights, through the converter and a file, give the logits of the original code.
+
+    One network is compiled for each size, the other one runs operator by operator.
+    """
+    ms.set_context(mode=ms.GRAPH_MODE if name == "ghostnet_050" else ms.PYNATIVE_MODE)
     weights_file.write(tmp_path / "golden.ckpt", from_pytorch(golden_state(name)))
     network = create_model(name)
     load(network, tmp_path / "golden.ckpt")

@@ -14,6 +14,7 @@ import pytest
 from ghostnet import weights_file
 from tests import test_event_files
 from tests.conftest import write_images
+from tests.launchers import environment
 from tests.test_end_to_end import RECIPE, ROOT, SHORT, command, flags, process
 
 # Everything that draws numbers is on, and so are average, accumulation and several workers.
@@ -59,7 +60,7 @@ def kill_after(line: str, images: Path, folder: Path) -> None:
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
-        env={"PYTHONPATH": str(ROOT / "src"), "PATH": "/usr/bin:/bin", "HOME": str(folder.parent)},
+        env=environment(folder.parent),
         cwd=ROOT,
     )
     try:
