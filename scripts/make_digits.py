@@ -4,6 +4,7 @@
 validation. A folder that is already complete is left as it is.
 """
 
+import io
 import sys
 from pathlib import Path
 
@@ -33,8 +34,19 @@ def write_digits(root: Path) -> int:
         folder = root / split / str(label)
         folder.mkdir(parents=True, exist_ok=True)
         gray = Image.fromarray(np.uint8(image * (255 / 16)))
-        gray.resize((PIXELS, PIXELS), Image.Resampling.BICUBIC).save(folder / f"{index:04}.png")
+        content = io.BytesIO()
+        gray.resize((PIXELS, PIXELS), Image.Resampling.BICUBIC).save(content, "PNG")
+        _write(folder / f"{index:04}.png", content.getvalue())
     return len(digits.images)
+
+
+def _write(file: Path, content: bytes) -> None:
+    # Waiting for the disk after each of so many files would take longer than making them.
+    try:
+        file.write_bytes(content)
+    except OSError:
+        file.unlink(missing_ok=True)
+        raise
 
 
 def main() -> None:

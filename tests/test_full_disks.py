@@ -95,6 +95,7 @@ def test_the_digits(full_disk, ended):
     expected = f"make_digits.py: error: {small}/d: cannot be written ({why}); name another folder\n"
     assert ended("make_digits.py", small / "d") == (1, expected)
     assert not (small / "d" / ".complete").exists()
+    assert all(path.stat().st_size for path in (small / "d").rglob("*.png"))
 
 
 def fill(folder: Path) -> None:

@@ -6,9 +6,12 @@ All commands run in this process: what is wrong with a path is said before anyth
 import json
 import os
 import runpy
+import shutil
 import socket
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -37,11 +40,13 @@ KINDS = {
     "a file": (READ_FOLDER, WRITE_FOLDER),
     "a folder": (READ_FILE, WRITE_FILE),
 }
+WITHOUT_PERMISSION = "without permission"
 OPTIONS = [
     ("train.py", ("--data_dir D -c", READ_FILE), ""),
     ("train.py", ("--data_dir", READ_FOLDER), ""),
     ("train.py", ("--data_dir D --ckpt_path", READ_FILE), ""),
     ("train.py", ("--data_dir D --ckpt_save_dir", WRITE_FOLDER), ""),
+    ("train.py", ("--data_dir D --resume", READ_FILE), ""),
     ("train.py", ("--data_dir D --batch_size 2 --teacher ghostnet_050 --teacher_ckpt_path", READ_FILE), ""),
     ("train.py", ("--data_dir D --batch_size 2 --teacher", READ_FILE), ".mindir"),
     ("validate.py", ("--ckpt_path", READ_FILE), ""),
@@ -84,9 +89,10 @@ OPTIONS = [
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory) -> Path:
-    """A data set D, and a run R of which nothing is good but the names."""
-    home = tmp_path_factory.mktemp("home")
+def home() -> Iterator[Path]:
+    """A data set D, and a run R of which nothing is good but the names; any user may write there."""
+    home = Path(tempfile.mkdtemp(prefix="refused-", dir="/tmp"))
+    home.chmod(0o777)
     write_images(home / "D", classes=("ant", "bee"), train_images=2, val_images=1)
     run = home / "R"
     run.mkdir()
@@ -96,16 +102,25 @@ def home(tmp_path_factory) -> Path:
     (run / "w.ckpt").write_bytes(b"no weights")
     (run / "w.onnx").write_bytes(b"no graph")
     (run / "metrics.jsonl").write_text("")
-    return home
+    yield home
+    for path in home.rglob("secret*"):
+        path.chmod(0o700)
+    shutil.rmtree(home)
 
 
 @pytest.fixture(scope="module")
-def make(home) -> Iterator[Callable[[str, str], Path]]:
-    """Makes a path of a kind, with an ending."""
+def make(home) -> Iterator[Callable[[str, str, int], Path]]:
+    """Makes a path of a kind, with an ending, for a purpose."""
     open_sockets = []
     (home / "file").touch()
 
-    def path(kind: str, ending: str) -> Path:
+    def path(kind: str, ending: str, use: int) -> Path:
+        if kind == WITHOUT_PERMISSION:
+            place = home / f"secret{use}{ending}"
+            if not place.exists():
+                place.touch() if use == READ_FILE else place.mkdir()
+                place.chmod(0)
+            return place if use == READ_FILE else place / f"x{ending}"
         place = home / f"{list(KINDS).index(kind)}{ending}"
         if kind == "a name that is too long":
             return home / f"{'n' * 300}{ending}"
@@ -151,6 +166,39 @@ def commands() -> dict[str, Callable[[], None]]:
     return found
 
 
+@pytest.mark.fault("permissions", "clean error")
+def test_a_path_that_needs_permission_is_one_line(home, make, commands, monkeypatch, capsys):
+    """As another user than root, to whom all is permitted."""
+    monkeypatch.chdir(home)
+    monkeypatch.setattr(streams, "guard", lambda: None)
+    problems = []
+    for name, (start, use), ending in OPTIONS:
+        path = make(WITHOUT_PERMISSION, ending, use)
+        # Once as root: what is imported for it may lie where nobody else may look (matplotlib does it when it draws).
+        monkeypatch.setattr(sys, "argv", [name, *arguments_for(start, home / "file" / "x")])
+        cli.run_command(name, commands[name])
+        capsys.readouterr()
+        monkeypatch.setattr(sys, "argv", [name, *arguments_for(start, path)])
+        with nobody():
+            status = cli.run_command(name, commands[name])
+        lines = capsys.readouterr().err.splitlines()
+        if status != 2 or len(lines) != 1 or str(path.parent) not in lines[0] or "Permission denied" not in lines[0]:
+            problems.append(f"{name} {start}: status {status}, {[line[:300] for line in lines]}")
+    assert not problems, "\n".join(problems)
+
+
+@contextmanager
+def nobody() -> Iterator[None]:
+    """Inside of `with`, another user than root."""
+    user = os.geteuid()
+    if user == 0:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(user)
+
+
 def arguments_for(start: str, path: Path) -> list[str]:
     """The words of a command line, with the path at its end or in place of {}."""
     if "{}" not in start:
@@ -168,7 +216,7 @@ def test_a_path_that_is_refused_is_one_line(kind, home, make, commands, monkeypa
     for name, (start, use), ending in OPTIONS:
         if use not in KINDS[kind]:
             continue
-        path = make(kind, ending)
+        path = make(kind, ending, use)
         monkeypatch.setattr(sys, "argv", [name, *arguments_for(start, path)])
         try:
             status = cli.run_command(name, commands[name])

@@ -51,6 +51,14 @@ def exists(path: str | Path) -> bool:
     return True
 
 
+def names_in(folder: str | Path) -> list[str]:
+    """The names in a folder, sorted; none where that cannot be found out."""
+    try:
+        return sorted(os.listdir(folder))
+    except (OSError, ValueError):
+        return []
+
+
 def real(path: str | Path) -> Path:
     """The path without links, as far as they can be followed: `Path.resolve` raises where one leads to itself."""
     return Path(os.path.realpath(path))
@@ -65,6 +73,8 @@ def check_file(path: str | Path, remedy: str, key: str = "") -> None:
         raise UserError(f"{start}: {_missing(path, error, 'file')}; {remedy}") from error
     if not stat.S_ISREG(mode):
         raise UserError(f"{start}: {_kind(mode)}, not a file; {remedy}")
+    if not _allows(path, os.R_OK):
+        raise UserError(f"{start}: cannot be read ({os.strerror(errno.EACCES)}); {remedy}")
 
 
 def check_folder(path: str | Path, remedy: str, key: str = "") -> None:
@@ -76,6 +86,8 @@ def check_folder(path: str | Path, remedy: str, key: str = "") -> None:
         raise UserError(f"{start}: {_missing(path, error, 'folder')}; {remedy}") from error
     if not stat.S_ISDIR(mode):
         raise UserError(f"{start}: {_kind(mode)}, not a folder; {remedy}")
+    if not _allows(path, os.R_OK | os.X_OK):
+        raise UserError(f"{start}: cannot be read ({os.strerror(errno.EACCES)}); {remedy}")
 
 
 def read(path: str | Path, remedy: str, most: int | None = None) -> bytes:
@@ -143,7 +155,7 @@ def check_output(path: str | Path, key: str = "", remedy: str = "name another fi
     folder = Path(path).parent
     if not is_folder(folder):
         raise UserError(f"{start}: there is no folder {folder}; make it first, or {remedy}")
-    if not os.access(folder, os.W_OK | os.X_OK):
+    if not _allows(folder, os.W_OK | os.X_OK):
         raise UserError(f"{start}: {folder} takes no files ({_why_not(folder)}); {remedy}")
 
 
@@ -164,7 +176,7 @@ def check_output_folder(path: str | Path, key: str = "") -> None:
             raise UserError(f"{start}: cannot be written ({reason(error)}); {remedy}") from error
     if not stat.S_ISDIR(mode):
         raise UserError(f"{start}: {_kind(mode)}, not a folder; {remedy}")
-    if not os.access(place, os.W_OK | os.X_OK):
+    if not _allows(place, os.W_OK | os.X_OK):
         raise UserError(f"{start}: {place} takes no files ({_why_not(place)}); {remedy}")
 
 
@@ -192,6 +204,10 @@ def _is(path: str | Path, kind: Callable[[int], bool]) -> bool:
         return kind(os.stat(path).st_mode)
     except (OSError, ValueError):
         return False
+
+
+def _allows(path: str | Path, what: int) -> bool:
+    return os.access(path, what, effective_ids=os.access in os.supports_effective_ids)
 
 
 def _why_not(folder: Path) -> str:

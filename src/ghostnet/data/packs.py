@@ -86,13 +86,13 @@ class PackSamples(Samples):
 
 def is_pack(folder: Path) -> bool:
     """Whether a folder holds a pack, or the beginning of one."""
-    return (folder / INDEX).exists() or any(folder.glob("*.mindrecord"))
+    return paths.exists(folder / INDEX) or any(name.endswith(".mindrecord") for name in paths.names_in(folder))
 
 
 def open_pack(folder: Path, decoder: jpeg.Decoder | None = None) -> PackSamples:
     """The samples of a pack. Raises UserError where it is not complete, or damaged as far as sizes show."""
     path = folder / INDEX
-    if not path.exists():
+    if not paths.exists(path):
         raise UserError(f"{folder}: a pack that is not complete; run scripts/to_mindrecord.py again, which goes on")
     try:
         # A pack without a digest of its index may hold a hundred gigabytes: it is not to be made again for that.
@@ -108,7 +108,7 @@ def open_pack(folder: Path, decoder: jpeg.Decoder | None = None) -> PackSamples:
         raise UserError(f"{path}: damaged ({' '.join(str(error).split())[:100]}); {AGAIN}") from error
     for number, size in enumerate(sizes):
         shard = folder / SHARD.format(number)
-        found = shard.stat().st_size if shard.is_file() else None
+        found = shard.stat().st_size if paths.is_file(shard) else None
         if found != size:
             state = "not there" if found is None else f"{found:,} bytes instead of {size:,}"
             raise UserError(f"{shard}: {state}; {AGAIN}")

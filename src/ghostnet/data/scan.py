@@ -54,8 +54,11 @@ def bad_images(
     names = samples.files[indices]
     new, sums = np.ones(len(indices), bool), np.zeros(len(indices), _SUM)
     # Those of other numbers of processes, too.
-    for path in remembered.parent.glob(f"{remembered.name.partition('.')[0]}.*.npz"):
-        known, their_sums = _known(path, names, stats, decode)
+    start = f"{remembered.name.partition('.')[0]}."
+    for name in paths.names_in(remembered.parent):
+        if not (name.startswith(start) and name.endswith(".npz")):
+            continue
+        known, their_sums = _known(remembered.parent / name, names, stats, decode)
         new &= ~known
         sums = np.where(their_sums != b"", their_sums, sums)
     bad = _look(samples, indices[new], decode, stop)
