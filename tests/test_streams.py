@@ -159,10 +159,10 @@ def test_a_current_folder_that_is_gone(tmp_path):
 
 @pytest.mark.fault("output", "ok")
 def test_another_error_keeps_its_traceback(tmp_path):
-    status, _, errors = ended("raise OSError(28, 'of a file')", "", tmp_path)
+    status, _, errors = ended("raise OSError(71, 'of a file')", "", tmp_path)
     assert status == 1
     assert errors.startswith("Traceback")
-    assert errors.endswith("OSError: [Errno 28] of a file\n")
+    assert errors.endswith("OSError: [Errno 71] of a file\n")
 
 
 @pytest.mark.fault("output", "ok")
