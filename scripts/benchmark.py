@@ -11,8 +11,8 @@ import argparse
 import sys
 from typing import Any
 
-from ghostnet import json_text
-from ghostnet.arguments import Parser, number, output_file, write
+from ghostnet import json_text, outputs
+from ghostnet.arguments import Parser, add_overwrite, number, output_file
 from ghostnet.cli import run_command
 from ghostnet.display import say
 from ghostnet.errors import RunError, UserError
@@ -73,6 +73,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         metavar="PNG",
         help="draw published accuracy against latency in ONNX Runtime, and MACs, of GhostNet, V2, V3",
     )
+    add_overwrite(parser)
     args = parser.parse_args(arguments)
     if args.threads and args.threads > default.threads:
         raise UserError(f"--threads: {args.threads}, but there are {default.threads} cores; give at most that")
@@ -92,6 +93,11 @@ def main() -> None:
     plan = benchmark.Plan(**{**(QUICK if args.quick else {}), **given})
     build.facts(plan.model)
 
+    plot = args.plot and outputs.Output(args.plot, "--plot", outputs.png_of(PROG), args.overwrite)
+    record = args.json and outputs.Output(args.json, "--json", outputs.json_of(PROG), args.overwrite)
+    for output in filter(None, (plot, record)):
+        output.check()
+
     def note(line: str) -> None:
         say(line, sys.stderr)
 
@@ -100,13 +106,14 @@ def main() -> None:
     found = summary.report(plan, facts, measured, machine)
     for line in summary.tables(found).split("\n"):
         say(line)
-    if args.plot:
+    if plot:
         results = benchmark.family(plan, picture.family_names(), note)
         found["family"] = picture.points({name: summary.numbers(each)["median"] for name, each in results.items()})
-        write("--plot", args.plot, picture.png(found["family"], f"{machine['cpu']}, {plan.threads} threads"))
+        drawn = picture.png(found["family"], f"{machine['cpu']}, {plan.threads} threads")
+        plot.write(outputs.mark_png(drawn, PROG))
         say(f"wrote {args.plot}")
-    if args.json:
-        write("--json", args.json, json_text.dumps(found, indent=1).encode())
+    if record:
+        record.write(json_text.dumps(outputs.mark_json(found, PROG), indent=1).encode())
         say(f"wrote {args.json}")
     failed = [f"{one.contender} ({one.task})" for one in measured if one.failed]
     if failed:

@@ -10,8 +10,8 @@ from __future__ import annotations
 import argparse
 import sys
 
-from ghostnet import paths
-from ghostnet.arguments import Parser, input_file, number, output_file, write
+from ghostnet import outputs, paths
+from ghostnet.arguments import Parser, add_overwrite, input_file, number, output_file
 from ghostnet.cli import run_command
 from ghostnet.display import say
 from ghostnet.errors import UserError
@@ -35,6 +35,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--report", type=output_file, metavar="FILE", help="write what mapped to what, as a table with tabs"
     )
+    add_overwrite(parser)
     return parser.parse_args(arguments)
 
 
@@ -44,6 +45,9 @@ def main() -> None:
     # After the command line is known to be good: importing MindSpore takes seconds.
     from ghostnet import convert
 
+    read = outputs.identities([args.source])
+    target = outputs.Output(args.target, "OUT", outputs.nothing, args.overwrite, read)
+    target.check()
     conversion = convert.plan(
         args.source,
         args.target,
@@ -56,10 +60,13 @@ def main() -> None:
     if args.report:
         if paths.real(args.report) in map(paths.real, (args.source, args.target)):
             raise UserError(f"{args.report}: is a weight file; give another --report")
-        write("--report", args.report, conversion.report().encode())
+        heading = outputs.starts_with(conversion.report().partition("\n")[0].encode())
+        report = outputs.Output(args.report, "--report", heading, args.overwrite, read)
+        report.write(conversion.report().encode())
     elif conversion.differences:
         lines = conversion.report().splitlines(keepends=True)
         sys.stdout.writelines(line for line in lines if not line.startswith(("mapped", "left out")))
+    target.check()
     conversion.write()
     say(str(conversion))
 

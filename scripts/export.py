@@ -12,7 +12,7 @@ import argparse
 import sys
 
 from ghostnet import deployment
-from ghostnet.arguments import Parser, input_folder, number, output_folder
+from ghostnet.arguments import Parser, add_overwrite, input_folder, number, output_folder
 from ghostnet.cli import run_command
 from ghostnet.display import say
 
@@ -32,6 +32,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     )
     data_dir = input_folder("give one with images, or leave the option out")
     parser.add_argument("--data_dir", type=data_dir, metavar="D", help="images to compare on (those of the training)")
+    add_overwrite(parser)
     return parser.parse_args(arguments)
 
 
@@ -53,7 +54,7 @@ def main() -> None:
     try:
         runtime.init(deployed.config)
         formats = export.FORMATS if args.format == "all" else (args.format,)
-        written = export.export(deployed, formats, args.out, args.batch_size)
+        written = export.export(deployed, formats, args.out, args.batch_size, args.overwrite)
     finally:
         log.close()
     for file in written:

@@ -12,10 +12,11 @@ import numpy as np
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from ghostnet import paths
+from ghostnet import intact_files, paths
 from ghostnet.arguments import Parser, output_folder
 from ghostnet.cli import run_command
 from ghostnet.display import say
+from ghostnet.errors import RunError, UserError
 
 PROG = "make_digits.py"
 
@@ -28,25 +29,27 @@ def write_digits(root: Path) -> int:
     """Write the images below `root`; returns how many there are."""
     digits = load_digits()
     seen = dict.fromkeys(range(10), 0)
+    folders: dict[Path, dict[str, bytes]] = {}
     for index, (image, label) in enumerate(zip(digits.images, digits.target, strict=True)):
         split = "val" if seen[label] % VAL_EVERY == 0 else "train"
         seen[label] += 1
-        folder = root / split / str(label)
-        folder.mkdir(parents=True, exist_ok=True)
         gray = Image.fromarray(np.uint8(image * (255 / 16)))
         content = io.BytesIO()
         gray.resize((PIXELS, PIXELS), Image.Resampling.BICUBIC).save(content, "PNG")
-        _write(folder / f"{index:04}.png", content.getvalue())
+        folders.setdefault(root / split / str(label), {})[f"{index:04}.png"] = content.getvalue()
+    for folder, files in folders.items():
+        for name, content in files.items():
+            _check(folder / name, content)
+    for folder, files in folders.items():
+        paths.make_folder(folder, "ROOT")
+        intact_files.write_all_atomically({folder / name: content for name, content in files.items()})
     return len(digits.images)
 
 
-def _write(file: Path, content: bytes) -> None:
-    # Waiting for the disk after each of so many files would take longer than making them.
-    try:
-        file.write_bytes(content)
-    except OSError:
-        file.unlink(missing_ok=True)
-        raise
+def _check(file: Path, content: bytes) -> None:
+    """Raise UserError for another file under the name of one to write; a command that was stopped left equal ones."""
+    if paths.exists(file) and (file.is_symlink() or paths.read(file, "give another folder") != content):
+        raise UserError(f"{file}: exists, and is another picture; give another folder")
 
 
 def main() -> None:
@@ -60,9 +63,10 @@ def main() -> None:
         return
     try:
         count = write_digits(root)
-    except OSError as error:
-        raise paths.refused(f"{root}: cannot be written ({paths.reason(error)}); name another folder", error) from error
-    complete.touch()
+        intact_files.write_atomically(complete, b"")
+    except RunError as error:
+        cause = error.__cause__
+        raise paths.refused(f"{root}: cannot be written ({paths.reason(cause)}); name another folder", cause) from error
     say(f"{root}: wrote {count:,} digits")
 
 

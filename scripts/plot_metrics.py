@@ -10,8 +10,8 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from ghostnet import paths
-from ghostnet.arguments import Parser, output_file, write
+from ghostnet import outputs, paths
+from ghostnet.arguments import Parser, add_overwrite, output_file
 from ghostnet.cli import run_command
 from ghostnet.curves import FILE, names, png, read_records
 from ghostnet.display import say
@@ -27,13 +27,16 @@ def main() -> None:
         "runs", nargs="+", type=Path, metavar="RUN", help=f"a run's folder (ckpt_save_dir), or its {FILE}"
     )
     parser.add_argument("--output", type=output_file, metavar="PNG", help="the picture to write")
+    add_overwrite(parser)
     arguments = parser.parse_args()
     files = [run / FILE if paths.is_folder(run) else run for run in arguments.runs]
     output = arguments.output or (files[0].with_name("metrics.png") if len(files) == 1 else Path("metrics.png"))
     if output.suffix.lower() != ".png":
         raise UserError(f"--output: {output} does not end with .png, and that is what is written")
+    target = outputs.Output(output, "--output", outputs.png_of(PROG), arguments.overwrite, outputs.identities(files))
     runs = list(zip(names(files), map(read_records, files), strict=True))
-    write("--output", output, png(runs))
+    target.check()
+    target.write(outputs.mark_png(png(runs), PROG))
     say(f"wrote {output}")
 
 

@@ -14,13 +14,12 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
-from ghostnet import deployment, intact_files, json_text, paths
-from ghostnet.arguments import Parser, number, output_folder
+from ghostnet import deployment, json_text, outputs, paths
+from ghostnet.arguments import Parser, add_overwrite, number, output_folder
 from ghostnet.cli import importing, run_command
 from ghostnet.display import csv_cell, shown
 from ghostnet.errors import RunError, UserError
@@ -52,6 +51,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--batch_size", type=COUNT, default=32, metavar="N", help="images run at once (32)")
     parser.add_argument("--every", type=COUNT, default=1, metavar="N", help="of a video, take one frame in N (1)")
+    add_overwrite(parser)
     return parser.parse_args(arguments)
 
 
@@ -137,6 +137,10 @@ def main() -> None:
         tqdm.write(shown(f"{PROG}: {note}"), file=sys.stderr)
     if args.save_dir:
         paths.make_folder(args.save_dir, "--save_dir")
+        read = outputs.identities(images)
+        # Before the work; what a video's frames are called comes with them.
+        for name in {predictor.picture_name(image, set()) for image in images if not predictor.is_video(image)}:
+            _output(args, name, read).check()
     output = JsonLines() if args.json else Csv() if args.csv else Table(images)
     total, unreadable, names = 0, 0, set()
     with _progress(images) as bar:
@@ -148,15 +152,20 @@ def main() -> None:
                 unreadable += 1
                 tqdm.write(shown(f"{PROG}: skipped: {prediction.problem}"), file=sys.stderr)
             elif args.save_dir:
-                _save(predictor.annotate(prediction), args.save_dir / predictor.picture_name(prediction.image, names))
+                name = predictor.picture_name(prediction.image, names)
+                _save(predictor.annotate(prediction), _output(args, name, read))
     if unreadable:
         raise RunError(f"{unreadable} of {total} images could not be read")
 
 
-def _save(picture: Image, path: Path) -> None:
+def _output(args: argparse.Namespace, name: str, read: frozenset[tuple[int, int]]) -> outputs.Output:
+    return outputs.Output(args.save_dir / name, "--save_dir", outputs.png_of(PROG), args.overwrite, read)
+
+
+def _save(picture: Image, output: outputs.Output) -> None:
     content = io.BytesIO()
     picture.save(content, "PNG")
-    intact_files.write_atomically(path, content.getvalue())
+    output.write(outputs.mark_png(content.getvalue(), PROG))
 
 
 if __name__ == "__main__":

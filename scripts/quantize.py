@@ -12,7 +12,7 @@ import argparse
 import sys
 from typing import Any
 
-from ghostnet.arguments import Parser, input_file, input_folder, number, output_folder
+from ghostnet.arguments import Parser, add_overwrite, input_file, input_folder, number, output_folder
 from ghostnet.cli import run_command
 from ghostnet.display import shown
 
@@ -44,6 +44,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--float16", action="store_true", help="write a float16 file, too")
     parser.add_argument("--out", type=output_folder, metavar="DIR", help="folder for the files (that of the model)")
     parser.add_argument("--json", action="store_true", help="print one JSON object in place of the tables")
+    add_overwrite(parser)
     return parser.parse_args(arguments)
 
 
@@ -95,7 +96,9 @@ def main() -> None:
     try:
         goal = quantize.Goal(args.max_drop, args.max_float, args.write_anyway)
         config = runtime.init(config).config
-        result = quantize.quantize(deployed, config, args.calib_dir, args.calib_images, goal, args.float16, args.out)
+        result = quantize.quantize(
+            deployed, config, args.calib_dir, args.calib_images, goal, args.float16, args.out, args.overwrite
+        )
     finally:
         if run_log:
             run_log.close()

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ghostnet import drawing
-from ghostnet.arguments import Parser, input_file, output_file, write
+from ghostnet import drawing, outputs
+from ghostnet.arguments import Parser, add_overwrite, input_file, output_file
 from ghostnet.cli import run_command
 from ghostnet.config import Config, saved_by_training, settled
 from ghostnet.display import say
@@ -236,6 +236,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument(
         "-o", "--output", type=output_file, default=Path("ghosts.png"), metavar="PNG", help="default: ghosts.png"
     )
+    add_overwrite(parser)
     arguments = parser.parse_args()
     if arguments.output.suffix.lower() != ".png":
         raise UserError(f"--output: {arguments.output} does not end with .png, and that is what is written")
@@ -257,11 +258,14 @@ def picture(arguments: argparse.Namespace) -> Figure:
 def main() -> None:
     """Command line."""
     arguments: Any = _parse()
+    inputs = outputs.identities(filter(None, (arguments.image, arguments.ckpt_path, arguments.config)))
+    output = outputs.Output(arguments.output, "--output", outputs.png_of(PROG), arguments.overwrite, inputs)
+    output.check()
     try:
         content = drawing.png(lambda: picture(arguments))
     except ImportError as error:
         raise UserError(f"matplotlib draws the picture ({error}); pip install matplotlib") from error
-    write("--output", arguments.output, content)
+    output.write(outputs.mark_png(content, PROG))
     say(f"wrote {arguments.output}")
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from ghostnet import arguments, cli, report, streams
+from ghostnet import cli, outputs, report, streams
 from ghostnet.config import Config
 from ghostnet.errors import RunError
 from ghostnet.run_folder import RunFolder
@@ -42,7 +42,7 @@ def test_a_file_that_an_option_names(full_disk):
     small, why = full_disk
     (small / "x.tsv").write_bytes(b"before")
     with pytest.raises(RunError) as caught:
-        arguments.write("--report", small / "x.tsv", MORE)
+        outputs.Output(small / "x.tsv", "--report", outputs.starts_with(b"before")).write(MORE)
     assert str(caught.value) == f"{small}/x.tsv: cannot be written ({why}); name another file with --report"
     assert files_in(small) == ["x.tsv"]
     assert (small / "x.tsv").read_bytes() == b"before"
@@ -53,7 +53,7 @@ def test_annotated_pictures(full_disk):
     small, why = full_disk
     save = runpy.run_path(str(ROOT / "scripts" / "predict.py"), run_name="a command")["_save"]
     with pytest.raises(RunError, match=rf"big\.png: cannot be written \({why}\)"):
-        save(Image.effect_noise((900, 900), 90), small / "big.png")
+        save(Image.effect_noise((900, 900), 90), outputs.Output(small / "big.png", "--save_dir", outputs.nothing))
     assert files_in(small) == []
 
 

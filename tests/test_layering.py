@@ -14,7 +14,7 @@ FLOORS = (
     {"resources"},
     {"paths", "drawing"},
     {"safetensors_file", "streams", "scratch", "archives", "json_text", "intact_files", "folder_lock"},
-    {"arguments", "pytorch_file", "class_names"},
+    {"arguments", "outputs", "pytorch_file", "class_names"},
     {"config", "download", "launch", "hosts", "neighbours", "curves"},
     {"weights_file", "exported_file", "cpp_library"},
     {"cli"},

@@ -97,6 +97,17 @@ def test_the_script_prints_tables_json_and_csv_and_saves_pictures(
             pytest.approx(guess["probability"], rel=1e-3),
         )
     assert sorted(file.name for file in saved.iterdir()) == ["0.png", "1.png"]
+    before = {file: file.read_bytes() for file in [*saved.iterdir(), *photos.rglob("*.*")]}
+    line = [f"{photos}/val/ant", f"{photos}/val/bee", "--csv", *flags(ckpt_path=path, top_k=9)]
+    # Again; then into the folder of the images, through a link too, which some of the pictures would replace.
+    assert run_script("predict.py", monkeypatch, *line, "--save_dir", saved) == 0
+    (tmp_path / "link").symlink_to(photos / "val" / "bee")
+    for folder in (photos / "val" / "bee", tmp_path / "link"):
+        capsys.readouterr()
+        for overwrite in ([], ["--overwrite"]):
+            assert run_script("predict.py", monkeypatch, *line, "--save_dir", folder, *overwrite) == 2
+            assert "1.png: is what is read; name another file" in capsys.readouterr().err
+    assert {file: file.read_bytes() for file in [*saved.iterdir(), *photos.rglob("*.*")]} == before
     with Image.open(saved / "0.png") as picture:
         assert picture.size[0] == 360  # 90 pixels, four times
         assert picture.size[1] > 240

@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from . import intact_files, paths
-from .errors import RunError, UserError
+from . import paths
+from .errors import UserError
 
 
 class _NamesPath:
@@ -83,15 +83,10 @@ def number(kind: type[int] | type[float], low: float, high: float) -> Callable[[
     return convert
 
 
-def write(option: str, path: Path, content: bytes) -> None:
-    """Write the file that an option names, atomically.
-
-    Raises UserError for a path that cannot be used, RunError for a full disk.
-    """
-    paths.check_output(path, option)
-    try:
-        intact_files.write_atomically(path, content)
-    except RunError as error:
-        cause = error.__cause__
-        message = f"{path}: cannot be written ({paths.reason(cause)}); name another file with {option}"
-        raise paths.refused(message, cause) from error
+def add_overwrite(parser: argparse.ArgumentParser) -> None:
+    """`--overwrite`: see `outputs`."""
+    parser.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="replace files, also those that this command did not make",
+    )

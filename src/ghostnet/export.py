@@ -15,7 +15,7 @@ import mindspore as ms
 import numpy as np
 from mindspore import Tensor, nn
 
-from . import __version__, build, inference, intact_files, json_text, scratch
+from . import __version__, build, exported_file, inference, intact_files, json_text, scratch
 from .data import dataset, transforms
 from .deployment import Deployment
 from .errors import UserError
@@ -51,7 +51,11 @@ class Exported:
 
 
 def export(
-    deployed: Deployment, formats: Sequence[str], folder: Path | None = None, batch: int | None = None
+    deployed: Deployment,
+    formats: Sequence[str],
+    folder: Path | None = None,
+    batch: int | None = None,
+    overwrite: bool = False,
 ) -> list[Exported]:
     """Write a checkpoint's network in each of `formats`, the sha256 of each file and a description beside it.
 
@@ -62,9 +66,11 @@ def export(
         formats: of FORMATS.
         folder: where they go; None is that of the checkpoint.
         batch: images that a file takes at once; None makes files for any number.
+        overwrite: replace files that are there, also those that no export made.
 
     Raises:
-        UserError: weights that do not fit, a library that is missing, or a file with other logits than the checkpoint.
+        UserError: weights that do not fit, a library that is missing, a file with other logits than the checkpoint, or
+            one in its place that no export made.
         RunError: a file cannot be written.
     """
     if "onnx" in formats:
@@ -74,6 +80,8 @@ def export(
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"--out: {folder} cannot be made ({error.strerror}); give another folder") from error
+    names = [folder / f"{deployed.path.stem}.{kind}" for kind in (*formats, "json")]
+    exported_file.check_replaceable(names, overwrite, deployed.path)
     config = deployed.config.replace(val_amp_level="O0")
     trained, loaded = build.trained_network(config)
     trained.set_train(False)
@@ -101,6 +109,7 @@ def export(
             contents[path] = draft.read_bytes()
             results.append(Exported(path, len(contents[path]), difference, len(images), real))
     described = {folder / f"{deployed.path.stem}.json": json_text.dumps(description, indent=1).encode()}
+    exported_file.check_replaceable(names, overwrite, deployed.path)
     intact_files.write_all_atomically({**contents, **described}, with_sidecar=contents)
     return results
 

@@ -7,12 +7,12 @@ is taken only if it lies beside the first, under a plain name, with a sha256 of 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from . import intact_files, paths
+from . import intact_files, outputs, paths
 from .errors import UserError
 
 # Endings of exported files.
@@ -21,6 +21,8 @@ EXPORTED = (".onnx", ".mindir")
 ENTRY = "ghostnet"
 
 _FLOAT32_OF_MINDIR = 1
+# The version, in every description.
+_VERSION = b'"ghostnet": "'
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,25 @@ def read(path: Path) -> Graph:
         return _read_onnx(path) if path.suffix.lower() == ".onnx" else _read_mindir(path)
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: damaged: a text in it is no UTF-8; export it again") from error
+
+
+def check_replaceable(files: Iterable[Path], overwrite: bool, source: Path) -> None:
+    """Raise UserError where files that are to be written have names of others than exports, and of the source.
+
+    Args:
+        files: exported ones, and the descriptions beside them.
+        overwrite: replace others, too, but the source.
+        source: what they are made of.
+    """
+    read = outputs.identities([source])
+    for file in filter(paths.exists, files):
+
+        def is_own(content: bytes, file: Path = file) -> bool:
+            if file.suffix == ".json":
+                return outputs.json_with(ENTRY, "source")(content)
+            return _VERSION in content and intact_files.has_digest_of(file, content)
+
+        outputs.Output(file, "--out", is_own, overwrite, read).check()
 
 
 # --- ONNX

@@ -95,6 +95,14 @@ def read_intact(path: Path) -> bytes:
             )
 
 
+def has_digest_of(path: Path, content: bytes) -> bool:
+    """Whether there is a sidecar of `path`, and it lists the digest of this content."""
+    try:
+        return hashlib.sha256(content).hexdigest() in (_digests(path) or ())
+    except UserError:
+        return False
+
+
 def _put(path: Path, files: Sequence[tuple[Path, bytes | Path]]) -> None:
     """Put files into place, one after the other: bytes, or what another file holds at the call.
 

@@ -86,6 +86,7 @@ def quantize(
     goal: Goal | None = None,
     float16: bool = False,
     folder: Path | None = None,
+    overwrite: bool = False,
 ) -> Result:
     """Write `<stem>_int8.onnx`, with `float16` `<stem>_float16.onnx`, and a description beside each.
 
@@ -99,6 +100,7 @@ def quantize(
         calib_images: how many of them are used, chosen by a fixed seed.
         goal: default, half a point of top-1.
         folder: where the files go; None is that of `deployed`.
+        overwrite: replace files that are there, also those that were not made here.
 
     Raises:
         UserError: a file or folder that is not fit, a library that is missing, or a goal that is not reached: nothing
@@ -107,6 +109,9 @@ def quantize(
     """
     goal = goal or Goal()
     folder = folder or deployed.path.parent
+    stems = [f"{deployed.path.stem}_{kind}" for kind in ("int8", *(["float16"] if float16 else []))]
+    names = [folder / f"{stem}.{end}" for stem in stems for end in ("onnx", "json")]
+    exported_file.check_replaceable(names, overwrite, deployed.path)
     content = deployed.path.read_bytes()
     if exported_file.onnx_content(deployed.path) != content:
         raise UserError(f"{deployed.path}: keeps weights in a second file; export it again as one file")
@@ -130,6 +135,7 @@ def quantize(
         raise UserError(f"--out: {folder} cannot be made ({error.strerror}); give another folder") from error
     contents = {path: variant.content for path, variant in written.items()}
     described = {path.with_suffix(".json"): _description_beside(content) for path, content in contents.items()}
+    exported_file.check_replaceable(names, overwrite, deployed.path)
     intact_files.write_all_atomically({**contents, **described}, with_sidecar=contents)
     batch = deployed.batch or 1
     latencies = latency([deployed.path, *written], trial.some_image(batch))
