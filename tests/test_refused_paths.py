@@ -44,6 +44,9 @@ WITHOUT_PERMISSION = "without permission"
 OPTIONS = [
     ("train.py", ("--data_dir D -c", READ_FILE), ""),
     ("train.py", ("--data_dir", READ_FOLDER), ""),
+    ("train.py", ("--dataset mnist --data_dir", READ_FOLDER), ""),
+    ("train.py", ("--dataset cifar10 --data_dir", READ_FOLDER), ""),
+    ("train.py", ("--dataset cifar10 --dataset_download True --data_dir", WRITE_FOLDER), ""),
     ("train.py", ("--data_dir D --ckpt_path", READ_FILE), ""),
     ("train.py", ("--data_dir D --ckpt_save_dir", WRITE_FOLDER), ""),
     ("train.py", ("--data_dir D --resume", READ_FILE), ""),

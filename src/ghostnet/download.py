@@ -26,9 +26,9 @@ from urllib.parse import unquote, urlsplit
 
 from tqdm import tqdm
 
-from ghostnet import __version__, scratch
+from ghostnet import __version__, paths, scratch
 from ghostnet.archives import unpack_tar
-from ghostnet.errors import UserError
+from ghostnet.errors import RunError, UserError
 from ghostnet.folder_lock import open_lock
 
 _ATTEMPTS = 3
@@ -140,7 +140,7 @@ def fetch_dataset(name: str, data_dir: Path) -> None:
     """
     dataset = _DATASETS[name]
     folder = data_dir / dataset.folder
-    if dataset.folder and folder.is_dir():
+    if dataset.folder and paths.is_folder(folder):
         return
     for file, md5 in dataset.files.items():
         path = fetch(dataset.host + file, data_dir, digest=md5, algorithm="md5")
@@ -151,7 +151,7 @@ def fetch_dataset(name: str, data_dir: Path) -> None:
 
 def _unpack_folder(archive: Path, folder: Path) -> None:
     """Unpacks an archive of one folder beside itself: all of it or nothing, once for all processes."""
-    if folder.is_dir():
+    if paths.is_folder(folder):
         return
     with _writing(folder), scratch.folder("unpack", near=folder.parent) as temporary:
         unpack_tar(archive, temporary / "content", below=folder.name)
@@ -171,11 +171,11 @@ def locked(target: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _writing(path: Path) -> Iterator[None]:
-    """Turns what the file system refuses into a UserError that names ``path``."""
+    """Turns what the file system refuses into a UserError that names ``path``, a full disk into a RunError."""
     try:
         yield
     except OSError as error:
-        raise UserError(f"{path}: cannot be written ({error.strerror or error})") from error
+        raise paths.refused(f"{path}: cannot be written ({paths.reason(error)})", error) from error
 
 
 def _download(url: str, target: Path, digest: str, algorithm: str, timeout: float) -> None:
@@ -187,7 +187,7 @@ def _download(url: str, target: Path, digest: str, algorithm: str, timeout: floa
             _complete(address, partial, digest, algorithm, timeout)
         except _DownloadError as error:
             reasons.append(f"{address}: {error}")
-        except UserError:
+        except (UserError, RunError):
             # A disk that is full stays so as long as the part is there.
             partial.unlink(missing_ok=True)
             raise
@@ -214,7 +214,7 @@ def _complete(url: str, partial: Path, digest: str, algorithm: str, timeout: flo
     spliced = True
     while spliced:
         # A process that ended before it could rename the file has left all of it.
-        if not (partial.is_file() and _digest(partial, algorithm).startswith(digest)):
+        if not (paths.is_file(partial) and _digest(partial, algorithm).startswith(digest)):
             spliced = _transfer_with_retries(url, partial, timeout)
         found = _digest(partial, algorithm)
         if found.startswith(digest):
@@ -227,7 +227,7 @@ def _transfer_with_retries(url: str, partial: Path, timeout: float) -> bool:
     """Completes ``partial`` in a few attempts; whether it is made of more than one answer."""
     delay, validator = _RETRY_DELAY, None
     for attempt in range(1, _ATTEMPTS + 1):
-        have = partial.stat().st_size if partial.is_file() else 0
+        have = partial.stat().st_size if paths.is_file(partial) else 0
         try:
             with _opener.open(_request(url, have, validator), timeout=timeout) as response:
                 validator = _validator(response.headers)
@@ -317,7 +317,7 @@ def _check_scheme(url: str) -> None:
 
 
 def _is_intact(path: Path, algorithm: str, digest: str) -> bool:
-    return path.is_file() and _digest(path, algorithm).startswith(digest.lower())
+    return paths.is_file(path) and _digest(path, algorithm).startswith(digest.lower())
 
 
 def _digest(path: Path, algorithm: str) -> str:

@@ -178,13 +178,13 @@ FETCH = """
 import resource, sys
 from pathlib import Path
 from ghostnet import download
-from ghostnet.errors import UserError
+from ghostnet.errors import RunError
 url, folder, digest, limit = sys.argv[1:]
 if int(limit):
     resource.setrlimit(resource.RLIMIT_FSIZE, (int(limit), int(limit)))
 try:
     print(download.fetch(url, Path(folder), digest=digest))
-except UserError as error:
+except RunError as error:
     sys.exit(str(error))
 """
 

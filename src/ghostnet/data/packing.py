@@ -156,15 +156,15 @@ def _begin(target: Path, plan: str, overwrite: bool) -> None:
     for left in [path for pattern in _LEFT for path in target.glob(pattern)]:
         left.unlink()
     note = target / _PLAN
-    if not overwrite and note.exists() and note.read_text(encoding="utf-8") == plan:
-        if (target / INDEX).exists():
+    if not overwrite and paths.is_file(note) and paths.read(note, "delete it") == plan.encode():
+        if paths.exists(target / INDEX):
             packs.open_pack(target)
         return
     found = [path for path in target.iterdir() if path.name != ".lock"]
-    if found and not (overwrite and (note.exists() or (target / INDEX).exists())):
+    if found and not (overwrite and (paths.is_file(note) or paths.is_file(target / INDEX))):
         raise UserError(
             f"{target}: holds something else ({found[0].name}), or a pack of other images or options; give another "
-            "folder with --out" + (", or --overwrite" if note.exists() else "")
+            "folder with --out" + (", or --overwrite" if paths.is_file(note) else "")
         )
     # The index first: without it nobody takes the rest for a pack.
     for path in sorted(found, key=lambda path: path.name != INDEX):
@@ -177,10 +177,10 @@ def _is_made(target: Path, number: int) -> bool:
     shard, part = target / SHARD.format(number), target / _PART.format(number)
     if (target / INDEX).exists():
         return True
-    if not (part.exists() and shard.exists()):
+    if not (paths.is_file(part) and paths.is_file(shard)):
         return False
     try:
-        return shard.stat().st_size == int(columns.decode(part.read_bytes())["shard_bytes"])
+        return shard.stat().st_size == int(columns.decode(paths.read(part, "delete it"))["shard_bytes"])
     except (ValueError, KeyError):
         return False
 
