@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from ghostnet import scratch
+from ghostnet import cli, scratch
 from ghostnet.errors import RunError, UserError
 
 
@@ -75,6 +75,16 @@ def test_what_a_killed_process_left_is_removed_and_what_a_living_one_has_stays(p
     makers[1].wait()
     for maker in makers:
         maker.stdout.close()
+
+
+@pytest.mark.fault("disks", "ok")
+def test_any_command_removes_what_killed_ones_have_left(place):
+    left = place / "ghostnet-export-abcdefgh"
+    left.mkdir()
+    (left / scratch._LOCK).touch()
+    (left / "network.onnx").write_bytes(b"x")
+    assert cli.run_command("p.py", lambda: None) == 0
+    assert not left.exists()
 
 
 @pytest.mark.fault("disks", "ok")

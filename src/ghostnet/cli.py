@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import NoReturn
 
-from . import hosts, launch, resources, streams, utf8
+from . import hosts, launch, resources, scratch, streams, utf8
 from .display import OneLine, say
 from .errors import RunError, Stopped, UserError
 from .streams import OutputError
@@ -64,6 +64,7 @@ def run_command(prog: str, main: Callable[[], None]) -> int:
     streams.guard()
     logging.lastResort.setFormatter(OneLine())
     sys.excepthook = _print_traceback
+    scratch.tidy_usual_places()
     status, failure, scarce = 0, None, None
     try:
         _run(main)

@@ -35,6 +35,8 @@ _PLAIN = re.compile(r"[0-9A-Za-z@_\-./]+")
 # Where to put what MindSpore is given, where TMPDIR has a name that it does not take.
 _PLACES = ("/tmp", "/var/tmp", "/dev/shm")
 
+_SHARED_MEMORY = "/dev/shm"
+
 # Places where this process has removed what others have left: once is enough.
 _tidied: set[Path] = set()
 
@@ -109,6 +111,13 @@ def folder_for_libraries(purpose: str) -> Iterator[Path]:
             yield made
         finally:
             tempfile.tempdir = before
+
+
+def tidy_usual_places() -> None:
+    """Remove what killed processes have left where most temporary folders are: for the start of a command."""
+    with contextlib.suppress(UserError):
+        tidy(temporary())
+    tidy(Path(_SHARED_MEMORY))
 
 
 def tidy(place: Path) -> None:
