@@ -47,16 +47,22 @@ def prepare(folder: Path, overwrite: bool) -> None:
     paths.check_output_folder(folder, "report")
     found = [name for name in FILES if os.path.lexists(folder / name)]
     if found and not overwrite:
-        raise UserError(
-            f"report: {folder} already holds a report ({found[0]}); give another folder, or --overwrite True to "
-            "replace it"
-        )
+        if _holds_a_report(folder):
+            raise UserError(
+                f"report: {folder} already holds a report; give another folder, or --overwrite True to replace it"
+            )
+        raise UserError(f"report: {folder} holds a file that is no report's ({found[0]}); give another folder")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         intact_files.check_room(folder, 1)
     except OSError as error:
         message = f"report: {folder} cannot be written ({error.strerror}); give another folder"
         raise paths.refused(message, error) from error
+
+
+def _holds_a_report(folder: Path) -> bool:
+    """Whether a folder holds a whole report: its page is written last."""
+    return paths.is_file(folder / PAGE) and page.is_one(paths.read(folder / PAGE, "give another folder"))
 
 
 def write(folder: Path, outcomes: Outcomes, samples: Samples, facts: Mapping[str, str]) -> None:

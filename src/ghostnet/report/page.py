@@ -53,6 +53,11 @@ figure img {{ display: block; }}
 """
 
 
+def is_one(content: bytes) -> bool:
+    """Whether bytes begin as a page that was written here."""
+    return content.startswith(_HEAD.partition("{title}")[0].encode())
+
+
 def html(
     metrics: Metrics,
     scores: Scores,
