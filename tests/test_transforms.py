@@ -37,6 +37,11 @@ POLICIES = [
 ]
 
 
+@pytest.fixture(autouse=True)
+def graph_mode() -> None:
+    """Replaces conftest's: no network is made here, and collecting garbage takes most of the time."""
+
+
 def photo(height: int = 60, width: int = 90, seed: int = 0) -> np.ndarray:
     """A smooth colour image: uint8 (height, width, 3)."""
     coarse = np.random.default_rng(seed).integers(0, 256, (6, 6, 3), dtype=np.uint8)
