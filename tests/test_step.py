@@ -297,6 +297,24 @@ def test_gradients_of_ranks_and_of_steps_are_averaged_or_summed_up(at_once, accu
     assert np.abs(moves[0]).max() > 1e-3
 
 
+def test_without_a_sum_of_ours_mindspore_sums_up_over_all_ranks(monkeypatch):
+    made = []
+
+    class Reducer(Times):
+        def __init__(self, weights, **keys):
+            super().__init__(keys["degree"])
+            made.append((len(weights), keys))
+
+    monkeypatch.setattr(nn, "DistributedGradReducer", Reducer)
+    network = tiny()
+    optimizer = create_optimizer(network.trainable_params(), "momentum", lr=[0.1])
+    TrainStep(network, create_loss("CE"), optimizer, StepOptions())
+    TrainStep(network, create_loss("CE"), optimizer, StepOptions(), 3, Times(3))
+    assert made == []
+    TrainStep(network, create_loss("CE"), optimizer, StepOptions(), 3)
+    assert made == [(5, {"mean": False, "degree": 3})]
+
+
 def test_the_dynamic_scale_by_hand(at_once, monkeypatch):
     """Doubled after two good updates in a row, halved after each overflow, never below 1; no good one counts twice."""
     monkeypatch.setattr(step_module, "SCALE_WINDOW", 2)
