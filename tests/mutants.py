@@ -1,8 +1,8 @@
 """Mutants: small faults put into the source one at a time, to see whether the tests of their room find them.
 
-    python tests/mutants.py                       # 36 mutants of each room, by seed 0
-    python tests/mutants.py --rooms step,data --each 80 --seed 3 --json found.json
-    python tests/mutants.py --named               # the faults listed in NAMED, and no others
+    python -m tests.mutants                       # 36 mutants of each room, by seed 0
+    python -m tests.mutants --rooms step,data --each 80 --seed 3 --json found.json
+    python -m tests.mutants --named               # the faults listed in NAMED, and no others
 
 A mutant is killed where a test fails, or does not end in time. Mutants are made in a copy of the repository, which its
 tests, and the processes that they start, take their modules from; the working tree is never written to. Each room's
@@ -29,8 +29,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from mutation.faults import Fault, faults_in
-from mutation.forked import run_tests
+from tests.mutation.faults import Fault, faults_in
+from tests.mutation.forked import run_tests
 
 ROOT = Path(__file__).resolve().parent.parent
 SOURCE = "src/ghostnet"
