@@ -6,6 +6,7 @@ import json
 import runpy
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import mindspore as ms
 import numpy as np
@@ -359,6 +360,30 @@ def test_each_library_of_onnx_is_asked_for_where_it_is_needed(quick, monkeypatch
     assert quick([0.0], ["mindir"])
 
 
+class Entries(list):
+    """What a map is in some versions of protobuf."""
+
+    def add(self, key, value):
+        self.append((key, value))
+
+
+@pytest.mark.parametrize(("batch", "shape"), [(None, (-1, 3, 8, 8)), (5, (5, 3, 8, 8))])
+def test_mindir_is_written_for_a_batch_or_any(quick, monkeypatch, tmp_path, batch, shape):
+    monkeypatch.undo()  # of what `quick` has put in place of the function
+    seen = []
+    monkeypatch.setattr(ms, "export", lambda *given, **keys: seen.append((*given, keys)))
+    network, target = nn.ReLU(), deployment.replace(quick.deployed, batch=batch)
+    ms.set_context(mode=ms.PYNATIVE_MODE)
+    export._write_mindir(network, tmp_path / "x.mindir", target, "{}")
+    ((given, example, keys),) = seen
+    assert given is network
+    assert (tuple(example.shape), example.dtype) == (shape, ms.float32)
+    assert (keys["file_name"], keys["file_format"]) == (str(tmp_path / "x.mindir"), "MINDIR")
+    for entries, wanted in (({}, {"ghostnet": "{}"}), (Entries(), [("ghostnet", "{}")])):
+        keys["custom_func"](SimpleNamespace(user_info=entries))
+        assert entries == wanted
+
+
 def test_a_mode_ends_with_what_it_is_for():
     ms.set_context(mode=ms.GRAPH_MODE)
     modes = []
@@ -390,6 +415,7 @@ def test_made_up_pictures_have_contrast():
     picture = export.picture(0)
     assert picture.shape == (240, 320, 3)
     assert picture.std() > 30
+    assert (picture.min(), picture.max()) == (0, 255)
     # Neighbours are alike, as in photos; in noise their difference is 1.1 of the deviation.
     assert np.abs(np.diff(picture.astype(int), axis=1)).mean() < 0.6 * picture.std()
 
