@@ -52,7 +52,10 @@ ROOMS = {
     "schedule": Room(("schedule.py",), ("tests/test_schedule_optim_loss.py",)),
     "evaluate": Room(("evaluate.py",), ("tests/test_evaluate.py",)),
     "checkpoint": Room(("checkpoint.py",), ("tests/test_checkpoint.py",)),
-    "run_folder": Room(("run_folder.py",), ("tests/test_run_folder.py",)),
+    "run_folder": Room(
+        ("run_folder.py", "run_files.py"),
+        ("tests/test_run_folder.py", "tests/test_run_files.py", "tests/test_event_files.py"),
+    ),
     "export": Room(("export.py",), ("tests/test_export.py",)),
     "deployment": Room(("deployment.py",), ("tests/test_deployment.py", "tests/test_exported_files.py")),
 }
@@ -188,7 +191,6 @@ def main() -> None:
     parser.add_argument("--rooms", default=",".join(ROOMS), help="of these, separated by commas")
     parser.add_argument("--each", type=int, default=36, help="mutants of each room")
     parser.add_argument("--seed", type=int, default=0, help="which ones")
-    parser.add_argument("--again", type=Path, help="of these only those that live in a file of --json")
     parser.add_argument("--named", action="store_true", help="those of NAMED instead")
     parser.add_argument("--json", type=Path, help="append a JSON line for each, with what killed it, to this file")
     options = parser.parse_args()
@@ -198,10 +200,6 @@ def main() -> None:
         copy = Path(folder).resolve()
         prepare(copy)
         mutants = named_mutants(copy) if options.named else choose(copy, rooms, options.each, options.seed)
-        if options.again:
-            rows = [json.loads(line) for line in options.again.read_text().splitlines()]
-            lived = {(row["file"], row["before"], row["after"]) for row in rows if not row["killer"]}
-            mutants = [m for m in mutants if (m.file, m.fault.before, m.fault.after) in lived]
         tried: list[tuple[Mutant, str]] = []
         for room in dict.fromkeys(mutant.room for mutant in mutants):
             if ROOM[room].mindspore and "mindspore" not in sys.modules:
