@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ghostnet import intact_files, run_files, weights_file
+from ghostnet import intact_files, run_files, run_folder, weights_file
 from ghostnet.config import Config, load
 from ghostnet.errors import RunError, UserError
 from ghostnet.run_folder import RunFolder
@@ -356,3 +356,79 @@ def test_a_record_that_is_none_names_nothing(content, tmp_path):
     (folder / "run.json").write_text(content)
     assert [file for file in run_files.belonging(folder) if file.name != "run.json"] == []
     np.testing.assert_equal(run_files.recorded(folder) or set(), set())
+
+
+@pytest.mark.parametrize(("name", "replaced"), [("ghostnet_050-2_7.ckpt", True), ("ghostnet_050-3_7.ckpt", False)])
+def test_an_epoch_file_is_in_the_way_of_a_run_that_comes_to_its_epoch(tmp_path, name, replaced):
+    (tmp_path / name).write_text("mine")
+    with RunFolder(config(tmp_path, epoch_size=2, warmup_epochs=0)) as folder:
+        if replaced:
+            with pytest.raises(UserError, match=f"holds {name}, which no run has made there"):
+                folder.check(overwrite=True)
+        else:
+            folder.start()
+    assert (tmp_path / name).read_text() == "mine"
+
+
+@pytest.mark.parametrize("name", ["metrics.jsonl", "run.json", "ghostnet_050_last.ckpt", "run_state.ckpt.sha256"])
+def test_a_folder_in_place_of_a_file_is_named(tmp_path, name):
+    (tmp_path / "run" / name).mkdir(parents=True)
+    with RunFolder(config(tmp_path / "run")) as folder, pytest.raises(UserError) as caught:
+        folder.check(overwrite=True)
+    assert str(caught.value).startswith(f"ckpt_save_dir: {tmp_path / 'run' / name}: a folder, not a file; a run writes")
+
+
+def test_a_state_that_is_not_there_is_named(tmp_path):
+    with RunFolder(config(tmp_path)) as folder, pytest.raises(UserError) as caught:
+        folder.read_state(True)
+    assert str(caught.value).startswith(
+        f"resume: {tmp_path / 'run_state.ckpt'}: no such file; there is no run to go on"
+    )
+
+
+def test_a_new_run_makes_its_folder_and_those_above(tmp_path):
+    with RunFolder(config(tmp_path / "a" / "b" / "c")) as folder:
+        folder.start()
+    assert folder.path.is_dir()
+
+
+@pytest.mark.parametrize(
+    ("keys", "log", "metrics", "belongs"),
+    [
+        (1.0, "2026-01-01 00:00:00 x\n", "", True),
+        (1.0, "", '{"epoch": 1}\n', True),
+        (1.0, "", '{"epoch": 0}\n', False),
+        (1.0, "", "", False),
+        (1.0, "notes\n", "", False),
+        (0.5, "2026-01-01 00:00:00 x\n", '{"epoch": 1}\n', False),  # a recipe of half of the keys
+        (0.85, "2026-01-01 00:00:00 x\n", '{"epoch": 1}\n', True),  # a version that had fewer keys
+    ],
+)
+def test_a_run_of_an_older_version_is_told_by_what_only_a_run_has(tmp_path, keys, log, metrics, belongs):
+    lines = [line for line in Config().to_yaml().splitlines() if line and not line.startswith("#")]
+    (tmp_path / "config.yaml").write_text("\n".join(lines[: int(keys * len(lines))]))
+    (tmp_path / "train.log").write_text(log)
+    (tmp_path / "metrics.jsonl").write_text(metrics)
+    found = run_files.by_content(tmp_path)
+    assert ("config.yaml" in found) is belongs
+    assert bool(found) is belongs
+
+
+def test_an_event_file_of_somebody_else_under_a_coming_name_is_waited_for(tmp_path, monkeypatch):
+    """The names hold the second: the next one has another name. What was claimed and not made is given back."""
+    pytest.importorskip("tensorboardX")
+    events = tmp_path / "run" / "tensorboard"
+    taken, waited = ["events.a", "events.b"], []
+    real = run_folder.event_files.coming_names
+    monkeypatch.setattr(run_folder.event_files, "coming_names", lambda: list(taken) if not waited else real())
+    monkeypatch.setattr(run_folder.time, "sleep", waited.append)
+    events.mkdir(parents=True)
+    (events / "events.b").write_text("mine")
+    with RunFolder(config(tmp_path / "run", tensorboard=True)) as folder:
+        folder.start()
+        made = Path(folder.event_file.name).name
+        folder.add_session({"command": "train"}, None)
+    assert waited == [1]
+    assert (events / "events.b").read_text() == "mine"
+    kept = run_files.recorded(folder.path)
+    assert {name for name in kept if name.startswith("tensorboard/")} == {f"tensorboard/{made}"}
