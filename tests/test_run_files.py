@@ -432,3 +432,28 @@ def test_an_event_file_of_somebody_else_under_a_coming_name_is_waited_for(tmp_pa
     assert (events / "events.b").read_text() == "mine"
     kept = run_files.recorded(folder.path)
     assert {name for name in kept if name.startswith("tensorboard/")} == {f"tensorboard/{made}"}
+
+
+@pytest.mark.parametrize("first", ["[1]", '{"step": 1}', "no JSON"])
+def test_metrics_of_something_else_are_no_runs(tmp_path, first):
+    (tmp_path / "config.yaml").write_text(Config().to_yaml())
+    (tmp_path / "train.log").write_text("2026-01-01 00:00:00 x\n")
+    (tmp_path / "metrics.jsonl").write_text(f'{first}\n{{"epoch": 1}}\n')
+    assert "metrics.jsonl" not in run_files.by_content(tmp_path)
+    # The last line may be one that a killed run did not finish.
+    (tmp_path / "metrics.jsonl").write_text(f'{{"epoch": 1}}\n{first}\n')
+    assert "metrics.jsonl" in run_files.by_content(tmp_path)
+
+
+def test_an_event_file_is_recorded_before_it_is_made(tmp_path, monkeypatch):
+    pytest.importorskip("tensorboardX")
+    real, recorded = run_folder.event_files.EventFile, []
+
+    def making(folder, records):
+        recorded.append(run_files.recorded(folder.parent))
+        return real(folder, records)
+
+    monkeypatch.setattr(run_folder.event_files, "EventFile", making)
+    with RunFolder(config(tmp_path / "run", tensorboard=True)) as folder:
+        folder.start()
+        assert f"tensorboard/{Path(folder.event_file.name).name}" in recorded[0]
