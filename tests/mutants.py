@@ -41,14 +41,14 @@ class Room(NamedTuple):
 
     sources: tuple[str, ...]
     tests: tuple[str, ...]
-    graph: bool = False  # MindSpore compiles these lines: no trace shows who runs them
+    untraced: bool = False  # MindSpore compiles these lines, or other processes run them: no trace shows who does
     mindspore: bool = True  # the tests need it: it is imported once for all mutants
 
 
 ROOMS = {
     "config": Room(("config/*.py",), ("tests/config",), mindspore=False),
     "data": Room(("data/*.py",), ("tests/data", "tests/test_transforms.py")),
-    "step": Room(("step.py",), ("tests/test_step.py",), graph=True),
+    "step": Room(("step.py",), ("tests/test_step.py",), untraced=True),
     "schedule": Room(("schedule.py",), ("tests/test_schedule_optim_loss.py",)),
     "evaluate": Room(("evaluate.py",), ("tests/test_evaluate.py",)),
     "checkpoint": Room(("checkpoint.py",), ("tests/test_checkpoint.py",)),
@@ -61,7 +61,7 @@ ROOMS = {
 }
 # Of these only the faults in NAMED are tried.
 OTHERS = {
-    "trainer": Room(("trainer.py",), ("tests/test_defaults.py",)),
+    "trainer": Room(("trainer.py",), ("tests/test_defaults.py",), untraced=True),
     "predict": Room(("predictor.py",), ("tests/test_predict.py", "tests/data/test_pictures.py")),
 }
 ROOM = ROOMS | OTHERS
@@ -148,7 +148,7 @@ def try_room(copy: Path, room: str, mutants: list[Mutant]) -> Iterator[tuple[Mut
     print(f"{room}: {len(tests)} tests, {sum(test['seconds'] for test in tests.values()):.0f} s", flush=True)
     for mutant in mutants:
         file = copy / SOURCE / mutant.file
-        order = [] if ROOM[room].graph else runners[str(file), mutant.fault.line]
+        order = [] if ROOM[room].untraced else runners[str(file), mutant.fault.line]
         order = order or names
         timeout = MARGIN[0] * sum(tests[name]["seconds"] for name in order) + MARGIN[1]
         whole = file.read_text()
