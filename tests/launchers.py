@@ -31,8 +31,8 @@ def environment(home: Path, **extra: str) -> dict[str, str]:
 
 def cache_with_libraries(folder: Path) -> Path:
     """A cache of a test's own, with the native libraries of the user's: to build them takes ten seconds each time."""
-    if (libraries := cache_dir() / "native").is_dir():
-        shutil.copytree(libraries, folder / "native", ignore=shutil.ignore_patterns(".*"), dirs_exist_ok=True)
+    if (libraries := cache_dir() / "native").is_dir() and not (folder / "native").exists():
+        shutil.copytree(libraries, folder / "native", ignore=shutil.ignore_patterns(".*"))
     return folder
 
 

@@ -278,9 +278,11 @@ def test_what_cannot_be_is_one_line_of_one_rank(ranks, given, variables, expecte
 
 
 def test_an_mpirun_of_another_mpi_is_one_line(images, tmp_path):
-    """MPICH's sets these variables, and mpi4py's Open MPI does not know them."""
+    """MPICH's sets these variables, and mpi4py's Open MPI does not know them; a shell stands in for its launcher."""
+    launcher = tmp_path / "hydra_pmi_proxy"
+    launcher.symlink_to("/bin/sh")
     command = [sys.executable, "train.py", "--model", "ghostnet_050", "--data_dir", str(images), "--distribute", "True"]
-    result = run(command, tmp_path, PMI_SIZE="2", PMI_RANK="0")
+    result = run([launcher, "-c", '"$@"; exit $?', "sh", *command], tmp_path, PMI_SIZE="2", PMI_RANK="0")
     assert result.returncode == 2
     said = [line for line in result.stderr.splitlines() if "error" in line]
     assert len(said) == 1

@@ -67,7 +67,7 @@ def kills(rng: random.Random, folder: Path) -> Iterator[Case]:
             # The next save is as good as any, and what the killed one has left is cleared away.
             weights_file.write(path, arrays(0))
             assert version_in(weights_file.read(path)) == 0
-            intact_files.delete_leftovers(path.parent)
+            intact_files.delete_leftovers(path.parent, lambda name: name.startswith(path.name))
             assert not list(path.parent.glob(".*.tmp"))
             intact_files.delete(path)
 
