@@ -109,16 +109,19 @@ def read_only() -> Iterator[Callable[[Path], None]]:
 
 @pytest.fixture(autouse=True)
 def marked_fault(request, record_property) -> None:
-    """A test with the mark fault(group, outcome) is a case of that group, with that outcome if it passes."""
+    """A test with the mark fault(group, outcome) is a case of that group, with that outcome if it passes.
+
+    With `once=True`, all parameters of the test are one case: permutations of one situation.
+    """
     if (mark := request.node.get_closest_marker("fault")) and mark.args:
         group, outcome = mark.args
-        record_property("fault", (group, outcome))
+        record_property("fault", (group, outcome, request.node.originalname if mark.kwargs.get("once") else ""))
 
 
 @pytest.fixture
 def tried(record_property) -> Callable[[str], None]:
     """Counts a fault of this kind: as survived, if the test passes."""
-    return lambda kind: record_property("fault", (f"runs: {kind}", "ok"))
+    return lambda kind: record_property("fault", (f"runs: {kind}", "ok", ""))
 
 
 def pytest_addoption(parser) -> None:
@@ -141,24 +144,32 @@ def pytest_terminal_summary(terminalreporter) -> None:
     if path := terminalreporter.config.getoption("--skipped"):
         Path(path).parent.mkdir(exist_ok=True)
         Path(path).write_text("".join(f"{report.nodeid}\n" for report in terminalreporter.getreports("skipped")))
-    rows: dict[str, dict] = {}
-    for outcome in ("passed", "failed"):
-        for report in terminalreporter.getreports(outcome):
-            for name, value in report.user_properties:
-                if name == "fault":
-                    group, kind = value
-                    found = {"passed": kind, "failed": "failure"}[outcome]
-                    add_faults(rows, group, {found: 1}, [] if report.passed else [report.nodeid])
-                elif name == "faults":
-                    for group, row in value.items():
-                        add_faults(rows, group, row, row["failures"])
-    if not rows:
+    if not (rows := faults_of([*terminalreporter.getreports("failed"), *terminalreporter.getreports("passed")])):
         return
     terminalreporter.section("faults")
     rows = dict(sorted(rows.items()))
     terminalreporter.write_line(table(rows))
     if path := terminalreporter.config.getoption("--fault-json"):
         Path(path).write_text(json.dumps(rows, indent=1))
+
+
+def faults_of(reports: list[pytest.TestReport]) -> dict[str, dict]:
+    """The rows of the table; of the parameters of one case, the first report counts, and those that failed come first."""
+    rows: dict[str, dict] = {}
+    counted = set()
+    for report in reports:
+        for name, value in report.user_properties:
+            if name == "fault":
+                group, kind, once = value
+                found = {kind if report.passed else "failure": 1}
+                if once and (report.nodeid.partition("::")[0], once) in counted:
+                    found = {}
+                counted.add((report.nodeid.partition("::")[0], once))
+                add_faults(rows, group, found, [] if report.passed else [report.nodeid])
+            elif name == "faults":
+                for group, row in value.items():
+                    add_faults(rows, group, row, row["failures"])
+    return rows
 
 
 def add_faults(rows: dict[str, dict], group: str, counts: dict[str, int], failures: list[str]) -> None:

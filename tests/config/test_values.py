@@ -215,7 +215,7 @@ SHARES = [
 ]
 
 
-@pytest.mark.fault("configurations", "clean error")
+@pytest.mark.fault("configurations", "clean error", once=True)
 @pytest.mark.parametrize("key", INTEGERS)
 @pytest.mark.parametrize("value", [-4, 0, 1.0, 1.5, True, "2", [2], 2**31, 10**40, float("nan"), {}])
 def test_bad_integers(key, value):
@@ -224,14 +224,14 @@ def test_bad_integers(key, value):
     assert "2147483647" in message if isinstance(value, int) and value > 0 and value is not True else "integer"
 
 
-@pytest.mark.fault("configurations", "clean error")
+@pytest.mark.fault("configurations", "clean error", once=True)
 @pytest.mark.parametrize("key", NUMBERS)
 @pytest.mark.parametrize("value", [-4, 0, True, "2", [2.0], float("nan"), float("inf"), 10**400])
 def test_bad_numbers(key, value):
     assert message_of(Config, **{key: value}).startswith(f"{key}: expected a number >")
 
 
-@pytest.mark.fault("configurations", "clean error")
+@pytest.mark.fault("configurations", "clean error", once=True)
 @pytest.mark.parametrize("key", SHARES)
 @pytest.mark.parametrize("value", [-0.1, 1.1, True, "0.5", float("nan")])
 def test_bad_shares(key, value):
@@ -239,7 +239,7 @@ def test_bad_shares(key, value):
 
 
 # resume takes a path as well.
-@pytest.mark.fault("configurations", "clean error")
+@pytest.mark.fault("configurations", "clean error", once=True)
 @pytest.mark.parametrize("key", [key for key, value in Config() if isinstance(value, bool) and key != "resume"])
 @pytest.mark.parametrize("value", [0, 1, "True", None, 1.0])
 def test_bad_booleans(key, value):
@@ -252,7 +252,7 @@ def test_resume_takes_a_path_as_well(value):
     assert message_of(Config, resume=value).startswith("resume: expected True or False or text that is not empty")
 
 
-@pytest.mark.fault("configurations", "clean error")
+@pytest.mark.fault("configurations", "clean error", once=True)
 @pytest.mark.parametrize("key", [key for key, value in Config() if isinstance(value, str)])
 @pytest.mark.parametrize("value", [1, True, None, ["a"], "\0"])
 def test_bad_texts(key, value):

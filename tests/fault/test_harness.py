@@ -4,10 +4,12 @@ import os
 import random
 import signal
 import time
+from types import SimpleNamespace
 
 import pytest
 
 from ghostnet.errors import UserError
+from tests.conftest import faults_of
 from tests.fault.harness import Case, Group, as_json, attempt, run_group, table
 
 
@@ -68,3 +70,16 @@ def test_cases_are_the_same_for_the_same_seed():
     for seed in (3, 3, 4):
         run_group(group, seed)
     assert drawn[0] == drawn[1] == random.Random(3).random() != drawn[2]
+
+
+def test_permutations_of_one_situation_are_one_case():
+    """Two parameters of one test that says so, one of which failed; and one of a test that does not."""
+
+    def report(passed, nodeid, once):
+        return SimpleNamespace(passed=passed, nodeid=nodeid, user_properties=[("fault", ("g", "ok", once))])
+
+    reports = [report(False, "a.py::t[1]", "t"), report(True, "a.py::t[2]", "t"), report(True, "a.py::u[1]", "")]
+    assert faults_of(reports) == {
+        "g": {"cases": 2, "ok": 1, "clean error": 0, "failure": 1, "failures": ["a.py::t[1]"]}
+    }
+    assert faults_of([report(True, "a.py::t[1]", "t"), report(True, "b.py::t[1]", "t")])["g"]["ok"] == 2
