@@ -154,7 +154,7 @@ def pytest_terminal_summary(terminalreporter) -> None:
 
 
 def faults_of(reports: list[pytest.TestReport]) -> dict[str, dict]:
-    """The rows of the table; of the parameters of one case, the first report counts, and those that failed come first."""
+    """The rows of the table. Of the parameters of one case the first report counts: give those that failed first."""
     rows: dict[str, dict] = {}
     counted = set()
     for report in reports:
