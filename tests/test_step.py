@@ -359,7 +359,9 @@ def test_gradients_below_the_clip_norm_stay_as_they_are(at_once, clip):
 
 
 def test_the_average_moves_once_an_update(at_once):
-    step = make_step(tiny(), [0.1] * 4, StepOptions(ema_decay=0.9, accumulation=2))
+    options = StepOptions(ema_decay=0.9, accumulation=2)
+    step = make_step(tiny(), [0.1] * 4, options)
+    assert step.options == options
     seen = []
     for _ in range(4):
         run(step, *batch(4))

@@ -12,6 +12,7 @@ import pytest
 
 from ghostnet.data import dataset
 from ghostnet.data.dataset import open_split
+from ghostnet.data.samples import ArraySamples
 from ghostnet.errors import UserError
 from tests.data.conftest import CLASSES, config_for, message_of, save_image
 
@@ -225,3 +226,13 @@ def test_damaged_gz_and_missing_files_are_named(tmp_path):
 def test_long_lists_of_names_are_cut_short(monkeypatch):
     monkeypatch.setattr(dataset, "_NAMES_SHOWN", 2)
     assert [dataset._listed(list("abc")[:count]) for count in (1, 2, 3)] == ["a", "a, b", "a, b, ..."]
+
+
+def test_the_digest_of_images_in_memory_is_that_of_classes_labels_and_pixels():
+    def digest(classes=("a", "b"), labels=(0, 1), pixel=7) -> str:
+        pixels = np.full((2, 2, 2, 1), 7, np.uint8)
+        pixels[1, 1, 1] = pixel
+        return ArraySamples(classes, np.array(labels, np.int32), "mnist train", pixels).digest()
+
+    assert digest() == digest()
+    assert len({digest(), digest(classes=("a", "c")), digest(labels=(1, 0)), digest(pixel=8)}) == 4

@@ -455,3 +455,18 @@ def test_a_damaged_part_of_an_index_has_its_shard_made_again(folder, tmp_path):
     (tmp_path / "pack" / packs.INDEX).unlink()
     (tmp_path / "pack" / ".00000.npz").write_bytes(b"PK")
     assert pack(folder / "val", tmp_path / "pack", options).images == first.images
+
+
+def test_the_index_is_deleted_first(folder, tmp_path, monkeypatch):
+    """Without it nobody takes what is left of a pack, where the deletion is cut short, for a whole one."""
+    pack(folder / "val", tmp_path / "pack", Options())
+    deleted, unlink = [], Path.unlink
+
+    def unlinked(path, *given, **keys):
+        deleted.append(path.name)
+        unlink(path, *given, **keys)
+
+    monkeypatch.setattr(Path, "unlink", unlinked)
+    pack(folder / "val", tmp_path / "pack", Options(quality=80), overwrite=True)
+    assert deleted[0] == packing.INDEX
+    assert any(name.startswith("shard") or name.endswith(".mindrecord") for name in deleted[1:])

@@ -180,6 +180,17 @@ def test_a_cache_that_takes_no_files_costs_a_second_look(tmp_path, looked_at, mo
     assert len(looked_at) == 20
 
 
+@pytest.mark.parametrize("bad", range(7))
+def test_every_image_is_looked_at_whichever_task_it_is_in(tmp_path, monkeypatch, bad):
+    """Seven images, three a task."""
+    monkeypatch.setattr(scan, "_TASK", 3)
+    for index in range(7):
+        save_image(tmp_path / "train" / "ant" / f"{index}.png", index)
+    (tmp_path / "train" / "ant" / f"{bad}.png").write_bytes(b"x")
+    with pytest.raises(UserError, match=rf"ant/{bad}\.png: "):
+        open_split(config_for(tmp_path), "train")
+
+
 def test_of_many_bad_images_some_are_listed(tmp_path, caplog, monkeypatch):
     monkeypatch.setattr(dataset, "_BAD_LISTED", 2)
     for index in range(5):
