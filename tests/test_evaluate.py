@@ -217,6 +217,18 @@ def test_outcomes_have_the_order_of_the_samples(shuffle):
     np.testing.assert_array_equal(both.losses, alone.losses)
 
 
+@pytest.mark.parametrize(("count", "sizes"), [(3, [3]), (4, [4]), (6, [4, 4])])
+def test_batches_are_filled_up_to_their_size_but_not_beyond_the_set(count, sizes):
+    seen = []
+
+    def network(images):
+        seen.append(len(images))
+        return left_edge(images)
+
+    assert len(Evaluator(grey_config(), grey_samples(count), ALONE).outcomes(network)) == count
+    assert seen == sizes
+
+
 def test_with_eval_mirror_an_image_and_its_mirror_image_count_half_each():
     """Of the mirror image the left edge is black."""
     found = Evaluator(grey_config(eval_mirror=True), grey_samples(5), ALONE).outcomes(left_edge)

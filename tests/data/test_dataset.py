@@ -236,3 +236,12 @@ def test_the_digest_of_images_in_memory_is_that_of_classes_labels_and_pixels():
 
     assert digest() == digest()
     assert len({digest(), digest(classes=("a", "c")), digest(labels=(1, 0)), digest(pixel=8)}) == 4
+
+
+def test_some_images_are_spread_over_a_split_and_none_comes_twice(folder):
+    def some(split: str, count: int) -> list[int]:
+        return [int(image[0, 0, 0]) for image in dataset.some_images(config_for(folder), split, count)]
+
+    assert some("val", 99) == list(range(7))
+    assert some("val", 3) == [0, 3, 6]
+    assert dataset.some_images(config_for(folder, val_split="none"), "val", 3) == []
