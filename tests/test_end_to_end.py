@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -77,7 +78,8 @@ def test_the_files_of_a_run(run):
     resolved = Config.from_file(folder / "config.yaml")
     assert (resolved.model, resolved.num_classes, resolved.batch_size) == ("ghostnet_050", 6, 8)
     (session,) = json.loads((folder / "run.json").read_text())
-    assert session["command"].startswith(f"python {ROOT / 'train.py'} -c {RECIPE} --epoch_size 2 ")
+    typed = shlex.join(["python", str(ROOT / "train.py"), "-c", str(RECIPE), "--epoch_size", "2"])
+    assert session["command"].startswith(f"{typed} ")
     assert (session["device"], session["ranks"], session["epoch"]) == ("CPU", 1, 0)
     assert session["images"] == {"train": 36, "val": 18}
     parameters = {p.name for p in create_model("ghostnet_050").get_parameters()}

@@ -211,13 +211,24 @@ class StopSignals:
         """From now on the first signal is noted in `received`, and nothing else."""
         self._deferred = True
 
+    def spare_this_thread(self) -> None:
+        """From now on SIGCHLD interrupts other threads than the one that calls this, until the `with` block ends.
+
+        MindSpore's handler writes a log line, for which it allocates memory: a thread that was doing just that, as the
+        one that trains does all the time, would wait for itself for ever, and all others for Python's lock.
+        """
+        signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGCHLD,))
+
     def end_without_worker(self) -> None:
         """End the process if a data worker is dead, after an error of the pipeline, whose cause that is.
 
         The memory of a worker's first batches comes from the worker itself: batches that it had made may be lost, too.
         """
-        if self.received == signal.SIGCHLD or _a_child_is_dead():
-            _end_now(signal.SIGCHLD, _DATA_LOST)
+        deadline = time.monotonic() + _LAST_BREATH
+        while time.monotonic() < deadline:
+            if self.received == signal.SIGCHLD or _a_child_is_dead():
+                _end_now(signal.SIGCHLD, _DATA_LOST)
+            time.sleep(_GLANCE)
 
     def _wait(self) -> None:
         while True:
@@ -252,6 +263,7 @@ class StopSignals:
 
 _DATA_LOST = "; the data that the run waits for will not come"
 _SIGNAL_POLL = 1  # seconds
+_LAST_BREATH, _GLANCE = 1, 0.05  # seconds that a killed process may take to be dead, and between two looks at it
 _DATA_TIMEOUT = 10  # seconds that the workers which are left get for batches that they have begun
 _UNNOTICED_TIMEOUT = 30  # the same where MindSpore has not reported a dead worker, which it does within 5 seconds
 
@@ -290,7 +302,7 @@ def _in_child() -> None:
     """In a data worker that a run has forked: SIGTERM ends it, and so does the end of the run, by SIGKILL too."""
     if StopSignals.active:
         StopSignals.active = False
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, cli.STOP_SIGNALS)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, (*cli.STOP_SIGNALS, signal.SIGCHLD))
         hosts.die_with_parent()
 
 

@@ -138,6 +138,7 @@ def _train(run: runtime.Runtime, folder: RunFolder, run_log: runtime.RunLog, sig
     images = min(steps * config.batch_size * ranks.size, len(samples), config.num_samples or len(samples))
     epochs = Epochs(config, step, rates, evaluator, graphs, folder, steps, images, data, position, ranks, signals)
     if position.epoch < config.epoch_size:
+        signals.spare_this_thread()
         ms.Model(taught).train(
             config.epoch_size,
             batches,
