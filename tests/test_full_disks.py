@@ -57,12 +57,15 @@ def test_annotated_pictures(full_disk):
     assert files_in(small) == []
 
 
+# A limit on the size of files leaves room for small ones.
+FULL = pytest.mark.parametrize("full_disk", ["tmpfs"], indirect=True)
+
+
 @pytest.mark.fault("disks", "clean error")
+@FULL
 def test_plots(full_disk, tmp_path, ended):
     pytest.importorskip("matplotlib")
     small, why = full_disk
-    if why == "File too large":
-        pytest.skip("a limit on the size of files leaves room for small ones")
     line = {"epoch": 1, "lr": 0.1, "train_loss": 2.0, "val_loss": None, "top_1": None, "top_5": None}
     (tmp_path / "metrics.jsonl").write_text(json.dumps(line) + "\n")
     fill(small)
@@ -73,10 +76,9 @@ def test_plots(full_disk, tmp_path, ended):
 
 
 @pytest.mark.fault("disks", "clean error")
+@FULL
 def test_what_is_to_be_written_at_the_end_is_tried_before(full_disk):
     small, why = full_disk
-    if why == "File too large":
-        pytest.skip("a limit on the size of files leaves room for small ones")
     fill(small)
     with pytest.raises(RunError, match=rf"^report: {small}/report cannot be written \({why}\); give another folder$"):
         report.prepare(small / "report", overwrite=False)
@@ -87,11 +89,10 @@ def test_what_is_to_be_written_at_the_end_is_tried_before(full_disk):
 
 
 @pytest.mark.fault("disks", "clean error")
+@FULL
 def test_the_digits(full_disk, ended):
     pytest.importorskip("sklearn")
     small, why = full_disk
-    if why == "File too large":
-        pytest.skip("a limit on the size of files leaves room for small ones")
     expected = f"make_digits.py: error: {small}/d: cannot be written ({why}); name another folder\n"
     assert ended("make_digits.py", small / "d") == (1, expected)
     assert not (small / "d" / ".complete").exists()

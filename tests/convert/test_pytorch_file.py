@@ -206,8 +206,11 @@ def claims_a_terabyte(torch) -> bytes:
         (lambda torch: archive_of(torch, {3: torch.ones(2)}), "3 holds a Tensor, not a tensor"),
         (lambda torch: archive_of(torch, {"state_dict_ema": {"w": torch.ones(2)}, "epoch": 3}), "give --ema"),
         (
-            lambda torch: archive_of(torch, dict.fromkeys(("bn1.bias", "module.bn1.bias"), torch.ones(2))),
-            "holds bn1.bias twice, also as module.bn1.bias",
+            lambda torch: archive_of(
+                torch,
+                {f"{start}bn1.{kind}": torch.ones(2) for start in ("", "module.") for kind in ("bias", "running_mean")},
+            ),
+            "twice, also as module.bn1.",
         ),
         (lambda torch: archive_of(torch, {"w": torch.ones(1).expand(1 << 40)}), "fewer values than its shape claims"),
         (lambda torch: archive_of(torch, {"w": torch.ones(3).to_sparse()}), "'w' is no plain tensor"),
