@@ -66,27 +66,23 @@ def real(path: str | Path) -> Path:
 
 def check_file(path: str | Path, remedy: str, key: str = "") -> None:
     """Raise UserError (`PATH: why; remedy`, after the `key` it was given by) unless there is a regular file."""
-    start = f"{key}: {path}" if key else f"{path}"
-    try:
-        mode = os.stat(path).st_mode
-    except (OSError, ValueError) as error:
-        raise UserError(f"{start}: {_missing(path, error, 'file')}; {remedy}") from error
-    if not stat.S_ISREG(mode):
-        raise UserError(f"{start}: {_kind(mode)}, not a file; {remedy}")
-    if not _allows(path, os.R_OK):
-        raise UserError(f"{start}: cannot be read ({os.strerror(errno.EACCES)}); {remedy}")
+    _check(path, remedy, key, "file", stat.S_ISREG, os.R_OK)
 
 
 def check_folder(path: str | Path, remedy: str, key: str = "") -> None:
     """Raise UserError (`PATH: why; remedy`, after the `key` it was given by) unless there is a folder."""
+    _check(path, remedy, key, "folder", stat.S_ISDIR, os.R_OK | os.X_OK)
+
+
+def _check(path: str | Path, remedy: str, key: str, noun: str, is_one: Callable[[int], bool], access: int) -> None:
     start = f"{key}: {path}" if key else f"{path}"
     try:
         mode = os.stat(path).st_mode
     except (OSError, ValueError) as error:
-        raise UserError(f"{start}: {_missing(path, error, 'folder')}; {remedy}") from error
-    if not stat.S_ISDIR(mode):
-        raise UserError(f"{start}: {_kind(mode)}, not a folder; {remedy}")
-    if not _allows(path, os.R_OK | os.X_OK):
+        raise UserError(f"{start}: {_missing(path, error, noun)}; {remedy}") from error
+    if not is_one(mode):
+        raise UserError(f"{start}: {_kind(mode)}, not a {noun}; {remedy}")
+    if not _allows(path, access):
         raise UserError(f"{start}: cannot be read ({os.strerror(errno.EACCES)}); {remedy}")
 
 
