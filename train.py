@@ -2,8 +2,8 @@
 
 import sys
 
-from ghostnet.cli import importing, run_command
-from ghostnet.config import load
+from mindghost.cli.command import importing, run_command
+from mindghost.config import load
 
 PROG = "train.py"
 
@@ -13,7 +13,7 @@ def main() -> None:
     config = load(None, prog=PROG, description="Train a Ghost network on MindSpore.")
     # After the configuration is known to be good: importing MindSpore takes seconds.
     with importing():
-        from ghostnet.trainer import train
+        from mindghost.train.trainer import train
 
     train(config)
 

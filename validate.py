@@ -2,12 +2,12 @@
 
 import sys
 
-from ghostnet import launch
-from ghostnet.cli import importing, run_command
-from ghostnet.config import load
-from ghostnet.deployment import said
-from ghostnet.display import say
-from ghostnet.json_text import dumps
+from mindghost.cli.command import importing, run_command
+from mindghost.config import load
+from mindghost.files.json_text import dumps
+from mindghost.inference.artifact import said
+from mindghost.process import launch
+from mindghost.process.display import say
 
 PROG = "validate.py"
 DESCRIPTION = (
@@ -20,7 +20,7 @@ def main() -> None:
     config = load(None, prog=PROG, description=DESCRIPTION, weights=said)
     # After the configuration is known to be good: importing MindSpore takes seconds.
     with importing():
-        from ghostnet.validator import validate
+        from mindghost.evaluate.validate import validate
 
     result = validate(config)
     if launch.detect().rank > 0:

@@ -11,11 +11,11 @@ import argparse
 import sys
 from typing import Any
 
-from ghostnet import json_text, outputs
-from ghostnet.arguments import Parser, add_overwrite, number, output_file
-from ghostnet.cli import run_command
-from ghostnet.display import say
-from ghostnet.errors import RunError, UserError
+from mindghost.cli.command import run_command
+from mindghost.config.arguments import Parser, add_overwrite, number, output_file
+from mindghost.errors import RunError, UserError
+from mindghost.files import json_text, outputs
+from mindghost.process.display import say
 
 PROG = "benchmark.py"
 # What --quick stands for, where nothing else is said.
@@ -44,7 +44,7 @@ def _words(allowed: tuple[str, ...], separator: str) -> Any:
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     """Command line."""
-    from ghostnet.benchmark import CONTENDERS, TASKS, Plan
+    from mindghost.benchmark import CONTENDERS, TASKS, Plan
 
     default = Plan()
     parser = Parser(PROG, __doc__)
@@ -85,8 +85,9 @@ def main() -> None:
     args = parse()
     from dataclasses import fields
 
-    from ghostnet import benchmark, build, provenance
-    from ghostnet.benchmark import picture, summary
+    from mindghost import benchmark, build
+    from mindghost.benchmark import picture, summary
+    from mindghost.runs import provenance
 
     given = {field.name: getattr(args, field.name) for field in fields(benchmark.Plan)}
     given = {name: value for name, value in given.items() if value is not None}

@@ -13,10 +13,10 @@ import sys
 from dataclasses import asdict
 from typing import Any
 
-from ghostnet import json_text
-from ghostnet.arguments import Parser, number
-from ghostnet.cli import run_command
-from ghostnet.errors import UserError
+from mindghost.cli.command import run_command
+from mindghost.config.arguments import Parser, number
+from mindghost.errors import UserError
+from mindghost.files import json_text
 
 PROG = "complexity.py"
 # Of a larger image, one feature map alone takes gigabytes.
@@ -49,8 +49,8 @@ def row(name: str, size: tuple[int, int] | None, num_classes: int | None, deploy
 
     Raises UserError for a network that cannot take such an image.
     """
-    from ghostnet.models import card, create_model
-    from ghostnet.models.complexity import complexity
+    from mindghost.models import card, create_model
+    from mindghost.models.complexity import complexity
 
     facts = card(name)
     height, width = size or (facts.input_size, facts.input_size)
@@ -68,7 +68,8 @@ def row(name: str, size: tuple[int, int] | None, num_classes: int | None, deploy
 
 def file_bytes(network: Any) -> int:
     """Size of the weight file that training would write, by writing it."""
-    from ghostnet import scratch, weights_file
+    from mindghost.checkpoint import weights as weights_file
+    from mindghost.files import scratch
 
     with scratch.folder("complexity") as folder:
         path = folder / "weights.ckpt"
@@ -124,7 +125,7 @@ def main() -> None:
     """Command line."""
     arguments = _parse()
     # After the command line is known to be good: importing MindSpore takes seconds.
-    from ghostnet.models import card, list_models
+    from mindghost.models import card, list_models
 
     names = arguments.names or list_models()
     try:

@@ -10,11 +10,11 @@ from __future__ import annotations
 import argparse
 import sys
 
-from ghostnet import outputs, paths
-from ghostnet.arguments import Parser, add_overwrite, input_file, number, output_file
-from ghostnet.cli import run_command
-from ghostnet.display import say
-from ghostnet.errors import UserError
+from mindghost.cli.command import run_command
+from mindghost.config.arguments import Parser, add_overwrite, input_file, number, output_file
+from mindghost.errors import UserError
+from mindghost.files import outputs, paths
+from mindghost.process.display import say
 
 PROG = "convert_weights.py"
 COUNT = number(int, 1, 1_000_000)
@@ -43,7 +43,7 @@ def main() -> None:
     """Read, compare, report, write."""
     args = parse()
     # After the command line is known to be good: importing MindSpore takes seconds.
-    from ghostnet import convert
+    from mindghost.checkpoint import convert
 
     read = outputs.identities([args.source])
     target = outputs.Output(args.target, "OUT", outputs.nothing, args.overwrite, read)

@@ -11,10 +11,10 @@ from __future__ import annotations
 import argparse
 import sys
 
-from ghostnet import deployment
-from ghostnet.arguments import Parser, add_overwrite, input_folder, number, output_folder
-from ghostnet.cli import run_command
-from ghostnet.display import say
+from mindghost.cli.command import run_command
+from mindghost.config.arguments import Parser, add_overwrite, input_folder, number, output_folder
+from mindghost.inference import artifact
+from mindghost.process.display import say
 
 PROG = "export.py"
 
@@ -22,7 +22,7 @@ PROG = "export.py"
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     """Command line."""
     parser = Parser(PROG, __doc__)
-    deployment.add_arguments(parser, exported=False)
+    artifact.add_arguments(parser, exported=False)
     parser.add_argument("--format", choices=("mindir", "onnx", "all"), default="all", help="what to write (all)")
     parser.add_argument(
         "--out", type=output_folder, metavar="DIR", help="folder for the files (that of the checkpoint)"
@@ -42,10 +42,11 @@ def main() -> None:
     # After the command line is known to be good: importing MindSpore takes seconds.
     from dataclasses import replace
 
-    from ghostnet import export, runtime
-    from ghostnet.errors import UserError
+    from mindghost import runtime
+    from mindghost.deploy import export
+    from mindghost.errors import UserError
 
-    deployed = deployment.of_arguments(args)
+    deployed = artifact.of_arguments(args)
     if deployed.exported:
         raise UserError(f"{args.ckpt_path}: exported already; give the checkpoint that it was made of")
     if args.data_dir:

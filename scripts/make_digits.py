@@ -12,11 +12,11 @@ import numpy as np
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from ghostnet import intact_files, paths
-from ghostnet.arguments import Parser, output_folder
-from ghostnet.cli import run_command
-from ghostnet.display import say
-from ghostnet.errors import RunError, UserError
+from mindghost.cli.command import run_command
+from mindghost.config.arguments import Parser, output_folder
+from mindghost.errors import RunError, UserError
+from mindghost.files import intact, paths
+from mindghost.process.display import say
 
 PROG = "make_digits.py"
 
@@ -42,7 +42,7 @@ def write_digits(root: Path) -> int:
             _check(folder / name, content)
     for folder, files in folders.items():
         paths.make_folder(folder, "ROOT")
-        intact_files.write_all_atomically({folder / name: content for name, content in files.items()})
+        intact.write_all_atomically({folder / name: content for name, content in files.items()})
     return len(digits.images)
 
 
@@ -63,7 +63,7 @@ def main() -> None:
         return
     try:
         count = write_digits(root)
-        intact_files.write_atomically(complete, b"")
+        intact.write_atomically(complete, b"")
     except RunError as error:
         cause = error.__cause__
         raise paths.refused(f"{root}: cannot be written ({paths.reason(cause)}); name another folder", cause) from error

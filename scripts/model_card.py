@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import sys
 
-from ghostnet.arguments import Parser, input_folder, output_file
-from ghostnet.cli import run_command
-from ghostnet.display import say
+from mindghost.cli.command import run_command
+from mindghost.config.arguments import Parser, input_folder, output_file
+from mindghost.process.display import say
 
 PROG = "model_card.py"
 
@@ -35,7 +35,7 @@ def main() -> None:
     parser.add_argument("--repository", default="", metavar="URL", help="address of the source; default: not said")
     arguments = parser.parse_args()
     # Importing MindSpore takes seconds.
-    from ghostnet.model_card import Given, write
+    from mindghost.deploy.model_card import Given, write
 
     given = Given(arguments.author, arguments.link, arguments.license, arguments.dataset, arguments.repository)
     output = arguments.output or arguments.run / "model_card.md"

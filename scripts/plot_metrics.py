@@ -10,12 +10,12 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from ghostnet import outputs, paths
-from ghostnet.arguments import Parser, add_overwrite, output_file
-from ghostnet.cli import run_command
-from ghostnet.curves import FILE, names, png, read_records
-from ghostnet.display import say
-from ghostnet.errors import UserError
+from mindghost.cli.command import run_command
+from mindghost.config.arguments import Parser, add_overwrite, output_file
+from mindghost.errors import UserError
+from mindghost.files import outputs, paths
+from mindghost.process.display import say
+from mindghost.runs.curves import FILE, names, png, read_records
 
 PROG = "plot_metrics.py"
 

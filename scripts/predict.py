@@ -18,16 +18,17 @@ from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
-from ghostnet import deployment, json_text, outputs, paths
-from ghostnet.arguments import Parser, add_overwrite, number, output_folder
-from ghostnet.cli import importing, run_command
-from ghostnet.display import csv_cell, shown
-from ghostnet.errors import RunError, UserError
+from mindghost.cli.command import importing, run_command
+from mindghost.config.arguments import Parser, add_overwrite, number, output_folder
+from mindghost.errors import RunError, UserError
+from mindghost.files import json_text, outputs, paths
+from mindghost.inference import artifact
+from mindghost.process.display import csv_cell, shown
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from ghostnet.predictor import Prediction
+    from mindghost.inference.predictor import Prediction
 
 PROG = "predict.py"
 COUNT = number(int, 1, 1_000_000)
@@ -41,7 +42,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "sources", nargs="+", metavar="IMAGES", help="files, folders, patterns, videos, or a camera's number"
     )
-    deployment.add_arguments(parser)
+    artifact.add_arguments(parser)
     parser.add_argument("--top_k", type=COUNT, default=5, metavar="N", help="classes to name for each image (5)")
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="print one JSON object a line, one line an image")
@@ -120,16 +121,18 @@ def main() -> None:
     args = parse()
     # After the command line is known to be good: importing MindSpore takes seconds.
     with importing():
-        from ghostnet import build, inference, predictor, runtime
+        from mindghost import build, runtime
+        from mindghost.inference import predictor
+        from mindghost.inference.network import open_network
 
     images = predictor.expand(args.sources, _listed())
     if not images:
         raise UserError("-: no image in the list on standard input")
-    deployed = deployment.of_arguments(args)
+    deployed = artifact.of_arguments(args)
     # Operator by operator: compiling a graph takes longer than most lists of images.
     session = runtime.init(deployed.config.replace(mode=1))
     operators = None if deployed.exported else build.native_operators(session.config, session.device, session.threads)
-    run = predictor.Predictor(deployed, inference.open_network(deployed, operators), args.batch_size)
+    run = predictor.Predictor(deployed, open_network(deployed, operators), args.batch_size)
     if deployed.numbered:
         note = (
             f"{args.ckpt_path}: no class names are known: classes are called by their labels; give --class_names FILE"

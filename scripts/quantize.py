@@ -12,9 +12,9 @@ import argparse
 import sys
 from typing import Any
 
-from ghostnet.arguments import Parser, add_overwrite, input_file, input_folder, number, output_folder
-from ghostnet.cli import run_command
-from ghostnet.display import shown
+from mindghost.cli.command import run_command
+from mindghost.config.arguments import Parser, add_overwrite, input_file, input_folder, number, output_folder
+from mindghost.process.display import shown
 
 PROG = "quantize.py"
 SHARE = number(float, 0, 100)
@@ -81,15 +81,17 @@ def main() -> None:
     """Calibrate, evaluate, write, report."""
     args = parse()
     # After the command line is known to be good: importing MindSpore takes seconds.
-    from ghostnet import deployment, quantize, runtime
-    from ghostnet.config import settled
-    from ghostnet.errors import UserError
-    from ghostnet.json_text import dumps
+    from mindghost import runtime
+    from mindghost.config import settled
+    from mindghost.deploy import quantize
+    from mindghost.errors import UserError
+    from mindghost.files.json_text import dumps
+    from mindghost.inference import artifact
 
     if args.model.suffix.lower() != ".onnx":
         raise UserError(f"{args.model}: not an ONNX file; make one with scripts/export.py --format onnx")
-    deployed = deployment.of_file(args.model)
-    config = settled({"ckpt_path": str(args.model), "mode": 1}, {}, deployment.said(str(args.model), False))
+    deployed = artifact.of_file(args.model)
+    config = settled({"ckpt_path": str(args.model), "mode": 1}, {}, artifact.said(str(args.model), False))
     if args.data_dir:
         config = config.replace(data_dir=str(args.data_dir))
     run_log = None if args.json else runtime.RunLog()

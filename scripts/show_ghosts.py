@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ghostnet import drawing, outputs
-from ghostnet.arguments import Parser, add_overwrite, input_file, output_file
-from ghostnet.cli import run_command
-from ghostnet.config import Config, saved_by_training, settled
-from ghostnet.display import say
-from ghostnet.errors import UserError
+from mindghost.cli.command import run_command
+from mindghost.config import Config, saved_by_training, settled
+from mindghost.config.arguments import Parser, add_overwrite, input_file, output_file
+from mindghost.errors import UserError
+from mindghost.files import figures, outputs
+from mindghost.process.display import say
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -60,7 +60,7 @@ def settings(ckpt_path: Path, config_file: Path | None) -> Config:
 
     Raises UserError where it is not known, or leaves the number of classes open.
     """
-    from ghostnet import build
+    from mindghost import build
 
     if config_file:
         path, config = config_file, Config.from_file(config_file)
@@ -80,7 +80,7 @@ def network_input(image: Path, config: Config) -> np.ndarray:
 
     Raises UserError where it cannot be read.
     """
-    from ghostnet.data import images, transforms
+    from mindghost.data import images, transforms
 
     pixels = transforms.as_rgb(images.read_image(str(image), upright=True), config.in_channels)
     return np.asarray(transforms.eval_transform(config)(pixels), np.float32)
@@ -108,7 +108,7 @@ def maps_of(network: nn.Cell, module: nn.Cell, image: np.ndarray) -> Maps:
     """Run a network on one image, (in_channels, height, width), and take the output of one of its Ghost modules."""
     from mindspore import Tensor
 
-    from ghostnet.models.complexity import forward_hooks, run
+    from mindghost.models.complexity import forward_hooks, run
 
     seen: dict[str, np.ndarray] = {}
 
@@ -245,13 +245,13 @@ def _parse() -> argparse.Namespace:
 
 def picture(arguments: argparse.Namespace) -> Figure:
     """The picture that a command line asks for. Raises UserError for weights, image or layer that are not there."""
-    from ghostnet import build
+    from mindghost import build
 
     config = settings(arguments.ckpt_path, arguments.config)
     image = network_input(arguments.image, config)
     network, _ = build.trained_network(config.replace(val_amp_level="O0"))
     layer, module = module_named(network, config.model, arguments.layer)
-    title = "\n".join(map(drawing.label, (arguments.image.name, config.model, layer)))
+    title = "\n".join(map(figures.label, (arguments.image.name, config.model, layer)))
     return draw(image, maps_of(network, module, image), title)
 
 
@@ -262,7 +262,7 @@ def main() -> None:
     output = outputs.Output(arguments.output, "--output", outputs.png_of(PROG), arguments.overwrite, inputs)
     output.check()
     try:
-        content = drawing.png(lambda: picture(arguments))
+        content = figures.png(lambda: picture(arguments))
     except ImportError as error:
         raise UserError(f"matplotlib draws the picture ({error}); pip install matplotlib") from error
     output.write(outputs.mark_png(content, PROG))

@@ -8,4 +8,4 @@ ruff format --check .
 # Tests name files and write texts in UTF-8, whatever the locale.
 export PYTHONUTF8=1
 # By file, so that the runs that a file's tests share are made once; in their order, which has the slow files early.
-python -m pytest -n 2 --dist loadfile --no-loadscope-reorder "$@"
+python -m pytest -n 3 --dist loadfile --no-loadscope-reorder "$@"

@@ -11,11 +11,11 @@ from __future__ import annotations
 import argparse
 import sys
 
-from ghostnet import paths
-from ghostnet.arguments import Parser, input_folder, number, output_folder
-from ghostnet.cli import importing, run_command
-from ghostnet.display import say
-from ghostnet.errors import UserError
+from mindghost.cli.command import importing, run_command
+from mindghost.config.arguments import Parser, input_folder, number, output_folder
+from mindghost.errors import UserError
+from mindghost.files import paths
+from mindghost.process.display import say
 
 PROG = "to_mindrecord.py"
 
@@ -53,11 +53,11 @@ def main() -> None:
         raise UserError(f"--splits: {args.data_dir} holds none of {', '.join(args.splits)}; name its folders")
     # After the command line is known to be good: importing MindSpore takes seconds.
     with importing():
-        from ghostnet.data import packing
+        from mindghost.data import pack_writer
 
-    options = packing.Options(args.short_side, args.quality, args.shard_mb << 20, args.uncompressed)
+    options = pack_writer.Options(args.short_side, args.quality, args.shard_mb << 20, args.uncompressed)
     for split in splits:
-        packed = packing.pack(args.data_dir / split, args.out / split, options, args.overwrite)
+        packed = pack_writer.pack(args.data_dir / split, args.out / split, options, args.overwrite)
         say(
             f"{args.out / split}: {packed.images:,} images in {packed.shards} shard(s), {packed.made} made now; "
             f"{packed.bytes_before / 1e6:,.1f} MB of files, {packed.bytes_after / 1e6:,.1f} MB of shards"

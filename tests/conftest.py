@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import ghostnet  # noqa: F401  (environment defaults, before MindSpore is imported)
+import mindghost  # noqa: F401  (environment defaults, before MindSpore is imported)
 from tests.fault.harness import OUTCOMES, table
 
 GOLDEN = Path(__file__).parent / "golden"

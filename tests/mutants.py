@@ -33,11 +33,11 @@ from tests.mutation.faults import Fault, faults_in
 from tests.mutation.forked import run_tests
 
 ROOT = Path(__file__).resolve().parent.parent
-SOURCE = "src/ghostnet"
+SOURCE = "src/mindghost"
 
 
 class Room(NamedTuple):
-    """Source files below src/ghostnet (patterns), the test files to judge them by, and how."""
+    """Source files below src/mindghost (patterns), the test files to judge them by, and how."""
 
     sources: tuple[str, ...]
     tests: tuple[str, ...]
@@ -48,28 +48,28 @@ class Room(NamedTuple):
 ROOMS = {
     "config": Room(("config/*.py",), ("tests/config",), mindspore=False),
     "data": Room(("data/*.py",), ("tests/data", "tests/test_transforms.py")),
-    "step": Room(("step.py",), ("tests/test_step.py",), untraced=True),
-    "schedule": Room(("schedule.py",), ("tests/test_schedule_optim_loss.py",)),
-    "evaluate": Room(("evaluate.py",), ("tests/test_evaluate.py",)),
-    "checkpoint": Room(("checkpoint.py",), ("tests/test_checkpoint.py",)),
+    "step": Room(("train/step.py",), ("tests/test_step.py",), untraced=True),
+    "schedule": Room(("train/schedule.py",), ("tests/test_schedule_optim_loss.py",)),
+    "evaluate": Room(("evaluate/evaluator.py",), ("tests/test_evaluate.py",)),
+    "checkpoint": Room(("checkpoint/load.py",), ("tests/test_checkpoint.py",)),
     "run_folder": Room(
-        ("run_folder.py", "run_files.py"),
+        ("runs/folder.py", "runs/files.py"),
         ("tests/test_run_folder.py", "tests/test_run_files.py", "tests/test_event_files.py"),
     ),
-    "export": Room(("export.py",), ("tests/test_export.py",)),
-    "deployment": Room(("deployment.py",), ("tests/test_deployment.py", "tests/test_exported_files.py")),
+    "export": Room(("deploy/export.py",), ("tests/test_export.py",)),
+    "deployment": Room(("inference/artifact.py",), ("tests/test_deployment.py", "tests/test_exported_files.py")),
 }
 # Of these only the faults in NAMED are tried.
 OTHERS = {
-    "trainer": Room(("trainer.py",), ("tests/test_defaults.py",), untraced=True),
-    "predict": Room(("predictor.py",), ("tests/test_predict.py", "tests/data/test_pictures.py")),
+    "trainer": Room(("train/trainer.py",), ("tests/test_defaults.py",), untraced=True),
+    "predict": Room(("inference/predictor.py",), ("tests/test_predict.py", "tests/data/test_pictures.py")),
 }
 ROOM = ROOMS | OTHERS
 MARGIN = 3, 30  # a mutant's tests may take so many times as long as without it, and so many seconds more
 
 
 class Mutant(NamedTuple):
-    """A fault in a file (named from src/ghostnet on), for the tests of a room to find."""
+    """A fault in a file (named from src/mindghost on), for the tests of a room to find."""
 
     room: str
     file: str
@@ -93,9 +93,9 @@ NAMED = [
     ("data", "data/operations.py", *_last_row("fill =")),
     ("data", "data/transforms.py", "* 0.45)", "* 0.4)"),
     ("data", "data/transforms.py", '"translate_const"', '"translate"'),
-    ("predict", "predictor.py", "path, upright=True", "path"),
-    ("trainer", "trainer.py", "*run.notes, *run.config.warnings()", "*run.notes"),
-    ("trainer", "trainer.py", "WeightsEvaluator(config, ", "WeightsEvaluator(config.replace(num_classes=None), "),
+    ("predict", "inference/predictor.py", "path, upright=True", "path"),
+    ("trainer", "train/trainer.py", "*run.notes, *run.config.warnings()", "*run.notes"),
+    ("trainer", "train/trainer.py", "WeightsEvaluator(config, ", "WeightsEvaluator(config.replace(num_classes=None), "),
 ]
 
 
@@ -180,9 +180,9 @@ def prepare(copy: Path) -> None:
 
 
 def import_mindspore() -> None:
-    for name in ("ghostnet", "mindspore.dataset.vision", "mindcv.scheduler", "mindcv.data"):
+    for name in ("mindghost", "mindspore.dataset.vision", "mindcv.scheduler", "mindcv.data"):
         importlib.import_module(name)
-    for name in [name for name in sys.modules if name.partition(".")[0] == "ghostnet"]:
+    for name in [name for name in sys.modules if name.partition(".")[0] == "mindghost"]:
         del sys.modules[name]
 
 

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-import ghostnet  # noqa: F401  (environment defaults, before MindSpore is imported)
+import mindghost  # noqa: F401  (environment defaults, before MindSpore is imported)
 
 if TYPE_CHECKING:
-    from ghostnet.distributed import Ranks
+    from mindghost.parallel.ranks import Ranks
 
 IMAGES, CLASSES, STEPS = 24, 5, 3
 CASES = {
@@ -25,11 +25,11 @@ CASES = {
 
 def ways() -> list[str]:
     """How gradients can be summed up over ranks on this machine."""
-    from ghostnet.native import build
+    from mindghost.ops.library import NativeError, library
 
     try:
-        build.library()
-    except build.NativeError:
+        library()
+    except NativeError:
         return ["messages"]
     return ["messages", "shared memory"]
 
@@ -43,11 +43,11 @@ def trained(case: str, mode: int, rank: int, ranks: int, shared: "Ranks | None" 
     import mindspore as ms
     from mindspore import Tensor, nn
 
-    from ghostnet import build
-    from ghostnet.models.layers import ConvBnAct, freeze_batch_norm
-    from ghostnet.native.build import library
-    from ghostnet.rmsprop_tf import RMSpropTF
-    from ghostnet.step import StepOptions, TrainStep
+    from mindghost import build
+    from mindghost.models.layers import ConvBnAct, freeze_batch_norm
+    from mindghost.ops.library import library
+    from mindghost.train.rmsprop_tf import RMSpropTF
+    from mindghost.train.step import StepOptions, TrainStep
 
     ms.set_context(mode=mode)
     ms.set_seed(3)
@@ -83,8 +83,8 @@ def synchronised() -> dict[str, np.ndarray]:
     """
     from mindspore import Tensor, nn
 
-    from ghostnet import build
-    from ghostnet.models import create_model
+    from mindghost.models import create_model
+    from mindghost.ops.library import synchronise_batch_norm
 
     network = create_model("ghostnet_050", num_classes=CLASSES).set_train(False)
     image = Tensor(np.random.default_rng(3).normal(size=(1, 3, 32, 32)).astype(np.float32))
@@ -92,7 +92,7 @@ def synchronised() -> dict[str, np.ndarray]:
     before, ran = network(image).asnumpy(), []
     # It asks for the device to name the group of ranks, and knows no name on the CPU.
     with unittest.mock.patch("mindspore.context.get_context", lambda key: {"device_target": "Ascend"}[key]):
-        build.synchronise_batch_norm(network)
+        synchronise_batch_norm(network)
 
     class Watched(nn.SyncBatchNorm):
         def construct(self, x: Tensor) -> Tensor:
@@ -117,11 +117,13 @@ def main(folder: Path) -> None:
     """All checks, one after the other, in one start of MindSpore's collectives."""
     import mindspore as ms
 
-    from ghostnet import cli, distributed, replicas
-    from ghostnet.errors import RunError
+    from mindghost.cli import command
+    from mindghost.errors import RunError
+    from mindghost.parallel import replicas
+    from mindghost.parallel.ranks import start
 
     ms.set_device("CPU")
-    ranks = distributed.start("CPU")
+    ranks = start("CPU")
     facts = {"hosts": np.array(ranks.hosts), "cores": np.array(ranks.gather(np.array(ranks.cores)))}
 
     # Odd lengths, every kind of number, scalars.
@@ -157,7 +159,7 @@ def main(folder: Path) -> None:
     if ranks.main:
         np.savez(folder / "facts.npz", **facts)
     ranks.barrier()
-    for action in cli._endings:
+    for action in command._endings:
         action(0)
 
 

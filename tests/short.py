@@ -7,19 +7,19 @@ processes and are about anything but the network.
 import runpy
 import sys
 
-from ghostnet.cli import importing
+from mindghost.cli.command import importing
 
 
 def stages() -> tuple:
     """GhostNet's table with one bottleneck of each kind: plain, stride 2, squeeze-and-excitation, both."""
-    from ghostnet.models import ghostnet
+    from mindghost.models import ghostnet
 
     return tuple((ghostnet.STAGES[stage][0],) for stage in (0, 1, 3, 4))
 
 
 if __name__ == "__main__":
     with importing():
-        from ghostnet.models import ghostnet
+        from mindghost.models import ghostnet
     ghostnet.STAGES = stages()
     sys.argv = sys.argv[1:]
     runpy.run_path(sys.argv[0], run_name="__main__")

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ghostnet import benchmark
-from ghostnet.benchmark import Measured, Plan, picture, summary
+from mindghost import benchmark
+from mindghost.benchmark import Measured, Plan, picture, summary
 from tests.launchers import ROOT, run
 
 # Contenders that may be missing.
@@ -64,7 +64,7 @@ def test_traffic_by_hand():
     """1x1 convolution of 3 to 2 channels, batch norm, ReLU on 4 x 4 pixels: inputs of 48, 32, 32, outputs of 32."""
     from mindspore import nn
 
-    from ghostnet.benchmark.contenders import prepare
+    from mindghost.benchmark.contenders import prepare
 
     network = nn.SequentialCell(nn.Conv2d(3, 2, 1), nn.BatchNorm2d(2), nn.ReLU())
     convolution = 3 * 48 + 2 * 32
@@ -78,8 +78,8 @@ def test_pytorch_network_has_our_logits(name):
     import mindspore as ms
     from mindspore import Tensor
 
-    from ghostnet.benchmark.contenders import prepare, torch_network
-    from ghostnet.models import create_model
+    from mindghost.benchmark.contenders import prepare, torch_network
+    from mindghost.models import create_model
     from tests.conftest import randomise
 
     ms.set_context(mode=ms.PYNATIVE_MODE)
@@ -105,10 +105,10 @@ def test_contenders_start_without_what_we_set(monkeypatch):
         assert "ONEDNN_MAX_CPU_ISA" not in found
         assert found["OMP_NUM_THREADS"] == "1"
     assert benchmark.environment(plan, by_name["mindcv, AVX2"])["ONEDNN_MAX_CPU_ISA"] == "AVX2"
-    modules = (ROOT / "src" / "ghostnet" / "benchmark" / "contenders").glob("*.py")
+    modules = (ROOT / "src" / "mindghost" / "benchmark" / "contenders").glob("*.py")
     theirs = [path for path in modules if path.stem not in ("ours", "prepare")]
     assert len(theirs) >= 6
-    assert not [path.name for path in theirs if "from ghostnet" in path.read_text() or "from .." in path.read_text()]
+    assert not [path.name for path in theirs if "mindghost" in path.read_text() or "from .." in path.read_text()]
 
 
 def test_contenders_take_turns_and_missing_ones_are_asked_once(monkeypatch, tmp_path):

@@ -2,10 +2,10 @@
 
 import pytest
 
-from ghostnet import build
-from ghostnet.config import Config
-from ghostnet.errors import UserError
-from ghostnet.models import create_model
+from mindghost import build
+from mindghost.config import Config
+from mindghost.errors import UserError
+from mindghost.models import create_model
 
 
 def config(**keys) -> Config:

@@ -12,9 +12,11 @@ from mindcv.optim import create_optimizer
 from mindcv.utils.trainer_factory import create_trainer
 from mindspore import nn
 
-from ghostnet import checkpoint, convert, weights_file
-from ghostnet.errors import UserError
-from ghostnet.models import create_model
+from mindghost.checkpoint import convert
+from mindghost.checkpoint import weights as weights_file
+from mindghost.checkpoint.load import Loaded, fill_network, fill_optimizer
+from mindghost.errors import UserError
+from mindghost.models import create_model
 from tests.conftest import randomise
 
 
@@ -31,7 +33,7 @@ def load(path, **options):
     network = create_model("ghostnet_050", **{"num_classes": 10, **{n: options.pop(n) for n in names if n in options}})
     before = {p.name: p.asnumpy().copy() for p in network.get_parameters()}
     try:
-        loaded = checkpoint.load_weights(network, path, stem="conv_stem", classifier="classifier", **options)
+        loaded = fill_network(network, path, stem="conv_stem", classifier="classifier", **options)
     except UserError:
         for parameter in network.get_parameters():
             np.testing.assert_array_equal(parameter.asnumpy(), before[parameter.name])
@@ -87,7 +89,7 @@ def test_a_file_of_mindcvs_own_trainer(tmp_path):
     assert (averaged["classifier.weight"] != found["classifier.weight"]).any()
     network = create_model("ghostnet_050", num_classes=10)
     momentum = create_optimizer(network.trainable_params(), "momentum", lr=[0.1] * 2)
-    assert checkpoint.load_optimizer(momentum, tmp_path / "theirs.ckpt") == 272
+    assert fill_optimizer(momentum, tmp_path / "theirs.ckpt") == 272
 
 
 def test_a_fresh_classifier(source, tmp_path):
@@ -214,21 +216,21 @@ def test_optimizer_state(source, tmp_path):
     optimizer = create_optimizer(network.trainable_params(), "momentum", lr=[0.1, 0.2])
     state = {f"moments.{p.name}": np.full(p.shape, 2, np.float32) for p in network.trainable_params()}
     path = save(tmp_path, source | state | {"global_step": np.array([5], np.int32)})
-    assert checkpoint.load_optimizer(optimizer, path) == 272
+    assert fill_optimizer(optimizer, path) == 272
     assert optimizer.global_step.asnumpy()[0] == 0
     assert (optimizer.moments[3].asnumpy() == 2).all()
     wrapped = {f"module.{name}": array for name, array in source.items()}
     wrapped |= {f"moments.module.{name.removeprefix('moments.')}": array + 1 for name, array in state.items()}
-    assert checkpoint.load_optimizer(optimizer, save(tmp_path, wrapped)) == 272
+    assert fill_optimizer(optimizer, save(tmp_path, wrapped)) == 272
     assert (optimizer.moments[3].asnumpy() == 3).all()
-    assert checkpoint.load_optimizer(optimizer, save(tmp_path, source | state)) == 272
+    assert fill_optimizer(optimizer, save(tmp_path, source | state)) == 272
     with pytest.raises(
         UserError, match=r"\(272 of 272 entries missing or of another shape: moments.conv_stem.weight, .*"
     ):
-        checkpoint.load_optimizer(optimizer, save(tmp_path, source))
+        fill_optimizer(optimizer, save(tmp_path, source))
     wrong = {"moments.bn1.beta": np.zeros(9, np.float32)}
     with pytest.raises(UserError, match=r"\(1 of 272 entries missing or of another shape: moments.bn1.beta\)"):
-        checkpoint.load_optimizer(optimizer, save(tmp_path, source | state | wrong))
+        fill_optimizer(optimizer, save(tmp_path, source | state | wrong))
     assert (optimizer.moments[3].asnumpy() == 2).all()
 
 
@@ -252,9 +254,9 @@ def arrays_of(network: nn.Cell, value: float = 0.0) -> dict[str, np.ndarray]:
     return {p.name: np.full(p.shape, value + i, np.float32) for i, p in enumerate(network.get_parameters())}
 
 
-def fill(network: nn.Cell, path, **options) -> tuple[checkpoint.Loaded, dict[str, float]]:
+def fill(network: nn.Cell, path, **options) -> tuple[Loaded, dict[str, float]]:
     """What was loaded, and the first value of each parameter afterwards."""
-    loaded = checkpoint.load_weights(network, path, stem="stem", classifier="classifier", **options)
+    loaded = fill_network(network, path, stem="stem", classifier="classifier", **options)
     return loaded, {p.name: float(p.asnumpy().ravel()[0]) for p in network.get_parameters()}
 
 
@@ -276,7 +278,7 @@ def test_all_that_was_done_is_said_in_one_line(tmp_path):
     assert found["bn.gamma"] == firsts(arrays)["bn.gamma"] + 1
     plain, found = fill(Small(), save(tmp_path, arrays))
     assert str(plain) == f"loaded 7 parameters from {path}"
-    assert plain == checkpoint.Loaded(path, 7, False, 0)
+    assert plain == Loaded(path, 7, False, 0)
     assert found == firsts(arrays)
 
 
@@ -325,6 +327,6 @@ def test_moments_have_the_precision_of_the_optimizer(tmp_path):
     network = Small()
     optimizer = create_optimizer(network.trainable_params(), "momentum", lr=0.1)
     state = {f"moments.{p.name}": np.full(p.shape, 0.5) for p in network.trainable_params()}
-    assert checkpoint.load_optimizer(optimizer, save(tmp_path, state)) == 5
+    assert fill_optimizer(optimizer, save(tmp_path, state)) == 5
     assert optimizer.moments[0].dtype == ms.float32
     assert (optimizer.moments[0].asnumpy() == 0.5).all()

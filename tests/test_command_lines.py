@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from ghostnet.arguments import Parser, number
-from ghostnet.errors import UserError
+from mindghost.config.arguments import Parser, number
+from mindghost.errors import UserError
 from tests.launchers import ROOT, environment
 
 PRINTS = """
 import sys
-from ghostnet.cli import run_command
+from mindghost.cli.command import run_command
 
 def main():
     {lines}
@@ -86,12 +86,12 @@ def test_a_traceback_sends_nothing_to_the_terminal_that_it_obeys(tmp_path):
 
 SAYS = """
 import sys
-from ghostnet.cli import run_command
+from mindghost.cli.command import run_command
 
 def main():
     import logging
     print(sys.getfilesystemencoding(), ascii(sys.argv[1]), sys.argv[1])
-    logging.getLogger("ghostnet").warning("odd: %s", "a\\nb")
+    logging.getLogger("mindghost").warning("odd: %s", "a\\nb")
 
 sys.exit(run_command("says.py", main))
 """

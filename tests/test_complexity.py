@@ -11,9 +11,9 @@ import mindspore as ms
 import pytest
 from mindspore import Tensor, nn, ops
 
-from ghostnet.cli import run_command
-from ghostnet.models import card, create_model, list_models, registry
-from ghostnet.models.complexity import Complexity, complexity
+from mindghost.cli.command import run_command
+from mindghost.models import card, create_model, list_models, registry
+from mindghost.models.complexity import Complexity, complexity
 from scripts import complexity as script
 
 ROOT = Path(__file__).parent.parent

@@ -10,12 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from ghostnet import cpp_library, intact_files
-from ghostnet.cli import RUN_SIGNALS
-from ghostnet.cpp_library import CppLibrary, NativeError
+from mindghost.cli.command import RUN_SIGNALS
+from mindghost.csrc import cpp_library
+from mindghost.csrc.cpp_library import CppLibrary, NativeError
+from mindghost.files import intact
 from tests.launchers import processes_with, wait_until_gone
 
-SOURCE = Path(cpp_library.__file__).parent / "native"
+SOURCE = Path(cpp_library.__file__).parent / "ops"
 
 
 @pytest.fixture
@@ -63,7 +64,7 @@ def test_a_damaged_library_is_built_again_and_said(harm, small, cache, caplog):
 @pytest.mark.fault("caches", "ok")
 def test_a_library_without_its_digest_is_not_loaded(small, cache, caplog):
     path = small.build()
-    intact_files.sidecar(path).unlink()
+    intact.sidecar(path).unlink()
     half(path)
     assert seven(small.build()) == 7
     assert caplog.messages == []
@@ -117,7 +118,7 @@ def test_a_run_builds_with_its_signals_blocked(small, cache):
 BUILD = """
 import signal, sys
 from pathlib import Path
-from ghostnet.cpp_library import CppLibrary
+from mindghost.csrc.cpp_library import CppLibrary
 signal.signal(signal.SIGINT, signal.default_int_handler)
 if sys.argv[2:]:
     signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
@@ -134,7 +135,7 @@ CppLibrary("libslow", source.parent, {"kernels": (source, macros)}, load=print).
 def test_a_build_that_is_stopped_leaves_nothing(number, blocked, cache):
     """Neither a compiler, which is several processes, nor its files."""
     command = [sys.executable, "-c", BUILD, str(SOURCE / "kernels.cpp"), *blocked]
-    environment = {**os.environ, "PYTHONPATH": str(SOURCE.parent.parent)}
+    environment = {**os.environ, "PYTHONPATH": str(SOURCE.parents[2])}
     with subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL) as process:
         # Itself, a shell and its watcher, the compiler's driver and the compiler.
         while len(processes_with(str(cache.parent))) < 5 and process.poll() is None:

@@ -9,10 +9,11 @@ import pytest
 
 import train
 import validate
-from ghostnet import build, weights_file
-from ghostnet.cli import run_command
-from ghostnet.config import Config
-from ghostnet.models import ghostnet, list_models
+from mindghost import build
+from mindghost.checkpoint import weights as weights_file
+from mindghost.cli.command import run_command
+from mindghost.config import Config
+from mindghost.models import ghostnet, list_models
 from tests import short
 from tests.conftest import write_images
 from tests.launchers import run

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 from mindspore import Tensor, nn
 
-from ghostnet.models import card, create_model, deploy, ghostnet, reparam
+from mindghost.deploy import fold
+from mindghost.models import card, create_model, ghostnet, reparam
 from tests.conftest import randomise
 
 
@@ -27,7 +28,7 @@ def test_deployed_form_has_the_logits_and_no_batch_norm(name, monkeypatch):
     images = np.random.default_rng(1).standard_normal((2, 1, 33, 64)).astype(np.float32)
     expected = logits(trained, images)
     before = {p.name: p.asnumpy().copy() for p in trained.get_parameters()}
-    network = deploy.deployed_form(name, trained, 3, 1)
+    network = fold.deployed_form(name, trained, 3, 1)
     np.testing.assert_allclose(logits(network, images), expected, rtol=0, atol=1e-5 * np.abs(expected).max())
     kinds = [type(cell) for _, cell in network.cells_and_names()]
     assert nn.BatchNorm2d not in kinds
@@ -68,7 +69,7 @@ def test_only_the_norm_right_behind_a_convolution_is_folded():
         def construct(self, x):
             return self.second(self.first(self.conv(x)))
 
-    assert deploy.batch_norms(Network()) == {"conv": "first"}
+    assert fold.batch_norms(Network()) == {"conv": "first"}
 
 
 def test_plain_operators_have_the_same_values_and_are_taken_back():
@@ -84,9 +85,9 @@ def test_plain_operators_have_the_same_values_and_are_taken_back():
     network = Network()
     images = 4 * np.random.default_rng(0).standard_normal((2, 3, 7, 10)).astype(np.float32)
     expected = logits(network, images)
-    with deploy.plain_operators(network):
+    with fold.plain_operators(network):
         kinds = {type(cell) for _, cell in network.cells_and_names()}
-        assert deploy.OnnxHardSigmoid in kinds
+        assert fold.OnnxHardSigmoid in kinds
         assert nn.HSigmoid not in kinds
         np.testing.assert_allclose(logits(network, images), expected, rtol=0, atol=1e-6)
     assert [type(cell) for _, cell in network.cells_and_names()].count(nn.HSigmoid) == 2
@@ -96,4 +97,4 @@ def test_plain_operators_have_the_same_values_and_are_taken_back():
 def test_padded_max_pools_pad_beforehand(size, padding):
     images = np.abs(np.random.default_rng(0).standard_normal((2, 3, *size))).astype(np.float32)
     pool = nn.MaxPool2d(3, 2, pad_mode="pad", padding=padding)
-    np.testing.assert_array_equal(logits(deploy.PaddedMaxPool(pool), images), logits(pool, images))
+    np.testing.assert_array_equal(logits(fold.PaddedMaxPool(pool), images), logits(pool, images))

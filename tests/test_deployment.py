@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from ghostnet import deployment, exported_file
-from ghostnet.config import Config, Said
-from ghostnet.deployment import Deployment
-from ghostnet.errors import UserError
-from ghostnet.exported_file import End, Graph
+from mindghost.config import Config, Said
+from mindghost.errors import UserError
+from mindghost.inference import artifact
+from mindghost.inference import exported as exported_file
+from mindghost.inference.artifact import Deployment
+from mindghost.inference.exported import End, Graph
 
 KEYS = {
     "model": "ghostnet_050",
@@ -58,7 +59,7 @@ def exported(tmp_path, monkeypatch):
         recipe = tmp_path / "recipe.yaml" if config else None
         if config:
             recipe.write_text(config)
-        return deployment.of_file(path, recipe, model, class_names)
+        return artifact.of_file(path, recipe, model, class_names)
 
     return make
 
@@ -87,14 +88,14 @@ def test_a_description_by_hand(tmp_path):
 def test_a_description_is_read_as_it_was_written(tmp_path, batch):
     path = tmp_path / "x.onnx"
     wanted = Deployment(path, Config(**KEYS, ckpt_path=str(path)), CLASSES, batch)
-    assert deployment.of_description(path, described(tmp_path, batch)) == wanted
+    assert artifact.of_description(path, described(tmp_path, batch)) == wanted
     assert wanted.exported
     assert not Deployment(tmp_path / "x.ckpt", wanted.config, CLASSES).exported
 
 
 @pytest.mark.parametrize("batch", [0, -1, 4097, True, 1.0, "1"])
 def test_a_batch_is_a_number_of_images(tmp_path, batch):
-    message = refused(deployment.of_description, tmp_path / "x.onnx", described(tmp_path, batch))
+    message = refused(artifact.of_description, tmp_path / "x.onnx", described(tmp_path, batch))
     assert "expected a batch of 1 to 4,096 images" in message
 
 
@@ -116,17 +117,17 @@ def test_a_batch_is_a_number_of_images(tmp_path, batch):
 def test_what_is_said_to_other_programs_must_follow(tmp_path, part, key, value):
     found = described(tmp_path)
     found[part][key] = value
-    message = refused(deployment.of_description, tmp_path / "x.onnx", found)
+    message = refused(artifact.of_description, tmp_path / "x.onnx", found)
     assert f"contradicts itself: {part} has {key} {value}, but" in message
     # An older export may not have said it.
     del found[part][key]
     if part != "input":
-        assert deployment.of_description(tmp_path / "x.onnx", found).classes == CLASSES
+        assert artifact.of_description(tmp_path / "x.onnx", found).classes == CLASSES
 
 
 def test_another_network_in_the_description_is_a_contradiction(tmp_path):
     found = {**described(tmp_path), "model": "ghostnet_100"}
-    message = refused(deployment.of_description, tmp_path / "x.onnx", found)
+    message = refused(artifact.of_description, tmp_path / "x.onnx", found)
     assert "model has model ghostnet_100, but ghostnet_050 follows" in message
 
 
@@ -134,7 +135,7 @@ def test_another_network_in_the_description_is_a_contradiction(tmp_path):
 def test_a_part_that_is_missing_is_one_line(tmp_path, part):
     found = described(tmp_path)
     del found[part]
-    message = refused(deployment.of_description, tmp_path / "x.onnx", found)
+    message = refused(artifact.of_description, tmp_path / "x.onnx", found)
     assert message.startswith(f"{tmp_path / 'x.onnx'}: its description ")
 
 
@@ -142,15 +143,15 @@ def test_each_key_of_the_configuration_is_needed(tmp_path):
     for key in KEYS:
         found = described(tmp_path)
         del found["config"][key]
-        assert f"KeyError: {key!r}" in refused(deployment.of_description, tmp_path / "x.onnx", found)
+        assert f"KeyError: {key!r}" in refused(artifact.of_description, tmp_path / "x.onnx", found)
 
 
 def test_sizes_and_classes_are_bounded(tmp_path):
     huge = described(tmp_path)
     huge["config"]["image_resize"] = 5000
-    assert "image_resize: expected at most 4,096" in refused(deployment.of_description, tmp_path / "x.onnx", huge)
+    assert "image_resize: expected at most 4,096" in refused(artifact.of_description, tmp_path / "x.onnx", huge)
     fewer = {**described(tmp_path), "classes": ["ant", "bee"]}
-    assert "2 class names for 3 outputs" in refused(deployment.of_description, tmp_path / "x.onnx", fewer)
+    assert "2 class names for 3 outputs" in refused(artifact.of_description, tmp_path / "x.onnx", fewer)
 
 
 # --- Graphs
@@ -206,12 +207,12 @@ def test_in_mindir_names_are_mindspores(exported):
 def test_a_description_beside_the_file_is_taken_where_it_carries_none(exported, tmp_path, monkeypatch):
     path = exported().path
     monkeypatch.setattr(exported_file, "read", lambda _: graph())
-    message = refused(deployment.of_file, path)
+    message = refused(artifact.of_file, path)
     assert message.startswith(f"{path}: carries no description of its classes and preprocessing, and x.json is not")
     (tmp_path / "x.json").write_text(json.dumps(described(tmp_path)))
-    assert deployment.of_file(path).classes == CLASSES
+    assert artifact.of_file(path).classes == CLASSES
     (tmp_path / "x.json").write_text("[]")
-    assert refused(deployment.of_file, path).startswith(f"{tmp_path / 'x.json'}: its description is not a JSON object")
+    assert refused(artifact.of_file, path).startswith(f"{tmp_path / 'x.json'}: its description is not a JSON object")
 
 
 @pytest.mark.parametrize(
@@ -254,9 +255,9 @@ def test_what_says_the_same_or_something_else_passes(exported):
 def test_a_configuration_that_agrees(exported):
     found = exported()
     config = Config(**KEYS, batch_size=9)
-    assert deployment.agreed(config, found) == config
-    assert "crop_pct: " in refused(deployment.agreed, config.replace(crop_pct=0.7), found)
-    assert "pretrained: " in refused(deployment.agreed, config.replace(pretrained=True), found)
+    assert artifact.agreed(config, found) == config
+    assert "crop_pct: " in refused(artifact.agreed, config.replace(crop_pct=0.7), found)
+    assert "pretrained: " in refused(artifact.agreed, config.replace(pretrained=True), found)
 
 
 # --- Weights
@@ -280,7 +281,7 @@ def beside(weights: Path, classes=CLASSES, **keys) -> Config:
 def test_what_training_saved_is_taken_but_for_its_device(weights):
     given = {"device_target": "GPU", "distribute": True, "pretrained": True, "ckpt_path": "other.ckpt", "lr": 7.0}
     beside(weights, **given, eval_mirror=True)
-    assert deployment.of_file(weights) == Deployment(
+    assert artifact.of_file(weights) == Deployment(
         weights, Config(**KEYS, ckpt_path=str(weights), eval_mirror=True), CLASSES
     )
 
@@ -289,16 +290,16 @@ def test_a_recipe_takes_the_place_of_what_is_beside_the_weights(weights, tmp_pat
     beside(weights)
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text("model: ghostnet_100\nnum_classes: 3\ndevice_target: GPU\npretrained: True\ndistribute: True\n")
-    found = deployment.of_file(weights, recipe)
+    found = artifact.of_file(weights, recipe)
     assert found.config == Config(model="ghostnet_100", num_classes=3, ckpt_path=str(weights))
     assert found.classes == CLASSES
-    assert deployment.of_file(weights, recipe, "ghostnet_130").config.model == "ghostnet_130"
+    assert artifact.of_file(weights, recipe, "ghostnet_130").config.model == "ghostnet_130"
 
 
 def test_another_network_than_that_beside_the_weights_is_refused(weights):
     beside(weights)
-    assert refused(deployment.of_file, weights, model="ghostnet_100").startswith("--model: ")
-    assert deployment.of_file(weights, model="ghostnet_050").config.model == "ghostnet_050"
+    assert refused(artifact.of_file, weights, model="ghostnet_100").startswith("--model: ")
+    assert artifact.of_file(weights, model="ghostnet_050").config.model == "ghostnet_050"
 
 
 @pytest.mark.parametrize(
@@ -307,22 +308,22 @@ def test_another_network_than_that_beside_the_weights_is_refused(weights):
 )
 def test_weights_alone_are_as_they_were_published(weights, tmp_path, model, facts):
     (tmp_path / "classes.json").write_text(json.dumps(CLASSES))  # whosever they are
-    found = deployment.of_file(weights, model=model)
+    found = artifact.of_file(weights, model=model)
     config = found.config
     assert (config.model, config.dataset, config.image_resize, config.num_classes) == (model, *facts)
     assert found.classes == tuple(map(str, range(facts[2])))
     names = tmp_path / "names.txt"
     names.write_text("ant\nbee\n")
-    fewer = deployment.of_file(weights, model=model, class_names=names)
+    fewer = artifact.of_file(weights, model=model, class_names=names)
     assert (fewer.classes, fewer.config.num_classes) == (("ant", "bee"), 2)
 
 
 def test_weights_of_which_nothing_is_known(weights):
-    message = refused(deployment.of_file, weights)
+    message = refused(artifact.of_file, weights)
     assert message == (
         f"{weights}: no config.yaml beside it, so the network is not known; give --model NAME or -c FILE"
     )
-    assert "no such file" in refused(deployment.of_file, weights.with_name("none.ckpt"))
+    assert "no such file" in refused(artifact.of_file, weights.with_name("none.ckpt"))
 
 
 @pytest.mark.parametrize(
@@ -344,7 +345,7 @@ def test_a_name_for_each_output(weights, tmp_path, num_classes, classes, names, 
     beside(weights, classes, num_classes=num_classes)
     file = tmp_path / "names.json"
     file.write_text(json.dumps(names))
-    result = deployment.of_file(weights, class_names=file if names else None)
+    result = artifact.of_file(weights, class_names=file if names else None)
     assert (result.classes, result.config.num_classes) == (found, len(found))
 
 
@@ -361,7 +362,7 @@ def test_names_that_do_not_fit_the_outputs(weights, tmp_path, num_classes, class
     beside(weights, classes, num_classes=num_classes)
     file = tmp_path / "names.json"
     file.write_text(json.dumps(names))
-    assert words in refused(deployment.of_file, weights, class_names=file if names else None)
+    assert words in refused(artifact.of_file, weights, class_names=file if names else None)
 
 
 # --- What a command is told
@@ -372,34 +373,34 @@ def test_the_command_line(weights, tmp_path):
     names = tmp_path / "names.txt"
     names.write_text("x\ny\nz\n")
     parser = ArgumentParser()
-    deployment.add_arguments(parser)
+    artifact.add_arguments(parser)
     line = ["--ckpt_path", str(weights), "-c", str(tmp_path / "config.yaml"), "--model", "ghostnet_130"]
-    found = deployment.of_arguments(parser.parse_args([*line, "--class_names", str(names)]))
+    found = artifact.of_arguments(parser.parse_args([*line, "--class_names", str(names)]))
     assert (found.path, found.config.model, found.classes) == (weights, "ghostnet_130", ("x", "y", "z"))
-    assert deployment.of_arguments(parser.parse_args(["--ckpt_path", str(weights)])).classes == CLASSES
+    assert artifact.of_arguments(parser.parse_args(["--ckpt_path", str(weights)])).classes == CLASSES
     assert ".mindir" in parser.format_help()
     with pytest.raises(SystemExit):
         parser.parse_args([])
     other = ArgumentParser()
-    deployment.add_arguments(other, exported=False)
+    artifact.add_arguments(other, exported=False)
     assert ".mindir" not in other.format_help()
 
 
 def test_what_weights_say_of_a_configuration(weights):
     beside(weights)
-    assert deployment.said(str(weights), with_recipe=True) == Said()
-    found = deployment.said(str(weights), with_recipe=False)
+    assert artifact.said(str(weights), with_recipe=True) == Said()
+    found = artifact.said(str(weights), with_recipe=False)
     assert (found.values["crop_pct"], found.fixed) == (0.8, {"model": "ghostnet_050"})
 
 
 def test_what_an_exported_file_says_of_a_configuration(exported, tmp_path):
     path = exported().path
     fixed = {**KEYS, "val_amp_level": "O0", "pretrained": False}
-    assert deployment.said(str(path), with_recipe=False) == Said(fixed, {}, fixed, path)
+    assert artifact.said(str(path), with_recipe=False) == Said(fixed, {}, fixed, path)
     # A run's configuration beside it says where its images are; of the network the file has the last word.
     beside(path, data_dir="D", crop_pct=0.5, batch_size=7)
-    assert deployment.said(str(path), with_recipe=True) == Said(fixed, {}, fixed, path)
-    found = deployment.said(str(path), with_recipe=False)
+    assert artifact.said(str(path), with_recipe=True) == Said(fixed, {}, fixed, path)
+    found = artifact.said(str(path), with_recipe=False)
     assert (found.fixed, found.source) == (fixed, path)
     assert (found.values["data_dir"], found.values["batch_size"], found.values["crop_pct"]) == ("D", 7, 0.8)
     assert "data_dir" in found.where

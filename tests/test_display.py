@@ -8,7 +8,7 @@ import unicodedata
 
 import pytest
 
-from ghostnet.display import OneLine, address, csv_cell, fenced, html, markdown, say, shell, shown
+from mindghost.process.display import OneLine, address, csv_cell, fenced, html, markdown, say, shell, shown
 
 SHOWN = {
     "plain name.png": "plain name.png",

@@ -10,9 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ghostnet import launch, weights_file
-from ghostnet.errors import UserError
-from ghostnet.hosts import share
+from mindghost.checkpoint import weights as weights_file
+from mindghost.errors import UserError
+from mindghost.parallel.cores import share
+from mindghost.process import launch
 from tests import rank_checks
 from tests.conftest import golden_state, write_images
 from tests.launchers import BIN, ROOT, environment, mpirun_command, run, wait_until_gone
@@ -130,7 +131,7 @@ LEFT_OVER = {"OMPI_COMM_WORLD_SIZE": "2", "OMPI_COMM_WORLD_RANK": "1", "PMI_SIZE
 @pytest.mark.fault("environments", "ok")
 def test_variables_that_a_shell_has_left_over_do_not_count(tmp_path):
     """A process of its own: this one may be below a launcher."""
-    lines = "from ghostnet import launch; print(launch.detect().ranks, launch.left_over())"
+    lines = "from mindghost.process import launch; print(launch.detect().ranks, launch.left_over())"
     # Without a parent but process 1, as a shell in a terminal has it.
     orphan = f"import os, time\nif os.fork(): os._exit(0)\nwhile os.getppid() != 1: time.sleep(0.01)\n{lines}"
     found = run([sys.executable, "-c", orphan.replace("; ", "\n")], tmp_path, **LEFT_OVER)

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ghostnet import curves, drawing
+from mindghost.files import figures
+from mindghost.runs import curves
 
 matplotlib = pytest.importorskip("matplotlib")
 RECORD = {"epoch": 1, "train_loss": 1.0, "val_loss": 1.0, "top_1": 50.0, "top_5": 90.0, "lr": 0.1}
@@ -20,14 +21,14 @@ def drawn(name: str) -> np.ndarray:
     def draw() -> Figure:
         figure = Figure((4, 2), 50)
         axes = figure.subplots()
-        axes.plot([0, 1], label=drawing.label(name))
+        axes.plot([0, 1], label=figures.label(name))
         axes.legend(loc="upper left")
-        axes.set_title(drawing.label(name))
+        axes.set_title(figures.label(name))
         return figure
 
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        return np.asarray(Image.open(io.BytesIO(drawing.png(draw))))
+        return np.asarray(Image.open(io.BytesIO(figures.png(draw))))
 
 
 @pytest.mark.fault("class names", "ok")

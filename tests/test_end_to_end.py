@@ -13,10 +13,12 @@ import pytest
 
 import train
 import validate
-from ghostnet import trainer, validator, weights_file
-from ghostnet.cli import run_command
-from ghostnet.config import Config
-from ghostnet.models import create_model, ghostnet
+from mindghost.checkpoint import weights as weights_file
+from mindghost.cli.command import run_command
+from mindghost.config import Config
+from mindghost.evaluate import validate as validator
+from mindghost.models import create_model, ghostnet
+from mindghost.train import trainer
 from tests import short
 from tests.conftest import CLASSES, write_images
 

@@ -8,13 +8,15 @@ from pathlib import Path
 
 import pytest
 
-import ghostnet
+import mindghost
 
-PACKAGE = Path(ghostnet.__file__)
+PACKAGE = Path(mindghost.__file__)
 SOURCE = PACKAGE.read_text()
 # A convolution that oneDNN 3.10 leaves to its reference code on AVX-512.
 CONVOLVE = """
-import ghostnet, numpy as np, mindspore as ms
+import mindghost
+import numpy as np
+import mindspore as ms
 net = ms.nn.Conv2d(16, 16, 3, pad_mode="pad", padding=1)
 ms.set_context(mode=ms.PYNATIVE_MODE)
 x = ms.Tensor(np.ones((1, 16, 14, 14), np.float32))
@@ -24,7 +26,7 @@ ms.value_and_grad(lambda x: net(x).sum(), 0, net.trainable_params())(x)[0].asnum
 
 def test_no_convolution_runs_onednns_reference_code():
     environment = os.environ | {"ONEDNN_VERBOSE": "1", "DNNL_VERBOSE": "1", "PYTHONPATH": str(PACKAGE.parent.parent)}
-    if ghostnet.limits_onednn:
+    if mindghost.limits_onednn:
         # As a user starts it: the package itself has to set the limit.
         environment.pop("ONEDNN_MAX_CPU_ISA")
     done = subprocess.run([sys.executable, "-c", CONVOLVE], env=environment, capture_output=True, text=True, check=True)
@@ -54,7 +56,7 @@ def test_onednn_is_limited_only_where_it_must_be(machine, flags, version, given,
     monkeypatch.setattr("pathlib.Path.read_text", lambda _: f"flags: {flags}")
     before = dict(os.environ)
     names: dict = {}
-    exec(compile(SOURCE, ghostnet.__file__, "exec"), names)
+    exec(compile(SOURCE, mindghost.__file__, "exec"), names)
     assert os.environ.get("ONEDNN_MAX_CPU_ISA") == expected
     assert names["limits_onednn"] == (given is None and expected is not None)
     os.environ.clear()

@@ -9,21 +9,20 @@ import numpy as np
 import pytest
 from mindspore import Tensor, nn
 
-from ghostnet import evaluate
-from ghostnet.config import Config
-from ghostnet.data.samples import ArraySamples
-from ghostnet.distributed import ALONE, Ranks
-from ghostnet.evaluate import Counts, Evaluator, mirrored, of_cell, outcomes
+from mindghost.config import Config
+from mindghost.data.samples import ArraySamples
+from mindghost.evaluate.evaluator import Counts, Evaluator, counted, draws, filled, mirrored, of_cell, outcomes
+from mindghost.parallel.ranks import ALONE, Ranks
 
 
-def counted(logits, labels):
+def metrics_of(logits, labels):
     counts = Counts()
     counts.add(np.array(logits, np.float32), np.array(labels))
     return counts.outcomes().metrics()
 
 
 def test_by_hand():
-    metrics = counted([[2, 1, 0], [0, 3, 1], [1, 0, 0], [0, 0, 5]], [0, 1, 1, 2])
+    metrics = metrics_of([[2, 1, 0], [0, 3, 1], [1, 0, 0], [0, 0, 5]], [0, 1, 1, 2])
     assert metrics.top_1 == 75
     assert metrics.top_5 is None
     assert metrics.num_samples == 4
@@ -34,24 +33,24 @@ def test_by_hand():
 
 def test_top_5_and_ties():
     """Equal logits: the lower index is ahead, as a stable sort has it."""
-    metrics = counted([[0] * 6] * 6, [0, 1, 2, 3, 4, 5])
+    metrics = metrics_of([[0] * 6] * 6, [0, 1, 2, 3, 4, 5])
     assert metrics.top_1 == pytest.approx(100 / 6)
     assert metrics.top_5 == pytest.approx(500 / 6)
 
 
 def test_five_classes_have_a_top_5_of_100():
-    assert counted(np.eye(5), [1, 2, 3, 4, 0]).top_5 == 100
+    assert metrics_of(np.eye(5), [1, 2, 3, 4, 0]).top_5 == 100
 
 
 @pytest.mark.fault("NaN, infinity", "ok")
 def test_nan_is_never_right():
-    metrics = counted([[np.nan] * 6, [9, 0, 0, 0, 0, 0]], [0, 0])
+    metrics = metrics_of([[np.nan] * 6, [9, 0, 0, 0, 0, 0]], [0, 0])
     assert (metrics.top_1, metrics.top_5) == (50, 50)
     assert np.isnan(metrics.loss)
 
 
 def test_large_logits_do_not_overflow():
-    assert counted([[30000.0, 0.0]], [1]).loss == pytest.approx(30000)
+    assert metrics_of([[30000.0, 0.0]], [1]).loss == pytest.approx(30000)
 
 
 class Mean(nn.Cell):
@@ -69,7 +68,7 @@ def test_every_sample_counts_once_at_any_batch_size(batch_size):
     labels = rng.integers(0, 6, 10).astype(np.int32)
     batches = [(images[i : i + batch_size], labels[i : i + batch_size]) for i in range(0, 10, batch_size)]
     found = outcomes(of_cell(Mean()), batches, batch_size).metrics()
-    expected = counted(Mean()(Tensor(images)).asnumpy(), labels)
+    expected = metrics_of(Mean()(Tensor(images)).asnumpy(), labels)
     assert (found.top_1, found.top_5, found.num_samples) == (expected.top_1, expected.top_5, 10)
     assert found.loss == pytest.approx(expected.loss, rel=1e-12)
 
@@ -169,8 +168,8 @@ def test_a_network_is_evaluated_and_compiled_as_such():
 
 def test_a_batch_is_filled_with_copies_of_its_last_image():
     images = np.arange(6).reshape(3, 2)
-    np.testing.assert_array_equal(evaluate.filled(images, 5), [[0, 1], [2, 3], [4, 5], [4, 5], [4, 5]])
-    assert evaluate.filled(images, 3) is images
+    np.testing.assert_array_equal(filled(images, 5), [[0, 1], [2, 3], [4, 5], [4, 5], [4, 5]])
+    assert filled(images, 3) is images
 
 
 def test_a_network_sees_batches_of_one_size():
@@ -233,8 +232,8 @@ def test_with_eval_mirror_an_image_and_its_mirror_image_count_half_each():
     """Of the mirror image the left edge is black."""
     found = Evaluator(grey_config(eval_mirror=True), grey_samples(5), ALONE).outcomes(left_edge)
     np.testing.assert_allclose(found.losses[3], np.log(np.exp(1.5) + 2) - 1.5)
-    assert evaluate.counted(grey_config()) == "each image once"
-    assert "its mirror image" in evaluate.counted(grey_config(eval_mirror=True))
+    assert counted(grey_config()) == "each image once"
+    assert "its mirror image" in counted(grey_config(eval_mirror=True))
 
 
 class Terminal(io.StringIO):
@@ -247,7 +246,7 @@ class Terminal(io.StringIO):
 )
 def test_a_bar_is_drawn_on_a_terminal_by_one_rank(monkeypatch, stream, rank, drawn):
     monkeypatch.setattr(sys, "stderr", stream())
-    assert evaluate.draws(Ranks(rank, 2)) is drawn
+    assert draws(Ranks(rank, 2)) is drawn
     evaluator = Evaluator(grey_config(), grey_samples(5), ALONE)
     evaluator.ranks = replace(ALONE, rank=rank)
     evaluator.outcomes(left_edge)

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 
-from ghostnet.config import Config
-from ghostnet.errors import RunError, UserError
-from ghostnet.run_folder import Position, RunFolder
+from mindghost.config import Config
+from mindghost.errors import RunError, UserError
+from mindghost.runs.folder import Position, RunFolder
 
 DATA = "ab" * 32
 TAGS = {

@@ -17,11 +17,13 @@ from mindspore import Tensor, nn
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
-import ghostnet as ghostnet_package
-from ghostnet import deployment, export, onnx_file, weights_file
-from ghostnet.config import Config
-from ghostnet.errors import UserError
-from ghostnet.models import create_model, ghostnet, list_models
+import mindghost as ghostnet_package
+from mindghost.checkpoint import weights as weights_file
+from mindghost.config import Config
+from mindghost.deploy import export, onnx_fixes
+from mindghost.errors import UserError
+from mindghost.inference import artifact
+from mindghost.models import create_model, ghostnet, list_models
 from tests.conftest import randomise, write_images
 from tests.test_end_to_end import flags, process
 
@@ -84,7 +86,7 @@ def check_onnx(path: Path, checkpoint: Path, batches=(1, 2, 7)) -> dict:
 )
 def test_onnx_files_give_the_logits_for_any_number_of_images(short, tmp_path, keys):
     path = write_run(tmp_path, **keys)
-    (written,) = export.export(deployment.of_file(path), ["onnx"])
+    (written,) = export.export(artifact.of_file(path), ["onnx"])
     assert written.path == path.with_suffix(".onnx")
     assert written.difference < 2e-5
     assert not written.real
@@ -95,8 +97,8 @@ def test_onnx_files_give_the_logits_for_any_number_of_images(short, tmp_path, ke
     assert facts == json.loads(path.with_suffix(".json").read_text())
     model = onnx.load(written.path)
     assert "BatchNormalization" not in {node.op_type for node in model.graph.node}
-    assert model.opset_import[0].version == onnx_file.OPSET
-    assert deployment.of_file(written.path).config.model == keys["model"]
+    assert model.opset_import[0].version == onnx_fixes.OPSET
+    assert artifact.of_file(written.path).config.model == keys["model"]
 
 
 def test_both_formats_with_a_fixed_batch_by_the_script(short, tmp_path, monkeypatch, capsys):
@@ -112,7 +114,7 @@ def test_both_formats_with_a_fixed_batch_by_the_script(short, tmp_path, monkeypa
     ends = ("json", "mindir", "mindir.sha256", "onnx", "onnx.sha256")
     assert sorted(file.name for file in out.iterdir()) == [f"{path.stem}.{end}" for end in ends]
     check_onnx(out / f"{path.stem}.onnx", path, batches=(2,))
-    mindir = deployment.of_file(out / f"{path.stem}.mindir")
+    mindir = artifact.of_file(out / f"{path.stem}.mindir")
     assert (mindir.batch, mindir.classes) == (2, tuple(CLASSES))
     images = np.random.default_rng(5).standard_normal((2, 3, 32, 32)).astype(np.float32)
     expected = trained_logits(path, images)
@@ -129,7 +131,7 @@ def test_both_formats_with_a_fixed_batch_by_the_script(short, tmp_path, monkeypa
 def test_a_file_with_other_logits_is_refused_and_nothing_is_written(short, tmp_path, monkeypatch):
     path = write_run(tmp_path, model="ghostnet_050")
     before = sorted(tmp_path.iterdir())
-    real = onnx_file.tidy
+    real = onnx_fixes.tidy
 
     def spoil(*arguments):
         model = onnx.load_model_from_string(real(*arguments))
@@ -138,9 +140,9 @@ def test_a_file_with_other_logits_is_refused_and_nothing_is_written(short, tmp_p
         weight.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(weight) * 1.01, weight.name))
         return model.SerializeToString()
 
-    monkeypatch.setattr(onnx_file, "tidy", spoil)
+    monkeypatch.setattr(onnx_fixes, "tidy", spoil)
     with pytest.raises(UserError, match="its logits differ from the checkpoint's by"):
-        export.export(deployment.of_file(path), ["onnx"])
+        export.export(artifact.of_file(path), ["onnx"])
     assert sorted(tmp_path.iterdir()) == before
 
 
@@ -161,7 +163,7 @@ def test_zeros_for_new_channels_and_reshapes_lose_their_batch():
         helper.make_graph(nodes, "g", [image], [flat], constants), opset_imports=[helper.make_opsetid("", 11)]
     )
     model.ir_version = 6
-    content = onnx_file.tidy(model.SerializeToString(), 7, True, {"ghostnet": "{}"})
+    content = onnx_fixes.tidy(model.SerializeToString(), 7, True, {"ghostnet": "{}"})
     session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
     for batch in (1, 3):
         x = np.random.default_rng(batch).standard_normal((batch, 2, 3, 4)).astype(np.float32)
@@ -173,7 +175,7 @@ def test_missing_onnx_is_said_in_one_line(tmp_path, monkeypatch):
     path = write_run(tmp_path, model="ghost_resnet56")
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(UserError, match=r"onnxruntime is not installed .*pip install -e .\[export\]"):
-        export.export(deployment.of_file(path), ["onnx"])
+        export.export(artifact.of_file(path), ["onnx"])
 
 
 @pytest.mark.parametrize(
@@ -186,11 +188,11 @@ def test_missing_onnx_is_said_in_one_line(tmp_path, monkeypatch):
 )
 def test_descriptions_that_do_not_fit_are_refused(tmp_path, change, message):
     config = Config(model="ghostnet_050", num_classes=3)
-    facts = deployment.Deployment(tmp_path / "x.onnx", config, tuple(CLASSES)).describe()
-    assert deployment.of_description(tmp_path / "x.onnx", json.loads(json.dumps(facts))).config.mean == config.mean
+    facts = artifact.Deployment(tmp_path / "x.onnx", config, tuple(CLASSES)).describe()
+    assert artifact.of_description(tmp_path / "x.onnx", json.loads(json.dumps(facts))).config.mean == config.mean
     change(facts)
     with pytest.raises(UserError, match=message):
-        deployment.of_description(tmp_path / "x.onnx", facts)
+        artifact.of_description(tmp_path / "x.onnx", facts)
 
 
 # --- What is compared, and what is written then, without a network
@@ -250,14 +252,14 @@ def test_a_file_is_compared_on_images_of_the_run(tmp_path, train, val, real):
             Image.new("RGB", (20, 20), (value,) * 3).save(tmp_path / split / "ant" / f"{index}.png")
     plain = {"mean": (0.0,) * 3, "std": (1.0,) * 3, "image_resize": 16, "crop_pct": 1.0}
     config = Config(**plain, data_dir=str(tmp_path), num_classes=3)
-    images, found = export.comparison_images(deployment.Deployment(tmp_path / "x.ckpt", config, tuple(CLASSES)))
+    images, found = export.comparison_images(artifact.Deployment(tmp_path / "x.ckpt", config, tuple(CLASSES)))
     assert (images.shape, images.dtype, found) == ((7, 3, 16, 16), np.float32, real)
     of_the_run = 7 if real else min(val, 7)
     assert (images[:of_the_run] == (200 if val else 10)).all()
     assert all(image.std() > 20 for image in images[of_the_run:])
     assert len({image.tobytes() for image in images[of_the_run:]}) == 7 - of_the_run
     grey, _ = export.comparison_images(
-        deployment.Deployment(tmp_path / "x.ckpt", config.replace(in_channels=1), tuple(CLASSES))
+        artifact.Deployment(tmp_path / "x.ckpt", config.replace(in_channels=1), tuple(CLASSES))
     )
     assert grey.shape == (7, 1, 16, 16)
 
@@ -269,7 +271,7 @@ def quick(tmp_path, monkeypatch):
     path.parent.mkdir()
     path.write_bytes(b"weights")
     config = Config(model="ghostnet_050", num_classes=3, val_amp_level="O2", data_dir=str(tmp_path / "none"))
-    deployed = deployment.Deployment(path, config.replace(image_resize=8), tuple(CLASSES))
+    deployed = artifact.Deployment(path, config.replace(image_resize=8), tuple(CLASSES))
     seen: dict = {"modes": []}
 
     def trained(config):
@@ -310,7 +312,7 @@ def test_what_is_written_and_said(quick, tmp_path, caplog):
     ms.set_context(mode=ms.GRAPH_MODE)
     out = tmp_path / "a" / "out"
     results = quick([1e-4, 0.0], ["mindir", "onnx"], out, batch=5)
-    facts = {**deployment.replace(quick.deployed, batch=5).describe()}
+    facts = {**artifact.replace(quick.deployed, batch=5).describe()}
     source = {"file": "w_best.ckpt", "sha256": hashlib.sha256(b"weights").hexdigest()}
     facts |= {"source": source, "ghostnet": ghostnet_package.__version__, "mindspore": ms.__version__}
     facts = json.loads(json.dumps(facts))
@@ -372,7 +374,7 @@ def test_mindir_is_written_for_a_batch_or_any(quick, monkeypatch, tmp_path, batc
     monkeypatch.undo()  # of what `quick` has put in place of the function
     seen = []
     monkeypatch.setattr(ms, "export", lambda *given, **keys: seen.append((*given, keys)))
-    network, target = nn.ReLU(), deployment.replace(quick.deployed, batch=batch)
+    network, target = nn.ReLU(), artifact.replace(quick.deployed, batch=batch)
     ms.set_context(mode=ms.PYNATIVE_MODE)
     export._write_mindir(network, tmp_path / "x.mindir", target, "{}")
     ((given, example, keys),) = seen
@@ -424,6 +426,6 @@ def test_made_up_pictures_have_contrast():
 @pytest.mark.parametrize("name", list_models())
 def test_every_network_in_both_formats(tmp_path, name):
     path = write_run(tmp_path, model=name, image_resize=(64, 32))
-    written = export.export(deployment.of_file(path), export.FORMATS)
+    written = export.export(artifact.of_file(path), export.FORMATS)
     assert [file.path.suffix for file in written] == [".mindir", ".onnx"]
     check_onnx(path.with_suffix(".onnx"), path)

@@ -11,12 +11,16 @@ import pytest
 from mindspore.train.mind_ir_pb2 import ModelProto
 
 import validate
-from ghostnet import deployment, export, exported_file, inference, intact_files, quantize
-from ghostnet.cli import run_command
-from ghostnet.config import Config, load
-from ghostnet.errors import UserError
-from ghostnet.exported_file import ENTRY
-from ghostnet.models import ghostnet
+from mindghost.cli.command import run_command
+from mindghost.config import Config, load
+from mindghost.deploy import export, quantize
+from mindghost.errors import UserError
+from mindghost.files import intact
+from mindghost.inference import artifact
+from mindghost.inference import exported as exported_file
+from mindghost.inference.exported import ENTRY
+from mindghost.inference.network import checked, of_onnx, open_network
+from mindghost.models import ghostnet
 from tests import short
 from tests.conftest import write_images
 from tests.test_end_to_end import command, flags
@@ -35,7 +39,7 @@ def made(tmp_path_factory) -> Path:
     try:
         path = write_run(folder / "run", data_dir=str(folder / "images"), num_parallel_workers=1, **KEYS)
         for kinds, batch, name in ((export.FORMATS, None, "any"), (("onnx",), 2, "two")):
-            export.export(deployment.of_file(path), kinds, folder / name, batch)
+            export.export(artifact.of_file(path), kinds, folder / name, batch)
     finally:
         ghostnet.STAGES = stages
     return folder
@@ -103,7 +107,7 @@ def test_a_key_that_says_otherwise_is_named(made, file, tmp_path, monkeypatch, c
             (["-c", str(recipe), *images], f"{recipe}:2: "),
         ):
             with pytest.raises(UserError) as caught:
-                load(line, prog="validate.py", description="", weights=deployment.said)
+                load(line, prog="validate.py", description="", weights=artifact.said)
             assert str(caught.value).startswith(f"{place}{key}: {file} has ")
             assert len(str(caught.value).splitlines()) == 1
     line = [*images, *flags(model="ghostnet_100")]
@@ -152,16 +156,16 @@ def test_equal_keys_and_those_of_the_evaluation_pass(made, file, tmp_path, monke
     assert (alone["model"], alone["num_samples"]) == ("ghostnet_050", 6)
     names = tmp_path / "names.txt"
     names.write_text("\n".join(CLASSES))
-    assert deployment.of_file(file, made / "run" / "config.yaml", "ghostnet_050", names).classes == tuple(CLASSES)
+    assert artifact.of_file(file, made / "run" / "config.yaml", "ghostnet_050", names).classes == tuple(CLASSES)
 
 
 def test_a_configuration_from_elsewhere_has_to_agree(made):
-    """As one that another program gives to `validator.validate`."""
-    found = deployment.of_file(made / "any" / "ghostnet_050_best.onnx")
+    """As one that another program gives to `validate.validate`."""
+    found = artifact.of_file(made / "any" / "ghostnet_050_best.onnx")
     config = Config(**KEYS, data_dir="D")
-    assert deployment.agreed(config, found) == config.replace(num_classes=3)
+    assert artifact.agreed(config, found) == config.replace(num_classes=3)
     with pytest.raises(UserError, match=r"crop_pct: .* has 0\.8, got 0\.9"):
-        deployment.agreed(config.replace(crop_pct=0.9), found)
+        artifact.agreed(config.replace(crop_pct=0.9), found)
 
 
 def test_numbers_may_be_named(made, tmp_path):
@@ -170,11 +174,11 @@ def test_numbers_may_be_named(made, tmp_path):
     changed(file, lambda text: text.replace('["ant", "bee", "cat"]', '["0", "1", "2"]'))
     names = tmp_path / "names.txt"
     names.write_text("ant\nbee\ncat\n")
-    assert deployment.of_file(file).classes == ("0", "1", "2")
-    assert deployment.of_file(file, class_names=names).classes == tuple(CLASSES)
+    assert artifact.of_file(file).classes == ("0", "1", "2")
+    assert artifact.of_file(file, class_names=names).classes == tuple(CLASSES)
     names.write_text("ant\nbee\n")
     with pytest.raises(UserError, match="--class_names"):
-        deployment.of_file(file, class_names=names)
+        artifact.of_file(file, class_names=names)
 
 
 # --- What it says of itself
@@ -277,7 +281,7 @@ def test_a_description_that_lies_is_one_line(files, kind):
 def refusal(file: Path) -> str:
     """The line about a file that is refused before it runs."""
     with pytest.raises(UserError) as caught:
-        deployment.of_file(file)
+        artifact.of_file(file)
     message = str(caught.value)
     assert message.startswith(f"{file.with_suffix('')}.")
     assert len(message.splitlines()) == 1
@@ -327,10 +331,10 @@ def test_a_graph_that_is_another_is_one_line(files, what):
 
 def test_a_file_for_two_images_is_one(made, tmp_path):
     file = Path(shutil.copy(made / "two" / "ghostnet_050_best.onnx", tmp_path / "file.onnx"))
-    assert deployment.of_file(file).batch == 2
+    assert artifact.of_file(file).batch == 2
     changed(file, with_batch(None))
     with pytest.raises(UserError, match="takes float32 2 x 3 x 32 x 32, but its description says float32 any x 3"):
-        deployment.of_file(file)
+        artifact.of_file(file)
 
 
 def spoil(graph) -> None:
@@ -357,14 +361,14 @@ def test_logits_that_are_not_finite_are_no_class(made, tmp_path, monkeypatch, ca
 @pytest.mark.fault("exported files", "clean error")
 def test_quantising_needs_a_whole_file_with_finite_logits(made, tmp_path):
     file = Path(shutil.copy(made / "any" / "ghostnet_050_best.onnx", tmp_path / "file.onnx"))
-    intact_files.write_with_sidecar(tmp_path / "file.data", outside(file, "file.data"))
+    intact.write_with_sidecar(tmp_path / "file.data", outside(file, "file.data"))
     config = Config(**KEYS, num_classes=3, data_dir=str(made / "images"), mode=1)
     with pytest.raises(UserError, match="keeps weights in a second file"):
-        quantize.quantize(deployment.of_file(file), config, made / "images" / "train")
+        quantize.quantize(artifact.of_file(file), config, made / "images" / "train")
     shutil.copy(made / "any" / "ghostnet_050_best.onnx", file)
     changed(file, change_graph=spoil)
     with pytest.raises(UserError, match="its logits are not finite"):
-        quantize.quantize(deployment.of_file(file), config, made / "images" / "train")
+        quantize.quantize(artifact.of_file(file), config, made / "images" / "train")
     assert {path.name for path in tmp_path.iterdir()} == {"file.onnx", "file.data", "file.data.sha256"}
 
 
@@ -372,11 +376,11 @@ def test_logits_are_checked_whoever_gives_them(tmp_path):
     images = np.zeros((2, 3, 8, 8), np.float32)
     for logits in (np.zeros((2, 4)), np.zeros((1, 3)), np.zeros(3), np.zeros((2, 3, 1))):
         with pytest.raises(UserError, match="gives logits of shape"):
-            inference.checked(lambda _, found=logits: found, tmp_path, 3)(images)
+            checked(lambda _, found=logits: found, tmp_path, 3)(images)
     for value in (np.nan, np.inf, -np.inf):
         with pytest.raises(UserError, match="for 1 of 2 images"):
-            inference.checked(lambda _, found=value: np.array([[0, 1, 2], [0, found, 2]]), tmp_path, 3)(images)
-    assert inference.checked(lambda _: np.ones((2, 3)), tmp_path, 3)(images).sum() == 6
+            checked(lambda _, found=value: np.array([[0, 1, 2], [0, found, 2]]), tmp_path, 3)(images)
+    assert checked(lambda _: np.ones((2, 3)), tmp_path, 3)(images).sum() == 6
 
 
 @pytest.mark.fault("class names", "ok")
@@ -385,8 +389,8 @@ def test_numbers_in_the_place_of_names_are_not_compared_with_folders(made, tmp_p
     weights = tmp_path / "bare.ckpt"
     shutil.copy(made / "run" / "ghostnet_050_best.ckpt", weights)
     monkeypatch.setattr(ghostnet, "STAGES", short.stages())
-    (written,) = export.export(deployment.of_file(weights, made / "run" / "config.yaml"), ["onnx"])
-    found = deployment.of_file(written.path)
+    (written,) = export.export(artifact.of_file(weights, made / "run" / "config.yaml"), ["onnx"])
+    found = artifact.of_file(written.path)
     assert (found.classes, found.known_classes) == (("0", "1", "2"), None)
     results = []
     for path in (written.path, weights):
@@ -421,11 +425,11 @@ def test_a_description_beside_the_file_is_read_as_one_inside(files, what):
 
 
 def test_a_description_beside_the_file_is_enough(made, file):
-    expected = deployment.of_file(file)
+    expected = artifact.of_file(file)
     changed(file, drop_description=True)
     described_there = made / "any" / "ghostnet_050_best.json"
     file.with_suffix(".json").write_bytes(b"\xef\xbb\xbf" + described_there.read_bytes())
-    assert deployment.of_file(file) == expected
+    assert artifact.of_file(file) == expected
 
 
 # --- Weights in a second file
@@ -449,13 +453,13 @@ def test_weights_beside_the_file_with_a_digest_are_taken(made, tmp_path, monkeyp
     """From beside the file, not from the working folder."""
     file = Path(shutil.copy(made / "any" / "ghostnet_050_best.onnx", tmp_path / "file.onnx"))
     images = np.random.default_rng(0).standard_normal((2, 3, 32, 32)).astype(np.float32)
-    expected = inference.of_onnx(file)(images)
+    expected = of_onnx(file)(images)
     content = outside(file, "file.data", offset=16)
-    intact_files.write_with_sidecar(tmp_path / "file.data", bytes(16) + content)
+    intact.write_with_sidecar(tmp_path / "file.data", bytes(16) + content)
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "elsewhere" / "file.data").write_bytes(bytes(len(content) + 16))
     monkeypatch.chdir(tmp_path / "elsewhere")
-    np.testing.assert_array_equal(inference.open_network(deployment.of_file(file))(images), expected)
+    np.testing.assert_array_equal(open_network(artifact.of_file(file))(images), expected)
 
 
 @pytest.mark.fault("exported files", "clean error")
@@ -484,7 +488,7 @@ def test_weights_elsewhere_are_refused(made, tmp_path, location, facts, prepare,
     content = outside(file, location, **facts)
     second = tmp_path / "file.data"
     if prepare in ("whole", "of another digest"):
-        intact_files.write_with_sidecar(second, content)
+        intact.write_with_sidecar(second, content)
     if prepare in ("without a digest", "of another digest"):
         second.write_bytes(content[:-1] + b"x")
     elif prepare == "a link":
@@ -494,7 +498,7 @@ def test_weights_elsewhere_are_refused(made, tmp_path, location, facts, prepare,
     if facts.get("offset") == 1:
         changed(file, change_graph=lambda graph: _with_length(graph, len(content)))
     with pytest.raises(UserError) as caught:
-        deployment.of_file(file)
+        artifact.of_file(file)
     assert words in str(caught.value)
     assert str(tmp_path) in str(caught.value)
     assert len(str(caught.value).splitlines()) == 1
@@ -530,9 +534,9 @@ def test_text_that_is_no_text_in_an_exported_file(files):
 
 def test_mindir_runs(made):
     """As ONNX does, and what MindSpore refuses to run is one line."""
-    network = inference.open_network(deployment.of_file(made / "any" / "ghostnet_050_best.mindir"))
+    network = open_network(artifact.of_file(made / "any" / "ghostnet_050_best.mindir"))
     images = np.random.default_rng(0).standard_normal((2, 3, 32, 32)).astype(np.float32)
-    expected = inference.of_onnx(made / "any" / "ghostnet_050_best.onnx")(images)
+    expected = of_onnx(made / "any" / "ghostnet_050_best.onnx")(images)
     np.testing.assert_allclose(network(images), expected, rtol=1e-3, atol=1e-4)
     with pytest.raises(UserError, match=r"mindir: MindSpore cannot run it"):
         network(np.zeros((2, 5, 32, 32), np.float32))

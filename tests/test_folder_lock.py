@@ -13,14 +13,14 @@ from pathlib import Path
 
 import pytest
 
-from ghostnet.errors import UserError
-from ghostnet.folder_lock import FolderLock
+from mindghost.errors import UserError
+from mindghost.files.lock import FolderLock
 
 # Takes the lock, forks a worker that outlives it if it is killed, and waits.
 HOLD = """
 import os, sys, time
 from pathlib import Path
-from ghostnet.folder_lock import FolderLock
+from mindghost.files.lock import FolderLock
 
 lock = FolderLock(Path(sys.argv[1]), "ckpt_save_dir")
 lock.take()
@@ -69,7 +69,7 @@ def test_a_second_process_is_refused_until_the_first_is_killed(lock, tmp_path):
 
 
 def is_refused_elsewhere(folder: Path) -> bool:
-    program = "import sys; from pathlib import Path; from ghostnet.folder_lock import FolderLock as L; "
+    program = "import sys; from pathlib import Path; from mindghost.files.lock import FolderLock as L; "
     program += "L(Path(sys.argv[1]), 'key').take()"
     environment = {**os.environ, "PYTHONPATH": "src"}
     result = subprocess.run(

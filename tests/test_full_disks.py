@@ -10,10 +10,13 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from ghostnet import cli, outputs, report, streams
-from ghostnet.config import Config
-from ghostnet.errors import RunError
-from ghostnet.run_folder import RunFolder
+from mindghost.cli import command
+from mindghost.config import Config
+from mindghost.errors import RunError
+from mindghost.evaluate import report
+from mindghost.files import outputs
+from mindghost.process import streams
+from mindghost.runs.folder import RunFolder
 from tests.launchers import ROOT
 
 MORE = bytes(300_000)  # bytes, than there is room for
@@ -31,7 +34,7 @@ def ended(monkeypatch, capsys) -> Callable[..., tuple[int, str]]:
         monkeypatch.setattr(streams, "guard", lambda: None)
         monkeypatch.setattr(sys, "argv", [name, *map(str, words)])
         main = runpy.run_path(str(ROOT / "scripts" / name), run_name="a command")["main"]
-        status = cli.run_command(name, main)
+        status = command.run_command(name, main)
         return status, capsys.readouterr().err
 
     return run

@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 from mindspore import Tensor
 
-from ghostnet import checkpoint, weights_file
-from ghostnet.convert import from_pytorch
-from ghostnet.models import card, create_model
-from ghostnet.models.g_ghost_regnet import ChannelMeans, GhostStage, g_ghost_regnetx_032
+from mindghost.checkpoint import weights as weights_file
+from mindghost.checkpoint.convert import from_pytorch
+from mindghost.checkpoint.load import fill_network
+from mindghost.models import card, create_model
+from mindghost.models.g_ghost_regnet import ChannelMeans, GhostStage, g_ghost_regnetx_032
 from tests.conftest import GOLDEN, golden_state
 
 GOLDEN_NAMES = ["g_ghost_regnetx_032", "g_ghost_regnetx_040"]
@@ -23,7 +24,7 @@ def test_golden_logits(name, tmp_path):
     weights_file.write(tmp_path / "golden.ckpt", from_pytorch(golden_state(name)))
     network = create_model(name).set_train(False)
     facts = card(name)
-    checkpoint.load_weights(network, tmp_path / "golden.ckpt", stem=facts.stem, classifier=facts.classifier)
+    fill_network(network, tmp_path / "golden.ckpt", stem=facts.stem, classifier=facts.classifier)
     golden = np.load(GOLDEN / f"{name}.npz")
     for key in golden.files:
         height, width = map(int, key.removeprefix("logits_").split("x"))

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from mindspore import Tensor
 
-from ghostnet.models import card, create_model
-from ghostnet.models.ghost_cifar import BasicBlock, ResidualConv, cosine_patterns
+from mindghost.models import card, create_model
+from mindghost.models.ghost_cifar import BasicBlock, ResidualConv, cosine_patterns
 from tests.conftest import randomise
 
 # (channels in, channels out, pixels of the output) of every convolution but the first

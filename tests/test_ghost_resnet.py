@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from mindspore import Tensor, nn
 
-from ghostnet.models import card, create_model
-from ghostnet.models.complexity import complexity
+from mindghost.models import card, create_model
+from mindghost.models.complexity import complexity
 from tests.conftest import randomise
 
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from mindspore import Tensor, nn, ops
 
-from ghostnet.models.complexity import complexity
-from ghostnet.models.ghost_fit import fit
-from ghostnet.models.ghostify import GhostConvolution, Reorder, default_skip, ghostify
+from mindghost.models.complexity import complexity
+from mindghost.models.ghost_fit import fit
+from mindghost.models.ghostify import GhostConvolution, Reorder, default_skip, ghostify
 from tests.conftest import randomise
 
 

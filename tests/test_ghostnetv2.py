@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from mindspore import Tensor
 
-from ghostnet import weights_file
-from ghostnet.convert import from_pytorch
-from ghostnet.models import card, create_model
-from ghostnet.models.ghostnetv2 import DfcGhostModule, halve, resize_nearest
+from mindghost.checkpoint import weights as weights_file
+from mindghost.checkpoint.convert import from_pytorch
+from mindghost.models import card, create_model
+from mindghost.models.ghostnetv2 import DfcGhostModule, halve, resize_nearest
 from tests.conftest import GOLDEN, golden_state, randomise
 from tests.test_models import load, logits
 

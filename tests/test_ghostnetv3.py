@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from mindspore import Tensor, nn
 
-from ghostnet import weights_file
-from ghostnet.convert import from_pytorch
-from ghostnet.models import card, create_model
-from ghostnet.models.ghostnetv3 import BranchedConvolution, fused
-from ghostnet.models.reparam import fold_batch_norm, fuse
+from mindghost.checkpoint import weights as weights_file
+from mindghost.checkpoint.convert import from_pytorch
+from mindghost.models import card, create_model
+from mindghost.models.ghostnetv3 import BranchedConvolution, fused
+from mindghost.models.reparam import fold_batch_norm, fuse
 from tests.conftest import GOLDEN, golden_state, randomise
 from tests.test_ghostnetv2 import images
 from tests.test_models import load, logits

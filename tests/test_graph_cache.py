@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 from mindspore import Tensor, nn
 
-from ghostnet import build, graph_cache
-from ghostnet.config import Config
-from ghostnet.distributed import ALONE, Ranks
-from ghostnet.graph_cache import GraphCache
-from ghostnet.loss import training_loss
-from ghostnet.models import ghostnet
-from ghostnet.native import build as native
-from ghostnet.step import StepOptions, TrainStep
+from mindghost import build, graph_cache
+from mindghost.config import Config
+from mindghost.graph_cache import GraphCache
+from mindghost.models import ghostnet
+from mindghost.ops import library as native
+from mindghost.parallel.ranks import ALONE, Ranks
+from mindghost.train.loss import training_loss
+from mindghost.train.step import StepOptions, TrainStep
 from tests.launchers import Process, cache_with_libraries, mpirun_command, run
 from tests.short import stages
 from tests.test_resume import arguments, assert_same_end

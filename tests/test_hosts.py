@@ -1,7 +1,7 @@
 import ctypes
 from pathlib import Path
 
-from ghostnet import hosts
+from mindghost.parallel.cores import give_back_memory
 
 
 def resident() -> int:
@@ -20,6 +20,6 @@ def test_memory_that_was_freed_is_given_back():
     for piece in pieces[:-1]:
         libc.free(ctypes.c_void_p(piece))
     before = resident()
-    hosts.give_back_memory()
+    give_back_memory()
     assert resident() < before - size * count * 0.9
     libc.free(ctypes.c_void_p(pieces[-1]))

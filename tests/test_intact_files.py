@@ -8,8 +8,9 @@ import subprocess
 import numpy as np
 import pytest
 
-from ghostnet import intact_files, weights_file
-from ghostnet.errors import RunError, UserError
+from mindghost.checkpoint import weights as weights_file
+from mindghost.errors import RunError, UserError
+from mindghost.files import intact
 from tests.test_weights_file import ARRAYS, SMALL, assert_equal
 
 
@@ -17,7 +18,7 @@ def test_sha256sum_reads_the_sidecar(tmp_path):
     path = tmp_path / "a.ckpt"
     for value in (1.0, 2.0):
         weights_file.write(path, {"w": np.array([value])})
-        intact_files.copy(path, tmp_path / "b.ckpt")
+        intact.copy(path, tmp_path / "b.ckpt")
     for name in ("a", "b"):
         result = subprocess.run(
             ["sha256sum", "-c", f"{name}.ckpt.sha256"], cwd=tmp_path, capture_output=True, text=True
@@ -29,7 +30,7 @@ def test_sha256sum_reads_the_sidecar(tmp_path):
 def test_a_sidecar_that_is_none(content, tmp_path):
     path = tmp_path / "a.ckpt"
     weights_file.write(path, ARRAYS)
-    intact_files.sidecar(path).write_bytes(content)
+    intact.sidecar(path).write_bytes(content)
     with pytest.raises(UserError, match="a.ckpt.sha256: not what sha256sum writes") as caught:
         weights_file.read(path)
     assert "\n" not in str(caught.value)
@@ -46,7 +47,7 @@ def test_a_damaged_file_does_not_become_intact_by_being_replaced(tmp_path, monke
     monkeypatch.setattr(os, "replace", _only(1))
     with pytest.raises(RunError):
         weights_file.write(path, {"w": np.zeros(3)})
-    assert len(intact_files.sidecar(path).read_text().splitlines()) == 2
+    assert len(intact.sidecar(path).read_text().splitlines()) == 2
     assert path.read_bytes() == bad
     with pytest.raises(UserError, match="its sha256"):
         weights_file.read(path)
@@ -71,7 +72,7 @@ def test_at_each_moment_the_file_and_what_is_kept_are_intact(moments, sidecar, t
     for value in (0, 1):
         weights_file.write(path, {"w": np.array([value])}, keep_as=kept)
     if sidecar == "deleted":
-        intact_files.sidecar(path).unlink()
+        intact.sidecar(path).unlink()
     if sidecar == "of two lines":
         with path.with_name("a.ckpt.sha256").open("a") as file:
             file.write("0" * 64 + "  a.ckpt\n")
@@ -118,7 +119,7 @@ def test_the_replaced_file_is_kept_where_there_are_no_links(tmp_path, monkeypatc
 def test_a_file_that_is_replaced_while_it_is_read_is_not_damaged(tmp_path, monkeypatch):
     path = tmp_path / "a.ckpt"
     weights_file.write(path, SMALL)
-    digests = intact_files._digests
+    digests = intact._digests
 
     def then_replaced(path):
         listed = digests(path)
@@ -126,7 +127,7 @@ def test_a_file_that_is_replaced_while_it_is_read_is_not_damaged(tmp_path, monke
         weights_file.write(path, ARRAYS)
         return listed
 
-    monkeypatch.setattr(intact_files, "_digests", then_replaced)
+    monkeypatch.setattr(intact, "_digests", then_replaced)
     assert_equal(weights_file.read(path), ARRAYS)
 
 
@@ -145,7 +146,7 @@ def test_a_full_disk_changes_nothing(full_disk):
 
 def test_a_file_is_deleted_with_its_sidecar(tmp_path):
     weights_file.write(tmp_path / "a.ckpt", ARRAYS)
-    intact_files.delete(tmp_path / "a.ckpt")
+    intact.delete(tmp_path / "a.ckpt")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -154,10 +155,10 @@ def test_a_file_is_deleted_with_its_sidecar(tmp_path):
 def test_a_name_of_any_length_that_the_system_takes(name, tmp_path):
     """Its temporary file has a longer one; there is no room for a sidecar's, which is said, and the file stays."""
     path = tmp_path / name
-    intact_files.write_atomically(path, b"content")
-    assert intact_files.read_intact(path) == b"content"
+    intact.write_atomically(path, b"content")
+    assert intact.read_intact(path) == b"content"
     with pytest.raises(RunError, match=r"cannot be written \(File name too long\)"):
-        intact_files.write_with_sidecar(path, b"other")
+        intact.write_with_sidecar(path, b"other")
     assert [(file.name, file.read_bytes()) for file in tmp_path.iterdir()] == [(name, b"content")]
 
 
@@ -169,14 +170,14 @@ def test_a_folder_that_refuses_is_one_line(tmp_path):
 def test_several_files_are_replaced_with_their_sidecars_or_none(tmp_path, monkeypatch):
     one, two, other = tmp_path / "one.onnx", tmp_path / "two.mindir", tmp_path / "one.json"
     for content in (b"old", b"new"):
-        intact_files.write_all_atomically({one: content, two: content, other: content}, (one, two))
+        intact.write_all_atomically({one: content, two: content, other: content}, (one, two))
     assert [file.read_bytes() for file in (one, two, other)] == [b"new"] * 3
-    assert [intact_files.read_intact(file) for file in (one, two)] == [b"new"] * 2
-    assert not intact_files.sidecar(other).exists()
+    assert [intact.read_intact(file) for file in (one, two)] == [b"new"] * 2
+    assert not intact.sidecar(other).exists()
     before = {file: file.read_bytes() for file in tmp_path.iterdir()}
     monkeypatch.setattr(os, "fsync", _full)
     with pytest.raises(RunError, match="No space left"):
-        intact_files.write_all_atomically({one: b"newest", two: b"newest", other: b"newest"}, (one, two))
+        intact.write_all_atomically({one: b"newest", two: b"newest", other: b"newest"}, (one, two))
     assert {file: file.read_bytes() for file in tmp_path.iterdir()} == before
 
 
@@ -245,17 +246,17 @@ def test_what_killed_processes_left_is_deleted_and_nothing_else(tmp_path):
     for name in (".a.ckpt.1.0.tmp", ".notes.1.0.tmp", ".a.ckpt.tmp"):
         (tmp_path / name).write_text("")
     (tmp_path / ".a.ckpt.2.0.tmp").mkdir()
-    intact_files.delete_leftovers(tmp_path, lambda name: name == "a.ckpt")
+    intact.delete_leftovers(tmp_path, lambda name: name == "a.ckpt")
     assert sorted(os.listdir(tmp_path)) == [".a.ckpt.2.0.tmp", ".a.ckpt.tmp", ".notes.1.0.tmp"]
 
 
 @pytest.mark.fault("caches", "ok")
 def test_a_seal_tells_of_every_bit():
-    sealed = intact_files.seal(b"some content")
-    assert intact_files.unseal(sealed) == b"some content"
+    sealed = intact.seal(b"some content")
+    assert intact.unseal(sealed) == b"some content"
     for place in range(8 * len(sealed)):
         content = bytearray(sealed)
         content[place // 8] ^= 1 << place % 8
-        assert intact_files.unseal(bytes(content)) is None
-    assert all(intact_files.unseal(sealed[:size]) is None for size in range(len(sealed)))
-    assert intact_files.unseal(sealed * 2) is None
+        assert intact.unseal(bytes(content)) is None
+    assert all(intact.unseal(sealed[:size]) is None for size in range(len(sealed)))
+    assert intact.unseal(sealed * 2) is None

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ghostnet import json_text
-from ghostnet.config import Config
-from ghostnet.run_folder import RunFolder
+from mindghost.config import Config
+from mindghost.files import json_text
+from mindghost.runs.folder import RunFolder
 
 ROOT = Path(__file__).parent.parent
 NAN, INFINITY = float("nan"), float("inf")

@@ -14,11 +14,12 @@ import pytest
 import yaml
 from PIL import Image
 
-from ghostnet import provenance, weights_file
-from ghostnet.cli import run_command
-from ghostnet.config import Config
-from ghostnet.launch import Launch
-from ghostnet.run_folder import RunFolder
+from mindghost.checkpoint import weights as weights_file
+from mindghost.cli.command import run_command
+from mindghost.config import Config
+from mindghost.process.launch import Launch
+from mindghost.runs import provenance
+from mindghost.runs.folder import RunFolder
 from scripts import model_card
 
 ROOT = Path(__file__).parent.parent

@@ -10,16 +10,17 @@ from mindcv.loss import create_loss
 from mindcv.optim import create_optimizer
 from mindspore import Tensor, nn
 
-from ghostnet import checkpoint, weights_file
-from ghostnet.convert import from_pytorch
-from ghostnet.models import card, create_model, layers, list_models
-from ghostnet.models.ghostnet import GhostModule
-from ghostnet.step import StepOptions, TrainStep
+from mindghost.checkpoint import weights as weights_file
+from mindghost.checkpoint.convert import from_pytorch
+from mindghost.checkpoint.load import Loaded, fill_network
+from mindghost.models import card, create_model, layers, list_models
+from mindghost.models.ghostnet import GhostModule
+from mindghost.train.step import StepOptions, TrainStep
 from tests.conftest import GOLDEN, golden_state, randomise
 
 
-def load(network: nn.Cell, path) -> checkpoint.Loaded:
-    return checkpoint.load_weights(network, path, stem="conv_stem", classifier="classifier")
+def load(network: nn.Cell, path) -> Loaded:
+    return fill_network(network, path, stem="conv_stem", classifier="classifier")
 
 
 def logits(network: nn.Cell, *shape: int, seed: int = 0) -> np.ndarray:

@@ -6,17 +6,17 @@ import pytest
 from mindcv.loss import create_loss
 from mindspore import nn
 
-from ghostnet import build as rooms
-from ghostnet import optim
-from ghostnet.config import Config
-from ghostnet.native import build, momentum
-from ghostnet.step import StepOptions, TrainStep
+from mindghost import build as rooms
+from mindghost.config import Config
+from mindghost.ops import library, momentum
+from mindghost.train import optim
+from mindghost.train.step import StepOptions, TrainStep
 from tests.test_step import batch, run, tiny
 
 try:
-    LIBRARY = build.library()
-    build.load(LIBRARY, 2)
-except build.NativeError as error:
+    LIBRARY = library.library()
+    library.load(LIBRARY, 2)
+except library.NativeError as error:
     pytestmark = pytest.mark.skip(reason=f"no library: {error}")
 
 ALL_OF_IT = StepOptions(loss_scale=8.0, dynamic_scale=True, accumulation=2, clip_norm=0.5, ema_decay=0.9)

@@ -15,10 +15,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ghostnet import predictor
-from ghostnet.config import Config
-from ghostnet.data import dataset
-from ghostnet.errors import UserError
+from mindghost.config import Config
+from mindghost.data import dataset
+from mindghost.errors import UserError
+from mindghost.inference import predictor
 from tests.launchers import ROOT, environment
 
 # --- What prints
@@ -37,7 +37,7 @@ def _shows(node: ast.expr) -> bool:
 SHOWN_BEFORE = {("predict.py", "line"), ("runtime.py", "self.format(record)")}
 
 
-@pytest.mark.parametrize("folder", ["src/ghostnet", "scripts", "."])
+@pytest.mark.parametrize("folder", ["src/mindghost", "scripts", "."])
 def test_whatever_is_printed_is_shown(folder):
     """`print` and `tqdm.write` get nothing that a stranger named, but through `display`."""
     found = []
@@ -52,7 +52,7 @@ def test_whatever_is_printed_is_shown(folder):
     assert found == []
 
 
-@pytest.mark.parametrize("folder", ["src/ghostnet", "scripts"])
+@pytest.mark.parametrize("folder", ["src/mindghost", "scripts"])
 def test_texts_name_their_encoding(folder):
     """What is opened as text is UTF-8 in every locale."""
     found = []
@@ -165,12 +165,12 @@ def test_two_classes_that_look_the_same_are_one_line(tmp_path, caplog):
 @pytest.mark.parametrize("name", [b"host:cache", b"cache\xff"])
 def test_a_cache_that_mindspore_loads_no_operators_from_is_said_to_be_so(name, tmp_path, monkeypatch):
     """It takes PATH:FUNCTION, in UTF-8."""
-    from ghostnet.cpp_library import NativeError
-    from ghostnet.native import build
+    from mindghost.csrc.cpp_library import NativeError
+    from mindghost.ops import library
 
     monkeypatch.setenv("GHOSTNET_HOME", str(tmp_path / os.fsdecode(name)))
     with pytest.raises(NativeError, match="give another GHOSTNET_HOME"):
-        build.library()
+        library.library()
 
 
 # --- Whole commands

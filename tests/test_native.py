@@ -12,28 +12,29 @@ import numpy as np
 import pytest
 from mindspore import Tensor, nn, ops
 
-from ghostnet import build as rooms
-from ghostnet import cpp_library, weights_file
-from ghostnet.config import Config
-from ghostnet.convert import from_pytorch
-from ghostnet.errors import UserError
-from ghostnet.models import ghostnet
-from ghostnet.models.ghostnet import GhostBottleneck, GhostModule
-from ghostnet.models.ghostnetv3 import GhostNetV3
-from ghostnet.models.layers import ConvBnAct, SqueezeExcite, convolution, depthwise_convolution, freeze_batch_norm
-from ghostnet.native import build, layers, ranks
-from ghostnet.step import StepOptions, TrainStep
+from mindghost import build as rooms
+from mindghost.checkpoint import weights as weights_file
+from mindghost.checkpoint.convert import from_pytorch
+from mindghost.config import Config
+from mindghost.csrc import cpp_library
+from mindghost.errors import UserError
+from mindghost.models import ghostnet
+from mindghost.models.ghostnet import GhostBottleneck, GhostModule
+from mindghost.models.ghostnetv3 import GhostNetV3
+from mindghost.models.layers import ConvBnAct, SqueezeExcite, convolution, depthwise_convolution, freeze_batch_norm
+from mindghost.ops import allreduce, fused, library
+from mindghost.train.step import StepOptions, TrainStep
 from tests.conftest import GOLDEN, golden_state, randomise, sanitizer_flags
 from tests.short import stages
 
-SOURCE = Path(build.__file__).parent
+SOURCE = library.SOURCES
 TESTS = Path(__file__).parent
-PROBE = "from ghostnet.native import build; print(build.library())"
+PROBE = "from mindghost.ops import library; print(library.library())"
 
 try:
-    LIBRARY = build.library()
-    build.load(LIBRARY, 2)
-except build.NativeError as error:
+    LIBRARY = library.library()
+    library.load(LIBRARY, 2)
+except library.NativeError as error:
     pytestmark = pytest.mark.skip(reason=f"no library: {error}")
 
 
@@ -109,8 +110,8 @@ def pair(make) -> tuple[nn.Cell, nn.Cell]:
     own, native = sequence(make()), sequence(make())
     randomise(own)
     randomise(native)
-    layers.use(native, LIBRARY)
-    ours = (layers.Chain, layers.Gated, layers.Dense, layers.OfMaps)
+    fused.use(native, LIBRARY)
+    ours = (fused.Chain, fused.Gated, fused.Dense, fused.OfMaps)
     assert any(isinstance(cell, ours) for _, cell in native.cells_and_names())
     return own, native
 
@@ -168,7 +169,7 @@ def test_training_agrees_in_graph_mode(monkeypatch):
         np.random.seed(1)
         network = ghostnet.ghostnet_050(num_classes=3, drop_rate=0.0)
         if native:
-            layers.use(network, LIBRARY)
+            fused.use(network, LIBRARY)
         optimizer = nn.Momentum(network.trainable_params(), 0.05, 0.9)
         step = TrainStep(network, nn.CrossEntropyLoss(), optimizer, StepOptions()).set_train()
         x = Tensor(np.random.RandomState(2).uniform(-1, 1, (6, 3, 48, 40)).astype(np.float32))
@@ -196,14 +197,14 @@ def test_golden_logits(name, tmp_path):
 
 def test_what_a_network_has_is_replaced():
     network = ghostnet.ghostnet_050()
-    layers.use(network, LIBRARY)
-    chains = {id(cell) for _, cell in network.cells_and_names() if isinstance(cell, layers.Chain)}
+    fused.use(network, LIBRARY)
+    chains = {id(cell) for _, cell in network.cells_and_names() if isinstance(cell, fused.Chain)}
     held = {id(c) for _, cell in network.cells_and_names() if id(cell) in chains for c in cell._cells.values()}
     norms = [cell for _, cell in network.cells_and_names() if type(cell) is nn.BatchNorm2d]
     assert {id(norm) for norm in norms} <= held
     v3 = GhostNetV3(0.5)
-    layers.use(v3, LIBRARY)
-    held = {id(c) for _, cell in v3.cells_and_names() if isinstance(cell, layers.Chain) for c in cell._cells.values()}
+    fused.use(v3, LIBRARY)
+    held = {id(c) for _, cell in v3.cells_and_names() if isinstance(cell, fused.Chain) for c in cell._cells.values()}
     assert all(id(cell) in held for _, cell in v3.cells_and_names() if type(cell) is nn.BatchNorm2d)
 
 
@@ -216,8 +217,8 @@ def test_frozen_norms_and_other_convolutions_stay():
     half = sequence(nn.BatchNorm2d(3).to_float(ms.float16))
     half[0].gamma.set_dtype(ms.float16)
     for cell in (frozen, dilated, same, biased, half):
-        layers.use(cell, LIBRARY)
-        assert not any(isinstance(child, layers.Chain) for _, child in cell.cells_and_names())
+        fused.use(cell, LIBRARY)
+        assert not any(isinstance(child, fused.Chain) for _, child in cell.cells_and_names())
 
 
 def test_another_type_is_refused():
@@ -228,15 +229,15 @@ def test_another_type_is_refused():
 
 
 def test_ranks_without_room_for_shared_memory_do_without(tmp_path, monkeypatch):
-    monkeypatch.setattr(ranks, "_SHARED_MEMORY", tmp_path)
+    monkeypatch.setattr(allreduce, "_SHARED_MEMORY", tmp_path)
     with ExitStack() as stack:
-        assert ranks._shared_file(1 << 60, stack) == b""
+        assert allreduce._shared_file(1 << 60, stack) == b""
     assert not list(tmp_path.iterdir())
     with ExitStack() as stack:
-        assert os.stat(ranks._shared_file(5000, stack)).st_size == 5000
+        assert os.stat(allreduce._shared_file(5000, stack)).st_size == 5000
     assert not list(tmp_path.iterdir())
-    monkeypatch.setattr(ranks, "_SHARED_MEMORY", tmp_path / "none")
-    assert ranks._shared_file(5000, stack) == b""
+    monkeypatch.setattr(allreduce, "_SHARED_MEMORY", tmp_path / "none")
+    assert allreduce._shared_file(5000, stack) == b""
 
 
 # How the library comes to be.
@@ -296,7 +297,7 @@ def test_each_network_by_its_precision():
     operators = rooms.native_operators(mixed, "CPU", 2)
     trained = rooms.training_precision(rooms.network(mixed), mixed, operators)
     evaluated = rooms.evaluation_network(mixed, operators)
-    found = [any(isinstance(c, layers.Chain) for _, c in net.cells_and_names()) for net in (trained, evaluated)]
+    found = [any(isinstance(c, fused.Chain) for _, c in net.cells_and_names()) for net in (trained, evaluated)]
     assert found == [False, True]
 
 
@@ -312,7 +313,7 @@ def test_two_processes_build_once(cache, tmp_path):
     compiler = tmp_path / "cxx"
     compiler.write_text(f'#!/bin/sh\ncase "$*" in *-shared*) echo link >> {calls};; esac\nexec c++ "$@" -O0\n')
     compiler.chmod(0o755)
-    environment = os.environ | {"CXX": str(compiler), "PYTHONPATH": str(SOURCE.parent.parent)}
+    environment = os.environ | {"CXX": str(compiler), "PYTHONPATH": str(SOURCE.parents[2])}
     command = [sys.executable, "-c", PROBE]
     running = [subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) for _ in range(2)]
     paths = {process.communicate(timeout=300)[0] for process in running}
@@ -323,21 +324,21 @@ def test_two_processes_build_once(cache, tmp_path):
 
 
 def test_the_name_follows_sources_and_flags(monkeypatch, tmp_path):
-    before = build.description().digest(["c++"])
-    assert build.description().digest(["c++"]) == before
-    assert build.description().digest(["c++", "-g"]) != before
+    before = library.description().digest(["c++"])
+    assert library.description().digest(["c++"]) == before
+    assert library.description().digest(["c++", "-g"]) != before
     for source in SOURCE.glob("*.[ch]*"):
         (tmp_path / source.name).write_text(source.read_text())
-    monkeypatch.setattr(build, "SOURCES", tmp_path)
-    assert build.description().digest(["c++"]) == before
-    (tmp_path / "pool.cpp").write_text((SOURCE / "pool.cpp").read_text() + "\n")
-    assert build.description().digest(["c++"]) != before
+    monkeypatch.setattr(library, "SOURCES", tmp_path)
+    assert library.description().digest(["c++"]) == before
+    (tmp_path / "thread_pool.cpp").write_text((SOURCE / "thread_pool.cpp").read_text() + "\n")
+    assert library.description().digest(["c++"]) != before
 
 
 def operators_test(compiler: list[str], flags: tuple[str, ...], folder: Path, *more: str) -> Path:
     """tests/native/operators_test.cpp, built with our operators: against the definitions, on 1 to 3 threads."""
     test = TESTS / "native" / "operators_test.cpp"
-    commands = build.description(*more).commands(compiler, folder, flags)
+    commands = library.description(*more).commands(compiler, folder, flags)
     commands.append([*compiler, *flags, f"-I{SOURCE}", "-c", str(test), "-o", str(folder / "test.o")])
     for process in [subprocess.Popen(command) for command in commands]:
         assert process.wait() == 0

@@ -7,14 +7,14 @@ import time
 
 import pytest
 
-from ghostnet import neighbours
-from ghostnet.neighbours import Neighbours
+from mindghost.parallel import watchdog
+from mindghost.parallel.watchdog import Neighbours
 from tests.launchers import environment
 
 # Says who it is, hears who the other one is, and leaves with it after so many seconds.
 RANK = """
 import sys, time
-from ghostnet.neighbours import Neighbours, own_process
+from mindghost.parallel.watchdog import Neighbours, own_process
 print(*own_process(), flush=True)
 others = Neighbours(0, {1: tuple(map(int, sys.stdin.readline().split()))})
 time.sleep(float(sys.argv[1]))
@@ -53,7 +53,7 @@ def test_ranks_wait_for_the_last_one_to_leave(tmp_path):
 def test_nobody_waits_for_a_rank_that_is_gone(tmp_path, sleeper):
     rank = start(tmp_path, sys.executable, "-c", RANK, "0")
     rank.stdout.readline()
-    rank.stdin.write(f"{sleeper.pid} {neighbours._stat(sleeper.pid)[1]}\n")
+    rank.stdin.write(f"{sleeper.pid} {watchdog._stat(sleeper.pid)[1]}\n")
     rank.stdin.flush()
     came = float(rank.stdout.readline())
     sleeper.kill()
@@ -62,22 +62,22 @@ def test_nobody_waits_for_a_rank_that_is_gone(tmp_path, sleeper):
 
 
 def test_what_counts_as_trouble(sleeper):
-    process, birth = sleeper.pid, neighbours._stat(sleeper.pid)[1]
-    assert neighbours._trouble(process, birth) is None
-    assert neighbours._trouble(process, birth + 1) == "has left the job"
+    process, birth = sleeper.pid, watchdog._stat(sleeper.pid)[1]
+    assert watchdog._trouble(process, birth) is None
+    assert watchdog._trouble(process, birth + 1) == "has left the job"
     sleeper.send_signal(signal.SIGSTOP)
     deadline = time.monotonic() + 10
-    while neighbours._trouble(process, birth) is None and time.monotonic() < deadline:
+    while watchdog._trouble(process, birth) is None and time.monotonic() < deadline:
         time.sleep(0.01)
-    assert neighbours._trouble(process, birth) == "has been stopped (SIGSTOP) for 12 seconds"
+    assert watchdog._trouble(process, birth) == "has been stopped (SIGSTOP) for 12 seconds"
     sleeper.kill()
     sleeper.wait()
-    assert neighbours._trouble(process, birth) == "has left the job"
+    assert watchdog._trouble(process, birth) == "has left the job"
 
 
 def test_processes_that_cannot_be_seen_are_left_alone(sleeper):
     """Those of other containers: another process, or none, has their number here."""
-    birth = neighbours._stat(sleeper.pid)[1]
+    birth = watchdog._stat(sleeper.pid)[1]
     unseen = {1: (sleeper.pid, birth + 1), 2: (sleeper.pid, 0), 3: (2**22 + 1, 5)}
-    assert Neighbours(0, {0: neighbours.own_process(), **unseen})._others == {}
+    assert Neighbours(0, {0: watchdog.own_process(), **unseen})._others == {}
     assert Neighbours(0, {1: (sleeper.pid, birth)})._others == {1: (sleeper.pid, birth)}

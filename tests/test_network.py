@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 from mindspore import Tensor, nn
 
-from ghostnet import checkpoint, weights_file
-from ghostnet.errors import UserError
-from ghostnet.models import card, create_model, list_models, registry
-from ghostnet.models.ghostnet import GhostNet
-from ghostnet.models.reparam import fuse
+from mindghost.checkpoint import weights as weights_file
+from mindghost.checkpoint.load import fill_network
+from mindghost.errors import UserError
+from mindghost.models import card, create_model, list_models, registry
+from mindghost.models.ghostnet import GhostNet
+from mindghost.models.reparam import fuse
 from tests.conftest import randomise
 
 ROOT = Path(__file__).parent.parent
@@ -184,7 +185,7 @@ def test_chosen_maps_in_graph_mode_from_a_file_of_the_whole_network(tmp_path):
         features = create_model("ghostnet_050", features_only=True, out_indices=(1, 3)).set_train(False)
         embedding = create_model("ghostnet_050", num_classes=0)
     assert features.feature_info.reduction() == [4, 16]
-    loaded = checkpoint.load_weights(features, tmp_path / "w.ckpt", stem="conv_stem", classifier="classifier")
+    loaded = fill_network(features, tmp_path / "w.ckpt", stem="conv_stem", classifier="classifier")
     assert set(loaded.dropped) == set(names(whole)) - set(names(features))
     assert all(
         name.startswith(("blocks.7.", "blocks.8.", "blocks.9.", "conv_head.", "class")) for name in loaded.dropped
@@ -200,12 +201,12 @@ def test_chosen_maps_in_graph_mode_from_a_file_of_the_whole_network(tmp_path):
     for m, index in zip(found, (2, 6), strict=True):
         np.testing.assert_allclose(m, wanted[index].asnumpy(), rtol=0, atol=1e-4 * np.abs(m).max())
 
-    loaded = checkpoint.load_weights(embedding, tmp_path / "w.ckpt", stem="conv_stem", classifier="classifier")
+    loaded = fill_network(embedding, tmp_path / "w.ckpt", stem="conv_stem", classifier="classifier")
     assert loaded.dropped == ("classifier.weight", "classifier.bias")
     np.testing.assert_array_equal(embedding.conv_head.weight.asnumpy(), whole.conv_head.weight.asnumpy())
     weights_file.write(tmp_path / "other.ckpt", {**arrays(whole), "blocks.2.0.more.weight": np.zeros(3, np.float32)})
     with pytest.raises(UserError, match="not in the network: blocks.2.0.more.weight"):
-        checkpoint.load_weights(features, tmp_path / "other.ckpt", stem="conv_stem", classifier="classifier")
+        fill_network(features, tmp_path / "other.ckpt", stem="conv_stem", classifier="classifier")
 
 
 def test_feature_maps_of_the_fused_form():
@@ -240,7 +241,7 @@ def test_indices_of_a_classifying_network_are_refused():
 
 def test_mindcvs_registry_has_what_it_lacked(tmp_path):
     network = mindcv.create_model("ghostnetv2_100", num_classes=7, in_channels=1, drop_rate=0.1)
-    assert type(network).__module__ == "ghostnet.models.ghostnetv2"
+    assert type(network).__module__ == "mindghost.models.ghostnetv2"
     assert (network.classifier.weight.shape, network.conv_stem.weight.shape[1]) == ((7, 1280), 1)
     assert network.dropout.p == 0.1
     assert set(mindcv.list_models()) >= set(list_models())
@@ -264,6 +265,6 @@ def test_mindcvs_own_networks_stay():
 
 
 def test_mindcv_may_be_missing():
-    code = "import sys; sys.modules['mindcv'] = None; import ghostnet.models as m; print(len(m.list_models()))"
+    code = "import sys; sys.modules['mindcv'] = None; import mindghost.models as m; print(len(m.list_models()))"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT / "src", timeout=120)
     assert (result.returncode, result.stdout) == (0, f"{len(list_models())}\n"), result.stderr

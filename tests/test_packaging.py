@@ -30,6 +30,6 @@ def test_requirements_repeat_the_packages_of_pyproject():
 
 
 def test_version_is_stated_once():
-    import ghostnet
+    import mindghost
 
-    assert f'version = "{ghostnet.__version__}"' in (ROOT / "pyproject.toml").read_text()
+    assert f'version = "{mindghost.__version__}"' in (ROOT / "pyproject.toml").read_text()

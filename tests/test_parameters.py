@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from mindspore import Parameter, Tensor, nn
 
-from ghostnet.config import Config
-from ghostnet.epochs import WeightsEvaluator
-from ghostnet.models.parameters import assign
+from mindghost.config import Config
+from mindghost.models.parameters import assign
+from mindghost.train.loop import WeightsEvaluator
 
-SOURCE = Path(__file__).parent.parent / "src" / "ghostnet"
+SOURCE = Path(__file__).parent.parent / "src" / "mindghost"
 SHAPES = [(8,), (9,), (1,), (), (2, 4), (1, 8), (8, 1), (1, 1), (0,)]
 
 

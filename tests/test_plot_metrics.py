@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from ghostnet import curves
-from ghostnet.cli import run_command
+from mindghost.cli.command import run_command
+from mindghost.runs import curves
 from scripts import plot_metrics
 
 ROOT = Path(__file__).parent.parent

@@ -15,11 +15,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ghostnet import deployment, export, inference, predictor, weights_file
-from ghostnet.config import Config
-from ghostnet.data import dataset, images, loader
-from ghostnet.errors import UserError
-from ghostnet.models import create_model
+from mindghost.checkpoint import weights as weights_file
+from mindghost.config import Config
+from mindghost.data import dataset, images, loader
+from mindghost.deploy import export
+from mindghost.errors import UserError
+from mindghost.inference import artifact, predictor
+from mindghost.inference.network import open_network
+from mindghost.models import create_model
 from tests.conftest import randomise
 from tests.test_end_to_end import flags
 from tests.test_export import CLASSES, ROOT, short, write_run  # noqa: F401  (a fixture among them)
@@ -47,8 +50,8 @@ def run_script(name: str, monkeypatch, *arguments: object) -> int:
 @pytest.mark.parametrize("keys", [{}, {"in_channels": 1, "interpolation": "bicubic", "image_resize": (40, 56)}])
 def test_predictions_are_validations_logits(short, photos, tmp_path, keys):  # noqa: F811
     ms.set_context(mode=ms.PYNATIVE_MODE)
-    deployed = deployment.of_file(write_run(tmp_path, model="ghostnet_050", data_dir=str(photos), **keys))
-    network = inference.open_network(deployed)
+    deployed = artifact.of_file(write_run(tmp_path, model="ghostnet_050", data_dir=str(photos), **keys))
+    network = open_network(deployed)
     samples = dataset.open_split(deployed.config, "val", deployed.classes)
     (inputs, _), *_ = loader.eval_batches(deployed.config, samples, 0, 1)
     run = predictor.Predictor(deployed, network, batch_size=3)
@@ -121,15 +124,14 @@ def test_the_script_prints_tables_json_and_csv_and_saves_pictures(
 
 def test_exported_files_answer_and_validate_alike(short, photos, tmp_path, monkeypatch, capsys):  # noqa: F811
     path = write_run(tmp_path / "run", model="ghostnet_050", data_dir=str(photos), num_parallel_workers=1)
-    deployed = deployment.of_file(path)
+    deployed = artifact.of_file(path)
     out = tmp_path / "elsewhere"
     export.export(deployed, ["onnx"], out)
-    exported = deployment.of_file(out / f"{path.stem}.onnx")
+    exported = artifact.of_file(out / f"{path.stem}.onnx")
     ms.set_context(mode=ms.PYNATIVE_MODE)
     names = predictor.expand([str(photos)])
     found, expected = (
-        [p.guesses for p in predictor.Predictor(d, inference.open_network(d)).predict(names)]
-        for d in (exported, deployed)
+        [p.guesses for p in predictor.Predictor(d, open_network(d)).predict(names)] for d in (exported, deployed)
     )
     for ours, theirs in zip(found, expected, strict=True):
         assert [guess.name for guess in ours] == [guess.name for guess in theirs]
@@ -176,18 +178,18 @@ def test_bare_weights_need_a_name_and_take_one(tmp_path):
     path = tmp_path / "some.ckpt"
     weights_file.write(path, {parameter.name: parameter.asnumpy() for parameter in network.get_parameters()})
     with pytest.raises(UserError, match="no config.yaml beside it.*--model NAME"):
-        deployment.of_file(path)
-    published = deployment.of_file(path, model="ghostnet_050")
+        artifact.of_file(path)
+    published = artifact.of_file(path, model="ghostnet_050")
     assert published.classes[:3] == ("0", "1", "2")
     assert (len(published.classes), published.config.image_resize) == (1000, 224)
-    assert deployment.of_file(path, model="ghost_vgg16").config.dataset == "cifar10"
+    assert artifact.of_file(path, model="ghost_vgg16").config.dataset == "cifar10"
     names = tmp_path / "names.txt"
     names.write_text("ant\nbee\ncat\n\n")
-    three = deployment.of_file(path, model="ghostnet_050", class_names=names)
+    three = artifact.of_file(path, model="ghostnet_050", class_names=names)
     assert three.classes == ("ant", "bee", "cat")
     ms.set_context(mode=ms.PYNATIVE_MODE)
     randomise(network)
-    assert inference.open_network(three)(np.zeros((1, 3, 32, 32), np.float32)).shape == (1, 3)
+    assert open_network(three)(np.zeros((1, 3, 32, 32), np.float32)).shape == (1, 3)
 
 
 def test_a_run_without_the_number_of_classes_has_it_from_the_names(tmp_path):
@@ -196,12 +198,12 @@ def test_a_run_without_the_number_of_classes_has_it_from_the_names(tmp_path):
     (folder / "x.ckpt").write_bytes(b"")
     (folder / "config.yaml").write_text(Config(model="ghostnet_050", device_target="Ascend").to_yaml())
     with pytest.raises(UserError, match="--class_names"):
-        deployment.of_file(folder / "x.ckpt")
+        artifact.of_file(folder / "x.ckpt")
     (folder / "classes.json").write_text(json.dumps(CLASSES))
-    found = deployment.of_file(folder / "x.ckpt")
+    found = artifact.of_file(folder / "x.ckpt")
     assert (found.config.num_classes, found.config.device_target) == (3, None)
     (folder / "config.yaml").write_text(Config(model="ghostnet_050", num_classes=5).to_yaml())
-    assert deployment.of_file(folder / "x.ckpt").classes == (*CLASSES, "3", "4")
+    assert artifact.of_file(folder / "x.ckpt").classes == (*CLASSES, "3", "4")
 
 
 def files_of_each_kind(folder: Path) -> list[Path]:
@@ -245,10 +247,10 @@ def test_the_plain_reader_gives_the_same_answers_for_files_of_each_kind(
     """Probabilities, and the pixels that they come from: no value is more than one of 255 off."""
     size = {"image_resize": 64} if channels == 3 else {"image_resize": (40, 56), "interpolation": "bicubic"}
     path = write_run(tmp_path / "run", model="ghostnet_050", in_channels=channels, **size)
-    export.export(deployment.of_file(path), ["onnx"], tmp_path / "out")
-    deployed = deployment.of_file(tmp_path / "out" / f"{path.stem}.onnx")
+    export.export(artifact.of_file(path), ["onnx"], tmp_path / "out")
+    deployed = artifact.of_file(tmp_path / "out" / f"{path.stem}.onnx")
     files = files_of_each_kind(tmp_path)
-    network = inference.open_network(deployed)
+    network = open_network(deployed)
     ours = predictor.Predictor(deployed, network)
     plain = runpy.run_path(str(ROOT / "scripts" / "predict_onnx.py"))
     steps = deployed.describe()["preprocessing"]
@@ -318,7 +320,7 @@ def test_frames_of_a_video(tmp_path):
     assert found[2][1].shape == (48, 64, 3)
     # Red, in OpenCV's order the last.
     np.testing.assert_allclose(found[2][1].mean((0, 1)), (200, 0, 0), atol=8)
-    deployed = deployment.Deployment(tmp_path, Config(num_classes=3, image_resize=32), tuple(CLASSES))
+    deployed = artifact.Deployment(tmp_path, Config(num_classes=3, image_resize=32), tuple(CLASSES))
     # Instead of a network: the mean of each channel as a logit.
     run = predictor.Predictor(deployed, lambda inputs: inputs.mean((2, 3)), batch_size=2)
     seen = list(run.predict([str(path), str(tmp_path / "none.mp4"), str(path)], top_k=1, every=4))

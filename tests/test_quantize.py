@@ -14,11 +14,14 @@ import pytest
 from onnx import TensorProto, numpy_helper
 from PIL import Image
 
-from ghostnet import deployment, export, intact_files, quantize, validator
-from ghostnet.config import Config, settled
-from ghostnet.models import ghostnet
-from ghostnet.quantize import search
-from ghostnet.quantize.static import Quantizer
+from mindghost.config import Config, settled
+from mindghost.deploy import export, quantize
+from mindghost.deploy.quantize import search
+from mindghost.deploy.quantize.static import Quantizer
+from mindghost.evaluate.validate import validate
+from mindghost.files import intact
+from mindghost.inference import artifact
+from mindghost.models import ghostnet
 from tests import short
 from tests.test_end_to_end import flags, process
 from tests.test_export import CLASSES, write_run
@@ -47,7 +50,7 @@ def edit(path: Path, changes: dict[str, np.ndarray]) -> None:
     for entry in model.graph.initializer:
         if entry.name in changes:
             entry.CopyFrom(numpy_helper.from_array(changes[entry.name].astype(np.float32), entry.name))
-    intact_files.write_with_sidecar(path, model.SerializeToString())
+    intact.write_with_sidecar(path, model.SerializeToString())
 
 
 def constants(path: Path) -> dict[str, np.ndarray]:
@@ -69,7 +72,7 @@ def run(tmp_path_factory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ghostnet, "STAGES", short.stages())
         checkpoint = write_run(folder, model="ghostnet_050", data_dir=str(images), crop_pct=1.0)
-        (written,) = export.export(deployment.of_file(checkpoint), ["onnx"])
+        (written,) = export.export(artifact.of_file(checkpoint), ["onnx"])
     session = onnxruntime.InferenceSession(str(written.path), providers=["CPUExecutionProvider"])
     steps = json.loads(session.get_modelmeta().custom_metadata_map["ghostnet"])["preprocessing"]
     inputs = ((pixels - np.float32(steps["mean"])) / np.float32(steps["std"])).transpose(0, 3, 1, 2)
@@ -154,8 +157,8 @@ def test_both_files_by_the_script(run, model, tmp_path, monkeypatch, capsys):
     assert max(np.abs(weight.astype(int)).max() for weight in weights) == 64
     # validate.py and the plain reader take the file.
     keys = {"ckpt_path": int8["path"], "data_dir": str(images), "num_parallel_workers": 1}
-    config = settled(keys, {}, deployment.said(int8["path"], False))
-    assert validator.validate(config)["top_1"] == int8["top_1"]
+    config = settled(keys, {}, artifact.said(int8["path"], False))
+    assert validate(config)["top_1"] == int8["top_1"]
     picture = next((images / "val" / "bee").iterdir())
     plain = process(ROOT / "scripts" / "predict_onnx.py", int8["path"], picture)
     assert plain.stdout.split("\t")[1] == CLASSES[predicted(Path(int8["path"]), [picture])[0]]
@@ -188,7 +191,7 @@ def constants_of_layers(path: Path) -> list[str]:
 
 def test_the_best_is_written_anyway_where_that_was_said(spoilt):
     images = spoilt.parent / "images"
-    deployed = deployment.of_file(spoilt)
+    deployed = artifact.of_file(spoilt)
     config = deployed.config.replace(data_dir=str(images))
     goal = quantize.Goal(max_drop=0.0, max_float=0.0, anyway=True)
     result = quantize.quantize(deployed, config, images / "train", 8, goal)
@@ -207,7 +210,7 @@ def test_any_name_is_quantised_and_nothing_beside_it_is_touched(model, tmp_path,
     monkeypatch.setattr("tempfile.tempdir", str(temporary))
     mine = odd.with_name(f"{odd.stem}-inferred.onnx")
     mine.write_bytes(b"mine")
-    network = Quantizer(deployment.of_file(odd))
+    network = Quantizer(artifact.of_file(odd))
     network.calibrate(np.random.default_rng(0).random((2, 3, 32, 32), np.float32))
     assert b"QuantizeLinear" in network.content("per-tensor", network.layers)
     assert mine.read_bytes() == b"mine"
@@ -222,7 +225,7 @@ def test_a_fixed_batch_stays_fixed(run, model, tmp_path):
         value.type.tensor_type.shape.dim[0].dim_value = facts[key]["shape"][0] = 4
     fixed.metadata_props[0].value = json.dumps(facts)
     onnx.save(fixed, path)
-    deployed = deployment.of_file(path)
+    deployed = artifact.of_file(path)
     config = deployed.config.replace(data_dir=str(run / "images"))
     result = quantize.quantize(deployed, config, run / "images" / "val", 30, quantize.Goal(max_drop=100.0))
     assert (result.batch, result.calibrated) == (4, 30)

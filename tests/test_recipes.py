@@ -7,12 +7,13 @@ import numpy as np
 import pytest
 from mindspore import nn
 
-from ghostnet import build, loss, optim, schedule
-from ghostnet.config import Config
-from ghostnet.models import CARDS, card
-from ghostnet.models.complexity import trainable_parameters
-from ghostnet.models.layers import ConvBnAct
-from ghostnet.step import StepOptions, TrainStep
+from mindghost import build
+from mindghost.config import Config
+from mindghost.models import CARDS, card
+from mindghost.models.complexity import trainable_parameters
+from mindghost.models.layers import ConvBnAct
+from mindghost.train import loss, optim, schedule
+from mindghost.train.step import StepOptions, TrainStep
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 RECIPES = sorted(CONFIGS.rglob("*.yaml"))

@@ -16,9 +16,10 @@ from pathlib import Path
 
 import pytest
 
-from ghostnet import cli, streams
-from ghostnet.config import Config
-from ghostnet.display import shown
+from mindghost.cli import command
+from mindghost.config import Config
+from mindghost.process import streams
+from mindghost.process.display import shown
 from tests.conftest import write_images
 from tests.launchers import ROOT
 
@@ -179,11 +180,11 @@ def test_a_path_that_needs_permission_is_one_line(home, make, commands, monkeypa
         path = make(WITHOUT_PERMISSION, ending, use)
         # Once as root: what is imported for it may lie where nobody else may look (matplotlib does it when it draws).
         monkeypatch.setattr(sys, "argv", [name, *arguments_for(start, home / "file" / "x")])
-        cli.run_command(name, commands[name])
+        command.run_command(name, commands[name])
         capsys.readouterr()
         monkeypatch.setattr(sys, "argv", [name, *arguments_for(start, path)])
         with nobody():
-            status = cli.run_command(name, commands[name])
+            status = command.run_command(name, commands[name])
         lines = capsys.readouterr().err.splitlines()
         if status != 2 or len(lines) != 1 or str(path.parent) not in lines[0] or "Permission denied" not in lines[0]:
             problems.append(f"{name} {start}: status {status}, {[line[:300] for line in lines]}")
@@ -222,7 +223,7 @@ def test_a_path_that_is_refused_is_one_line(kind, home, make, commands, monkeypa
         path = make(kind, ending, use)
         monkeypatch.setattr(sys, "argv", [name, *arguments_for(start, path)])
         try:
-            status = cli.run_command(name, commands[name])
+            status = command.run_command(name, commands[name])
         except BaseException as error:  # a traceback
             problems.append(f"{name} {start}: {type(error).__name__}: {str(error)[:200]}")
             continue

@@ -15,14 +15,15 @@ import pytest
 from PIL import Image
 
 import validate
-from ghostnet import report, weights_file
-from ghostnet.cli import run_command
-from ghostnet.config import Config
-from ghostnet.data.dataset import ArraySamples
-from ghostnet.errors import RunError, UserError
-from ghostnet.evaluate import Counts
-from ghostnet.models import create_model, ghostnet
-from ghostnet.report import tables
+from mindghost.checkpoint import weights as weights_file
+from mindghost.cli.command import run_command
+from mindghost.config import Config
+from mindghost.data.dataset import ArraySamples
+from mindghost.errors import RunError, UserError
+from mindghost.evaluate import report
+from mindghost.evaluate.evaluator import Counts
+from mindghost.evaluate.report import tables
+from mindghost.models import create_model, ghostnet
 from tests import short
 from tests.conftest import CLASSES, randomise, write_images
 from tests.launchers import mpirun_command, run
@@ -177,7 +178,7 @@ def test_equal_evaluations_give_equal_files(made, tmp_path):
 @pytest.mark.parametrize("classes", [2, 30, 1000])
 def test_the_matrix_is_a_picture_of_any_number_of_classes(classes):
     """A cell has the colour of what it counts: blue on the diagonal, red off it, white where nothing is."""
-    from ghostnet.report import pictures
+    from mindghost.evaluate.report import pictures
 
     matrix = 8 * np.eye(classes, dtype=int)
     matrix[-1, 0] = 8
@@ -215,7 +216,7 @@ def test_more_outputs_than_class_names(tmp_path):
 
 
 def test_long_names_are_cut_in_the_middle():
-    from ghostnet.report.pictures import fit
+    from mindghost.evaluate.report.pictures import fit
 
     assert fit("short", 9) == "short"
     assert fit("hippopotamus", 9) == "hipp…amus"

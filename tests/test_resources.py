@@ -7,8 +7,8 @@ import threading
 
 import pytest
 
-from ghostnet import resources
-from ghostnet.errors import RunError
+from mindghost.errors import RunError
+from mindghost.process import resources
 from tests.launchers import ROOT, environment
 
 FILES, MEMORY, PROCESSES = "may open no more files", "memory ran out", "no more processes or threads"
@@ -50,7 +50,7 @@ def test_a_full_disk_is_no_lack_that_reading_meets():
 
 RUNS_OUT = """
 import resource, sys
-from ghostnet.cli import run_command
+from mindghost.cli.command import run_command
 
 def main():
     {lines}

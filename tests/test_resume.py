@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ghostnet import weights_file
+from mindghost.checkpoint import weights as weights_file
 from tests import test_event_files
 from tests.conftest import write_images
 from tests.launchers import environment

@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 from mindspore import nn
 
-from ghostnet import run_checks
-from ghostnet.config import Config
-from ghostnet.distributed import Ranks
-from ghostnet.errors import UserError
-from ghostnet.evaluate import Evaluator
-from ghostnet.models import create_model, ghostnet
-from ghostnet.models.complexity import smallest_norm
-from ghostnet.models.layers import freeze_batch_norm
+from mindghost.config import Config
+from mindghost.errors import UserError
+from mindghost.evaluate.evaluator import Evaluator
+from mindghost.models import create_model, ghostnet
+from mindghost.models.complexity import smallest_norm
+from mindghost.models.layers import freeze_batch_norm
+from mindghost.parallel.ranks import Ranks
+from mindghost.train import checks
 from tests import short
 
 ANIMALS = ("ant", "bee", "cat")
@@ -29,7 +29,7 @@ class Set(SimpleNamespace):
 def settled(size: int, classes=ANIMALS, ranks: int = 1, **keys) -> Config:
     sizes = {"model": "ghostnet_050", "num_classes": len(classes), "image_resize": 8, "epoch_size": 90}
     config = Config(**{**sizes, "batch_size": 4, "drop_remainder": False, **keys})
-    return run_checks.settled(config, Set(size=size, classes=classes), ranks)
+    return checks.settled(config, Set(size=size, classes=classes), ranks)
 
 
 @pytest.fixture

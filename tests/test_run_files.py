@@ -8,10 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ghostnet import intact_files, run_files, run_folder, weights_file
-from ghostnet.config import Config, load
-from ghostnet.errors import RunError, UserError
-from ghostnet.run_folder import RunFolder
+from mindghost.checkpoint import weights as weights_file
+from mindghost.config import Config, load
+from mindghost.errors import RunError, UserError
+from mindghost.files import intact
+from mindghost.runs import files as run_files
+from mindghost.runs import folder as run_folder
+from mindghost.runs.folder import RunFolder
 from tests.launchers import run as run_process
 from tests.test_run_folder import WEIGHTS, config, save
 
@@ -139,7 +142,7 @@ def test_weights_of_another_run_in_an_older_runs_folder_are_kept(tmp_path):
     assert sorted(contents(folder.path)) == ["ghostnet_050-9_7.ckpt", "ghostnet_050-9_7.ckpt.sha256"]
     folder = whole_run(tmp_path / "second")
     forget(folder)
-    intact_files.sidecar(folder.best).unlink()
+    intact.sidecar(folder.best).unlink()
     before = contents(folder.path)
     with RunFolder(config(folder.path)) as again, pytest.raises(UserError, match="holds ghostnet_050_best.ckpt, which"):
         again.start(overwrite=True)

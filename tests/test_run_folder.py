@@ -12,10 +12,11 @@ import mindspore as ms
 import numpy as np
 import pytest
 
-from ghostnet import intact_files, weights_file
-from ghostnet.config import Config
-from ghostnet.errors import RunError, UserError
-from ghostnet.run_folder import Position, RunFolder, Saved, changed_keys
+from mindghost.checkpoint import weights as weights_file
+from mindghost.config import Config
+from mindghost.errors import RunError, UserError
+from mindghost.files import intact
+from mindghost.runs.folder import Position, RunFolder, Saved, changed_keys
 from tests.test_folder_lock import lock_holder
 
 WEIGHTS = {"w": np.zeros(3, np.float32)}
@@ -241,7 +242,7 @@ def test_what_is_no_state_is_refused(tmp_path):
         (lambda file: file.write_bytes(b""), "run_state.ckpt: damaged: its sha256"),
         (lambda file: file.unlink(), "run_state.ckpt: no such file"),
         (lambda file: weights_file.write(file, WEIGHTS), "run_state.ckpt holds weights"),
-        (lambda file: intact_files.sidecar(file).write_text("?"), "run_state.ckpt.sha256: not what sha256sum writes"),
+        (lambda file: intact.sidecar(file).write_text("?"), "run_state.ckpt.sha256: not what sha256sum writes"),
     ],
 )
 @pytest.mark.parametrize("by_path", [False, True])
@@ -250,7 +251,7 @@ def test_a_damaged_state_gives_way_to_the_one_before(harm, why, by_path, tmp_pat
     save(folder, 1)
     save(folder, 2)
     harm(folder.state)
-    with caplog.at_level(logging.WARNING, logger="ghostnet"):
+    with caplog.at_level(logging.WARNING, logger="mindghost"):
         saved = folder.read_state(str(folder.path) if by_path else True)
     assert (saved.position.epoch, saved.file) == (1, folder.previous_state)
     [line] = caplog.messages
@@ -262,7 +263,7 @@ def test_an_intact_state_is_taken_without_a_word(tmp_path, caplog):
     folder = run(tmp_path / "run", [1.0])
     save(folder, 1)
     save(folder, 2)
-    with caplog.at_level(logging.INFO, logger="ghostnet"):
+    with caplog.at_level(logging.INFO, logger="mindghost"):
         assert folder.read_state(True).position.epoch == 2
     assert caplog.messages == []
 
@@ -324,7 +325,7 @@ def test_a_resumed_run_keeps_the_state_it_came_from(tmp_path):
 # is damaged in between. Prints the epoch that each goes on from.
 KILLS = """
 import itertools, os, random, signal, sys, time
-from ghostnet.run_folder import RunFolder
+from mindghost.runs.folder import RunFolder
 from tests.test_run_folder import config, damage, run, save
 
 def say(*words):

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from mindspore import Tensor, nn
 
-from ghostnet import loss, optim, schedule
-from ghostnet.config import Config
-from ghostnet.errors import UserError
+from mindghost.config import Config
+from mindghost.errors import UserError
+from mindghost.train import loss, optim, schedule
 
 
 def config(**keys) -> Config:

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from ghostnet import cli, scratch
-from ghostnet.errors import RunError, UserError
+from mindghost.cli import command
+from mindghost.errors import RunError, UserError
+from mindghost.files import scratch
 
 
 @pytest.fixture(autouse=True)
@@ -55,7 +56,7 @@ def test_what_a_killed_process_left_is_removed_and_what_a_living_one_has_stays(p
     """Processes, as users have them: one is killed, one sleeps, and both made folders."""
     code = "\n".join(
         (
-            "import sys, time; from pathlib import Path; from ghostnet import scratch",
+            "import sys, time; from pathlib import Path; from mindghost.files import scratch",
             f"with scratch.folder('test', {'Path(sys.argv[1])' if near else 'None'}) as made:",
             "    (made / 'file').write_text('x'); print(made, flush=True); time.sleep(60)",
         )
@@ -83,7 +84,7 @@ def test_any_command_removes_what_killed_ones_have_left(place):
     left.mkdir()
     (left / scratch._LOCK).touch()
     (left / "network.onnx").write_bytes(b"x")
-    assert cli.run_command("p.py", lambda: None) == 0
+    assert command.run_command("p.py", lambda: None) == 0
     assert not left.exists()
 
 

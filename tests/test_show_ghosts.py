@@ -10,14 +10,14 @@ import pytest
 from mindspore import Tensor, nn
 from PIL import Image
 
-from ghostnet import weights_file
-from ghostnet.cli import run_command
-from ghostnet.config import Config
-from ghostnet.models import create_model
-from ghostnet.models.ghostify import GhostConvolution
-from ghostnet.models.ghostnet import GhostModule
-from ghostnet.models.ghostnetv2 import DfcGhostModule
-from ghostnet.models.ghostnetv3 import branched, fused
+from mindghost.checkpoint import weights as weights_file
+from mindghost.cli.command import run_command
+from mindghost.config import Config
+from mindghost.models import create_model
+from mindghost.models.ghostify import GhostConvolution
+from mindghost.models.ghostnet import GhostModule
+from mindghost.models.ghostnetv2 import DfcGhostModule
+from mindghost.models.ghostnetv3 import branched, fused
 from scripts import show_ghosts
 from scripts.show_ghosts import Maps
 from tests.conftest import randomise

@@ -9,13 +9,13 @@ from mindcv.loss import create_loss
 from mindcv.optim import create_optimizer
 from mindspore import Tensor, nn
 
-from ghostnet import optim
-from ghostnet import step as step_module
-from ghostnet.config import Config
-from ghostnet.convert import from_pytorch
-from ghostnet.models import create_model
-from ghostnet.models.layers import Dropout, freeze_batch_norm
-from ghostnet.step import StepOptions, TaughtStep, TrainStep
+from mindghost.checkpoint.convert import from_pytorch
+from mindghost.config import Config
+from mindghost.models import create_model
+from mindghost.models.layers import Dropout, freeze_batch_norm
+from mindghost.train import optim
+from mindghost.train import step as step_module
+from mindghost.train.step import StepOptions, TaughtStep, TrainStep
 from tests.conftest import GOLDEN, golden_state, randomise
 
 

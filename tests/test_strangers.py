@@ -8,14 +8,17 @@ import numpy as np
 import pytest
 
 import validate
-from ghostnet import build, curves, trainer, weights_file
-from ghostnet.cli import run_command
-from ghostnet.config import Config
-from ghostnet.data import dataset
-from ghostnet.distributed import ALONE
-from ghostnet.errors import UserError
-from ghostnet.models import ghostnet
-from ghostnet.runtime import Runtime
+from mindghost import build
+from mindghost.checkpoint import weights as weights_file
+from mindghost.cli.command import run_command
+from mindghost.config import Config
+from mindghost.data import dataset
+from mindghost.errors import UserError
+from mindghost.models import ghostnet
+from mindghost.parallel.ranks import ALONE
+from mindghost.runs import curves
+from mindghost.runtime import Runtime
+from mindghost.train import trainer
 from tests import short
 from tests.conftest import write_images
 from tests.test_end_to_end import command, flags

@@ -79,7 +79,7 @@ def test_a_training_without_any_stream(line, tmp_path):
 
 PRINTS = """
 import sys
-from ghostnet.cli import run_command
+from mindghost.cli.command import run_command
 
 def main():
     {lines}
@@ -115,7 +115,7 @@ def test_a_closed_output_ends_a_short_command_with_one_line(tmp_path):
 @pytest.mark.parametrize("redirection", [f"2>{FULL}", "2>&-"])
 def test_what_standard_error_does_not_take_is_dropped(redirection, tmp_path):
     assert ended("print(1); print('to nobody', file=sys.stderr)", redirection, tmp_path) == (0, "1\n", "")
-    failing = "from ghostnet.errors import UserError; raise UserError('to nobody')"
+    failing = "from mindghost.errors import UserError; raise UserError('to nobody')"
     assert ended(failing, redirection, tmp_path) == (2, "", "")
 
 

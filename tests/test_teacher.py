@@ -6,13 +6,14 @@ import pytest
 from mindcv.loss import create_loss
 from mindspore import Tensor, nn
 
-from ghostnet import teacher, weights_file
-from ghostnet.config import Config
-from ghostnet.errors import UserError
-from ghostnet.loss import DistillationLoss, training_loss
-from ghostnet.models import create_model
-from ghostnet.models.layers import Dropout
-from ghostnet.step import StepOptions, TaughtStep, TrainStep
+from mindghost.checkpoint import weights as weights_file
+from mindghost.config import Config
+from mindghost.errors import UserError
+from mindghost.models import create_model
+from mindghost.models.layers import Dropout
+from mindghost.train import distill
+from mindghost.train.loss import DistillationLoss, training_loss
+from mindghost.train.step import StepOptions, TaughtStep, TrainStep
 from tests.conftest import randomise
 from tests.test_step import batch, tiny
 
@@ -60,7 +61,7 @@ def test_a_step_moves_towards_the_teacher_which_stays_as_it_is(mode):
 
     loss = DistillationLoss(create_loss("CE"), 1.0, 2.0, "mean")
     step = TrainStep(student, loss, nn.SGD(student.trainable_params(), 0.1), StepOptions())
-    together = TaughtStep(step, teacher.Teacher(other))
+    together = TaughtStep(step, distill.Teacher(other))
     together.set_train(True)
     logits = student(Tensor(images)).asnumpy()
     value, finite, _ = together(Tensor(images), Tensor(labels))
@@ -102,7 +103,7 @@ def test_teachers_of_the_registries_and_of_a_file(name, teachers, caplog):
     caplog.set_level("INFO")
     network, keys = teachers[name]
     images = Tensor(batch(2, 1)[0].repeat(6, 2).repeat(6, 3)[:, :, :32, :32])
-    found = teacher.load(config(**keys))
+    found = distill.load(config(**keys))
     assert ("teacher: loaded " in caplog.text) == (name != "mindir")
     found.set_train(True)
     logits = found(images).asnumpy()
@@ -117,7 +118,7 @@ def test_the_digest_is_that_of_the_file(teachers):
     from pathlib import Path
 
     _, keys = teachers["mindir"]
-    assert teacher.digest(config(**keys)) == hashlib.sha256(Path(keys["teacher"]).read_bytes()).hexdigest()
+    assert distill.digest(config(**keys)) == hashlib.sha256(Path(keys["teacher"]).read_bytes()).hexdigest()
 
 
 @pytest.mark.parametrize(
@@ -138,7 +139,7 @@ def test_what_is_no_teacher_is_one_line(keys, message, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "LICENSE.mindir").write_text("Apache")
     with pytest.raises(UserError, match=message) as caught:
-        teacher.load(config(**keys))
+        distill.load(config(**keys))
     assert "\n" not in str(caught.value)
 
 
@@ -152,7 +153,7 @@ def test_what_is_no_teacher_is_one_line(keys, message, tmp_path, monkeypatch):
 def test_a_file_of_another_size_is_one_line(changes, message, teachers):
     _, keys = teachers["mindir"]
     with pytest.raises(UserError, match=message) as caught:
-        teacher.load(config(**keys | changes))
+        distill.load(config(**keys | changes))
     assert "\n" not in str(caught.value)
 
 

@@ -4,11 +4,11 @@ import mindspore as ms
 import numpy as np
 import pytest
 
-from ghostnet import trainer
-from ghostnet.config import Config
-from ghostnet.errors import UserError
-from ghostnet.run_folder import Position, Saved
-from ghostnet.step import StepOptions
+from mindghost.config import Config
+from mindghost.errors import UserError
+from mindghost.runs.folder import Position, Saved
+from mindghost.train import trainer
+from mindghost.train.step import StepOptions
 from tests.test_step import batch, make_step, run, tiny
 
 

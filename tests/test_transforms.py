@@ -12,10 +12,10 @@ from mindcv.data.mixup import Mixup
 from mindspore.dataset import vision
 from PIL import Image
 
-from ghostnet.config import Config
-from ghostnet.data import mix, operations, transforms
-from ghostnet.data.images import read_image
-from ghostnet.data.operations import (
+from mindghost.config import Config
+from mindghost.data import mix, operations, transforms
+from mindghost.data.images import read_image
+from mindghost.data.operations import (
     ColorJitter,
     CoveringResize,
     PaddedCrop,
@@ -23,8 +23,8 @@ from ghostnet.data.operations import (
     RandomFlip,
     RandomResizedCrop,
 )
-from ghostnet.data.transforms import as_rgb, eval_transform, train_transform
-from ghostnet.errors import UserError
+from mindghost.data.transforms import as_rgb, eval_transform, train_transform
+from mindghost.errors import UserError
 
 POLICIES = [
     "randaug-m9-mstd0.5",

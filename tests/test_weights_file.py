@@ -12,8 +12,10 @@ import numpy as np
 import pytest
 from mindspore.train.checkpoint_pb2 import Checkpoint
 
-from ghostnet import intact_files, safetensors_file, weights_file
-from ghostnet.errors import RunError, UserError
+from mindghost.checkpoint import safetensors as safetensors_file
+from mindghost.checkpoint import weights as weights_file
+from mindghost.errors import RunError, UserError
+from mindghost.files import intact
 
 ARRAYS = {
     "conv.weight": np.arange(24, dtype=np.float32).reshape(2, 3, 2, 2),
@@ -213,7 +215,7 @@ def test_without_a_sidecar_all_but_cuts_between_parameters_are_refused(tmp_path)
     path = tmp_path / "a.ckpt"
     weights_file.write(path, SMALL)
     content = path.read_bytes()
-    intact_files.sidecar(path).unlink()
+    intact.sidecar(path).unlink()
     accepted = []
     for bad in damaged(content):
         path.write_bytes(bad)
@@ -231,17 +233,17 @@ def test_random_damage_to_a_large_file_is_refused(tmp_path):
     weights_file.write(path, {f"w{n}": values.standard_normal(50_000).astype(np.float32) for n in range(20)})
     content = path.read_bytes()
     ends = entries_end(content)
-    sums = intact_files.sidecar(path).read_bytes()
+    sums = intact.sidecar(path).read_bytes()
     for _ in range(50):
         at = rng.randrange(len(content))
         flipped = bytearray(content)
         flipped[at] ^= 1 << rng.randrange(8)
         for bad in (bytes(flipped), content[: at if at not in ends else at - 1]):
             path.write_bytes(bad)
-            intact_files.sidecar(path).write_bytes(sums)
+            intact.sidecar(path).write_bytes(sums)
             with pytest.raises(UserError, match="its sha256"):
                 weights_file.read(path)
-            intact_files.sidecar(path).unlink()
+            intact.sidecar(path).unlink()
             with pytest.raises(UserError, match="damaged"):
                 weights_file.read(path)
 

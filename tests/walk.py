@@ -8,12 +8,12 @@ import runpy
 import sys
 from pathlib import Path
 
-from ghostnet.cli import importing
+from mindghost.cli.command import importing
 from tests.short import stages
 
 if __name__ == "__main__":
     with importing():
-        from ghostnet.models import ghostnet
+        from mindghost.models import ghostnet
     ghostnet.STAGES = stages()
     for line in json.loads(Path(sys.argv[1]).read_text(encoding="utf-8")):
         arguments, sys.argv = sys.argv, line

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from ghostnet.config import Config, load
-from ghostnet.errors import UserError
+from mindghost.config import Config, load
+from mindghost.errors import UserError
 
 
 def cli(*argv: str, **options) -> Config:

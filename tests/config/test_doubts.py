@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from ghostnet.config import Config
-from ghostnet.config.doubts import refused
-from ghostnet.errors import UserError
+from mindghost.config import Config
+from mindghost.config.doubts import refused
+from mindghost.errors import UserError
 
 QUIET = {"decay_epochs": 87}
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from ghostnet.config import Config, Said, load, saved_by_training
-from ghostnet.config.yaml_file import MAX_BYTES
+from mindghost.config import Config, Said, load, saved_by_training
+from mindghost.config.yaml_file import MAX_BYTES
 from tests.config.conftest import cli, message_of, write
 
 BOMB = "a: &a [x, x]\nb: &b [*a, *a]\nc: [*b, *b]\n"

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from ghostnet.config import Config
+from mindghost.config import Config
 from tests.config.conftest import cli, message_of, write
 
 ROOT = Path(__file__).parents[2]
@@ -149,7 +149,7 @@ def test_config_is_frozen_and_comparable():
 
 
 def test_importing_it_does_not_import_mindspore():
-    code = "import sys, ghostnet.config; sys.exit('mindspore' in sys.modules or 'mindcv' in sys.modules)"
+    code = "import sys; import mindghost.config; sys.exit('mindspore' in sys.modules or 'mindcv' in sys.modules)"
     environment = {"PYTHONPATH": str(ROOT / "src")}
     assert subprocess.run([sys.executable, "-c", code], env=environment, timeout=60).returncode == 0
 
@@ -275,7 +275,7 @@ def _keys_read(tree: ast.AST) -> set[str]:
 
 
 def test_every_key_has_a_reader():
-    package = [p for p in (ROOT / "src" / "ghostnet").rglob("*.py") if p.parent.name != "config"]
+    package = [p for p in (ROOT / "src" / "mindghost").rglob("*.py") if p.parent.name != "config"]
     sources = [*package, *ROOT.glob("*.py"), *(ROOT / "scripts").glob("*.py")]
     read = set().union(*(_keys_read(ast.parse(path.read_text(), str(path))) for path in sources))
     assert sorted(set(Config.model_fields) - CHECKED_IN_CONFIG - read) == []

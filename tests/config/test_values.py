@@ -6,9 +6,9 @@ import re
 
 import pytest
 
-from ghostnet.config import Config, beside_weights
-from ghostnet.config.yaml_file import dump, scalar
-from ghostnet.errors import UserError
+from mindghost.config import Config, beside_weights
+from mindghost.config.yaml_file import dump, scalar
+from mindghost.errors import UserError
 from tests.config.conftest import message_of
 
 

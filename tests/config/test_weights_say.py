@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ghostnet.config import Config, Said, said_beside, saved_by_training, settled
+from mindghost.config import Config, Said, said_beside, saved_by_training, settled
 from tests.config.conftest import message_of
 
 FILE = Path("a.onnx")

@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 from mindspore import Tensor
 
-from ghostnet import checkpoint, convert, safetensors_file
-from ghostnet.cli import run_command
-from ghostnet.models import create_model
+from mindghost.checkpoint import convert
+from mindghost.checkpoint import safetensors as safetensors_file
+from mindghost.checkpoint.load import fill_network
+from mindghost.cli.command import run_command
+from mindghost.models import create_model
 from scripts import convert_weights
 from tests.conftest import GOLDEN, golden_state
 
@@ -54,7 +56,7 @@ def write_safetensors(path: Path, arrays) -> Path:
 
 def loaded(path: Path) -> ms.nn.Cell:
     network = create_model(NAME)
-    checkpoint.load_weights(network, path, stem="conv_stem", classifier="classifier")
+    fill_network(network, path, stem="conv_stem", classifier="classifier")
     return network
 
 

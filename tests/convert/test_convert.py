@@ -10,9 +10,11 @@ import mindspore as ms
 import numpy as np
 import pytest
 
-from ghostnet import checkpoint, convert, weights_file
-from ghostnet.errors import UserError
-from ghostnet.models import create_model, list_models, reparam
+from mindghost.checkpoint import convert
+from mindghost.checkpoint import weights as weights_file
+from mindghost.checkpoint.load import fill_network
+from mindghost.errors import UserError
+from mindghost.models import create_model, list_models, reparam
 from tests.conftest import GOLDEN, golden_state
 from tests.convert.conftest import NAME, ROOT, assert_golden, assert_same, golden_example, loaded, write_safetensors
 
@@ -153,7 +155,7 @@ def test_a_trained_ghostnetv3_is_fused(run, tmp_path):
     assert "parameters of ghostnetv3_050" in said
     assert ", fused for deploy=True" in said
     deployed = create_model("ghostnetv3_050", num_classes=3, deploy=True)
-    checkpoint.load_weights(deployed, tmp_path / "fused.ckpt", stem="conv_stem", classifier="classifier")
+    fill_network(deployed, tmp_path / "fused.ckpt", stem="conv_stem", classifier="classifier")
     expected = reparam.fuse(arrays)
     for parameter in deployed.get_parameters():
         np.testing.assert_array_equal(parameter.asnumpy(), expected[parameter.name])

@@ -9,8 +9,9 @@ import zipfile
 import numpy as np
 import pytest
 
-from ghostnet import pytorch_file, weights_file
-from ghostnet.errors import UserError
+from mindghost.checkpoint import pytorch as pytorch_file
+from mindghost.checkpoint import weights as weights_file
+from mindghost.errors import UserError
 from tests.convert.conftest import assert_golden, assert_same
 
 

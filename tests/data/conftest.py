@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ghostnet.config import Config
+from mindghost.config import Config
 
 CLASSES = ("ant", "bee", "cat")
 

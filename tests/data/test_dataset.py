@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ghostnet.data import dataset
-from ghostnet.data.dataset import open_split
-from ghostnet.data.samples import ArraySamples
-from ghostnet.errors import UserError
+from mindghost.data import dataset
+from mindghost.data.dataset import open_split
+from mindghost.data.samples import ArraySamples
+from mindghost.errors import UserError
 from tests.data.conftest import CLASSES, config_for, message_of, save_image
 
 

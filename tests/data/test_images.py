@@ -9,10 +9,10 @@ import pytest
 from mindspore.dataset import vision
 from PIL import Image
 
-from ghostnet.data import dataset, images
-from ghostnet.data.dataset import open_split
-from ghostnet.data.images import read_image
-from ghostnet.errors import UserError
+from mindghost.data import dataset, images
+from mindghost.data.dataset import open_split
+from mindghost.data.images import read_image
+from mindghost.errors import UserError
 from tests.data.conftest import config_for, message_of, save_image
 
 GREY = np.arange(0, 240, 2, dtype=np.uint8).reshape(10, 12)

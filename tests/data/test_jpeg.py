@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ghostnet import cpp_library
-from ghostnet.cpp_library import NativeError
-from ghostnet.data import images, jpeg
-from ghostnet.data.dataset import open_split
-from ghostnet.errors import UserError
+from mindghost.csrc import cpp_library
+from mindghost.csrc.cpp_library import NativeError
+from mindghost.data import images, jpeg
+from mindghost.data.dataset import open_split
+from mindghost.errors import UserError
 from tests.conftest import sanitizer_flags
 from tests.data.conftest import config_for, message_of
 

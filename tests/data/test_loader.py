@@ -23,11 +23,11 @@ import pytest
 from mindcv.data.distributed_sampler import RepeatAugSampler
 from PIL import Image
 
-from ghostnet.data import dataset, loader
-from ghostnet.data.dataset import open_split
-from ghostnet.data.loader import EpochOrder, error_from, eval_batches, train_batches
-from ghostnet.data.samples import FolderSamples
-from ghostnet.errors import RunError, UserError
+from mindghost.data import dataset, loader
+from mindghost.data.dataset import open_split
+from mindghost.data.loader import EpochOrder, error_from, eval_batches, train_batches
+from mindghost.data.samples import FolderSamples
+from mindghost.errors import RunError, UserError
 from tests.data.conftest import CLASSES, config_for, epochs, indices, message_of, save_image
 
 
@@ -313,7 +313,7 @@ def test_without_shared_memory_there_is_one_worker(folder, caplog, monkeypatch, 
     if lack == "read-only":
         monkeypatch.setattr("multiprocessing.Lock", lock)
     else:
-        monkeypatch.setattr("ghostnet.data.loader._SHARED_MEMORY", str(tmp_path / "none"))
+        monkeypatch.setattr("mindghost.data.loader._SHARED_MEMORY", str(tmp_path / "none"))
     caplog.set_level("INFO", "ghostnet")
     config = config_for(folder, num_parallel_workers=2)
     batches = train_batches(config, open_split(config, "train"), 3)
@@ -366,11 +366,11 @@ def test_small_batches_are_held_ready_as_shared_memory_has_it(folder, monkeypatc
 
 QUIET = """
 import sys, time
-import ghostnet
+import mindghost
 import psutil
-from ghostnet.config import Config
-from ghostnet.data.dataset import open_split
-from ghostnet.data.loader import eval_batches, train_batches
+from mindghost.config import Config
+from mindghost.data.dataset import open_split
+from mindghost.data.loader import eval_batches, train_batches
 import mindspore
 import numpy as np
 if __name__ == "__main__":

@@ -14,10 +14,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ghostnet import scratch
-from ghostnet.data import dataset, loader, packing, packs
-from ghostnet.data.packing import Options, pack
-from ghostnet.errors import RunError, UserError
+from mindghost.data import dataset, loader, pack_writer
+from mindghost.data import pack as packs
+from mindghost.data.pack_writer import Options, pack
+from mindghost.errors import RunError, UserError
+from mindghost.files import scratch
 from tests.data.conftest import CLASSES, config_for, epochs, message_of, save_image
 from tests.launchers import ROOT, environment, run
 
@@ -106,21 +107,21 @@ def test_an_uncompressed_pack_holds_the_pixels(folder, uncompressed):
     ],
 )
 def test_shards_by_hand(sizes, parts):
-    assert packing._parts(np.array(sizes), 10) == [range(*part) for part in parts]
+    assert pack_writer._parts(np.array(sizes), 10) == [range(*part) for part in parts]
 
 
 def test_sizes_in_a_pack_by_hand():
     """Of 90 x 60 pixels, the shorter side becomes 20; smaller images stay as they are; no side is lost to rounding."""
-    assert packing._scaled((90, 60), 20) == (30, 20)
-    assert packing._scaled((60, 90), 20) == (20, 30)
+    assert pack_writer._scaled((90, 60), 20) == (30, 20)
+    assert pack_writer._scaled((60, 90), 20) == (20, 30)
     for size in ((30, 20), (20, 20), (10, 90)):
-        assert packing._scaled(size, 20) == size
-    assert packing._scaled((90, 60), None) == (90, 60)
-    assert packing._scaled((1000, 21), 20) == (952, 20)
+        assert pack_writer._scaled(size, 20) == size
+    assert pack_writer._scaled((90, 60), None) == (90, 60)
+    assert pack_writer._scaled((1000, 21), 20) == (952, 20)
 
 
 def test_a_pack_is_made_where_no_folder_is_yet(folder, tmp_path):
-    assert pack(folder / "val", tmp_path / "a" / "b", Options()) == packing.Packed(
+    assert pack(folder / "val", tmp_path / "a" / "b", Options()) == pack_writer.Packed(
         images=7,
         bytes_before=sum(file.stat().st_size for file in (folder / "val").rglob("*.png")),
         bytes_after=sum(file.stat().st_size for file in (tmp_path / "a" / "b").glob("*.mindrecord")),
@@ -130,7 +131,7 @@ def test_a_pack_is_made_where_no_folder_is_yet(folder, tmp_path):
 
 
 def test_room_is_asked_for_and_given_back(tmp_path):
-    packing._make_room(tmp_path / "shard", [{"image": b"x" * 1000, "name": "a"}])
+    pack_writer._make_room(tmp_path / "shard", [{"image": b"x" * 1000, "name": "a"}])
     assert not list(tmp_path.iterdir())
 
 
@@ -147,7 +148,7 @@ def test_images_are_scaled_down_without_jpeg(tmp_path):
 
 
 def test_an_image_that_is_too_large_for_a_page_is_named(tmp_path, monkeypatch):
-    monkeypatch.setattr(packing, "_LARGEST_IMAGE", 90 * 60 * 3)
+    monkeypatch.setattr(pack_writer, "_LARGEST_IMAGE", 90 * 60 * 3)
     source = photos(tmp_path / "photos", 1)
     pack(source, tmp_path / "files", Options())
     with pytest.raises(UserError, match=r"one/0\.jpg: .* give --short_side"):
@@ -235,7 +236,7 @@ def test_a_killed_command_goes_on(folder, packed, tmp_path):
 PACK = """
 import sys
 from pathlib import Path
-from ghostnet.data.packing import Options, pack
+from mindghost.data.pack_writer import Options, pack
 print("begins", flush=True)
 pack(Path(sys.argv[1]), Path(sys.argv[2]), Options(shard_bytes=400))
 """
@@ -297,10 +298,10 @@ def test_a_full_disk_is_one_line_and_what_was_packed_is_gone_on_with(folder, ful
 def test_the_room_for_a_shard_is_enough_and_hardly_more(tmp_path, count, size, name):
     rows = [{"name": "n" * name, "label": index, "image": bytes(size)} for index in range(count)]
     path = tmp_path / "00000.mindrecord"
-    packing._write_shard(path, rows)
+    pack_writer._write_shard(path, rows)
     taken = sum(file.stat().st_size for file in tmp_path.iterdir())
-    page = packing._page_bytes(rows)
-    assert 0 <= packing._most_bytes(rows) - taken < page + 700_000
+    page = pack_writer._page_bytes(rows)
+    assert 0 <= pack_writer._most_bytes(rows) - taken < page + 700_000
 
 
 def copy_of(packed: Path, tmp_path: Path) -> Path:
@@ -368,14 +369,14 @@ def cut(path: Path, count: int) -> None:
 
 @pytest.mark.fault("packs", "clean error")
 def test_a_shard_that_does_not_hold_what_was_written(folder, tmp_path, monkeypatch):
-    write = packing._write_shard
+    write = pack_writer._write_shard
 
     def write_and_damage(path: Path, rows: list) -> None:
         write(path, rows)
         content = path.read_bytes()
         path.write_bytes(content.replace(rows[0]["image"], bytes(len(rows[0]["image"]))))
 
-    monkeypatch.setattr(packing, "_write_shard", write_and_damage)
+    monkeypatch.setattr(pack_writer, "_write_shard", write_and_damage)
     with pytest.raises(RunError, match="is not where MindRecord's index has it"):
         pack(folder / "val", tmp_path / "pack", Options())
     assert sorted(path.name for path in (tmp_path / "pack").iterdir()) == [".lock", ".plan"]
@@ -411,7 +412,7 @@ def test_jpeg_quality(tmp_path):
     """More of it, more bytes."""
     path = tmp_path / "noise.png"
     Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)).save(path)
-    sizes = [len(packing.file_of(str(path), Options(32, quality))) for quality in (10, 50, 95)]
+    sizes = [len(pack_writer.file_of(str(path), Options(32, quality))) for quality in (10, 50, 95)]
     assert sizes == sorted(sizes)
     assert sizes[0] < sizes[2] / 2
 
@@ -468,5 +469,5 @@ def test_the_index_is_deleted_first(folder, tmp_path, monkeypatch):
 
     monkeypatch.setattr(Path, "unlink", unlinked)
     pack(folder / "val", tmp_path / "pack", Options(quality=80), overwrite=True)
-    assert deleted[0] == packing.INDEX
+    assert deleted[0] == pack_writer.INDEX
     assert any(name.startswith("shard") or name.endswith(".mindrecord") for name in deleted[1:])

@@ -16,11 +16,12 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFile, PngImagePlugin
 
-from ghostnet.cpp_library import NativeError
-from ghostnet.data import images, jpeg, loader, packing, packs, transforms
-from ghostnet.data.dataset import open_folders, open_split
-from ghostnet.data.images import read_image
-from ghostnet.errors import RunError, UserError
+from mindghost.csrc.cpp_library import NativeError
+from mindghost.data import images, jpeg, loader, pack_writer, transforms
+from mindghost.data import pack as packs
+from mindghost.data.dataset import open_folders, open_split
+from mindghost.data.images import read_image
+from mindghost.errors import RunError, UserError
 from tests.data.conftest import config_for, message_of, save_image
 
 try:
@@ -281,8 +282,8 @@ def test_a_progressive_file_of_thousands_of_scans_is_refused(tmp_path):
 
 SPOILT = """
 import sys
-from ghostnet.data import images
-from ghostnet.errors import UserError
+from mindghost.data import images
+from mindghost.errors import UserError
 for path in sys.argv[1:]:
     for read in (images.read_image, lambda name: images.read_image(name, upright=True)):
         try:
@@ -388,7 +389,7 @@ def test_what_becomes_of_an_image_during_training_is_one_line(tmp_path, change, 
 def test_too_few_open_files_are_not_an_images_fault(tmp_path):
     path = tmp_path / "ant" / "a.png"
     save_image(path, 1)
-    packing.pack(tmp_path, tmp_path.with_name("pack"), packing.Options())
+    pack_writer.pack(tmp_path, tmp_path.with_name("pack"), pack_writer.Options())
     packed = packs.open_pack(tmp_path.with_name("pack"))
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
     used = max(map(int, os.listdir("/proc/self/fd"))) + 1
@@ -413,8 +414,8 @@ def test_too_few_open_files_are_not_an_images_fault(tmp_path):
 
 TOO_LITTLE = """
 import resource, sys
-from ghostnet.data import images
-from ghostnet.errors import RunError, UserError
+from mindghost.data import images
+from mindghost.errors import RunError, UserError
 with open("/proc/self/statm") as file:
     used = int(file.read().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (used + (40 << 20),) * 2)

@@ -7,9 +7,9 @@ import os
 import numpy as np
 import pytest
 
-from ghostnet.data import columns, dataset, images, scan
-from ghostnet.data.dataset import open_split
-from ghostnet.errors import UserError
+from mindghost.data import columns, dataset, images, scan
+from mindghost.data.dataset import open_split
+from mindghost.errors import UserError
 from tests.data.conftest import config_for, message_of, save_image
 
 

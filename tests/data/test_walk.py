@@ -10,10 +10,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ghostnet import predictor, quantize
-from ghostnet.data import packing, packs, walk
-from ghostnet.data.dataset import open_folders, open_split
-from ghostnet.errors import UserError
+from mindghost.data import pack as packs
+from mindghost.data import pack_writer, walk
+from mindghost.data.dataset import open_folders, open_split
+from mindghost.deploy import quantize
+from mindghost.errors import UserError
+from mindghost.inference import predictor
 from tests.data.conftest import config_for, message_of, save_image
 
 
@@ -53,7 +55,7 @@ def by_prediction(root: Path) -> list[str]:
 
 def by_packing(root: Path) -> list[str]:
     target = root.parent.parent / "pack"
-    packing.pack(root, target, packing.Options())
+    pack_writer.pack(root, target, pack_writer.Options())
     return [os.fsdecode(name) for name in packs.open_pack(target).files]
 
 
@@ -176,7 +178,7 @@ def test_one_class_without_an_image_of_its_own_is_a_split(tmp_path, files, meant
         save_image(tmp_path / "train" / file, 1)
     for use in (
         lambda: open_split(config_for(tmp_path), "train"),
-        lambda: packing.pack(tmp_path / "train", tmp_path / "pack", packing.Options()),
+        lambda: pack_writer.pack(tmp_path / "train", tmp_path / "pack", pack_writer.Options()),
     ):
         with pytest.raises(UserError) as caught:
             use()
@@ -215,7 +217,7 @@ def test_calibration_is_spread_over_the_classes(tmp_path, caplog):
     assert f"calibration: 20 images of {root}, from 10 of its 10 folder(s) or classes" in caplog.text
     assert "lose less" not in caplog.text
     # A pack of them is read, too.
-    packing.pack(root, tmp_path / "pack", packing.Options())
+    pack_writer.pack(root, tmp_path / "pack", pack_writer.Options())
     of_pack = quantize.calibration_images(config_for(tmp_path), tmp_path / "pack", 10, classes)
     assert sorted(of_pack[:, 0, 0, 0].astype(int)) == list(range(10))
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from ghostnet import download
-from ghostnet.errors import UserError
+from mindghost.errors import UserError
+from mindghost.files import download
 
 CONTENT = bytes(range(256)) * 100
 SHA256 = hashlib.sha256(CONTENT).hexdigest()

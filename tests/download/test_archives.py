@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ghostnet import archives, download
-from ghostnet.data import binary
-from ghostnet.errors import UserError
+from mindghost.data import binary
+from mindghost.errors import UserError
+from mindghost.files import archives, download
 from tests.download.conftest import CONTENT, MD5, visible
 
 Member = tuple[tarfile.TarInfo, bytes]

@@ -6,7 +6,7 @@ from http.server import BaseHTTPRequestHandler
 
 import pytest
 
-from ghostnet import download
+from mindghost.files import download
 from tests.download.conftest import (
     CONTENT,
     SHA256,

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from ghostnet import download
-from ghostnet.errors import UserError
+from mindghost.errors import UserError
+from mindghost.files import download
 from tests.download.conftest import (
     CONTENT,
     MD5,
@@ -177,8 +177,8 @@ def test_mindcvs_hosts_stand_in_for_each_other():
 FETCH = """
 import resource, sys
 from pathlib import Path
-from ghostnet import download
-from ghostnet.errors import RunError
+from mindghost.files import download
+from mindghost.errors import RunError
 url, folder, digest, limit = sys.argv[1:]
 if int(limit):
     resource.setrlimit(resource.RLIMIT_FSIZE, (int(limit), int(limit)))
@@ -192,7 +192,7 @@ except RunError as error:
 def start_fetch(server: Server, folder: Path, limit: int = 0) -> subprocess.Popen:
     """A process that fetches a.ckpt; no file of its may be longer than ``limit``."""
     arguments = [sys.executable, "-c", FETCH, server.url("/a.ckpt"), folder, SHA256, str(limit)]
-    environment = {**os.environ, "PYTHONPATH": str(Path(download.__file__).parents[1])}
+    environment = {**os.environ, "PYTHONPATH": str(Path(download.__file__).parents[2])}
     return subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
 
 

@@ -5,7 +5,7 @@ import sys
 from argparse import ArgumentParser
 from pathlib import Path
 
-from ghostnet.cli import importing
+from mindghost.cli.command import importing
 
 with importing():
     from tests.fault import folders, images, saves, weights  # noqa: F401  (their groups)

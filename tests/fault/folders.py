@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from ghostnet.config import Config
-from ghostnet.data.dataset import open_split
+from mindghost.config import Config
+from mindghost.data.dataset import open_split
 from tests.fault.harness import Case, group
 
 Tree = Callable[[Path], None]

@@ -27,7 +27,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ghostnet.errors import RunError, UserError
+from mindghost.errors import RunError, UserError
 
 TIMEOUT = 20  # seconds for one case
 OUTCOMES = ("ok", "clean error", "failure")

@@ -11,7 +11,7 @@ import numpy as np
 from mindspore.dataset import vision
 from PIL import Image
 
-from ghostnet.data import images, jpeg
+from mindghost.data import images, jpeg
 from tests.fault.harness import Case, group
 
 # Ending -> how Pillow writes it.

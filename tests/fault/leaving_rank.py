@@ -7,7 +7,7 @@ import threading
 import time
 from pathlib import Path
 
-from ghostnet import launch
+from mindghost.process import launch
 
 
 def leave_when(file: Path) -> None:

@@ -5,7 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from ghostnet import weights_file
+from mindghost.checkpoint import weights as weights_file
 from tests.launchers import Process, run
 from tests.test_resume import arguments
 

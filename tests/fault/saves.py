@@ -13,7 +13,8 @@ import mindspore as ms
 import numpy as np
 from mindspore import Tensor
 
-from ghostnet import intact_files, weights_file
+from mindghost.checkpoint import weights as weights_file
+from mindghost.files import intact
 from tests.fault.harness import Case, group
 
 # About as much as GhostNet 1.0x, in as many parts.
@@ -67,9 +68,9 @@ def kills(rng: random.Random, folder: Path) -> Iterator[Case]:
             # The next save is as good as any, and what the killed one has left is cleared away.
             weights_file.write(path, arrays(0))
             assert version_in(weights_file.read(path)) == 0
-            intact_files.delete_leftovers(path.parent, lambda name: name.startswith(path.name))
+            intact.delete_leftovers(path.parent, lambda name: name.startswith(path.name))
             assert not list(path.parent.glob(".*.tmp"))
-            intact_files.delete(path)
+            intact.delete(path)
 
         def stock(path: Path = path, seconds: float = seconds) -> None:
             stock_save(path, arrays(1))

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from ghostnet.errors import UserError
+from mindghost.errors import UserError
 from tests.conftest import faults_of
 from tests.fault.harness import Case, Group, as_json, attempt, run_group, table
 

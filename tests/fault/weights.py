@@ -15,10 +15,15 @@ import onnxruntime
 from mindspore import Tensor, nn
 from onnx import helper, numpy_helper
 
-from ghostnet import checkpoint, deployment, inference, intact_files, safetensors_file, weights_file
-from ghostnet.config import Config
-from ghostnet.errors import UserError
-from ghostnet.models import create_model
+from mindghost.checkpoint import safetensors as safetensors_file
+from mindghost.checkpoint import weights as weights_file
+from mindghost.checkpoint.load import fill_network
+from mindghost.config import Config
+from mindghost.errors import UserError
+from mindghost.files import intact
+from mindghost.inference import artifact
+from mindghost.inference.network import of_mindir, of_onnx, open_network
+from mindghost.models import create_model
 from tests.conftest import randomise
 from tests.fault.harness import Case, attempt, group
 from tests.test_weights_file import entries_end, entry, safetensors
@@ -65,7 +70,7 @@ def load_ours(name: str, path: Path, content: bytes, expected: Mapping[str, np.n
     path.write_bytes(content)
     cell, before = network(name), values(name)
     try:
-        checkpoint.load_weights(cell, path, stem="conv_stem", classifier="classifier")
+        fill_network(cell, path, stem="conv_stem", classifier="classifier")
     except Exception:
         assert_holds(cell, before, "was changed before the error")
         raise
@@ -175,7 +180,7 @@ def crafted(rng: random.Random, folder: Path) -> Iterator[Case]:
             path.write_bytes(content)
             cell = _One()
             try:
-                checkpoint.load_weights(cell, path, stem="stem", classifier="classifier")
+                fill_network(cell, path, stem="stem", classifier="classifier")
             finally:
                 assert cell.w.asnumpy().tolist() == [1, 1], "the network was changed"
             raise AssertionError("accepted")
@@ -243,7 +248,7 @@ def mismatched(rng: random.Random, folder: Path) -> Iterator[Case]:
             arrays = change(right)
             if path.suffix == ".ckpt":
                 weights_file.write(path, arrays)
-                intact_files.sidecar(path).unlink()
+                intact.sidecar(path).unlink()
                 return path.read_bytes()
             return safetensors_file.encode(arrays)
 
@@ -314,9 +319,9 @@ def unchecked(rng: random.Random, folder: Path) -> Iterator[Case]:
             def ours(path: Path = path, good: bytes = good, damaged: bytes = damaged) -> None:
                 path.write_bytes(damaged)
                 said = io.StringIO()
-                logging.getLogger("ghostnet").addHandler(logging.StreamHandler(said))
-                logging.getLogger("ghostnet").setLevel(logging.INFO)
-                run = inference.open_network(deployment.Deployment(path, config, tuple("abcdefgh"), 2))
+                logging.getLogger("mindghost").addHandler(logging.StreamHandler(said))
+                logging.getLogger("mindghost").setLevel(logging.INFO)
+                run = open_network(artifact.Deployment(path, config, tuple("abcdefgh"), 2))
                 logits = run(INPUT)
                 assert np.isfinite(logits).all()
                 assert "the values of its weights were not" in said.getvalue()
@@ -337,10 +342,10 @@ def exported(rng: random.Random, folder: Path) -> Iterator[Case]:
         for number, damaged in enumerate(damage(good, rng)):
 
             def ours(path: Path = path, good: bytes = good, damaged: bytes = damaged) -> None:
-                intact_files.write_with_sidecar(path, good)
+                intact.write_with_sidecar(path, good)
                 path.write_bytes(damaged)
                 try:
-                    run = inference.of_onnx(path) if path.suffix == ".onnx" else inference.of_mindir(path)
+                    run = of_onnx(path) if path.suffix == ".onnx" else of_mindir(path)
                 except UserError as error:
                     if damaged == good:
                         raise AssertionError(f"a good file is refused: {error}") from error

@@ -13,13 +13,13 @@
 #include <thread>
 #include <vector>
 
-#include "channels.h"
+#include "chain.h"
 #include "convolution.h"
 #include "max_pool.h"
 #include "momentum.h"
-#include "pool.h"
-#include "ranks.h"
-#include "squeeze.h"
+#include "thread_pool.h"
+#include "shared_sum.h"
+#include "squeeze_excite.h"
 
 using namespace ghostnet;
 

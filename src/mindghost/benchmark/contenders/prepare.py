@@ -1,0 +1,127 @@
+"""What the contenders share, written to a folder: weights, the network's table, the exported file; its costs."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+# First: it sets what MindSpore's environment has to be.
+import mindghost  # noqa: F401  isort: skip
+import numpy as np
+from mindspore import Tensor, nn
+
+from ...checkpoint import convert
+from ...checkpoint import weights as weights_file
+from ...deploy import export
+from ...inference import artifact
+from ...models import complexity, create_model
+from ...models.ghostnet import GhostBottleneck, GhostNet
+from .job import Job, answer
+from .recipe import TABLE, TORCH_WEIGHTS, WEIGHTS
+
+_FLOAT = 4  # bytes
+
+
+def measure(job: Job) -> dict[str, Any]:
+    """Write the files; returns the network's multiply-accumulates of an image, and `traffic` for a batch."""
+    folder = Path(job.folder)
+    network = create_model(job.model, num_classes=job.num_classes)
+    weights = {parameter.name: parameter.asnumpy() for parameter in network.get_parameters()}
+    # Fresh weights make logits of some thousands, whose rounding the comparison of the exported file would not pass.
+    weights |= {name: array / 2 for name, array in weights.items() if name.endswith(".gamma")}
+    weights_file.write(folder / WEIGHTS, weights)
+    np.savez(folder / TORCH_WEIGHTS, **for_torch(weights))
+    if type(network) is GhostNet and all(type(cell) is GhostBottleneck for cell in bottlenecks(network)):
+        (folder / TABLE).write_text(json.dumps(table(network)), encoding="utf-8")
+    if job.variant == "with onnx":
+        _export(folder / WEIGHTS, job)
+    size = job.image_size
+    counts = complexity.complexity(network, size, size)
+    alone, fused = traffic(network, size)
+    return {"macs": counts.macs, "parameters": counts.parameters} | {
+        "bytes": job.batch_size * alone,
+        "fused_bytes": job.batch_size * fused,
+    }
+
+
+def _export(weights: Path, job: Job) -> None:
+    """The ONNX file, as scripts/export.py makes it; none where one of the two libraries is missing."""
+    if not all(map(importlib.util.find_spec, ("onnx", "onnxruntime"))):
+        return
+    deployed = artifact.of_file(weights, model=job.model)
+    config = deployed.config.replace(image_resize=job.image_size, num_classes=job.num_classes)
+    classes = tuple(map(str, range(job.num_classes)))
+    export.export(replace(deployed, config=config, classes=classes), ("onnx",))
+
+
+def for_torch(weights: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Our weights under the names of PyTorch's network, which are timm's."""
+    names = convert.timm_names(weights)
+    return {names[name]: array for name, array in weights.items()}
+
+
+def bottlenecks(network: GhostNet) -> list[nn.Cell]:
+    """The bottlenecks in the order in which they run."""
+    return [cell for stage in list(network.blocks)[:-1] for cell in stage]
+
+
+def table(network: GhostNet) -> dict[str, Any]:
+    """A GhostNet in numbers: channels of its stem, rows of its stages, and what ends it."""
+    *stages, last = network.blocks
+    return {
+        "stem": network.conv_stem.out_channels,
+        "stages": [[bottleneck(cell) for cell in stage] for stage in stages],
+        "last": last.features[0].out_channels,
+        "features": network.conv_head.out_channels,
+        "classes": network.num_classes,
+    }
+
+
+def bottleneck(cell: GhostBottleneck) -> dict[str, Any]:
+    """A bottleneck in numbers: channels before, between and after its Ghost modules, kernel size, stride, and so on."""
+    expand, project = cell.ghost1, cell.ghost2
+    spatial = cell.conv_dw if cell.stride > 1 else cell.shortcut[0] if cell.shortcut is not None else None
+    return {
+        "in_channels": expand.primary_conv[0].in_channels,
+        "expanded": project.primary_conv[0].in_channels,
+        "out_channels": project.primary_conv[0].out_channels + project.cheap_operation[0].out_channels,
+        # Without a stride or a shortcut there is nothing of that size.
+        "kernel_size": spatial.kernel_size[0] if spatial is not None else 1,
+        "stride": cell.stride,
+        "squeezed": cell.se.conv_reduce.out_channels if cell.se is not None else 0,
+        "shortcut": cell.shortcut is not None,
+    }
+
+
+def traffic(network: nn.Cell, size: int) -> tuple[int, int]:
+    """Bytes of activations and their gradients that a training step moves for one image, at the least.
+
+    Each layer reads its input and writes its output; backward it reads the input again and the output's gradient, and
+    writes the input's gradient: 3 inputs and 2 outputs. The first number counts all layers, each by itself (batch norm
+    reads its input once more each way, for its sums); the second convolutions and dense layers alone, as if all else
+    were done in their passes. Joining, adding and scaling maps are in neither.
+    """
+    alone = fused = 0
+
+    def count(cell: nn.Cell, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        nonlocal alone, fused
+        moved = _FLOAT * (3 * inputs[0].size + 2 * output.size)
+        if isinstance(cell, (nn.Conv2d, nn.Dense)):
+            fused += moved
+        if isinstance(cell, nn.BatchNorm2d):
+            moved += _FLOAT * (2 * inputs[0].size + output.size)
+        alone += moved
+
+    kinds = (nn.Conv2d, nn.Dense, nn.BatchNorm2d, nn.ReLU, nn.HSigmoid)
+    layers = [cell for _, cell in network.cells_and_names() if isinstance(cell, kinds)]
+    with complexity.forward_hooks(layers, count):
+        complexity.run(network, (3, size, size))
+    return alone, fused
+
+
+if __name__ == "__main__":
+    answer(measure)

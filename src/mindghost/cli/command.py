@@ -1,0 +1,151 @@
+"""How a command ends: exit status and last line."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import multiprocessing
+import os
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import TracebackType
+from typing import NoReturn
+
+from ..errors import RunError, Stopped, UserError
+from ..files import scratch
+from ..parallel.cores import forget_children
+from ..process import launch, resources, streams, utf8
+from ..process.display import OneLine, say
+from ..process.streams import OutputError
+
+# What stops a run between two steps.
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+# What else a run takes note of: its terminal was closed.
+RUN_SIGNALS = (*STOP_SIGNALS, signal.SIGHUP)
+
+# Seconds that rank 0 gets to say what other ranks would say as well; its end ends them.
+_RANK_0_FIRST = 3
+
+_endings: list[Callable[[int], None]] = []
+
+
+@contextmanager
+def importing() -> Iterator[None]:
+    """For imports of MindSpore: signals wait, threads started inside never take any, nothing is collected.
+
+    Numpy's BLAS starts threads, through which a signal would end a process that has it blocked elsewhere. Collections
+    take a sixth of the import's time to find nothing, and would later go through all that was imported again and again.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, RUN_SIGNALS)
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def at_end(action: Callable[[int], None]) -> None:
+    """Have `action` called with the exit status, after the last line was printed."""
+    _endings.append(action)
+
+
+def run_command(prog: str, main: Callable[[], None]) -> int:
+    """Run `main` and return the exit status: 0, 2 for bad input, 1 for a run that failed, 128 + n for signal n.
+
+    Bad input, a run that fails and one that is stopped print one line on standard error; so does output that cannot be
+    written, but a reader of it that leaves (`| head`) ends the command in silence; any other exception passes through
+    with its traceback. Of several ranks, rank 0 speaks for all; another one does where rank 0 met no error.
+    """
+    utf8.insist(main)
+    streams.guard()
+    logging.lastResort.setFormatter(OneLine())
+    sys.excepthook = _print_traceback
+    scratch.tidy_usual_places()
+    status, failure, scarce = 0, None, None
+    try:
+        _run(main)
+    except OutputError as lost:
+        status = 128 + signal.SIGPIPE if lost.reader_left else 1
+        if not lost.reader_left:
+            _say(prog, f"error: {lost}")
+    except (UserError, RunError) as error:
+        failure = error
+        _say(prog, f"error: {error}")
+        status = 2 if isinstance(error, UserError) else 1
+        scarce = error.__cause__ and resources.lacking(error.__cause__)
+    except Stopped as stop:
+        failure = stop
+        _say(prog, str(stop))
+        status = 128 + stop.signal
+    except KeyboardInterrupt:
+        _say(prog, "interrupted")
+        status = 130
+    except Exception as error:
+        # What the machine has run out of, wherever that was: no fault of the code.
+        if (scarce := resources.problem(error)) is None:
+            raise
+        failure = error
+        _say(prog, f"error: {scarce}")
+        status = 1
+    finally:
+        # What is left in their buffers is written at the end of the interpreter, where an error has no other way out.
+        streams.survive()
+    for action in _endings:
+        action(status)
+    if scarce and main.__module__ == "__main__":
+        # For lack of memory, files or threads MindSpore's clean-up would abort, or wait for ever.
+        sys.stdout.flush()
+        leave(status)
+    # Not before: it holds MindSpore's pipeline, whose end waits for its workers, the dead ones too.
+    del failure
+    # MindSpore prints an ignored exception for every network that is alive when the interpreter ends.
+    gc.collect()
+    return status
+
+
+def leave(status: int) -> NoReturn:
+    """End at once, after the data workers: they would print a traceback when they miss this process.
+
+    MindSpore does not hear of their end, which it would report as an error, and does not clean up.
+    """
+    forget_children()
+    for worker in multiprocessing.active_children():
+        worker.kill()
+    os._exit(status)
+
+
+def _run(main: Callable[[], None]) -> None:
+    """Run a command to the end of its output, also where it leaves early, as `--help` does."""
+    try:
+        os.getcwd()
+    except OSError as error:  # of which importing MindSpore dies
+        raise UserError(f"the current folder cannot be used ({error.strerror}); change to one that is there") from error
+    try:
+        main()
+    except SystemExit:
+        streams.finish()
+        raise
+    streams.finish()
+
+
+def _print_traceback(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Say of an error that nobody expected what Python does, but nothing that a terminal obeys: it may name files."""
+    for line in "".join(traceback.format_exception(kind, error, trace)).rstrip("\n").split("\n"):
+        say(line, sys.stderr)
+
+
+def _say(prog: str, message: str) -> None:
+    try:
+        rank = launch.detect().rank
+    except UserError:  # which is what there is to say
+        rank = 0
+    if rank > 0:
+        time.sleep(_RANK_0_FIRST)
+        prog = f"{prog}: rank {rank}"
+    say(f"{prog}: {message}", sys.stderr)

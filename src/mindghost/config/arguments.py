@@ -1,0 +1,92 @@
+"""What all command lines have in common: errors in one line, numbers within bounds, files that options name."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from ..errors import UserError
+from ..files import paths
+
+
+class _NamesPath:
+    """The `type` of an argument that names a file or folder, which `Parser` checks once all are parsed."""
+
+    def __init__(self, check: Callable[[Path, str], None]) -> None:
+        self.check = check
+
+    def __call__(self, text: str) -> Path:
+        return Path(text)
+
+
+def input_file(remedy: str) -> Callable[[str], Path]:
+    """The `type` of an argument that names a file to read; `remedy` is what to do where it cannot be read."""
+    return _NamesPath(lambda path, option: paths.check_file(path, remedy, option))
+
+
+def input_folder(remedy: str) -> Callable[[str], Path]:
+    """The `type` of an argument that names a folder to read from."""
+    return _NamesPath(lambda path, option: paths.check_folder(path, remedy, option))
+
+
+# The types of arguments that name a file, or a folder, to write.
+output_file = _NamesPath(paths.check_output)
+output_folder = _NamesPath(paths.check_output_folder)
+
+
+class Parser(argparse.ArgumentParser):
+    """Reports errors as UserError instead of printing the usage and leaving, and paths that cannot be used as well.
+
+    Args:
+        prog: name of the program.
+        about: what it does, for `--help`: its first paragraph stands before the options, the others behind them. A
+            module's docstring, which is None under `python -OO`.
+        options: of argparse.
+    """
+
+    def __init__(self, prog: str, about: str | None = None, **options: Any) -> None:
+        summary, _, rest = (about or "").partition("\n\n")
+        super().__init__(**{"prog": prog, "description": summary, "epilog": rest.strip(), **options})
+
+    def parse_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:
+        """As argparse does. Raises UserError for a path of one of the types above that cannot be used."""
+        found = super().parse_args(args, namespace)
+        for action in self._actions:
+            if isinstance(action.type, _NamesPath):
+                given = getattr(found, action.dest)
+                option = action.option_strings[-1] if action.option_strings else ""
+                for path in given if isinstance(given, list) else [given]:
+                    if path is not None:
+                        action.type.check(path, option)
+        return found
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message.removeprefix('argument ')}; --help explains the command line")
+
+
+def number(kind: type[int] | type[float], low: float, high: float) -> Callable[[str], int | float]:
+    """The `type` of an argument that is a number from `low` to `high`."""
+
+    def convert(text: str) -> int | float:
+        try:
+            value = kind(text)
+        except ValueError:
+            value = None
+        # Not the other way round: nothing compares with NaN.
+        if value is None or not low <= value <= high:
+            noun = "an integer" if kind is int else "a number"
+            raise argparse.ArgumentTypeError(f"expected {noun} from {low:,} to {high:,}, got {text!r}")
+        return value
+
+    return convert
+
+
+def add_overwrite(parser: argparse.ArgumentParser) -> None:
+    """`--overwrite`: see `outputs`."""
+    parser.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="replace files, also those that this command did not make",
+    )

@@ -1,0 +1,534 @@
+"""The configuration: every key once, with its type, range, default and meaning.
+
+A run's configuration is made of defaults, then a YAML recipe, then the command line (:func:`load`). The keys
+are MindCV's, so its recipes load unchanged, and a few of ours (tests/test_config.py lists them).
+The docstring under a key is the only description of it: ``--help`` prints it. Importing this module does not
+import MindSpore.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple
+
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
+
+from ..errors import UserError
+from ..files import paths
+from . import beside_weights, command_line, doubts, rules, yaml_file
+from .rules import (
+    AmpLevel,
+    AreaRange,
+    AutoAugment,
+    CastList,
+    ColorJitter,
+    ConfigError,
+    Count,
+    Dataset,
+    DecayEpochs,
+    EraseValue,
+    ImageSize,
+    Interpolation,
+    LossScaleType,
+    Mean,
+    Milestones,
+    Name,
+    Natural,
+    NotNegative,
+    Optimizer,
+    Positive,
+    RatioRange,
+    Scheduler,
+    Share,
+    ShareAbove0,
+    ShareBelow1,
+    Std,
+    Text,
+)
+
+# The key that opens each group, in the order of the class below: the headings of --help and of to_yaml().
+_GROUPS = {
+    "mode": "System",
+    "dataset": "Dataset",
+    "image_resize": "Augmentation",
+    "model": "Model, checkpoints and training loop",
+    "opt": "Optimizer",
+    "scheduler": "Learning rate",
+    "loss": "Loss",
+    "amp_level": "Mixed precision and evaluation",
+}
+
+# Keys that change where files go, what is printed, where weights start from or how fast a run is, not what a training
+# step computes: they may differ in a resumed run.
+FREE_KEYS = frozenset(
+    {
+        "log_interval",
+        "tensorboard",
+        "keep_checkpoint_max",
+        "ckpt_save_interval",
+        "ckpt_save_interval_steps",
+        "ckpt_save_policy",
+        "ckpt_save_dir",
+        "num_parallel_workers",
+        "compile_cache",
+        "overwrite",
+        "report",
+        "resume",
+        "resume_force",
+        "data_dir",
+        "on_bad_image",  # as data_dir: the digest of the images says whether they are the same
+        "image_digests",
+        "dataset_download",
+        "ckpt_path",
+        "pretrained",
+        "resume_opt",
+        "device_target",
+    }
+)
+
+
+@dataclass(frozen=True)
+class _Origin:
+    """Where a configuration comes from; equal ones may come from different files."""
+
+    recipe: str = field(default="", compare=False)
+
+
+class Config(BaseModel):
+    """All settings of one run: frozen, every value checked, lists as tuples.
+
+    Raises:
+        UserError: an unknown key, or a value of the wrong type, out of range or at odds with another.
+    """
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", strict=True, allow_inf_nan=False, use_attribute_docstrings=True
+    )
+
+    mode: Annotated[int, Field(ge=0, le=1)] = 0
+    """How MindSpore runs: 0 compiles the network to a graph, 1 runs it operator by operator, to debug."""
+    distribute: bool = False
+    """Train data-parallel on all ranks that mpirun or msrun started."""
+    sync_bn: bool = False
+    """Batch norm over the batches of all ranks; Ascend only. Otherwise each rank normalises its own batch, and
+    statistics are averaged over ranks for evaluation and weight files."""
+    val_while_train: bool = False
+    """Evaluate during training, and keep the best weights."""
+    val_interval: Count = 1
+    """Epochs between two evaluations during training."""
+    log_interval: Count = 100
+    """Steps between two lines of the training log."""
+    tensorboard: bool = False
+    """Write the records of metrics.jsonl as a TensorBoard event file, too, into ckpt_save_dir/tensorboard; needs
+    tensorboardX."""
+    seed: Annotated[int, Field(ge=0, le=2**32 - 1)] = 42
+    """Seed of the weights, the order of the images and their augmentation."""
+    device_target: Literal["Ascend", "CPU", "GPU"] | None = None
+    """Device to run on; None takes what the machine has."""
+    native_ops: Literal["auto", "on", "off"] = "auto"
+    """Train and evaluate on a CPU with our own C++ operators, compiled at first use: auto: where there is a compiler,
+    in float32; on: or not at all; off: with MindSpore's alone. Off also leaves JPEG files to Pillow."""
+    compile_cache: bool = True
+    """Keep compiled graphs in the user's cache folder, and take from there what was compiled before; on a CPU, in graph
+    mode."""
+    resume: bool | Name = False
+    """Go on with the run in ckpt_save_dir from its last saved state; or with that of the folder or file given."""
+    resume_force: bool = False
+    """Resume although the configuration or the data changed."""
+    overwrite: bool = False
+    """Delete the run that ckpt_save_dir holds and start afresh (validate.py: replace the report that the folder
+    holds), instead of refusing to. Of a run's config.yaml it is never taken."""
+
+    dataset: Dataset = "imagenet"
+    """Layout of data_dir: imagenet is any SPLIT/CLASS/*.jpg image folders, the others are binary files."""
+    data_dir: Name = "./"
+    """Folder of the dataset."""
+    train_split: Text = "train"
+    """Folder under data_dir (or part of a binary dataset) to train on."""
+    val_split: Text = "val"
+    """Folder under data_dir (or part of a binary dataset) to evaluate on."""
+    dataset_download: bool = False
+    """Fetch cifar10, cifar100 or mnist into data_dir if it is not there."""
+    on_bad_image: Literal["error", "skip"] = "error"
+    """What an image file that cannot be read does, before the first epoch: error: ends the run; skip: it is left out,
+    listed and counted."""
+    image_digests: bool = False
+    """Read all images before the first epoch, and compare them with the sha256 that each had when it was looked at; a
+    file that was damaged in place, at the same size and time of change, counts as one that cannot be read."""
+    num_parallel_workers: Count = 8
+    """Processes that read and augment training images; never more than there are cores; 1 needs none."""
+    shuffle: bool = True
+    """Shuffle the training images every epoch."""
+    num_samples: Count | None = None
+    """Train on this many images an epoch, others each time when they are shuffled; None takes all."""
+    batch_size: Count = 128
+    """Images in a batch, on each rank."""
+    drop_remainder: bool = True
+    """Drop a last training batch that is not full (evaluation always sees every image). One of a single image is
+    dropped in any case where the network leaves batch norm one pixel of it."""
+
+    image_resize: ImageSize = 224
+    """Height and width, in pixels, of the images that the network gets; one number where they are equal."""
+    scale: AreaRange = (0.08, 1.0)
+    """Random crop in training: its share of the image's area."""
+    ratio: RatioRange = (0.75, 1.333)
+    """Random crop in training: its aspect ratio."""
+    crop_padding: Annotated[int, Field(ge=0)] | None = None
+    """Random crop in training by shifts alone, as for CIFAR: of an image that covers image_resize, after so many black
+    pixels were added on every side; takes the place of scale and ratio. None: they say what is cropped."""
+    hflip: Share = 0.5
+    """Probability of a horizontal flip."""
+    vflip: Share = 0.0
+    """Probability of a vertical flip."""
+    color_jitter: ColorJitter | None = 0.4
+    """Strength of random brightness, contrast, saturation (and hue, the fourth); unused with auto_augment."""
+    interpolation: Interpolation = "bilinear"
+    """How images are resized, in training and evaluation."""
+    auto_augment: AutoAugment | None = None
+    """Augmentation policy, as in mindcv: randaug-mM-nN-w0-mstdS-mmaxX-incI, autoaug, autoaugr or 3a (with
+    -mstdS), augmix-mM-wW-dD-aA, trivialaugwide-mM; any section may be left out. As in mindcv 0.3.0, mstd has
+    no effect (magnitudes vary by 0.5 in any case) and any inc, even inc0, turns increasing severities on."""
+    aug_splits: int = 0
+    """Augmentation splits of MindCV's JSD training; only 0 is supported."""
+    re_prob: Share = 0.0
+    """Probability of random erasing."""
+    re_scale: AreaRange = (0.02, 0.33)
+    """Random erasing: share of the area."""
+    re_ratio: RatioRange = (0.3, 3.3)
+    """Random erasing: aspect ratio."""
+    re_value: EraseValue = 0
+    """Random erasing: fill, after normalisation: one number, one for each channel, or random."""
+    re_max_attempts: Count = 10
+    """Random erasing: tries to fit the rectangle into the image before it is left as it is."""
+    mean: Mean = (123.675, 116.28, 103.53)
+    """Mean of each channel, on the scale 0 to 255, subtracted from the images."""
+    std: Std = (58.395, 57.120000000000005, 57.375)
+    """Standard deviation of each channel, on the scale 0 to 255, that the images are divided by."""
+    crop_pct: ShareAbove0 = 0.875
+    """Evaluation: share of the resized image that the centre crop keeps."""
+    mixup: NotNegative = 0.0
+    """Alpha of mixup's beta distribution; 0 turns it off."""
+    cutmix: NotNegative = 0.0
+    """Alpha of cutmix's beta distribution; 0 turns it off."""
+    cutmix_prob: Share = 1.0
+    """Probability that a batch is mixed, by mixup or cutmix."""
+    aug_repeats: Natural = 0
+    """Repeated augmentation: differently augmented copies of an image in a global batch; 0 or 1: off."""
+
+    model: Name = "ghostnet_100"
+    """Network, by its name in the registry; the default of MindCV, mobilenet_v2_035_224, is no Ghost network."""
+    num_classes: Count | None = None
+    """Classes that the network tells apart; None takes those of the dataset."""
+    in_channels: Count = 3
+    """Channels of the images: 3 for colour, 1 for grey."""
+    drop_rate: ShareBelow1 | None = None
+    """Dropout before the classifier; None takes the network's own."""
+    drop_path_rate: ShareBelow1 | None = None
+    """Stochastic depth, for networks that have it; None takes the network's own."""
+    pretrained: bool = False
+    """Start from the published weights of the network."""
+    ckpt_path: Text = ""
+    """Weights to start from (train) or to evaluate (validate): a .ckpt or .safetensors file; validate.py takes a .onnx
+    or .mindir file of scripts/export.py, too."""
+    teacher: Text = ""
+    """Network to learn from (knowledge distillation), by its name here or in mindcv, or a .mindir file that takes
+    batches of batch_size. It sees the same images. Empty: none."""
+    teacher_ckpt_path: Text = ""
+    """Weights of the teacher: a .ckpt or .safetensors file; empty takes the published ones of a Ghost network."""
+    resume_opt: bool = False
+    """Load the optimizer's moments from ckpt_path, too (a run_state.ckpt, or a file of MindCV's trainer)."""
+    freeze_backbone: bool = False
+    """Train the classifier alone; everything before it, batch-norm statistics included, stays as it is: that of
+    ckpt_path or of the published weights."""
+    keep_checkpoint_max: Count = 10
+    """Epoch checkpoints to keep (best and last are kept besides)."""
+    ckpt_save_dir: Name = "./ckpt"
+    """Folder for checkpoints, logs, metrics and the resolved configuration."""
+    ckpt_save_interval: Count = 1
+    """Epochs between two checkpoints."""
+    ckpt_save_interval_steps: Count | None = None
+    """Steps between two saved run states inside an epoch; None saves them at the ends of epochs only."""
+    ckpt_save_policy: Literal["latest_k", "top_k"] = "latest_k"
+    """Which epoch checkpoints to keep: the latest ones, or those of the highest accuracy."""
+    epoch_size: Count = 90
+    """Epochs to train."""
+    dataset_sink_mode: bool = True
+    """Feed the data through the device's queue; a CPU has none and goes without."""
+    ema: bool = False
+    """Keep an exponential moving average of the weights; it is what is evaluated and saved."""
+    ema_decay: ShareBelow1 = 0.9999
+    """Decay of that average, a step."""
+    clip_grad: bool = False
+    """Clip the gradients to a global norm of clip_value."""
+    clip_value: Positive = 15.0
+    """Norm that clip_grad clips to."""
+    layer_decay: ShareAbove0 | None = None
+    """Layer-wise decay of the learning rate; only None: the Ghost networks do not number their layers."""
+    gradient_accumulation_steps: Count = 1
+    """Batches whose gradients are averaged into one update."""
+
+    opt: Optimizer = "adam"
+    """Optimizer; rmsproptf is TensorFlow's RMSprop, with eps inside the root."""
+    momentum: Share = 0.9
+    """Momentum of sgd, momentum, rmsprop and rmsproptf."""
+    weight_decay: NotNegative = 1e-6
+    """Strength of the weight decay."""
+    use_nesterov: bool = False
+    """Nesterov's momentum, for sgd, momentum and adam."""
+    weight_decay_filter: Literal["disable", "auto", "norm_and_bias"] = "disable"
+    """Parameters without weight decay: none (disable), MindSpore's choice (auto), or norms and biases."""
+    eps: Positive = 1e-10
+    """Term added to the denominator by adam, adamw, rmsprop, rmsproptf, lamb and nadam."""
+
+    scheduler: Scheduler = "cosine_decay"
+    """Course of the learning rate after the warm-up."""
+    lr: Positive = 0.001
+    """Highest learning rate, for a global batch of lr_reference_batch images."""
+    lr_reference_batch: Positive | None = None
+    """Global batch that lr is meant for: the rate used is lr * batch_size * ranks *
+    gradient_accumulation_steps / lr_reference_batch. None uses lr as it stands."""
+    min_lr: NotNegative = 1e-6
+    """Lowest learning rate of cosine_decay, one_cycle and cyclic; never scaled."""
+    warmup_epochs: Natural = 3
+    """Epochs over which the rate rises to lr; fewer than epoch_size."""
+    warmup_factor: NotNegative = 0.0
+    """The warm-up starts at this factor of lr."""
+    decay_epochs: DecayEpochs = 100
+    """cosine_decay: epochs until min_lr; step_decay: epochs between two drops, even a fraction like 2.4."""
+    decay_rate: Positive = 0.9
+    """Factor of each drop of exponential_decay, step_decay and multi_step_decay."""
+    multi_step_decay_milestones: Milestones = (30, 60, 90)
+    """Epochs of the drops of multi_step_decay, counted from the end of the warm-up."""
+    lr_epoch_stair: bool = False
+    """Change the rate once an epoch instead of every step."""
+    num_cycles: Count = 1
+    """Cycles of cosine_decay and cyclic."""
+    cycle_decay: Positive = 1.0
+    """Factor on the highest rate of each further cycle of cosine_decay."""
+
+    loss: Literal["CE", "BCE"] = "CE"
+    """Cross entropy, or binary cross entropy for each class."""
+    label_smoothing: ShareBelow1 = 0.0
+    """Share of a label that is spread over all classes."""
+    distill_alpha: Share = 0.5
+    """Share of the teacher in the loss: (1 - alpha) x loss + alpha x T^2 x KL(teacher || network)."""
+    distill_temperature: Positive = 1.0
+    """Temperature T that both logits are divided by before that divergence."""
+    aux_factor: NotNegative = 0.0
+    """Weight of auxiliary logits; only 0 is supported, no network here has any."""
+    reduction: Literal["mean", "sum"] = "mean"
+    """How the losses of a batch become one number."""
+
+    amp_level: AmpLevel = "O0"
+    """Precision in training: O0 float32, O1 float16 for amp_cast_list, O2 float16 but norms, O3 float16."""
+    val_amp_level: AmpLevel = "O0"
+    """Precision in validate.py, as in amp_level."""
+    amp_cast_list: CastList | None = None
+    """Cells of mindspore.nn that O1 runs in float16 and O2 keeps in float32; None takes mindcv's lists."""
+    loss_scale_type: LossScaleType = "fixed"
+    """How loss_scale changes: fixed: never; dynamic: with the overflows; auto: as amp_level has it."""
+    loss_scale: Annotated[float, Field(ge=1)] = 1.0
+    """Factor on the loss that keeps small float16 gradients from vanishing; the first one if dynamic."""
+    drop_overflow_update: bool = False
+    """Skip updates whose gradients overflow; dynamic needs it."""
+    eval_shuffle: bool = False
+    """Shuffle the images in evaluation."""
+    eval_mirror: bool = False
+    """Evaluate each image and its mirror image, and count the mean of the two logits; takes twice the time."""
+    report: Text = ""
+    """Folder for validate.py's report: scores of each class, confusion matrix, worst mistakes, one HTML page of all;
+    needs matplotlib. Empty: none."""
+
+    _origin: _Origin = PrivateAttr(default_factory=lambda: _Origin())
+
+    @property
+    def recipe(self) -> str:
+        """The file that ``-c`` named; empty where none was."""
+        return self._origin.recipe
+
+    def __init__(self, /, **keys: Any) -> None:
+        try:
+            super().__init__(**keys)
+        except ValidationError as error:
+            raise rules.translate(error, keys, Config.model_fields) from None
+        if conflicts := list(rules.conflicts(self)):
+            raise ConfigError(conflicts[0], len(conflicts) - 1)
+
+    @classmethod
+    def from_file(cls, path: str | Path) -> Config:
+        """Defaults overridden by the YAML file at ``path``; UserError names the file and the line."""
+        return _located(*recipe(Path(path)))
+
+    def replace(self, **changes: Any) -> Config:
+        """A copy with other values for some keys, checked like any other; UserError as for the class."""
+        changed = Config(**{**dict(self), **changes})
+        changed._origin = self._origin
+        return changed
+
+    def to_yaml(self) -> str:
+        """Every key, grouped, in a stable order; reading the text back gives an equal configuration."""
+        groups = [
+            "\n".join([f"# {title}", *(f"{key}: {yaml_file.dump(getattr(self, key))}" for key in keys)])
+            for title, keys in _grouped().items()
+        ]
+        return "\n\n".join(groups) + "\n"
+
+    def check_new_run(self) -> None:
+        """Raise UserError for settings that work, but that nobody means, before a training that starts with them."""
+        self._refuse(doubts.refused(self))
+
+    def check_evaluation(self) -> None:
+        """Raise UserError for sizes of images that no machine has room for."""
+        self._refuse(doubts.too_large(self))
+
+    @staticmethod
+    def _refuse(problems: Iterable[rules.Problem]) -> None:
+        if found := list(problems):
+            raise ConfigError(found[0], len(found) - 1)
+
+    def warnings(self, training: bool = True) -> list[str]:
+        """One line for each setting that works but hardly does what was meant; for the caller to log.
+
+        Without `training`, of those alone that matter to an evaluation.
+        """
+        return doubts.warnings(self) if training else doubts.of_evaluation(self)
+
+
+class Said(NamedTuple):
+    """What the file of `ckpt_path`, and what lies beside it, say of a configuration.
+
+    Attributes:
+        values: of keys; what is given otherwise goes before them, but for those that are fixed.
+        where: key -> what stands before its name in messages.
+        fixed: values that nothing else may contradict.
+        source: the file that fixes them.
+    """
+
+    values: Mapping[str, Any] = {}
+    where: Mapping[str, str] = {}
+    fixed: Mapping[str, Any] = {}
+    source: Path = Path()
+
+
+def load(
+    argv: Sequence[str] | None,
+    *,
+    prog: str,
+    description: str,
+    weights: Callable[[str, bool], Said] | None = None,
+) -> Config:
+    """The configuration of a command line: defaults, then the recipe that ``-c`` names, then ``--key value``.
+
+    Args:
+        argv: arguments without the program's name; None takes those of the process.
+        prog: name of the program, for ``--help``.
+        description: what the program does, for ``--help``.
+        weights: called with ``ckpt_path`` (empty where it is not given) and whether there is a recipe; gives what the
+            file says, of the keys that neither recipe nor command line have, and what they must not contradict.
+
+    Raises:
+        UserError: bad input; one line that starts with ``FILE:LINE: `` or with the flag.
+        SystemExit: with status 0 after ``--help`` or ``--print_config`` printed.
+    """
+    arguments = command_line.parse(argv, prog, description, _grouped(), Config.model_fields)
+    values, where = ({}, {}) if arguments.config is None else recipe(arguments.config)
+    for key, value in arguments.values.items():
+        values[key], where[key] = value, "--"
+    said = Said() if weights is None else weights(str(values.get("ckpt_path") or ""), arguments.config is not None)
+    config = settled(values, where, said)
+    config._origin = _Origin(str(arguments.config or ""))
+    if arguments.print_config:
+        print(config.to_yaml(), end="")
+        raise SystemExit(0)
+    return config
+
+
+def settled(values: Mapping[str, Any], where: Mapping[str, str], said: Said) -> Config:
+    """Defaults, then what weights say, then ``values``, which are not to contradict what the weights fix.
+
+    Args:
+        values: of keys; None for one that is fixed leaves it to the weights.
+        where: key -> what stands before its name in messages.
+        said: by the weights.
+
+    Raises UserError, which names the key, where a value is bad or contradicts the weights.
+    """
+    given = {key: value for key, value in values.items() if value is not None or key not in said.fixed}
+    places = {**said.where, **{key: where[key] for key in given if key in where}}
+    config = _located({**said.values, **given}, places)
+    for key, wanted in said.fixed.items():
+        if key in given and not _same(getattr(config, key), wanted):
+            raise ConfigError(rules.contradiction(key, said.source, wanted, getattr(config, key)), where=places)
+    theirs = {key: place for key, place in said.where.items() if key not in given}
+    for keys, message in beside_weights.oversized(config) if theirs else ():
+        if keys[0] in theirs:
+            raise ConfigError(rules.Problem(keys, f"{message}; if it is right, give --{keys[0]}"), where=theirs)
+    return config
+
+
+def _same(value: Any, wanted: Any) -> bool:
+    """Whether two values of a key mean the same: numbers up to their last digits, one for all channels or each."""
+    if isinstance(value, tuple) and isinstance(wanted, tuple):
+        longer = max(len(value), len(wanted))
+        pairs = zip(value * (longer // len(value)), wanted * (longer // len(wanted)), strict=True)
+        return all(_same(one, other) for one, other in pairs)
+    if isinstance(value, float) and isinstance(wanted, float):
+        return math.isclose(value, wanted, rel_tol=1e-6)
+    return value == wanted
+
+
+def saved_by_training(ckpt_path: str) -> Said:
+    """What training saved beside a weight file, for ``load(weights=...)``.
+
+    Raises UserError where it, or the class names that belong to it, or the weight file itself is not there.
+    """
+    if not ckpt_path:
+        raise UserError("-c: without it, --ckpt_path must name a weight file whose folder holds the run's config.yaml")
+    weights = Path(ckpt_path)
+    paths.check_file(weights, "give the path of a .ckpt or .safetensors file")
+    for name, missing in (("config.yaml", "network"), ("classes.json", "order of the classes")):
+        if not paths.exists(weights.parent / name):
+            raise UserError(
+                f"-c: {weights.parent / name} does not exist, so the {missing} is not known; give -c CONFIG"
+            )
+    return said_beside(weights)
+
+
+def said_beside(weights: Path) -> Said:
+    """What the ``config.yaml`` beside a weight file says of the keys of `beside_weights`; the network's name is fixed.
+
+    Raises UserError where it cannot be read.
+    """
+    file = weights.parent / "config.yaml"
+    values, where = recipe(file)
+    # Keys that do not exist are left in, to be refused: one that is misspelt must not pass in silence.
+    taken = [key for key in values if key in beside_weights.KEYS or key not in Config.model_fields]
+    fixed = {key: values[key] for key in ("model",) if key in values}
+    return Said({key: values[key] for key in taken}, {key: where[key] for key in taken}, fixed, file)
+
+
+def recipe(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
+    """The values of a YAML file, and for each key where it stands. Raises UserError where it cannot be read."""
+    values, lines = yaml_file.read(path)
+    return values, {key: f"{path}:{line}: " for key, line in lines.items()}
+
+
+def _located(values: Mapping[str, Any], where: Mapping[str, str]) -> Config:
+    """``Config(**values)`` whose errors say where the value came from."""
+    try:
+        return Config(**values)
+    except ConfigError as error:
+        raise ConfigError(error.problem, error.more, where) from None
+
+
+def _grouped() -> dict[str, list[str]]:
+    """Title of each group -> its keys."""
+    groups: dict[str, list[str]] = {}
+    for key in Config.model_fields:
+        if key in _GROUPS:
+            keys = groups.setdefault(_GROUPS[key], [])
+        keys.append(key)
+    return groups

@@ -1,0 +1,419 @@
+// The operators, as `mindspore.ops.Custom(..., func_type="aot")` calls them.
+//
+// All arguments are float32 tensors, inputs first. `options` says which of those in brackets are there:
+//   ghostnet_forward   options, x, [NORM1], [weight], [NORM2], [residual] -> out, [STATE1], [STATE2]
+//   ghostnet_evaluate  options, x, [NORM1], [weight], [NORM2], [residual] -> out
+//   ghostnet_backward  options, x, d_out, [SAVED1], [weight], [SAVED2] -> d_x, [GRAD1], [d_weight], [GRAD2]
+// with NORM = gamma, beta, running mean, running variance;  STATE = batch mean, 1 / deviation, running mean, running
+// variance;  SAVED = gamma, beta, batch mean, 1 / deviation;  GRAD = d_gamma, d_beta.
+//   ghostnet_means            x -> means
+//   ghostnet_means_gradient   x, d_means -> d_x
+//   ghostnet_gate             x, gates -> y
+//   ghostnet_gate_gradient    x, gates, d_y -> d_x, d_gates
+//   ghostnet_convolution                   padding, x, weight -> out
+//   ghostnet_convolution_input_gradient    padding, x, d_out, weight -> d_x
+//   ghostnet_convolution_weight_gradient   padding, x, d_out, weight -> d_weight
+//   ghostnet_max_pool            x -> out
+//   ghostnet_max_pool_gradient   x, d_out -> d_x
+//   ghostnet_sum_over_ranks      x1, x2, ... -> their sums over all processes; after ghostnet_join_ranks
+//   ghostnet_square_sum          factor, gradient1, gradient2, ... -> sum of squares of what is times `factor`
+//   ghostnet_momentum            settings, rate, factor, momentum, decays, gradient1, ..., weight1, ..., moment1, ...,
+//                                [start1, ...] -> rate; weights, moments and starts are changed in place
+// `settings` says whether it is Nesterov's momentum, and whether there are starts; see momentum.h.
+// `padding` holds two values: rows above and below, columns left and right.
+// They return 0, or what `check` found wrong.
+#include <cstring>
+#include <exception>
+#include <memory>
+#include <vector>
+
+#include "chain.h"
+#include "convolution.h"
+#include "max_pool.h"
+#include "momentum.h"
+#include "thread_pool.h"
+#include "shared_sum.h"
+#include "squeeze_excite.h"
+
+namespace ghostnet {
+
+extern const Kernels kernels_baseline;
+#ifdef GHOSTNET_AVX2
+extern const Kernels kernels_avx2;
+#endif
+#ifdef GHOSTNET_AVX512
+extern const Kernels kernels_avx512;
+#endif
+
+// The loops that this machine can run, the best ones last.
+std::vector<const Kernels*> usable_kernels() {
+  std::vector<const Kernels*> found{&kernels_baseline};
+#ifdef GHOSTNET_AVX2
+  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) {
+    found.push_back(&kernels_avx2);
+#ifdef GHOSTNET_AVX512
+    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl")) found.push_back(&kernels_avx512);
+#endif
+  }
+#endif
+  return found;
+}
+
+const Kernels& kernels() {
+  static const Kernels& best = *usable_kernels().back();
+  return best;
+}
+
+namespace {
+
+// The places in `options`; ops/fused.py fills them.
+enum Option {
+  kFirst,
+  kConvolution,
+  kSecond,
+  kResidual,
+  kStride,
+  kPadHeight,
+  kPadWidth,
+  kRelu1,
+  kEps1,
+  kMomentum1,
+  kRelu2,
+  kEps2,
+  kMomentum2,
+  kOptions
+};
+
+// MindSpore's arguments, one after the other.
+class Arguments {
+ public:
+  Arguments(int count, void** values, int64_t** shapes, const char** types)
+      : count_(count), values_(values), shapes_(shapes), types_(types) {}
+
+  bool valid() const {
+    for (int i = 0; i < count_; ++i) {
+      if (std::strcmp(types_[i], "float32") != 0) return false;
+    }
+    return true;
+  }
+
+  const int64_t* shape() const { return shapes_[next_]; }
+  // Maps of the next tensor (N, C, H, W), and the elements of one.
+  int64_t maps() const { return shape()[0] * shape()[1]; }
+  int64_t map_size() const { return shape()[2] * shape()[3]; }
+  float* take() { return static_cast<float*>(values_[next_++]); }
+  float* take_if(bool there) { return there ? take() : nullptr; }
+  bool all_taken() const { return next_ == count_; }
+
+ private:
+  const int count_;
+  void** const values_;
+  int64_t** const shapes_;
+  const char** const types_;
+  int next_ = 0;
+};
+
+// What forward and backward share: options, x, and the sizes that follow from them.
+Chain begin_chain(Arguments& arguments, const float** options) {
+  Chain chain{};
+  *options = arguments.take();
+  const float* o = *options;
+  chain.first = o[kFirst] != 0;
+  chain.convolution = o[kConvolution] != 0;
+  chain.second = o[kSecond] != 0;
+  const int64_t* shape = arguments.shape();
+  chain.batch = shape[0];
+  chain.channels = shape[1];
+  chain.map = {shape[2], shape[3], 1, 1, 1, 0, 0};
+  if (chain.convolution) {
+    chain.map.stride = static_cast<int64_t>(o[kStride]);
+    chain.map.pad_height = static_cast<int64_t>(o[kPadHeight]);
+    chain.map.pad_width = static_cast<int64_t>(o[kPadWidth]);
+  }
+  chain.norm1.relu = o[kRelu1] != 0;
+  chain.norm1.eps = o[kEps1];
+  chain.norm1.momentum = o[kMomentum1];
+  chain.norm2.relu = o[kRelu2] != 0;
+  chain.norm2.eps = o[kEps2];
+  chain.norm2.momentum = o[kMomentum2];
+  chain.x = arguments.take();
+  return chain;
+}
+
+void take_weight(Arguments& arguments, Chain* chain) {
+  if (!chain->convolution) return;
+  const int64_t* shape = arguments.shape();
+  chain->multiplier = shape[0] / chain->channels;
+  chain->map.kernel_height = shape[2];
+  chain->map.kernel_width = shape[3];
+  chain->weight = arguments.take();
+}
+
+// The next arguments, one for each pointer; null, and none is taken, unless they are there.
+template <typename... Pointers>
+void take_each(Arguments& arguments, bool there, Pointers&... pointers) {
+  ((pointers = arguments.take_if(there)), ...);
+}
+
+void take_norm(Arguments& arguments, bool there, Norm* n) {
+  take_each(arguments, there, n->gamma, n->beta, n->running_mean, n->running_variance);
+}
+
+void take_state(Arguments& arguments, bool there, Norm* n) {
+  take_each(arguments, there, n->mean, n->inverse, n->new_mean, n->new_variance);
+}
+
+void take_saved(Arguments& arguments, bool there, Norm* n) {
+  take_each(arguments, there, n->gamma, n->beta, n->mean, n->inverse);
+}
+
+void take_gradient(Arguments& arguments, bool there, Norm* n) {
+  take_each(arguments, there, n->d_gamma, n->d_beta);
+}
+
+// The inputs of a forward pass, and its result.
+Chain take_forward(Arguments& arguments) {
+  const float* options;
+  Chain chain = begin_chain(arguments, &options);
+  take_norm(arguments, chain.first, &chain.norm1);
+  take_weight(arguments, &chain);
+  take_norm(arguments, chain.second, &chain.norm2);
+  const float* residual = arguments.take_if(chain.first && chain.second);
+  chain.residual = options[kResidual] != 0 ? residual : nullptr;
+  chain.out_channels = arguments.shape()[1];
+  chain.out = arguments.take();
+  return chain;
+}
+
+// What the operators of a dense convolution take.
+struct ConvolutionInputs {
+  Convolution sizes;
+  const float *x, *d_out, *weight;
+};
+
+// `gradient`: that of the result comes before the weights.
+ConvolutionInputs take_convolution(Arguments& arguments, bool gradient) {
+  ConvolutionInputs inputs{};
+  const float* padding = arguments.take();
+  const int64_t* x = arguments.shape();
+  inputs.x = arguments.take();
+  inputs.d_out = arguments.take_if(gradient);
+  const int64_t* weight = arguments.shape();
+  inputs.weight = arguments.take();
+  const int64_t pad_height = static_cast<int64_t>(padding[0]), pad_width = static_cast<int64_t>(padding[1]);
+  inputs.sizes = {x[0], x[1], weight[0], {x[2], x[3], weight[2], weight[3], 1, pad_height, pad_width}};
+  return inputs;
+}
+
+enum { kDone, kWrongType, kWrongCount, kFailed };
+
+// Runs an operator; no exception leaves it.
+template <typename Operator>
+int guarded(Arguments arguments, Operator run) {
+  if (!arguments.valid()) return kWrongType;
+  try {
+    return run(arguments);
+  } catch (const std::exception&) {
+    return kFailed;
+  }
+}
+
+}  // namespace
+}  // namespace ghostnet
+
+using ghostnet::Arguments;
+
+#define GHOSTNET_OPERATOR(name)                                                                                    \
+  static int name##_run(Arguments& arguments);                                                                     \
+  extern "C" int name(int count, void** values, int*, int64_t** shapes, const char** types, void*, void*) {                                                                                     \
+    return ghostnet::guarded(Arguments(count, values, shapes, types), name##_run);                     \
+  }                                                                                                                \
+  static int name##_run(Arguments& arguments)
+
+GHOSTNET_OPERATOR(ghostnet_forward) {
+  ghostnet::Chain chain = ghostnet::take_forward(arguments);
+  ghostnet::take_state(arguments, chain.first, &chain.norm1);
+  ghostnet::take_state(arguments, chain.second, &chain.norm2);
+  if (!arguments.all_taken()) return ghostnet::kWrongCount;
+  forward(ghostnet::kernels(), chain);
+  return ghostnet::kDone;
+}
+
+GHOSTNET_OPERATOR(ghostnet_evaluate) {
+  const ghostnet::Chain chain = ghostnet::take_forward(arguments);
+  if (!arguments.all_taken()) return ghostnet::kWrongCount;
+  evaluate(ghostnet::kernels(), chain);
+  return ghostnet::kDone;
+}
+
+GHOSTNET_OPERATOR(ghostnet_backward) {
+  const float* options;
+  ghostnet::Chain chain = ghostnet::begin_chain(arguments, &options);
+  chain.out_channels = arguments.shape()[1];
+  chain.d_out = arguments.take();
+  ghostnet::take_saved(arguments, chain.first, &chain.norm1);
+  ghostnet::take_weight(arguments, &chain);
+  ghostnet::take_saved(arguments, chain.second, &chain.norm2);
+  chain.d_x = arguments.take();
+  ghostnet::take_gradient(arguments, chain.first, &chain.norm1);
+  chain.d_weight = arguments.take_if(chain.convolution);
+  ghostnet::take_gradient(arguments, chain.second, &chain.norm2);
+  if (!arguments.all_taken()) return ghostnet::kWrongCount;
+  backward(ghostnet::kernels(), chain);
+  return ghostnet::kDone;
+}
+
+GHOSTNET_OPERATOR(ghostnet_means) {
+  const int64_t maps = arguments.maps(), size = arguments.map_size();
+  const float* x = arguments.take();
+  means(ghostnet::kernels(), maps, size, x, arguments.take());
+  return ghostnet::kDone;
+}
+
+GHOSTNET_OPERATOR(ghostnet_means_gradient) {
+  const int64_t maps = arguments.maps(), size = arguments.map_size();
+  arguments.take();  // x, for its shape
+  const float* d_means = arguments.take();
+  ghostnet::means_gradient(maps, size, d_means, arguments.take());
+  return ghostnet::kDone;
+}
+
+GHOSTNET_OPERATOR(ghostnet_gate) {
+  const int64_t maps = arguments.maps(), size = arguments.map_size();
+  const float* x = arguments.take();
+  const float* gates = arguments.take();
+  gate(ghostnet::kernels(), maps, size, x, gates, arguments.take());
+  return ghostnet::kDone;
+}
+
+GHOSTNET_OPERATOR(ghostnet_gate_gradient) {
+  const int64_t maps = arguments.maps(), size = arguments.map_size();
+  const float* x = arguments.take();
+  const float* gates = arguments.take();
+  const float* d_y = arguments.take();
+  float* d_x = arguments.take();
+  gate_gradient(ghostnet::kernels(), maps, size, x, gates, d_y, d_x, arguments.take());
+  return ghostnet::kDone;
+}
+
+GHOSTNET_OPERATOR(ghostnet_convolution) {
+  const ghostnet::ConvolutionInputs inputs = ghostnet::take_convolution(arguments, false);
+  if (inputs.sizes.batch % ghostnet::kTogether != 0) return ghostnet::kWrongCount;
+  convolve(ghostnet::kernels(), inputs.sizes, inputs.x, inputs.weight, arguments.take());
+  return ghostnet::kDone;
+}
+
+GHOSTNET_OPERATOR(ghostnet_convolution_input_gradient) {
+  const ghostnet::ConvolutionInputs inputs = ghostnet::take_convolution(arguments, true);
+  convolve_input_gradient(ghostnet::kernels(), inputs.sizes, inputs.d_out, inputs.weight, arguments.take());
+  return ghostnet::kDone;
+}
+
+GHOSTNET_OPERATOR(ghostnet_convolution_weight_gradient) {
+  const ghostnet::ConvolutionInputs inputs = ghostnet::take_convolution(arguments, true);
+  convolve_weight_gradient(ghostnet::kernels(), inputs.sizes, inputs.x, inputs.d_out, arguments.take());
+  return ghostnet::kDone;
+}
+
+GHOSTNET_OPERATOR(ghostnet_max_pool) {
+  const int64_t maps = arguments.maps(), height = arguments.shape()[2], width = arguments.shape()[3];
+  const float* x = arguments.take();
+  ghostnet::max_pool(maps, height, width, x, arguments.take());
+  return ghostnet::kDone;
+}
+
+GHOSTNET_OPERATOR(ghostnet_max_pool_gradient) {
+  const int64_t maps = arguments.maps(), height = arguments.shape()[2], width = arguments.shape()[3];
+  const float* x = arguments.take();
+  const float* d_out = arguments.take();
+  ghostnet::max_pool_gradient(maps, height, width, x, d_out, arguments.take());
+  return ghostnet::kDone;
+}
+
+// The number of elements of a tensor.
+static int64_t elements(int dims, const int64_t* shape) {
+  int64_t count = 1;
+  for (int d = 0; d < dims; ++d) count *= shape[d];
+  return count;
+}
+
+extern "C" int ghostnet_square_sum(int count, void** values, int* dims, int64_t** shapes, const char** types, void*,
+                                   void*) {
+  return ghostnet::guarded(Arguments(count, values, shapes, types), [=](Arguments& arguments) -> int {
+    if (count < 2) return ghostnet::kWrongCount;
+    const float factor = *arguments.take();
+    std::vector<ghostnet::Weights> all(count - 2);
+    for (int i = 0; i < count - 2; ++i) {
+      all[i].size = elements(dims[i + 1], shapes[i + 1]);
+      all[i].gradient = arguments.take();
+    }
+    *arguments.take() = static_cast<float>(square_sum(ghostnet::kernels(), all, factor));
+    return ghostnet::kDone;
+  });
+}
+
+extern "C" int ghostnet_momentum(int count, void** values, int* dims, int64_t** shapes, const char** types, void*,
+                                 void*) {
+  return ghostnet::guarded(Arguments(count, values, shapes, types), [=](Arguments& arguments) -> int {
+    const float* settings = arguments.take();
+    const bool nesterov = settings[0] != 0, starts = settings[1] != 0;
+    const float rate = *arguments.take(), factor = *arguments.take(), momentum = *arguments.take();
+    const int heads = 5, kinds = starts ? 4 : 3;
+    const float* decays = arguments.take();
+    const int64_t tensors = elements(dims[heads - 1], shapes[heads - 1]);
+    if (count != heads + kinds * tensors + 1) return ghostnet::kWrongCount;
+    std::vector<ghostnet::Weights> all(tensors);
+    for (int64_t i = 0; i < tensors; ++i) {
+      all[i].size = elements(dims[heads + i], shapes[heads + i]);
+      all[i].decay = decays[i];
+      all[i].gradient = arguments.take();
+    }
+    for (ghostnet::Weights& each : all) each.weight = arguments.take();
+    for (ghostnet::Weights& each : all) each.moment = arguments.take();
+    for (ghostnet::Weights& each : all) each.starts = arguments.take_if(starts);
+    update(ghostnet::kernels(), all, {factor, 0, momentum, rate, nesterov ? 1.0f : 0.0f, nesterov ? momentum : 1.0f});
+    *arguments.take() = rate;
+    return ghostnet::kDone;
+  });
+}
+
+// Of this process, once it has joined the others.
+static std::unique_ptr<ghostnet::SharedSum> joined;
+
+extern "C" int ghostnet_sum_over_ranks(int count, void** values, int* dims, int64_t** shapes, const char** types, void*,
+                                       void*) {
+  return ghostnet::guarded(Arguments(count, values, shapes, types), [=](Arguments&) -> int {
+    std::vector<const float*> ins;
+    std::vector<float*> outs;
+    std::vector<int64_t> sizes;
+    for (int i = 0; i < count / 2; ++i) {
+      ins.push_back(static_cast<const float*>(values[i]));
+      outs.push_back(static_cast<float*>(values[count / 2 + i]));
+      sizes.push_back(elements(dims[i], shapes[i]));
+    }
+    if (!joined || count % 2) return ghostnet::kWrongCount;
+    const bool done = joined->sum(ghostnet::kernels(), count / 2, ins.data(), sizes.data(), outs.data());
+    return done ? ghostnet::kDone : ghostnet::kWrongCount;
+  });
+}
+
+// The size of the file that so many processes share, to sum up so many values.
+extern "C" int64_t ghostnet_shared_bytes(int ranks, int64_t values) {
+  return ghostnet::SharedSum::bytes(ranks, values);
+}
+
+// From now on this process is one of those that share the file. Returns whether it could be opened.
+extern "C" int ghostnet_join_ranks(const char* path, int rank, int ranks, int64_t values) {
+  try {
+    joined = std::make_unique<ghostnet::SharedSum>(path, rank, ranks, values);
+    return 1;
+  } catch (const std::exception&) {
+    return 0;
+  }
+}
+
+// Threads that all operators of this process use together.
+extern "C" void ghostnet_set_threads(int count) { ghostnet::set_threads(count); }
+
+// The instruction set in use.
+extern "C" const char* ghostnet_kernels() { return ghostnet::kernels().name; }

@@ -1,0 +1,344 @@
+"""Samples -> batches.
+
+Training runs in MindSpore's pipeline, in worker processes (mindcv's policies and many small operators hold the GIL).
+A work item is a whole batch, named by one integer, its step from the start of the run: passing samples one by one
+costs 0.8 to 2 ms each. Workers keep no state, so batches don't depend on how many there are, and a run resumes at any
+step without reading what it skips. Evaluation needs neither and runs on threads.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import multiprocessing
+import os
+import re
+import shutil
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import mindspore.dataset as ds
+import numpy as np
+
+from ..errors import RunError, UserError
+from ..files import paths, scratch
+from ..process import resources
+from ..process.display import shown
+from . import mix, transforms
+
+if TYPE_CHECKING:
+    from ..config import Config
+    from .samples import Samples
+
+# MindSpore looks for a worker's batch ten times a second, once there was none: what it makes in between wants a place.
+_IMAGES_READY = 128
+# Batches that each worker and each stage of the pipeline holds ready; MindSpore's own 16 would be gigabytes.
+_FEWEST_READY, _MOST_READY = 2, 4
+_SPARE_SEGMENTS = 2  # of shared memory, each of one batch, that MindSpore gives a worker beyond those
+_FILES_OF_QUEUES = 3  # open ones, of a worker
+_SHARED_MEMORY = "/dev/shm"
+_LARGEST_SEED = 2**32 - 1
+_EVAL_BATCHES_AHEAD = 2
+_EVAL_TASK = 16  # samples: handing a thread one tiny image at a time costs more than decoding it
+
+# What a generator is for, as the first number of its seed after the run's: the streams never meet.
+_ORDER, _SAMPLE, _MIX = range(3)
+
+_OUR_ERROR = re.compile(r"^(?:mindghost\.errors\.)?(UserError|RunError): (?!Traceback)(.+)$", re.MULTILINE)
+
+_logger = logging.getLogger("mindghost")
+
+
+def train_batches(
+    config: Config,
+    samples: Samples,
+    num_classes: int,
+    rank: int = 0,
+    ranks: int = 1,
+    start_epoch: int = 0,
+    start_step: int = 0,
+) -> ds.Dataset:
+    """Training batches of one rank: columns "image" float32 (B, C, H, W) and "label" int32 (B,).
+
+    With mixup or cutmix (and a batch_size over 1) "label" is float32 (B, num_classes). ``get_dataset_size()`` is the
+    number of steps of a whole epoch, the same on every rank. An iterator over several epochs
+    (``create_tuple_iterator(num_epochs=n)``, as ``mindspore.train.Model`` makes one) starts at ``start_epoch``, its
+    first epoch at ``start_step``; nothing before that is read. Each new iterator starts there again.
+
+    Raises:
+        UserError: too few samples for a batch, or for the batches of one update.
+    """
+    order = EpochOrder(config, len(samples), rank, ranks)
+    workers, ready = _fitting_workers(config, ranks)
+    ds.config.set_prefetch_size(ready)
+    if workers > 1:
+        _prepare_for(workers, config.seed)
+    dataset = ds.GeneratorDataset(
+        _TrainSource(config, samples, order, num_classes),
+        ["image", "label"],
+        sampler=_StepSampler(order.steps, start_epoch),
+        num_parallel_workers=workers,
+        python_multiprocessing=workers > 1,
+    )
+    # MindSpore takes these off the sampler's first epoch, before anything is read.
+    dataset.set_init_step(start_step)
+    return dataset
+
+
+def eval_batches(config: Config, samples: Samples, rank: int = 0, ranks: int = 1) -> EvalBatches:
+    """Evaluation batches of one rank: batches rank, rank + ranks, ... of one process's; its last may be smaller.
+
+    Whole batches, so that each is computed with the neighbours that it has in one process, and gives the same bits.
+    """
+    return EvalBatches(config, samples, rank, ranks)
+
+
+def error_from(error: BaseException) -> UserError | RunError | None:
+    """The UserError or RunError behind what MindSpore's pipeline raised, or None.
+
+    The pipeline turns every exception of a worker into a RuntimeError that quotes the worker's traceback.
+    """
+    if isinstance(error, (UserError, RunError)):
+        return error
+    found = _OUR_ERROR.findall(str(error))
+    if not found:
+        return None
+    kind, message = found[-1]
+    return {"UserError": UserError, "RunError": RunError}[kind](message)
+
+
+class EpochOrder:
+    """Which samples one rank sees in each epoch: a function of seed and epoch only.
+
+    Of the epoch's order, rank r takes positions r, r + ranks, ...: as many on every rank, so that all take equal steps;
+    the fewer than ``ranks`` left over, other ones each epoch, count as remainder. ``num_samples`` takes that many over
+    all ranks: other ones each epoch, or without shuffle the first. With repeated augmentation each sample stands
+    ``aug_repeats`` times in a row before the ranks take turns, and each rank stops after ceil(samples / ranks), as in
+    mindcv.
+
+    Attributes:
+        rank: the rank it is the order of.
+        steps: batches in an epoch.
+    """
+
+    def __init__(self, config: Config, size: int, rank: int, ranks: int) -> None:
+        self.rank = rank
+        self._size, self._ranks, self._repeats = size, ranks, max(1, config.aug_repeats)
+        self._seed, self._shuffle, self._num_samples = config.seed, config.shuffle, config.num_samples
+        chosen = min(size, config.num_samples or size)
+        count = chosen // ranks if self._repeats == 1 else -(-size // ranks)
+        self.steps = _steps(config, count, chosen, ranks)
+        self._count = min(count, self.steps * config.batch_size)
+
+    def __len__(self) -> int:
+        """The number of samples of this rank in an epoch."""
+        return self._count
+
+    def epoch(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
+        """Indices of an epoch's samples on this rank, and which copy of it each one is: integers, (len(self),)."""
+        order = np.arange(self._size)
+        if self._shuffle:
+            order = np.random.default_rng((self._seed, _ORDER, epoch)).permutation(self._size)
+        order = order[: self._num_samples]
+        positions = np.arange(self._count) * self._ranks + self.rank
+        # Modulo: where there are more ranks than copies of all samples, the first ones come again.
+        return order[positions // self._repeats % len(order)], positions % self._repeats
+
+
+def _steps(config: Config, count: int, chosen: int, ranks: int) -> int:
+    """Batches in an epoch, whole updates only: of ``count`` samples on each rank."""
+    held = f"{chosen} training samples" + (f" on {ranks} ranks" if ranks > 1 else "")
+    accumulation = config.gradient_accumulation_steps
+    # A short batch would weigh as much as a full one in the mean of an update.
+    whole = config.drop_remainder or accumulation > 1
+    batches = count // config.batch_size if whole else -(-count // config.batch_size)
+    if batches == 0:
+        raise UserError(f"batch_size: {config.batch_size}, but there are {held}: not one batch; lower batch_size")
+    if batches < accumulation:
+        raise UserError(
+            f"gradient_accumulation_steps: {accumulation} batches of batch_size: {config.batch_size} make an "
+            f"update, but there are {held}: {batches} batch(es); lower one of the two"
+        )
+    return batches - batches % accumulation
+
+
+class _StepSampler(ds.Sampler):
+    """Names the batches of an epoch by their steps from the start of the run."""
+
+    def __init__(self, steps: int, start_epoch: int) -> None:
+        self._steps, self._epoch = steps, start_epoch
+        super().__init__()
+
+    def __len__(self) -> int:
+        return self._steps
+
+    def __iter__(self) -> Iterator[int]:
+        """The steps of the next epoch; MindSpore asks once an epoch, each of its iterators its own copy."""
+        first = self._epoch * self._steps
+        self._epoch += 1
+        return iter(range(first, first + self._steps))
+
+
+class _TrainSource:
+    """Step from the start of the run -> batch: what a worker runs."""
+
+    def __init__(self, config: Config, samples: Samples, order: EpochOrder, num_classes: int) -> None:
+        self._config, self._samples, self._order = config, samples, order
+        self._num_classes = num_classes
+        self._shape = (config.in_channels, *transforms.input_size(config))
+        self._transform = transforms.train_transform(config)
+        self._mixing = config.mixup + config.cutmix > 0 and config.batch_size > 1
+        self._known_epoch: tuple[int, tuple[np.ndarray, np.ndarray]] | None = None
+
+    def __len__(self) -> int:
+        return self._order.steps
+
+    def __getitem__(self, step: int) -> tuple[np.ndarray, np.ndarray]:
+        epoch, step = divmod(int(step), self._order.steps)
+        batch = slice(step * self._config.batch_size, (step + 1) * self._config.batch_size)
+        indices, copies = (column[batch] for column in self._epoch_order(epoch))
+        images = np.empty((len(indices), *self._shape), np.float32)
+        for image, index, copy in zip(images, indices, copies, strict=True):
+            self._make_sample(epoch, int(index), int(copy), image)
+        labels = self._samples.labels[indices]
+        return self._mixed(images, labels, epoch, step) if self._mixing else (images, labels)
+
+    def _epoch_order(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
+        if self._known_epoch is None or self._known_epoch[0] != epoch:
+            self._known_epoch = epoch, self._order.epoch(epoch)
+        return self._known_epoch[1]
+
+    def _make_sample(self, epoch: int, index: int, copy: int, out: np.ndarray) -> None:
+        rng = np.random.default_rng((self._config.seed, _SAMPLE, epoch, index, copy))
+        try:
+            with resources.spent_on(self._samples.name(index)):
+                self._transform(transforms.as_rgb(self._samples.open(index), self._config.in_channels), rng, out)
+        except (UserError, RunError) as error:
+            # The pipeline hands on a text, of which the last line that begins like an error of ours is taken.
+            raise type(error)(shown(str(error))) from error
+
+    def _mixed(self, images: np.ndarray, labels: np.ndarray, epoch: int, step: int) -> tuple[np.ndarray, np.ndarray]:
+        config = self._config
+        return mix.mix_batch(
+            images,
+            labels,
+            np.random.default_rng((config.seed, _MIX, epoch, step, self._order.rank)),
+            num_classes=self._num_classes,
+            mixup=config.mixup,
+            cutmix=config.cutmix,
+            probability=config.cutmix_prob,
+        )
+
+
+class EvalBatches:
+    """Numpy batches, iterable any number of times: images float32 (B, C, H, W), labels int32 (B,).
+
+    Attributes:
+        order_over_ranks: indices of the samples of all ranks, rank after rank, in the order in which they come.
+    """
+
+    def __init__(self, config: Config, samples: Samples, rank: int, ranks: int) -> None:
+        self._samples, self._batch_size = samples, config.batch_size
+        self._shape = (config.in_channels, *transforms.input_size(config))
+        self._transform = transforms.eval_transform(config)
+        self._workers = _workers(config.num_parallel_workers)
+        order = np.arange(len(samples))
+        if config.eval_shuffle:
+            order = np.random.default_rng((config.seed, _ORDER)).permutation(order)
+        chunks = [order[start : start + self._batch_size] for start in range(0, len(order), self._batch_size)]
+        self._chunks = chunks[rank::ranks]
+        self.order_over_ranks = np.concatenate([chunk for other in range(ranks) for chunk in chunks[other::ranks]])
+
+    def __len__(self) -> int:
+        """The number of batches."""
+        return len(self._chunks)
+
+    def __iter__(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Raises UserError for an image that can't be read, RunError where the machine lacks what reading takes."""
+        chunks = iter(self._chunks)
+        pool = ThreadPoolExecutor(self._workers)
+        ahead: deque = deque()
+        try:
+            while True:
+                while len(ahead) < _EVAL_BATCHES_AHEAD and (chunk := next(chunks, None)) is not None:
+                    images = np.empty((len(chunk), *self._shape), np.float32)
+                    parts = [slice(start, start + _EVAL_TASK) for start in range(0, len(chunk), _EVAL_TASK)]
+                    tasks = [pool.submit(self._load, chunk[part], images[part]) for part in parts]
+                    ahead.append((chunk, images, tasks))
+                if not ahead:
+                    return
+                chunk, images, tasks = ahead.popleft()
+                for task in tasks:
+                    task.result()
+                yield images, self._samples.labels[chunk]
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+    def _load(self, part: np.ndarray, images: np.ndarray) -> None:
+        """Writes the samples of these indices to `images`."""
+        for place, index in enumerate(part):
+            with resources.spent_on(self._samples.name(int(index))):
+                self._transform(transforms.as_rgb(self._samples.read(int(index)), self._shape[0]), images[place])
+
+
+def _workers(wanted: int) -> int:
+    """``num_parallel_workers``, but no more than there are cores (MindSpore would refuse them)."""
+    return min(wanted, len(os.sched_getaffinity(0)))
+
+
+def _fitting_workers(config: Config, ranks: int) -> tuple[int, int]:
+    """Worker processes, and batches that each holds ready: as many as there are shared memory and open files for.
+
+    One worker stands for none: it takes a thread. Without the check a container's 64 MB would end the run with a bus
+    error, and with too few files MindSpore waits for ever.
+    """
+    workers = _workers(config.num_parallel_workers)
+    if workers < config.num_parallel_workers:
+        _logger.info(
+            "num_parallel_workers: %d cut down to the %d core(s) that there are", config.num_parallel_workers, workers
+        )
+    ready = min(max(_IMAGES_READY // config.batch_size, _FEWEST_READY), _MOST_READY)
+    batch_bytes = 4 * config.batch_size * config.in_channels * math.prod(transforms.input_size(config))
+    if workers == 1:
+        return workers, ready
+    if problem := _no_shared_memory():
+        _logger.info("%s: cannot be used (%s): one worker", _SHARED_MEMORY, problem)
+        return 1, ready
+    free = shutil.disk_usage(_SHARED_MEMORY).free
+    segments = free // (ranks * batch_bytes)
+    ready = max(min(ready, segments // workers - _SPARE_SEGMENTS), _FEWEST_READY)
+    fitting = max(1, segments // (ready + _SPARE_SEGMENTS))
+    if fitting < workers:
+        _logger.info("%s: %d MB free, enough for %d worker(s)", _SHARED_MEMORY, free >> 20, fitting)
+        workers = fitting
+    # A segment for each column of a batch, and the queues between the processes.
+    fitting = max(1, resources.free_descriptors() // (2 * (ready + _SPARE_SEGMENTS) + _FILES_OF_QUEUES))
+    if fitting < workers:
+        _logger.info("ulimit -n: few files may be open, enough for %d worker(s); raise the limit", fitting)
+        workers = fitting
+    return workers, ready
+
+
+def _no_shared_memory() -> str | None:
+    """Why workers cannot share memory with this process; None where they can."""
+    try:
+        # A lock is a file there.
+        multiprocessing.Lock()
+    except (OSError, ImportError) as error:
+        return paths.reason(error)
+    return None if os.path.isdir(_SHARED_MEMORY) else "it is not there"
+
+
+def _prepare_for(workers: int, seed: int) -> None:
+    """What MindSpore's worker processes need of this one."""
+    # Each gets the seed after that of the one before. Nothing of ours draws from their generators.
+    if seed + workers > _LARGEST_SEED:
+        ds.config.set_seed(_LARGEST_SEED - workers)
+    # Python has them make sockets in a folder of its own in TMPDIR, whose name may be too long for a socket, and which
+    # stays behind where a worker is killed.
+    settings = multiprocessing.current_process()._config
+    if not settings.get("tempdir"):
+        settings["tempdir"] = str(scratch.until_exit("workers", near=Path(_SHARED_MEMORY)))

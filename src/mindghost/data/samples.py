@@ -1,0 +1,96 @@
+"""What a split holds: its classes, and for each image a label and a way to its pixels."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import numpy as np
+
+from . import images, jpeg
+
+
+@dataclass(frozen=True, eq=False)
+class Samples(ABC):
+    """The samples of one split.
+
+    Attributes:
+        classes: names in label order.
+        labels: int32, (n,).
+    """
+
+    classes: tuple[str, ...]
+    labels: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def open(self, index: int) -> np.ndarray | images.JpegImage:
+        """Returns the pixels of a sample, to be cut from: what is left over may never be decoded.
+
+        Raises:
+            UserError: the image can't be read; cutting may raise it, too.
+        """
+        return self.read(index)
+
+    @abstractmethod
+    def read(self, index: int) -> np.ndarray:
+        """Returns the pixels of a sample: uint8, (height, width, 3) RGB, or (height, width, 1) for MNIST.
+
+        Raises:
+            UserError: the image can't be read; the message names it.
+        """
+
+    @abstractmethod
+    def name(self, index: int) -> str:
+        """Returns what to call a sample in messages: its path, or e.g. "cifar10 train #17"."""
+
+    @abstractmethod
+    def _identity(self) -> np.ndarray:
+        """What tells one set of images from another."""
+
+    def digest(self) -> str:
+        """Returns a sha256 of classes, labels and images (by path below the split for image files)."""
+        parts = (json.dumps(self.classes).encode(), self.labels.tobytes(), self._identity().tobytes())
+        return hashlib.sha256(b"".join(hashlib.sha256(part).digest() for part in parts)).hexdigest()
+
+
+@dataclass(frozen=True, eq=False)
+class FolderSamples(Samples):
+    """Image files below class folders."""
+
+    root: str
+    files: np.ndarray  # paths below root as bytes: a million strings would be copied into every worker process
+    decoder: jpeg.Decoder | None = None
+
+    def open(self, index: int) -> np.ndarray | images.JpegImage:
+        return images.open_image(self.name(index), self.decoder)
+
+    def read(self, index: int) -> np.ndarray:
+        return np.asarray(self.open(index))
+
+    def name(self, index: int) -> str:
+        return os.path.join(self.root, os.fsdecode(self.files[index]))
+
+    def _identity(self) -> np.ndarray:
+        return self.files
+
+
+@dataclass(frozen=True, eq=False)
+class ArraySamples(Samples):
+    """Images in memory."""
+
+    title: str
+    pixels: np.ndarray  # uint8, (n, height, width, channels)
+
+    def read(self, index: int) -> np.ndarray:
+        return self.pixels[index]
+
+    def name(self, index: int) -> str:
+        return f"{self.title} #{index}"
+
+    def _identity(self) -> np.ndarray:
+        return self.pixels

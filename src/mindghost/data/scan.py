@@ -1,0 +1,176 @@
+"""Which image files can be read: looked at before the first epoch, in parallel, and remembered for the next start."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import logging
+import os
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from ..errors import RunError, UserError
+from ..files import download, intact, paths
+from ..process.display import shown
+from . import columns, images
+from .samples import FolderSamples
+
+_TASK = 64  # files: handing a thread one at a time costs more than reading a header
+_SUM = "S64"  # a sha256 in hexadecimal, or nothing
+_CHANGED = (
+    "is not what it was when it was looked at (its sha256 differs, its size and time of change do not); restore the "
+    "file, or touch it if it is right as it is"
+)
+_HALF = 1 << 63
+_SECONDS = 2  # a scan that takes longer is worth a line
+
+_logger = logging.getLogger("mindghost")
+
+
+def bad_images(
+    samples: FolderSamples, decode: bool, stop: bool = False, part: int = 0, parts: int = 1, digests: bool = False
+) -> dict[int, str]:
+    """Indices of the images that cannot be read, in order, and for each why, in one line that has its path.
+
+    Those that were good before, and have the size and time of change that they had then, are not opened again: the
+    manifest in the user's cache folder has them (see :func:`manifest`).
+
+    Args:
+        samples: what to look at.
+        decode: decode the pixels; otherwise only the header is read.
+        stop: return after the first bad image.
+        part, parts: of several processes, each looks at its part of the images.
+        digests: read all images, and compare them with the sha256 that the manifest has of them; one that has changed
+            under the same size and time of change is bad.
+    """
+    started = time.monotonic()
+    indices = np.arange(part, len(samples), parts)
+    stats = np.array([_size_and_time(samples.name(index)) for index in indices], np.int64).reshape(-1, 2)
+    remembered = manifest(samples.root, part, parts)
+    names = samples.files[indices]
+    new, sums = np.ones(len(indices), bool), np.zeros(len(indices), _SUM)
+    # Those of other numbers of processes, too.
+    start = f"{remembered.name.partition('.')[0]}."
+    for name in paths.names_in(remembered.parent):
+        if not (name.startswith(start) and name.endswith(".npz")):
+            continue
+        known, their_sums = _known(remembered.parent / name, names, stats, decode)
+        new &= ~known
+        sums = np.where(their_sums != b"", their_sums, sums)
+    bad = _look(samples, indices[new], decode, stop)
+    readable = ~np.isin(indices, list(bad))
+    if digests and not (stop and bad):
+        found = _sums(samples, indices)
+        changed = (sums != b"") & (sums != found)
+        bad |= {int(index): f"{samples.name(index)}: {_CHANGED}" for index in indices[changed]}
+        # What has changed stays known as what it was, so that it is bad at the next start, too.
+        sums = np.where(changed, sums, found)
+    seconds = time.monotonic() - started
+    if seconds > _SECONDS:
+        _logger.info(f"{samples.root}: looked at {new.sum():,} of {len(indices):,} images in {seconds:.0f} s")
+    if (new.any() or digests) and not (stop and bad):
+        arrays = {"names": names, "stats": stats, "sums": sums}
+        _remember(remembered, {name: column[readable] for name, column in arrays.items()}, decode)
+    return bad
+
+
+def manifest(root: str, part: int = 0, parts: int = 1) -> Path:
+    """Where the good images of a folder are remembered: their paths, sizes, times of change (ns), how they were read,
+    and the sha256 of those that were read for it.
+
+    Each of several processes has one. Deleting them has the images looked at again.
+    """
+    place = hashlib.sha256(os.fsencode(os.path.realpath(root))).hexdigest()
+    return download.cache_dir() / "scans" / f"{place[:32]}.{part}of{parts}.npz"
+
+
+def _size_and_time(path: str) -> tuple[int, int]:
+    try:
+        found = os.stat(path)
+    except OSError:  # opening it says what is wrong with it
+        return -1, 0
+    # Times after 2262 do not fit: all that counts is that another time is another number.
+    return found.st_size, (found.st_mtime_ns + _HALF) % (2 * _HALF) - _HALF
+
+
+def _known(path: Path, names: np.ndarray, stats: np.ndarray, decode: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Which of these images the manifest has as good, read as thoroughly as now, and the sums that it has of them.
+
+    A damaged one knows none, and is deleted.
+    """
+    none = np.zeros(len(names), bool), np.zeros(len(names), _SUM)
+    try:
+        found = columns.decode(paths.read(path, "delete it"))
+    except UserError:
+        return none
+    except ValueError as error:
+        _logger.warning(f"{path}: damaged ({error}); the images are looked at again")
+        # One of another number of processes would not be replaced.
+        with contextlib.suppress(OSError):
+            path.unlink()
+        return none
+    known_names, decoded = found["names"], bool(found["decoded"])
+    if not len(known_names):
+        return none
+    at = np.searchsorted(known_names, names)
+    at[at == len(known_names)] = 0
+    same = (known_names[at] == names) & (found["stats"][at] == stats).all(axis=1)
+    return same & (decoded or not decode), np.where(same, found["sums"].astype(_SUM)[at], b"")
+
+
+def _sums(samples: FolderSamples, indices: np.ndarray) -> np.ndarray:
+    """The sha256 of each of these images, in hexadecimal; empty for one that cannot be read."""
+
+    def sum_of(index: int) -> bytes:
+        try:
+            return hashlib.sha256(paths.read(samples.name(index), "")).hexdigest().encode()
+        except UserError:
+            return b""
+
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        return np.array(list(pool.map(sum_of, indices)), _SUM)
+
+
+def _look(samples: FolderSamples, indices: np.ndarray, decode: bool, stop: bool) -> dict[int, str]:
+    def look(start: int) -> dict[int, str]:
+        found = {}
+        for index in indices[start : start + _TASK]:
+            try:
+                images.check_image(samples.name(index), decode)
+            except UserError as error:
+                found[int(index)] = str(error)
+                if stop:
+                    break
+        return found
+
+    bad: dict[int, str] = {}
+    title = os.path.basename(samples.root)
+    with (
+        ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool,
+        tqdm(total=len(indices), unit="image", desc=f"looking at {shown(title)}", leave=False, disable=None) as bar,
+    ):
+        tasks = [pool.submit(look, start) for start in range(0, len(indices), _TASK)]
+        try:
+            for task in tasks:
+                bad |= task.result()
+                bar.update(_TASK)
+                if stop and bad:
+                    break
+        finally:
+            pool.shutdown(cancel_futures=True)
+    return bad
+
+
+def _remember(path: Path, arrays: dict[str, np.ndarray], decode: bool) -> None:
+    """Write the manifest. A cache folder that takes no files costs a scan at each start, nothing else."""
+    order = np.argsort(arrays["names"])
+    content = columns.encode({**{name: column[order] for name, column in arrays.items()}, "decoded": np.array(decode)})
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        intact.write_atomically(path, content)
+    except (OSError, RunError) as error:
+        _logger.debug(f"{path}: {error}")

@@ -1,0 +1,1 @@
+"""What ships: exported and quantised files, and what describes them."""

@@ -1,0 +1,214 @@
+"""A checkpoint -> MindIR and ONNX files that were run and compared with it before they are kept."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import importlib
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import mindspore as ms
+import numpy as np
+from mindspore import Tensor, nn
+
+from .. import __version__, build
+from ..data import dataset, transforms
+from ..errors import UserError
+from ..files import intact, json_text, scratch
+from ..inference import exported as exported_file
+from ..inference.artifact import Deployment
+from ..inference.exported import ENTRY
+from ..inference.network import in_batches, of_mindir, of_onnx
+from . import fold
+
+log = logging.getLogger("mindghost")
+
+FORMATS = ("mindir", "onnx")
+# Largest difference of a logit from the checkpoint's, as a share of the largest logit.
+TOLERANCE = 1e-4
+# Images that a file is compared on. MindSpore writes ONNX for this batch; no size of a network equals it.
+_IMAGES = 7
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A file that was written.
+
+    Attributes:
+        path: of the file.
+        size: in bytes.
+        difference: largest one between its logits and the checkpoint's, as a share of the largest logit.
+        images: that were compared.
+        real: whether they were images of the run's data, and not made-up ones.
+    """
+
+    path: Path
+    size: int
+    difference: float
+    images: int
+    real: bool
+
+
+def export(
+    deployed: Deployment,
+    formats: Sequence[str],
+    folder: Path | None = None,
+    batch: int | None = None,
+    overwrite: bool = False,
+) -> list[Exported]:
+    """Write a checkpoint's network in each of `formats`, the sha256 of each file and a description beside it.
+
+    Every file is compared before any is written. They have the stem of the checkpoint.
+
+    Args:
+        deployed: the checkpoint; its `config` says where its images are.
+        formats: of FORMATS.
+        folder: where they go; None is that of the checkpoint.
+        batch: images that a file takes at once; None makes files for any number.
+        overwrite: replace files that are there, also those that no export made.
+
+    Raises:
+        UserError: weights that do not fit, a library that is missing, a file with other logits than the checkpoint, or
+            one in its place that no export made.
+        RunError: a file cannot be written.
+    """
+    if "onnx" in formats:
+        _check_onnx()
+    folder = folder or deployed.path.parent
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"--out: {folder} cannot be made ({error.strerror}); give another folder") from error
+    names = [folder / f"{deployed.path.stem}.{kind}" for kind in (*formats, "json")]
+    exported_file.check_replaceable(names, overwrite, deployed.path)
+    config = deployed.config.replace(val_amp_level="O0")
+    trained, loaded = build.trained_network(config)
+    trained.set_train(False)
+    log.info(str(loaded))
+    images, real = comparison_images(deployed)
+    with _mode(ms.PYNATIVE_MODE):
+        expected = trained(Tensor(images)).asnumpy()
+        network = fold.deployed_form(config.model, trained, config.num_classes, config.in_channels)
+    target = replace(deployed, batch=batch)
+    description = _description(target)
+    results, contents = [], {}
+    with scratch.folder("export") as temporary:
+        for kind in formats:
+            log.info(f"{kind}: MindSpore compiles the network, which takes some tens of seconds")
+            path = folder / f"{deployed.path.stem}.{kind}"
+            draft = temporary / f"network.{kind}"
+            write = _write_onnx if kind == "onnx" else _write_mindir
+            write(network, draft, target, json_text.dumps(description))
+            difference = compare(draft, batch, images, expected)
+            if not difference <= TOLERANCE:
+                raise UserError(
+                    f"{path}: not kept: its logits differ from the checkpoint's by {difference:.1e} of their size, "
+                    f"over {TOLERANCE:.0e}; use another --format, and report {config.model} with this image size"
+                )
+            contents[path] = draft.read_bytes()
+            results.append(Exported(path, len(contents[path]), difference, len(images), real))
+    described = {folder / f"{deployed.path.stem}.json": json_text.dumps(description, indent=1).encode()}
+    exported_file.check_replaceable(names, overwrite, deployed.path)
+    intact.write_all_atomically({**contents, **described}, with_sidecar=contents)
+    return results
+
+
+def _check_onnx() -> None:
+    for name in ("onnx", "onnxruntime"):
+        try:
+            importlib.import_module(name)
+        except ImportError as error:
+            raise UserError(
+                f"--format onnx: {name} is not installed ({error}); pip install -e .[export], or give --format mindir"
+            ) from error
+
+
+def _description(target: Deployment) -> dict[str, object]:
+    source = {"file": target.path.name, "sha256": hashlib.sha256(target.path.read_bytes()).hexdigest()}
+    return {**target.describe(), "source": source, "ghostnet": __version__, "mindspore": ms.__version__}
+
+
+# --- Writing
+
+
+def _write_mindir(network: nn.Cell, path: Path, target: Deployment, description: str) -> None:
+    shape = target.input_shape
+    example = Tensor(shape=[target.batch, *shape], dtype=ms.float32)
+    if target.batch is not None:
+        example = Tensor(np.zeros((target.batch, *shape), np.float32))
+
+    def describe(model: Any) -> None:
+        # A map, or with some versions of MindSpore and protobuf what a map is on disk: a list of keys and values.
+        if hasattr(model.user_info, "add"):
+            model.user_info.add(key=ENTRY, value=description)
+        else:
+            model.user_info[ENTRY] = description
+
+    with _mode(ms.GRAPH_MODE):
+        ms.export(network, example, file_name=str(path), file_format="MINDIR", custom_func=describe)
+
+
+def _write_onnx(network: nn.Cell, path: Path, target: Deployment, description: str) -> None:
+    from . import onnx_fixes
+
+    batch = target.batch or _IMAGES
+    with _mode(ms.GRAPH_MODE), fold.plain_operators(network):
+        example = Tensor(np.zeros((batch, *target.input_shape), np.float32))
+        ms.export(network, example, file_name=str(path), file_format="ONNX")
+    path.write_bytes(onnx_fixes.tidy(path.read_bytes(), batch, target.batch is None, {ENTRY: description}))
+
+
+@contextlib.contextmanager
+def _mode(mode: int) -> Iterator[None]:
+    before = ms.get_context("mode")
+    ms.set_context(mode=mode)
+    try:
+        yield
+    finally:
+        ms.set_context(mode=before)
+
+
+# --- Comparing
+
+
+def compare(path: Path, batch: int | None, images: np.ndarray, expected: np.ndarray) -> float:
+    """The largest difference of a file's logits from those expected, as a share of the largest of these.
+
+    A file for any number of images is run on one of them and on all.
+    """
+    run = of_onnx(path) if path.suffix == ".onnx" else of_mindir(path)
+    if batch is None:
+        found = [(run(images[:1]), expected[:1]), (run(images), expected)]
+    else:
+        found = [(in_batches(run, batch)(images), expected)]
+    scale = float(np.abs(expected).max()) or 1.0
+    return max(float(np.abs(logits - wanted).max()) for logits, wanted in found) / scale
+
+
+def comparison_images(deployed: Deployment) -> tuple[np.ndarray, bool]:
+    """Images as the network gets them, (7, C, H, W) float32, and whether they are the run's own validation images.
+
+    Without those, made-up pictures with the spectrum of natural ones.
+    """
+    config = deployed.config
+    found = dataset.some_images(config, "val", _IMAGES) or dataset.some_images(config, "train", _IMAGES)
+    made_up = [picture(seed) for seed in range(_IMAGES - len(found))]
+    transform = transforms.eval_transform(config)
+    images = [transform(transforms.as_rgb(pixels, config.in_channels)) for pixels in (*found, *made_up)]
+    return np.stack(images).astype(np.float32), not made_up
+
+
+def picture(seed: int, height: int = 240, width: int = 320) -> np.ndarray:
+    """Coloured clouds, uint8 (height, width, 3): amplitudes fall with the frequency, as in photos."""
+    rng = np.random.default_rng(seed)
+    frequency = np.hypot(np.fft.fftfreq(height)[:, None] * height, np.fft.rfftfreq(width) * width)
+    spectrum = np.fft.rfft2(rng.standard_normal((3, height, width))) / np.maximum(frequency, 1)
+    clouds = np.fft.irfft2(spectrum, (height, width))
+    # Most of a photo's contrast is that of its brightness.
+    clouds = 0.8 * clouds[:1] + 0.2 * clouds
+    clouds = 128 + 50 * (clouds - clouds.mean()) / clouds.std()
+    return np.uint8(np.clip(clouds, 0, 255)).transpose(1, 2, 0).copy()

@@ -1,0 +1,137 @@
+"""A trained network -> an equal one for inference: fewer layers, and where wanted only operators that ONNX has."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from mindspore import Tensor, nn
+
+from ..models import reparam
+from ..models.complexity import forward_hooks, run
+from ..models.parameters import assign
+from ..models.registry import CARDS
+from ..models.surgery import replace_cells
+
+
+def deployed_form(name: str, trained: nn.Cell, num_classes: int, in_channels: int = 3) -> nn.Cell:
+    """A new network with the logits of a trained one, to rounding: branches fused (GhostNetV3), batch norms folded.
+
+    Args:
+        name: of the network, in the registry.
+        trained: the network with its weights, which stays as it is.
+        num_classes, in_channels: as it was built with.
+
+    The result is in evaluation mode: images (N, in_channels, H, W) -> logits (N, num_classes).
+    """
+    weights = {parameter.name: parameter.asnumpy() for parameter in trained.get_parameters()}
+    options = {}
+    if CARDS[name].fused_parameters is not None:
+        weights = reparam.fuse(weights)
+        options["deploy"] = True
+    network = CARDS[name].build(num_classes=num_classes, in_channels=in_channels, **options)
+    norms = batch_norms(network, in_channels)
+    _without_norms(network, norms)
+    folded = reparam.fold(weights, norms)
+    for parameter in network.get_parameters():
+        assign(parameter, folded.pop(parameter.name))
+    _without_padded_pools(network)
+    if folded:
+        raise ValueError(f"{name}: no place for {', '.join(folded)}")
+    return network.set_train(False)
+
+
+def batch_norms(network: nn.Cell, in_channels: int = 3) -> dict[str, str]:
+    """Name of each convolution that a batch norm follows -> name of that batch norm.
+
+    Found by running the network once on a small image: a batch norm follows the convolution whose output it is given.
+    """
+    names = {id(cell): name for name, cell in network.cells_and_names()}
+    source: dict[int, str] = {}
+    found: dict[str, str] = {}
+    # Kept until the end, so that no two of them have one id.
+    outputs = []
+
+    def note(cell: nn.Cell, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        outputs.append(output)
+        if isinstance(cell, nn.Conv2d):
+            source[id(output)] = names[id(cell)]
+        elif id(inputs[0]) in source:
+            found[source[id(inputs[0])]] = names[id(cell)]
+
+    cells = [cell for _, cell in network.cells_and_names() if isinstance(cell, (nn.Conv2d, nn.BatchNorm2d))]
+    with forward_hooks(cells, note):
+        run(network, (in_channels, 32, 32))
+    return found
+
+
+def _without_norms(network: nn.Cell, norms: dict[str, str]) -> None:
+    """Give convolutions a bias, and put nothing in the place of the batch norms after them. Changes the network."""
+    cells = dict(network.cells_and_names())
+    replacements: dict[int, nn.Cell] = {}
+    for convolution, norm in norms.items():
+        old = cells[convolution]
+        new = nn.Conv2d(
+            old.in_channels,
+            old.out_channels,
+            old.kernel_size,
+            old.stride,
+            old.pad_mode,
+            old.padding,
+            old.dilation,
+            old.group,
+            has_bias=True,
+        )
+        # MindSpore names parameters from the root down, as cells are assigned in constructors; it knows no root here.
+        new.weight.name, new.bias.name = f"{convolution}.weight", f"{convolution}.bias"
+        replacements |= {id(old): new, id(cells[norm]): nn.Identity()}
+    replace_cells(network, replacements)
+
+
+def _without_padded_pools(network: nn.Cell) -> None:
+    """Pad before max pools, not in them. Changes the network."""
+    pools = [cell for _, cell in network.cells_and_names() if isinstance(cell, nn.MaxPool2d) and cell.use_pad]
+    replace_cells(network, {id(pool): PaddedMaxPool(pool) for pool in pools})
+
+
+@contextmanager
+def plain_operators(network: nn.Cell) -> Iterator[None]:
+    """Inside of `with`, a network uses only operators that MindSpore's ONNX exporter knows; its logits stay."""
+    found = [cell for _, cell in network.cells_and_names() if isinstance(cell, nn.HSigmoid)]
+    plain = [OnnxHardSigmoid() for _ in found]
+    replace_cells(network, {id(old): new for old, new in zip(found, plain, strict=True)})
+    try:
+        yield
+    finally:
+        replace_cells(network, {id(new): old for old, new in zip(found, plain, strict=True)})
+
+
+class OnnxHardSigmoid(nn.Cell):
+    """The hard sigmoid in operators that MindSpore's ONNX exporter knows; the shape stays."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.relu6 = nn.ReLU6()
+
+    def construct(self, x: Tensor) -> Tensor:
+        return self.relu6(x + 3.0) / 6.0
+
+
+class PaddedMaxPool(nn.Cell):
+    """A padded max pool of maps without negative values.
+
+    MindSpore's own is a 3-D operator: its ONNX exporter does not know it, and in a MindIR file for any number of images
+    it does not run.
+
+    Args:
+        pool: the layer that this one takes the place of.
+    """
+
+    def __init__(self, pool: nn.MaxPool2d) -> None:
+        super().__init__()
+        _, height, width = pool.padding
+        self.pad = nn.Pad(((0, 0), (0, 0), (height, height), (width, width)))
+        self.pool = nn.MaxPool2d(pool.kernel_size, pool.stride)
+
+    def construct(self, x: Tensor) -> Tensor:
+        return self.pool(self.pad(x))

@@ -1,0 +1,377 @@
+"""A run's model card: Markdown with the front matter of MindSpore Hub's cards, every figure from the run's files."""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import math
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from .. import build
+from ..checkpoint import weights as weights_file
+from ..config import Config
+from ..data import transforms
+from ..errors import UserError
+from ..evaluate.evaluator import counted
+from ..files import intact, json_text, paths
+from ..process import display
+from ..runs import curves, provenance
+
+# Files that an export leaves beside the weights, under their stem.
+EXPORTED = ("mindir", "onnx", "air")
+_CLASSES_SHOWN = 100
+# Of a text in run.json: a command line may be long.
+_MOST_LETTERS = 200_000
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) and len(value) < _MOST_LETTERS
+
+
+def _is_map(fits: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, dict) and all(map(fits, value.values())) and all(map(_is_text, value))
+
+
+# What the card reads of an entry of run.json, and what it may be.
+_SESSION: dict[str, Callable[[Any], bool]] = {
+    "command": _is_text,
+    "started": _is_text,
+    "device": _is_text,
+    "ranks": json_text.is_integer,
+    "cpu": _is_text,
+    "cores": json_text.is_integer,
+    "platform": _is_text,
+    "versions": _is_map(_is_text),
+    "epoch": json_text.is_integer,
+    "step": json_text.is_integer,
+    # Of a run without validation there are none for it.
+    "images": _is_map(lambda value: value is None or json_text.is_integer(value)),
+    "commit": lambda value: value is None or _is_text(value),
+}
+
+
+@dataclass(frozen=True)
+class Given:
+    """What no file of a run knows.
+
+    Attributes:
+        author: who made the weights.
+        link: folder on the web that will hold the files; empty: names of files.
+        license: of the weights; the hub takes Apache 2.0 alone.
+        dataset: name of the data; empty: that of the binary dataset, or of the folder `data_dir`.
+        repository: address of the source; empty: not said.
+    """
+
+    author: str = "unknown"
+    link: str = ""
+    license: str = "Apache2.0"
+    dataset: str = ""
+    repository: str = ""
+
+
+@dataclass(frozen=True)
+class Asset:
+    """A file that the card offers: its name, format (by the hub's word), size in bytes and sha256."""
+
+    name: str
+    format: str
+    size: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Run:
+    """What the files of a finished or stopped run say.
+
+    Attributes:
+        config: `config.yaml`.
+        classes: `classes.json`.
+        records: `metrics.jsonl`.
+        sessions: `run.json`: one entry for each process that trained.
+        record: that of the epoch whose weights are offered: the best one, or the last where none was validated.
+        assets: these weights, and what was exported from them.
+        parameters: trainable ones.
+    """
+
+    config: Config
+    classes: Sequence[str]
+    records: Sequence[curves.Record]
+    sessions: Sequence[Mapping[str, Any]]
+    record: curves.Record
+    assets: Sequence[Asset]
+    parameters: int
+
+
+def read(folder: Path) -> Run:
+    """The files of the run in `folder`.
+
+    Raises UserError, which names the file, where one is missing, damaged, or at odds with another.
+    """
+    paths.check_file(folder / "config.yaml", "give the folder of a run (its ckpt_save_dir)")
+    config = Config.from_file(folder / "config.yaml")
+    build.facts(config.model)  # its name is part of files' names, and of none but these
+    records = curves.read_records(folder / curves.FILE)
+    sessions = _sessions(folder / "run.json")
+    classes = build.saved_classes(str(folder / "any"))
+    if classes is None:
+        raise UserError(f"{folder / 'classes.json'}: no such file; restore the one that training wrote")
+    if config.num_classes is None or len(classes) > config.num_classes:
+        raise UserError(
+            f"{folder / 'classes.json'}: {len(classes)} classes, but num_classes is {config.num_classes} in "
+            "config.yaml; restore the files that training wrote"
+        )
+    weights, record = _offered(folder, config, records)
+    if not paths.is_file(intact.sidecar(weights)):
+        raise UserError(
+            f"{intact.sidecar(weights)}: no such file, so {weights.name} may be others than the run's; restore it"
+        )
+    content = intact.read_intact(weights)
+    arrays = weights_file.decode(weights, content)
+    trainable = [array.size for name, array in arrays.items() if not name.endswith(("moving_mean", "moving_variance"))]
+    exported = [weights.with_suffix(f".{kind}") for kind in EXPORTED]
+    assets = [
+        _asset(weights, content),
+        *(_asset(file, paths.read(file, "restore it, or move it away")) for file in exported if paths.is_file(file)),
+    ]
+    return Run(config, classes, records, sessions, record, assets, sum(trainable))
+
+
+def _sessions(file: Path) -> list[dict[str, Any]]:
+    """The entries of `run.json`."""
+    found = provenance.read(file)
+    for number, entry in enumerate(found, 1):
+        for key, fits in _SESSION.items():
+            if not isinstance(entry, dict) or not fits(entry.get(key)):
+                raise UserError(f"{file}: entry {number} lacks {key!r}; restore the file that training wrote")
+        try:
+            datetime.datetime.fromisoformat(entry["started"])
+        except ValueError as error:
+            raise UserError(
+                f"{file}: entry {number}: started: {error}; restore the file that training wrote"
+            ) from error
+    return found
+
+
+def _offered(folder: Path, config: Config, records: Sequence[curves.Record]) -> tuple[Path, curves.Record]:
+    """The weight file to offer, and the record of its epoch."""
+    best = folder / f"{config.model}_best.ckpt"
+    validated = [record for record in records if record["top_1"] is not None]
+    if validated and paths.is_file(best):
+        # Of equal ones the first: only a better epoch replaces the file.
+        return best, max(validated, key=lambda record: record["top_1"])
+    return folder / f"{config.model}_last.ckpt", records[-1]
+
+
+def _asset(file: Path, content: bytes) -> Asset:
+    return Asset(file.name, file.suffix[1:], len(content), hashlib.sha256(content).hexdigest())
+
+
+def front_matter(run: Run, given: Given) -> dict[str, Any]:
+    """The keys of MindSpore Hub's cards, in their order.
+
+    Raises UserError for a value with a colon, which the hub's checker refuses outside of links.
+    """
+    config, last = run.config, run.sessions[-1]
+    device = last["device"].lower()
+    dataset = _dataset(config, given)
+    keys = {
+        "model-name": config.model,
+        "backbone-name": config.model,
+        "module-type": "cv-classification",
+        "fine-tunable": True,
+        "input-shape": [config.in_channels, *transforms.input_size(config)],
+        "model-version": last["versions"].get("ghostnet", "unknown"),
+        "train-dataset": dataset,
+        "evaluation": _evaluation(run.record),
+        "author": given.author,
+        "update-time": datetime.datetime.fromisoformat(last["started"]).date(),
+        "repo-link": given.repository or None,
+        "user-id": given.author,
+        "used-for": "inference/transfer-learning",
+        "train-backend": device,
+        "infer-backend": device,
+        "mindspore-version": last["versions"].get("mindspore", "unknown"),
+        "asset": [
+            {"file-format": asset.format, "asset-link": _link(given, asset.name), "asset-sha256": asset.sha256}
+            for asset in run.assets
+        ],
+        "license": given.license,
+        "summary": f"{config.model} that tells {config.num_classes} classes of {dataset} apart",
+    }
+    for key, value in keys.items():
+        if key not in ("repo-link", "asset") and ":" in str(value):
+            raise UserError(f"{key}: {value!r} has a colon, which the hub's cards take in links only; give another one")
+    return {
+        key: display.shown(value) if isinstance(value, str) else value
+        for key, value in keys.items()
+        if value is not None
+    }
+
+
+def _dataset(config: Config, given: Given) -> str:
+    if given.dataset:
+        return given.dataset
+    return config.dataset if config.dataset != "imagenet" else Path(config.data_dir).name or "image folders"
+
+
+def _evaluation(record: curves.Record) -> str:
+    """Accuracies as the hub writes them, with two digits."""
+    named = (("top1acc", record["top_1"]), ("top5acc", record["top_5"]))
+    return " | ".join(f"{name}{value:.2f}" for name, value in named if value is not None) or "none"
+
+
+def _link(given: Given, name: str) -> str:
+    address = display.address(name)
+    return f"{given.link.rstrip('/')}/{address}" if given.link else address
+
+
+def markdown(run: Run, given: Given, picture: str) -> str:
+    """The card.
+
+    Args:
+        run: the run.
+        given: what its files do not know.
+        picture: name of the file with the curves.
+    """
+    header = yaml.safe_dump(front_matter(run, given), sort_keys=False, allow_unicode=True, width=1000)
+    config = run.config
+    parts = [
+        f"---\n{header}---",
+        f"# {display.markdown(config.model)}, trained on {display.markdown(_dataset(config, given))}",
+        f"{run.parameters:,} trainable parameters, {config.num_classes} classes, images of "
+        f"{' x '.join(map(str, (config.in_channels, *transforms.input_size(config))))}.",
+        "## Files",
+        _table(
+            ("file", "bytes", "sha256"),
+            [
+                (
+                    f"[{display.markdown(asset.name)}]({_link(given, asset.name)})",
+                    f"{asset.size:,}",
+                    f"`{asset.sha256}`",
+                )
+                for asset in run.assets
+            ],
+        ),
+        "## Evaluation",
+        _evaluation_section(run),
+        "## Training",
+        _training(run, picture),
+        "### Recipe",
+        "The keys that differ from their defaults; `config.yaml` beside the weights holds all of them.",
+        display.fenced("yaml", "\n".join(_recipe(config))),
+        "### Environment",
+        _environment(run.sessions[-1]),
+        "## Usage",
+        "With `config.yaml` and `classes.json` of the run beside the weights:",
+        display.fenced("shell", f"python validate.py --ckpt_path {display.shell(run.assets[0].name)} --data_dir DATA"),
+        "## Classes",
+        _class_list(run.classes),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _evaluation_section(run: Run) -> str:
+    record, images = run.record, run.sessions[-1]["images"].get("val")
+    if record["top_1"] is None:
+        return f"The weights are those of epoch {record['epoch']} of {run.config.epoch_size}; no epoch was validated."
+    rows = [("top-1", f"{record['top_1']:.2f} %")]
+    if record["top_5"] is not None:
+        rows.append(("top-5", f"{record['top_5']:.2f} %"))
+    if record["val_loss"] is not None:
+        rows.append(("loss (cross-entropy, nats)", f"{record['val_loss']:.4f}"))
+    if images is not None:
+        rows.append(("validation images", f"{images:,}"))
+    if run.config.eval_mirror:
+        rows.append(("counted", counted(run.config)))
+    rows.append(("epoch", f"{record['epoch']} of {run.config.epoch_size}"))
+    note = ""
+    if len([other for other in run.records if other["top_1"] is not None]) > 1:
+        note = "\n\nThe epoch was chosen by the same images, which flatters it a little."
+    return _table(("metric", "value"), rows) + note
+
+
+def _training(run: Run, picture: str) -> str:
+    """Commands, curve, and what it took."""
+    starts = [
+        display.shown(entry["command"]) + (f"  # from epoch {entry['epoch']}, step {entry['step']}" if number else "")
+        for number, entry in enumerate(run.sessions)
+    ]
+    last = run.records[-1]
+    rows = [
+        ("training images", f"{run.sessions[-1]['images'].get('train') or 0:,}"),
+        ("epochs", f"{last['epoch']} of {run.config.epoch_size}"),
+        ("last training loss", f"{last['train_loss']:.4f}"),
+        *_times(run.records),
+    ]
+    return "\n\n".join(
+        [
+            display.fenced("shell", "\n".join(starts)),
+            _table(("", ""), rows),
+            f"![Loss, accuracy and learning rate]({display.address(picture)})",
+        ]
+    )
+
+
+def _times(records: Sequence[curves.Record]) -> list[tuple[str, str]]:
+    """How long it took and how fast it was, where the records say so."""
+    seconds = [record["seconds"] for record in records if "seconds" in record]
+    speeds = [record["images_per_second"] for record in records if "images_per_second" in record]
+    rows = []
+    if len(seconds) == len(records):
+        rows.append(("time, evaluation included", f"{math.fsum(seconds):,.0f} s"))
+    if len(speeds) == len(records):
+        rows.append(("speed, median of the epochs", f"{statistics.median(speeds):,.1f} images/s"))
+    return rows
+
+
+def _recipe(config: Config) -> list[str]:
+    """Lines of config.yaml with other values than the defaults."""
+    usual = set(Config().to_yaml().splitlines())
+    return [line for line in config.to_yaml().splitlines() if line and line not in usual]
+
+
+def _environment(session: Mapping[str, Any]) -> str:
+    rows = [
+        ("device", f"{session['device']}, {session['ranks']} rank(s)"),
+        ("processor", f"{session['cpu']}, {session['cores']} core(s)"),
+        ("system", session["platform"]),
+        *session["versions"].items(),
+        ("commit", session.get("commit") or "unknown"),
+    ]
+    escaped = [(display.markdown(name), display.markdown(str(value))) for name, value in rows]
+    return _table(("", ""), [*escaped, ("started", session["started"])])
+
+
+def _class_list(classes: Sequence[str]) -> str:
+    shown = ", ".join(map(display.markdown, classes[:_CLASSES_SHOWN]))
+    more = len(classes) - _CLASSES_SHOWN
+    return f"In label order: {shown}" + (f", and {more:,} more in `classes.json`." if more > 0 else ".")
+
+
+def _table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [headings, ["---"] * len(headings), *rows]
+    return "\n".join(f"| {' | '.join(' '.join(str(cell).split()) for cell in line)} |" for line in lines)
+
+
+def write(folder: Path, output: Path, given: Given, overwrite: bool) -> None:
+    """Write the card of the run in `folder` to `output`, and its curves beside it as a PNG file of the same stem.
+
+    Raises UserError where the run's files are not in order, or the card's are there and `overwrite` is false.
+    """
+    picture = output.with_suffix(".png")
+    if output.suffix != ".md":
+        raise UserError(f"--output: {output} does not end with .md, and Markdown is what is written")
+    for file in (output, picture):
+        paths.check_output(file, "--output")
+        if paths.exists(file) and not overwrite:
+            raise UserError(f"{file} exists; name another file with --output, or give --overwrite to replace it")
+    run = read(folder)
+    text = markdown(run, given, picture.name)
+    drawn = curves.png([(paths.real(folder).name, list(run.records))])
+    intact.write_all_atomically({output: text.encode(), picture: drawn})

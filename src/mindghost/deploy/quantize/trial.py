@@ -1,0 +1,123 @@
+"""Forms of a network, measured: over the data path of validate.py, and against the clock."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from ...config import Config
+from ...data import dataset, transforms
+from ...evaluate.evaluator import Evaluator
+from ...files import scratch
+from ...inference.artifact import Deployment
+from ...inference.network import of_exported, of_onnx
+from ...parallel.ranks import ALONE
+
+log = logging.getLogger("mindghost")
+
+_ROUNDS, _ROUND_SECONDS = 100, 20.0  # of the latency: at most
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A convolution or the classifier, with the operators up to the next one.
+
+    Attributes:
+        name: of its weights.
+        nodes: names of its operators.
+        cost: what it does to the logits when it alone is int8: root mean square of their change, as a share of that of
+            the logits; None where it was not measured.
+    """
+
+    name: str
+    nodes: tuple[str, ...]
+    cost: float | None = None
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A form of the network, and what was measured of it.
+
+    Attributes:
+        kind: "float32", "int8 per-tensor", "int8 per-channel" or "float16".
+        content: of its file.
+        top_1, top_5: percent of the validation images; `top_5` is None with fewer than five classes.
+        loss: mean cross-entropy, in nats.
+        float_layers: those that an int8 form has in float.
+    """
+
+    kind: str
+    content: bytes
+    top_1: float
+    top_5: float | None
+    loss: float
+    float_layers: tuple[Layer, ...] = ()
+
+
+class Trial:
+    """Evaluates variants on the validation split, over the data path of validate.py.
+
+    Attributes:
+        variants: those evaluated.
+        samples: images of the split.
+    """
+
+    def __init__(self, deployed: Deployment, config: Config) -> None:
+        """Raises UserError where the split cannot be read."""
+        self._deployed, self._config = deployed, config
+        self._split = dataset.open_split(config, "val", deployed.known_classes)
+        self.samples = len(self._split)
+        self.variants: list[Variant] = []
+
+    def add(self, kind: str, content: bytes, float_layers: Sequence[Layer] = ()) -> Variant:
+        """Evaluate the file of a variant."""
+        with as_file(content) as path:
+            # Logits that are not finite are no error here: such a form is one that gets all images wrong.
+            run = of_exported(replace(self._deployed, path=path))
+            metrics = Evaluator(self._config, self._split, ALONE).outcomes(run).metrics()
+        variant = Variant(kind, content, metrics.top_1, metrics.top_5, metrics.loss, tuple(float_layers))
+        self.variants.append(variant)
+        in_float = f", {len(float_layers)} layers in float" if float_layers else ""
+        log.info(f"{kind}{in_float}: top-1 {metrics.top_1:.2f} %, loss {metrics.loss:.4f}")
+        return variant
+
+    def some_image(self, batch: int) -> np.ndarray:
+        """The first image of the split, `batch` times, as the network gets it."""
+        pixels = transforms.as_rgb(self._split.read(0), self._config.in_channels)
+        image = np.asarray(transforms.eval_transform(self._config)(pixels), np.float32)
+        return np.repeat(image[np.newaxis], batch, axis=0)
+
+
+@contextlib.contextmanager
+def as_file(content: bytes) -> Iterator[Path]:
+    """An ONNX file with this content, for the time of the `with` block."""
+    with scratch.folder("quantize") as folder:
+        path = folder / "model.onnx"
+        path.write_bytes(content)
+        yield path
+
+
+def latency(paths: Sequence[Path], image: np.ndarray) -> dict[Path, float]:
+    """Median milliseconds of a call in one thread. The files take turns, so that a busy machine slows all alike.
+
+    With more threads, those of one file that wait for work would take time from the other.
+    """
+    runs = {path: of_onnx(path, threads=1) for path in paths}
+    times: dict[Path, list[float]] = {path: [] for path in paths}
+    end = time.perf_counter() + _ROUND_SECONDS
+    for run in runs.values():
+        run(image)
+    for _ in range(_ROUNDS):
+        for path, run in runs.items():
+            started = time.perf_counter()
+            run(image)
+            times[path].append(1e3 * (time.perf_counter() - started))
+        if time.perf_counter() > end:
+            break
+    return {path: float(np.median(taken)) for path, taken in times.items()}

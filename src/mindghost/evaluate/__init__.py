@@ -1,0 +1,1 @@
+"""Evaluation: counts, metrics, reports."""

@@ -1,0 +1,233 @@
+"""The pictures of a report, as PNG files."""
+
+from __future__ import annotations
+
+import math
+import os
+import unicodedata
+from collections.abc import Callable, Sequence
+from functools import wraps
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from matplotlib.colors import PowerNorm
+from matplotlib.figure import Figure
+from PIL import Image
+
+from ...files import figures
+from .tables import BINS, Calibration, Mistake
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.collections import PathCollection
+
+DPI = 100
+# Pixels: side of the confusion matrix, and what a cell of it may measure; of a cell that a number or a name fits in.
+MATRIX, SMALLEST_CELL, LARGEST_CELL = 720, 2, 90
+NUMBER_CELL, NAME_CELL = 22, 11
+SMALLEST_SQUARE = 5
+# Letters of a class's name that are shown at an axis, and under a picture.
+AXIS_LETTERS, CAPTION_LETTERS = 24, 16
+# The image sheet; pixels of a picture's longer side, beside and below it.
+COLUMNS, THUMBNAIL, BESIDE, BELOW = 6, 160, 50, 66
+
+
+def _as_png(draw: Callable[..., Figure]) -> Callable[..., bytes]:
+    """The PNG file of the figure that a function draws."""
+
+    @wraps(draw)
+    def png(*arguments: Any) -> bytes:
+        return figures.png(lambda: draw(*arguments), bbox_inches="tight", pad_inches=0.12)
+
+    return png
+
+
+@_as_png
+def confusion(matrix: np.ndarray, names: Sequence[str]) -> Figure:
+    """The confusion matrix, a row for each true class: what was recognised in blue, mistakes in red.
+
+    Args:
+        matrix: int, (classes, classes).
+        names: of the classes.
+    """
+    classes = len(matrix)
+    cell = min(max(MATRIX // classes, SMALLEST_CELL), LARGEST_CELL)
+    side = classes * cell / DPI
+    figure = Figure((side, side), DPI)
+    axes = figure.add_axes((0, 0, 1, 1))
+    shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
+    true, predicted = np.nonzero(matrix)
+    right = true == predicted
+    # Single mistakes among a thousand classes have to be seen; the diagonal stays thin, so that it hides few of them.
+    misses = _squares(axes, shares, true[~right], predicted[~right], max(cell, SMALLEST_SQUARE), "Reds")
+    hits = _squares(axes, shares, true[right], predicted[right], cell, "Blues")
+    axes.set(xlim=(-0.5, classes - 0.5), ylim=(classes - 0.5, -0.5))
+    _name_axes(axes, names, cell)
+    if cell >= NUMBER_CELL:
+        _number_cells(axes, matrix, shares, cell)
+    _explain_colors(figure, hits, misses, side)
+    return figure
+
+
+def _squares(
+    axes: Axes, shares: np.ndarray, rows: np.ndarray, columns: np.ndarray, side: int, colors: str
+) -> PathCollection:
+    """Cells as squares of `side` pixels; where they overlap, the largest shares are on top."""
+    values = shares[rows, columns]
+    order = np.argsort(values, kind="stable")
+    return axes.scatter(
+        columns[order],
+        rows[order],
+        (side * 72 / DPI) ** 2,
+        values[order],
+        marker="s",
+        linewidths=0,
+        cmap=colors,
+        # The root shows single mistakes among many images.
+        norm=PowerNorm(0.5, 0, 1),
+        antialiased=False,
+    )
+
+
+def _name_axes(axes: Axes, names: Sequence[str], cell: int) -> None:
+    """Names along both axes; of every few classes where not all of them fit."""
+    step = next(n for n in (1, 2, 5, 10, 20, 50, 100) if n * cell >= NAME_CELL)
+    at = range(0, len(names), step)
+    size = min(10, 0.6 * cell * step)
+    labels = [fit(names[n], AXIS_LETTERS) for n in at]
+    upright = all(_width(label) * size * 0.65 * DPI / 72 < cell * step for label in labels)
+    axes.set_yticks(at, labels, fontsize=size)
+    if upright:
+        axes.set_xticks(at, labels, fontsize=size)
+    else:
+        axes.set_xticks(at, labels, fontsize=size, rotation=90)
+    axes.tick_params(length=2, pad=2)
+    more = f" (one name in {step})" if step > 1 else ""
+    axes.set_xlabel(f"predicted class{more}", fontsize=11)
+    axes.set_ylabel(f"true class{more}", fontsize=11)
+
+
+def _number_cells(axes: Axes, matrix: np.ndarray, shares: np.ndarray, cell: int) -> None:
+    """The number of images in each cell that has any, as large as the longest one allows."""
+    digits = len(str(matrix.max()))
+    size = min(11, 72 / DPI * cell * 0.9 / (0.64 * max(digits, 2)))
+    for row, column in zip(*np.nonzero(matrix), strict=True):
+        dark = math.sqrt(shares[row, column]) > 0.6
+        color = "white" if dark else "black"
+        axes.text(column, row, str(matrix[row, column]), ha="center", va="center", fontsize=size, color=color)
+
+
+def _explain_colors(figure: Figure, hits: Any, misses: Any, side: float) -> None:
+    """Two bars above the matrix."""
+    width, height, gap = min(0.45, 2.2 / side), 0.12 / side, 0.1 / side
+    for left, image, title in ((0, hits, "recognised"), (1 - width, misses, "mistaken")):
+        if side < 3:
+            # One above the other, where both titles do not fit side by side.
+            left, width, bottom = 0, 1, 1 + gap + (0.62 / side if image is misses else 0)
+        else:
+            bottom = 1 + gap
+        bar = figure.colorbar(image, cax=figure.add_axes((left, bottom, width, height)), orientation="horizontal")
+        bar.ax.xaxis.set_ticks_position("top")
+        bar.set_ticks([0, 0.1, 0.5, 1], labels=["0", "10 %", "50 %", "100 %"], fontsize=8)
+        bar.ax.set_title(f"{title}, share of the true class", fontsize=9, pad=4)
+
+
+@_as_png
+def mistakes(worst: Sequence[Mistake]) -> Figure:
+    """The worst mistakes, with true class, predicted class and their probabilities under each picture."""
+    if not worst:
+        figure = Figure((6, 1), DPI)
+        figure.text(0.5, 0.5, "No image was taken for another class.", ha="center", va="center", fontsize=12)
+        return figure
+    pictures = [thumbnail(mistake.pixels) for mistake in worst]
+    columns = min(COLUMNS, len(worst))
+    rows = math.ceil(len(worst) / columns)
+    height = max(picture.height for picture in pictures)
+    figure = Figure((columns * (THUMBNAIL + BESIDE) / DPI, rows * (height + BELOW) / DPI), DPI)
+    grid = figure.subplots(rows, columns, squeeze=False)
+    figure.subplots_adjust(0, 0, 1, 1, wspace=BESIDE / THUMBNAIL, hspace=BELOW / height)
+    for axes in grid.flat:
+        axes.set_axis_off()
+    # Fewer pictures than places leave the last ones empty.
+    for axes, mistake, picture in zip(grid.flat, worst, pictures, strict=False):
+        _draw_mistake(axes, mistake, picture)
+    return figure
+
+
+def _draw_mistake(axes: Axes, mistake: Mistake, picture: Image.Image) -> None:
+    axes.imshow(picture, interpolation="nearest")
+    axes.set_anchor("S")
+    lines = (
+        (f"true: {fit(mistake.true, CAPTION_LETTERS)} ({percent(mistake.true_probability)})", "tab:blue"),
+        (f"taken for: {fit(mistake.predicted, CAPTION_LETTERS)} ({percent(mistake.predicted_probability)})", "tab:red"),
+        (fit(os.path.basename(mistake.name), CAPTION_LETTERS + 10), "grey"),
+    )
+    for number, (text, color) in enumerate(lines):
+        offset = (0, -3 - 11 * number)
+        size = 7 if color == "grey" else 8
+        axes.annotate(
+            text, (0.5, 0), offset, "axes fraction", "offset points", ha="center", va="top", fontsize=size, color=color
+        )
+
+
+def thumbnail(pixels: np.ndarray) -> Image.Image:
+    """An image (height, width, 1 or 3), uint8, whose longer side has THUMBNAIL pixels; small ones keep hard edges."""
+    image = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels).convert("RGB")
+    factor = THUMBNAIL / max(image.size)
+    size = tuple(max(1, round(factor * length)) for length in image.size)
+    return image.resize(size, Image.Resampling.NEAREST if factor > 2 else Image.Resampling.LANCZOS)
+
+
+@_as_png
+def reliability(calibration: Calibration) -> Figure:
+    """Accuracy over probability, in bins, and how many images are in each."""
+    figure = Figure((6, 5.4), DPI, layout="constrained")
+    upper, lower = figure.subplots(2, sharex=True, height_ratios=(3, 1))
+    width = 1 / BINS
+    centres = (np.arange(BINS) + 0.5) * width
+    full = calibration.counts > 0
+    upper.bar(centres[full], calibration.accuracy[full], width, color="tab:blue", edgecolor="white", label="accuracy")
+    upper.plot(
+        calibration.confidence[full],
+        calibration.accuracy[full],
+        "o",
+        color="black",
+        markersize=4,
+        label="mean probability",
+    )
+    upper.plot([0, 1], [0, 1], "--", color="0.4", label="as sure as right")
+    upper.set(xlim=(0, 1), ylim=(0, 1), ylabel="accuracy")
+    upper.set_title(f"expected calibration error {100 * calibration.error:.2f} %", fontsize=11)
+    upper.legend(loc="upper left", fontsize=9)
+    lower.bar(centres, 100 * calibration.counts / calibration.counts.sum(), width, color="0.6", edgecolor="white")
+    lower.set(xlabel="probability of the predicted class", ylabel="images (%)")
+    for axes in (upper, lower):
+        axes.grid(alpha=0.3)
+        axes.set_axisbelow(True)
+    return figure
+
+
+def percent(probability: float) -> str:
+    """A probability for people: three digits."""
+    return f"{100 * probability:.1f} %" if probability >= 0.0005 else f"{100 * probability:.0e} %"
+
+
+def fit(text: str, letters: int) -> str:
+    """A name that is at most so many Latin letters wide: cut in the middle, since names often differ at their ends."""
+    text = figures.label(text)
+    if _width(text) <= letters:
+        return text
+    head, tail = "", ""
+    for first, last in zip(text, reversed(text), strict=True):
+        if _width(head + first + tail) >= letters:
+            break
+        head += first
+        if _width(head + last + tail) >= letters:
+            break
+        tail = last + tail
+    return f"{head}…{tail}"
+
+
+def _width(text: str) -> int:
+    """Width in Latin letters: Chinese, Japanese and Korean signs take two."""
+    return sum(2 if unicodedata.east_asian_width(letter) in "WF" else 1 for letter in text)

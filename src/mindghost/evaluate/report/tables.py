@@ -1,0 +1,188 @@
+"""The numbers of a report: counts over all samples, divided once."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ...process.display import csv_cell
+
+if TYPE_CHECKING:
+    from ...data.dataset import Samples
+    from ..evaluator import Outcomes
+
+# Of equal width; as in Guo et al., On Calibration of Modern Neural Networks, ICML 2017 (arXiv:1706.04599).
+BINS = 15
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Counts and scores of each class: arrays (classes,). A score is NaN where it would be 0 / 0.
+
+    Attributes:
+        support: images of the class.
+        predicted: images that were taken for the class.
+        correct: images of the class that were recognised.
+        precision: correct / predicted.
+        recall: correct / support.
+        f1: harmonic mean of the two: 2 correct / (support + predicted).
+    """
+
+    support: np.ndarray
+    predicted: np.ndarray
+    correct: np.ndarray
+    precision: np.ndarray
+    recall: np.ndarray
+    f1: np.ndarray
+
+    def mean(self, score: str) -> float:
+        """The mean of a score over the classes that have images; one that is NaN counts as 0."""
+        return float(np.nan_to_num(getattr(self, score)[self.support > 0]).mean())
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """How probabilities compare with accuracy, in bins of equal width over (0, 1].
+
+    Attributes:
+        counts: samples in each bin, by the probability of the predicted class.
+        confidence: their mean probability; NaN in an empty bin.
+        accuracy: share of them that is right; NaN in an empty bin.
+        error: the expected calibration error: the mean of |accuracy - confidence| over the samples.
+    """
+
+    counts: np.ndarray
+    confidence: np.ndarray
+    accuracy: np.ndarray
+    error: float
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """A sample that was taken for another class.
+
+    Attributes:
+        name: of the sample: its path.
+        true, predicted: names of the classes.
+        true_probability, predicted_probability: what the network gives them.
+        pixels: uint8, (height, width, 1 or 3).
+    """
+
+    name: str
+    true: str
+    predicted: str
+    true_probability: float
+    predicted_probability: float
+    pixels: np.ndarray
+
+    @classmethod
+    def of(cls, outcomes: Outcomes, index: int, names: Sequence[str], samples: Samples) -> Mistake:
+        """The mistake that sample `index` is. Raises UserError where its image cannot be read."""
+        return cls(
+            name=samples.name(index),
+            true=names[outcomes.labels[index]],
+            predicted=names[outcomes.predicted[index]],
+            true_probability=math.exp(-outcomes.losses[index]),
+            predicted_probability=float(outcomes.confidences[index]),
+            pixels=samples.read(index),
+        )
+
+
+def class_names(known: Sequence[str], classes: int) -> list[str]:
+    """A name for each class of the network; those beyond the known ones are called by their number."""
+    return [*known, *(f"#{label}" for label in range(len(known), classes))]
+
+
+def finite(outcomes: Outcomes) -> np.ndarray:
+    """Which samples have usable probabilities: bool, (N,)."""
+    return (outcomes.predicted >= 0) & np.isfinite(outcomes.confidences) & np.isfinite(outcomes.losses)
+
+
+def confusion(outcomes: Outcomes) -> np.ndarray:
+    """Samples of each class (row) that were taken for each class (column): int, (classes, classes)."""
+    size = outcomes.classes
+    cells = np.bincount(outcomes.labels * size + outcomes.predicted, minlength=size * size)
+    return cells.reshape(size, size)
+
+
+def scores(matrix: np.ndarray) -> Scores:
+    """The scores that a confusion matrix amounts to."""
+    support, predicted, correct = matrix.sum(axis=1), matrix.sum(axis=0), matrix.diagonal()
+    with np.errstate(invalid="ignore"):
+        return Scores(
+            support=support,
+            predicted=predicted,
+            correct=correct,
+            precision=correct / predicted,
+            recall=correct / support,
+            f1=2 * correct / (support + predicted),
+        )
+
+
+def calibration(outcomes: Outcomes) -> Calibration:
+    """Probabilities of the predicted classes against how often these are right."""
+    right = outcomes.ranks_of_truth == 0
+    bins = np.minimum((outcomes.confidences * BINS).astype(int), BINS - 1)
+    counts = np.bincount(bins, minlength=BINS)
+    confident = np.bincount(bins, outcomes.confidences, BINS)
+    correct = np.bincount(bins, right, BINS)
+    with np.errstate(invalid="ignore"):
+        return Calibration(
+            counts, confident / counts, correct / counts, float(np.abs(correct - confident).sum() / len(right))
+        )
+
+
+def worst_mistakes(outcomes: Outcomes, number: int) -> list[int]:
+    """The samples that were taken for another class with the lowest probability of the true one, the lowest first."""
+    wrong = np.flatnonzero(outcomes.ranks_of_truth > 0)
+    # Stable: of equal losses, the first sample.
+    return wrong[np.argsort(-outcomes.losses[wrong], kind="stable")][:number].tolist()
+
+
+def confused_pairs(matrix: np.ndarray, number: int) -> list[tuple[int, int, int]]:
+    """The most frequent mistakes: true class, what it was taken for, how often; in label order where equal."""
+    mistakes = matrix - np.diag(matrix.diagonal())
+    cells = np.argsort(-mistakes, axis=None, kind="stable")[:number]
+    pairs = [(*map(int, divmod(int(cell), len(matrix))), int(mistakes.flat[cell])) for cell in cells]
+    return [pair for pair in pairs if pair[2] > 0]
+
+
+def scores_csv(table: Scores, names: Sequence[str]) -> bytes:
+    """A line a class, in label order; shares with six digits, empty where they would be 0 / 0."""
+    columns = (table.support, table.predicted, table.correct)
+    shares = (table.precision, table.recall, table.f1)
+    rows = [
+        [
+            label,
+            csv_cell(name),
+            *(int(column[label]) for column in columns),
+            *(_share(column[label]) for column in shares),
+        ]
+        for label, name in enumerate(names)
+    ]
+    header = ["label", "class", "images", "predicted", "correct", "precision", "recall", "f1"]
+    return _csv([header, *rows])
+
+
+def _share(value: float) -> str:
+    return "" if math.isnan(value) else f"{value:.6f}"
+
+
+def confusion_csv(matrix: np.ndarray, names: Sequence[str]) -> bytes:
+    """A line for each true class, a column for each predicted one."""
+    cells = list(map(csv_cell, names))
+    return _csv(
+        [["true \\ predicted", *cells], *([cell, *row] for cell, row in zip(cells, matrix.tolist(), strict=True))]
+    )
+
+
+def _csv(rows: Iterable[Sequence[object]]) -> bytes:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue().encode()

@@ -1,0 +1,1 @@
+"""Files on disk: paths, whole writes, locks, downloads, scratch folders."""

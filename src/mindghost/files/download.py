@@ -1,0 +1,329 @@
+"""Files from the network: verified before use, complete or absent, safe with several processes at once.
+
+What has arrived of a file whose download broke stays in a hidden file beside it, and the next attempt goes on from
+there, be it in another run.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import functools
+import hashlib
+import http
+import http.client
+import os
+import stat
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from email.message import Message
+from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import unquote, urlsplit
+
+from tqdm import tqdm
+
+from .. import __version__
+from ..errors import RunError, UserError
+from . import paths, scratch
+from .archives import unpack_tar
+from .lock import open_lock
+
+_ATTEMPTS = 3
+_RETRY_DELAY = 1.0  # seconds, doubled with each attempt
+_CHUNK = 1 << 20
+_MIN_DIGEST = 8  # hexadecimal digits
+_LOOPBACK = ("127.0.0.1", "localhost", "::1")
+# MindCV keeps its files on either, with the same paths (or moves them): what one does not give is asked of the other.
+_MIRRORS = {
+    "download.mindspore.cn": "download-mindspore.osinfra.cn",
+    "download-mindspore.osinfra.cn": "download.mindspore.cn",
+}
+
+
+class _DownloadError(Exception):
+    """Why an address did not give the file."""
+
+
+class _Dataset(NamedTuple):
+    host: str
+    files: dict[str, str]  # name: md5
+    folder: str  # what the archive unpacks to; empty: no archive
+
+
+_DATASETS = {
+    "cifar10": _Dataset(
+        "https://www.cs.toronto.edu/~kriz/",
+        {"cifar-10-binary.tar.gz": "c32a1d4ab5d03f1284b67883e8d87530"},
+        "cifar-10-batches-bin",
+    ),
+    "cifar100": _Dataset(
+        "https://www.cs.toronto.edu/~kriz/",
+        {"cifar-100-binary.tar.gz": "03b5dce01913d631647c71ecec9e9cb8"},
+        "cifar-100-binary",
+    ),
+    "mnist": _Dataset(
+        "https://ossci-datasets.s3.amazonaws.com/mnist/",
+        {
+            "train-images-idx3-ubyte.gz": "f68b3c2dcbeaaa9fbdd348bbdeb94873",
+            "train-labels-idx1-ubyte.gz": "d53e105ee54ea40749a09fcbcd1e9432",
+            "t10k-images-idx3-ubyte.gz": "9fb629c4189551a2d022fa330f9573f3",
+            "t10k-labels-idx1-ubyte.gz": "ec29112dd5afa0611ce80d1b7f02629c",
+        },
+        "",
+    ),
+}
+
+
+def cache_dir() -> Path:
+    """The user's cache folder: ``$GHOSTNET_HOME``, or ``~/.cache/ghostnet``.
+
+    For a user without a home (no HOME, no line in passwd) it is a folder of their own beside the temporary files.
+    """
+    if given := os.environ.get("GHOSTNET_HOME"):
+        return Path(given)
+    try:
+        return Path.home() / ".cache" / "ghostnet"
+    except RuntimeError:
+        return _homeless_cache()
+
+
+@functools.cache
+def _homeless_cache() -> Path:
+    """Any user may have put something under this name: what is not this user's alone is not taken."""
+    folder = scratch.temporary() / f"ghostnet-of-{os.geteuid()}"
+    with contextlib.suppress(FileExistsError):
+        folder.mkdir(mode=0o700)
+    found = folder.lstat()
+    if stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid() and not found.st_mode & 0o077:
+        return folder
+    raise UserError(f"{folder}: is not this user's alone; set HOME, or GHOSTNET_HOME to a folder for the cache")
+
+
+def fetch(url: str, target_dir: Path, *, digest: str, algorithm: str = "sha256", timeout: float = 60) -> Path:
+    """Downloads ``url`` into ``target_dir``, unless an intact copy is there, and returns the file's path.
+
+    The file appears under its name only when complete and verified. Processes that want the same file take
+    turns. What MindCV's host does not give is asked of its other one.
+
+    Args:
+        url: https only (http for the loopback address); the file is named after its last part.
+        digest: hexadecimal digest of the content, or its first eight digits or more.
+        algorithm: "sha256" or "md5".
+        timeout: seconds without data after which an attempt has failed.
+
+    Raises:
+        UserError: the download failed or the content is not the expected one; names url and target.
+    """
+    if algorithm not in ("sha256", "md5") or len(digest) < _MIN_DIGEST:
+        raise ValueError(f"{algorithm} digest {digest!r}: expected sha256 or md5 and {_MIN_DIGEST} digits or more")
+    _check_scheme(url)
+    target = target_dir / unquote(urlsplit(url).path.rsplit("/", 1)[-1])
+    with _writing(target):
+        # Before the lock: a folder that takes no files may hold this one.
+        if _is_intact(target, algorithm, digest):
+            return target
+        target_dir.mkdir(parents=True, exist_ok=True)
+        with locked(target):
+            if not _is_intact(target, algorithm, digest):
+                _download(url, target, digest.lower(), algorithm, timeout)
+    return target
+
+
+def fetch_dataset(name: str, data_dir: Path) -> None:
+    """Puts the binary form of ``cifar10``, ``cifar100`` or ``mnist`` into data_dir; what is there is kept.
+
+    Raises:
+        UserError: a download failed; names the url.
+    """
+    dataset = _DATASETS[name]
+    folder = data_dir / dataset.folder
+    if dataset.folder and paths.is_folder(folder):
+        return
+    for file, md5 in dataset.files.items():
+        path = fetch(dataset.host + file, data_dir, digest=md5, algorithm="md5")
+        if dataset.folder:
+            with locked(path):
+                _unpack_folder(path, folder)
+
+
+def _unpack_folder(archive: Path, folder: Path) -> None:
+    """Unpacks an archive of one folder beside itself: all of it or nothing, once for all processes."""
+    if paths.is_folder(folder):
+        return
+    with _writing(folder), scratch.folder("unpack", near=folder.parent) as temporary:
+        unpack_tar(archive, temporary / "content", below=folder.name)
+        os.replace(temporary / "content" / folder.name, folder)
+
+
+@contextlib.contextmanager
+def locked(target: Path) -> Iterator[None]:
+    """Keeps other processes out while one makes ``target``; the lock ends with the process that holds it."""
+    lock = open_lock(target.with_name(f".{target.name}.lock"))
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(lock)
+
+
+@contextlib.contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    """Turns what the file system refuses into a UserError that names ``path``, a full disk into a RunError."""
+    try:
+        yield
+    except OSError as error:
+        raise paths.refused(f"{path}: cannot be written ({paths.reason(error)})", error) from error
+
+
+def _download(url: str, target: Path, digest: str, algorithm: str, timeout: float) -> None:
+    """Fetches into a hidden file beside ``target`` and renames it once verified."""
+    partial = target.with_name(f".{target.name}.{digest[:_MIN_DIGEST]}.part")
+    reasons = []
+    for address in _addresses(url):
+        try:
+            _complete(address, partial, digest, algorithm, timeout)
+        except _DownloadError as error:
+            reasons.append(f"{address}: {error}")
+        except (UserError, RunError):
+            # A disk that is full stays so as long as the part is there.
+            partial.unlink(missing_ok=True)
+            raise
+        else:
+            os.replace(partial, target)
+            return
+    advice = f"check the network, or download it by other means and save it as {target}"
+    raise UserError("; ".join([*reasons, advice]))
+
+
+def _addresses(url: str) -> list[str]:
+    """Where the file may be: ``url``, and its like on the mirror of its host."""
+    parts = urlsplit(url)
+    mirror = _MIRRORS.get(parts.netloc)
+    return [url] if mirror is None else [url, parts._replace(netloc=mirror).geturl()]
+
+
+def _complete(url: str, partial: Path, digest: str, algorithm: str, timeout: float) -> None:
+    """Makes ``partial`` the whole file. Where the content is wrong it is removed, and fetched again if it was spliced.
+
+    Raises:
+        _DownloadError: the transfer failed (the part stays), or the content is not the expected one.
+    """
+    spliced = True
+    while spliced:
+        # A process that ended before it could rename the file has left all of it.
+        if not (paths.is_file(partial) and _digest(partial, algorithm).startswith(digest)):
+            spliced = _transfer_with_retries(url, partial, timeout)
+        found = _digest(partial, algorithm)
+        if found.startswith(digest):
+            return
+        partial.unlink()
+    raise _DownloadError(f"its {algorithm} is {found}, expected {digest}")
+
+
+def _transfer_with_retries(url: str, partial: Path, timeout: float) -> bool:
+    """Completes ``partial`` in a few attempts; whether it is made of more than one answer."""
+    delay, validator = _RETRY_DELAY, None
+    for attempt in range(1, _ATTEMPTS + 1):
+        have = partial.stat().st_size if paths.is_file(partial) else 0
+        try:
+            with _opener.open(_request(url, have, validator), timeout=timeout) as response:
+                validator = _validator(response.headers)
+                return _receive(response, partial, have)
+        except (OSError, http.client.HTTPException) as error:
+            code = error.code if isinstance(error, urllib.error.HTTPError) else None
+            if code == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE and have:
+                partial.unlink()
+            elif (code is not None and code < 500) or attempt == _ATTEMPTS:
+                raise _DownloadError(f"download failed ({error})") from error
+            time.sleep(delay)
+            delay *= 2
+    raise _DownloadError("download failed (the server gives neither the file nor the rest of it)")
+
+
+def _request(url: str, have: int, validator: str | None) -> urllib.request.Request:
+    """Asks for what comes after the first ``have`` bytes; for everything if the file has changed since."""
+    headers = {"User-Agent": f"ghostnet/{__version__}"}
+    if have:
+        headers["Range"] = f"bytes={have}-"
+        if validator is not None:
+            headers["If-Range"] = validator
+    return urllib.request.Request(url, headers=headers)
+
+
+def _validator(headers: Message) -> str | None:
+    """What tells this version of the file from another: a strong ETag, else its date."""
+    tag = headers.get("ETag")
+    return tag if tag and not tag.startswith("W/") else headers.get("Last-Modified")
+
+
+def _receive(response: http.client.HTTPResponse, partial: Path, have: int) -> bool:
+    """Writes an answer to ``partial``: behind what is there if it goes on from it, else in its place.
+
+    Returns whether it was put behind something.
+
+    Raises:
+        http.client.IncompleteRead: fewer bytes than the server stated.
+        UserError: the file cannot be written.
+    """
+    goes_on = response.status == http.HTTPStatus.PARTIAL_CONTENT
+    if goes_on and not response.headers.get("Content-Range", "").startswith(f"bytes {have}-"):
+        partial.unlink(missing_ok=True)
+        raise http.client.HTTPException("the server sent another part of the file than was asked for")
+    start = have if goes_on else 0
+    stated = response.length or 0
+    received = 0
+    with contextlib.ExitStack() as stack:
+        with _writing(partial):
+            file = stack.enter_context(open(partial, "ab" if goes_on else "wb"))
+        bar = tqdm(
+            total=start + stated or None,
+            initial=start,
+            desc=urlsplit(response.url).path.rsplit("/", 1)[-1],
+            unit="B",
+            unit_scale=True,
+            disable=not sys.stderr.isatty(),
+        )
+        stack.enter_context(bar)
+        # What there is, not a whole chunk: a connection that breaks or stalls shall cost nothing of it.
+        while chunk := response.read1(_CHUNK):
+            with _writing(partial):
+                file.write(chunk)
+            received += len(chunk)
+            bar.update(len(chunk))
+        with _writing(partial):
+            file.flush()
+            os.fsync(file.fileno())
+    if received < stated:
+        raise http.client.IncompleteRead(b"", stated - received)
+    return start > 0
+
+
+class _SafeRedirects(urllib.request.HTTPRedirectHandler):
+    def redirect_request(self, req, fp, code, msg, headers, newurl):
+        _check_scheme(newurl)
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+
+_opener = urllib.request.build_opener(_SafeRedirects)
+
+
+def _check_scheme(url: str) -> None:
+    parts = urlsplit(url)
+    if parts.scheme != "https" and not (parts.scheme == "http" and parts.hostname in _LOOPBACK):
+        raise UserError(f"{url}: only https addresses are downloaded")
+
+
+def _is_intact(path: Path, algorithm: str, digest: str) -> bool:
+    return paths.is_file(path) and _digest(path, algorithm).startswith(digest.lower())
+
+
+def _digest(path: Path, algorithm: str) -> str:
+    state = hashlib.new(algorithm, usedforsecurity=False)
+    with open(path, "rb") as file:
+        while chunk := file.read(_CHUNK):
+            state.update(chunk)
+    return state.hexdigest()

@@ -1,0 +1,1 @@
+"""Weight files and exported files as functions of images."""

@@ -1,0 +1,354 @@
+"""What a weight file or an exported file is: network, classes and preprocessing, from the file or from beside it.
+
+A checkpoint has the run's `config.yaml` and `classes.json` beside it. An exported file carries the same facts as JSON:
+an ONNX file among its metadata, a MindIR file in its user info, both in `<stem>.json` beside them. What it says is the
+last word: a key that says otherwise is refused.
+"""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from ..config import Config, Said, beside_weights, recipe, said_beside, saved_by_training, settled
+from ..config.arguments import input_file
+from ..errors import UserError
+from ..files import json_text, paths
+from ..tasks.classification.names import checked
+from ..tasks.classification.names import read as read_names
+from . import exported as exported_file
+
+# What of a configuration makes the network and its input.
+_KEYS = (
+    "model",
+    "num_classes",
+    "in_channels",
+    "dataset",
+    "image_resize",
+    "crop_pct",
+    "interpolation",
+    "mean",
+    "std",
+)
+# What an exported file leaves no choice of: it has its own weights, in its own precision.
+_NO_CHOICE = {"val_amp_level": "O0", "pretrained": False}
+# What of a description follows from the rest of it.
+_CHECKED = {
+    "model": ("model",),
+    "input": ("name", "type", "shape"),
+    "output": ("name", "type", "shape"),
+    "preprocessing": ("color", "resize", "interpolation", "center_crop", "mean", "std"),
+}
+_MOST_IMAGES = 4_096  # that a file takes at once; scripts/export.py writes none for more
+_AGAIN = "export it again with scripts/export.py"
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """A network with what belongs to it.
+
+    Attributes:
+        path: its weights, or the exported file.
+        config: makes the network and its input; `num_classes` is settled.
+        classes: names in label order, one for each of the network's outputs.
+        batch: images that an exported file takes at once; None where it takes any number.
+        numbered: no class has a name: `classes` are the labels themselves.
+    """
+
+    path: Path
+    config: Config
+    classes: tuple[str, ...]
+    batch: int | None = None
+    numbered: bool = False
+
+    @property
+    def exported(self) -> bool:
+        """Whether the file is an exported one."""
+        return exported_file.is_exported(self.path)
+
+    @property
+    def known_classes(self) -> tuple[str, ...] | None:
+        """The names that folders of images are compared with; None where none are known."""
+        return None if self.numbered else self.classes
+
+    @property
+    def input_shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of what the network gets."""
+        from ..data import transforms
+
+        return (self.config.in_channels, *transforms.input_size(self.config))
+
+    def describe(self) -> dict[str, Any]:
+        """The description that exported files carry: `of_description` reads it, other programs may."""
+        from ..data import transforms
+
+        config = self.config
+        return {
+            "model": config.model,
+            "classes": list(self.classes),
+            # Whether those are names, and not numbers in the place of names.
+            "named": not self.numbered,
+            "input": {"name": "image", "type": "float32", "shape": [self.batch, *self.input_shape]},
+            "output": {"name": "logits", "type": "float32", "shape": [self.batch, len(self.classes)]},
+            "preprocessing": transforms.describe_evaluation(config),
+            "config": {key: getattr(config, key) for key in _KEYS},
+        }
+
+
+def add_arguments(parser: ArgumentParser, exported: bool = True) -> None:
+    """Add what names a network on a command line; `of_arguments` reads it. `exported`: .onnx and .mindir are taken."""
+    kinds = ".ckpt, .safetensors, .onnx or .mindir" if exported else ".ckpt or .safetensors"
+    parser.add_argument(
+        "--ckpt_path",
+        type=input_file(f"give the path of a {kinds} file"),
+        required=True,
+        metavar="P",
+        help=f"{kinds} file",
+    )
+    parser.add_argument(
+        "-c",
+        "--config",
+        type=input_file("give a recipe"),
+        metavar="FILE",
+        help="recipe, where no config.yaml is beside P",
+    )
+    parser.add_argument("--model", default="", metavar="NAME", help="network of a checkpoint with nothing beside it")
+    parser.add_argument(
+        "--class_names",
+        type=input_file("give one with class names"),
+        metavar="FILE",
+        help="class names: text, one a line, or JSON",
+    )
+
+
+def of_arguments(arguments: Namespace) -> Deployment:
+    """What a command line names (see `of_file`)."""
+    return of_file(arguments.ckpt_path, arguments.config, arguments.model, arguments.class_names)
+
+
+def of_file(
+    path: Path, config_file: Path | None = None, model: str = "", class_names: Path | None = None
+) -> Deployment:
+    """What a weight file or an exported file is.
+
+    Args:
+        path: .ckpt, .safetensors, .onnx or .mindir.
+        config_file: recipe to take in place of the `config.yaml` beside weights. Of an exported file it may say nothing
+            else than the file, which needs none.
+        model: the network of weights that have neither; the rest is then as it was published.
+        class_names: file with the names (see `tasks.classification.names`), in place of those beside the weights.
+
+    Raises UserError where the file is not there, or not known or described well enough, or contradicted.
+    """
+    paths.check_file(path, "give a .ckpt, .safetensors, .onnx or .mindir file")
+    values, where = recipe(config_file) if config_file else ({}, {})
+    if model:
+        values["model"], where["model"] = model, "--"
+    names = read_names(class_names) if class_names else None
+    if exported_file.is_exported(path):
+        return _of_exported(path, values, where, names)
+    return _of_weights(path, config_file, values, where, names)
+
+
+def _of_weights(
+    path: Path, config_file: Path | None, values: Mapping[str, Any], where: Mapping[str, str], names: list[str] | None
+) -> Deployment:
+    from .. import build
+
+    beside = path.parent / "config.yaml"
+    if config_file is not None:
+        config = settled(values, where, Said())
+    elif paths.exists(beside):
+        config = settled(values, where, said_beside(path))
+    elif values:
+        config = _as_published(values["model"])
+    else:
+        raise UserError(f"{path}: no config.yaml beside it, so the network is not known; give --model NAME or -c FILE")
+    published = config_file is None and not paths.exists(beside)
+    known = None if published else build.saved_classes(str(path))
+    # Of a network that is known by name only, the names say how many outputs it has.
+    outputs = len(names) if names and published else config.num_classes
+    if outputs is None:
+        outputs = len(names or known or ()) or None
+    if outputs is None:
+        raise UserError(
+            f"{config_file or beside}: num_classes is open, and no classes.json is beside {path}; give --class_names "
+            "FILE"
+        )
+    if names and len(names) not in (outputs, len(known or ())):
+        raise UserError(f"--class_names: {len(names)} names, but the network has {outputs} outputs; correct the list")
+    # What a run on another machine was told about its device says nothing about this one.
+    config = config.replace(
+        num_classes=outputs, ckpt_path=str(path), device_target=None, distribute=False, pretrained=False
+    )
+    names = names or known or []
+    return Deployment(path, config, _named(names, outputs, path), numbered=not names)
+
+
+def _as_published(model: str) -> Config:
+    """The configuration of a network as it was published: data set, image size, classes."""
+    from .. import build
+
+    facts = build.facts(model)
+    dataset = "imagenet" if facts.num_classes == 1000 else "cifar10"
+    return Config(model=model, dataset=dataset, image_resize=facts.input_size, num_classes=facts.num_classes)
+
+
+def _named(names: Sequence[str], outputs: int, path: Path) -> tuple[str, ...]:
+    """A name for each output: those that are known, then numbers, which are no names.
+
+    Raises UserError where there are more names than outputs.
+    """
+    if len(names) > outputs:
+        raise UserError(
+            f"{path.parent / 'classes.json'}: {len(names)} names, but the network has {outputs} outputs; give "
+            "--class_names FILE, or restore the one that training wrote"
+        )
+    taken = set(names)
+    numbers = ((str(label), f"#{label}") for label in range(len(names), outputs))
+    return (*names, *(marked if plain in taken else plain for plain, marked in numbers))
+
+
+# --- Exported files
+
+
+def _of_exported(
+    path: Path, values: Mapping[str, Any], where: Mapping[str, str], names: list[str] | None
+) -> Deployment:
+    """What an exported file says, and nothing that contradicts it."""
+    graph = exported_file.read(path)
+    found = of_description(path, _description(path, graph))
+    _check_graph(found, graph)
+    settled(values, where, _said(found))
+    if names is None or tuple(names) == found.classes:
+        return found
+    # Numbers stand for names that were not known when it was exported.
+    if len(names) == len(found.classes) and _are_numbers(found.classes):
+        return replace(found, classes=tuple(names), numbered=False)
+    raise UserError(f"--class_names: {path} has the names of its {len(found.classes)} classes; leave the flag out")
+
+
+def _are_numbers(classes: Sequence[str]) -> bool:
+    return tuple(classes) == tuple(map(str, range(len(classes))))
+
+
+def of_description(path: Path, description: Mapping[str, Any]) -> Deployment:
+    """The reverse of `describe`. Raises UserError, which names `path`, where something is missing or wrong."""
+    try:
+        given = description["config"]
+        keys = {key: tuple(v) if isinstance(v := given[key], list) else v for key in _KEYS}
+        config = Config(**keys, ckpt_path=str(path))
+        names, batch = description["classes"], description["input"]["shape"][0]
+    except (KeyError, TypeError, IndexError, AttributeError, UserError) as error:
+        raise UserError(f"{path}: its description does not fit ({type(error).__name__}: {error}); {_AGAIN}") from error
+    classes = tuple(checked(names, f"{path}: its description", _AGAIN))
+    problem = next(iter(beside_weights.oversized(config)), None)
+    if problem:
+        raise UserError(f"{path}: its description: {problem.keys[0]}: {problem.message}; {_AGAIN}")
+    if len(classes) != config.num_classes:
+        raise UserError(f"{path}: {len(classes)} class names for {config.num_classes} outputs; {_AGAIN}")
+    if batch is not None and not (json_text.is_integer(batch) and 1 <= batch <= _MOST_IMAGES):
+        raise UserError(
+            f"{path}: its description: expected a batch of 1 to {_MOST_IMAGES:,} images, or null for any number, got "
+            f"{str(batch)[:60]}; {_AGAIN}"
+        )
+    numbered = description.get("named") is False and _are_numbers(classes)
+    found = Deployment(path, config, classes, batch, numbered)
+    _check_consistent(found, description)
+    return found
+
+
+def _check_consistent(found: Deployment, description: Mapping[str, Any]) -> None:
+    """Raise UserError where what a description says to other programs is not what it says to this one."""
+    expected = found.describe()
+    for part, keys in _CHECKED.items():
+        said, wanted = description.get(part), expected[part]
+        if not isinstance(wanted, dict):
+            said, wanted = {part: said}, {part: wanted}
+        if not isinstance(said, dict):
+            raise UserError(f"{found.path}: its description does not fit: it lacks {part!r}; {_AGAIN}")
+        for key in keys:
+            # One that an older export did not have yet is no contradiction.
+            if key in said and said[key] != wanted[key]:
+                raise UserError(
+                    f"{found.path}: its description contradicts itself: {part} has {key} {str(said[key])[:60]}, but "
+                    f"{str(wanted[key])[:60]} follows from the rest of it; {_AGAIN}"
+                )
+
+
+def _check_graph(found: Deployment, graph: exported_file.Graph) -> None:
+    """Raise UserError where a file is not what its description says: before it runs."""
+    if (len(graph.inputs), len(graph.outputs)) != (1, 1):
+        raise UserError(
+            f"{found.path}: its graph has {len(graph.inputs)} inputs and {len(graph.outputs)} outputs, expected one "
+            f"each; {_AGAIN}"
+        )
+    shapes = (found.batch, *found.input_shape), (found.batch, len(found.classes))
+    for word, end, shape in zip(("takes", "gives"), (*graph.inputs, *graph.outputs), shapes, strict=True):
+        # What a graph leaves open is seen when it runs; but the batch that it takes is open in both or in none.
+        rigid = word == "takes"
+        fits = len(end.shape) == len(shape) and all(
+            size == wanted or (size is None and not (rigid and index == 0))
+            for index, (size, wanted) in enumerate(zip(end.shape, shape, strict=True))
+        )
+        if end.kind != "float32" or not fits:
+            raise UserError(
+                f"{found.path}: its graph {word} {end.kind} {_by_x(end.shape)}, but its description says float32 "
+                f"{_by_x(shape)}; {_AGAIN}"
+            )
+    names = (graph.inputs[0].name, graph.outputs[0].name)
+    if found.path.suffix.lower() == ".onnx" and names != ("image", "logits"):
+        raise UserError(f"{found.path}: its graph names {names[0][:60]!r} and {names[1][:60]!r}, not image and logits")
+
+
+def _by_x(shape: Sequence[int | None]) -> str:
+    return " x ".join("any" if size is None else str(size) for size in shape)
+
+
+def _said(found: Deployment) -> Said:
+    """What an exported file fixes."""
+    fixed = {**{key: getattr(found.config, key) for key in _KEYS}, **_NO_CHOICE}
+    return Said(values=fixed, fixed=fixed, source=found.path)
+
+
+def agreed(config: Config, found: Deployment) -> Config:
+    """A configuration, if it says what an exported file says. Raises UserError, which names the key, otherwise."""
+    return settled({key: getattr(config, key) for key in Config.model_fields}, {}, _said(found))
+
+
+def said(ckpt_path: str, with_recipe: bool) -> Said:
+    """What the file of `ckpt_path` and what is beside it say, for `config.load(weights=...)`.
+
+    Of weights it is what training saved, where no recipe is given. Of an exported file the network and its input are
+    those of the file, whatever a recipe says; where its images are and all else is what the run's `config.yaml` says,
+    if one is beside the file and no recipe is given. Raises UserError as `of_file` and `config.saved_by_training`.
+    """
+    path = Path(ckpt_path)
+    if not exported_file.is_exported(path):
+        return Said() if with_recipe else saved_by_training(ckpt_path)
+    own = _said(of_file(path))
+    if with_recipe or not paths.exists(path.parent / "config.yaml"):
+        return own
+    beside = said_beside(path)
+    where = {key: place for key, place in beside.where.items() if key not in own.fixed}
+    return own._replace(values={**beside.values, **own.values}, where=where)
+
+
+def _description(path: Path, graph: exported_file.Graph) -> dict[str, Any]:
+    """The description that an exported file carries; where it carries none, that in the `.json` beside it."""
+    if graph.description is not None:
+        source, found = path, json_text.parse(graph.description, f"{path}: its description", _AGAIN)
+    else:
+        source = path.with_suffix(".json")
+        if not paths.exists(source):
+            raise UserError(
+                f"{path}: carries no description of its classes and preprocessing, and {source.name} is not beside it; "
+                "use a file that scripts/export.py wrote"
+            )
+        found = json_text.read(source, _AGAIN)
+    if not isinstance(found, dict):
+        raise UserError(f"{source}: its description is not a JSON object; {_AGAIN}")
+    return found

@@ -1,0 +1,121 @@
+"""A weight file or an exported file -> a function of images: MindSpore or ONNX Runtime behind one face."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import mindspore as ms
+import numpy as np
+from mindspore import Tensor, nn
+
+from .. import build
+from ..errors import UserError
+from ..evaluate.evaluator import Network, filled, of_cell
+from ..files import intact, paths, scratch
+from . import exported as exported_file
+from .artifact import Deployment
+
+log = logging.getLogger("mindghost")
+
+
+def open_network(deployed: Deployment, operators: Path | None = None) -> Network:
+    """The network of a file; weights run on our `build.native_operators`, if they are given.
+
+    Raises UserError where the file is damaged or does not fit its description; so does the network (see `checked`).
+    """
+    if deployed.exported and not paths.is_file(intact.sidecar(deployed.path)):
+        log.info(f"{deployed.path}: no sha256 beside it: its graph was checked, the values of its weights were not")
+    if not deployed.exported:
+        network, _ = build.trained_network(deployed.config, operators)
+        run = of_cell(network)
+    else:
+        run = of_exported(deployed)
+    return checked(run, deployed.path, len(deployed.classes))
+
+
+def of_exported(deployed: Deployment) -> Network:
+    """What an exported file computes, for any number of images; its logits are as they come."""
+    run = of_onnx(deployed.path) if deployed.path.suffix.lower() == ".onnx" else of_mindir(deployed.path)
+    return run if deployed.batch is None else in_batches(run, deployed.batch)
+
+
+def checked(network: Network, path: Path, classes: int) -> Network:
+    """A network that raises UserError, which names its file, for logits that are not finite, or not one a class."""
+
+    def run(images: np.ndarray) -> np.ndarray:
+        logits = network(images)
+        if logits.shape != (len(images), classes):
+            found, wanted = (" x ".join(map(str, shape)) for shape in (logits.shape, (len(images), classes)))
+            raise UserError(
+                f"{path}: gives logits of shape {found}, expected {wanted}: its description is of another file"
+            )
+        bad = ~np.isfinite(logits).all(axis=1)
+        if bad.any():
+            raise UserError(
+                f"{path}: its logits are not finite (NaN or infinity) for {bad.sum()} of {len(bad)} images; use "
+                "another copy of the file, or a higher precision if one was chosen"
+            )
+        return logits
+
+    return run
+
+
+def of_onnx(path: Path, threads: int = 0) -> Network:
+    """An ONNX file, run by ONNX Runtime on the CPU with some threads (0: one a core)."""
+    session = exported_file.onnx_session(path, threads)
+    name = session.get_inputs()[0].name
+
+    def run(images: np.ndarray) -> np.ndarray:
+        try:
+            return session.run(None, {name: images})[0]
+        # Its exceptions have no common class but this one.
+        except Exception as error:
+            raise _cannot_run(path, "ONNX Runtime", error) from error
+
+    return run
+
+
+def _cannot_run(path: Path, runtime: str, error: Exception) -> UserError:
+    return UserError(f"{path}: {runtime} cannot run it ({' '.join(str(error).split())[:200]}); export it again")
+
+
+def of_mindir(path: Path) -> Network:
+    """A MindIR file, run by MindSpore in graph mode: the first call of each batch size compiles it."""
+    cell = mindir_cell(path)
+
+    def run(images: np.ndarray) -> np.ndarray:
+        mode = ms.get_context("mode")
+        ms.set_context(mode=ms.GRAPH_MODE)
+        try:
+            return cell(Tensor(images)).asnumpy()
+        except (RuntimeError, ValueError, TypeError) as error:
+            raise _cannot_run(path, "MindSpore", error) from error
+        finally:
+            ms.set_context(mode=mode)
+
+    return run
+
+
+def mindir_cell(path: Path) -> nn.GraphCell:
+    """What a MindIR file holds; raises UserError where it is damaged. It compiles to a graph of its own only."""
+    intact.read_intact(path)  # the loader takes other numbers for what they are, and dies of other bytes
+    try:
+        with scratch.readable(path) as file:
+            return nn.GraphCell(ms.load(str(file)))
+    except (RuntimeError, ValueError, TypeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"{path}: MindSpore cannot load it ({reason}); export it again") from error
+
+
+def in_batches(run: Network, size: int) -> Network:
+    """A network that takes `size` images at once, made one that takes any number: copies of the last fill up."""
+
+    def logits(images: np.ndarray) -> np.ndarray:
+        parts = []
+        for start in range(0, len(images), size):
+            part = images[start : start + size]
+            parts.append(run(filled(part, size))[: len(part)])
+        return np.concatenate(parts)
+
+    return logits

@@ -1,0 +1,59 @@
+"""The C++ operators as a library."""
+
+from __future__ import annotations
+
+import ctypes
+import platform
+from pathlib import Path
+
+from ..csrc.cpp_library import CppLibrary, NativeError, one_line
+from ..files.download import cache_dir
+from ..files.scratch import is_utf_8
+
+SOURCES = Path(__file__).parent.parent / "csrc" / "ops"
+
+
+def library() -> Path:
+    """The library for this machine, built if need be (`CppLibrary.build`).
+
+    Raises NativeError where there is no compiler, or where it fails, or MindSpore takes no file in the cache.
+    """
+    cache = cache_dir()
+    # What it is given is `PATH:FUNCTION`.
+    if ":" in str(cache) or not is_utf_8(cache):
+        raise NativeError(f"MindSpore loads none from {cache} (a colon, or no UTF-8): give another GHOSTNET_HOME")
+    return description().build()
+
+
+def load(path: Path, threads: int) -> str:
+    """Load the library into this process, to run on so many threads. Returns the instruction set that it chose.
+
+    Raises NativeError where the file is no library of ours.
+    """
+    try:
+        functions = ctypes.CDLL(str(path))
+        functions.ghostnet_kernels.restype = ctypes.c_char_p
+        functions.ghostnet_set_threads(threads)
+        return functions.ghostnet_kernels().decode()
+    except (OSError, AttributeError) as error:
+        raise NativeError(f"{path} cannot be loaded ({one_line(str(error))}); delete it") from error
+
+
+def variants(machine: str = platform.machine()) -> dict[str, tuple[str, ...]]:
+    """Instruction sets that the loops are compiled for -> their flags and macros; the best one is taken at run time."""
+    found = {"baseline": ("-DGHOSTNET_WIDTH=4", "-DGHOSTNET_PIXELS=1")}
+    if machine in ("x86_64", "AMD64"):
+        found["avx2"] = ("-mavx2", "-mfma", "-DGHOSTNET_WIDTH=8", "-DGHOSTNET_PIXELS=1")
+        # Sixteen floats where products are summed up: elsewhere maps are too small for them.
+        found["avx512"] = ("-mavx2", "-mfma", "-mavx512f", "-mavx512vl", "-DGHOSTNET_WIDTH=8", "-DGHOSTNET_PIXELS=2")
+    return found
+
+
+def description(machine: str = platform.machine()) -> CppLibrary:
+    """What the library for a kind of machine is made of: the loops once for each instruction set, the rest once."""
+    has = tuple(f"-DGHOSTNET_{name.upper()}" for name in variants(machine) if name != "baseline")
+    units = {source.stem: (source, has) for source in sorted(SOURCES.glob("*.cpp")) if source.stem != "kernels"}
+    for name, options in variants(machine).items():
+        macros = (*options, f"-DGHOSTNET_KERNELS=kernels_{name}", f'-DGHOSTNET_NAME="{name}"')
+        units[f"kernels_{name}"] = (SOURCES / "kernels.cpp", macros)
+    return CppLibrary("libghostnet", SOURCES, units, load=lambda path: load(path, 1))

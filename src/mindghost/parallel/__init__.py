@@ -1,0 +1,1 @@
+"""Ranks: how processes share a run."""

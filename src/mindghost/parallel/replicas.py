@@ -1,0 +1,69 @@
+"""Ranks that train one network together: what must be equal on all of them, and what each has for itself."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection, Mapping
+
+import numpy as np
+
+from ..errors import RunError
+from .ranks import Ranks
+
+# How a run state names the entries of a rank beyond the first.
+_OF_RANK = "rank{}/"
+
+
+def check_equal(ranks: Ranks, arrays: Mapping[str, np.ndarray], when: str) -> None:
+    """Raise RunError, on all ranks, where named arrays are not the same on all of them, to the last bit."""
+    if ranks.size == 1:
+        return
+    digest = hashlib.sha256()
+    for name in sorted(arrays):
+        digest.update(name.encode())
+        digest.update(np.ascontiguousarray(arrays[name]).tobytes())
+    digests = ranks.gather_bytes(digest.digest())
+    differing = [rank for rank, other in enumerate(digests) if other != digests[0]]
+    if differing:
+        raise RunError(
+            f"{when}: the parameters of rank {', '.join(map(str, differing))} differ from those of rank 0; check that "
+            "all hosts run the same versions on the same files"
+        )
+
+
+def averaged(ranks: Ranks, arrays: Mapping[str, np.ndarray], names: Collection[str]) -> dict[str, np.ndarray]:
+    """A copy with the arrays of these names averaged over the ranks, in float64; equal ones stay what they are."""
+    result = dict(arrays)
+    for name, values in zip(names, _over_ranks(ranks, arrays, names), strict=True):
+        mean = np.mean([value.astype(np.float64) for value in values], axis=0)
+        result[name] = mean.astype(arrays[name].dtype).reshape(arrays[name].shape)
+    return result
+
+
+def gathered_state(ranks: Ranks, state: Mapping[str, np.ndarray], own: Collection[str]) -> dict[str, np.ndarray]:
+    """The state of all ranks: rank 0's, and beside it each other rank's `own` entries as `rank1/NAME` and so on."""
+    names = sorted(own)
+    result = dict(state)
+    for name, values in zip(names, _over_ranks(ranks, state, names), strict=True):
+        result[name] = values[0]
+        for rank, value in enumerate(values[1:], 1):
+            result[_OF_RANK.format(rank) + name] = value
+    return result
+
+
+def own_state(ranks: Ranks, state: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """This rank's part of a `gathered_state`; rank 0's where the state knows of no such rank."""
+    prefix = _OF_RANK.format(ranks.rank)
+    own = {name.removeprefix(prefix): array for name, array in state.items() if name.startswith(prefix)}
+    return {name: array for name, array in state.items() if "/" not in name} | own
+
+
+def _over_ranks(ranks: Ranks, arrays: Mapping[str, np.ndarray], names: Collection[str]) -> list[list[np.ndarray]]:
+    """For each name the arrays of all ranks, gathered in one message."""
+    chosen = [np.ascontiguousarray(arrays[name]) for name in names]
+    parts = ranks.gather(np.frombuffer(b"".join(array.tobytes() for array in chosen), np.uint8))
+    ends = np.cumsum([array.nbytes for array in chosen])
+    return [
+        [np.frombuffer(part[end - array.nbytes : end].tobytes(), array.dtype).reshape(array.shape) for part in parts]
+        for array, end in zip(chosen, ends, strict=True)
+    ]

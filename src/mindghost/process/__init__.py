@@ -1,0 +1,1 @@
+"""This process: its outputs, its limits, what started it."""

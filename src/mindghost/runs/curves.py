@@ -1,0 +1,151 @@
+"""A run's `metrics.jsonl`, and the picture of what is in it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import UserError
+from ..files import figures, json_text, paths
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+FILE = "metrics.jsonl"
+INCHES, DPI = (9, 10), 120
+# Title of each panel's y axis -> key of the records, name in the legend and line style of each of its curves.
+PANELS = {
+    "loss": (("train_loss", "training", "--"), ("val_loss", "validation", "-")),
+    "validation accuracy (%)": (("top_1", "top-1", "-"), ("top_5", "top-5", ":")),
+    "learning rate": (("lr", "learning rate", "-"),),
+}
+KEYS = ("epoch", *(key for curves in PANELS.values() for key, _, _ in curves))
+# Of an epoch without validation, and of fewer than five classes.
+MAY_BE_NONE = {"val_loss", "top_1", "top_5"}
+# What a record of an older run may lack.
+OPTIONAL = ("seconds", "images_per_second")
+WHOLE = {"epoch"}
+# Of numbers beyond, matplotlib cannot draw an axis.
+LARGEST = 1e100
+# Where the longest run has more epochs, curves are drawn without markers.
+MAX_MARKERS = 40
+# Characters of a run's name that fit.
+MAX_NAME = 100
+MARKERS = {"-": "o", "--": "s", ":": "^"}
+
+Record = dict[str, Any]
+
+
+def read_records(path: Path) -> list[Record]:
+    """The records of a `metrics.jsonl`, without a last line that is still being written.
+
+    Raises UserError that names the file, and the line where there is one.
+    """
+    content = paths.read(path, f"give a run's folder, or its {FILE}", json_text.MOST_BYTES)
+    lines = content.decode("utf-8", "replace").split("\n")
+    half_written = lines.pop()
+    records = [_record(line, f"{path}:{number}") for number, line in enumerate(lines, 1)]
+    if not records:
+        raise UserError(f"{path}: no epoch is finished yet" + (", the first is being written" if half_written else ""))
+    return records
+
+
+def _record(line: str, where: str) -> Record:
+    remedy = f"give the {FILE} that train.py wrote"
+    try:
+        record = json_text.parse(line, where, remedy)
+    except UserError:
+        record = None
+    if not isinstance(record, dict):
+        raise UserError(f"{where}: expected a JSON object; {remedy}")
+    for key in (*KEYS, *(key for key in OPTIONAL if key in record)):
+        value, whole = record.get(key), key in WHOLE
+        fits = json_text.is_integer(value) if whole else json_text.is_number(value) and abs(value) <= LARGEST
+        if not fits and not (key in record and value is None and key in MAY_BE_NONE):
+            found = repr(value)[:60] if key in record else "nothing"
+            raise UserError(f"{where}: {key}: expected {'an integer' if whole else 'a number'}, got {found}; {remedy}")
+    return record
+
+
+def names(files: list[Path]) -> list[str]:
+    """What to call the runs: their folders' names where these differ, the folders' paths otherwise."""
+    short = [paths.real(file).parent.name for file in files]
+    return short if len(set(short)) == len(short) else [str(file.parent) for file in files]
+
+
+def png(runs: list[tuple[str, list[Record]]]) -> bytes:
+    """The picture that `draw` makes, as a PNG file. Raises UserError where matplotlib is missing."""
+    try:
+        return figures.png(lambda: draw(runs))
+    except ImportError as error:
+        raise UserError(f"matplotlib draws the picture ({error}); pip install matplotlib") from error
+
+
+def draw(runs: list[tuple[str, list[Record]]]) -> Figure:
+    """Three panels over the epochs: loss, accuracy, learning rate; a colour for each run.
+
+    Args:
+        runs: name and records of each.
+    """
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    figure = Figure(INCHES, DPI, layout="constrained")
+    panels = figure.subplots(len(PANELS), sharex=True)
+    colors = matplotlib.colormaps["tab10" if len(runs) <= 10 else "tab20"].colors
+    short = max(len(records) for _, records in runs) <= MAX_MARKERS
+    for panel, (title, curves) in zip(panels, PANELS.items(), strict=True):
+        panel.set_ylabel(title)
+        panel.grid(alpha=0.3)
+        for index, (_, records) in enumerate(runs):
+            for key, name, style in curves:
+                _draw_curve(panel, records, key, name, style, short, colors[index % len(colors)])
+        _explain_styles(panel, len(curves) > 1)
+    panels[-1].set_xlabel("epoch")
+    panels[-1].xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
+    figure.align_ylabels(panels)
+    if len(runs) == 1:
+        figure.suptitle(_text(runs[0][0]))
+    else:
+        _explain_colors(figure, [name for name, _ in runs], colors)
+    return figure
+
+
+def _draw_curve(panel: Axes, records: list[Record], key: str, name: str, style: str, short: bool, color: Any) -> None:
+    """One key of a run over the epochs that have it, with markers where the runs are short."""
+    points = [(record["epoch"], record[key]) for record in records if record[key] is not None]
+    if points:
+        marker = MARKERS[style] if short or len(points) == 1 else None
+        look = {"linestyle": style, "linewidth": 1.4, "marker": marker, "markersize": 4, "color": color}
+        panel.plot(*zip(*points, strict=True), label=name, **look)
+
+
+def _explain_styles(panel: Axes, several: bool) -> None:
+    """What solid and dashed lines are, in grey since colours are the runs'; a note where there is no line."""
+    from matplotlib.lines import Line2D
+
+    styles = {line.get_label(): (line.get_linestyle(), line.get_marker()) for line in panel.lines}
+    if not styles:
+        panel.text(0.5, 0.5, "no validation", transform=panel.transAxes, ha="center", color="grey")
+        panel.set_yticks([])
+    elif several:
+        grey = [Line2D([], [], color="0.3", linestyle=s, marker=m, label=name) for name, (s, m) in styles.items()]
+        panel.legend(handles=grey)
+
+
+def _explain_colors(figure: Figure, names: list[str], colors: tuple) -> None:
+    """Which colour is which run, above the panels, in as many columns as fit."""
+    from matplotlib.lines import Line2D
+
+    handles = [
+        Line2D([], [], color=colors[i % len(colors)], linewidth=3, label=_text(name)) for i, name in enumerate(names)
+    ]
+    columns = max(1, min(4, 110 // (min(MAX_NAME, max(map(len, names))) + 8)))
+    figure.legend(handles=handles, loc="outside upper center", ncols=columns)
+
+
+def _text(name: str) -> str:
+    """A name that is not wider than the picture."""
+    name = figures.label(name)
+    return name if len(name) <= MAX_NAME else f"...{name[3 - MAX_NAME :]}"

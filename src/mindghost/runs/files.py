@@ -1,0 +1,169 @@
+"""Which files of a folder belong to the run in it: those that the run recorded in its `run.json`, and no others.
+
+A name is recorded before its file is made, so that a run that is killed in between leaves nothing unknown. A run that
+was made by an older version recorded nothing; its files are told by what only a run has. Whatever else lies in the
+folder is somebody's, however it is called.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ..config import Config
+from ..errors import UserError
+from ..files import intact, json_text, paths
+from . import events as event_files
+
+CONFIG, CLASSES, SESSIONS, METRICS, LOG = "config.yaml", "classes.json", "run.json", "metrics.jsonl", "train.log"
+STATE, PREVIOUS_STATE = "run_state.ckpt", "run_state_previous.ckpt"
+EVENTS = "tensorboard"
+# Of every run.
+FIXED = frozenset({CONFIG, CLASSES, SESSIONS, METRICS, LOG, STATE, PREVIOUS_STATE})
+_RECORD = "files"  # key of the last entry of run.json
+_WEIGHTS = re.compile(r"(.+)_(best|last)\.ckpt|(.+)-(\d+)_(\d+)\.ckpt")
+_LOG_LINE = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d ")
+# Of the keys there are: a run's configuration holds all that there were when it was made, a recipe few.
+_KEYS_OF_A_RUN = 0.8
+_MOST_TEXT = 64 << 20  # bytes
+
+
+def is_given(name: str) -> bool:
+    """Whether a run of any network may give a file in its folder this name."""
+    name = name.removesuffix(".sha256")
+    return name in FIXED or _WEIGHTS.fullmatch(name) is not None
+
+
+def epoch_of(name: str, model: str) -> int | None:
+    """The epoch of a network's epoch file, by its name; None for other files."""
+    found = _WEIGHTS.fullmatch(name)
+    return int(found[4]) if found and found[3] == model else None
+
+
+def belonging(folder: Path) -> list[Path]:
+    """The files that belong to the run in a folder and are there, in the order to delete them in.
+
+    What tells that they do comes last, so that a deletion that is cut short can be taken up again.
+    """
+    known = recorded(folder)
+    names = by_content(folder) if known is None else known
+    last = [name for name in (CONFIG, SESSIONS) if name in names]
+    names = [*sorted(names - {*last}), *last]
+    files = [file for name in names for file in with_sidecar(folder / name)]
+    return [file for file in files if paths.is_file(file) or file.is_symlink()]
+
+
+def with_sidecar(file: Path) -> list[Path]:
+    """The files that a run makes for one: a weight file or state has its digest beside it."""
+    return [file, intact.sidecar(file)] if file.suffix == ".ckpt" else [file]
+
+
+def recorded(folder: Path) -> set[str] | None:
+    """The names, relative to the folder, that the run in it has recorded; None where none has."""
+    for entry in reversed(entries(folder / SESSIONS)):
+        names = entry.get(_RECORD)
+        if isinstance(names, list):
+            return {name for name in names if isinstance(name, str) and _can_be_recorded(name)}
+    return None
+
+
+def _can_be_recorded(name: str) -> bool:
+    place, _, event_file = name.rpartition("/")
+    return (event_files.is_given(event_file) and place == EVENTS) if place else is_given(name)
+
+
+def entries(file: Path) -> list[dict[str, Any]]:
+    """The entries of a `run.json`, without what is none; `provenance.read` tells what is wrong with the file."""
+    found = _json(_text(file))
+    return [entry for entry in found if isinstance(entry, dict)] if isinstance(found, list) else []
+
+
+def with_record(sessions: Sequence[Any], names: set[str]) -> bytes:
+    """The content of a `run.json` of these entries, in whose last one the names are recorded."""
+    known = [entry for entry in sessions if isinstance(entry, dict)]
+    plain = [{key: value for key, value in entry.items() if key != _RECORD} for entry in known]
+    *earlier, last = [entry for entry in plain if entry] or [{}]
+    return json_text.dumps([*earlier, {**last, _RECORD: sorted(names)}], indent=1).encode()
+
+
+def by_content(folder: Path) -> set[str]:
+    """The names of the files that a run of an older version, which recorded none, has left in a folder."""
+    told = any("command" in entry and "started" in entry for entry in entries(folder / SESSIONS))
+    config = _config_of_a_run(folder / CONFIG)
+    if config is None:
+        return {SESSIONS} if told else set()
+    if not (told or _has_witness(folder)):
+        return set()
+    names = {CONFIG, STATE, PREVIOUS_STATE}
+    if _text(folder / SESSIONS).lstrip().startswith("["):
+        names.add(SESSIONS)
+    classes = _json(_text(folder / CLASSES))
+    if isinstance(classes, list) and len(classes) <= (config.num_classes or len(classes)):
+        names.add(CLASSES)
+    if _LOG_LINE.match(_text(folder / LOG)) or not _text(folder / LOG):
+        names.add(LOG)
+    epochs = _epochs(folder)
+    if epochs is not None:
+        names.add(METRICS)
+    with contextlib.suppress(OSError):
+        for file in folder.iterdir():
+            name = file.name.removesuffix(".sha256")
+            found = _WEIGHTS.fullmatch(name)
+            if name == file.name or not found or config.model not in (found[1], found[3]):
+                continue
+            # The files of an epoch are written before its record.
+            if found[4] is None or epochs is None or int(found[4]) <= epochs + 1:
+                names.add(name)
+    names |= {f"{EVENTS}/{file.name}" for file in event_files.files(folder / EVENTS) if event_files.is_ours(file)}
+    return names
+
+
+def _config_of_a_run(file: Path) -> Config | None:
+    lines = {line.partition(":")[0] for line in _text(file).splitlines()}
+    if len(lines & set(Config.model_fields)) < _KEYS_OF_A_RUN * len(Config.model_fields):
+        return None
+    try:
+        return Config.from_file(file)
+    except UserError:
+        return None
+
+
+def _has_witness(folder: Path) -> bool:
+    """Whether there is something else that nothing but a run makes."""
+    return (
+        paths.is_file(intact.sidecar(folder / STATE))
+        or paths.is_file(intact.sidecar(folder / PREVIOUS_STATE))
+        or bool(_epochs(folder))
+        or _LOG_LINE.match(_text(folder / LOG)) is not None
+    )
+
+
+def _epochs(folder: Path) -> int | None:
+    """The last epoch of the metrics, 0 where there are none; None where they are not a run's."""
+    lines = _text(folder / METRICS).splitlines()
+    records = [_json(line) for line in lines]
+    if not all(isinstance(record, dict) and isinstance(record.get("epoch"), int) for record in records[:-1]):
+        return None
+    return max((record["epoch"] for record in records if isinstance(record, dict) and "epoch" in record), default=0)
+
+
+def _text(file: Path) -> str:
+    """What a file says, as far as that matters; nothing where it is none."""
+    if not paths.is_file(file):
+        return ""
+    try:
+        with open(file, "rb") as opened:
+            return opened.read(_MOST_TEXT).decode(errors="replace")
+    except OSError:
+        return ""
+
+
+def _json(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None

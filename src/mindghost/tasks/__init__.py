@@ -1,0 +1,1 @@
+"""What labels mean: a package for each kind of task."""

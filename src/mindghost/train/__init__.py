@@ -1,0 +1,1 @@
+"""Training: the run, its loop, the step and what they are made of."""

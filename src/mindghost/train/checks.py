@@ -1,0 +1,72 @@
+"""Settings whose sense shows once the data is known: batches of one image, and what is said of the images' classes."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+
+from .. import build
+from ..config import Config
+from ..data import dataset, transforms
+from ..data.loader import EpochOrder
+from ..errors import UserError
+from ..models.complexity import smallest_norm
+
+log = logging.getLogger("mindghost")
+
+# Of a run: its learning rates are a list with one entry for each, and no machine here makes so many in a year.
+_MOST_UPDATES = 100_000_000
+_DIGITS = 10
+
+
+def settled(config: Config, samples: dataset.Samples, ranks: int) -> Config:
+    """The config with batches that a network can be trained on, and a line in the log for each doubt about them.
+
+    The variance of one value is no number, and with it batch norm's statistics are lost: where a network's smallest
+    map is a single pixel, a last batch of one image is dropped, and batches of one image are refused.
+
+    Args:
+        config: of the run, with its number of classes.
+        samples: to train on.
+        ranks: processes that share them.
+
+    Raises UserError: batches of one image that cannot be, too few images for a batch, or a run without end.
+    """
+    order = EpochOrder(config, len(samples), 0, ranks)
+    updates = config.epoch_size * (order.steps // config.gradient_accumulation_steps)
+    if updates > _MOST_UPDATES:
+        raise UserError(
+            f"epoch_size: {config.epoch_size:,} epochs are {updates:,} updates; give a run of at most {_MOST_UPDATES:,}"
+        )
+    last = len(order) - (order.steps - 1) * config.batch_size
+    if last == 1 and not config.freeze_backbone and _smallest_norm(config) == 1:
+        height, width = transforms.input_size(config)
+        why = f"one image of {height} x {width} pixels, of which {config.model} leaves a single pixel to batch norm"
+        if config.batch_size == 1:
+            raise UserError(f"batch_size: 1: {why}: raise batch_size or image_resize")
+        log.info(f"the last batch of an epoch would be {why}: it is dropped (drop_remainder: True)")
+        config = config.replace(drop_remainder=True)
+        order = EpochOrder(config, len(samples), 0, ranks)
+    for line in _doubts(config, samples, order):
+        log.info(line)
+    return config
+
+
+def _smallest_norm(config: Config) -> int | None:
+    return smallest_norm(build.network(config), (config.in_channels, *transforms.input_size(config)))
+
+
+def _doubts(config: Config, samples: dataset.Samples, order: EpochOrder) -> Iterator[str]:
+    if len(samples.classes) == 1 and config.num_classes == 1:
+        yield f"one class ({samples.classes[0]}): every answer is right, and there is nothing to learn"
+    # Fewer may be numbers of classes.
+    signs = len(samples.classes) >= _DIGITS and all(len(name) == 1 for name in samples.classes)
+    flips = [key for key in ("hflip", "vflip") if getattr(config, key) > 0 and config.dataset != "mnist"]
+    if signs and flips:
+        values = " and ".join(f"{key} {getattr(config, key):g}" for key in flips)
+        yield f"classes are single characters ({', '.join(samples.classes[:3])}, ...): {values} mirrors them; set 0"
+    if config.batch_size > len(order):
+        yield f"batch_size {config.batch_size}: there are only {len(order)} images for it, which are each step's"
+    interval = config.ckpt_save_interval_steps
+    if interval is not None and interval >= order.steps:
+        yield f"ckpt_save_interval_steps {interval}: an epoch has {order.steps} steps, so none is saved inside of it"

@@ -1,0 +1,284 @@
+"""What happens around the training steps: checks, progress, evaluation, records, files, signals."""
+
+from __future__ import annotations
+
+import logging
+import math
+import signal
+import sys
+import time
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import mindspore as ms
+import numpy as np
+from mindspore import Tensor, nn
+from tqdm import tqdm
+
+from .. import build, runtime
+from ..config import Config
+from ..data import dataset
+from ..errors import RunError, Stopped
+from ..evaluate.evaluator import Evaluator, Metrics, draws, of_cell
+from ..graph_cache import GraphCache
+from ..models.parameters import assign
+from ..parallel import replicas
+from ..parallel.ranks import Ranks
+from ..runs.folder import Position, RunFolder
+from . import schedule
+from .step import TrainStep, is_statistic
+
+log = logging.getLogger("mindghost")
+
+
+class WeightsEvaluator(Evaluator):
+    """Evaluates weights in a network of their own, while another one is trained.
+
+    `operators`: library of `build.native_operators`, if they are used. `graphs`: compiles the network.
+    """
+
+    def __init__(
+        self, config: Config, samples: dataset.Samples, ranks: Ranks, operators: Path | None, graphs: GraphCache
+    ) -> None:
+        super().__init__(config, samples, ranks)
+        self.config, self.operators, self.graphs = config, operators, graphs
+
+    @cached_property
+    def network(self) -> nn.Cell:
+        """Made when it is needed: making a network takes as long as some steps."""
+        return build.evaluation_network(self.config, self.operators)
+
+    def __call__(self, weights: dict[str, np.ndarray]) -> Metrics:
+        for parameter in self.network.get_parameters():
+            assign(parameter, weights[parameter.name])
+        return self.outcomes(of_cell(self.network, self.graphs)).metrics()
+
+
+class Epochs(ms.Callback):
+    """Checks and progress after each step; evaluation, record and files after each epoch.
+
+    Args:
+        config: the run's settings.
+        step: whose weights are evaluated and saved.
+        rates: learning rate of each update.
+        evaluator: None where the run is not validated.
+        graphs: compiles the step.
+        folder: takes the files.
+        steps, images: in an epoch; images of all ranks.
+        data: digest of what is learnt from (training samples, a teacher), for the run state.
+        position: where the run stands when this process takes it up.
+        ranks: which share the run. Rank 0 writes the files and draws.
+        signals: one that any rank got stops them all.
+
+    Attributes:
+        best_top_1: highest accuracy so far, in percent; None before the first evaluation.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        step: TrainStep,
+        rates: list[float],
+        evaluator: WeightsEvaluator | None,
+        graphs: GraphCache,
+        folder: RunFolder,
+        steps: int,
+        images: int,
+        data: str,
+        position: Position,
+        ranks: Ranks,
+        signals: runtime.StopSignals,
+    ) -> None:
+        super().__init__()
+        self.ranks = ranks
+        self.signals = signals
+        # Images of all ranks in a step.
+        self.batch = config.batch_size * ranks.size
+        self.config = config
+        self.step = step
+        self.rates = rates
+        self.evaluator = evaluator
+        self.graphs = graphs
+        self.folder = folder
+        self.steps = steps
+        self.images = images
+        self.data = data
+        self.best_top_1 = position.best_top_1
+        self.losses = list(position.losses)
+        self.skipped = position.skipped
+        # Steps that the run had done before this process, of which some in the epoch it starts in.
+        self.steps_before = position.epoch * steps + position.step
+        self.resumed_at = position.step
+
+    def on_train_epoch_begin(self, run_context: ms.RunContext) -> None:
+        epoch = run_context.original_args().cur_epoch_num
+        self.started = self.timed_from = time.perf_counter()
+        self.untimed_steps = self.resumed_at
+        self.bar = tqdm(
+            total=self.images,
+            initial=self.resumed_at * self.batch,
+            desc=f"epoch {epoch}/{self.config.epoch_size}",
+            unit="image",
+            leave=False,
+            disable=not draws(self.ranks),
+        )
+        self.signals.waits_since = time.monotonic()
+
+    def on_train_step_begin(self, run_context: ms.RunContext) -> None:
+        # A sunk epoch takes its data while it computes.
+        self.signals.waits_since = time.monotonic() if self.config.dataset_sink_mode else None
+        if not self.config.dataset_sink_mode:
+            self._compile(run_context.original_args().train_dataset_element)
+
+    def _compile(self, batch: tuple[Tensor, ...]) -> None:
+        """Have the step compiled, if it is not, for batches like this one."""
+        if self.config.teacher:
+            batch = (*batch, Tensor(np.zeros((len(batch[0]), self.config.num_classes)), ms.float32))
+        self.graphs.compile(self.step, *batch, what="the training step, which takes some tens of seconds")
+
+    def on_train_step_end(self, run_context: ms.RunContext) -> None:
+        self._after_step(run_context.original_args())
+        self.signals.waits_since = time.monotonic()
+
+    def _after_step(self, position: Any) -> None:
+        # Training has begun, and there is something to save.
+        self.signals.defer()
+        loss, finite, scale = (float(output.asnumpy()) for output in position.net_outputs)
+        loss, stop = self._over_ranks(loss)
+        step = (self.steps_before + position.cur_step_num - 1) % self.steps + 1
+        self._check_finite(loss, bool(finite), scale, position.cur_epoch_num, step)
+        self.losses.append(loss)
+        if position.cur_step_num == 1 and step < self.steps:
+            # The first step compiles the graph; throughput is that of the steps that follow.
+            self.untimed_steps += 1
+            self.timed_from = time.perf_counter()
+        self.bar.set_postfix(loss=f"{loss:.3f}", refresh=False)
+        self.bar.update(self.batch)
+        if not sys.stderr.isatty() and step % self.config.log_interval == 0 and step < self.steps:
+            self._log_step(position.cur_epoch_num, step)
+        interval = self.config.ckpt_save_interval_steps
+        if interval is not None and step % interval == 0 and step < self.steps:
+            self._save_state(position.cur_epoch_num - 1, step)
+        if stop and step < self.steps:
+            self._save_state(position.cur_epoch_num - 1, step)
+            self._stop(stop, position.cur_epoch_num, step)
+
+    def on_train_epoch_end(self, run_context: ms.RunContext) -> None:
+        self.signals.waits_since = None
+        position = run_context.original_args()
+        epoch, done = position.cur_epoch_num, self.steps_before + position.cur_step_num
+        self.bar.close()
+        images_per_second = self._rate(self.images)
+        replicas.check_equal(self.ranks, self.step.shared_state(), f"epoch {epoch}")
+        weights = self.step.evaluation_weights()
+        weights = replicas.averaged(self.ranks, weights, [name for name in weights if is_statistic(name)])
+        last = epoch == self.config.epoch_size
+        metrics = None
+        if self.evaluator and (epoch % self.config.val_interval == 0 or last):
+            metrics = self.evaluator(weights)
+            if not math.isfinite(metrics.loss):
+                raise RunError(f"epoch {epoch}: the validation loss is {metrics.loss}; {self._kept(epoch)}")
+        record = self._record(epoch, done, metrics, images_per_second)
+        best = metrics is not None and (self.best_top_1 is None or metrics.top_1 > self.best_top_1)
+        if best:
+            self.best_top_1 = metrics.top_1
+        if self.ranks.main:
+            keep = epoch % self.config.ckpt_save_interval == 0 or last
+            self.folder.save_weights(weights, epoch, self.steps, best, keep)
+            self.folder.add_record(record)
+        line = _epoch_line(record, self.config.epoch_size, best, self.skipped)
+        self.losses, self.skipped, self.resumed_at = [], 0, 0
+        # The state knows how long the log was: what it does not know of, a resumed run cuts off.
+        log.info(line, extra=runtime.TO_FILE)
+        self._save_state(epoch, 0)
+        log.info(line, extra=runtime.TO_SCREEN)
+        _, stop = self._over_ranks(0.0)
+        if stop and not last:
+            self._stop(stop, epoch, self.steps)
+
+    def _over_ranks(self, loss: float) -> tuple[float, int]:
+        """The loss of the global batch, from those of the ranks, and the signal that one of them got; 0 for none."""
+        losses, signals = zip(*self.ranks.gather(np.array([loss, self.signals.received or 0], np.float64)), strict=True)
+        total = math.fsum(losses) if all(map(math.isfinite, losses)) else float(sum(losses))
+        return total if self.config.reduction == "sum" else total / self.ranks.size, int(max(signals))
+
+    def _stop(self, number: int, epoch: int, step: int) -> None:
+        """End the run, now that its state is saved."""
+        self.bar.close()
+        # No rank leaves before rank 0 has written: the launcher ends all when one has left.
+        self.ranks.barrier()
+        message = f"{runtime.stop_reason(number)} after epoch {epoch}, step {step}; go on with --resume"
+        raise RunError(message) if number == signal.SIGCHLD else Stopped(number, message)
+
+    def _save_state(self, epoch: int, step: int) -> None:
+        """Save what the next step depends on: `epoch` epochs and `step` steps are done."""
+        position = Position(epoch, step, tuple(self.losses), self.skipped, self.best_top_1)
+        state = replicas.gathered_state(self.ranks, self.step.state(), self.step.own_entries())
+        if self.ranks.main:
+            self.folder.save_state(state, position, self.data, self.ranks.size, self.steps)
+
+    def _check_finite(self, loss: float, finite: bool, scale: float, epoch: int, step: int) -> None:
+        """Stop the run where it has diverged; count the updates that a loss scale is expected to lose."""
+        where = f"epoch {epoch}, step {step}"
+        kept = self._kept(epoch)
+        advice = "lower lr, or set clip_grad"
+        if not math.isfinite(loss):
+            raise RunError(f"{where}: the loss is {loss}; {kept}; {advice}")
+        if finite:
+            return
+        self.skipped += 1
+        options = self.step.options
+        scaled_down = options.dynamic_scale and scale > 1
+        if not (scaled_down or (self.config.drop_overflow_update and not options.dynamic_scale)):
+            raise RunError(f"{where}: a gradient is not finite; {kept}; {advice}")
+
+    def _rate(self, images: int) -> float:
+        """Images a second of training, when `images` of the epoch are done."""
+        seconds = time.perf_counter() - self.timed_from
+        return (images - self.untimed_steps * self.batch) / seconds
+
+    def _kept(self, epoch: int) -> str:
+        """What a run that stops in this epoch leaves."""
+        return f"{self.folder.last} is kept" if epoch > 1 else "no epoch was finished, so there is no weight file"
+
+    def _log_step(self, epoch: int, step: int) -> None:
+        parts = [f"epoch {epoch}/{self.config.epoch_size}", f"step {step}/{self.steps}", f"loss {self.losses[-1]:.4f}"]
+        if step > self.untimed_steps:
+            rate = self._rate(step * self.batch)
+            left = (self.steps - step) * self.batch / rate
+            parts += [f"{rate:.1f} images/s", f"{left:.0f} s left in the epoch"]
+        log.info("  ".join(parts))
+
+    def _record(self, epoch: int, done: int, metrics: Metrics | None, images_per_second: float) -> dict[str, Any]:
+        """The epoch's line of `metrics.jsonl`."""
+        updates = int(self.step.optimizer.global_step.asnumpy().item())
+        return {
+            "epoch": epoch,
+            "step": done,
+            "lr": self.rates[max(updates - 1, 0)],
+            "base_lr": schedule.base_rate(self.config, self.ranks.size),
+            "train_loss": sum(self.losses) / len(self.losses),
+            "val_loss": metrics.loss if metrics else None,
+            "top_1": metrics.top_1 if metrics else None,
+            "top_5": metrics.top_5 if metrics else None,
+            "images_per_second": round(images_per_second, 2),
+            "seconds": round(time.perf_counter() - self.started, 3),
+        }
+
+
+def _epoch_line(record: dict[str, Any], epochs: int, best: bool, skipped: int) -> str:
+    """A record for people."""
+    parts = [
+        f"epoch {record['epoch']}/{epochs}",
+        f"loss {record['train_loss']:.4f}",
+        f"lr {record['lr']:.3g}",
+    ]
+    if record["top_1"] is not None:
+        parts += [f"val loss {record['val_loss']:.4f}", f"top-1 {record['top_1']:.2f} %"]
+    if record["top_5"] is not None:
+        parts.append(f"top-5 {record['top_5']:.2f} %")
+    parts += [f"{record['images_per_second']:.1f} images/s", f"{record['seconds']:.1f} s"]
+    if skipped:
+        parts.append(f"{skipped} updates skipped (overflow)")
+    return "  ".join(parts) + ("  (best)" if best else "")

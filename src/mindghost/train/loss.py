@@ -1,0 +1,72 @@
+"""Config -> training loss, made by mindcv's factory where that is exact."""
+
+from __future__ import annotations
+
+from mindcv.loss import create_loss
+from mindspore import Tensor, nn, ops
+
+from ..config import Config
+
+
+def training_loss(config: Config) -> nn.Cell:
+    """The loss of `config.loss` with label smoothing, for logits (N, C) and labels (N,) int32 or (N, C) float32.
+
+    Mixup and cutmix labels arrive unsmoothed; the smoothing happens here, once. With a teacher, the loss is a
+    `DistillationLoss`.
+    """
+    loss = create_loss(name=config.loss, reduction=config.reduction, label_smoothing=config.label_smoothing)
+    if config.loss == "CE":
+        loss = _CrossEntropy(loss, config.label_smoothing, config.reduction)
+    if config.teacher:
+        loss = DistillationLoss(loss, config.distill_alpha, config.distill_temperature, config.reduction)
+    return loss
+
+
+class DistillationLoss(nn.Cell):
+    """(1 - alpha) x loss(logits, labels) + alpha x T^2 x KL(softmax(taught / T) || softmax(logits / T)).
+
+    Hinton et al., "Distilling the Knowledge in a Neural Network", arXiv 1503.02531; T^2 keeps the size of the
+    gradients. `taught` are the teacher's logits, (N, C) float32 like the network's own.
+
+    Args:
+        loss: of the logits and the true labels.
+        alpha: the teacher's share, 0 to 1.
+        temperature: T.
+        reduction: "mean" or "sum" over the batch, as in `loss`.
+    """
+
+    def __init__(self, loss: nn.Cell, alpha: float, temperature: float, reduction: str) -> None:
+        super().__init__(auto_prefix=False)
+        self.loss = loss
+        self.alpha = alpha
+        self.temperature = temperature
+        self.mean = reduction == "mean"
+
+    def construct(self, logits: Tensor, labels: Tensor, taught: Tensor) -> Tensor:
+        goal = ops.log_softmax(taught / self.temperature, 1)
+        found = ops.log_softmax(logits / self.temperature, 1)
+        divergences = ops.reduce_sum(ops.exp(goal) * (goal - found), 1)
+        divergence = ops.reduce_mean(divergences) if self.mean else ops.reduce_sum(divergences)
+        share = self.alpha * self.temperature**2
+        return (1 - self.alpha) * self.loss(logits, labels) + share * divergence
+
+
+class _CrossEntropy(nn.Cell):
+    """mindcv's cross-entropy for classes; for soft labels the same value in sums that do not depend on history.
+
+    MindSpore's `Tensor.sum`, which its cross-entropy of soft labels ends with, tries out ways to split its work over
+    the first calls in a process: the same batch gives losses that differ in the last bit.
+    """
+
+    def __init__(self, hard: nn.Cell, smoothing: float, reduction: str) -> None:
+        super().__init__(auto_prefix=False)
+        self.hard = hard
+        self.smoothing = smoothing
+        self.mean = reduction == "mean"
+
+    def construct(self, logits: Tensor, labels: Tensor) -> Tensor:
+        if labels.ndim == 1:
+            return self.hard(logits, labels)
+        goal = labels * (1 - self.smoothing) + self.smoothing / logits.shape[1]
+        losses = -ops.reduce_sum(goal * ops.log_softmax(logits, 1), 1)
+        return ops.reduce_mean(losses) if self.mean else ops.reduce_sum(losses)

@@ -1,0 +1,298 @@
+"""The one training step: forward, scale, accumulate, clip, update, average."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import mindspore as ms
+import numpy as np
+from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
+
+from ..config import Config
+from ..models.layers import Dropout
+from ..models.parameters import assign
+
+# Overflow-free updates after which a dynamic loss scale doubles (MindCV's window).
+SCALE_WINDOW = 2000
+# Updates over which the decay of the average warms up: decay * (1 - exp(-updates / EMA_WARMUP)), as in MindCV.
+EMA_WARMUP = 2000.0
+
+
+@dataclass(frozen=True)
+class StepOptions:
+    """How a step treats gradients, apart from the optimizer.
+
+    Attributes:
+        loss_scale: factor on the loss while gradients are computed; the first one when it is dynamic.
+        dynamic_scale: halve the scale after an overflow, double it after `SCALE_WINDOW` updates without one.
+        accumulation: steps whose gradients make one update.
+        sum_gradients: add those gradients up, as a loss that is a sum over its batch wants, instead of averaging.
+        clip_norm: largest global norm of the gradients of an update; None for no limit.
+        ema_decay: decay of the averaged weights; None for no average.
+    """
+
+    loss_scale: float = 1.0
+    dynamic_scale: bool = False
+    accumulation: int = 1
+    sum_gradients: bool = False
+    clip_norm: float | None = None
+    ema_decay: float | None = None
+
+    @classmethod
+    def from_config(cls, config: Config) -> StepOptions:
+        """MindCV's keys -> options. `loss_scale_type: auto` is dynamic where float16 is used, else fixed."""
+        dynamic = config.loss_scale_type == "dynamic" or (config.loss_scale_type == "auto" and config.amp_level != "O0")
+        return cls(
+            loss_scale=config.loss_scale,
+            dynamic_scale=dynamic,
+            accumulation=config.gradient_accumulation_steps,
+            sum_gradients=config.reduction == "sum",
+            clip_norm=config.clip_value if config.clip_grad else None,
+            ema_decay=config.ema_decay if config.ema else None,
+        )
+
+
+class ScaledLoss(nn.Cell):
+    """Network -> float32 logits -> loss, together with the loss times the scale, which is what is differentiated."""
+
+    def __init__(self, network: nn.Cell, loss: nn.Cell) -> None:
+        super().__init__(auto_prefix=False)
+        self.network = network
+        self.loss = loss
+
+    def construct(self, image: Tensor, label: Tensor, scale: Tensor, *taught: Tensor) -> tuple[Tensor, Tensor]:
+        logits = ops.cast(self.network(image), ms.float32)
+        loss = self.loss(logits, label, *taught)
+        return loss * scale, loss
+
+
+def is_statistic(name: str) -> bool:
+    """Whether a parameter is a running statistic of batch norm, which no gradient changes."""
+    return name.endswith((".moving_mean", ".moving_variance"))
+
+
+_scale_op = ops.MultitypeFuncGraph("scaled")
+_add_op = ops.MultitypeFuncGraph("add")
+_square_sum_op = ops.MultitypeFuncGraph("square_sum")
+_clear_op = ops.MultitypeFuncGraph("clear")
+_average_op = ops.MultitypeFuncGraph("average")
+
+
+@_scale_op.register("Tensor", "Tensor")
+def _scaled_tensor(factor, gradient):
+    return ops.cast(gradient, ms.float32) * factor
+
+
+@_add_op.register("Tensor", "Tensor")
+def _add_tensor(total, gradient):
+    return ops.assign_add(total, gradient)
+
+
+@_square_sum_op.register("Tensor")
+def _square_sum_tensor(gradient):
+    return ops.reduce_sum(ops.square(ops.cast(gradient, ms.float32)))
+
+
+@_clear_op.register("Tensor")
+def _clear_tensor(total):
+    return ops.assign(total, ops.zeros_like(total))
+
+
+@_average_op.register("Tensor", "Tensor", "Tensor")
+def _average_tensor(decay, average, weight):
+    # In this form an average of equal values stays what it is, to the last bit.
+    return ops.assign(average, average + (weight - average) * (1 - decay))
+
+
+class TrainStep(nn.Cell):
+    """One batch: gradients of the scaled loss; every `accumulation` steps an update, unless a gradient is not finite.
+
+    Args:
+        network: images (N, C, H, W) float32 -> logits (N, classes).
+        loss: logits, labels (and what else a batch holds) -> scalar.
+        optimizer: over the network's trainable parameters; called once an update, so that its schedule counts updates.
+        options: see `StepOptions`.
+        ranks: processes that make each update together, from gradients averaged (or summed up) over all of them.
+        rank_sum: gradients -> their sums over the ranks; None for MindSpore's collectives, one call for each gradient.
+        fused: does what the optimizer does in one pass, and sums up squares in one; None for MindSpore's operators.
+
+    Calling it with a batch (images, labels, and what else the loss takes) returns three scalars: this rank's loss
+    (float32, unscaled), whether all gradients of the update were finite (bool; true where no update was due), and the
+    loss scale (float32). An update with a gradient that is not finite is skipped whole: weights, optimizer state and
+    average stay as they were.
+    """
+
+    def __init__(
+        self,
+        network: nn.Cell,
+        loss: nn.Cell,
+        optimizer: nn.Optimizer,
+        options: StepOptions,
+        ranks: int = 1,
+        rank_sum: nn.Cell | None = None,
+        fused: nn.Cell | None = None,
+    ) -> None:
+        super().__init__(auto_prefix=False)
+        self.network = network
+        self.optimizer = optimizer
+        self.options = options
+        self.scaled_loss = ScaledLoss(network, loss)
+        self.weights = optimizer.parameters
+        self.gradients = ops.value_and_grad(self.scaled_loss, None, self.weights, has_aux=True)
+        self.map = ops.HyperMap()
+
+        self.accumulation = options.accumulation
+        self.divisor = 1 if options.sum_gradients else options.accumulation * ranks
+        self.rank_sum = rank_sum
+        if ranks > 1 and rank_sum is None:
+            self.rank_sum = nn.DistributedGradReducer(self.weights, mean=False, degree=ranks)
+        self.fused = fused
+        self.one = Tensor(1, ms.float32)
+        self.clip_norm = options.clip_norm
+        self.ema_decay = options.ema_decay
+        self.dynamic_scale = options.dynamic_scale
+        self.scale = Parameter(Tensor(options.loss_scale, ms.float32), name="loss_scale", requires_grad=False)
+        self.good_updates = Parameter(Tensor(0, ms.int32), name="good_updates", requires_grad=False)
+        # No weights of the network. They have to be parameters of the step: a graph that is loaded knows of no others.
+        dropouts = [cell for _, cell in network.cells_and_names() if isinstance(cell, Dropout)]
+        for index, dropout in enumerate(dropouts):
+            dropout.counter.name = f"dropout_counter_{index}"
+        self.masks_drawn = ParameterTuple(dropout.counter for dropout in dropouts)
+        if self.accumulation > 1:
+            self.accumulated = self.weights.clone("accumulated", init="zeros")
+            self.micro_step = Parameter(Tensor(0, ms.int32), name="micro_step", requires_grad=False)
+        if self.ema_decay is not None:
+            self.averaged = ParameterTuple(network.get_parameters())
+            self.average = self.averaged.clone("ema", init="same")
+            self.updates = Parameter(Tensor(0, ms.float32), name="updates", requires_grad=False)
+
+    def construct(self, image: Tensor, label: Tensor, *taught: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        scale = self.scale.value()
+        (_, loss), gradients = self.gradients(image, label, scale, *taught)
+        factor = 1.0 / (scale * self.divisor)
+        if self.fused is None or self.accumulation > 1:
+            gradients = self.map(ops.partial(_scale_op, factor), gradients)
+            factor = self.one
+        if self.accumulation == 1:
+            finite = self._update(gradients, factor)
+        else:
+            finite = self._accumulate(gradients)
+        return loss, finite, scale
+
+    def _accumulate(self, gradients: tuple[Tensor, ...]) -> Tensor:
+        """Add to the sum of this update's gradients; update with it when it is complete."""
+        added = self.map(_add_op, self.accumulated, gradients)
+        count = ops.depend(ops.assign_add(self.micro_step, Tensor(1, ms.int32)), added)
+        finite = Tensor(True, ms.bool_)
+        if count % self.accumulation == 0:
+            finite = self._update(self.accumulated, self.one)
+            finite = ops.depend(finite, self.map(_clear_op, self.accumulated))
+        return finite
+
+    def _update(self, gradients: tuple[Tensor, ...], factor: Tensor) -> Tensor:
+        """Clip, step the optimizer, average: all or, where a gradient is not finite, nothing.
+
+        `factor`: what the gradients are still to be multiplied by; 1 without `fused`.
+        """
+        if self.rank_sum is not None:
+            gradients = self.rank_sum(gradients)
+        if self.fused is None:
+            squares = ops.addn(self.map(_square_sum_op, gradients))
+        else:
+            squares = self.fused.square_sum(gradients, factor)
+        finite = ops.isfinite(squares)
+        if finite:
+            if self.clip_norm is not None:
+                norm = ops.sqrt(squares)
+                clip = self.clip_norm / ops.maximum(norm, Tensor(self.clip_norm, ms.float32))
+                if self.fused is None:
+                    gradients = self.map(ops.partial(_scale_op, clip), gradients)
+                else:
+                    factor = factor * clip
+            updated = self.optimizer(gradients) if self.fused is None else self.fused(gradients, factor)
+            finite = ops.depend(finite, updated)
+            if self.ema_decay is not None:
+                finite = ops.depend(finite, self._average(updated))
+        if self.dynamic_scale:
+            finite = ops.depend(finite, self._adjust_scale(finite))
+        return finite
+
+    def _average(self, updated: Tensor) -> Tensor:
+        """Move the averaged weights (batch-norm statistics too) towards the new ones."""
+        updates = ops.depend(ops.assign_add(self.updates, Tensor(1, ms.float32)), updated)
+        decay = self.ema_decay * (1 - ops.exp(-updates / EMA_WARMUP))
+        return self.map(ops.partial(_average_op, decay), self.average, self.averaged)
+
+    def _adjust_scale(self, finite: Tensor) -> Tensor:
+        """Halve the loss scale after an overflow (not below 1); double it after a window without one."""
+        good = ops.select(finite, self.good_updates + 1, ops.zeros_like(self.good_updates))
+        grown = ops.select(good >= SCALE_WINDOW, self.scale * 2, self.scale * 1)
+        scale = ops.select(finite, grown, ops.maximum(self.scale / 2, Tensor(1, ms.float32)))
+        good = ops.select(good >= SCALE_WINDOW, ops.zeros_like(good), good)
+        return ops.depend(ops.assign(self.scale, scale), ops.assign(self.good_updates, good))
+
+    def evaluation_weights(self) -> dict[str, np.ndarray]:
+        """The weights that are evaluated and shipped: the averaged ones where there are, else the network's own."""
+        if self.ema_decay is None:
+            return self.raw_weights()
+        pairs = zip(self.averaged, self.average, strict=True)
+        return {weight.name: average.asnumpy().copy() for weight, average in pairs}
+
+    def raw_weights(self) -> dict[str, np.ndarray]:
+        """The network's own weights, batch-norm statistics among them, by parameter name.
+
+        Copies: `asnumpy` alone shares memory with the parameter on CPU.
+        """
+        return {parameter.name: parameter.asnumpy().copy() for parameter in self.network.get_parameters()}
+
+    def state(self) -> dict[str, np.ndarray]:
+        """Everything that the next step depends on but its batch: weights, optimizer, average, loss scale, dropout."""
+        return {name: parameter.asnumpy().copy() for name, parameter in self._all_parameters().items()}
+
+    def shared_state(self) -> dict[str, np.ndarray]:
+        """The part of `state()` that is the same on all ranks, between any two steps."""
+        own = self.own_entries()
+        return {name: array for name, array in self.state().items() if name not in own}
+
+    def load_state(self, state: Mapping[str, np.ndarray]) -> None:
+        """Take up a `state()`; entries beyond it are ignored.
+
+        Raises KeyError for an entry that is missing and ValueError for one of another shape; nothing is changed then.
+        """
+        parameters = self._all_parameters()
+        for name, parameter in parameters.items():
+            if state[name].shape != tuple(parameter.shape):
+                raise ValueError(f"{name} has shape {state[name].shape} instead of {tuple(parameter.shape)}")
+        for name, parameter in parameters.items():
+            assign(parameter, state[name])
+
+    def own_entries(self) -> set[str]:
+        """Names in `state()` of what each rank has for itself: batch-norm statistics, gradients not yet summed up."""
+        statistics = {p.name for p in self.network.get_parameters() if is_statistic(p.name)}
+        if self.ema_decay is not None:
+            statistics |= {average.name for average in self.average if is_statistic(average.name)}
+        gradients = {total.name for total in self.accumulated} if self.accumulation > 1 else set()
+        return statistics | gradients
+
+    def _all_parameters(self) -> dict[str, Parameter]:
+        """Parameters by the names of their entries in `state()`. Learning rates come from the config, not from it."""
+        parameters = {p.name: p for p in [*self.network.get_parameters(), *self.get_parameters()]}
+        parameters.pop("learning_rate", None)
+        return parameters
+
+
+class TaughtStep(nn.Cell):
+    """A training step whose loss also takes a teacher's logits of the batch.
+
+    Two graphs, one after the other: MindSpore cannot compile what a MindIR file holds into a graph of ours. Sink mode
+    wants one.
+    """
+
+    def __init__(self, step: TrainStep, teacher: nn.Cell) -> None:
+        super().__init__(auto_prefix=False)
+        self.step = step
+        self.teacher = teacher
+
+    def __call__(self, image: Tensor, label: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        return self.step(image, label, self.teacher(image))
