@@ -9,7 +9,7 @@
 #
 # Arguments are those of train.py. Open MPI 4 or 5 starts the ranks, on other hosts over ssh (without a password); it,
 # this folder, Python's environment and the data must be at the same paths on every host.
-# Never run on Ascend, for want of one: tests/test_launch_ascend.py checks the command, and that Open MPI takes it.
+# Never run on Ascend, for want of one: tests/system/test_launch_ascend.py checks the command, and that Open MPI takes it.
 set -euo pipefail
 shopt -s nullglob
 

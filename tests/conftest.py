@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 import mindghost  # noqa: F401  (environment defaults, before MindSpore is imported)
-from tests.fault.harness import OUTCOMES, table
+from tests.system.fault.harness import OUTCOMES, table
 
 GOLDEN = Path(__file__).parent / "golden"
 CLASSES = ("ant", "bee", "cat", "dog", "elk", "fox")
@@ -140,7 +140,7 @@ def pytest_runtest_makereport(item):
 
 
 def pytest_terminal_summary(terminalreporter) -> None:
-    """The tests that were skipped, to a file; the table of the faults that were tried (tests/fault/harness.py)."""
+    """The tests that were skipped, to a file; the table of the faults that were tried (see tests/system/fault)."""
     if path := terminalreporter.config.getoption("--skipped"):
         Path(path).parent.mkdir(exist_ok=True)
         Path(path).write_text("".join(f"{report.nodeid}\n" for report in terminalreporter.getreports("skipped")))

@@ -19,9 +19,9 @@ from mindghost.ops import library as native
 from mindghost.parallel.ranks import ALONE, Ranks
 from mindghost.train.loss import training_loss
 from mindghost.train.step import StepOptions, TrainStep
-from tests.launchers import Process, cache_with_libraries, mpirun_command, run
-from tests.short import stages
-from tests.test_resume import arguments, assert_same_end
+from tests.helpers.launchers import Process, cache_with_libraries, mpirun_command, run
+from tests.helpers.short import stages
+from tests.system.test_resume import arguments, assert_same_end
 
 COMPILES = "compiling the "
 try:

@@ -11,7 +11,7 @@ from mindghost import runtime
 from mindghost.config import Config
 from mindghost.errors import UserError
 from mindghost.parallel.ranks import ALONE
-from tests.launchers import run
+from tests.helpers.launchers import run
 
 
 def test_a_dead_worker_that_nobody_reports_ends_a_run_that_waits(tmp_path, tried):

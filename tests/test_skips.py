@@ -3,7 +3,7 @@
 import subprocess
 import sys
 
-from tests.launchers import ROOT
+from tests.helpers.launchers import ROOT
 
 SKIPPED = """
 import pytest

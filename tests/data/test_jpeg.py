@@ -162,7 +162,7 @@ def test_under_a_sanitizer(tmp_path):
     description = jpeg.library()
     [command] = description.commands(compiler, tmp_path, flags)
     subprocess.run(command, check=True)
-    test = [str(Path(__file__).with_name("jpeg_test.cpp")), str(tmp_path / "jpeg.o")]
+    test = [str(Path(__file__).parents[1] / "csrc" / "jpeg_test.cpp"), str(tmp_path / "jpeg.o")]
     subprocess.run([*compiler, *flags, *test, *description.linked, "-o", str(tmp_path / "test")], check=True)
     for name, content in KINDS.items():
         (tmp_path / f"{name.replace(' ', '_').replace(':', '')}.jpg").write_bytes(content)

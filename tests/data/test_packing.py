@@ -20,7 +20,7 @@ from mindghost.data.pack_writer import Options, pack
 from mindghost.errors import RunError, UserError
 from mindghost.files import scratch
 from tests.data.conftest import CLASSES, config_for, epochs, message_of, save_image
-from tests.launchers import ROOT, environment, run
+from tests.helpers.launchers import ROOT, environment, run
 
 SCRIPT = str(ROOT / "scripts" / "to_mindrecord.py")
 

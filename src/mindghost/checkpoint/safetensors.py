@@ -42,7 +42,7 @@ def is_one(content: bytes) -> bool:
 def entries(path: Path, content: bytes) -> list[tuple[str, str, tuple[int, ...], bytes]]:
     """Name, type (as MindSpore calls it), shape and bytes of each entry of a `.safetensors` file, sorted by name.
 
-    The library compares all lengths in the header with the file's (tests/test_weights_file.py holds it to that).
+    The library compares all lengths in the header with the file's (tests/checkpoint/test_weights.py holds it to that).
     Raises UserError, which names `path`, for a file that it refuses.
     """
     try:

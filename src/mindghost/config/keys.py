@@ -1,7 +1,7 @@
 """The configuration: every key once, with its type, range, default and meaning.
 
 A run's configuration is made of defaults, then a YAML recipe, then the command line (:func:`load`). The keys
-are MindCV's, so its recipes load unchanged, and a few of ours (tests/test_config.py lists them).
+are MindCV's, so its recipes load unchanged, and a few of ours (tests/config/test_keys.py lists them).
 The docstring under a key is the only description of it: ``--help`` prints it. Importing this module does not
 import MindSpore.
 """

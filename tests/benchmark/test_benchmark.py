@@ -1,0 +1,212 @@
+"""scripts/benchmark.py: its statistics by hand, PyTorch's network against ours, a quick run."""
+
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mindghost import benchmark
+from mindghost.benchmark import Measured, Plan, picture, summary
+from tests.helpers.launchers import ROOT, run
+
+# Contenders that may be missing.
+LIBRARIES = {"PyTorch": "torch", "ONNX Runtime": "onnxruntime"}
+
+
+def result(*times: float, images: int = 2, startup: float = 1.0, peak: int | None = 100) -> dict:
+    return {"times": list(times), "images": images, "startup": startup, "peak_memory": peak}
+
+
+def run_script(home: Path, *arguments: str) -> subprocess.CompletedProcess:
+    return run([sys.executable, str(ROOT / "scripts" / "benchmark.py"), *arguments], home, timeout=1200)
+
+
+def test_numbers_by_hand():
+    """8 images in 4 + 1 + 2 + 3 = 10 seconds; the 90th percentile of 1, 2, 3, 4 lies 0.7 between the last two."""
+    found = summary.numbers([result(4, 1, startup=9, peak=70), result(2, 3, startup=5), result(startup=6, peak=None)])
+    assert found == {
+        "rounds": 3,
+        "first_startup": 9,
+        "startup": 5.5,
+        "peak_memory": 100,
+        "steps": 4,
+        "images_per_second": 0.8,
+        "median": 2.5,
+        "p90": pytest.approx(3.7),
+    }
+
+
+def test_ratio_pairs_the_rounds():
+    """The machine was 10 times slower in the second round, for both: ours is 2, then 4, then 3 times as fast."""
+    ours = [result(1, 1, 7), result(10), result(2)]
+    theirs = [result(2), result(40), result(6)]
+    assert summary.ratio(ours, theirs) == 3
+    assert summary.ratio(ours, ours) == 1
+    assert summary.ratio([], theirs) is None
+    # Per image, whatever the batch.
+    assert summary.ratio([result(1, images=4)], [result(1, images=2)]) == 2
+
+
+def test_bandwidth_by_hand():
+    """A copy of 100 bytes takes 2 s at best; at 50 bytes a second, 200 bytes are 4 of the step's 8 seconds."""
+    copy = {**result(4, 2), "bytes": 100}
+    measured = [Measured("training", benchmark.OURS, [result(8, 8, 9)]), Measured("training", benchmark.COPY, [copy])]
+    found = summary.bandwidth({"bytes": 200, "fused_bytes": 100}, measured)
+    assert found == {"copy": 50, "layers_alone": 0.5, "layers_fused": 0.25}
+    assert summary.bandwidth({}, measured[:1]) is None
+
+
+def test_traffic_by_hand():
+    """1x1 convolution of 3 to 2 channels, batch norm, ReLU on 4 x 4 pixels: inputs of 48, 32, 32, outputs of 32."""
+    from mindspore import nn
+
+    from mindghost.benchmark.contenders import prepare
+
+    network = nn.SequentialCell(nn.Conv2d(3, 2, 1), nn.BatchNorm2d(2), nn.ReLU())
+    convolution = 3 * 48 + 2 * 32
+    norm, relu = 5 * 32 + 3 * 32, 3 * 32 + 2 * 32
+    assert prepare.traffic(network, 4) == (4 * (convolution + norm + relu), 4 * convolution)
+
+
+@pytest.mark.parametrize("name", ["ghostnet_050", "ghostnet_130"])
+def test_pytorch_network_has_our_logits(name):
+    torch = pytest.importorskip("torch")
+    import mindspore as ms
+    from mindspore import Tensor
+
+    from mindghost.benchmark.contenders import prepare, torch_network
+    from mindghost.models import create_model
+    from tests.conftest import randomise
+
+    ms.set_context(mode=ms.PYNATIVE_MODE)
+    network = create_model(name, num_classes=5).set_train(False)
+    randomise(network, gamma=(0.3, 0.6))
+    table = json.loads(json.dumps(prepare.table(network)))
+    theirs = torch_network.TorchGhostNet(table, 0.2).eval()
+    torch_network.load(theirs, prepare.for_torch({p.name: p.asnumpy() for p in network.get_parameters()}))
+    images = np.random.default_rng(0).standard_normal((2, 3, 64, 64)).astype(np.float32)
+    expected = network(Tensor(images)).asnumpy()
+    with torch.inference_mode():
+        found = theirs(torch.from_numpy(images)).numpy()
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
+
+
+def test_contenders_start_without_what_we_set(monkeypatch):
+    """Stock MindCV and PyTorch must not profit, or suffer, from our environment."""
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")
+    by_name = {one.name: one for one in benchmark.CONTENDERS}
+    plan = Plan(threads=1)
+    for name in ("ours", "mindcv", "PyTorch"):
+        found = benchmark.environment(plan, by_name[name])
+        assert "ONEDNN_MAX_CPU_ISA" not in found
+        assert found["OMP_NUM_THREADS"] == "1"
+    assert benchmark.environment(plan, by_name["mindcv, AVX2"])["ONEDNN_MAX_CPU_ISA"] == "AVX2"
+    modules = (ROOT / "src" / "mindghost" / "benchmark" / "contenders").glob("*.py")
+    theirs = [path for path in modules if path.stem not in ("ours", "prepare")]
+    assert len(theirs) >= 6
+    assert not [path.name for path in theirs if "mindghost" in path.read_text() or "from .." in path.read_text()]
+
+
+def test_contenders_take_turns_and_missing_ones_are_asked_once(monkeypatch, tmp_path):
+    asked = []
+
+    def measure(plan, one, task, folder):
+        asked.append(one.name)
+        return {
+            "PyTorch": ({"missing": "not installed: torch"}, ""),
+            "mindcv": ({}, "exit status 1: ValueError: no"),
+        }.get(one.name, (result(1), ""))
+
+    monkeypatch.setattr(benchmark, "_measure", measure)
+    plan = Plan(rounds=2, contenders=("ours", "mindcv", "PyTorch"))
+    measured = benchmark._rounds(plan, "training", str(tmp_path), lambda _: None)
+    assert asked == ["ours", "mindcv", "PyTorch", "memory copy", "ours", "memory copy"]
+    by_name = {one.contender: one for one in measured}
+    assert len(by_name["ours"].results) == 2
+    assert by_name["PyTorch"].note == "not installed: torch"
+    assert not by_name["PyTorch"].failed
+    assert by_name["mindcv"].failed
+
+
+def test_quick_run(tmp_path):
+    """Our network, MindCV's and (where they are installed) PyTorch's and ONNX Runtime, as a person runs them."""
+    file = tmp_path / "found.json"
+    done = run_script(
+        tmp_path, "--quick", "--what", "latency,pipeline", "--contenders", "ours;mindcv;PyTorch;ONNX Runtime",
+        "--threads", "1",
+        "--json", str(file),
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    found = json.loads(file.read_text())
+    assert list(found["tasks"]) == ["latency", "pipeline", "evaluation pipeline"]
+    assert found["options"]["threads"] == 1
+    assert found["network"]["bytes"] > found["network"]["fused_bytes"] > 0
+    for task, entries in found["tasks"].items():
+        assert list(entries) == ["ours", "mindcv"] + ["PyTorch", "ONNX Runtime"] * (task == "latency")
+        for name, entry in entries.items():
+            library = LIBRARIES.get(name)
+            if library and importlib.util.find_spec(library) is None:
+                assert entry == {"note": f"not installed: {library}"}
+                assert f"{name}: not installed: {library}" in done.stdout
+                continue
+            assert 0 < entry["median"] <= entry["p90"]
+            assert 1 <= entry["steps"] == len(entry["results"][0]["times"]) <= 3
+            assert entry["startup"] > 0
+            assert 50e6 < entry["peak_memory"] < 4e9
+            assert name in done.stdout
+        assert entries["ours"]["ours_is_faster_by"] == 1
+    # 16 photos, all of them each time.
+    assert found["tasks"]["pipeline"]["ours"]["results"][0]["images"] == 16
+    assert found["tasks"]["pipeline"]["mindcv"]["results"][0]["images"] == 16
+
+
+@pytest.mark.slow
+def test_quick_run_of_everything(tmp_path):
+    file, plot = tmp_path / "found.json", tmp_path / "family.png"
+    done = run_script(tmp_path, "--quick", "--json", str(file), "--plot", str(plot))
+    assert done.returncode == 0, done.stderr
+    found = json.loads(file.read_text())
+    assert set(found["tasks"]) == {"training", "inference", "latency", "pipeline", "evaluation pipeline", "startup"}
+    assert {"copy", "layers_alone", "layers_fused"} == set(found["bandwidth"])
+    assert len(found["family"]) == 10
+    assert plot.read_bytes().startswith(b"\x89PNG")
+
+
+def test_family_picture():
+    pytest.importorskip("matplotlib")
+    entries = picture.points({"ghostnet_050": 0.01, "ghostnet_100": 0.02, "ghostnetv3_100": 0.03})
+    assert entries[2] == {
+        "name": "ghostnetv3_100",
+        "family": "GhostNetV3, fused",
+        "latency": 0.03,
+        "macs": 167_048_288,
+        "top_1": 77.1,
+    }
+    content = picture.png(entries, "a machine")
+    assert content.startswith(b"\x89PNG")
+    assert content != picture.png([{**entry, "latency": 0.5 / entry["top_1"]} for entry in entries], "a machine")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--what", "speed"], "--what: 'speed' is none of training, inference"),
+        (["--steps", "0"], "--steps: expected an integer from 1 to 4,096, got '0'"),
+        (
+            ["--contenders", "tensorflow"],
+            "--contenders: 'tensorflow' is none of ours; ours, native_ops off; ours, from a pack; "
+            "ours, uncompressed pack; mindcv",
+        ),
+        (["--threads", "4096"], "--threads: 4096, but there are"),
+        (["--json", "nowhere/found.json"], "--json: nowhere/found.json: there is no folder nowhere"),
+    ],
+)
+def test_bad_input_is_one_line(arguments, message, tmp_path):
+    done = run_script(tmp_path, *arguments)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith(f"benchmark.py: error: {message}")
+    assert len(done.stderr.splitlines()) == 1

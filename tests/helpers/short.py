@@ -1,0 +1,25 @@
+"""train.py or validate.py with GhostNet cut to four bottlenecks: `python tests/helpers/short.py train.py ARGUMENTS`.
+
+Everything but the depth of the network is real. Its graph compiles in a fraction of the time, for tests that start many
+processes and are about anything but the network.
+"""
+
+import runpy
+import sys
+
+from mindghost.cli.command import importing
+
+
+def stages() -> tuple:
+    """GhostNet's table with one bottleneck of each kind: plain, stride 2, squeeze-and-excitation, both."""
+    from mindghost.models import ghostnet
+
+    return tuple((ghostnet.STAGES[stage][0],) for stage in (0, 1, 3, 4))
+
+
+if __name__ == "__main__":
+    with importing():
+        from mindghost.models import ghostnet
+    ghostnet.STAGES = stages()
+    sys.argv = sys.argv[1:]
+    runpy.run_path(sys.argv[0], run_name="__main__")

@@ -1,0 +1,372 @@
+"""The C++ operators: results against MindSpore's, how they are built, and what happens where they cannot be."""
+
+import os
+import shutil
+import subprocess
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+
+import mindspore as ms
+import numpy as np
+import pytest
+from mindspore import Tensor, nn, ops
+
+from mindghost import build as rooms
+from mindghost.checkpoint import weights as weights_file
+from mindghost.checkpoint.convert import from_pytorch
+from mindghost.config import Config
+from mindghost.csrc import cpp_library
+from mindghost.errors import UserError
+from mindghost.models import ghostnet
+from mindghost.models.ghostnet import GhostBottleneck, GhostModule
+from mindghost.models.ghostnetv3 import GhostNetV3
+from mindghost.models.layers import ConvBnAct, SqueezeExcite, convolution, depthwise_convolution, freeze_batch_norm
+from mindghost.ops import allreduce, fused, library
+from mindghost.train.step import StepOptions, TrainStep
+from tests.conftest import GOLDEN, golden_state, randomise, sanitizer_flags
+from tests.helpers.short import stages
+
+SOURCE = library.SOURCES
+TESTS = Path(__file__).parents[1]
+PROBE = "from mindghost.ops import library; print(library.library())"
+
+try:
+    LIBRARY = library.library()
+    library.load(LIBRARY, 2)
+except library.NativeError as error:
+    pytestmark = pytest.mark.skip(reason=f"no library: {error}")
+
+
+def results(cell: nn.Cell, x: np.ndarray) -> dict[str, np.ndarray]:
+    """One training pass: output, gradients of a weighted sum of it, and running statistics."""
+    cell.set_train()
+    weights = []
+
+    def forward(x):
+        y = cell(x)
+        if not weights:
+            weights.append(Tensor(np.random.RandomState(1).uniform(-1, 1, y.shape).astype(np.float32)))
+        return ops.reduce_sum(y * weights[0]), y
+
+    parameters = cell.trainable_params()
+    (_, y), (d_x, gradients) = ops.value_and_grad(forward, 0, parameters, has_aux=True)(Tensor(x))
+    found = {"y": y, "d_x": d_x} | {p.name: g for p, g in zip(parameters, gradients, strict=True)}
+    found |= {p.name: p for p in cell.get_parameters() if not p.requires_grad}
+    return {name: value.asnumpy().copy() for name, value in found.items()}
+
+
+def sequence(*cells: nn.Cell) -> nn.SequentialCell:
+    return nn.SequentialCell(*cells)
+
+
+def norm_after(*arguments: int, relu: bool = True) -> nn.SequentialCell:
+    convolution = depthwise_convolution(*arguments)
+    cells = [convolution, nn.BatchNorm2d(convolution.out_channels)]
+    return sequence(*cells, nn.ReLU()) if relu else sequence(*cells)
+
+
+CELLS = {
+    "3x3": (lambda: sequence(depthwise_convolution(3, 3)), (2, 3, 8, 8)),
+    "3x3, stride 2, odd": (lambda: sequence(depthwise_convolution(3, 3, 2)), (2, 3, 7, 9)),
+    "5x5, stride 2, even": (lambda: sequence(depthwise_convolution(5, 5, 2)), (1, 5, 12, 6)),
+    "7x7, two outputs each": (lambda: sequence(depthwise_convolution(2, 7, 1, 2)), (2, 2, 33, 31)),
+    "1x5": (lambda: sequence(depthwise_convolution(2, (1, 5))), (2, 2, 6, 14)),
+    "one channel, one pixel": (lambda: sequence(depthwise_convolution(1, 5, 2)), (1, 1, 1, 1)),
+    "norm": (lambda: sequence(nn.BatchNorm2d(3)), (4, 3, 5, 7)),
+    "norm, ReLU": (lambda: sequence(nn.BatchNorm2d(17), nn.ReLU()), (2, 17, 7, 7)),
+    "norm of another momentum": (lambda: sequence(nn.BatchNorm2d(3, 1e-3, 0.7)), (4, 3, 5, 7)),
+    "norm of a batch of one": (lambda: sequence(nn.BatchNorm2d(3), nn.ReLU()), (1, 3, 4, 4)),
+    "3x3, norm, ReLU": (lambda: norm_after(3, 3, 1, 2), (4, 3, 9, 9)),
+    "5x5, stride 2, norm": (lambda: norm_after(3, 5, 2, relu=False), (4, 3, 9, 9)),
+    "convolution, norm, ReLU": (lambda: ConvBnAct(3, 4, 1), (2, 3, 6, 6)),
+    "Ghost module": (lambda: GhostModule(4, 8), (4, 4, 9, 10)),
+    "Ghost module, 5x5, no ReLU": (lambda: GhostModule(4, 8, dw_size=5, relu=False), (4, 4, 9, 10)),
+    "Ghost module, ratio 3": (lambda: GhostModule(4, 9, ratio=3), (4, 4, 9, 10)),
+    "Ghost module, cut": (lambda: GhostModule(4, 10, ratio=3), (4, 4, 9, 10)),
+    "squeeze-and-excitation": (lambda: sequence(SqueezeExcite(8, 0.25)), (2, 8, 9, 10)),
+    "squeeze-and-excitation of single pixels": (lambda: sequence(SqueezeExcite(8, 0.25)), (3, 8, 1, 1)),
+    "dense 3x3": (lambda: sequence(convolution(5, 7, 3)), (8, 5, 6, 9)),
+    "dense 3x3, 16 samples, norm": (lambda: sequence(convolution(3, 8, 3), nn.BatchNorm2d(8)), (16, 3, 8, 8)),
+    "dense 3x3, many channels": (lambda: sequence(convolution(48, 44, 3)), (16, 48, 9, 12)),
+    "dense 3x3 of one map, norm": (lambda: sequence(convolution(1, 6, 3), nn.BatchNorm2d(6), nn.ReLU()), (8, 1, 6, 9)),
+    "dense 3x3, one map of one": (lambda: sequence(convolution(1, 1, 3)), (8, 1, 6, 9)),
+    "dense 5x3, no padding": (lambda: sequence(convolution(4, 4, (5, 3), pad_mode="valid")), (8, 4, 7, 7)),
+    "dense 3x3, an odd batch": (lambda: sequence(convolution(5, 7, 3), nn.BatchNorm2d(7)), (5, 5, 6, 9)),
+    "max pool": (lambda: sequence(nn.MaxPool2d(2, 2)), (2, 3, 8, 6)),
+    "max pool of odd maps, ties": (lambda: sequence(nn.ReLU(), nn.MaxPool2d(2, 2)), (2, 3, 7, 9)),
+    "Ghost module, dense": (lambda: GhostModule(4, 8, 3), (8, 4, 9, 10)),
+    "bottleneck": (lambda: GhostBottleneck(8, 16, 8, 3, 1, 0), (4, 8, 9, 10)),
+    "bottleneck, stride 2, SE": (lambda: GhostBottleneck(8, 16, 12, 5, 2, 0.25), (4, 8, 9, 10)),
+}
+
+
+# In evaluation, absolute: sums of 432 products, not of some tens, which Winograd's algorithm makes in another way.
+TOLERANCES = {"dense 3x3, many channels": 5e-6}
+
+
+def pair(make) -> tuple[nn.Cell, nn.Cell]:
+    """Two equal cells, the second one on our operators."""
+    own, native = sequence(make()), sequence(make())
+    randomise(own)
+    randomise(native)
+    fused.use(native, LIBRARY)
+    ours = (fused.Chain, fused.Gated, fused.Dense, fused.OfMaps)
+    assert any(isinstance(cell, ours) for _, cell in native.cells_and_names())
+    return own, native
+
+
+@pytest.mark.parametrize("name", CELLS)
+def test_results_are_mindspores(name):
+    ms.set_context(mode=ms.PYNATIVE_MODE)
+    make, shape = CELLS[name]
+    own, native = pair(make)
+    assert [p.name for p in own.get_parameters()] == [p.name for p in native.get_parameters()]
+    x = np.random.RandomState(3).uniform(-1, 1, shape).astype(np.float32)
+    expected, found = results(own, x), results(native, x)
+    for key, value in expected.items():
+        # The weights' gradients of many channels come to 56, and are sums of 1,728 products.
+        absolute = max(2e-5, 1e-6 * np.abs(value).max())
+        np.testing.assert_allclose(found[key], value, rtol=1e-4, atol=absolute, err_msg=key)
+    again = pair(make)[1]
+    for key, value in results(again, x).items():
+        assert np.array_equal(value, found[key]), f"{key} differs from run to run"
+    for cell in (own, native):
+        cell.set_train(False)
+    np.testing.assert_allclose(
+        native(Tensor(x)).asnumpy(), own(Tensor(x)).asnumpy(), rtol=1e-5, atol=TOLERANCES.get(name, 1e-6)
+    )
+
+
+def test_gradients_are_differences():
+    """Of a whole Ghost module without ReLU, along a random direction of input and parameters."""
+    ms.set_context(mode=ms.PYNATIVE_MODE)
+    cell = pair(lambda: GhostModule(3, 6, relu=False))[1]
+    cell.set_train()
+    random = np.random.RandomState(5)
+    x = Tensor(random.uniform(-1, 1, (3, 3, 6, 6)).astype(np.float32))
+    weight = Tensor(random.uniform(-1, 1, (3, 6, 6, 6)).astype(np.float32))
+    parameters = cell.trainable_params()
+    gradients = ops.grad(lambda x: ops.reduce_sum(cell(x) * weight), None, parameters)(x)
+    start = [parameter.asnumpy().copy() for parameter in parameters]
+    direction = [random.uniform(-1, 1, value.shape).astype(np.float32) for value in start]
+
+    def value(step: float) -> float:
+        for parameter, base, along in zip(parameters, start, direction, strict=True):
+            parameter.set_data(Tensor(base + step * along))
+        return float((cell(x).asnumpy().astype(np.float64) * weight.asnumpy()).sum())
+
+    slope = sum((g.asnumpy() * along).sum() for g, along in zip(gradients, direction, strict=True))
+    assert (value(1e-3) - value(-1e-3)) / 2e-3 == pytest.approx(slope, rel=2e-3)
+
+
+def test_training_agrees_in_graph_mode(monkeypatch):
+    """Some steps of a short network from equal weights: equal losses, and equal names and order of the weights."""
+    monkeypatch.setattr(ghostnet, "STAGES", stages())
+    losses, names = [], []
+    for native in (False, True):
+        ms.set_seed(1)
+        np.random.seed(1)
+        network = ghostnet.ghostnet_050(num_classes=3, drop_rate=0.0)
+        if native:
+            fused.use(network, LIBRARY)
+        optimizer = nn.Momentum(network.trainable_params(), 0.05, 0.9)
+        step = TrainStep(network, nn.CrossEntropyLoss(), optimizer, StepOptions()).set_train()
+        x = Tensor(np.random.RandomState(2).uniform(-1, 1, (6, 3, 48, 40)).astype(np.float32))
+        y = Tensor(np.array([0, 1, 2, 0, 1, 2], np.int32))
+        losses.append([float(step(x, y)[0].asnumpy()) for _ in range(6)])
+        names.append(list(step.state()))
+    assert losses[1] == pytest.approx(losses[0], rel=2e-3)
+    assert losses[0][-1] < losses[0][0]
+    assert names[0] == names[1]
+
+
+@pytest.mark.parametrize("name", ["ghostnet_050", "ghostnet_100"])
+def test_golden_logits(name, tmp_path):
+    """The published network's, in graph mode, of two sizes from one compiled network."""
+    weights_file.write(tmp_path / "golden.ckpt", from_pytorch(golden_state(name)))
+    config = settings(model=name, num_classes=1000, ckpt_path=str(tmp_path / "golden.ckpt"))
+    network = rooms.evaluation_network(config, LIBRARY).set_train(False)
+    rooms.load_weights(network, config, fine_tune=False)
+    golden = np.load(GOLDEN / f"{name}.npz")
+    for key in golden.files:
+        height, width = map(int, key.removeprefix("logits_").split("x"))
+        images = np.random.default_rng(20200613).standard_normal((2, 3, height, width)).astype(np.float32)
+        np.testing.assert_allclose(network(Tensor(images)).asnumpy(), golden[key], rtol=0, atol=1e-4)
+
+
+def test_what_a_network_has_is_replaced():
+    network = ghostnet.ghostnet_050()
+    fused.use(network, LIBRARY)
+    chains = {id(cell) for _, cell in network.cells_and_names() if isinstance(cell, fused.Chain)}
+    held = {id(c) for _, cell in network.cells_and_names() if id(cell) in chains for c in cell._cells.values()}
+    norms = [cell for _, cell in network.cells_and_names() if type(cell) is nn.BatchNorm2d]
+    assert {id(norm) for norm in norms} <= held
+    v3 = GhostNetV3(0.5)
+    fused.use(v3, LIBRARY)
+    held = {id(c) for _, cell in v3.cells_and_names() if isinstance(cell, fused.Chain) for c in cell._cells.values()}
+    assert all(id(cell) in held for _, cell in v3.cells_and_names() if type(cell) is nn.BatchNorm2d)
+
+
+def test_frozen_norms_and_other_convolutions_stay():
+    frozen = sequence(nn.BatchNorm2d(3))
+    freeze_batch_norm(frozen)
+    dilated = sequence(nn.Conv2d(3, 3, 3, pad_mode="pad", padding=2, dilation=2, group=3))
+    same = sequence(nn.Conv2d(3, 3, 3, 2, pad_mode="same", group=3))
+    biased = sequence(nn.Conv2d(3, 3, 3, pad_mode="pad", padding=1, group=3, has_bias=True))
+    half = sequence(nn.BatchNorm2d(3).to_float(ms.float16))
+    half[0].gamma.set_dtype(ms.float16)
+    for cell in (frozen, dilated, same, biased, half):
+        fused.use(cell, LIBRARY)
+        assert not any(isinstance(child, fused.Chain) for _, child in cell.cells_and_names())
+
+
+def test_another_type_is_refused():
+    ms.set_context(mode=ms.PYNATIVE_MODE)
+    native = pair(lambda: sequence(nn.BatchNorm2d(3)))[1].set_train()
+    with pytest.raises(TypeError, match="float32 tensors only"):
+        native(Tensor(np.zeros((2, 3, 4, 4)), ms.float16))
+
+
+def test_ranks_without_room_for_shared_memory_do_without(tmp_path, monkeypatch):
+    monkeypatch.setattr(allreduce, "_SHARED_MEMORY", tmp_path)
+    with ExitStack() as stack:
+        assert allreduce._shared_file(1 << 60, stack) == b""
+    assert not list(tmp_path.iterdir())
+    with ExitStack() as stack:
+        assert os.stat(allreduce._shared_file(5000, stack)).st_size == 5000
+    assert not list(tmp_path.iterdir())
+    monkeypatch.setattr(allreduce, "_SHARED_MEMORY", tmp_path / "none")
+    assert allreduce._shared_file(5000, stack) == b""
+
+
+# How the library comes to be.
+
+
+def settings(**keys) -> Config:
+    return Config(**{"model": "ghostnet_050", "data_dir": "D", **keys})
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch) -> Path:
+    monkeypatch.setenv("GHOSTNET_HOME", str(tmp_path / "home"))
+    return tmp_path / "home" / "native"
+
+
+def test_without_a_compiler_one_line_says_so(cache, monkeypatch, tmp_path, caplog):
+    caplog.set_level("INFO", "ghostnet")
+    monkeypatch.delenv("CXX", raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert rooms.native_operators(settings(), "CPU", 2) is None
+    [message] = [record.getMessage() for record in caplog.records]
+    assert message == (
+        "MindSpore's own operators instead of the faster native ones: no C++ compiler (c++, g++, clang++)"
+    )
+    with pytest.raises(UserError, match="native_ops: on, but no C\\+\\+ compiler") as caught:
+        rooms.native_operators(settings(native_ops="on"), "CPU", 2)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_compiler_that_fails_leaves_nothing(cache, monkeypatch, tmp_path, caplog):
+    caplog.set_level("INFO", "ghostnet")
+    broken = tmp_path / "broken"
+    broken.write_text("#!/bin/sh\necho 'x.cpp:1: fatal error: no such thing' >&2\nexit 1\n")
+    broken.chmod(0o755)
+    monkeypatch.setenv("CXX", str(broken))
+    assert rooms.native_operators(settings(), "CPU", 2) is None
+    [message] = [record.getMessage() for record in caplog.records]
+    assert message.endswith(f"{broken} failed: x.cpp:1: fatal error: no such thing")
+    assert [path.suffix for path in cache.iterdir()] == [".lock"]
+    monkeypatch.setenv("CXX", "/no/such/compiler")
+    with pytest.raises(UserError, match="CXX: there is no program /no/such/compiler"):
+        rooms.native_operators(settings(native_ops="on"), "CPU", 2)
+
+
+def test_elsewhere_they_are_never_used():
+    assert rooms.native_operators(settings(), "Ascend", 2) is None
+    with pytest.raises(UserError, match="native_ops: on, but they are for float32 on a CPU, not for Ascend, O0"):
+        rooms.native_operators(settings(native_ops="on"), "Ascend", 2)
+    with pytest.raises(UserError, match="^native_ops: our operators are for float32, not for amp_level: O2; set"):
+        settings(native_ops="on", amp_level="O2")
+    assert rooms.native_operators(settings(amp_level="O2", val_amp_level="O3"), "CPU", 2) is None
+
+
+def test_each_network_by_its_precision():
+    """Trained in float16 and evaluated in float32: ours are for the second one."""
+    mixed = settings(amp_level="O2", num_classes=3)
+    operators = rooms.native_operators(mixed, "CPU", 2)
+    trained = rooms.training_precision(rooms.network(mixed), mixed, operators)
+    evaluated = rooms.evaluation_network(mixed, operators)
+    found = [any(isinstance(c, fused.Chain) for _, c in net.cells_and_names()) for net in (trained, evaluated)]
+    assert found == [False, True]
+
+
+def test_off_is_off(caplog):
+    caplog.set_level("INFO", "ghostnet")
+    assert rooms.native_operators(settings(native_ops="off"), "CPU", 2) is None
+    assert not caplog.records
+
+
+def test_two_processes_build_once(cache, tmp_path):
+    """The compiler notes each call, and optimises nothing, which takes long; a third process finds the library."""
+    calls = tmp_path / "calls"
+    compiler = tmp_path / "cxx"
+    compiler.write_text(f'#!/bin/sh\ncase "$*" in *-shared*) echo link >> {calls};; esac\nexec c++ "$@" -O0\n')
+    compiler.chmod(0o755)
+    environment = os.environ | {"CXX": str(compiler), "PYTHONPATH": str(SOURCE.parents[2])}
+    command = [sys.executable, "-c", PROBE]
+    running = [subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    paths = {process.communicate(timeout=300)[0] for process in running}
+    paths.add(subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True).stdout)
+    assert len(paths) == 1
+    assert Path(paths.pop().strip()).parent == cache
+    assert calls.read_text() == "link\n"
+
+
+def test_the_name_follows_sources_and_flags(monkeypatch, tmp_path):
+    before = library.description().digest(["c++"])
+    assert library.description().digest(["c++"]) == before
+    assert library.description().digest(["c++", "-g"]) != before
+    for source in SOURCE.glob("*.[ch]*"):
+        (tmp_path / source.name).write_text(source.read_text())
+    monkeypatch.setattr(library, "SOURCES", tmp_path)
+    assert library.description().digest(["c++"]) == before
+    (tmp_path / "thread_pool.cpp").write_text((SOURCE / "thread_pool.cpp").read_text() + "\n")
+    assert library.description().digest(["c++"]) != before
+
+
+def operators_test(compiler: list[str], flags: tuple[str, ...], folder: Path, *more: str) -> Path:
+    """tests/csrc/operators_test.cpp, built with our operators: against the definitions, on 1 to 3 threads."""
+    test = TESTS / "csrc" / "operators_test.cpp"
+    commands = library.description(*more).commands(compiler, folder, flags)
+    commands.append([*compiler, *flags, f"-I{SOURCE}", "-c", str(test), "-o", str(folder / "test.o")])
+    for process in [subprocess.Popen(command) for command in commands]:
+        assert process.wait() == 0
+    objects = [str(path) for path in folder.glob("*.o")]
+    subprocess.run([*compiler, *flags, *objects, "-o", str(folder / "test")], check=True)
+    return folder / "test"
+
+
+def assert_no_failures(command: list[str | Path]) -> None:
+    done = subprocess.run(command, capture_output=True, text=True, timeout=500)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert " 0 failures" in done.stdout
+
+
+@pytest.mark.parametrize(("sanitizer", "share"), [("address,undefined", "3"), ("thread", "25")])
+def test_operators_under_a_sanitizer(sanitizer, share, tmp_path):
+    """Bit-identical for 1 to 3 threads, no bad access."""
+    compiler = cpp_library.system_compiler()
+    flags = sanitizer_flags(compiler, sanitizer, tmp_path)
+    assert_no_failures([operators_test(compiler, flags, tmp_path), share])
+
+
+@pytest.mark.skipif(
+    not (shutil.which("aarch64-linux-gnu-g++") and shutil.which("qemu-aarch64")),
+    reason="no cross compiler and emulator (Debian: apt-get install g++-aarch64-linux-gnu qemu-user)",
+)
+def test_operators_on_aarch64(tmp_path):
+    """As an emulator of the processor runs them; whether they are fast there is another question."""
+    flags = (*cpp_library.FLAGS, "-static")
+    test = operators_test(["aarch64-linux-gnu-g++"], flags, tmp_path, "aarch64")
+    assert_no_failures(["qemu-aarch64", test, "10"])

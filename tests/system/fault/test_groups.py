@@ -1,0 +1,48 @@
+"""The groups of faults, whole: every case has to end well."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from tests.helpers.launchers import ROOT, environment
+from tests.system.fault import folders, images, saves, weights  # noqa: F401  (their groups)
+from tests.system.fault.harness import GROUPS, OUTCOMES
+
+SHARES = 2  # processes at a time
+
+
+@pytest.mark.slow
+@pytest.mark.fault
+@pytest.mark.parametrize("name", GROUPS)
+def test_every_case_ends_well(name, tmp_path, record_property):
+    files = [tmp_path / f"{share}.json" for share in range(SHARES)]
+    command = [sys.executable, "-m", "tests.system.fault", name]
+    running = [
+        subprocess.Popen(
+            [*command, "--share", f"{share}/{SHARES}", "--json", file],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env=environment(tmp_path),
+            cwd=ROOT,
+        )
+        for share, file in enumerate(files)
+    ]
+    said = [process.communicate(timeout=600)[0] for process in running]
+    assert all(file.exists() for file in files), "\n".join(said)
+    parts = [json.loads(file.read_text())[name] for file in files]
+    row = {kind: sum(part[kind] for part in parts) for kind in ("cases", *OUTCOMES)}
+    row["failures"] = [failure for part in parts for failure in part["failures"]]
+    record_property("faults", {name: row})
+    assert row["failures"] == []
+    assert row["cases"] >= GROUPS[name].least
+
+
+@pytest.mark.parametrize("name", GROUPS)
+def test_some_cases_end_well(name, tmp_path):
+    """A few of each group, for every run of the tests."""
+    command = [sys.executable, "-m", "tests.system.fault", name, "--share", f"1/{GROUPS[name].least // 3}"]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment(tmp_path), cwd=ROOT, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr

@@ -1,0 +1,164 @@
+"""A run that is killed and resumed ends as one that was not: real processes, bit for bit."""
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mindghost.checkpoint import weights as weights_file
+from tests.conftest import write_images
+from tests.helpers.launchers import environment
+from tests.runs import test_events
+from tests.system.test_end_to_end import RECIPE, ROOT, SHORT, command, flags, process
+
+# Everything that draws numbers is on, and so are average, accumulation and several workers.
+KEYS = {
+    **SHORT,
+    "num_classes": 6,
+    "num_parallel_workers": 2,
+    "mixup": 0.2,
+    "cutmix": 0.5,
+    "drop_rate": 0.3,
+    "ema": True,
+    "gradient_accumulation_steps": 2,
+    "batch_size": 6,
+    "ckpt_save_interval_steps": 2,
+    "log_interval": 1,
+    "tensorboard": True,
+}
+
+
+def arguments(images: Path, folder: Path, **keys) -> list[str]:
+    """Of Python: train.py with a short network."""
+    return [
+        str(ROOT / "tests" / "helpers" / "short.py"),
+        "train.py",
+        "-c",
+        str(RECIPE),
+        *flags(**{**KEYS, "data_dir": images, "ckpt_save_dir": folder, **keys}),
+    ]
+
+
+@pytest.fixture(scope="module")
+def straight(images, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("straight") / "run"
+    result = process(*arguments(images, folder))
+    assert (result.returncode, result.stderr) == (0, "")
+    return folder
+
+
+def kill_after(line: str, images: Path, folder: Path) -> None:
+    """Start a run and kill it with SIGKILL, workers and all, once it has printed the start of `line`."""
+    run = subprocess.Popen(
+        [sys.executable, *arguments(images, folder)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        env=environment(folder.parent),
+        cwd=ROOT,
+    )
+    try:
+        assert any(printed.startswith(line) for printed in run.stdout), "the run ended before that line"
+    finally:
+        run.send_signal(signal.SIGKILL)
+        run.wait(30)
+        run.stdout.close()
+
+
+def without_times(folder: Path) -> list[dict]:
+    records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in record.items() if k not in ("images_per_second", "seconds")} for record in records]
+
+
+def assert_same_end(folder: Path, straight: Path) -> None:
+    assert without_times(folder) == without_times(straight)
+    test_events.assert_equals_metrics(folder)
+    # The state before the last depends on how often one was saved.
+    names = {file.name for file in straight.glob("*.ckpt")} - {"run_state_previous.ckpt"}
+    assert {"run_state.ckpt", "ghostnet_050_last.ckpt"} < names
+    for name in names:
+        found, expected = (weights_file.read(run / name) for run in (folder, straight))
+        sizes = {"run_log_bytes", "run_metrics_bytes"}  # of text that holds times
+        assert set(found) == set(expected)
+        for key in set(expected) - sizes:
+            np.testing.assert_array_equal(found[key], expected[key], err_msg=f"{name}: {key}")
+
+
+@pytest.mark.parametrize("line", [pytest.param("epoch 1/2  step 4/6", marks=pytest.mark.slow), "epoch 2/2  step 3/6"])
+def test_a_killed_run_goes_on_bit_for_bit(line, straight, images, tmp_path):
+    folder = tmp_path / "run"
+    kill_after(line, images, folder)
+    time.sleep(0.1)
+    done = weights_file.read(folder / "run_state.ckpt")
+    epoch, step = int(done["run_epoch"][0]), int(done["run_step"][0])
+    result = process(*arguments(images, folder), "--resume")
+    assert (result.returncode, result.stderr) == (0, "")
+    assert f"{epoch} epochs and {step} steps are done" in result.stdout
+    steps = [printed.split("  ")[1] for printed in result.stdout.splitlines() if "  step " in printed]
+    assert steps[0] == f"step {step + 1}/6"
+    assert len(steps) == (5 - step) + 5 * (1 - epoch)
+    assert_same_end(folder, straight)
+
+
+def test_a_finished_run_has_nothing_left_to_do(straight, images):
+    before = (straight / "ghostnet_050_last.ckpt").read_bytes()
+    result = process(*arguments(images, straight), "--resume")
+    assert (result.returncode, result.stderr) == (0, "")
+    assert "2 epochs and 0 steps are done" in result.stdout
+    assert (straight / "ghostnet_050_last.ckpt").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("keys", "expected"),
+    [
+        ({"lr": 0.1, "batch_size": 4}, "batch_size: 6 -> 4; lr: 0.4 -> 0.1"),
+        ({"epoch_size": 3}, "epoch_size: 2 -> 3"),
+        ({"ckpt_save_dir": "/nowhere/run"}, "/nowhere/run/run_state.ckpt: no such file"),
+    ],
+)
+def test_changes_are_refused(keys, expected, straight, images, monkeypatch, capsys):
+    import train
+
+    line = arguments(images, straight, **keys)[2:]
+    status, error = command(train.main, "train.py", *line, "--resume", monkeypatch=monkeypatch, capsys=capsys)
+    assert status == 2
+    assert expected in error
+    assert error.count("\n") == 1
+
+
+def test_other_images_are_refused(straight, images, tmp_path, monkeypatch, capsys):
+    import train
+
+    other = write_images(tmp_path / "other", train_images=7)
+    line = arguments(other, straight)[2:]
+    status, error = command(train.main, "train.py", *line, "--resume", monkeypatch=monkeypatch, capsys=capsys)
+    assert status == 2
+    assert "the training images" in error
+
+
+def test_a_taught_run_wants_its_teacher_back(straight, images, tmp_path, monkeypatch, capsys):
+    """The network of one run teaches that of another; a resumed run is refused once the teacher is another one."""
+    import train
+
+    teacher = tmp_path / "teacher.ckpt"
+    shutil.copy(straight / "ghostnet_050_last.ckpt", teacher)
+    keys = {"teacher": "ghostnet_050", "teacher_ckpt_path": teacher, "distill_alpha": 1.0, "epoch_size": 1}
+    keys |= {"mode": 1, "warmup_epochs": 0, "decay_epochs": 1, "tensorboard": False}
+    result = process(*arguments(images, tmp_path / "run", **keys))
+    assert (result.returncode, result.stderr) == (0, "")
+    record, alone = (
+        json.loads((run / "metrics.jsonl").read_text().splitlines()[0]) for run in (tmp_path / "run", straight)
+    )
+    assert 0 < record["train_loss"] < alone["train_loss"] / 2
+    with teacher.open("ab") as file:
+        file.write(b" ")
+    line = arguments(images, tmp_path / "run", **keys)[2:]
+    status, error = command(train.main, "train.py", *line, "--resume", monkeypatch=monkeypatch, capsys=capsys)
+    assert (status, error.count("\n")) == (2, 1)
+    assert "the training images or the teacher's weights" in error
