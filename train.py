@@ -2,8 +2,9 @@
 
 import sys
 
-from mindghost.cli.command import importing, run_command
+from mindghost.cli.command import run_command
 from mindghost.config import load
+from mindghost.process.signals import importing
 
 PROG = "train.py"
 

@@ -2,12 +2,13 @@
 
 import sys
 
-from mindghost.cli.command import importing, run_command
+from mindghost.cli.command import run_command
 from mindghost.config import load
 from mindghost.files.json_text import dumps
 from mindghost.inference.artifact import said
 from mindghost.process import launch
 from mindghost.process.display import say
+from mindghost.process.signals import importing
 
 PROG = "validate.py"
 DESCRIPTION = (

@@ -45,13 +45,14 @@ def main() -> None:
     from mindghost import runtime
     from mindghost.deploy import export
     from mindghost.errors import UserError
+    from mindghost.process.log import RunLog
 
     deployed = artifact.of_arguments(args)
     if deployed.exported:
         raise UserError(f"{args.ckpt_path}: exported already; give the checkpoint that it was made of")
     if args.data_dir:
         deployed = replace(deployed, config=deployed.config.replace(data_dir=str(args.data_dir)))
-    log = runtime.RunLog()
+    log = RunLog()
     try:
         runtime.init(deployed.config)
         formats = export.FORMATS if args.format == "all" else (args.format,)

@@ -18,12 +18,13 @@ from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
-from mindghost.cli.command import importing, run_command
+from mindghost.cli.command import run_command
 from mindghost.config.arguments import Parser, add_overwrite, number, output_folder
 from mindghost.errors import RunError, UserError
 from mindghost.files import json_text, outputs, paths
 from mindghost.inference import artifact
 from mindghost.process.display import csv_cell, shown
+from mindghost.process.signals import importing
 
 if TYPE_CHECKING:
     from PIL.Image import Image

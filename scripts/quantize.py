@@ -87,6 +87,7 @@ def main() -> None:
     from mindghost.errors import UserError
     from mindghost.files.json_text import dumps
     from mindghost.inference import artifact
+    from mindghost.process import log
 
     if args.model.suffix.lower() != ".onnx":
         raise UserError(f"{args.model}: not an ONNX file; make one with scripts/export.py --format onnx")
@@ -94,7 +95,7 @@ def main() -> None:
     config = settled({"ckpt_path": str(args.model), "mode": 1}, {}, artifact.said(str(args.model), False))
     if args.data_dir:
         config = config.replace(data_dir=str(args.data_dir))
-    run_log = None if args.json else runtime.RunLog()
+    run_log = None if args.json else log.RunLog()
     try:
         goal = quantize.Goal(args.max_drop, args.max_float, args.write_anyway)
         config = runtime.init(config).config

@@ -11,11 +11,12 @@ from __future__ import annotations
 import argparse
 import sys
 
-from mindghost.cli.command import importing, run_command
+from mindghost.cli.command import run_command
 from mindghost.config.arguments import Parser, input_folder, number, output_folder
 from mindghost.errors import UserError
 from mindghost.files import paths
 from mindghost.process.display import say
+from mindghost.process.signals import importing
 
 PROG = "to_mindrecord.py"
 

@@ -18,7 +18,7 @@ def test_a_dead_worker_that_nobody_reports_ends_a_run_that_waits(tmp_path, tried
     tried("data worker killed, MindSpore says nothing")
     lines = """
 import os, time
-from mindghost.runtime import StopSignals
+from mindghost.process.signals import StopSignals
 
 with StopSignals() as signals:
     signals.defer()
@@ -37,10 +37,10 @@ def test_a_second_report_of_a_dead_worker_does_not_end_a_run_that_ends(tmp_path,
     tried("data worker killed, MindSpore says it twice")
     lines = """
 import os, signal, time
-from mindghost.cli.command import importing
+from mindghost.process.signals import importing
 
 with importing():
-    from mindghost.runtime import StopSignals
+    from mindghost.process.signals import StopSignals
 
 with StopSignals() as signals:
     signals.defer()
@@ -58,11 +58,11 @@ def test_the_end_of_a_stopped_run_is_not_reported_as_the_death_of_its_workers(tm
     """MindSpore's handler of SIGCHLD gets a second here to see what a run kills on its way out."""
     lines = """
 import os, subprocess, time
-from mindghost.cli.command import importing
+from mindghost.process.signals import importing
 
 with importing():
     import mindspore.dataset as ds
-    from mindghost.runtime import StopSignals
+    from mindghost.process.signals import StopSignals
 
 class Numbers:
     def __len__(self):

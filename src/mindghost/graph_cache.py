@@ -30,8 +30,8 @@ from .config import FREE_KEYS, Config
 from .errors import RunError, UserError
 from .files import intact, paths, scratch
 from .files.download import cache_dir
-from .parallel.cores import give_back_memory
 from .parallel.ranks import Ranks
+from .process.libc import give_back_memory
 
 try:
     from mindspore.graph import api as compiler

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from mindghost.cli.command import RUN_SIGNALS
 from mindghost.csrc import cpp_library
 from mindghost.csrc.cpp_library import CppLibrary, NativeError
 from mindghost.files import intact
+from mindghost.process.signals import RUN_SIGNALS
 from tests.helpers.launchers import processes_with, wait_until_gone
 
 SOURCE = Path(cpp_library.__file__).parent / "ops"

@@ -117,10 +117,10 @@ def main(folder: Path) -> None:
     """All checks, one after the other, in one start of MindSpore's collectives."""
     import mindspore as ms
 
-    from mindghost.cli import command
     from mindghost.errors import RunError
     from mindghost.parallel import replicas
     from mindghost.parallel.ranks import start
+    from mindghost.process import endings
 
     ms.set_device("CPU")
     ranks = start("CPU")
@@ -159,7 +159,7 @@ def main(folder: Path) -> None:
     if ranks.main:
         np.savez(folder / "facts.npz", **facts)
     ranks.barrier()
-    for action in command._endings:
+    for action in endings.endings:
         action(0)
 
 

@@ -7,7 +7,7 @@ processes and are about anything but the network.
 import runpy
 import sys
 
-from mindghost.cli.command import importing
+from mindghost.process.signals import importing
 
 
 def stages() -> tuple:

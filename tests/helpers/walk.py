@@ -8,7 +8,7 @@ import runpy
 import sys
 from pathlib import Path
 
-from mindghost.cli.command import importing
+from mindghost.process.signals import importing
 from tests.helpers.short import stages
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 import ctypes
 from pathlib import Path
 
-from mindghost.parallel.cores import give_back_memory
+from mindghost.process.libc import give_back_memory
 
 
 def resident() -> int:

@@ -4,55 +4,23 @@ from __future__ import annotations
 
 import gc
 import logging
-import multiprocessing
 import os
 import signal
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from types import TracebackType
-from typing import NoReturn
 
 from ..errors import RunError, Stopped, UserError
 from ..files import scratch
-from ..parallel.cores import forget_children
 from ..process import launch, resources, streams, utf8
 from ..process.display import OneLine, say
+from ..process.endings import endings, leave
 from ..process.streams import OutputError
-
-# What stops a run between two steps.
-STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
-# What else a run takes note of: its terminal was closed.
-RUN_SIGNALS = (*STOP_SIGNALS, signal.SIGHUP)
 
 # Seconds that rank 0 gets to say what other ranks would say as well; its end ends them.
 _RANK_0_FIRST = 3
-
-_endings: list[Callable[[int], None]] = []
-
-
-@contextmanager
-def importing() -> Iterator[None]:
-    """For imports of MindSpore: signals wait, threads started inside never take any, nothing is collected.
-
-    Numpy's BLAS starts threads, through which a signal would end a process that has it blocked elsewhere. Collections
-    take a sixth of the import's time to find nothing, and would later go through all that was imported again and again.
-    """
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, RUN_SIGNALS)
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.freeze()
-        gc.enable()
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def at_end(action: Callable[[int], None]) -> None:
-    """Have `action` called with the exit status, after the last line was printed."""
-    _endings.append(action)
 
 
 def run_command(prog: str, main: Callable[[], None]) -> int:
@@ -96,7 +64,7 @@ def run_command(prog: str, main: Callable[[], None]) -> int:
     finally:
         # What is left in their buffers is written at the end of the interpreter, where an error has no other way out.
         streams.survive()
-    for action in _endings:
+    for action in endings:
         action(status)
     if scarce and main.__module__ == "__main__":
         # For lack of memory, files or threads MindSpore's clean-up would abort, or wait for ever.
@@ -107,17 +75,6 @@ def run_command(prog: str, main: Callable[[], None]) -> int:
     # MindSpore prints an ignored exception for every network that is alive when the interpreter ends.
     gc.collect()
     return status
-
-
-def leave(status: int) -> NoReturn:
-    """End at once, after the data workers: they would print a traceback when they miss this process.
-
-    MindSpore does not hear of their end, which it would report as an error, and does not clean up.
-    """
-    forget_children()
-    for worker in multiprocessing.active_children():
-        worker.kill()
-    os._exit(status)
 
 
 def _run(main: Callable[[], None]) -> None:

@@ -17,7 +17,7 @@ from ..graph_cache import GraphCache
 from ..inference import artifact
 from ..inference.exported import is_exported
 from ..inference.network import checked, open_network
-from ..process import launch
+from ..process import launch, log
 from . import report
 from .evaluator import Evaluator, Network, counted, of_cell
 
@@ -40,7 +40,7 @@ def validate(config: Config) -> dict[str, Any]:
     if not config.ckpt_path and not config.pretrained:
         raise UserError("ckpt_path: needed, since random weights are never validated; give the weight file to validate")
     config.check_evaluation()
-    run_log = runtime.RunLog()
+    run_log = log.RunLog()
     try:
         run = runtime.init(config.replace(distribute=launch.detect().ranks > 1))
         config = run.config

@@ -3,49 +3,20 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import shutil
-import signal
 import socket
 import struct
-import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 _SIOCGIFADDR = 0x8915  # the IPv4 address of an interface, on Linux
 _CONNECT_TIMEOUT = 3  # seconds
-_PR_SET_PDEATHSIG = 1
-_libc = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 
 def has_program(name: str) -> bool:
     """Whether a program of this name is on the PATH."""
     return shutil.which(name) is not None
-
-
-def die_with_parent() -> None:
-    """Have the kernel kill this process when its parent dies, by any means (Linux; elsewhere nothing happens)."""
-    if _libc is not None:
-        _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-
-
-def forget_children() -> None:
-    """From now on no handler of this process is called when its children end (Linux; elsewhere nothing happens).
-
-    From any thread: `signal.signal` is for the main one alone.
-    """
-    if _libc is not None:
-        _libc.signal(signal.SIGCHLD, ctypes.c_void_p(signal.SIG_DFL))
-
-
-def give_back_memory() -> None:
-    """Give back to the system what this process has freed (glibc, which keeps it for later; elsewhere nothing happens).
-
-    Takes milliseconds.
-    """
-    if hasattr(_libc, "malloc_trim"):
-        _libc.malloc_trim(0)
 
 
 def identity() -> str:

@@ -19,10 +19,10 @@ from typing import Any
 
 import numpy as np
 
-from ..cli import command
 from ..errors import RunError, UserError
-from ..process import launch
-from .cores import addresses, die_with_parent, has_program, identity, reachable, take_share
+from ..process import endings, launch
+from ..process.libc import die_with_parent
+from .cores import addresses, has_program, identity, reachable, take_share
 from .watchdog import Neighbours, own_process
 
 # Seconds that the scheduler may take to listen, and MindSpore to bring the ranks together (by default, half an hour).
@@ -173,7 +173,7 @@ def start(device: str) -> Ranks:
     ranks = Ranks(alone.rank, alone.size, tuple(name.decode() for name in names), cores)
     processes = ranks.gather(np.array(own_process()))
     neighbours = Neighbours(ranks.rank, {rank: tuple(map(int, processes[rank])) for rank in ranks.neighbours})
-    command.at_end(lambda status: _leave(found, ranks, neighbours, status))
+    endings.at_end(lambda status: _leave(found, ranks, neighbours, status))
     neighbours.watch()
     return ranks
 

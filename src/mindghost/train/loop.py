@@ -16,7 +16,7 @@ import numpy as np
 from mindspore import Tensor, nn
 from tqdm import tqdm
 
-from .. import build, runtime
+from .. import build
 from ..config import Config
 from ..data import dataset
 from ..errors import RunError, Stopped
@@ -25,6 +25,8 @@ from ..graph_cache import GraphCache
 from ..models.parameters import assign
 from ..parallel import replicas
 from ..parallel.ranks import Ranks
+from ..process.log import TO_FILE, TO_SCREEN
+from ..process.signals import StopSignals, stop_reason
 from ..runs.folder import Position, RunFolder
 from . import schedule
 from .step import TrainStep, is_statistic
@@ -88,7 +90,7 @@ class Epochs(ms.Callback):
         data: str,
         position: Position,
         ranks: Ranks,
-        signals: runtime.StopSignals,
+        signals: StopSignals,
     ) -> None:
         super().__init__()
         self.ranks = ranks
@@ -190,9 +192,9 @@ class Epochs(ms.Callback):
         line = _epoch_line(record, self.config.epoch_size, best, self.skipped)
         self.losses, self.skipped, self.resumed_at = [], 0, 0
         # The state knows how long the log was: what it does not know of, a resumed run cuts off.
-        log.info(line, extra=runtime.TO_FILE)
+        log.info(line, extra=TO_FILE)
         self._save_state(epoch, 0)
-        log.info(line, extra=runtime.TO_SCREEN)
+        log.info(line, extra=TO_SCREEN)
         _, stop = self._over_ranks(0.0)
         if stop and not last:
             self._stop(stop, epoch, self.steps)
@@ -208,7 +210,7 @@ class Epochs(ms.Callback):
         self.bar.close()
         # No rank leaves before rank 0 has written: the launcher ends all when one has left.
         self.ranks.barrier()
-        message = f"{runtime.stop_reason(number)} after epoch {epoch}, step {step}; go on with --resume"
+        message = f"{stop_reason(number)} after epoch {epoch}, step {step}; go on with --resume"
         raise RunError(message) if number == signal.SIGCHLD else Stopped(number, message)
 
     def _save_state(self, epoch: int, step: int) -> None:

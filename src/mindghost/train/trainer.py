@@ -28,6 +28,8 @@ from ..models.layers import freeze_batch_norm, reseed_dropout
 from ..parallel import replicas
 from ..parallel.ranks import Ranks
 from ..process import streams
+from ..process.log import RunLog
+from ..process.signals import StopSignals
 from ..runs import provenance
 from ..runs.folder import Position, RunFolder, Saved, changed_keys
 from . import checks, distill, loss, optim, schedule
@@ -48,9 +50,9 @@ def train(config: Config) -> None:
     if not config.resume:
         config.check_new_run()
     streams.survive()
-    run_log = runtime.RunLog()
+    run_log = RunLog()
     try:
-        with runtime.StopSignals() as signals, _worker_errors(signals), RunFolder(config) as folder:
+        with StopSignals() as signals, _worker_errors(signals), RunFolder(config) as folder:
             _train(runtime.init(config), folder, run_log, signals)
     except (UserError, RunError, Stopped) as error:
         run_log.end(str(error))
@@ -60,7 +62,7 @@ def train(config: Config) -> None:
 
 
 @contextmanager
-def _worker_errors(signals: runtime.StopSignals) -> Iterator[None]:
+def _worker_errors(signals: StopSignals) -> Iterator[None]:
     """Turn a RuntimeError of MindSpore's pipeline back into a worker's own error, or end for a worker that died."""
     try:
         yield
@@ -72,7 +74,7 @@ def _worker_errors(signals: runtime.StopSignals) -> Iterator[None]:
         raise own from error
 
 
-def _train(run: runtime.Runtime, folder: RunFolder, run_log: runtime.RunLog, signals: runtime.StopSignals) -> None:
+def _train(run: runtime.Runtime, folder: RunFolder, run_log: RunLog, signals: StopSignals) -> None:
     for line in [*run.notes, *run.config.warnings()]:
         log.info(line)
     ranks = run.ranks
@@ -205,7 +207,7 @@ def _open_files(
     config: Config,
     samples: dataset.Samples,
     session: Mapping[str, object],
-    run_log: runtime.RunLog,
+    run_log: RunLog,
 ) -> None:
     """Make the folder, or take up the one that is there."""
     if saved:

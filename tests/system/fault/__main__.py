@@ -5,7 +5,7 @@ import sys
 from argparse import ArgumentParser
 from pathlib import Path
 
-from mindghost.cli.command import importing
+from mindghost.process.signals import importing
 
 with importing():
     from tests.system.fault import folders, images, saves, weights  # noqa: F401  (their groups)
