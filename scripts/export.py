@@ -11,9 +11,9 @@ from __future__ import annotations
 import argparse
 import sys
 
+from mindghost.cli import network_arguments
 from mindghost.cli.command import run_command
 from mindghost.config.arguments import Parser, add_overwrite, input_folder, number, output_folder
-from mindghost.inference import artifact
 from mindghost.process.display import say
 
 PROG = "export.py"
@@ -22,7 +22,7 @@ PROG = "export.py"
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     """Command line."""
     parser = Parser(PROG, __doc__)
-    artifact.add_arguments(parser, exported=False)
+    network_arguments.add_arguments(parser, exported=False)
     parser.add_argument("--format", choices=("mindir", "onnx", "all"), default="all", help="what to write (all)")
     parser.add_argument(
         "--out", type=output_folder, metavar="DIR", help="folder for the files (that of the checkpoint)"
@@ -47,7 +47,7 @@ def main() -> None:
     from mindghost.errors import UserError
     from mindghost.process.log import RunLog
 
-    deployed = artifact.of_arguments(args)
+    deployed = network_arguments.of_arguments(args)
     if deployed.exported:
         raise UserError(f"{args.ckpt_path}: exported already; give the checkpoint that it was made of")
     if args.data_dir:

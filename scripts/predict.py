@@ -18,11 +18,11 @@ from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
+from mindghost.cli import network_arguments
 from mindghost.cli.command import run_command
 from mindghost.config.arguments import Parser, add_overwrite, number, output_folder
 from mindghost.errors import RunError, UserError
 from mindghost.files import json_text, outputs, paths
-from mindghost.inference import artifact
 from mindghost.process.display import csv_cell, shown
 from mindghost.process.signals import importing
 
@@ -43,7 +43,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "sources", nargs="+", metavar="IMAGES", help="files, folders, patterns, videos, or a camera's number"
     )
-    artifact.add_arguments(parser)
+    network_arguments.add_arguments(parser)
     parser.add_argument("--top_k", type=COUNT, default=5, metavar="N", help="classes to name for each image (5)")
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="print one JSON object a line, one line an image")
@@ -122,17 +122,20 @@ def main() -> None:
     args = parse()
     # After the command line is known to be good: importing MindSpore takes seconds.
     with importing():
-        from mindghost import build, runtime
+        from mindghost import runtime
         from mindghost.inference import predictor
+        from mindghost.inference.annotate import annotate, picture_name
         from mindghost.inference.network import open_network
+        from mindghost.inference.sources import expand, is_video
+        from mindghost.ops import library
 
-    images = predictor.expand(args.sources, _listed())
+    images = expand(args.sources, _listed())
     if not images:
         raise UserError("-: no image in the list on standard input")
-    deployed = artifact.of_arguments(args)
+    deployed = network_arguments.of_arguments(args)
     # Operator by operator: compiling a graph takes longer than most lists of images.
     session = runtime.init(deployed.config.replace(mode=1))
-    operators = None if deployed.exported else build.native_operators(session.config, session.device, session.threads)
+    operators = None if deployed.exported else library.native_operators(session.config, session.device, session.threads)
     run = predictor.Predictor(deployed, open_network(deployed, operators), args.batch_size)
     if deployed.numbered:
         note = (
@@ -143,7 +146,7 @@ def main() -> None:
         paths.make_folder(args.save_dir, "--save_dir")
         read = outputs.identities(images)
         # Before the work; what a video's frames are called comes with them.
-        for name in {predictor.picture_name(image, set()) for image in images if not predictor.is_video(image)}:
+        for name in {picture_name(image, set()) for image in images if not is_video(image)}:
             _output(args, name, read).check()
     output = JsonLines() if args.json else Csv() if args.csv else Table(images)
     total, unreadable, names = 0, 0, set()
@@ -156,8 +159,8 @@ def main() -> None:
                 unreadable += 1
                 tqdm.write(shown(f"{PROG}: skipped: {prediction.problem}"), file=sys.stderr)
             elif args.save_dir:
-                name = predictor.picture_name(prediction.image, names)
-                _save(predictor.annotate(prediction), _output(args, name, read))
+                name = picture_name(prediction.image, names)
+                _save(annotate(prediction), _output(args, name, read))
     if unreadable:
         raise RunError(f"{unreadable} of {total} images could not be read")
 

@@ -60,7 +60,7 @@ def settings(ckpt_path: Path, config_file: Path | None) -> Config:
 
     Raises UserError where it is not known, or leaves the number of classes open.
     """
-    from mindghost import build
+    from mindghost.tasks.classification import names as class_names
 
     if config_file:
         path, config = config_file, Config.from_file(config_file)
@@ -68,7 +68,7 @@ def settings(ckpt_path: Path, config_file: Path | None) -> Config:
         path, config = ckpt_path.parent / "config.yaml", settled({}, {}, saved_by_training(str(ckpt_path)))
     config = config.replace(ckpt_path=str(ckpt_path))
     if config.num_classes is None:
-        classes = build.saved_classes(str(ckpt_path))
+        classes = class_names.saved_classes(str(ckpt_path))
         if classes is None:
             raise UserError(f"{path}: num_classes: not given, and no classes.json is beside {ckpt_path}; add the key")
         config = config.replace(num_classes=len(classes))

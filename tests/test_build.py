@@ -6,6 +6,7 @@ from mindghost import build
 from mindghost.config import Config
 from mindghost.errors import UserError
 from mindghost.models import create_model
+from mindghost.tasks.classification import names as class_names
 
 
 def config(**keys) -> Config:
@@ -13,17 +14,17 @@ def config(**keys) -> Config:
 
 
 def test_class_names_beside_the_weights(tmp_path):
-    assert build.saved_classes("") is None
-    assert build.saved_classes(str(tmp_path / "w.ckpt")) is None
+    assert class_names.saved_classes("") is None
+    assert class_names.saved_classes(str(tmp_path / "w.ckpt")) is None
     (tmp_path / "classes.json").write_text('["b", "a"]')
-    assert build.saved_classes(str(tmp_path / "w.ckpt")) == ["b", "a"]
+    assert class_names.saved_classes(str(tmp_path / "w.ckpt")) == ["b", "a"]
 
 
 @pytest.mark.parametrize("text", ["[", "{}", "[1, 2]", '"ab"'])
 def test_damaged_class_names_are_one_line(text, tmp_path):
     (tmp_path / "classes.json").write_text(text)
     with pytest.raises(UserError, match="classes.json") as caught:
-        build.saved_classes(str(tmp_path / "w.ckpt"))
+        class_names.saved_classes(str(tmp_path / "w.ckpt"))
     assert "\n" not in str(caught.value)
 
 

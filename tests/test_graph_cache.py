@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 from mindspore import Tensor, nn
 
-from mindghost import build, graph_cache
+from mindghost import graph_cache
 from mindghost.config import Config
 from mindghost.graph_cache import GraphCache
 from mindghost.models import ghostnet
 from mindghost.ops import library as native
+from mindghost.ops import momentum
 from mindghost.parallel.ranks import ALONE, Ranks
 from mindghost.train.loss import training_loss
 from mindghost.train.step import StepOptions, TrainStep
@@ -40,7 +41,7 @@ def small_step(config: Config, **options) -> TrainStep:
     np.random.seed(config.seed)
     network = ghostnet.ghostnet_050(num_classes=3, **{"drop_rate": 0.2, **options})
     optimizer = nn.Momentum(network.trainable_params(), 0.05, 0.9)
-    fused = build.fused_update(optimizer, OPERATORS)
+    fused = momentum.fused_update(optimizer, OPERATORS)
     options = StepOptions.from_config(config)
     return TrainStep(network, training_loss(config), optimizer, options, fused=fused).set_train()
 
@@ -176,7 +177,7 @@ def compile_products() -> None:
 
 
 def test_a_cache_that_cannot_be_written_is_left_alone(tmp_path, monkeypatch, caplog):
-    caplog.set_level("INFO", "ghostnet")
+    caplog.set_level("INFO", "mindghost")
     ms.set_context(mode=ms.GRAPH_MODE)
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("GHOSTNET_HOME", str(tmp_path / "file"))
@@ -198,7 +199,7 @@ def test_a_graph_is_taken_from_a_cache_that_cannot_be_written(tmp_path, read_onl
 @pytest.mark.fault("caches", "ok")
 def test_half_a_graph_is_not_kept(shelf, caplog):
     """What MindSpore leaves on a full disk; the two lines that it prints then are avoided, as far as room is known."""
-    caplog.set_level("INFO", "ghostnet")
+    caplog.set_level("INFO", "mindghost")
     shelf.mkdir(parents=True)
     graphs = GraphCache(settings(), "CPU", ALONE)
     message = b"\x0a\x03abc\x10\xff\x01\x15abcd\x19abcdefgh"

@@ -92,7 +92,7 @@ def test_the_data_gives_the_number_of_classes_where_the_key_is_absent():
 
 
 def test_fewer_classes_than_outputs_are_one_line_in_the_log(caplog):
-    caplog.set_level("INFO", "ghostnet")
+    caplog.set_level("INFO", "mindghost")
     assert runtime_of(num_classes=10).with_classes(["a", "b", "c"]).config.num_classes == 10
     assert [record.getMessage() for record in caplog.records] == [
         "D: 3 classes, fewer than num_classes: 10; labels follow their sorted names"

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 from mindspore import nn
@@ -13,19 +12,10 @@ from .checkpoint import weights as weights_file
 from .checkpoint.load import Loaded, fill_network
 from .config import Config
 from .errors import UserError
-from .files import download, paths
+from .files import download
+from .files.cache import cache_dir
 from .models import Card, card, create_model
-from .models.surgery import replace_cells
-from .ops import allreduce as native_ranks
-from .ops import fused as native_layers
-from .ops import library as native
-from .ops import momentum as native_momentum
-from .parallel.ranks import Ranks
-from .tasks.classification import names as class_names
-
-log = logging.getLogger("mindghost")
-
-_NAMES_SHOWN = 12
+from .ops import rewrite
 
 
 def facts(model: str) -> Card:
@@ -69,72 +59,8 @@ def evaluation_network(config: Config, operators: Path | None = None) -> nn.Cell
 def _in_precision(net: nn.Cell, level: str, config: Config, operators: Path | None) -> nn.Cell:
     net = amp.apply(net, level, config.amp_cast_list)
     if operators is not None and level == "O0":
-        native_layers.use(net, operators)
+        rewrite.use(net, operators)
     return net
-
-
-def synchronise_batch_norm(net: nn.Cell) -> None:
-    """Have every batch norm of a network use the mean and variance over all ranks' batches (Ascend only)."""
-    norms = [cell for _, cell in net.cells_and_names() if type(cell) is nn.BatchNorm2d]
-    replace_cells(net, {id(norm): _synchronised(norm) for norm in norms})
-
-
-def _synchronised(norm: nn.BatchNorm2d) -> nn.SyncBatchNorm:
-    """The same batch norm, parameters and all, over all ranks."""
-    result = nn.SyncBatchNorm(norm.num_features, norm.eps, 1 - norm.momentum)
-    for name in ("gamma", "beta", "moving_mean", "moving_variance"):
-        setattr(result, name, getattr(norm, name))
-    result.use_batch_statistics = norm.use_batch_statistics
-    return result
-
-
-def native_operators(config: Config, device: str, threads: int) -> Path | None:
-    """The library of our C++ operators for float32 networks, loaded; says in the log whether it is.
-
-    Args:
-        config: reads `native_ops` and whether training or evaluation is in float32.
-        device: "CPU", "Ascend" or "GPU".
-        threads: that the operators may use.
-
-    Returns None where `native_ops` is off, or auto and they cannot be had. Raises UserError where it is on and they
-    cannot be had.
-    """
-    if config.native_ops == "off":
-        return None
-    try:
-        if device != "CPU" or "O0" not in (config.amp_level, config.val_amp_level):
-            raise native.NativeError(f"they are for float32 on a CPU, not for {device}, {config.amp_level}")
-        path = native.library()
-        kernels = native.load(path, threads)
-    except native.NativeError as error:
-        if config.native_ops == "on":
-            raise UserError(f"native_ops: on, but {error}; give auto or off to do without them") from error
-        if device == "CPU":
-            log.info(f"MindSpore's own operators instead of the faster native ones: {error}")
-        return None
-    log.info(f"native operators: {kernels}, {threads} thread(s)")
-    return path
-
-
-def rank_sum(net: nn.Cell, operators: Path | None, ranks: Ranks) -> nn.Cell | None:
-    """Sums up the gradients of a network over ranks on one machine; None where that is left to MindSpore's collectives.
-
-    Every rank has to call it, with our operators or without.
-    """
-    weights = net.trainable_params()
-    if operators is None or ranks.size == 1:
-        return None
-    if not native_ranks.join(operators, ranks, sum(weight.size for weight in weights)):
-        return None
-    log.info("gradients are summed up over the ranks in shared memory")
-    return native_ranks.SumOverRanks(operators, len(weights))
-
-
-def fused_update(optimizer: nn.Optimizer, operators: Path | None) -> nn.Cell | None:
-    """Does what an optimizer does in one pass; None without our operators, or where they do not know it."""
-    if operators is None or not native_momentum.covers(optimizer):
-        return None
-    return native_momentum.MomentumUpdate(operators, optimizer)
 
 
 def load_weights(net: nn.Cell, config: Config, *, fine_tune: bool) -> Loaded | None:
@@ -158,7 +84,7 @@ def load_weights(net: nn.Cell, config: Config, *, fine_tune: bool) -> Loaded | N
             "scripts/convert_weights.py and name the file with ckpt_path"
         )
     elif config.pretrained:
-        path = download.fetch(facts.weights_url, download.cache_dir(), digest=facts.weights_sha256)
+        path = download.fetch(facts.weights_url, cache_dir(), digest=facts.weights_sha256)
     else:
         return None
     return fill_network(
@@ -212,29 +138,3 @@ def _size_of(shapes: Mapping[str, tuple[int, ...]], name: str, axis: int) -> int
     # Of several the outermost: blocks have a conv1, too.
     shape = shapes[min(entries, key=len)] if entries else ()
     return shape[axis] if len(shape) > axis else None
-
-
-def saved_classes(ckpt_path: str) -> list[str] | None:
-    """Class names in label order from the `classes.json` beside a weight file; None where there is none.
-
-    Raises UserError where the file is not a list of names.
-    """
-    path = Path(ckpt_path).parent / "classes.json"
-    if not ckpt_path or not paths.exists(path):
-        return None
-    return class_names.read(path, "delete it, or restore the one that training wrote")
-
-
-def say_order(classes: Sequence[str], why: str) -> None:
-    """Say which class has which label where only the names of folders know it."""
-    named = ", ".join(f"{label} {name}" for label, name in enumerate(classes[:_NAMES_SHOWN]))
-    more = f", ... ({len(classes)} classes)" if len(classes) > _NAMES_SHOWN else ""
-    # Folders 0 to 10: whoever trained elsewhere may have counted.
-    numbers = "; numbers are sorted as text, too" if in_other_order(classes) else ""
-    log.info(f"{why}: labels follow the sorted names of the class folders{numbers}: {named}{more}")
-
-
-def in_other_order(classes: Sequence[str]) -> bool:
-    """Whether names are numbers whose order is not that of their labels, as with folders 0, 1, 10, 2."""
-    numeric = [int(name) for name in classes if name.isascii() and name.isdecimal() and len(name) < 10]
-    return len(numeric) == len(classes) and numeric != sorted(numeric)

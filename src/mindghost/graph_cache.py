@@ -29,7 +29,7 @@ from mindspore.ops import Primitive
 from .config import FREE_KEYS, Config
 from .errors import RunError, UserError
 from .files import intact, paths, scratch
-from .files.download import cache_dir
+from .files.cache import cache_dir
 from .parallel.ranks import Ranks
 from .process.libc import give_back_memory
 

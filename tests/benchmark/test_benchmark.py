@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -108,7 +109,9 @@ def test_contenders_start_without_what_we_set(monkeypatch):
     modules = (ROOT / "src" / "mindghost" / "benchmark" / "contenders").glob("*.py")
     theirs = [path for path in modules if path.stem not in ("ours", "prepare")]
     assert len(theirs) >= 6
-    assert not [path.name for path in theirs if "mindghost" in path.read_text() or "from .." in path.read_text()]
+    assert not [
+        path.name for path in theirs if re.search(r"^\s*(import|from) (mindghost|\.\.)", path.read_text(), re.M)
+    ]
 
 
 def test_contenders_take_turns_and_missing_ones_are_asked_once(monkeypatch, tmp_path):

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from mindspore import Tensor
 
-from mindghost.checkpoint import convert
 from mindghost.checkpoint import safetensors as safetensors_file
 from mindghost.checkpoint.load import fill_network
+from mindghost.checkpoint.names import from_pytorch
 from mindghost.cli.command import run_command
 from mindghost.models import create_model
 from scripts import convert_weights
@@ -33,7 +33,7 @@ def state() -> dict[str, np.ndarray]:
 @pytest.fixture(scope="module")
 def ours(state) -> dict[str, np.ndarray]:
     """The same by our names, in the network's order."""
-    return convert.from_pytorch(state)
+    return from_pytorch(state)
 
 
 @pytest.fixture

@@ -10,9 +10,9 @@ import mindspore as ms
 import numpy as np
 import pytest
 
-from mindghost.checkpoint import convert
 from mindghost.checkpoint import weights as weights_file
 from mindghost.checkpoint.load import fill_network
+from mindghost.checkpoint.names import our_names, timm_names
 from mindghost.errors import UserError
 from mindghost.models import create_model, list_models, reparam
 from tests.checkpoint.conftest import NAME, ROOT, assert_golden, assert_same, golden_example, loaded, write_safetensors
@@ -22,13 +22,13 @@ from tests.conftest import GOLDEN, golden_state
 @pytest.mark.parametrize("name", list_models())
 def test_names_go_there_and_back(name):
     names = [parameter.name for parameter in create_model(name, num_classes=2).get_parameters()]
-    theirs = convert.timm_names(names)
-    assert {t: o for o, t in theirs.items()} == convert.our_names(list(theirs.values()))
+    theirs = timm_names(names)
+    assert {t: o for o, t in theirs.items()} == our_names(list(theirs.values()))
     assert len(set(theirs.values())) == len(names)
     golden = GOLDEN / f"{name}.json"
     if golden.exists():
         original = [entry for entry, _, _ in json.loads(golden.read_text())["entries"]]
-        assert sorted(convert.our_names(original).values()) == sorted(names)
+        assert sorted(our_names(original).values()) == sorted(names)
 
 
 @pytest.mark.parametrize(
@@ -52,19 +52,19 @@ def test_names_go_there_and_back(name):
     ],
 )
 def test_names_of_every_family(ours, timms, authors):
-    assert convert.timm_names([ours]) == {ours: timms}
+    assert timm_names([ours]) == {ours: timms}
     for theirs in filter(None, (timms, authors)):
         layer, _, kind = theirs.rpartition(".")
         # A batch norm is known by its statistics.
         statistics = [f"{layer}.running_mean"] if ours.rpartition(".")[2] != kind else []
-        assert convert.our_names([theirs, *statistics])[theirs] == ours
+        assert our_names([theirs, *statistics])[theirs] == ours
 
 
 @pytest.mark.parametrize("name", [name for name in list_models() if name.startswith("ghostnet")])
 def test_names_are_timms(name, timm):
     theirs = [entry for entry in timm.create_model(name).state_dict() if not entry.endswith("num_batches_tracked")]
     names = [parameter.name for parameter in create_model(name).get_parameters()]
-    assert sorted(convert.timm_names(names).values()) == sorted(theirs)
+    assert sorted(timm_names(names).values()) == sorted(theirs)
 
 
 def test_timm_takes_what_is_written(ours, run, timm, tmp_path):

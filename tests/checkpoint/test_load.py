@@ -12,9 +12,9 @@ from mindcv.optim import create_optimizer
 from mindcv.utils.trainer_factory import create_trainer
 from mindspore import nn
 
-from mindghost.checkpoint import convert
 from mindghost.checkpoint import weights as weights_file
 from mindghost.checkpoint.load import Loaded, fill_network, fill_optimizer
+from mindghost.checkpoint.names import select, unwrapped
 from mindghost.errors import UserError
 from mindghost.models import create_model
 from tests.conftest import randomise
@@ -126,7 +126,7 @@ def of_a_trainer(source, prefix):
 def test_a_wrappers_prefix_is_known(beside, source):
     for prefix in [*PREFIXES, "module._orig_mod.model."]:
         found = of_a_trainer(source, prefix) if beside else [f"{prefix}{name}" for name in source]
-        selection = convert.select(Path("w.ckpt"), list(found), source, averaged=False)
+        selection = select(Path("w.ckpt"), list(found), source, averaged=False)
         assert selection.prefix == prefix
         assert selection.names == {name: f"{prefix}{name}" for name in source}
         assert selection.training == (272 + 432 + 2) * beside
@@ -151,8 +151,8 @@ def test_names_that_fit_keep_what_looks_like_a_prefix():
     wanted = ["net.0.weight", "weight", "network.net.bias"]
     for wrapper in ("", "module.", "model.net."):
         found = [f"{wrapper}{name}" for name in wanted]
-        assert convert.unwrapped(Path("w.ckpt"), found, wanted) == (wrapper, dict(zip(found, wanted, strict=True)))
-    assert convert.unwrapped(Path("w.ckpt"), ["network.w"], ["v"]) == ("", {"network.w": "network.w"})
+        assert unwrapped(Path("w.ckpt"), found, wanted) == (wrapper, dict(zip(found, wanted, strict=True)))
+    assert unwrapped(Path("w.ckpt"), ["network.w"], ["v"]) == ("", {"network.w": "network.w"})
 
 
 def without(arrays, name):

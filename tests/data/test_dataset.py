@@ -110,7 +110,7 @@ def test_unknown_classes_are_refused_by_name(folder):
 
 @pytest.mark.fault("folders", "ok")
 def test_absent_classes_are_one_line_in_the_log(folder, caplog):
-    caplog.set_level("INFO", "ghostnet")
+    caplog.set_level("INFO", "mindghost")
     samples = open_split(config_for(folder), "val", classes=("ant", "bee", "cat", "dog"))
     assert [record.getMessage() for record in caplog.records] == [
         f"{folder / 'val'}: no image of {4 - len(set(samples.labels))} of the 4 classes: "

@@ -286,7 +286,7 @@ def test_other_exceptions_are_no_user_errors():
 
 
 def test_more_workers_than_cores_are_cut_down_with_one_line(folder, caplog):
-    caplog.set_level("INFO", "ghostnet")
+    caplog.set_level("INFO", "mindghost")
     config = config_for(folder, num_parallel_workers=64)
     epochs(train_batches(config, open_split(config, "train"), 3))
     assert [r.getMessage() for r in caplog.records] == [
@@ -295,7 +295,7 @@ def test_more_workers_than_cores_are_cut_down_with_one_line(folder, caplog):
 
 
 def test_small_shared_memory_means_fewer_workers(folder, caplog, monkeypatch):
-    caplog.set_level("INFO", "ghostnet")
+    caplog.set_level("INFO", "mindghost")
     config = config_for(folder, num_parallel_workers=2)
     batch_bytes = 4 * 4 * 3 * 8 * 8
     monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(0, 0, 7 * batch_bytes))
@@ -314,7 +314,7 @@ def test_without_shared_memory_there_is_one_worker(folder, caplog, monkeypatch, 
         monkeypatch.setattr("multiprocessing.Lock", lock)
     else:
         monkeypatch.setattr("mindghost.data.loader._SHARED_MEMORY", str(tmp_path / "none"))
-    caplog.set_level("INFO", "ghostnet")
+    caplog.set_level("INFO", "mindghost")
     config = config_for(folder, num_parallel_workers=2)
     batches = train_batches(config, open_split(config, "train"), 3)
     assert batches.num_parallel_workers == 1
@@ -509,7 +509,7 @@ def test_accumulation_takes_full_batches_only(folder):
 @pytest.mark.fault("resources", "ok")
 def test_few_open_files_mean_fewer_workers(folder, caplog):
     """A worker of four batches ready takes 2 * (4 + 2) + 3 = 15 of them; 8 are left for others."""
-    caplog.set_level("INFO", "ghostnet")
+    caplog.set_level("INFO", "mindghost")
     samples = open_split(config_for(folder), "train")
     config = config_for(folder, num_parallel_workers=2)
     before = resource.getrlimit(resource.RLIMIT_NOFILE)

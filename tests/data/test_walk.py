@@ -15,7 +15,7 @@ from mindghost.data import pack_writer, walk
 from mindghost.data.dataset import open_folders, open_split
 from mindghost.deploy import quantize
 from mindghost.errors import UserError
-from mindghost.inference import predictor
+from mindghost.inference.sources import expand
 from tests.data.conftest import config_for, message_of, save_image
 
 
@@ -50,7 +50,7 @@ def by_training(root: Path) -> list[str]:
 
 
 def by_prediction(root: Path) -> list[str]:
-    return names_below(root, predictor.expand([str(root)]))
+    return names_below(root, expand([str(root)]))
 
 
 def by_packing(root: Path) -> list[str]:
@@ -113,21 +113,21 @@ def test_patterns_of_any_depth_go_through_loops_once(odd_tree, monkeypatch, capl
     (odd_tree / "bee" / "again").symlink_to(odd_tree)
     (odd_tree / "bee" / "pipe.png").unlink()
     monkeypatch.chdir(odd_tree)
-    assert predictor.expand(["**/*.png"]) == ["ant/deep/er/a.png", "bee/b.png"]
-    assert predictor.expand(["./**/*.png"]) == ["./ant/deep/er/a.png", "./bee/b.png"]
-    assert names_below(odd_tree, predictor.expand([f"{odd_tree}/**/er/*.png"])) == ["ant/deep/er/a.png"]
-    assert names_below(odd_tree, predictor.expand([f"{odd_tree}/a*/**/d*/**/*.png"])) == ["ant/deep/er/a.png"]
-    assert predictor.expand([f"{odd_tree}/**"]) == [f"{odd_tree}/{name}" for name in FOUND]
+    assert expand(["**/*.png"]) == ["ant/deep/er/a.png", "bee/b.png"]
+    assert expand(["./**/*.png"]) == ["./ant/deep/er/a.png", "./bee/b.png"]
+    assert names_below(odd_tree, expand([f"{odd_tree}/**/er/*.png"])) == ["ant/deep/er/a.png"]
+    assert names_below(odd_tree, expand([f"{odd_tree}/a*/**/d*/**/*.png"])) == ["ant/deep/er/a.png"]
+    assert expand([f"{odd_tree}/**"]) == [f"{odd_tree}/{name}" for name in FOUND]
     # Each source by itself: what is named twice is looked at twice.
-    assert predictor.expand(["bee/*g", "b**"]) == ["bee/b.png", "bee/b.png"]
-    assert predictor.expand(["*ee", "bee/b*"]) == ["bee/b.png", "bee/b.png"]
+    assert expand(["bee/*g", "b**"]) == ["bee/b.png", "bee/b.png"]
+    assert expand(["*ee", "bee/b*"]) == ["bee/b.png", "bee/b.png"]
     with pytest.raises(UserError, match="no file matches"):
-        predictor.expand(["**/*.webp"])
+        expand(["**/*.webp"])
     # What is matched but no image is counted, unless nothing else is.
     caplog.clear()
-    assert predictor.expand(["bee/[b-p]*"]) == ["bee/b.png"]
+    assert expand(["bee/[b-p]*"]) == ["bee/b.png"]
     assert "bee/[b-p]*: 2 files are no images by their ending and are left out (.heic 1, .txt 1)" in caplog.text
-    assert predictor.expand(["bee/*.heic"]) == ["bee/photo.heic"]
+    assert expand(["bee/*.heic"]) == ["bee/photo.heic"]
 
 
 @pytest.mark.fault("pictures", "ok")
@@ -201,7 +201,7 @@ def test_a_split_that_lies_a_level_off_is_named(tmp_path, made, given, meant):
 @pytest.mark.fault("pictures", "ok")
 def test_calibration_is_spread_over_the_classes(tmp_path, caplog):
     """Ten classes of 1, 3, 5, ... images: of twenty, the small class has its one and no class over three."""
-    caplog.set_level("INFO", "ghostnet")
+    caplog.set_level("INFO", "mindghost")
     root = tmp_path / "train"
     for label in range(10):
         for number in range(2 * label + 1):

@@ -20,7 +20,7 @@ from PIL import Image
 import mindghost as ghostnet_package
 from mindghost.checkpoint import weights as weights_file
 from mindghost.config import Config
-from mindghost.deploy import export, onnx_fixes
+from mindghost.deploy import export, onnx_fixes, probe_images
 from mindghost.errors import UserError
 from mindghost.inference import artifact
 from mindghost.models import create_model, ghostnet, list_models
@@ -223,8 +223,8 @@ def test_the_difference_by_hand(monkeypatch, tmp_path, batch, expected, differen
     run = constant([[4.0, -8.0], [1.0, 2.0], [0.0, 0.0]])
     for name, other in (("of_onnx", "of_mindir"), ("of_mindir", "of_onnx")):
         run.sizes.clear()
-        monkeypatch.setattr(export.inference, name, lambda path: run)
-        monkeypatch.setattr(export.inference, other, None)
+        monkeypatch.setattr(export, name, lambda path: run)
+        monkeypatch.setattr(export, other, None)
         path = tmp_path / f"x.{name.removeprefix('of_')}"
         assert export.compare(path, batch, np.zeros((3, 1, 2, 2)), np.array(expected)) == pytest.approx(difference)
         assert run.sizes == sizes
@@ -232,14 +232,12 @@ def test_the_difference_by_hand(monkeypatch, tmp_path, batch, expected, differen
 
 def test_a_difference_of_one_image_alone_is_seen(monkeypatch, tmp_path):
     """A file for any number that is wrong where it gets one."""
-    monkeypatch.setattr(
-        export.inference, "of_onnx", lambda path: lambda images: np.ones((len(images), 2)) * len(images)
-    )
+    monkeypatch.setattr(export, "of_onnx", lambda path: lambda images: np.ones((len(images), 2)) * len(images))
     assert export.compare(tmp_path / "x.onnx", None, np.zeros((4, 1)), np.full((4, 2), 4.0)) == 3 / 4
 
 
 def test_logits_of_zero_have_no_size(monkeypatch, tmp_path):
-    monkeypatch.setattr(export.inference, "of_onnx", lambda path: constant([[0.5]]))
+    monkeypatch.setattr(export, "of_onnx", lambda path: constant([[0.5]]))
     assert export.compare(tmp_path / "x.onnx", None, np.zeros((1, 1)), np.zeros((1, 1))) == 0.5
 
 
@@ -252,13 +250,13 @@ def test_a_file_is_compared_on_images_of_the_run(tmp_path, train, val, real):
             Image.new("RGB", (20, 20), (value,) * 3).save(tmp_path / split / "ant" / f"{index}.png")
     plain = {"mean": (0.0,) * 3, "std": (1.0,) * 3, "image_resize": 16, "crop_pct": 1.0}
     config = Config(**plain, data_dir=str(tmp_path), num_classes=3)
-    images, found = export.comparison_images(artifact.Deployment(tmp_path / "x.ckpt", config, tuple(CLASSES)))
+    images, found = probe_images.comparison_images(artifact.Deployment(tmp_path / "x.ckpt", config, tuple(CLASSES)))
     assert (images.shape, images.dtype, found) == ((7, 3, 16, 16), np.float32, real)
     of_the_run = 7 if real else min(val, 7)
     assert (images[:of_the_run] == (200 if val else 10)).all()
     assert all(image.std() > 20 for image in images[of_the_run:])
     assert len({image.tobytes() for image in images[of_the_run:]}) == 7 - of_the_run
-    grey, _ = export.comparison_images(
+    grey, _ = probe_images.comparison_images(
         artifact.Deployment(tmp_path / "x.ckpt", config.replace(in_channels=1), tuple(CLASSES))
     )
     assert grey.shape == (7, 1, 16, 16)
@@ -288,7 +286,7 @@ def quick(tmp_path, monkeypatch):
         draft.write_bytes(description.encode())
 
     monkeypatch.setattr(export.build, "trained_network", trained)
-    monkeypatch.setattr(export.deploy, "deployed_form", deployed_form)
+    monkeypatch.setattr(export.fold, "deployed_form", deployed_form)
     monkeypatch.setattr(export, "_write_onnx", write)
     monkeypatch.setattr(export, "_write_mindir", write)
 
@@ -308,7 +306,7 @@ def quick(tmp_path, monkeypatch):
 
 
 def test_what_is_written_and_said(quick, tmp_path, caplog):
-    caplog.set_level("INFO", "ghostnet")
+    caplog.set_level("INFO", "mindghost")
     ms.set_context(mode=ms.GRAPH_MODE)
     out = tmp_path / "a" / "out"
     results = quick([1e-4, 0.0], ["mindir", "onnx"], out, batch=5)
@@ -396,10 +394,10 @@ def test_a_mode_ends_with_what_it_is_for():
 
 
 def test_made_up_pictures_are_clouds_of_mostly_one_colour():
-    picture = export.picture(1, 60, 80)
+    picture = probe_images.picture(1, 60, 80)
     assert (picture.shape, picture.dtype) == ((60, 80, 3), np.uint8)
-    np.testing.assert_array_equal(picture, export.picture(1, 60, 80))
-    assert (picture != export.picture(2, 60, 80)).any()
+    np.testing.assert_array_equal(picture, probe_images.picture(1, 60, 80))
+    assert (picture != probe_images.picture(2, 60, 80)).any()
     assert picture.mean() == pytest.approx(128, abs=3)
     assert picture.std() == pytest.approx(50, abs=3)
     colours = np.corrcoef(picture.reshape(-1, 3).T.astype(float))
@@ -414,7 +412,7 @@ def test_made_up_pictures_are_clouds_of_mostly_one_colour():
 
 
 def test_made_up_pictures_have_contrast():
-    picture = export.picture(0)
+    picture = probe_images.picture(0)
     assert picture.shape == (240, 320, 3)
     assert picture.std() > 30
     assert (picture.min(), picture.max()) == (0, 255)

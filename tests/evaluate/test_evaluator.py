@@ -11,8 +11,10 @@ from mindspore import Tensor, nn
 
 from mindghost.config import Config
 from mindghost.data.samples import ArraySamples
-from mindghost.evaluate.evaluator import Counts, Evaluator, counted, draws, filled, mirrored, of_cell, outcomes
+from mindghost.evaluate.evaluator import Evaluator, counted, draws, outcomes
+from mindghost.inference.network import filled, mirrored, of_cell
 from mindghost.parallel.ranks import ALONE, Ranks
+from mindghost.tasks.classification.metrics import Counts
 
 
 def metrics_of(logits, labels):

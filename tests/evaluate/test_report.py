@@ -21,9 +21,9 @@ from mindghost.config import Config
 from mindghost.data.dataset import ArraySamples
 from mindghost.errors import RunError, UserError
 from mindghost.evaluate import report
-from mindghost.evaluate.evaluator import Counts
 from mindghost.evaluate.report import tables
 from mindghost.models import create_model, ghostnet
+from mindghost.tasks.classification.metrics import Counts
 from tests.conftest import CLASSES, randomise, write_images
 from tests.helpers import short
 from tests.helpers.launchers import mpirun_command, run

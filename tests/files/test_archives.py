@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mindghost.data import binary
+from mindghost.data import binary, fetch
 from mindghost.errors import UserError
 from mindghost.files import archives, download
 from tests.files.conftest import CONTENT, MD5, visible
@@ -243,12 +243,12 @@ def test_datasets_are_fetched_and_unpacked_once(server, tmp_path, monkeypatch):
     content = archive.read_bytes()
     server.answers = {"/c.tar.gz": content, "/m.gz": CONTENT}
     datasets = {
-        "cifar100": download._Dataset(server.url("/"), {"c.tar.gz": hashlib.md5(content).hexdigest()}, "binary"),
-        "mnist": download._Dataset(server.url("/"), {"m.gz": MD5}, ""),
+        "cifar100": fetch._Dataset(server.url("/"), {"c.tar.gz": hashlib.md5(content).hexdigest()}, "binary"),
+        "mnist": fetch._Dataset(server.url("/"), {"m.gz": MD5}, ""),
     }
     monkeypatch.setattr(download, "_DATASETS", datasets)
     for name in ("cifar100", "mnist", "cifar100", "mnist"):
-        download.fetch_dataset(name, tmp_path / "data")
+        fetch.fetch_dataset(name, tmp_path / "data")
     assert visible(tmp_path / "data") == ["binary", "c.tar.gz", "m.gz"]
     assert (tmp_path / "data" / "binary" / "test.bin").read_bytes() == b"data"
     assert server.requests == ["/c.tar.gz", "/m.gz"]
@@ -262,8 +262,8 @@ def test_an_archive_that_is_what_its_digest_says_is_not_trusted_for_it(server, t
     content = archive.read_bytes()
     server.answers = {"/c.tar.gz": content}
     digests = {"c.tar.gz": hashlib.md5(content).hexdigest()}
-    monkeypatch.setattr(download, "_DATASETS", {"cifar100": download._Dataset(server.url("/"), digests, "binary")})
+    monkeypatch.setattr(download, "_DATASETS", {"cifar100": fetch._Dataset(server.url("/"), digests, "binary")})
     with pytest.raises(UserError, match=r"c\.tar\.gz: 'binary/up' in it is no plain file"):
-        download.fetch_dataset("cifar100", tmp_path / "data")
+        fetch.fetch_dataset("cifar100", tmp_path / "data")
     assert visible(tmp_path / "data") == ["c.tar.gz"]
     assert not [path for path in (tmp_path / "data").iterdir() if path.is_dir()]

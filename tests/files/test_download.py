@@ -15,6 +15,7 @@ import pytest
 
 from mindghost.errors import UserError
 from mindghost.files import download
+from mindghost.files.cache import _homeless_cache, cache_dir
 from tests.files.conftest import (
     CONTENT,
     MD5,
@@ -267,10 +268,10 @@ def test_a_call_without_a_usable_digest_is_a_bug(tmp_path, digest, algorithm):
 
 def test_cache_dir_follows_the_environment(monkeypatch, tmp_path):
     monkeypatch.setenv("GHOSTNET_HOME", str(tmp_path))
-    assert download.cache_dir() == tmp_path
+    assert cache_dir() == tmp_path
     monkeypatch.delenv("GHOSTNET_HOME")
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert download.cache_dir() == tmp_path / ".cache" / "ghostnet"
+    assert cache_dir() == tmp_path / ".cache" / "ghostnet"
 
 
 @pytest.fixture
@@ -283,17 +284,17 @@ def homeless(monkeypatch, tmp_path) -> Path:
     monkeypatch.delenv("GHOSTNET_HOME", raising=False)
     monkeypatch.setattr(download.Path, "home", home)
     monkeypatch.setattr(download.scratch, "temporary", lambda: tmp_path)
-    download._homeless_cache.cache_clear()
+    _homeless_cache.cache_clear()
     yield tmp_path / f"ghostnet-of-{os.geteuid()}"
-    download._homeless_cache.cache_clear()
+    _homeless_cache.cache_clear()
 
 
 @pytest.mark.fault("environments", "ok")
 def test_a_user_without_a_home_has_a_cache_of_their_own(homeless):
-    assert download.cache_dir() == homeless
+    assert cache_dir() == homeless
     assert homeless.stat().st_mode & 0o777 == 0o700
-    download._homeless_cache.cache_clear()
-    assert download.cache_dir() == homeless
+    _homeless_cache.cache_clear()
+    assert cache_dir() == homeless
 
 
 @pytest.mark.fault("environments", "clean error")
@@ -308,4 +309,4 @@ def test_a_cache_that_somebody_else_may_have_filled_is_not_taken(homeless, kind,
         homeless.mkdir(mode=0o700)
         homeless.chmod(0o777) if kind == "open to all" else os.chown(homeless, 12345, 12345)
     with pytest.raises(UserError, match="is not this user's alone; set HOME, or GHOSTNET_HOME"):
-        download.cache_dir()
+        cache_dir()

@@ -17,9 +17,9 @@ NAN, INFINITY = float("nan"), float("inf")
 AMONG_OURSELVES = {
     "json_text.py",
     "samples.py",
-    "packing.py",
-    "pytorch_file.py",
-    "distributed.py",
+    "pack_writer.py",
+    "pytorch.py",
+    "mpi_bridge.py",
     "job.py",
     "prepare.py",
 }

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from mindghost.files.download import cache_dir
+from mindghost.files.cache import cache_dir
 
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent

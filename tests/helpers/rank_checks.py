@@ -43,8 +43,8 @@ def trained(case: str, mode: int, rank: int, ranks: int, shared: "Ranks | None" 
     import mindspore as ms
     from mindspore import Tensor, nn
 
-    from mindghost import build
     from mindghost.models.layers import ConvBnAct, freeze_batch_norm
+    from mindghost.ops import allreduce, momentum
     from mindghost.ops.library import library
     from mindghost.train.rmsprop_tf import RMSpropTF
     from mindghost.train.step import StepOptions, TrainStep
@@ -65,9 +65,9 @@ def trained(case: str, mode: int, rank: int, ranks: int, shared: "Ranks | None" 
     loss = nn.CrossEntropyLoss(reduction=reduction)
     rank_sum, fused = None, None
     if shared is not None:
-        rank_sum = build.rank_sum(network, library(), shared)
+        rank_sum = allreduce.rank_sum(network, library(), shared)
         assert rank_sum is not None
-        fused = build.fused_update(optimizer, library())
+        fused = momentum.fused_update(optimizer, library())
     step = TrainStep(network, loss, optimizer, StepOptions(**CASES[case]), ranks, rank_sum, fused)
     images = rng.normal(size=(STEPS, IMAGES, 3, 8, 8)).astype(np.float32)
     labels = rng.integers(0, CLASSES, (STEPS, IMAGES)).astype(np.int32)

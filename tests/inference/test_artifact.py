@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from mindghost.cli import network_arguments
 from mindghost.config import Config, Said
 from mindghost.errors import UserError
 from mindghost.inference import artifact
@@ -373,16 +374,16 @@ def test_the_command_line(weights, tmp_path):
     names = tmp_path / "names.txt"
     names.write_text("x\ny\nz\n")
     parser = ArgumentParser()
-    artifact.add_arguments(parser)
+    network_arguments.add_arguments(parser)
     line = ["--ckpt_path", str(weights), "-c", str(tmp_path / "config.yaml"), "--model", "ghostnet_130"]
-    found = artifact.of_arguments(parser.parse_args([*line, "--class_names", str(names)]))
+    found = network_arguments.of_arguments(parser.parse_args([*line, "--class_names", str(names)]))
     assert (found.path, found.config.model, found.classes) == (weights, "ghostnet_130", ("x", "y", "z"))
-    assert artifact.of_arguments(parser.parse_args(["--ckpt_path", str(weights)])).classes == CLASSES
+    assert network_arguments.of_arguments(parser.parse_args(["--ckpt_path", str(weights)])).classes == CLASSES
     assert ".mindir" in parser.format_help()
     with pytest.raises(SystemExit):
         parser.parse_args([])
     other = ArgumentParser()
-    artifact.add_arguments(other, exported=False)
+    network_arguments.add_arguments(other, exported=False)
     assert ".mindir" not in other.format_help()
 
 

@@ -18,10 +18,12 @@ from PIL import Image
 from mindghost.checkpoint import weights as weights_file
 from mindghost.config import Config
 from mindghost.data import dataset, images, loader
-from mindghost.deploy import export
+from mindghost.deploy import export, probe_images
 from mindghost.errors import UserError
 from mindghost.inference import artifact, predictor
+from mindghost.inference.annotate import annotate, picture_name
 from mindghost.inference.network import open_network
+from mindghost.inference.sources import expand, frames
 from mindghost.models import create_model
 from tests.conftest import randomise
 from tests.deploy.test_export import CLASSES, ROOT, short, write_run  # noqa: F401  (a fixture among them)
@@ -35,7 +37,7 @@ def photos(tmp_path_factory) -> Path:
     for index, (name, size) in enumerate((("ant", (90, 60)), ("bee", (40, 70)), ("cat", (64, 64)), ("cat", (33, 47)))):
         folder = root / "val" / name
         folder.mkdir(parents=True, exist_ok=True)
-        picture = Image.fromarray(export.picture(index, size[1], size[0]))
+        picture = Image.fromarray(probe_images.picture(index, size[1], size[0]))
         picture.convert("L" if index == 2 else "RGB").save(folder / f"{index}.{'png' if index % 2 else 'jpg'}")
     return root
 
@@ -129,7 +131,7 @@ def test_exported_files_answer_and_validate_alike(short, photos, tmp_path, monke
     export.export(deployed, ["onnx"], out)
     exported = artifact.of_file(out / f"{path.stem}.onnx")
     ms.set_context(mode=ms.PYNATIVE_MODE)
-    names = predictor.expand([str(photos)])
+    names = expand([str(photos)])
     found, expected = (
         [p.guesses for p in predictor.Predictor(d, open_network(d)).predict(names)] for d in (exported, deployed)
     )
@@ -138,7 +140,7 @@ def test_exported_files_answer_and_validate_alike(short, photos, tmp_path, monke
         np.testing.assert_allclose([g.probability for g in ours], [g.probability for g in theirs], rtol=1e-3, atol=1e-6)
 
     # The example that needs neither MindSpore nor this package, in a process that cannot import them.
-    for package in ("mindspore", "ghostnet"):
+    for package in ("mindspore", "mindghost"):
         (tmp_path / "blocked" / package).mkdir(parents=True)
         (tmp_path / "blocked" / package / "__init__.py").write_text("raise ImportError")
     command = [sys.executable, ROOT / "scripts" / "predict_onnx.py", exported.path, *names]
@@ -208,7 +210,7 @@ def test_a_run_without_the_number_of_classes_has_it_from_the_names(tmp_path):
 
 def files_of_each_kind(folder: Path) -> list[Path]:
     """One picture, in every way that files have of saying it."""
-    picture = Image.fromarray(export.picture(3, 90, 130))
+    picture = Image.fromarray(probe_images.picture(3, 90, 130))
     grey, deep = picture.convert("L"), np.asarray(picture.convert("L")).astype(np.uint16) * 257 + 100
     turned = Image.Exif()
     turned[0x0112] = 6
@@ -275,20 +277,20 @@ def test_sources_are_expanded(photos, tmp_path):
     Image.new("RGB", (4, 4)).save(hidden / "x.png")
     (tmp_path / "notes.txt").write_text("no image")
     with pytest.raises(UserError, match="no image in this folder"):
-        predictor.expand([str(tmp_path)])
+        expand([str(tmp_path)])
     with pytest.raises(UserError, match="no file matches"):
-        predictor.expand([str(tmp_path / "*.jpg")])
+        expand([str(tmp_path / "*.jpg")])
     # What is not there is reported as an image that cannot be read, in its place.
-    assert predictor.expand(["a.jpg", "-", "b.jpg"], ["c.jpg\n"]) == ["a.jpg", "c.jpg", "b.jpg"]
-    assert len(predictor.expand([f"{photos}/**/*.png"])) == 2
+    assert expand(["a.jpg", "-", "b.jpg"], ["c.jpg\n"]) == ["a.jpg", "c.jpg", "b.jpg"]
+    assert len(expand([f"{photos}/**/*.png"])) == 2
     odd = tmp_path / "[1].png"
     odd.write_bytes(b"")
-    assert predictor.expand([str(odd)]) == [str(odd)]
+    assert expand([str(odd)]) == [str(odd)]
 
 
 def test_pictures_with_one_name_do_not_meet():
     taken: set[str] = set()
-    names = [predictor.picture_name(image, taken) for image in ("a/x.jpg", "b/x.png", "clip.mp4#3")]
+    names = [picture_name(image, taken) for image in ("a/x.jpg", "b/x.png", "clip.mp4#3")]
     assert names == ["x.png", "x_2.png", "clip_3.png"]
 
 
@@ -305,7 +307,7 @@ def test_pictures_with_one_name_do_not_meet():
 def test_annotated_pictures_of_any_shape_are_legible_and_no_larger_than_that(shape, expected):
     """A line takes 20 pixels and the margins 12; what is narrow is enlarged, but not beyond 4,096 pixels."""
     prediction = predictor.Prediction("x", (predictor.Guess(0, "ant", 1.0),), pixels=np.zeros((*shape, 3), np.uint8))
-    assert predictor.annotate(prediction).size == expected
+    assert annotate(prediction).size == expected
 
 
 def test_frames_of_a_video(tmp_path):
@@ -315,7 +317,7 @@ def test_frames_of_a_video(tmp_path):
     for shade in range(5):
         writer.write(np.full((48, 64, 3), (0, 0, 50 * shade), np.uint8))
     writer.release()
-    found = list(predictor.frames(str(path), every=2))
+    found = list(frames(str(path), every=2))
     assert [name for name, _ in found] == [f"{path}#{number}" for number in (0, 2, 4)]
     assert found[2][1].shape == (48, 64, 3)
     # Red, in OpenCV's order the last.

@@ -8,8 +8,8 @@ import pytest
 from mindspore import Tensor
 
 from mindghost.checkpoint import weights as weights_file
-from mindghost.checkpoint.convert import from_pytorch
 from mindghost.checkpoint.load import fill_network
+from mindghost.checkpoint.names import from_pytorch
 from mindghost.models import card, create_model
 from mindghost.models.g_ghost_regnet import ChannelMeans, GhostStage, g_ghost_regnetx_032
 from tests.conftest import GOLDEN, golden_state

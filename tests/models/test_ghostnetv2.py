@@ -8,7 +8,7 @@ import pytest
 from mindspore import Tensor
 
 from mindghost.checkpoint import weights as weights_file
-from mindghost.checkpoint.convert import from_pytorch
+from mindghost.checkpoint.names import from_pytorch
 from mindghost.models import card, create_model
 from mindghost.models.ghostnetv2 import DfcGhostModule, halve, resize_nearest
 from tests.conftest import GOLDEN, golden_state, randomise

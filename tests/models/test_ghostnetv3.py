@@ -8,7 +8,7 @@ import pytest
 from mindspore import Tensor, nn
 
 from mindghost.checkpoint import weights as weights_file
-from mindghost.checkpoint.convert import from_pytorch
+from mindghost.checkpoint.names import from_pytorch
 from mindghost.models import card, create_model
 from mindghost.models.ghostnetv3 import BranchedConvolution, fused
 from mindghost.models.reparam import fold_batch_norm, fuse

@@ -11,8 +11,8 @@ from mindcv.optim import create_optimizer
 from mindspore import Tensor, nn
 
 from mindghost.checkpoint import weights as weights_file
-from mindghost.checkpoint.convert import from_pytorch
 from mindghost.checkpoint.load import Loaded, fill_network
+from mindghost.checkpoint.names import from_pytorch
 from mindghost.models import card, create_model, layers, list_models
 from mindghost.models.ghostnet import GhostModule
 from mindghost.train.step import StepOptions, TrainStep

@@ -9,8 +9,8 @@ import pytest
 from mindspore import Parameter, Tensor, nn
 
 from mindghost.config import Config
+from mindghost.evaluate.evaluator import WeightsEvaluator
 from mindghost.models.parameters import assign
-from mindghost.train.loop import WeightsEvaluator
 
 SOURCE = Path(__file__).parents[2] / "src" / "mindghost"
 SHAPES = [(8,), (9,), (1,), (), (2, 4), (1, 8), (8, 1), (1, 1), (0,)]

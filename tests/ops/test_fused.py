@@ -14,7 +14,7 @@ from mindspore import Tensor, nn, ops
 
 from mindghost import build as rooms
 from mindghost.checkpoint import weights as weights_file
-from mindghost.checkpoint.convert import from_pytorch
+from mindghost.checkpoint.names import from_pytorch
 from mindghost.config import Config
 from mindghost.csrc import cpp_library
 from mindghost.errors import UserError
@@ -22,7 +22,8 @@ from mindghost.models import ghostnet
 from mindghost.models.ghostnet import GhostBottleneck, GhostModule
 from mindghost.models.ghostnetv3 import GhostNetV3
 from mindghost.models.layers import ConvBnAct, SqueezeExcite, convolution, depthwise_convolution, freeze_batch_norm
-from mindghost.ops import allreduce, fused, library
+from mindghost.ops import allreduce, fused, library, rewrite
+from mindghost.ops.library import native_operators
 from mindghost.train.step import StepOptions, TrainStep
 from tests.conftest import GOLDEN, golden_state, randomise, sanitizer_flags
 from tests.helpers.short import stages
@@ -110,7 +111,7 @@ def pair(make) -> tuple[nn.Cell, nn.Cell]:
     own, native = sequence(make()), sequence(make())
     randomise(own)
     randomise(native)
-    fused.use(native, LIBRARY)
+    rewrite.use(native, LIBRARY)
     ours = (fused.Chain, fused.Gated, fused.Dense, fused.OfMaps)
     assert any(isinstance(cell, ours) for _, cell in native.cells_and_names())
     return own, native
@@ -169,7 +170,7 @@ def test_training_agrees_in_graph_mode(monkeypatch):
         np.random.seed(1)
         network = ghostnet.ghostnet_050(num_classes=3, drop_rate=0.0)
         if native:
-            fused.use(network, LIBRARY)
+            rewrite.use(network, LIBRARY)
         optimizer = nn.Momentum(network.trainable_params(), 0.05, 0.9)
         step = TrainStep(network, nn.CrossEntropyLoss(), optimizer, StepOptions()).set_train()
         x = Tensor(np.random.RandomState(2).uniform(-1, 1, (6, 3, 48, 40)).astype(np.float32))
@@ -197,13 +198,13 @@ def test_golden_logits(name, tmp_path):
 
 def test_what_a_network_has_is_replaced():
     network = ghostnet.ghostnet_050()
-    fused.use(network, LIBRARY)
+    rewrite.use(network, LIBRARY)
     chains = {id(cell) for _, cell in network.cells_and_names() if isinstance(cell, fused.Chain)}
     held = {id(c) for _, cell in network.cells_and_names() if id(cell) in chains for c in cell._cells.values()}
     norms = [cell for _, cell in network.cells_and_names() if type(cell) is nn.BatchNorm2d]
     assert {id(norm) for norm in norms} <= held
     v3 = GhostNetV3(0.5)
-    fused.use(v3, LIBRARY)
+    rewrite.use(v3, LIBRARY)
     held = {id(c) for _, cell in v3.cells_and_names() if isinstance(cell, fused.Chain) for c in cell._cells.values()}
     assert all(id(cell) in held for _, cell in v3.cells_and_names() if type(cell) is nn.BatchNorm2d)
 
@@ -217,7 +218,7 @@ def test_frozen_norms_and_other_convolutions_stay():
     half = sequence(nn.BatchNorm2d(3).to_float(ms.float16))
     half[0].gamma.set_dtype(ms.float16)
     for cell in (frozen, dilated, same, biased, half):
-        fused.use(cell, LIBRARY)
+        rewrite.use(cell, LIBRARY)
         assert not any(isinstance(child, fused.Chain) for _, child in cell.cells_and_names())
 
 
@@ -254,47 +255,47 @@ def cache(tmp_path, monkeypatch) -> Path:
 
 
 def test_without_a_compiler_one_line_says_so(cache, monkeypatch, tmp_path, caplog):
-    caplog.set_level("INFO", "ghostnet")
+    caplog.set_level("INFO", "mindghost")
     monkeypatch.delenv("CXX", raising=False)
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert rooms.native_operators(settings(), "CPU", 2) is None
+    assert native_operators(settings(), "CPU", 2) is None
     [message] = [record.getMessage() for record in caplog.records]
     assert message == (
         "MindSpore's own operators instead of the faster native ones: no C++ compiler (c++, g++, clang++)"
     )
     with pytest.raises(UserError, match="native_ops: on, but no C\\+\\+ compiler") as caught:
-        rooms.native_operators(settings(native_ops="on"), "CPU", 2)
+        native_operators(settings(native_ops="on"), "CPU", 2)
     assert "\n" not in str(caught.value)
 
 
 def test_a_compiler_that_fails_leaves_nothing(cache, monkeypatch, tmp_path, caplog):
-    caplog.set_level("INFO", "ghostnet")
+    caplog.set_level("INFO", "mindghost")
     broken = tmp_path / "broken"
     broken.write_text("#!/bin/sh\necho 'x.cpp:1: fatal error: no such thing' >&2\nexit 1\n")
     broken.chmod(0o755)
     monkeypatch.setenv("CXX", str(broken))
-    assert rooms.native_operators(settings(), "CPU", 2) is None
+    assert native_operators(settings(), "CPU", 2) is None
     [message] = [record.getMessage() for record in caplog.records]
     assert message.endswith(f"{broken} failed: x.cpp:1: fatal error: no such thing")
     assert [path.suffix for path in cache.iterdir()] == [".lock"]
     monkeypatch.setenv("CXX", "/no/such/compiler")
     with pytest.raises(UserError, match="CXX: there is no program /no/such/compiler"):
-        rooms.native_operators(settings(native_ops="on"), "CPU", 2)
+        native_operators(settings(native_ops="on"), "CPU", 2)
 
 
 def test_elsewhere_they_are_never_used():
-    assert rooms.native_operators(settings(), "Ascend", 2) is None
+    assert native_operators(settings(), "Ascend", 2) is None
     with pytest.raises(UserError, match="native_ops: on, but they are for float32 on a CPU, not for Ascend, O0"):
-        rooms.native_operators(settings(native_ops="on"), "Ascend", 2)
+        native_operators(settings(native_ops="on"), "Ascend", 2)
     with pytest.raises(UserError, match="^native_ops: our operators are for float32, not for amp_level: O2; set"):
         settings(native_ops="on", amp_level="O2")
-    assert rooms.native_operators(settings(amp_level="O2", val_amp_level="O3"), "CPU", 2) is None
+    assert native_operators(settings(amp_level="O2", val_amp_level="O3"), "CPU", 2) is None
 
 
 def test_each_network_by_its_precision():
     """Trained in float16 and evaluated in float32: ours are for the second one."""
     mixed = settings(amp_level="O2", num_classes=3)
-    operators = rooms.native_operators(mixed, "CPU", 2)
+    operators = native_operators(mixed, "CPU", 2)
     trained = rooms.training_precision(rooms.network(mixed), mixed, operators)
     evaluated = rooms.evaluation_network(mixed, operators)
     found = [any(isinstance(c, fused.Chain) for _, c in net.cells_and_names()) for net in (trained, evaluated)]
@@ -302,8 +303,8 @@ def test_each_network_by_its_precision():
 
 
 def test_off_is_off(caplog):
-    caplog.set_level("INFO", "ghostnet")
-    assert rooms.native_operators(settings(native_ops="off"), "CPU", 2) is None
+    caplog.set_level("INFO", "mindghost")
+    assert native_operators(settings(native_ops="off"), "CPU", 2) is None
     assert not caplog.records
 
 

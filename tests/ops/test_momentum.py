@@ -6,9 +6,9 @@ import pytest
 from mindcv.loss import create_loss
 from mindspore import nn
 
-from mindghost import build as rooms
 from mindghost.config import Config
 from mindghost.ops import library, momentum
+from mindghost.ops.momentum import fused_update
 from mindghost.train import optim
 from mindghost.train.step import StepOptions, TrainStep
 from tests.train.test_step import batch, run, tiny
@@ -26,7 +26,7 @@ def make_step(fused: bool, options: StepOptions, **keys) -> TrainStep:
     config = Config(model="ghostnet_050", **{"opt": "momentum", "weight_decay": 0.05, **keys})
     network = tiny()
     optimizer = optim.optimizer(config, network, [0.1, 0.05, 0.2, 0.1, 0.1, 0.1], "CPU")
-    update = rooms.fused_update(optimizer, LIBRARY if fused else None)
+    update = fused_update(optimizer, LIBRARY if fused else None)
     assert (update is not None) == fused
     return TrainStep(network, create_loss("CE"), optimizer, options, fused=update).set_train(True)
 

@@ -11,7 +11,8 @@ from tensorboardX.proto.event_pb2 import Event, SessionLog
 
 from mindghost.config import Config
 from mindghost.errors import RunError, UserError
-from mindghost.runs.folder import Position, RunFolder
+from mindghost.runs.folder import RunFolder
+from mindghost.runs.state import Position
 
 DATA = "ab" * 32
 TAGS = {

@@ -16,7 +16,8 @@ from mindghost.checkpoint import weights as weights_file
 from mindghost.config import Config
 from mindghost.errors import RunError, UserError
 from mindghost.files import intact
-from mindghost.runs.folder import Position, RunFolder, Saved, changed_keys
+from mindghost.runs.folder import RunFolder
+from mindghost.runs.state import Position, Saved, changed_keys
 from tests.files.test_lock import lock_holder
 
 WEIGHTS = {"w": np.zeros(3, np.float32)}

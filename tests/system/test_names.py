@@ -19,6 +19,8 @@ from mindghost.config import Config
 from mindghost.data import dataset
 from mindghost.errors import UserError
 from mindghost.inference import predictor
+from mindghost.inference.annotate import annotate, picture_name
+from mindghost.inference.sources import expand, frames
 from tests.helpers.launchers import ROOT, environment
 
 # --- What prints
@@ -84,17 +86,17 @@ def photos(tmp_path) -> Path:
 def test_what_is_there_is_no_pattern(photos):
     """Not a folder, not a file, not the folders before a pattern."""
     every = sorted(str(path) for path in photos.iterdir())
-    assert sorted(predictor.expand([str(photos)])) == every
-    assert predictor.expand([str(photos / "[x].png")]) == [str(photos / "[x].png")]
-    assert sorted(predictor.expand([f"{photos}/*.png"])) == every
-    assert predictor.expand([f"{photos}/[x].*"]) == [str(photos / "x.png")]
+    assert sorted(expand([str(photos)])) == every
+    assert expand([str(photos / "[x].png")]) == [str(photos / "[x].png")]
+    assert sorted(expand([f"{photos}/*.png"])) == every
+    assert expand([f"{photos}/[x].*"]) == [str(photos / "x.png")]
 
 
 @pytest.mark.fault("names", "ok")
 def test_one_odd_name_in_a_list_ends_nothing(photos):
     odd = ["a[1].png", "*.nothing", "x" * 5000, "a\x1b.png", os.fsdecode(b"\xff.png"), "a\0b.png"]
     listed = [f"{photos}/x.png\r\n", *odd, "", "  ", "-", f"{photos}/a\nb.png", str(photos.parent / "none" / "*")]
-    found = predictor.expand(["-"], listed)
+    found = expand(["-"], listed)
     assert found == [f"{photos}/x.png", *odd, f"{photos}/a\nb.png", str(photos.parent / "none" / "*")]
 
 
@@ -102,7 +104,7 @@ def test_one_odd_name_in_a_list_ends_nothing(photos):
 def test_a_picture_of_a_long_name_can_be_written(tmp_path):
     taken: set[str] = set()
     for image in ("x" * 251 + ".jpg", "x" * 251 + ".bmp", "猫" * 83 + ".jpeg", os.fsdecode(b"\xff" * 250 + b".jpg")):
-        (tmp_path / predictor.picture_name(image, taken)).write_bytes(b"")
+        (tmp_path / picture_name(image, taken)).write_bytes(b"")
     assert len(list(tmp_path.iterdir())) == len(taken) == 4
 
 
@@ -110,7 +112,7 @@ def test_a_picture_of_a_long_name_can_be_written(tmp_path):
 def test_a_class_of_any_name_is_written_below_a_picture():
     guesses = tuple(predictor.Guess(0, name, 0.5) for name in ("a\nb", "c\udcff", "猫", "\x1b[2J"))
     pixels = np.zeros((8, 8, 3), np.uint8)
-    lines = [predictor.annotate(predictor.Prediction("x", (guess,), pixels=pixels)) for guess in guesses]
+    lines = [annotate(predictor.Prediction("x", (guess,), pixels=pixels)) for guess in guesses]
     # As wide and high as with any other name.
     assert {picture.size for picture in lines} == {lines[-1].size}
 
@@ -126,7 +128,7 @@ def test_a_video_of_any_name(tmp_path):
     for name in (b"a\xff.avi", b"%02d.avi", b"a\nb[1].avi"):
         odd = os.fsdecode(os.fsencode(tmp_path) + b"/" + name)
         os.link(plain, odd)
-        assert [frame for frame, _ in predictor.frames(odd)] == [f"{odd}#{number}" for number in range(3)]
+        assert [frame for frame, _ in frames(odd)] == [f"{odd}#{number}" for number in range(3)]
 
 
 # --- Names of classes
@@ -152,7 +154,7 @@ def test_two_classes_that_look_the_same_are_one_line(tmp_path, caplog):
         folder = tmp_path / "train" / unicodedata.normalize(form, "é")
         folder.mkdir(parents=True)
         Image.new("RGB", (4, 4)).save(folder / "0.png")
-    with caplog.at_level("WARNING", "ghostnet"):
+    with caplog.at_level("WARNING", "mindghost"):
         assert len(dataset.open_folders(tmp_path / "train").classes) == 2
     (message,) = [record.getMessage() for record in caplog.records]
     assert "two classes look the same, e\u0301 and é" in message

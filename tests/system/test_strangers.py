@@ -18,6 +18,7 @@ from mindghost.models import ghostnet
 from mindghost.parallel.ranks import ALONE
 from mindghost.runs import curves
 from mindghost.runtime import Runtime
+from mindghost.tasks.classification import names as class_names
 from mindghost.train import trainer
 from tests.conftest import write_images
 from tests.deploy.test_export import CLASSES, write_run
@@ -168,16 +169,16 @@ def test_folders_that_are_numbers_have_one_order_everywhere(tmp_path, caplog):
     config = Config(data_dir=str(tmp_path))
     trained, validated = (dataset.open_split(config, split) for split in ("train", "val"))
     assert trained.classes == validated.classes == tuple(sorted(NUMBERS))
-    assert build.in_other_order(trained.classes)
-    with caplog.at_level("INFO", "ghostnet"):
-        build.say_order(trained.classes, "why")
+    assert class_names.in_other_order(trained.classes)
+    with caplog.at_level("INFO", "mindghost"):
+        class_names.say_order(trained.classes, "why")
     assert caplog.messages == [
         "why: labels follow the sorted names of the class folders; numbers are sorted as text, too: 0 0, 1 1, 2 10, "
         "3 11, 4 2, 5 3, 6 4, 7 5, 8 6, 9 7, 10 8, 11 9"
     ]
     caplog.clear()
     settled = Runtime(config.replace(val_while_train=True), "CPU", ALONE, 1, [])
-    with caplog.at_level("INFO", "ghostnet"):
+    with caplog.at_level("INFO", "mindghost"):
         _, samples, val_samples = trainer._open_images(settled)
     assert samples.classes == val_samples.classes == tuple(sorted(NUMBERS))
     assert caplog.messages[0].startswith("the class folders are numbers: labels follow the sorted names")
@@ -185,7 +186,7 @@ def test_folders_that_are_numbers_have_one_order_everywhere(tmp_path, caplog):
     assert [Path(counted.name(index)).parent.name for index in range(12)] == sorted(NUMBERS)
     assert counted.labels.tolist() == [int(name) for name in sorted(NUMBERS)]
     for others in (("0", "1", "2"), ("a", "10", "2"), ("1", "x")):
-        assert not build.in_other_order(others)
+        assert not class_names.in_other_order(others)
 
 
 def test_the_largest_numbers_of_a_metrics_file_are_drawn(tmp_path):

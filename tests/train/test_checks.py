@@ -36,7 +36,7 @@ def settled(size: int, classes=ANIMALS, ranks: int = 1, **keys) -> Config:
 def log(caplog, monkeypatch):
     """The lines that were logged. The network is cut to four bottlenecks, and leaves one pixel of eight."""
     monkeypatch.setattr(ghostnet, "STAGES", short.stages())
-    caplog.set_level("INFO", "ghostnet")
+    caplog.set_level("INFO", "mindghost")
     return lambda: [record.getMessage() for record in caplog.records]
 
 

@@ -12,8 +12,9 @@ from mindghost.errors import UserError
 from mindghost.models import create_model
 from mindghost.models.layers import Dropout
 from mindghost.train import distill
-from mindghost.train.loss import DistillationLoss, training_loss
-from mindghost.train.step import StepOptions, TaughtStep, TrainStep
+from mindghost.train.distill import DistillationLoss, TaughtStep
+from mindghost.train.loss import training_loss
+from mindghost.train.step import StepOptions, TrainStep
 from tests.conftest import randomise
 from tests.train.test_step import batch, tiny
 

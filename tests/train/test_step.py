@@ -9,13 +9,14 @@ from mindcv.loss import create_loss
 from mindcv.optim import create_optimizer
 from mindspore import Tensor, nn
 
-from mindghost.checkpoint.convert import from_pytorch
+from mindghost.checkpoint.names import from_pytorch
 from mindghost.config import Config
-from mindghost.models import create_model
+from mindghost.models import create_model, layers
 from mindghost.models.layers import Dropout, freeze_batch_norm
 from mindghost.train import optim
 from mindghost.train import step as step_module
-from mindghost.train.step import StepOptions, TaughtStep, TrainStep
+from mindghost.train.distill import TaughtStep
+from mindghost.train.step import StepOptions, TrainStep
 from tests.conftest import GOLDEN, golden_state, randomise
 
 
@@ -332,7 +333,7 @@ def test_the_dynamic_scale_by_hand(at_once, monkeypatch):
 def freshen(step: TrainStep) -> None:
     """Statistics that a bad batch has spoilt, as they were."""
     for parameter in step.network.get_parameters():
-        if step_module.is_statistic(parameter.name):
+        if layers.is_statistic(parameter.name):
             parameter.set_data(Tensor(np.ones(parameter.shape, np.float32)))
 
 
@@ -435,4 +436,4 @@ def test_a_teacher_sees_the_images_of_the_step():
 
 def test_statistics_are_known_by_their_names():
     names = ["bn.moving_mean", "ema.bn.moving_variance", "bn.gamma", "moving_mean.weight"]
-    assert [step_module.is_statistic(name) for name in names] == [True, True, False, False]
+    assert [layers.is_statistic(name) for name in names] == [True, True, False, False]

@@ -6,7 +6,7 @@ import pytest
 
 from mindghost.config import Config
 from mindghost.errors import UserError
-from mindghost.runs.folder import Position, Saved
+from mindghost.runs.state import Position, Saved
 from mindghost.train import trainer
 from mindghost.train.step import StepOptions
 from tests.train.test_step import batch, make_step, run, tiny

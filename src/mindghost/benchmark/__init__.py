@@ -233,7 +233,7 @@ def write_photos(folder: Path, count: int) -> None:
     """A training split of made-up photos of ImageNet's usual size, two classes: JPEG, 500 x 375 pixels."""
     from PIL import Image
 
-    from ..deploy.export import picture
+    from ..deploy.probe_images import picture
 
     for name in ("one", "two"):
         (folder / "train" / name).mkdir(parents=True)

@@ -11,8 +11,9 @@ from mindspore import Tensor, nn
 
 from ..errors import UserError
 from ..models.parameters import assign
-from . import convert
 from . import weights as weights_file
+from .fit import Differences, as_float32, check_fit, some
+from .names import select, unwrapped
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ class Loaded:
         if self.fresh:
             text += f"; fresh, since the number of classes differs: {', '.join(self.fresh)}"
         if self.dropped:
-            text += f"; dropped {len(self.dropped)} that the network does without: {convert.some(self.dropped)}"
+            text += f"; dropped {len(self.dropped)} that the network does without: {some(self.dropped)}"
         return text
 
 
@@ -84,16 +85,16 @@ def fill_network(
     path = Path(path)
     arrays = weights_file.read(path)
     wanted = {parameter.name: parameter for parameter in network.get_parameters()}
-    selection = convert.select(path, arrays, wanted, averaged)
+    selection = select(path, arrays, wanted, averaged)
     weights = {ours: arrays[theirs] for ours, theirs in selection.names.items()}
     dropped = tuple(name for name in getattr(network, "left_out", ()) if weights.pop(name, None) is not None)
 
     stem_summed = _sum_stem(weights, wanted, f"{stem}.weight")
     fresh = _drop_classifier(weights, wanted, classifier) if fresh_classifier else ()
     shapes = {name: p.shape for name, p in wanted.items() if name not in fresh}
-    differences = convert.Differences.between(weights, shapes)
-    convert.check_fit(path, differences, {f"{classifier}.": "num_classes", f"{stem}.": "in_channels"}, selection.prefix)
-    weights = {name: convert.as_float32(path, name, array) for name, array in weights.items()}
+    differences = Differences.between(weights, shapes)
+    check_fit(path, differences, {f"{classifier}.": "num_classes", f"{stem}.": "in_channels"}, selection.prefix)
+    weights = {name: as_float32(path, name, array) for name, array in weights.items()}
     for name, array in weights.items():
         assign(wanted[name], array)
     return Loaded(
@@ -132,7 +133,7 @@ def fill_optimizer(optimizer: nn.Optimizer, path: str | Path) -> int:
     """
     path, weights = Path(path), {parameter.name for parameter in optimizer.parameters}
     arrays = weights_file.read(path)
-    _, bare = convert.unwrapped(path, arrays, weights)
+    _, bare = unwrapped(path, arrays, weights)
     arrays = {bare[name]: array for name, array in arrays.items()}
     kept = {"learning_rate", "momentum", "global_step"} | weights
     slots = {parameter.name: parameter for parameter in optimizer.get_parameters() if parameter.name not in kept}
@@ -140,7 +141,7 @@ def fill_optimizer(optimizer: nn.Optimizer, path: str | Path) -> int:
     if unfit:
         raise UserError(
             f"{path}: resume_opt: holds no state of this optimizer ({len(unfit)} of {len(slots)} entries missing or of "
-            f"another shape: {convert.some(unfit)}); give a run_state.ckpt of a run with the same opt, or resume_opt "
+            f"another shape: {some(unfit)}); give a run_state.ckpt of a run with the same opt, or resume_opt "
             "False"
         )
     for name, parameter in slots.items():

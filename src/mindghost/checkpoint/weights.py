@@ -14,17 +14,16 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-from google.protobuf.message import DecodeError
 from mindspore.train.checkpoint_pb2 import Checkpoint
 
 from ..errors import RunError, UserError
 from ..files import paths
 from ..files.intact import read_intact, write_with_sidecar
+from . import ckpt
 from . import pytorch as pytorch_file
 from . import safetensors as safetensors_file
+from .ckpt import CRC_BYTES, CRC_MARK
 
-_CRC_MARK = b"crc_num"
-_CRC_BYTES = 10
 _TYPES = {
     "Int8": np.int8,
     "UInt8": np.uint8,
@@ -66,8 +65,8 @@ def write(path: Path, arrays: Mapping[str, np.ndarray], keep_as: Path | None = N
         entry.tensor.tensor_content = array.tobytes()
         parts.append(message.SerializeToString())
     content = b"".join(parts)
-    crc = binascii.crc32(content).to_bytes(_CRC_BYTES, "big")
-    write_with_sidecar(path, content + _CRC_MARK + crc, keep_as)
+    crc = binascii.crc32(content).to_bytes(CRC_BYTES, "big")
+    write_with_sidecar(path, content + CRC_MARK + crc, keep_as)
 
 
 def write_safetensors(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
@@ -109,42 +108,10 @@ def decode(path: Path, content: bytes) -> dict[str, np.ndarray]:
             f"{path}: a PyTorch file; convert it first: python scripts/convert_weights.py {path} OUT.ckpt --model NAME"
         )
     if safetensors_file.is_one(content):
-        entries = safetensors_file.entries(path, content)
+        found = safetensors_file.entries(path, content)
     else:
-        entries = _checkpoint_entries(path, content)
-    return {entry[0]: _array(path, *entry) for entry in entries}
-
-
-def _checkpoint_entries(path: Path, content: bytes) -> list[tuple[str, str, tuple[int, ...], bytes]]:
-    """Name, type, shape and bytes of each entry of a `.ckpt` file."""
-    content = _without_crc(path, content)
-    message = Checkpoint()
-    try:
-        message.ParseFromString(content)
-    except DecodeError as error:
-        raise UserError(
-            f"{path}: not a MindSpore checkpoint or .safetensors file, or a damaged one; give one of the two"
-        ) from error
-    if not message.value:
-        raise UserError(f"{path}: not a MindSpore checkpoint: it holds no parameters; give a weight file")
-    pieces: dict[str, list[bytes]] = {}
-    headers = {}
-    for entry in message.value:
-        # Parameters over 512 MB are written in pieces under one name.
-        pieces.setdefault(entry.tag, []).append(entry.tensor.tensor_content)
-        headers[entry.tag] = (entry.tensor.tensor_type, tuple(entry.tensor.dims))
-    return [(name, *headers[name], b"".join(parts)) for name, parts in pieces.items() if headers[name][0] != "str"]
-
-
-def _without_crc(path: Path, content: bytes) -> bytes:
-    """Strip the CRC, if the file has one (MindCV's have none), and check it."""
-    mark = len(content) - _CRC_BYTES - len(_CRC_MARK)
-    if mark < 0 or content[mark : mark + len(_CRC_MARK)] != _CRC_MARK:
-        return content
-    expected = int.from_bytes(content[-_CRC_BYTES:], "big")
-    if binascii.crc32(content[:mark]) != expected:
-        raise UserError(f"{path}: damaged: its CRC does not match its content; use another copy of the file")
-    return content[:mark]
+        found = ckpt.entries(path, content)
+    return {entry[0]: _array(path, *entry) for entry in found}
 
 
 def _array(path: Path, name: str, kind: str, dims: tuple[int, ...], content: bytes) -> np.ndarray:

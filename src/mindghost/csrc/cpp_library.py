@@ -22,7 +22,7 @@ from pathlib import Path
 
 from ..errors import RunError, UserError
 from ..files import intact, paths, scratch
-from ..files.download import cache_dir, locked
+from ..files.cache import cache_dir, locked
 
 log = logging.getLogger("mindghost")
 

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..errors import UserError
-from ..files import download, paths
-from . import binary, jpeg, scan, walk
+from ..files import paths
+from . import binary, fetch, jpeg, scan, walk
 from . import pack as packs
 from .samples import ArraySamples, FolderSamples, Samples
 
@@ -206,7 +206,7 @@ def _open_binary(config: Config, split: str) -> ArraySamples:
         raise UserError(f"{split}_split: {usage!r} is no part of {config.dataset}; expected train, val or test")
     data_dir = Path(config.data_dir)
     if config.dataset_download:
-        download.fetch_dataset(config.dataset, data_dir)
+        fetch.fetch_dataset(config.dataset, data_dir)
     paths.check_folder(data_dir, "correct data_dir or set dataset_download: True")
     train = _BINARY_USAGES[usage]
     if config.dataset == "mnist":

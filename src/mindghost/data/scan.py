@@ -14,7 +14,8 @@ import numpy as np
 from tqdm import tqdm
 
 from ..errors import RunError, UserError
-from ..files import download, intact, paths
+from ..files import intact, paths
+from ..files.cache import cache_dir
 from ..process.display import shown
 from . import columns, images
 from .samples import FolderSamples
@@ -85,7 +86,7 @@ def manifest(root: str, part: int = 0, parts: int = 1) -> Path:
     Each of several processes has one. Deleting them has the images looked at again.
     """
     place = hashlib.sha256(os.fsencode(os.path.realpath(root))).hexdigest()
-    return download.cache_dir() / "scans" / f"{place[:32]}.{part}of{parts}.npz"
+    return cache_dir() / "scans" / f"{place[:32]}.{part}of{parts}.npz"
 
 
 def _size_and_time(path: str) -> tuple[int, int]:

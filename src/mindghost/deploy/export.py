@@ -16,7 +16,6 @@ import numpy as np
 from mindspore import Tensor, nn
 
 from .. import __version__, build
-from ..data import dataset, transforms
 from ..errors import UserError
 from ..files import intact, json_text, scratch
 from ..inference import exported as exported_file
@@ -24,14 +23,13 @@ from ..inference.artifact import Deployment
 from ..inference.exported import ENTRY
 from ..inference.network import in_batches, of_mindir, of_onnx
 from . import fold
+from .probe_images import IMAGES, comparison_images
 
 log = logging.getLogger("mindghost")
 
 FORMATS = ("mindir", "onnx")
 # Largest difference of a logit from the checkpoint's, as a share of the largest logit.
 TOLERANCE = 1e-4
-# Images that a file is compared on. MindSpore writes ONNX for this batch; no size of a network equals it.
-_IMAGES = 7
 
 
 @dataclass(frozen=True)
@@ -155,7 +153,7 @@ def _write_mindir(network: nn.Cell, path: Path, target: Deployment, description:
 def _write_onnx(network: nn.Cell, path: Path, target: Deployment, description: str) -> None:
     from . import onnx_fixes
 
-    batch = target.batch or _IMAGES
+    batch = target.batch or IMAGES
     with _mode(ms.GRAPH_MODE), fold.plain_operators(network):
         example = Tensor(np.zeros((batch, *target.input_shape), np.float32))
         ms.export(network, example, file_name=str(path), file_format="ONNX")
@@ -187,28 +185,3 @@ def compare(path: Path, batch: int | None, images: np.ndarray, expected: np.ndar
         found = [(in_batches(run, batch)(images), expected)]
     scale = float(np.abs(expected).max()) or 1.0
     return max(float(np.abs(logits - wanted).max()) for logits, wanted in found) / scale
-
-
-def comparison_images(deployed: Deployment) -> tuple[np.ndarray, bool]:
-    """Images as the network gets them, (7, C, H, W) float32, and whether they are the run's own validation images.
-
-    Without those, made-up pictures with the spectrum of natural ones.
-    """
-    config = deployed.config
-    found = dataset.some_images(config, "val", _IMAGES) or dataset.some_images(config, "train", _IMAGES)
-    made_up = [picture(seed) for seed in range(_IMAGES - len(found))]
-    transform = transforms.eval_transform(config)
-    images = [transform(transforms.as_rgb(pixels, config.in_channels)) for pixels in (*found, *made_up)]
-    return np.stack(images).astype(np.float32), not made_up
-
-
-def picture(seed: int, height: int = 240, width: int = 320) -> np.ndarray:
-    """Coloured clouds, uint8 (height, width, 3): amplitudes fall with the frequency, as in photos."""
-    rng = np.random.default_rng(seed)
-    frequency = np.hypot(np.fft.fftfreq(height)[:, None] * height, np.fft.rfftfreq(width) * width)
-    spectrum = np.fft.rfft2(rng.standard_normal((3, height, width))) / np.maximum(frequency, 1)
-    clouds = np.fft.irfft2(spectrum, (height, width))
-    # Most of a photo's contrast is that of its brightness.
-    clouds = 0.8 * clouds[:1] + 0.2 * clouds
-    clouds = 128 + 50 * (clouds - clouds.mean()) / clouds.std()
-    return np.uint8(np.clip(clouds, 0, 255)).transpose(1, 2, 0).copy()

@@ -22,6 +22,7 @@ from ..evaluate.evaluator import counted
 from ..files import intact, json_text, paths
 from ..process import display
 from ..runs import curves, provenance
+from ..tasks.classification import names as class_names
 
 # Files that an export leaves beside the weights, under their stem.
 EXPORTED = ("mindir", "onnx", "air")
@@ -118,7 +119,7 @@ def read(folder: Path) -> Run:
     build.facts(config.model)  # its name is part of files' names, and of none but these
     records = curves.read_records(folder / curves.FILE)
     sessions = _sessions(folder / "run.json")
-    classes = build.saved_classes(str(folder / "any"))
+    classes = class_names.saved_classes(str(folder / "any"))
     if classes is None:
         raise UserError(f"{folder / 'classes.json'}: no such file; restore the one that training wrote")
     if config.num_classes is None or len(classes) > config.num_classes:

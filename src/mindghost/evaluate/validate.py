@@ -16,10 +16,12 @@ from ..files import paths
 from ..graph_cache import GraphCache
 from ..inference import artifact
 from ..inference.exported import is_exported
-from ..inference.network import checked, open_network
+from ..inference.network import Network, checked, of_cell, open_network
+from ..ops import library
 from ..process import launch, log
+from ..tasks.classification import names as class_names
 from . import report
-from .evaluator import Evaluator, Network, counted, of_cell
+from .evaluator import Evaluator, counted
 
 
 def validate(config: Config) -> dict[str, Any]:
@@ -52,11 +54,11 @@ def validate(config: Config) -> dict[str, Any]:
         if exported:
             run = replace(run, config=artifact.agreed(config, exported))
             config = run.config
-        classes = exported.known_classes if exported else build.saved_classes(config.ckpt_path)
+        classes = exported.known_classes if exported else class_names.saved_classes(config.ckpt_path)
         samples = dataset.open_split(config, "val", classes)
         if classes is None and config.dataset == "imagenet":
             where = "the file has no names of classes" if exported else "no classes.json lies beside the weights"
-            build.say_order(samples.classes, where)
+            class_names.say_order(samples.classes, where)
         run = run.with_classes(samples.classes)
         config = run.config
         for line in config.warnings(training=False):
@@ -87,7 +89,7 @@ def validate(config: Config) -> dict[str, Any]:
 def _of_weights(run: runtime.Runtime) -> tuple[Network, Path]:
     """The network of a weight file, compiled, and the file."""
     config = run.config
-    cell, loaded = build.trained_network(config, build.native_operators(config, run.device, run.threads))
+    cell, loaded = build.trained_network(config, library.native_operators(config, run.device, run.threads))
     runtime.log.info(str(loaded))
     network = of_cell(cell, GraphCache(config, run.device, run.ranks))
     return checked(network, loaded.path, config.num_classes), loaded.path

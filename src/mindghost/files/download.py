@@ -7,13 +7,10 @@ there, be it in another run.
 from __future__ import annotations
 
 import contextlib
-import fcntl
-import functools
 import hashlib
 import http
 import http.client
 import os
-import stat
 import sys
 import time
 import urllib.error
@@ -21,16 +18,14 @@ import urllib.request
 from collections.abc import Iterator
 from email.message import Message
 from pathlib import Path
-from typing import NamedTuple
 from urllib.parse import unquote, urlsplit
 
 from tqdm import tqdm
 
 from .. import __version__
 from ..errors import RunError, UserError
-from . import paths, scratch
-from .archives import unpack_tar
-from .lock import open_lock
+from . import paths
+from .cache import locked
 
 _ATTEMPTS = 3
 _RETRY_DELAY = 1.0  # seconds, doubled with each attempt
@@ -46,61 +41,6 @@ _MIRRORS = {
 
 class _DownloadError(Exception):
     """Why an address did not give the file."""
-
-
-class _Dataset(NamedTuple):
-    host: str
-    files: dict[str, str]  # name: md5
-    folder: str  # what the archive unpacks to; empty: no archive
-
-
-_DATASETS = {
-    "cifar10": _Dataset(
-        "https://www.cs.toronto.edu/~kriz/",
-        {"cifar-10-binary.tar.gz": "c32a1d4ab5d03f1284b67883e8d87530"},
-        "cifar-10-batches-bin",
-    ),
-    "cifar100": _Dataset(
-        "https://www.cs.toronto.edu/~kriz/",
-        {"cifar-100-binary.tar.gz": "03b5dce01913d631647c71ecec9e9cb8"},
-        "cifar-100-binary",
-    ),
-    "mnist": _Dataset(
-        "https://ossci-datasets.s3.amazonaws.com/mnist/",
-        {
-            "train-images-idx3-ubyte.gz": "f68b3c2dcbeaaa9fbdd348bbdeb94873",
-            "train-labels-idx1-ubyte.gz": "d53e105ee54ea40749a09fcbcd1e9432",
-            "t10k-images-idx3-ubyte.gz": "9fb629c4189551a2d022fa330f9573f3",
-            "t10k-labels-idx1-ubyte.gz": "ec29112dd5afa0611ce80d1b7f02629c",
-        },
-        "",
-    ),
-}
-
-
-def cache_dir() -> Path:
-    """The user's cache folder: ``$GHOSTNET_HOME``, or ``~/.cache/ghostnet``.
-
-    For a user without a home (no HOME, no line in passwd) it is a folder of their own beside the temporary files.
-    """
-    if given := os.environ.get("GHOSTNET_HOME"):
-        return Path(given)
-    try:
-        return Path.home() / ".cache" / "ghostnet"
-    except RuntimeError:
-        return _homeless_cache()
-
-
-@functools.cache
-def _homeless_cache() -> Path:
-    """Any user may have put something under this name: what is not this user's alone is not taken."""
-    folder = scratch.temporary() / f"ghostnet-of-{os.geteuid()}"
-    with contextlib.suppress(FileExistsError):
-        folder.mkdir(mode=0o700)
-    found = folder.lstat()
-    if stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid() and not found.st_mode & 0o077:
-        return folder
-    raise UserError(f"{folder}: is not this user's alone; set HOME, or GHOSTNET_HOME to a folder for the cache")
 
 
 def fetch(url: str, target_dir: Path, *, digest: str, algorithm: str = "sha256", timeout: float = 60) -> Path:
@@ -122,7 +62,7 @@ def fetch(url: str, target_dir: Path, *, digest: str, algorithm: str = "sha256",
         raise ValueError(f"{algorithm} digest {digest!r}: expected sha256 or md5 and {_MIN_DIGEST} digits or more")
     _check_scheme(url)
     target = target_dir / unquote(urlsplit(url).path.rsplit("/", 1)[-1])
-    with _writing(target):
+    with writing(target):
         # Before the lock: a folder that takes no files may hold this one.
         if _is_intact(target, algorithm, digest):
             return target
@@ -133,45 +73,8 @@ def fetch(url: str, target_dir: Path, *, digest: str, algorithm: str = "sha256",
     return target
 
 
-def fetch_dataset(name: str, data_dir: Path) -> None:
-    """Puts the binary form of ``cifar10``, ``cifar100`` or ``mnist`` into data_dir; what is there is kept.
-
-    Raises:
-        UserError: a download failed; names the url.
-    """
-    dataset = _DATASETS[name]
-    folder = data_dir / dataset.folder
-    if dataset.folder and paths.is_folder(folder):
-        return
-    for file, md5 in dataset.files.items():
-        path = fetch(dataset.host + file, data_dir, digest=md5, algorithm="md5")
-        if dataset.folder:
-            with locked(path):
-                _unpack_folder(path, folder)
-
-
-def _unpack_folder(archive: Path, folder: Path) -> None:
-    """Unpacks an archive of one folder beside itself: all of it or nothing, once for all processes."""
-    if paths.is_folder(folder):
-        return
-    with _writing(folder), scratch.folder("unpack", near=folder.parent) as temporary:
-        unpack_tar(archive, temporary / "content", below=folder.name)
-        os.replace(temporary / "content" / folder.name, folder)
-
-
 @contextlib.contextmanager
-def locked(target: Path) -> Iterator[None]:
-    """Keeps other processes out while one makes ``target``; the lock ends with the process that holds it."""
-    lock = open_lock(target.with_name(f".{target.name}.lock"))
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(lock)
-
-
-@contextlib.contextmanager
-def _writing(path: Path) -> Iterator[None]:
+def writing(path: Path) -> Iterator[None]:
     """Turns what the file system refuses into a UserError that names ``path``, a full disk into a RunError."""
     try:
         yield
@@ -277,7 +180,7 @@ def _receive(response: http.client.HTTPResponse, partial: Path, have: int) -> bo
     stated = response.length or 0
     received = 0
     with contextlib.ExitStack() as stack:
-        with _writing(partial):
+        with writing(partial):
             file = stack.enter_context(open(partial, "ab" if goes_on else "wb"))
         bar = tqdm(
             total=start + stated or None,
@@ -290,11 +193,11 @@ def _receive(response: http.client.HTTPResponse, partial: Path, have: int) -> bo
         stack.enter_context(bar)
         # What there is, not a whole chunk: a connection that breaks or stalls shall cost nothing of it.
         while chunk := response.read1(_CHUNK):
-            with _writing(partial):
+            with writing(partial):
                 file.write(chunk)
             received += len(chunk)
             bar.update(len(chunk))
-        with _writing(partial):
+        with writing(partial):
             file.flush()
             os.fsync(file.fileno())
     if received < stated:

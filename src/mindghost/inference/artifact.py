@@ -7,14 +7,12 @@ last word: a key that says otherwise is refused.
 
 from __future__ import annotations
 
-from argparse import ArgumentParser, Namespace
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from ..config import Config, Said, beside_weights, recipe, said_beside, saved_by_training, settled
-from ..config.arguments import input_file
 from ..errors import UserError
 from ..files import json_text, paths
 from ..tasks.classification.names import checked
@@ -98,37 +96,6 @@ class Deployment:
         }
 
 
-def add_arguments(parser: ArgumentParser, exported: bool = True) -> None:
-    """Add what names a network on a command line; `of_arguments` reads it. `exported`: .onnx and .mindir are taken."""
-    kinds = ".ckpt, .safetensors, .onnx or .mindir" if exported else ".ckpt or .safetensors"
-    parser.add_argument(
-        "--ckpt_path",
-        type=input_file(f"give the path of a {kinds} file"),
-        required=True,
-        metavar="P",
-        help=f"{kinds} file",
-    )
-    parser.add_argument(
-        "-c",
-        "--config",
-        type=input_file("give a recipe"),
-        metavar="FILE",
-        help="recipe, where no config.yaml is beside P",
-    )
-    parser.add_argument("--model", default="", metavar="NAME", help="network of a checkpoint with nothing beside it")
-    parser.add_argument(
-        "--class_names",
-        type=input_file("give one with class names"),
-        metavar="FILE",
-        help="class names: text, one a line, or JSON",
-    )
-
-
-def of_arguments(arguments: Namespace) -> Deployment:
-    """What a command line names (see `of_file`)."""
-    return of_file(arguments.ckpt_path, arguments.config, arguments.model, arguments.class_names)
-
-
 def of_file(
     path: Path, config_file: Path | None = None, model: str = "", class_names: Path | None = None
 ) -> Deployment:
@@ -156,7 +123,7 @@ def of_file(
 def _of_weights(
     path: Path, config_file: Path | None, values: Mapping[str, Any], where: Mapping[str, str], names: list[str] | None
 ) -> Deployment:
-    from .. import build
+    from ..tasks.classification.names import saved_classes
 
     beside = path.parent / "config.yaml"
     if config_file is not None:
@@ -168,7 +135,7 @@ def _of_weights(
     else:
         raise UserError(f"{path}: no config.yaml beside it, so the network is not known; give --model NAME or -c FILE")
     published = config_file is None and not paths.exists(beside)
-    known = None if published else build.saved_classes(str(path))
+    known = None if published else saved_classes(str(path))
     # Of a network that is known by name only, the names say how many outputs it has.
     outputs = len(names) if names and published else config.num_classes
     if outputs is None:

@@ -12,8 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import mindspore as ms
+from mindspore import nn
+
 from ..errors import UserError
-from ..files import intact, outputs, paths
+from ..files import intact, outputs, paths, scratch
 
 # Endings of exported files.
 EXPORTED = (".onnx", ".mindir")
@@ -221,3 +224,14 @@ def _mindir_end(end: Any) -> End:
 
 def _in_short(error: Exception) -> str:
     return " ".join(str(error).split())[:200]
+
+
+def mindir_cell(path: Path) -> nn.GraphCell:
+    """What a MindIR file holds; raises UserError where it is damaged. It compiles to a graph of its own only."""
+    intact.read_intact(path)  # the loader takes other numbers for what they are, and dies of other bytes
+    try:
+        with scratch.readable(path) as file:
+            return nn.GraphCell(ms.load(str(file)))
+    except (RuntimeError, ValueError, TypeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"{path}: MindSpore cannot load it ({reason}); export it again") from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from pathlib import Path
 
 import mindspore as ms
@@ -11,10 +12,11 @@ from mindspore import Tensor, nn
 
 from .. import build
 from ..errors import UserError
-from ..evaluate.evaluator import Network, filled, of_cell
-from ..files import intact, paths, scratch
+from ..files import intact, paths
+from ..graph_cache import GraphCache
 from . import exported as exported_file
 from .artifact import Deployment
+from .exported import mindir_cell
 
 log = logging.getLogger("mindghost")
 
@@ -97,17 +99,6 @@ def of_mindir(path: Path) -> Network:
     return run
 
 
-def mindir_cell(path: Path) -> nn.GraphCell:
-    """What a MindIR file holds; raises UserError where it is damaged. It compiles to a graph of its own only."""
-    intact.read_intact(path)  # the loader takes other numbers for what they are, and dies of other bytes
-    try:
-        with scratch.readable(path) as file:
-            return nn.GraphCell(ms.load(str(file)))
-    except (RuntimeError, ValueError, TypeError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(f"{path}: MindSpore cannot load it ({reason}); export it again") from error
-
-
 def in_batches(run: Network, size: int) -> Network:
     """A network that takes `size` images at once, made one that takes any number: copies of the last fill up."""
 
@@ -119,3 +110,35 @@ def in_batches(run: Network, size: int) -> Network:
         return np.concatenate(parts)
 
     return logits
+
+
+# Images (N, channels, height, width) float32 -> logits (N, classes) float32.
+Network = Callable[[np.ndarray], np.ndarray]
+
+
+def of_cell(network: nn.Cell, graphs: GraphCache | None = None) -> Network:
+    """A network of MindSpore, in evaluation mode; `graphs` compiles it, if it is given."""
+    network.set_train(False)
+
+    def run(images: np.ndarray) -> np.ndarray:
+        tensor = Tensor(images)
+        if graphs is not None:
+            graphs.compile(network, tensor)
+        return network(tensor).asnumpy()
+
+    return run
+
+
+def mirrored(network: Network) -> Network:
+    """The mean logits of each image and of its mirror image (left and right exchanged)."""
+
+    def run(images: np.ndarray) -> np.ndarray:
+        return (network(images) + network(np.ascontiguousarray(images[..., ::-1]))) / 2
+
+    return run
+
+
+def filled(images: np.ndarray, size: int) -> np.ndarray:
+    """Images (N, ...), with copies of the last one up to `size` of them."""
+    missing = size - len(images)
+    return np.concatenate([images, np.repeat(images[-1:], missing, axis=0)]) if missing else images

@@ -241,3 +241,8 @@ def freeze_batch_norm(network: nn.Cell) -> None:
     for _, cell in network.cells_and_names():
         if isinstance(cell, nn.BatchNorm2d):
             cell.use_batch_statistics = False
+
+
+def is_statistic(name: str) -> bool:
+    """Whether a parameter is a running statistic of batch norm, which no gradient changes."""
+    return name.endswith((".moving_mean", ".moving_variance"))

@@ -32,3 +32,18 @@ def _children(net: nn.Cell) -> Iterator[tuple[nn.Cell, str, nn.Cell]]:
     for _, parent in net.cells_and_names():
         for key, child in parent._cells.items():
             yield parent, key, child
+
+
+def synchronise_batch_norm(net: nn.Cell) -> None:
+    """Have every batch norm of a network use the mean and variance over all ranks' batches (Ascend only)."""
+    norms = [cell for _, cell in net.cells_and_names() if type(cell) is nn.BatchNorm2d]
+    replace_cells(net, {id(norm): _synchronised(norm) for norm in norms})
+
+
+def _synchronised(norm: nn.BatchNorm2d) -> nn.SyncBatchNorm:
+    """The same batch norm, parameters and all, over all ranks."""
+    result = nn.SyncBatchNorm(norm.num_features, norm.eps, 1 - norm.momentum)
+    for name in ("gamma", "beta", "moving_mean", "moving_variance"):
+        setattr(result, name, getattr(norm, name))
+    result.use_batch_statistics = norm.use_batch_statistics
+    return result

@@ -6,6 +6,7 @@ MindSpore's CPU collectives send a message for each of a network's hundreds of g
 from __future__ import annotations
 
 import ctypes
+import logging
 import os
 from contextlib import ExitStack
 from pathlib import Path
@@ -17,6 +18,8 @@ from ..errors import RunError
 from ..files import scratch
 from ..parallel.ranks import Ranks
 from .fused import floats
+
+log = logging.getLogger("mindghost")
 
 _SHARED_MEMORY = Path("/dev/shm")
 
@@ -63,3 +66,17 @@ def _shared_file(size: int, stack: ExitStack) -> bytes:
     except (OSError, RunError):
         return b""
     return os.fsencode(path)
+
+
+def rank_sum(net: nn.Cell, operators: Path | None, ranks: Ranks) -> nn.Cell | None:
+    """Sums up the gradients of a network over ranks on one machine; None where that is left to MindSpore's collectives.
+
+    Every rank has to call it, with our operators or without.
+    """
+    weights = net.trainable_params()
+    if operators is None or ranks.size == 1:
+        return None
+    if not join(operators, ranks, sum(weight.size for weight in weights)):
+        return None
+    log.info("gradients are summed up over the ranks in shared memory")
+    return SumOverRanks(operators, len(weights))

@@ -12,11 +12,7 @@ from pathlib import Path
 import mindspore as ms
 from mindspore import Parameter, Tensor, nn, ops
 
-from ..models.ghostnet import GhostBottleneck
-from ..models.ghostnetv3 import ConvBn
-from ..models.layers import GhostMaps, MapMeans, SqueezeExcite
-from ..models.network import Network
-from ..models.surgery import replace_cells
+from ..models.layers import SqueezeExcite
 
 _SAMPLES_TOGETHER = 8  # kTogether in kernels.h
 
@@ -59,11 +55,11 @@ class Chain(nn.Cell):
         self.options = Tensor(self._options(), ms.float32)
         # Parameters of their own: graph mode compiles for minutes where cells are handed to functions.
         if norm1 is not None:
-            self.mean1, self.variance1, self.gamma1, self.beta1 = _parameters(norm1)
+            self.mean1, self.variance1, self.gamma1, self.beta1 = parameters(norm1)
         if depthwise is not None:
             self.weight = depthwise.weight
         if norm2 is not None:
-            self.mean2, self.variance2, self.gamma2, self.beta2 = _parameters(norm2)
+            self.mean2, self.variance2, self.gamma2, self.beta2 = parameters(norm2)
         self.trained, self.evaluated = self._operators(library)
 
     def construct(self, x: Tensor, other: Tensor | None = None) -> Tensor:
@@ -291,7 +287,7 @@ def floats(count: int) -> Callable[..., tuple]:
     return infer
 
 
-def _parameters(norm: nn.BatchNorm2d) -> tuple[Parameter, ...]:
+def parameters(norm: nn.BatchNorm2d) -> tuple[Parameter, ...]:
     """In the order in which a network lists them."""
     return (norm.moving_mean, norm.moving_variance, norm.gamma, norm.beta)
 
@@ -301,172 +297,3 @@ def _geometry(convolution: nn.Conv2d) -> tuple[int, int, int]:
     padding = convolution.padding if convolution.pad_mode == "pad" else 0
     top, _, left, _ = (padding,) * 4 if isinstance(padding, int) else padding
     return convolution.stride[0], top, left
-
-
-def _is_norm(cell: nn.Cell | None) -> bool:
-    """Whether this is a batch norm that our operators know: of maps, over the batch in training."""
-    return (
-        type(cell) is nn.BatchNorm2d
-        and cell.use_batch_statistics is None
-        and all(parameter.dtype == ms.float32 for parameter in _parameters(cell))
-    )
-
-
-def _is_depthwise(cell: nn.Cell | None) -> bool:
-    """Whether this is a convolution that our operators know: each map on its own, padded alike on opposite sides."""
-    if type(cell) is not nn.Conv2d or cell.group != cell.in_channels or cell.has_bias:
-        return False
-    return cell.stride[0] == cell.stride[1] and _is_plain(cell)
-
-
-def _is_plain(convolution: nn.Conv2d) -> bool:
-    """Whether a convolution is in float32, without gaps, and padded alike on opposite sides."""
-    padding = convolution.padding if isinstance(convolution.padding, tuple) else (convolution.padding,) * 4
-    symmetric = convolution.pad_mode == "valid" or (
-        convolution.pad_mode == "pad" and padding[0] == padding[1] and padding[2] == padding[3]
-    )
-    return symmetric and set(convolution.dilation) == {1} and convolution.weight.dtype == ms.float32
-
-
-def _is_dense(cell: nn.Cell) -> bool:
-    """Whether this is a convolution that `Dense` knows. Those of one pixel are fast in MindSpore."""
-    return (
-        type(cell) is nn.Conv2d
-        and cell.group == 1
-        and not cell.has_bias
-        and cell.stride == (1, 1)
-        and max(cell.kernel_size) > 1
-        and _is_plain(cell)
-    )
-
-
-def _is_max_pool(cell: nn.Cell) -> bool:
-    """Whether this is the pooling that `OfMaps` knows."""
-    return (
-        type(cell) is nn.MaxPool2d
-        and (cell.kernel_size, cell.stride) == (2, 2)
-        and cell.pad_mode.lower() == "valid"
-        and not cell.return_indices
-    )
-
-
-def use(network: nn.Cell, library: Path) -> None:
-    """Have a float32 network's norms, depthwise convolutions, means and gates of maps computed by our operators.
-
-    Together with what follows them, where that is known: ReLU, a Ghost module's concatenation, a bottleneck's sum.
-    Parameters stay the same objects under the same names, in the same order.
-    """
-    names = [(parameter, parameter.name) for parameter in network.get_parameters()]
-    done = _fuse_ghosts(network, library)
-    # A tail's cells renamed what they share with it, and `replace_cells` goes by names.
-    _rename(names)
-    replacements = {}
-    parents = [cell for _, cell in network.cells_and_names() if id(cell) not in done and not isinstance(cell, Chain)]
-    for parent in parents:
-        replacements |= _fused_runs(_run(parent), library)
-    for parent in parents:
-        rest = [child for child in parent._cells.values() if id(child) not in replacements]
-        replacements |= _singles(rest, library)
-    for _, cell in network.cells_and_names():
-        # A convolution of a single map is a depthwise one, too, and may be part of a chain by now.
-        if id(cell) in replacements:
-            continue
-        if _is_dense(cell):
-            replacements[id(cell)] = Dense(library, cell)
-        elif _is_max_pool(cell):
-            replacements[id(cell)] = OfMaps(library, "max_pool")
-    replace_cells(network, replacements)
-    _rename(names)
-
-
-def _rename(names: list[tuple[Parameter, str]]) -> None:
-    for parameter, name in names:
-        parameter.name = name
-
-
-def _fuse_ghosts(network: nn.Cell, library: Path) -> set[int]:
-    """Give every Ghost module whose parts we know a tail. Returns the ids of these parts, which do not run any more."""
-    done = set()
-    cells = [cell for _, cell in network.cells_and_names()]
-    adds = {id(cell.ghost2) for cell in cells if isinstance(cell, GhostBottleneck)}
-    for cell in cells:
-        if not isinstance(cell, GhostMaps):
-            continue
-        primary, cheap = _parts(cell.primary_conv), _parts(cell.cheap_operation)
-        if primary and cheap and _is_depthwise(cheap[0]):
-            tail = Chain(
-                library,
-                norm1=primary[1],
-                relu1=primary[2],
-                depthwise=cheap[0],
-                norm2=cheap[1],
-                relu2=cheap[2],
-                out_channels=cell.cut[0] if cell.cut is not None else None,
-                adds=id(cell) in adds,
-            )
-            # An attribute that is no cell cannot become one.
-            del cell.tail
-            cell.tail = tail
-            done |= {id(cell.primary_conv), id(cell.cheap_operation)}
-    return done
-
-
-def _parts(part: nn.Cell) -> tuple[nn.Cell, nn.BatchNorm2d, bool] | None:
-    """A Ghost module's part as convolution, norm and whether a ReLU follows; None if it is made of anything else."""
-    cells = list(part.name_cells().values()) if isinstance(part, nn.SequentialCell) else []
-    if len(cells) not in (2, 3) or not _is_norm(cells[1]) or (len(cells) == 3 and type(cells[2]) is not nn.ReLU):
-        return None
-    return cells[0], cells[1], len(cells) == 3
-
-
-def _run(parent: nn.Cell) -> list[nn.Cell]:
-    """Children that run one after the other."""
-    if isinstance(parent, nn.SequentialCell):
-        return list(parent._cells.values())
-    names = ()
-    if isinstance(parent, Network):
-        names = parent.body
-    elif isinstance(parent, GhostBottleneck):
-        names = ("conv_dw", "bn_dw")
-    elif isinstance(parent, ConvBn):
-        names = ("conv", "bn")
-    return [parent._cells[name] for name in names if name in parent._cells]
-
-
-def _fused_runs(cells: list[nn.Cell], library: Path) -> dict[int, nn.Cell]:
-    """What takes the place of each [depthwise convolution,] batch norm[, ReLU] among cells that follow each other."""
-    replacements = {}
-    place = 0
-    while place < len(cells):
-        start = place
-        depthwise = cells[place] if _is_depthwise(cells[place]) else None
-        place += depthwise is not None
-        norm = cells[place] if place < len(cells) and _is_norm(cells[place]) else None
-        if norm is None:
-            place = start + 1
-            continue
-        place += 1
-        relu = place < len(cells) and type(cells[place]) is nn.ReLU
-        place += relu
-        if depthwise is None:
-            chain = Chain(library, norm1=norm, relu1=relu)
-        else:
-            chain = Chain(library, depthwise=depthwise, norm2=norm, relu2=relu)
-        replacements[id(cells[start])] = chain
-        replacements |= {id(cell): nn.Identity() for cell in cells[start + 1 : place]}
-    return replacements
-
-
-def _singles(cells: list[nn.Cell], library: Path) -> dict[int, nn.Cell]:
-    """What takes the place of cells that are known, each on its own."""
-    replacements = {}
-    for cell in cells:
-        if _is_norm(cell):
-            replacements[id(cell)] = Chain(library, norm1=cell)
-        elif _is_depthwise(cell):
-            replacements[id(cell)] = Chain(library, depthwise=cell)
-        elif type(cell) is SqueezeExcite and cell.conv_reduce.weight.dtype == ms.float32:
-            replacements[id(cell)] = Gated(library, cell)
-        elif type(cell) is MapMeans:
-            replacements[id(cell)] = OfMaps(library, "means")
-    return replacements

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import ctypes
+import logging
 import platform
 from pathlib import Path
 
+from ..config import Config
 from ..csrc.cpp_library import CppLibrary, NativeError, one_line
-from ..files.download import cache_dir
+from ..errors import UserError
+from ..files.cache import cache_dir
 from ..files.scratch import is_utf_8
+
+log = logging.getLogger("mindghost")
 
 SOURCES = Path(__file__).parent.parent / "csrc" / "ops"
 
@@ -57,3 +62,31 @@ def description(machine: str = platform.machine()) -> CppLibrary:
         macros = (*options, f"-DGHOSTNET_KERNELS=kernels_{name}", f'-DGHOSTNET_NAME="{name}"')
         units[f"kernels_{name}"] = (SOURCES / "kernels.cpp", macros)
     return CppLibrary("libghostnet", SOURCES, units, load=lambda path: load(path, 1))
+
+
+def native_operators(config: Config, device: str, threads: int) -> Path | None:
+    """The library of our C++ operators for float32 networks, loaded; says in the log whether it is.
+
+    Args:
+        config: reads `native_ops` and whether training or evaluation is in float32.
+        device: "CPU", "Ascend" or "GPU".
+        threads: that the operators may use.
+
+    Returns None where `native_ops` is off, or auto and they cannot be had. Raises UserError where it is on and they
+    cannot be had.
+    """
+    if config.native_ops == "off":
+        return None
+    try:
+        if device != "CPU" or "O0" not in (config.amp_level, config.val_amp_level):
+            raise NativeError(f"they are for float32 on a CPU, not for {device}, {config.amp_level}")
+        path = library()
+        kernels = load(path, threads)
+    except NativeError as error:
+        if config.native_ops == "on":
+            raise UserError(f"native_ops: on, but {error}; give auto or off to do without them") from error
+        if device == "CPU":
+            log.info(f"MindSpore's own operators instead of the faster native ones: {error}")
+        return None
+    log.info(f"native operators: {kernels}, {threads} thread(s)")
+    return path

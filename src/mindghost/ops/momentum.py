@@ -85,3 +85,10 @@ def _decays(optimizer: nn.Optimizer) -> list[float]:
     flags, decay = optimizer.decay_flags, optimizer.weight_decay
     each = [decay] * len(flags) if isinstance(decay, (Tensor, float)) else decay
     return [float(np.asarray(value)) if flag else 0.0 for value, flag in zip(each, flags, strict=True)]
+
+
+def fused_update(optimizer: nn.Optimizer, operators: Path | None) -> nn.Cell | None:
+    """Does what an optimizer does in one pass; None without our operators, or where they do not know it."""
+    if operators is None or not covers(optimizer):
+        return None
+    return MomentumUpdate(operators, optimizer)

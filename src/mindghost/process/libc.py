@@ -7,8 +7,6 @@ import signal
 import sys
 
 _PR_SET_PDEATHSIG = 1
-
-
 _libc = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import gc
-import logging
-import logging.handlers
 import os
 import signal
 import sys
@@ -16,9 +14,6 @@ from contextlib import contextmanager
 from . import endings, streams
 from .display import say
 from .libc import die_with_parent
-
-log = logging.getLogger("mindghost")
-
 
 # What stops a run between two steps.
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
@@ -143,17 +138,9 @@ class StopSignals:
 
 
 _DATA_LOST = "; the data that the run waits for will not come"
-
-
 _SIGNAL_POLL = 1  # seconds
-
-
 _LAST_BREATH, _GLANCE = 1, 0.05  # seconds that a killed process may take to be dead, and between two looks at it
-
-
 _DATA_TIMEOUT = 10  # seconds that the workers which are left get for batches that they have begun
-
-
 _UNNOTICED_TIMEOUT = 30  # the same where MindSpore has not reported a dead worker, which it does within 5 seconds
 
 

@@ -8,111 +8,26 @@ import logging
 import os
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ..checkpoint import safetensors as safetensors_file
 from ..checkpoint import weights as weights_file
-from ..config import FREE_KEYS, Config
+from ..config import Config
 from ..errors import RunError, UserError
 from ..files import intact, json_text, paths
 from ..files.lock import FolderLock
 from . import events as event_files
 from . import files as run_files
 from . import provenance
+from .state import Position, Saved, read_arrays, saved_of
 
 log = logging.getLogger("mindghost")
 
-_STATE, _PREVIOUS_STATE = run_files.STATE, run_files.PREVIOUS_STATE
+
 # Bytes for configuration, class names and first log lines that a folder must have room for.
 _ROOM_FOR_TEXT = 1 << 16
-
-
-@dataclass(frozen=True)
-class Position:
-    """Where a run stands.
-
-    Attributes:
-        epoch: epochs finished.
-        step: steps done in the epoch after those.
-        losses: training losses of those steps.
-        skipped: updates skipped among them.
-        best_top_1: highest accuracy so far, in percent; None before the first evaluation.
-    """
-
-    epoch: int = 0
-    step: int = 0
-    losses: tuple[float, ...] = ()
-    skipped: int = 0
-    best_top_1: float | None = None
-
-
-@dataclass(frozen=True)
-class Saved:
-    """A run state that was read.
-
-    Attributes:
-        file: where it was.
-        arrays: entries by name, those of `TrainStep.state` among them.
-        position: where the run stood.
-        config: the run's resolved configuration.
-        data: digest of what it learnt from (training samples, a teacher).
-        ranks: processes that shared a global batch.
-        steps: in an epoch.
-        log_bytes, metrics_bytes: sizes of the run's records when the state was saved.
-    """
-
-    file: Path
-    arrays: Mapping[str, np.ndarray]
-    position: Position
-    config: Config
-    data: str
-    ranks: int
-    steps: int
-    log_bytes: int
-    metrics_bytes: int
-
-    def to_bytes(self) -> bytes:
-        """All of it, for the other ranks: the length of a JSON object, that object, the arrays as `.safetensors`."""
-        facts = json_text.dumps({"file": str(self.file), "config": dict(self.config)}).encode()
-        return len(facts).to_bytes(_LENGTH_BYTES, "big") + facts + safetensors_file.encode(self.arrays)
-
-    @classmethod
-    def from_bytes(cls, content: bytes) -> Saved:
-        """What `to_bytes` made; every name, type, shape and length is compared.
-
-        Raises UserError or ValueError for anything else.
-        """
-        end = _LENGTH_BYTES + int.from_bytes(content[:_LENGTH_BYTES], "big")
-        facts = json.loads(content[_LENGTH_BYTES:end])
-        file = Path(facts["file"])
-        return _saved(file, weights_file.decode(file, content[end:]), Config(**facts["config"]))
-
-
-# How many bytes say how long the first part of `Saved.to_bytes` is.
-_LENGTH_BYTES = 8
-# What a run state holds beside the entries of the step.
-_RUN_ENTRIES = {
-    "run_epoch",
-    "run_step",
-    "run_losses",
-    "run_skipped",
-    "run_best_top_1",
-    "run_data",
-    "run_ranks",
-    "run_steps",
-    "run_log_bytes",
-    "run_metrics_bytes",
-}
-
-
-def changed_keys(saved: Config, given: Config) -> list[str]:
-    """`key: old -> new` for each key whose change would change the result of a resumed run."""
-    pairs = ((key, getattr(saved, key), getattr(given, key)) for key in Config.model_fields if key not in FREE_KEYS)
-    return [f"{key}: {old} -> {new}" for key, old, new in pairs if old != new]
 
 
 class RunFolder:
@@ -200,12 +115,12 @@ class RunFolder:
     @property
     def state(self) -> Path:
         """Everything that the next step depends on."""
-        return self.path / _STATE
+        return self.path / run_files.STATE
 
     @property
     def previous_state(self) -> Path:
         """The state before that one."""
-        return self.path / _PREVIOUS_STATE
+        return self.path / run_files.PREVIOUS_STATE
 
     def check(self, overwrite: bool, ckpt_path: str = "") -> None:
         """Raise UserError where a run cannot start in this folder.
@@ -444,20 +359,20 @@ class RunFolder:
         folder = self.path if resume is True else Path(resume)
         files = [folder]
         if resume is True or paths.is_folder(folder):
-            files = [folder / _STATE, folder / _PREVIOUS_STATE]
+            files = [folder / run_files.STATE, folder / run_files.PREVIOUS_STATE]
         if not any(map(paths.is_file, files)):
             paths.check_file(files[0], "there is no run to go on with: leave out --resume", "resume")
         self._lock_source(files[0].parent)
         problems = []
         for file in files:
             try:
-                arrays = _state_arrays(file)
+                arrays = read_arrays(file)
             except UserError as error:
                 problems.append(str(error))
                 continue
             if problems:
                 log.warning(f"{problems[0]}; going on from {file}, the state before it")
-            return _saved(file, arrays, Config.from_file(file.parent / "config.yaml"))
+            return saved_of(file, arrays, Config.from_file(file.parent / "config.yaml"))
         raise UserError(f"resume: {'; '.join(problems)}")
 
     def _lock_source(self, source: Path) -> None:
@@ -544,43 +459,6 @@ def _sessions(file: Path) -> list[Any]:
     except UserError as error:
         log.warning(f"{error}; what it said about earlier parts of the run is lost")
         return []
-
-
-def _state_arrays(file: Path) -> dict[str, np.ndarray]:
-    """The entries of a run state. Raises UserError, which names the file."""
-    paths.check_file(file, "restore it")
-    arrays = weights_file.read(file)
-    missing = _RUN_ENTRIES - set(arrays)
-    if missing == _RUN_ENTRIES:
-        raise UserError(f"{file} holds weights, but no run state; give a {_STATE}, or --ckpt_path")
-    if missing:
-        raise UserError(
-            f"{file} lacks {', '.join(sorted(missing))}: another version of this program saved it; go on with that "
-            "version, or start a new run with --ckpt_path"
-        )
-    return arrays
-
-
-def _saved(file: Path, arrays: Mapping[str, np.ndarray], config: Config) -> Saved:
-    best = float(arrays["run_best_top_1"][0])
-    position = Position(
-        epoch=int(arrays["run_epoch"][0]),
-        step=int(arrays["run_step"][0]),
-        losses=tuple(arrays["run_losses"][1:].tolist()),
-        skipped=int(arrays["run_skipped"][0]),
-        best_top_1=None if best < 0 else best,
-    )
-    return Saved(
-        file=file,
-        arrays=arrays,
-        position=position,
-        config=config,
-        data=arrays["run_data"].tobytes().hex(),
-        ranks=int(arrays["run_ranks"][0]),
-        steps=int(arrays["run_steps"][0]),
-        log_bytes=int(arrays["run_log_bytes"][0]),
-        metrics_bytes=int(arrays["run_metrics_bytes"][0]),
-    )
 
 
 def _size(file: Path) -> int:

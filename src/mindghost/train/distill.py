@@ -18,8 +18,10 @@ from ..config import Config
 from ..config.rules import nearest
 from ..errors import UserError
 from ..files import download, paths
-from ..inference.network import mindir_cell
+from ..files.cache import cache_dir
+from ..inference.exported import mindir_cell
 from ..models import card, create_model, list_models
+from .step import TrainStep
 
 log = logging.getLogger("mindghost")
 
@@ -93,7 +95,7 @@ def _file(config: Config) -> Path:
         raise UserError(
             f"teacher_ckpt_path: no weights of {config.teacher} are published here; name a file that holds them"
         )
-    return download.fetch(facts.weights_url, download.cache_dir(), digest=facts.weights_sha256)
+    return download.fetch(facts.weights_url, cache_dir(), digest=facts.weights_sha256)
 
 
 def _from_registry(config: Config) -> nn.Cell:
@@ -127,3 +129,48 @@ def _check_logits(teacher: Teacher, config: Config) -> None:
         )
     if not np.isfinite(logits.asnumpy()).all():
         raise UserError(f"teacher: the logits of {config.teacher} are not finite (NaN or infinity); use another copy")
+
+
+class TaughtStep(nn.Cell):
+    """A training step whose loss also takes a teacher's logits of the batch.
+
+    Two graphs, one after the other: MindSpore cannot compile what a MindIR file holds into a graph of ours. Sink mode
+    wants one.
+    """
+
+    def __init__(self, step: TrainStep, teacher: nn.Cell) -> None:
+        super().__init__(auto_prefix=False)
+        self.step = step
+        self.teacher = teacher
+
+    def __call__(self, image: Tensor, label: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        return self.step(image, label, self.teacher(image))
+
+
+class DistillationLoss(nn.Cell):
+    """(1 - alpha) x loss(logits, labels) + alpha x T^2 x KL(softmax(taught / T) || softmax(logits / T)).
+
+    Hinton et al., "Distilling the Knowledge in a Neural Network", arXiv 1503.02531; T^2 keeps the size of the
+    gradients. `taught` are the teacher's logits, (N, C) float32 like the network's own.
+
+    Args:
+        loss: of the logits and the true labels.
+        alpha: the teacher's share, 0 to 1.
+        temperature: T.
+        reduction: "mean" or "sum" over the batch, as in `loss`.
+    """
+
+    def __init__(self, loss: nn.Cell, alpha: float, temperature: float, reduction: str) -> None:
+        super().__init__(auto_prefix=False)
+        self.loss = loss
+        self.alpha = alpha
+        self.temperature = temperature
+        self.mean = reduction == "mean"
+
+    def construct(self, logits: Tensor, labels: Tensor, taught: Tensor) -> Tensor:
+        goal = ops.log_softmax(taught / self.temperature, 1)
+        found = ops.log_softmax(logits / self.temperature, 1)
+        divergences = ops.reduce_sum(ops.exp(goal) * (goal - found), 1)
+        divergence = ops.reduce_mean(divergences) if self.mean else ops.reduce_sum(divergences)
+        share = self.alpha * self.temperature**2
+        return (1 - self.alpha) * self.loss(logits, labels) + share * divergence

@@ -7,54 +7,30 @@ import math
 import signal
 import sys
 import time
-from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import mindspore as ms
 import numpy as np
-from mindspore import Tensor, nn
+from mindspore import Tensor
 from tqdm import tqdm
 
-from .. import build
 from ..config import Config
-from ..data import dataset
 from ..errors import RunError, Stopped
-from ..evaluate.evaluator import Evaluator, Metrics, draws, of_cell
+from ..evaluate.evaluator import WeightsEvaluator, draws
 from ..graph_cache import GraphCache
-from ..models.parameters import assign
+from ..models.layers import is_statistic
 from ..parallel import replicas
 from ..parallel.ranks import Ranks
 from ..process.log import TO_FILE, TO_SCREEN
 from ..process.signals import StopSignals, stop_reason
-from ..runs.folder import Position, RunFolder
+from ..runs.folder import RunFolder
+from ..runs.state import Position
+from ..tasks.classification.metrics import Metrics
 from . import schedule
-from .step import TrainStep, is_statistic
+from .progress import epoch_line
+from .step import TrainStep
 
 log = logging.getLogger("mindghost")
-
-
-class WeightsEvaluator(Evaluator):
-    """Evaluates weights in a network of their own, while another one is trained.
-
-    `operators`: library of `build.native_operators`, if they are used. `graphs`: compiles the network.
-    """
-
-    def __init__(
-        self, config: Config, samples: dataset.Samples, ranks: Ranks, operators: Path | None, graphs: GraphCache
-    ) -> None:
-        super().__init__(config, samples, ranks)
-        self.config, self.operators, self.graphs = config, operators, graphs
-
-    @cached_property
-    def network(self) -> nn.Cell:
-        """Made when it is needed: making a network takes as long as some steps."""
-        return build.evaluation_network(self.config, self.operators)
-
-    def __call__(self, weights: dict[str, np.ndarray]) -> Metrics:
-        for parameter in self.network.get_parameters():
-            assign(parameter, weights[parameter.name])
-        return self.outcomes(of_cell(self.network, self.graphs)).metrics()
 
 
 class Epochs(ms.Callback):
@@ -189,7 +165,7 @@ class Epochs(ms.Callback):
             keep = epoch % self.config.ckpt_save_interval == 0 or last
             self.folder.save_weights(weights, epoch, self.steps, best, keep)
             self.folder.add_record(record)
-        line = _epoch_line(record, self.config.epoch_size, best, self.skipped)
+        line = epoch_line(record, self.config.epoch_size, best, self.skipped)
         self.losses, self.skipped, self.resumed_at = [], 0, 0
         # The state knows how long the log was: what it does not know of, a resumed run cuts off.
         log.info(line, extra=TO_FILE)
@@ -267,20 +243,3 @@ class Epochs(ms.Callback):
             "images_per_second": round(images_per_second, 2),
             "seconds": round(time.perf_counter() - self.started, 3),
         }
-
-
-def _epoch_line(record: dict[str, Any], epochs: int, best: bool, skipped: int) -> str:
-    """A record for people."""
-    parts = [
-        f"epoch {record['epoch']}/{epochs}",
-        f"loss {record['train_loss']:.4f}",
-        f"lr {record['lr']:.3g}",
-    ]
-    if record["top_1"] is not None:
-        parts += [f"val loss {record['val_loss']:.4f}", f"top-1 {record['top_1']:.2f} %"]
-    if record["top_5"] is not None:
-        parts.append(f"top-5 {record['top_5']:.2f} %")
-    parts += [f"{record['images_per_second']:.1f} images/s", f"{record['seconds']:.1f} s"]
-    if skipped:
-        parts.append(f"{skipped} updates skipped (overflow)")
-    return "  ".join(parts) + ("  (best)" if best else "")

@@ -6,6 +6,7 @@ from mindcv.loss import create_loss
 from mindspore import Tensor, nn, ops
 
 from ..config import Config
+from .distill import DistillationLoss
 
 
 def training_loss(config: Config) -> nn.Cell:
@@ -20,35 +21,6 @@ def training_loss(config: Config) -> nn.Cell:
     if config.teacher:
         loss = DistillationLoss(loss, config.distill_alpha, config.distill_temperature, config.reduction)
     return loss
-
-
-class DistillationLoss(nn.Cell):
-    """(1 - alpha) x loss(logits, labels) + alpha x T^2 x KL(softmax(taught / T) || softmax(logits / T)).
-
-    Hinton et al., "Distilling the Knowledge in a Neural Network", arXiv 1503.02531; T^2 keeps the size of the
-    gradients. `taught` are the teacher's logits, (N, C) float32 like the network's own.
-
-    Args:
-        loss: of the logits and the true labels.
-        alpha: the teacher's share, 0 to 1.
-        temperature: T.
-        reduction: "mean" or "sum" over the batch, as in `loss`.
-    """
-
-    def __init__(self, loss: nn.Cell, alpha: float, temperature: float, reduction: str) -> None:
-        super().__init__(auto_prefix=False)
-        self.loss = loss
-        self.alpha = alpha
-        self.temperature = temperature
-        self.mean = reduction == "mean"
-
-    def construct(self, logits: Tensor, labels: Tensor, taught: Tensor) -> Tensor:
-        goal = ops.log_softmax(taught / self.temperature, 1)
-        found = ops.log_softmax(logits / self.temperature, 1)
-        divergences = ops.reduce_sum(ops.exp(goal) * (goal - found), 1)
-        divergence = ops.reduce_mean(divergences) if self.mean else ops.reduce_sum(divergences)
-        share = self.alpha * self.temperature**2
-        return (1 - self.alpha) * self.loss(logits, labels) + share * divergence
 
 
 class _CrossEntropy(nn.Cell):

@@ -10,7 +10,7 @@ import numpy as np
 from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
 
 from ..config import Config
-from ..models.layers import Dropout
+from ..models.layers import Dropout, is_statistic
 from ..models.parameters import assign
 
 # Overflow-free updates after which a dynamic loss scale doubles (MindCV's window).
@@ -65,11 +65,6 @@ class ScaledLoss(nn.Cell):
         logits = ops.cast(self.network(image), ms.float32)
         loss = self.loss(logits, label, *taught)
         return loss * scale, loss
-
-
-def is_statistic(name: str) -> bool:
-    """Whether a parameter is a running statistic of batch norm, which no gradient changes."""
-    return name.endswith((".moving_mean", ".moving_variance"))
 
 
 _scale_op = ops.MultitypeFuncGraph("scaled")
@@ -280,19 +275,3 @@ class TrainStep(nn.Cell):
         parameters = {p.name: p for p in [*self.network.get_parameters(), *self.get_parameters()]}
         parameters.pop("learning_rate", None)
         return parameters
-
-
-class TaughtStep(nn.Cell):
-    """A training step whose loss also takes a teacher's logits of the batch.
-
-    Two graphs, one after the other: MindSpore cannot compile what a MindIR file holds into a graph of ours. Sink mode
-    wants one.
-    """
-
-    def __init__(self, step: TrainStep, teacher: nn.Cell) -> None:
-        super().__init__(auto_prefix=False)
-        self.step = step
-        self.teacher = teacher
-
-    def __call__(self, image: Tensor, label: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        return self.step(image, label, self.teacher(image))

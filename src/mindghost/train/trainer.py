@@ -20,21 +20,27 @@ from ..checkpoint.load import fill_optimizer
 from ..config import Config
 from ..data import dataset, loader
 from ..errors import RunError, Stopped, UserError
+from ..evaluate.evaluator import WeightsEvaluator
 from ..files import intact, json_text
 from ..graph_cache import GraphCache
 from ..models import card
 from ..models.complexity import trainable_parameters
 from ..models.layers import freeze_batch_norm, reseed_dropout
+from ..models.surgery import synchronise_batch_norm
+from ..ops import allreduce, library, momentum
 from ..parallel import replicas
 from ..parallel.ranks import Ranks
 from ..process import streams
 from ..process.log import RunLog
 from ..process.signals import StopSignals
 from ..runs import provenance
-from ..runs.folder import Position, RunFolder, Saved, changed_keys
+from ..runs.folder import RunFolder
+from ..runs.state import Position, Saved, changed_keys
+from ..tasks.classification import names as class_names
 from . import checks, distill, loss, optim, schedule
-from .loop import Epochs, WeightsEvaluator
-from .step import StepOptions, TaughtStep, TrainStep
+from .distill import TaughtStep
+from .loop import Epochs
+from .step import StepOptions, TrainStep
 
 log = logging.getLogger("mindghost")
 
@@ -98,9 +104,9 @@ def _train(run: runtime.Runtime, folder: RunFolder, run_log: RunLog, signals: St
     position = saved.position if saved else Position()
 
     # The step, and the network that its weights are evaluated in.
-    operators = build.native_operators(config, run.device, run.threads)
+    operators = library.native_operators(config, run.device, run.threads)
     network = _network(run, operators, starts=saved is None)
-    rank_sum = build.rank_sum(network, operators, ranks)
+    rank_sum = allreduce.rank_sum(network, operators, ranks)
     # After what takes shared memory, of which its workers get the rest.
     batches = loader.train_batches(
         config, samples, config.num_classes, ranks.rank, ranks.size, position.epoch, position.step
@@ -111,7 +117,7 @@ def _train(run: runtime.Runtime, folder: RunFolder, run_log: RunLog, signals: St
     if config.resume_opt and saved is None:
         log.info(f"loaded {fill_optimizer(optimizer, config.ckpt_path)} entries of optimizer state")
     options = StepOptions.from_config(config)
-    fused = build.fused_update(optimizer, operators)
+    fused = momentum.fused_update(optimizer, operators)
     step = TrainStep(network, loss.training_loss(config), optimizer, options, ranks.size, rank_sum, fused)
     batch = min(config.batch_size, len(samples))
     taught = TaughtStep(step, distill.load(config.replace(batch_size=batch))) if config.teacher else step
@@ -170,8 +176,8 @@ def _open_images(run: runtime.Runtime) -> tuple[runtime.Runtime, dataset.Samples
         return {int(index): why for problems in found for index, why in problems.items()}
 
     samples = dataset.open_split(run.config, "train", None, part, parts, share)
-    if build.in_other_order(samples.classes):
-        build.say_order(samples.classes, "the class folders are numbers")
+    if class_names.in_other_order(samples.classes):
+        class_names.say_order(samples.classes, "the class folders are numbers")
     run = run.with_classes(samples.classes)
     val_samples = None
     if run.config.val_while_train:
@@ -197,7 +203,7 @@ def _network(run: runtime.Runtime, operators: Path | None, starts: bool) -> nn.C
     if config.freeze_backbone:
         _freeze_backbone(network, card(config.model).classifier)
     if config.sync_bn and ranks.size > 1:
-        build.synchronise_batch_norm(network)
+        synchronise_batch_norm(network)
     return build.training_precision(network, config, operators)
 
 

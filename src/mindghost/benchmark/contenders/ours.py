@@ -11,13 +11,15 @@ import mindghost  # noqa: F401  isort: skip
 import mindspore as ms
 from mindspore import Tensor
 
-from ... import build
-from ...config import Config
-from ...data import dataset, loader, pack_writer
-from ...graph_cache import GraphCache
-from ...parallel.ranks import ALONE
-from ...train import loss, optim
-from ...train.step import StepOptions, TrainStep
+from mindghost import build
+from mindghost.config import Config
+from mindghost.data import dataset, loader, pack_writer
+from mindghost.graph_cache import GraphCache
+from mindghost.ops import library, momentum
+from mindghost.parallel.ranks import ALONE
+from mindghost.train import loss, optim
+from mindghost.train.step import StepOptions, TrainStep
+
 from .job import Job, answer, time_steps
 from .recipe import PIPELINE, TRAINING, WEIGHTS, images_of, labels_of, time_batches
 
@@ -36,10 +38,10 @@ def measure(job: Job) -> dict[str, Any]:
 
 
 def _training(job: Job, config: Config) -> Callable[[], object]:
-    operators = build.native_operators(config, "CPU", job.threads)
+    operators = library.native_operators(config, "CPU", job.threads)
     network = build.training_precision(build.network(config), config, operators)
     optimizer = optim.optimizer(config, network, [config.lr] * (job.steps + 2), "CPU")
-    fused, options = build.fused_update(optimizer, operators), StepOptions.from_config(config)
+    fused, options = momentum.fused_update(optimizer, operators), StepOptions.from_config(config)
     step = TrainStep(network, loss.training_loss(config), optimizer, options, fused=fused).set_train(True)
     images, labels = Tensor(images_of(job)), Tensor(labels_of(job))
     GraphCache(config, "CPU", ALONE).compile(step, images, labels)
@@ -48,7 +50,7 @@ def _training(job: Job, config: Config) -> Callable[[], object]:
 
 def _inference(job: Job, config: Config) -> Callable[[], object]:
     """As validate.py runs it."""
-    network = build.evaluation_network(config, build.native_operators(config, "CPU", job.threads)).set_train(False)
+    network = build.evaluation_network(config, library.native_operators(config, "CPU", job.threads)).set_train(False)
     build.load_weights(network, config.replace(ckpt_path=str(Path(job.folder, WEIGHTS))), fine_tune=False)
     images = Tensor(images_of(job))
     GraphCache(config, "CPU", ALONE).compile(network, images)

@@ -14,12 +14,13 @@ import mindghost  # noqa: F401  isort: skip
 import numpy as np
 from mindspore import Tensor, nn
 
-from ...checkpoint import convert
-from ...checkpoint import weights as weights_file
-from ...deploy import export
-from ...inference import artifact
-from ...models import complexity, create_model
-from ...models.ghostnet import GhostBottleneck, GhostNet
+from mindghost.checkpoint import weights as weights_file
+from mindghost.checkpoint.names import timm_names
+from mindghost.deploy import export
+from mindghost.inference import artifact
+from mindghost.models import complexity, create_model
+from mindghost.models.ghostnet import GhostBottleneck, GhostNet
+
 from .job import Job, answer
 from .recipe import TABLE, TORCH_WEIGHTS, WEIGHTS
 
@@ -60,7 +61,7 @@ def _export(weights: Path, job: Job) -> None:
 
 def for_torch(weights: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Our weights under the names of PyTorch's network, which are timm's."""
-    names = convert.timm_names(weights)
+    names = timm_names(weights)
     return {names[name]: array for name, array in weights.items()}
 
 

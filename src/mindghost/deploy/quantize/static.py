@@ -15,10 +15,9 @@ import numpy as np
 from tqdm import tqdm
 
 from ...errors import UserError
-from ...evaluate.evaluator import filled
 from ...files import scratch
 from ...inference.artifact import Deployment
-from ...inference.network import in_batches, of_onnx
+from ...inference.network import filled, in_batches, of_onnx
 from .trial import Layer, as_file
 
 log = logging.getLogger("mindghost")

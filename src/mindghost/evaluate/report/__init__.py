@@ -24,7 +24,7 @@ from . import page, tables
 
 if TYPE_CHECKING:
     from ...data.dataset import Samples
-    from ..evaluator import Outcomes
+    from ...tasks.classification.metrics import Outcomes
 
 PAGE = "report.html"
 FILES = ("per_class.csv", "confusion.csv", "confusion.png", "mistakes.png", "reliability.png", PAGE)

@@ -14,7 +14,7 @@ from ...process.display import html as escape
 from .tables import Calibration, Mistake, Scores, confused_pairs
 
 if TYPE_CHECKING:
-    from ..evaluator import Metrics
+    from ...tasks.classification.metrics import Metrics
 
 PAIRS = 20
 _JPEG_QUALITY = 85

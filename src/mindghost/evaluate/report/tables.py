@@ -15,7 +15,7 @@ from ...process.display import csv_cell
 
 if TYPE_CHECKING:
     from ...data.dataset import Samples
-    from ..evaluator import Outcomes
+    from ...tasks.classification.metrics import Outcomes
 
 # Of equal width; as in Guo et al., On Calibration of Modern Neural Networks, ICML 2017 (arXiv:1706.04599).
 BINS = 15

@@ -7,6 +7,7 @@ there twice, labels with a gap.
 from __future__ import annotations
 
 import codecs
+import logging
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -15,6 +16,8 @@ from typing import Any
 
 from ...errors import UserError
 from ...files import json_text, paths
+
+log = logging.getLogger("mindghost")
 
 WANTED = "give one name a line, or JSON: a list of names, or a map of labels to names (or of names to labels)"
 
@@ -218,3 +221,32 @@ def _in_order(path: Path, found: Mapping[int, Any], remedy: str) -> list[Any]:
 def _is_label(text: str) -> bool:
     """Whether a text is a label as a program writes it: 7, and not 07, +7 or a 7 in another script."""
     return text.isascii() and text.isdecimal() and len(text) <= 7 and (text == "0" or text[0] != "0")
+
+
+_NAMES_SHOWN = 12
+
+
+def saved_classes(ckpt_path: str) -> list[str] | None:
+    """Class names in label order from the `classes.json` beside a weight file; None where there is none.
+
+    Raises UserError where the file is not a list of names.
+    """
+    path = Path(ckpt_path).parent / "classes.json"
+    if not ckpt_path or not paths.exists(path):
+        return None
+    return read(path, "delete it, or restore the one that training wrote")
+
+
+def say_order(classes: Sequence[str], why: str) -> None:
+    """Say which class has which label where only the names of folders know it."""
+    named = ", ".join(f"{label} {name}" for label, name in enumerate(classes[:_NAMES_SHOWN]))
+    more = f", ... ({len(classes)} classes)" if len(classes) > _NAMES_SHOWN else ""
+    # Folders 0 to 10: whoever trained elsewhere may have counted.
+    numbers = "; numbers are sorted as text, too" if in_other_order(classes) else ""
+    log.info(f"{why}: labels follow the sorted names of the class folders{numbers}: {named}{more}")
+
+
+def in_other_order(classes: Sequence[str]) -> bool:
+    """Whether names are numbers whose order is not that of their labels, as with folders 0, 1, 10, 2."""
+    numeric = [int(name) for name in classes if name.isascii() and name.isdecimal() and len(name) < 10]
+    return len(numeric) == len(classes) and numeric != sorted(numeric)

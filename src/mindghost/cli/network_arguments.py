@@ -1,0 +1,39 @@
+"""The arguments that name a network: a weight file or an exported file."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+
+from ..config.arguments import input_file
+from ..inference.artifact import Deployment, of_file
+
+
+def add_arguments(parser: ArgumentParser, exported: bool = True) -> None:
+    """Add what names a network on a command line; `of_arguments` reads it. `exported`: .onnx and .mindir are taken."""
+    kinds = ".ckpt, .safetensors, .onnx or .mindir" if exported else ".ckpt or .safetensors"
+    parser.add_argument(
+        "--ckpt_path",
+        type=input_file(f"give the path of a {kinds} file"),
+        required=True,
+        metavar="P",
+        help=f"{kinds} file",
+    )
+    parser.add_argument(
+        "-c",
+        "--config",
+        type=input_file("give a recipe"),
+        metavar="FILE",
+        help="recipe, where no config.yaml is beside P",
+    )
+    parser.add_argument("--model", default="", metavar="NAME", help="network of a checkpoint with nothing beside it")
+    parser.add_argument(
+        "--class_names",
+        type=input_file("give one with class names"),
+        metavar="FILE",
+        help="class names: text, one a line, or JSON",
+    )
+
+
+def of_arguments(arguments: Namespace) -> Deployment:
+    """What a command line names (see `of_file`)."""
+    return of_file(arguments.ckpt_path, arguments.config, arguments.model, arguments.class_names)

@@ -1,0 +1,36 @@
+"""The images that an exported file is compared on."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..data import dataset, transforms
+from ..inference.artifact import Deployment
+
+# Images that a file is compared on. MindSpore writes ONNX for this batch; no size of a network equals it.
+IMAGES = 7
+
+
+def comparison_images(deployed: Deployment) -> tuple[np.ndarray, bool]:
+    """Images as the network gets them, (7, C, H, W) float32, and whether they are the run's own validation images.
+
+    Without those, made-up pictures with the spectrum of natural ones.
+    """
+    config = deployed.config
+    found = dataset.some_images(config, "val", IMAGES) or dataset.some_images(config, "train", IMAGES)
+    made_up = [picture(seed) for seed in range(IMAGES - len(found))]
+    transform = transforms.eval_transform(config)
+    images = [transform(transforms.as_rgb(pixels, config.in_channels)) for pixels in (*found, *made_up)]
+    return np.stack(images).astype(np.float32), not made_up
+
+
+def picture(seed: int, height: int = 240, width: int = 320) -> np.ndarray:
+    """Coloured clouds, uint8 (height, width, 3): amplitudes fall with the frequency, as in photos."""
+    rng = np.random.default_rng(seed)
+    frequency = np.hypot(np.fft.fftfreq(height)[:, None] * height, np.fft.rfftfreq(width) * width)
+    spectrum = np.fft.rfft2(rng.standard_normal((3, height, width))) / np.maximum(frequency, 1)
+    clouds = np.fft.irfft2(spectrum, (height, width))
+    # Most of a photo's contrast is that of its brightness.
+    clouds = 0.8 * clouds[:1] + 0.2 * clouds
+    clouds = 128 + 50 * (clouds - clouds.mean()) / clouds.std()
+    return np.uint8(np.clip(clouds, 0, 255)).transpose(1, 2, 0).copy()
