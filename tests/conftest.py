@@ -7,37 +7,29 @@ import resource
 import shutil
 import subprocess
 import sys
-import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
-from PIL import Image
 
 import mindghost  # noqa: F401  (environment defaults, before MindSpore is imported)
-from tests.system.fault.harness import OUTCOMES, table
-
-GOLDEN = Path(__file__).parent / "golden"
-CLASSES = ("ant", "bee", "cat", "dog", "elk", "fox")
-
-
-def write_images(root: Path, classes=CLASSES, train_images=6, val_images=3) -> Path:
-    """Image folders whose classes differ in colour."""
-    rng = np.random.default_rng(0)
-    for split, count in (("train", train_images), ("val", val_images)):
-        for index, name in enumerate(classes):
-            folder = root / split / name
-            folder.mkdir(parents=True)
-            for image in range(count):
-                pixels = rng.integers(0, 80, (40, 48, 3)) + np.array([index * 25, 170 - index * 25, 60])
-                Image.fromarray(np.uint8(pixels)).save(folder / f"{image}.png")
-    return root
+from tests.helpers.fault_counts import faults_of
+from tests.helpers.pictures import write_images
+from tests.helpers.short import stages
+from tests.system.fault.harness import table
 
 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory) -> Path:
     return write_images(tmp_path_factory.mktemp("images"))
+
+
+@pytest.fixture
+def short_network(monkeypatch) -> None:
+    """GhostNet of four bottlenecks in this process, for tests of anything but the network."""
+    from mindghost.models import ghostnet
+
+    monkeypatch.setattr(ghostnet, "STAGES", stages())
 
 
 @pytest.fixture(autouse=True)
@@ -151,82 +143,3 @@ def pytest_terminal_summary(terminalreporter) -> None:
     terminalreporter.write_line(table(rows))
     if path := terminalreporter.config.getoption("--fault-json"):
         Path(path).write_text(json.dumps(rows, indent=1))
-
-
-def faults_of(reports: list[pytest.TestReport]) -> dict[str, dict]:
-    """The rows of the table. Of the parameters of one case the first report counts: give those that failed first."""
-    rows: dict[str, dict] = {}
-    counted = set()
-    for report in reports:
-        for name, value in report.user_properties:
-            if name == "fault":
-                group, kind, once = value
-                found = {kind if report.passed else "failure": 1}
-                if once and (report.nodeid.partition("::")[0], once) in counted:
-                    found = {}
-                counted.add((report.nodeid.partition("::")[0], once))
-                add_faults(rows, group, found, [] if report.passed else [report.nodeid])
-            elif name == "faults":
-                for group, row in value.items():
-                    add_faults(rows, group, row, row["failures"])
-    return rows
-
-
-def add_faults(rows: dict[str, dict], group: str, counts: dict[str, int], failures: list[str]) -> None:
-    row = rows.setdefault(group, {"cases": 0, **dict.fromkeys(OUTCOMES, 0), "failures": []})
-    for kind in OUTCOMES:
-        row[kind] += counts.get(kind, 0)
-        row["cases"] += counts.get(kind, 0)
-    row["failures"] += failures
-
-
-def golden_state(name: str, num_classes: int = 1000) -> dict[str, np.ndarray]:
-    """The state dict of golden/README's fill rule, by PyTorch names."""
-    facts = json.loads((GOLDEN / f"{name}.json").read_text())
-    state = {}
-    for entry, shape, kind in facts["entries"]:
-        if entry.startswith("classifier."):
-            shape = [num_classes, *shape[1:]]
-        rng = np.random.default_rng(zlib.crc32(entry.encode()))
-        if kind == "weight":
-            values = rng.standard_normal(shape) * np.sqrt(2 / np.prod(shape[1:]))
-        elif kind == "gamma":
-            values = rng.uniform(*facts["gamma_range"], shape)
-        elif kind == "running_var":
-            values = rng.uniform(0.5, 1.5, shape)
-        else:
-            values = 0.1 * rng.standard_normal(shape)
-        state[entry] = values.astype(np.float32)
-    return state
-
-
-def randomise(network, seed: int = 0, gamma: tuple[float, float] = (0.5, 1.5)) -> None:
-    """Random weights and batch-norm statistics, so that no parameter is at a value that hides a mistake.
-
-    Values grow from layer to layer with a `gamma` around 1; a deep network with sigmoids needs a smaller one, or
-    rounding decides which of them are open.
-    """
-    from mindspore import Tensor
-
-    rng = np.random.default_rng(seed)
-    for parameter in network.get_parameters():
-        kind = parameter.name.rpartition(".")[2]
-        if kind == "gamma":
-            values = rng.uniform(*gamma, parameter.shape)
-        elif kind == "moving_variance":
-            values = rng.uniform(0.5, 1.5, parameter.shape)
-        elif kind == "weight":
-            values = rng.standard_normal(parameter.shape) * np.sqrt(2 / np.prod(parameter.shape[1:]))
-        else:
-            values = 0.1 * rng.standard_normal(parameter.shape)
-        parameter.set_data(Tensor(values.astype(np.float32)))
-
-
-def sanitizer_flags(compiler: list[str], sanitizer: str, folder: Path) -> tuple[str, ...]:
-    """A compiler's flags for a sanitizer; skips the test where its programs do not run."""
-    flags = ("-std=c++17", "-O1", "-pthread", f"-fsanitize={sanitizer}", "-fno-sanitize-recover=all")
-    (folder / "probe.cpp").write_text("int main() {}")
-    probe = [*compiler, *flags, str(folder / "probe.cpp"), "-o", str(folder / "probe")]
-    if subprocess.run(probe, capture_output=True).returncode or subprocess.run([folder / "probe"]).returncode:
-        pytest.skip(f"no {sanitizer} sanitizer")
-    return flags

@@ -22,7 +22,7 @@ from mindghost.train.loss import training_loss
 from mindghost.train.step import StepOptions, TrainStep
 from tests.helpers.launchers import Process, cache_with_libraries, mpirun_command, run
 from tests.helpers.short import stages
-from tests.system.test_resume import arguments, assert_same_end
+from tests.helpers.training import arguments, assert_same_end
 
 COMPILES = "compiling the "
 try:

@@ -1,13 +1,15 @@
-"""Imports point down only: the floors of pyproject.toml, and what a floor cannot say."""
+"""Imports point down only: the floors of pyproject.toml, and what a floor cannot say; tests lean on helpers alone."""
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
+from tests.helpers.places import ROOT
+
 SOURCE = ROOT / "src" / "mindghost"
 
 
@@ -66,3 +68,34 @@ def test_importing_the_package_leaves_mindspore_alone(name):
 @pytest.mark.parametrize("name", ["train.py", "validate.py"])
 def test_entry_points_are_thin(name):
     assert len((ROOT / name).read_text().splitlines()) <= 40
+
+
+def modules_of(path: Path) -> set[str]:
+    """Every module that imports may mean: `from a import b` is `a.b` too. Programs that the file starts are strings."""
+    text = path.read_text(encoding="utf-8")
+    nodes = list(ast.walk(ast.parse(text)))
+    found = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+    froms = [node for node in nodes if isinstance(node, ast.ImportFrom)]
+    found |= {f"{'.' * node.level}{node.module or ''}.{alias.name}" for node in froms for alias in node.names}
+    return found | set(re.findall(r"^(?:from|import) (tests[.\w]*)", text, re.M))
+
+
+def test_no_test_imports_another():
+    """What two test files share is a fixture of a `conftest.py`, or stands in `tests/helpers`."""
+    wrong = []
+    for path in sorted((ROOT / "tests").rglob("*.py")):
+        ours = {module for module in modules_of(path) if module.startswith(("tests", "."))}
+        if any(part == "conftest" or part.startswith("test_") for module in ours for part in module.split(".")):
+            wrong.append(str(path.relative_to(ROOT)))
+    assert wrong == []
+
+
+def test_each_room_has_a_folder_of_tests():
+    """And a folder of tests is a package's; but for `helpers`, whole runs (`system`) and faults made in the source."""
+
+    def folders(root: Path) -> set[str]:
+        return {str(file.parent.relative_to(root)) for file in root.rglob("*.py")} - {"."}
+
+    tested, packages = folders(ROOT / "tests"), folders(SOURCE)
+    assert tested - packages == {"helpers", "mutation", "system", "system/fault"}
+    assert {room.split("/")[0] for room in packages} <= {folder.split("/")[0] for folder in tested}

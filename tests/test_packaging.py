@@ -2,11 +2,10 @@
 
 import re
 import sys
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
+from tests.helpers.places import ROOT
 
 
 def requirement_lines(text: str) -> list[str]:

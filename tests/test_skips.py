@@ -3,7 +3,7 @@
 import subprocess
 import sys
 
-from tests.helpers.launchers import ROOT
+from tests.helpers.places import ROOT
 
 SKIPPED = """
 import pytest

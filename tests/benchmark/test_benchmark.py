@@ -12,7 +12,8 @@ import pytest
 
 from mindghost import benchmark
 from mindghost.benchmark import Measured, Plan, picture, summary
-from tests.helpers.launchers import ROOT, run
+from tests.helpers.launchers import run
+from tests.helpers.places import ROOT
 
 # Contenders that may be missing.
 LIBRARIES = {"PyTorch": "torch", "ONNX Runtime": "onnxruntime"}
@@ -81,7 +82,7 @@ def test_pytorch_network_has_our_logits(name):
 
     from mindghost.benchmark.contenders import prepare, torch_network
     from mindghost.models import create_model
-    from tests.conftest import randomise
+    from tests.helpers.weights import randomise
 
     ms.set_context(mode=ms.PYNATIVE_MODE)
     network = create_model(name, num_classes=5).set_train(False)

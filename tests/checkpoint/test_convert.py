@@ -15,8 +15,9 @@ from mindghost.checkpoint.load import fill_network
 from mindghost.checkpoint.names import our_names, timm_names
 from mindghost.errors import UserError
 from mindghost.models import create_model, list_models, reparam
-from tests.checkpoint.conftest import NAME, ROOT, assert_golden, assert_same, golden_example, loaded, write_safetensors
-from tests.conftest import GOLDEN, golden_state
+from tests.helpers.converted import NAME, assert_golden, assert_same, golden_example, loaded, write_safetensors
+from tests.helpers.places import GOLDEN, ROOT
+from tests.helpers.weights import golden_state
 
 
 @pytest.mark.parametrize("name", list_models())

@@ -17,7 +17,7 @@ from mindghost.checkpoint.load import Loaded, fill_network, fill_optimizer
 from mindghost.checkpoint.names import select, unwrapped
 from mindghost.errors import UserError
 from mindghost.models import create_model
-from tests.conftest import randomise
+from tests.helpers.weights import randomise
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ import pytest
 from mindghost.checkpoint import pytorch as pytorch_file
 from mindghost.checkpoint import weights as weights_file
 from mindghost.errors import UserError
-from tests.checkpoint.conftest import assert_golden, assert_same
+from tests.helpers.converted import assert_golden, assert_same
 
 
 @pytest.fixture

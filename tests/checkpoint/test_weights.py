@@ -1,7 +1,6 @@
 """The `.ckpt` format: as MindSpore reads and writes it, atomic, and closed to damage."""
 
 import contextlib
-import json
 import os
 import random
 import re
@@ -10,28 +9,12 @@ import stat
 import mindspore as ms
 import numpy as np
 import pytest
-from mindspore.train.checkpoint_pb2 import Checkpoint
 
 from mindghost.checkpoint import safetensors as safetensors_file
 from mindghost.checkpoint import weights as weights_file
 from mindghost.errors import RunError, UserError
 from mindghost.files import intact
-
-ARRAYS = {
-    "conv.weight": np.arange(24, dtype=np.float32).reshape(2, 3, 2, 2),
-    "bias": np.array([1.5, -2], np.float16),
-    "step": np.array([7], np.int64),
-    "scalar": np.array(3, np.int32),
-    "empty": np.zeros((0,), np.float32),
-}
-
-
-def assert_equal(found, expected):
-    assert list(found) == list(expected)
-    for name, array in expected.items():
-        assert found[name].dtype == array.dtype
-        assert found[name].shape == array.shape
-        np.testing.assert_array_equal(found[name], array)
+from tests.helpers.weight_files import ARRAYS, SMALL, assert_equal, damaged, entries_end, entry, safetensors
 
 
 def test_round_trip(tmp_path):
@@ -59,16 +42,6 @@ def test_mindspore_reads_ours_and_we_read_mindspores(tmp_path):
         path = tmp_path / f"theirs{crc}.ckpt"
         ms.save_checkpoint(parameters, str(path), crc_check=crc)
         assert_equal(weights_file.read(path), arrays)
-
-
-def entry(kind="Float32", dims=(2,), content=b"\0" * 8, name="w") -> bytes:
-    message = Checkpoint()
-    value = message.value.add()
-    value.tag = name
-    value.tensor.tensor_type = kind
-    value.tensor.dims.extend(dims)
-    value.tensor.tensor_content = content
-    return message.SerializeToString()
 
 
 @pytest.mark.parametrize(
@@ -118,15 +91,6 @@ def test_bfloat16_is_the_upper_half_of_a_float32(tmp_path):
         assert_equal(weights_file.read(tmp_path / "w"), {"w": expected})
 
 
-def safetensors(entries, data=b"\0" * 8, length=None) -> bytes:
-    """A file made by hand: name -> type, shape, begin, end."""
-    header = entries
-    if isinstance(entries, dict):
-        fields = {n: {"dtype": k, "shape": s, "data_offsets": [b, e]} for n, (k, s, b, e) in entries.items()}
-        header = json.dumps(fields).encode()
-    return (len(header) if length is None else length).to_bytes(8, "little") + header + data
-
-
 @pytest.mark.parametrize(
     ("content", "expected"),
     [
@@ -168,37 +132,6 @@ def test_every_cut_of_a_safetensors_file_is_refused(tmp_path):
         (tmp_path / "cut").write_bytes(content[:length])
         with pytest.raises(UserError, match=r"damaged|not a MindSpore checkpoint"):
             weights_file.read(tmp_path / "cut")
-
-
-SMALL = {"w": np.array([1.5, -2], np.float16), "step": np.array(7, np.int32)}
-
-
-def entries_end(content: bytes) -> list[int]:
-    """Where the entries of a file end: its CRC has 17 bytes, and each entry is a message in a message."""
-    ends, position = [], 0
-    while position < len(content) - 17:
-        assert content[position] == 0x0A
-        size = shift = 0
-        while True:
-            position += 1
-            size |= (content[position] & 0x7F) << shift
-            shift += 7
-            if content[position] < 0x80:
-                break
-        position += 1 + size
-        ends.append(position)
-    return ends
-
-
-def damaged(content: bytes) -> list[bytes]:
-    """Every cut and every bit flip of a file, those in its CRC and mark too."""
-    cuts = [content[:length] for length in range(len(content))]
-    flips = [
-        content[:at] + bytes([content[at] ^ 1 << bit]) + content[at + 1 :]
-        for at in range(len(content))
-        for bit in range(8)
-    ]
-    return cuts + flips
 
 
 def test_every_cut_and_flip_is_refused_with_a_sidecar(tmp_path):

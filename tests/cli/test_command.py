@@ -12,7 +12,8 @@ import pytest
 
 from mindghost.config.arguments import Parser, number
 from mindghost.errors import UserError
-from tests.helpers.launchers import ROOT, environment
+from tests.helpers.launchers import environment
+from tests.helpers.places import ROOT
 
 PRINTS = """
 import sys

@@ -4,7 +4,6 @@ import json
 import subprocess
 import sys
 from dataclasses import replace
-from pathlib import Path
 
 import mindcv
 import mindspore as ms
@@ -15,8 +14,7 @@ from mindghost.cli.command import run_command
 from mindghost.models import card, create_model, list_models, registry
 from mindghost.models.complexity import Complexity, complexity
 from scripts import complexity as script
-
-ROOT = Path(__file__).parents[2]
+from tests.helpers.places import ROOT
 
 
 class Small(nn.Cell):

@@ -20,9 +20,9 @@ from mindghost.models.ghostnetv2 import DfcGhostModule
 from mindghost.models.ghostnetv3 import branched, fused
 from scripts import show_ghosts
 from scripts.show_ghosts import Maps
-from tests.conftest import randomise
+from tests.helpers.places import ROOT
+from tests.helpers.weights import randomise
 
-ROOT = Path(__file__).parents[2]
 LAYER = "blocks.1.0.ghost2"
 
 

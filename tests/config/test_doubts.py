@@ -1,12 +1,11 @@
 """Settings that nobody means, and those that hardly anybody does."""
 
-from pathlib import Path
-
 import pytest
 
 from mindghost.config import Config
 from mindghost.config.doubts import refused
 from mindghost.errors import UserError
+from tests.helpers.places import ROOT
 
 QUIET = {"decay_epochs": 87}
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -152,5 +151,5 @@ def test_an_evaluation_hears_of_its_own_settings_alone():
 
 
 def test_recipes_start():
-    for path in (Path(__file__).parents[2] / "configs").rglob("*.yaml"):
+    for path in (ROOT / "configs").rglob("*.yaml"):
         Config.from_file(path).check_new_run()

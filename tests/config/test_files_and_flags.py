@@ -8,7 +8,7 @@ import pytest
 
 from mindghost.config import Config, Said, load, saved_by_training
 from mindghost.config.yaml_file import MAX_BYTES
-from tests.config.conftest import cli, message_of, write
+from tests.helpers.configs import cli, message_of, write
 
 BOMB = "a: &a [x, x]\nb: &b [*a, *a]\nc: [*b, *b]\n"
 

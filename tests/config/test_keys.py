@@ -5,15 +5,14 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import yaml
 
 from mindghost.config import Config
-from tests.config.conftest import cli, message_of, write
+from tests.helpers.configs import cli, message_of, write
+from tests.helpers.places import ROOT
 
-ROOT = Path(__file__).parents[2]
 RECIPES = sorted((ROOT / "configs").rglob("*.yaml"))
 
 # MindCV's keys with the defaults it declares, in its order (its 87th argument is --config itself).

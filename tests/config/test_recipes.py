@@ -1,7 +1,6 @@
 """Every YAML is one that train.py can follow, and means the schedule, optimizer and loss that its header speaks of."""
 
 import math
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,8 +13,9 @@ from mindghost.models.complexity import trainable_parameters
 from mindghost.models.layers import ConvBnAct
 from mindghost.train import loss, optim, schedule
 from mindghost.train.step import StepOptions, TrainStep
+from tests.helpers.places import ROOT
 
-CONFIGS = Path(__file__).parents[2] / "configs"
+CONFIGS = ROOT / "configs"
 RECIPES = sorted(CONFIGS.rglob("*.yaml"))
 UPDATES = 10  # in an epoch
 # By part of a name: the rates of the first and the last update, for the global batch that the recipe is meant for.

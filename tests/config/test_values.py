@@ -9,7 +9,7 @@ import pytest
 from mindghost.config import Config, beside_weights
 from mindghost.config.yaml_file import dump, scalar
 from mindghost.errors import UserError
-from tests.config.conftest import message_of
+from tests.helpers.configs import message_of
 
 
 @pytest.mark.parametrize(

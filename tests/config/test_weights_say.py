@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from mindghost.config import Config, Said, said_beside, saved_by_training, settled
-from tests.config.conftest import message_of
+from tests.helpers.configs import message_of
 
 FILE = Path("a.onnx")
 

@@ -14,7 +14,8 @@ from mindghost.data import dataset
 from mindghost.data.dataset import open_split
 from mindghost.data.samples import ArraySamples
 from mindghost.errors import UserError
-from tests.data.conftest import CLASSES, config_for, message_of, save_image
+from tests.helpers.data_folders import CLASSES, config_for, message_of
+from tests.helpers.pictures import save_image
 
 
 def test_classes_are_the_sorted_direct_subfolders(folder):

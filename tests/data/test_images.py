@@ -13,7 +13,8 @@ from mindghost.data import dataset, images
 from mindghost.data.dataset import open_split
 from mindghost.data.images import read_image
 from mindghost.errors import UserError
-from tests.data.conftest import config_for, message_of, save_image
+from tests.helpers.data_folders import config_for, message_of
+from tests.helpers.pictures import save_image
 
 GREY = np.arange(0, 240, 2, dtype=np.uint8).reshape(10, 12)
 COLOUR = np.stack([GREY, 255 - GREY, GREY // 2], axis=2)

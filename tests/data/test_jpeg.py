@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import logging
 import subprocess
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,8 +15,9 @@ from mindghost.csrc.cpp_library import NativeError
 from mindghost.data import images, jpeg
 from mindghost.data.dataset import open_split
 from mindghost.errors import UserError
-from tests.conftest import sanitizer_flags
-from tests.data.conftest import config_for, message_of
+from tests.helpers.data_folders import config_for, message_of
+from tests.helpers.places import ROOT
+from tests.helpers.sanitizers import sanitizer_flags
 
 try:
     DECODER = jpeg.Decoder(jpeg.library().build())
@@ -162,7 +162,7 @@ def test_under_a_sanitizer(tmp_path):
     description = jpeg.library()
     [command] = description.commands(compiler, tmp_path, flags)
     subprocess.run(command, check=True)
-    test = [str(Path(__file__).parents[1] / "csrc" / "jpeg_test.cpp"), str(tmp_path / "jpeg.o")]
+    test = [str(ROOT / "tests" / "csrc" / "jpeg_test.cpp"), str(tmp_path / "jpeg.o")]
     subprocess.run([*compiler, *flags, *test, *description.linked, "-o", str(tmp_path / "test")], check=True)
     for name, content in KINDS.items():
         (tmp_path / f"{name.replace(' ', '_').replace(':', '')}.jpg").write_bytes(content)

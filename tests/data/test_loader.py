@@ -28,7 +28,8 @@ from mindghost.data.dataset import open_split
 from mindghost.data.loader import EpochOrder, error_from, eval_batches, train_batches
 from mindghost.data.samples import FolderSamples
 from mindghost.errors import RunError, UserError
-from tests.data.conftest import CLASSES, config_for, epochs, indices, message_of, save_image
+from tests.helpers.data_folders import CLASSES, config_for, epochs, indices, message_of
+from tests.helpers.pictures import save_image
 
 
 @pytest.mark.parametrize("ranks", [1, 2, 3])

@@ -19,8 +19,10 @@ from mindghost.data import pack as packs
 from mindghost.data.pack_writer import Options, pack
 from mindghost.errors import RunError, UserError
 from mindghost.files import scratch
-from tests.data.conftest import CLASSES, config_for, epochs, message_of, save_image
-from tests.helpers.launchers import ROOT, environment, run
+from tests.helpers.data_folders import CLASSES, config_for, epochs, message_of
+from tests.helpers.launchers import environment, run
+from tests.helpers.pictures import save_image
+from tests.helpers.places import ROOT
 
 SCRIPT = str(ROOT / "scripts" / "to_mindrecord.py")
 

@@ -22,7 +22,8 @@ from mindghost.data import pack as packs
 from mindghost.data.dataset import open_folders, open_split
 from mindghost.data.images import read_image
 from mindghost.errors import RunError, UserError
-from tests.data.conftest import config_for, message_of, save_image
+from tests.helpers.data_folders import config_for, message_of
+from tests.helpers.pictures import save_image
 
 try:
     DECODER = jpeg.Decoder(jpeg.library().build())

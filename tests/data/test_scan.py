@@ -10,7 +10,8 @@ import pytest
 from mindghost.data import columns, dataset, images, scan
 from mindghost.data.dataset import open_split
 from mindghost.errors import UserError
-from tests.data.conftest import config_for, message_of, save_image
+from tests.helpers.data_folders import config_for, message_of
+from tests.helpers.pictures import save_image
 
 
 @pytest.fixture(autouse=True)

@@ -16,7 +16,8 @@ from mindghost.data.dataset import open_folders, open_split
 from mindghost.deploy import quantize
 from mindghost.errors import UserError
 from mindghost.inference.sources import expand
-from tests.data.conftest import config_for, message_of, save_image
+from tests.helpers.data_folders import config_for, message_of
+from tests.helpers.pictures import save_image
 
 
 def names_below(root: Path, files: list[str]) -> list[str]:

@@ -18,46 +18,15 @@ from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
 import mindghost as ghostnet_package
-from mindghost.checkpoint import weights as weights_file
 from mindghost.config import Config
 from mindghost.deploy import export, onnx_fixes, probe_images
 from mindghost.errors import UserError
 from mindghost.inference import artifact
-from mindghost.models import create_model, ghostnet, list_models
-from tests.conftest import randomise, write_images
-from tests.system.test_end_to_end import flags, process
-
-ROOT = Path(__file__).parents[2]
-CLASSES = ["ant", "bee", "cat"]
-
-
-@pytest.fixture
-def short(monkeypatch):
-    """One bottleneck of each kind; the last two have attention in GhostNetV2 and V3."""
-    monkeypatch.setattr(ghostnet, "STAGES", tuple((ghostnet.STAGES[stage][0],) for stage in (0, 1, 3, 4)))
-
-
-def write_run(folder: Path, **keys) -> Path:
-    """What training leaves of a network with random weights: the checkpoint and what is beside it."""
-    folder.mkdir(parents=True, exist_ok=True)
-    config = Config(**{"num_classes": 3, "image_resize": 32, "data_dir": str(folder / "none"), **keys})
-    network = create_model(config.model, config.num_classes, config.in_channels)
-    randomise(network, gamma=(0.3, 0.6) if config.model.startswith("ghostnet") else (0.5, 1.5))
-    path = folder / f"{config.model}_best.ckpt"
-    weights_file.write(path, {parameter.name: parameter.asnumpy() for parameter in network.get_parameters()})
-    (folder / "config.yaml").write_text(config.to_yaml())
-    (folder / "classes.json").write_text(json.dumps(CLASSES[: config.num_classes]))
-    return path
-
-
-def trained_logits(path: Path, images: np.ndarray) -> np.ndarray:
-    config = Config.from_file(path.parent / "config.yaml")
-    network = create_model(config.model, config.num_classes, config.in_channels)
-    weights = weights_file.read(path)
-    for parameter in network.get_parameters():
-        parameter.set_data(Tensor(weights[parameter.name]))
-    ms.set_context(mode=ms.PYNATIVE_MODE)
-    return network.set_train(False)(Tensor(images)).asnumpy()
+from mindghost.models import list_models
+from tests.helpers.commands import flags, process
+from tests.helpers.pictures import write_images
+from tests.helpers.places import ROOT
+from tests.helpers.trained import CLASSES, trained_logits, write_run
 
 
 def check_onnx(path: Path, checkpoint: Path, batches=(1, 2, 7)) -> dict:
@@ -84,7 +53,7 @@ def check_onnx(path: Path, checkpoint: Path, batches=(1, 2, 7)) -> dict:
     ],
     ids=lambda keys: keys["model"],
 )
-def test_onnx_files_give_the_logits_for_any_number_of_images(short, tmp_path, keys):
+def test_onnx_files_give_the_logits_for_any_number_of_images(short_network, tmp_path, keys):
     path = write_run(tmp_path, **keys)
     (written,) = export.export(artifact.of_file(path), ["onnx"])
     assert written.path == path.with_suffix(".onnx")
@@ -101,7 +70,7 @@ def test_onnx_files_give_the_logits_for_any_number_of_images(short, tmp_path, ke
     assert artifact.of_file(written.path).config.model == keys["model"]
 
 
-def test_both_formats_with_a_fixed_batch_by_the_script(short, tmp_path, monkeypatch, capsys):
+def test_both_formats_with_a_fixed_batch_by_the_script(short_network, tmp_path, monkeypatch, capsys):
     path = write_run(tmp_path / "run", model="ghostnet_050", data_dir=str(write_images(tmp_path / "images")))
     out = tmp_path / "out"
     arguments = ["export.py", *flags(ckpt_path=path, out=out, batch_size=2)]
@@ -128,7 +97,7 @@ def test_both_formats_with_a_fixed_batch_by_the_script(short, tmp_path, monkeypa
     assert len(result.stdout.splitlines()) == 3
 
 
-def test_a_file_with_other_logits_is_refused_and_nothing_is_written(short, tmp_path, monkeypatch):
+def test_a_file_with_other_logits_is_refused_and_nothing_is_written(short_network, tmp_path, monkeypatch):
     path = write_run(tmp_path, model="ghostnet_050")
     before = sorted(tmp_path.iterdir())
     real = onnx_fixes.tidy

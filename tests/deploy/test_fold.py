@@ -7,7 +7,7 @@ from mindspore import Tensor, nn
 
 from mindghost.deploy import fold
 from mindghost.models import card, create_model, ghostnet, reparam
-from tests.conftest import randomise
+from tests.helpers.weights import randomise
 
 
 def logits(network: nn.Cell, images: np.ndarray) -> np.ndarray:

@@ -21,8 +21,8 @@ from mindghost.process.launch import Launch
 from mindghost.runs import provenance
 from mindghost.runs.folder import RunFolder
 from scripts import model_card
+from tests.helpers.places import ROOT
 
-ROOT = Path(__file__).parents[2]
 CLASSES = ["ant", "a|b", "*cat*", "dog", "elk"]
 SESSION = {
     "command": "python train.py -c my.yaml --data_dir /data/animals",

@@ -22,11 +22,11 @@ from mindghost.evaluate.validate import validate
 from mindghost.files import intact
 from mindghost.inference import artifact
 from mindghost.models import ghostnet
-from tests.deploy.test_export import CLASSES, write_run
 from tests.helpers import short
-from tests.system.test_end_to_end import flags, process
+from tests.helpers.commands import flags, process
+from tests.helpers.places import ROOT
+from tests.helpers.trained import CLASSES, write_run
 
-ROOT = Path(__file__).parents[2]
 SPOILT = ("conv_head", "classifier")
 
 

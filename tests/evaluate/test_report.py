@@ -24,10 +24,12 @@ from mindghost.evaluate import report
 from mindghost.evaluate.report import tables
 from mindghost.models import create_model, ghostnet
 from mindghost.tasks.classification.metrics import Counts
-from tests.conftest import CLASSES, randomise, write_images
 from tests.helpers import short
 from tests.helpers.launchers import mpirun_command, run
-from tests.system.test_end_to_end import RECIPE, SHORT
+from tests.helpers.pictures import CLASSES, write_images
+from tests.helpers.places import RECIPE
+from tests.helpers.training import SHORT
+from tests.helpers.weights import randomise
 
 NAMES = ("ant", "<b>&cat", "dog, brown", "猫", "elk\n")
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)

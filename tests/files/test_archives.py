@@ -15,7 +15,7 @@ import pytest
 from mindghost.data import binary, fetch
 from mindghost.errors import UserError
 from mindghost.files import archives, download
-from tests.files.conftest import CONTENT, MD5, visible
+from tests.helpers.downloads import CONTENT, MD5, visible
 
 Member = tuple[tarfile.TarInfo, bytes]
 

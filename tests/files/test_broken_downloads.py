@@ -7,7 +7,7 @@ from http.server import BaseHTTPRequestHandler
 import pytest
 
 from mindghost.files import download
-from tests.files.conftest import CONTENT, SHA256, failure, fetched, partial_content, parts, put_part, respond
+from tests.helpers.downloads import CONTENT, SHA256, failure, fetched, partial_content, parts, put_part, respond
 
 
 @pytest.mark.fault("downloads", "ok")

@@ -16,7 +16,7 @@ import pytest
 from mindghost.errors import UserError
 from mindghost.files import download
 from mindghost.files.cache import _homeless_cache, cache_dir
-from tests.files.conftest import (
+from tests.helpers.downloads import (
     CONTENT,
     MD5,
     SHA256,

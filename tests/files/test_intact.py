@@ -11,7 +11,7 @@ import pytest
 from mindghost.checkpoint import weights as weights_file
 from mindghost.errors import RunError, UserError
 from mindghost.files import intact
-from tests.checkpoint.test_weights import ARRAYS, SMALL, assert_equal
+from tests.helpers.weight_files import ARRAYS, SMALL, assert_equal
 
 
 def test_sha256sum_reads_the_sidecar(tmp_path):

@@ -2,7 +2,6 @@
 
 import json
 import re
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,8 +9,8 @@ import pytest
 from mindghost.config import Config
 from mindghost.files import json_text
 from mindghost.runs.folder import RunFolder
+from tests.helpers.places import ROOT
 
-ROOT = Path(__file__).parents[2]
 NAN, INFINITY = float("nan"), float("inf")
 # Digests of facts, and what the processes of one program tell each other: nobody else reads those.
 AMONG_OURSELVES = {

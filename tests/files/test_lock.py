@@ -3,46 +3,17 @@
 import errno
 import fcntl
 import os
-import signal
 import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from mindghost.errors import UserError
 from mindghost.files.lock import FolderLock
-
-# Takes the lock, forks a worker that outlives it if it is killed, and waits.
-HOLD = """
-import os, sys, time
-from pathlib import Path
-from mindghost.files.lock import FolderLock
-
-lock = FolderLock(Path(sys.argv[1]), "ckpt_save_dir")
-lock.take()
-worker = os.fork()
-if worker:
-    print(worker, flush=True)
-time.sleep(60)
-"""
-
-
-@contextmanager
-def lock_holder(folder: Path) -> Iterator[subprocess.Popen]:
-    """A process that holds the lock of `folder`; its worker is killed after it."""
-    program = [sys.executable, "-c", HOLD, str(folder)]
-    environment = {**os.environ, "PYTHONPATH": "src"}
-    with subprocess.Popen(program, stdout=subprocess.PIPE, text=True, env=environment) as process:
-        worker = int(process.stdout.readline())
-        try:
-            yield process
-        finally:
-            process.kill()
-            os.kill(worker, signal.SIGKILL)
+from tests.helpers.locks import lock_holder
 
 
 @pytest.fixture

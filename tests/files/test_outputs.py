@@ -14,8 +14,8 @@ from PIL import Image
 from mindghost.errors import UserError
 from mindghost.files import intact, outputs
 from mindghost.inference import exported as exported_file
+from tests.helpers.places import ROOT
 
-ROOT = Path(__file__).parents[2]
 RECORD = {"epoch": 1, "step": 3, "lr": 0.1, "train_loss": 2.0, "val_loss": None, "top_1": None, "top_5": None}
 
 

@@ -13,8 +13,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from mindghost.files.cache import cache_dir
+from tests.helpers.places import ROOT
 
-ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
 
 

@@ -21,11 +21,10 @@ from mindghost.inference import exported as exported_file
 from mindghost.inference.exported import ENTRY
 from mindghost.inference.network import checked, of_onnx, open_network
 from mindghost.models import ghostnet
-from tests.conftest import write_images
-from tests.deploy.test_export import CLASSES, write_run
 from tests.helpers import short
-from tests.inference.test_predictor import run_script
-from tests.system.test_end_to_end import command, flags
+from tests.helpers.commands import command, flags, run_script
+from tests.helpers.pictures import write_images
+from tests.helpers.trained import CLASSES, write_run
 
 KEYS = {"model": "ghostnet_050", "image_resize": 32, "crop_pct": 0.8, "mean": (120.0, 110.0, 100.0), "batch_size": 4}
 

@@ -25,9 +25,10 @@ from mindghost.inference.annotate import annotate, picture_name
 from mindghost.inference.network import open_network
 from mindghost.inference.sources import expand, frames
 from mindghost.models import create_model
-from tests.conftest import randomise
-from tests.deploy.test_export import CLASSES, ROOT, short, write_run  # noqa: F401  (a fixture among them)
-from tests.system.test_end_to_end import flags
+from tests.helpers.commands import flags, run_script
+from tests.helpers.places import ROOT
+from tests.helpers.trained import CLASSES, write_run
+from tests.helpers.weights import randomise
 
 
 @pytest.fixture(scope="module")
@@ -42,15 +43,8 @@ def photos(tmp_path_factory) -> Path:
     return root
 
 
-def run_script(name: str, monkeypatch, *arguments: object) -> int:
-    monkeypatch.setattr(sys, "argv", [name, *map(str, arguments)])
-    with pytest.raises(SystemExit) as exit_info:
-        runpy.run_path(str(ROOT / "scripts" / name), run_name="__main__")
-    return exit_info.value.code
-
-
 @pytest.mark.parametrize("keys", [{}, {"in_channels": 1, "interpolation": "bicubic", "image_resize": (40, 56)}])
-def test_predictions_are_validations_logits(short, photos, tmp_path, keys):  # noqa: F811
+def test_predictions_are_validations_logits(short_network, photos, tmp_path, keys):
     ms.set_context(mode=ms.PYNATIVE_MODE)
     deployed = artifact.of_file(write_run(tmp_path, model="ghostnet_050", data_dir=str(photos), **keys))
     network = open_network(deployed)
@@ -71,7 +65,7 @@ def test_predictions_are_validations_logits(short, photos, tmp_path, keys):  # n
 
 
 def test_the_script_prints_tables_json_and_csv_and_saves_pictures(
-    short,  # noqa: F811
+    short_network,
     photos,
     tmp_path,
     monkeypatch,
@@ -124,7 +118,7 @@ def test_the_script_prints_tables_json_and_csv_and_saves_pictures(
     assert row.split() == [records[0]["image"], f"{100 * best['probability']:.2f}", best["class"]]
 
 
-def test_exported_files_answer_and_validate_alike(short, photos, tmp_path, monkeypatch, capsys):  # noqa: F811
+def test_exported_files_answer_and_validate_alike(short_network, photos, tmp_path, monkeypatch, capsys):
     path = write_run(tmp_path / "run", model="ghostnet_050", data_dir=str(photos), num_parallel_workers=1)
     deployed = artifact.of_file(path)
     out = tmp_path / "elsewhere"
@@ -240,7 +234,7 @@ def files_of_each_kind(folder: Path) -> list[Path]:
 @pytest.mark.fault("pictures", "ok")
 @pytest.mark.parametrize("channels", [3, 1])
 def test_the_plain_reader_gives_the_same_answers_for_files_of_each_kind(
-    short,  # noqa: F811
+    short_network,
     tmp_path,
     monkeypatch,
     capsys,

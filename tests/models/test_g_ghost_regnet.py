@@ -12,7 +12,8 @@ from mindghost.checkpoint.load import fill_network
 from mindghost.checkpoint.names import from_pytorch
 from mindghost.models import card, create_model
 from mindghost.models.g_ghost_regnet import ChannelMeans, GhostStage, g_ghost_regnetx_032
-from tests.conftest import GOLDEN, golden_state
+from tests.helpers.places import GOLDEN
+from tests.helpers.weights import golden_state
 
 GOLDEN_NAMES = ["g_ghost_regnetx_032", "g_ghost_regnetx_040"]
 

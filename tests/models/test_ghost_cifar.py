@@ -7,7 +7,7 @@ from mindspore import Tensor
 
 from mindghost.models import card, create_model
 from mindghost.models.ghost_cifar import BasicBlock, ResidualConv, cosine_patterns
-from tests.conftest import randomise
+from tests.helpers.weights import randomise
 
 # (channels in, channels out, pixels of the output) of every convolution but the first
 VGG16 = [(64, 64, 1024), (64, 128, 256), (128, 128, 256), (128, 256, 64), *[(256, 256, 64)] * 2, (256, 512, 16)]

@@ -8,7 +8,7 @@ from mindspore import Tensor, nn
 
 from mindghost.models import card, create_model
 from mindghost.models.complexity import complexity
-from tests.conftest import randomise
+from tests.helpers.weights import randomise
 
 
 def ghost_size(convolution: nn.Conv2d, ratio: int) -> tuple[int, int]:

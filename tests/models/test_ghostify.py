@@ -11,7 +11,7 @@ from mindspore import Tensor, nn, ops
 from mindghost.models.complexity import complexity
 from mindghost.models.ghost_fit import fit
 from mindghost.models.ghostify import GhostConvolution, Reorder, default_skip, ghostify
-from tests.conftest import randomise
+from tests.helpers.weights import randomise
 
 
 def random_images(*shape: int, seed: int = 0) -> Tensor:

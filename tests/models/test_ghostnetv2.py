@@ -11,16 +11,13 @@ from mindghost.checkpoint import weights as weights_file
 from mindghost.checkpoint.names import from_pytorch
 from mindghost.models import card, create_model
 from mindghost.models.ghostnetv2 import DfcGhostModule, halve, resize_nearest
-from tests.conftest import GOLDEN, golden_state, randomise
-from tests.models.test_models import load, logits
+from tests.helpers.networks import images, load, logits
+from tests.helpers.places import GOLDEN
+from tests.helpers.weights import golden_state, randomise
 
 # As in golden/README: the logits are of order one.
 GAMMA = (0.3, 0.9)
 SIZES = [(1, 1), (1, 6), (7, 1), (2, 3), (7, 7), (8, 8), (10, 5)]
-
-
-def images(*shape: int, seed: int = 0) -> np.ndarray:
-    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
 
 
 def halved(x: np.ndarray) -> np.ndarray:

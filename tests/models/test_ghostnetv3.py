@@ -12,9 +12,9 @@ from mindghost.checkpoint.names import from_pytorch
 from mindghost.models import card, create_model
 from mindghost.models.ghostnetv3 import BranchedConvolution, fused
 from mindghost.models.reparam import fold_batch_norm, fuse
-from tests.conftest import GOLDEN, golden_state, randomise
-from tests.models.test_ghostnetv2 import images
-from tests.models.test_models import load, logits
+from tests.helpers.networks import images, load, logits
+from tests.helpers.places import GOLDEN
+from tests.helpers.weights import golden_state, randomise
 
 # As in golden/README: a sum of up to five branches needs a smaller range than a single convolution.
 GAMMA = (0.225, 0.675)

@@ -11,22 +11,13 @@ from mindcv.optim import create_optimizer
 from mindspore import Tensor, nn
 
 from mindghost.checkpoint import weights as weights_file
-from mindghost.checkpoint.load import Loaded, fill_network
 from mindghost.checkpoint.names import from_pytorch
 from mindghost.models import card, create_model, layers, list_models
 from mindghost.models.ghostnet import GhostModule
 from mindghost.train.step import StepOptions, TrainStep
-from tests.conftest import GOLDEN, golden_state, randomise
-
-
-def load(network: nn.Cell, path) -> Loaded:
-    return fill_network(network, path, stem="conv_stem", classifier="classifier")
-
-
-def logits(network: nn.Cell, *shape: int, seed: int = 0) -> np.ndarray:
-    network.set_train(False)
-    images = np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
-    return network(Tensor(images)).asnumpy()
+from tests.helpers.networks import load, logits
+from tests.helpers.places import GOLDEN
+from tests.helpers.weights import golden_state, randomise
 
 
 @pytest.mark.parametrize("name", ["ghostnet_050", "ghostnet_100"])

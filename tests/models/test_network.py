@@ -3,7 +3,6 @@
 import subprocess
 import sys
 from dataclasses import replace
-from pathlib import Path
 
 import mindcv
 import mindspore as ms
@@ -17,9 +16,9 @@ from mindghost.errors import UserError
 from mindghost.models import card, create_model, list_models, registry
 from mindghost.models.ghostnet import GhostNet
 from mindghost.models.reparam import fuse
-from tests.conftest import randomise
+from tests.helpers.places import ROOT
+from tests.helpers.weights import randomise
 
-ROOT = Path(__file__).parents[2]
 # One of each class.
 KINDS = (
     "ghostnet_050",

@@ -1,7 +1,6 @@
 """Parameters get values of their own shape, or none."""
 
 import re
-from pathlib import Path
 
 import mindspore as ms
 import numpy as np
@@ -11,8 +10,9 @@ from mindspore import Parameter, Tensor, nn
 from mindghost.config import Config
 from mindghost.evaluate.evaluator import WeightsEvaluator
 from mindghost.models.parameters import assign
+from tests.helpers.places import ROOT
 
-SOURCE = Path(__file__).parents[2] / "src" / "mindghost"
+SOURCE = ROOT / "src" / "mindghost"
 SHAPES = [(8,), (9,), (1,), (), (2, 4), (1, 8), (8, 1), (1, 1), (0,)]
 
 

@@ -25,8 +25,10 @@ from mindghost.models.layers import ConvBnAct, SqueezeExcite, convolution, depth
 from mindghost.ops import allreduce, fused, library, rewrite
 from mindghost.ops.library import native_operators
 from mindghost.train.step import StepOptions, TrainStep
-from tests.conftest import GOLDEN, golden_state, randomise, sanitizer_flags
+from tests.helpers.places import GOLDEN
+from tests.helpers.sanitizers import sanitizer_flags
 from tests.helpers.short import stages
+from tests.helpers.weights import golden_state, randomise
 
 SOURCE = library.SOURCES
 TESTS = Path(__file__).parents[1]

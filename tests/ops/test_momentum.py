@@ -11,7 +11,7 @@ from mindghost.ops import library, momentum
 from mindghost.ops.momentum import fused_update
 from mindghost.train import optim
 from mindghost.train.step import StepOptions, TrainStep
-from tests.train.test_step import batch, run, tiny
+from tests.helpers.steps import batch, run, tiny
 
 try:
     LIBRARY = library.library()

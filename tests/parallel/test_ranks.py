@@ -14,10 +14,12 @@ from mindghost.checkpoint import weights as weights_file
 from mindghost.errors import UserError
 from mindghost.parallel.cores import share
 from mindghost.process import launch
-from tests.conftest import golden_state, write_images
 from tests.helpers import rank_checks
-from tests.helpers.launchers import BIN, ROOT, environment, mpirun_command, run, wait_until_gone
-from tests.system.test_resume import arguments, assert_same_end, without_times
+from tests.helpers.launchers import BIN, environment, mpirun_command, run, wait_until_gone
+from tests.helpers.pictures import write_images
+from tests.helpers.places import ROOT
+from tests.helpers.training import arguments, assert_same_end, without_times
+from tests.helpers.weights import golden_state
 
 RANKS = 3
 

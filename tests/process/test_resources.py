@@ -9,7 +9,8 @@ import pytest
 
 from mindghost.errors import RunError
 from mindghost.process import resources
-from tests.helpers.launchers import ROOT, environment
+from tests.helpers.launchers import environment
+from tests.helpers.places import ROOT
 
 FILES, MEMORY, PROCESSES = "may open no more files", "memory ran out", "no more processes or threads"
 

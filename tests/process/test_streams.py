@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import write_images
-from tests.helpers.launchers import ROOT, environment
+from tests.helpers.launchers import environment
+from tests.helpers.pictures import write_images
+from tests.helpers.places import ROOT
 from tests.system.fault.runs import saved_step
 
 FULL = "/dev/full"

@@ -11,8 +11,8 @@ from PIL import Image
 from mindghost.cli.command import run_command
 from mindghost.runs import curves
 from scripts import plot_metrics
+from tests.helpers.places import ROOT
 
-ROOT = Path(__file__).parents[2]
 CURVES = {
     "loss": {"training": "train_loss", "validation": "val_loss"},
     "validation accuracy (%)": {"top-1": "top_1", "top-5": "top_5"},

@@ -16,9 +16,9 @@ from mindghost.runs import files as run_files
 from mindghost.runs import folder as run_folder
 from mindghost.runs.folder import RunFolder
 from tests.helpers.launchers import run as run_process
-from tests.runs.test_folder import WEIGHTS, config, save
+from tests.helpers.places import ROOT
+from tests.helpers.run_folders import WEIGHTS, config, save
 
-ROOT = Path(__file__).parents[2]
 RECIPE = "model: ghostnet_050\nepoch_size: 4\n"
 
 

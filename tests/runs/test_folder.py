@@ -13,55 +13,12 @@ import numpy as np
 import pytest
 
 from mindghost.checkpoint import weights as weights_file
-from mindghost.config import Config
 from mindghost.errors import RunError, UserError
 from mindghost.files import intact
 from mindghost.runs.folder import RunFolder
 from mindghost.runs.state import Position, Saved, changed_keys
-from tests.files.test_lock import lock_holder
-
-WEIGHTS = {"w": np.zeros(3, np.float32)}
-DATA = "ab" * 32
-
-
-def config(path, **keys) -> Config:
-    return Config(model="ghostnet_050", ckpt_save_dir=str(path), val_while_train=True, **keys)
-
-
-def names(folder):
-    return sorted(file.name for file in folder.path.glob("[!.]*"))
-
-
-def save(folder, epoch, **keys) -> None:
-    """A state whose one weight tells the epoch too."""
-    folder.save_state({"w": np.full(3, epoch, np.float32)}, Position(epoch=epoch, **keys), DATA, ranks=2, steps=7)
-
-
-def damage(file) -> None:
-    content = bytearray(file.read_bytes())
-    content[20] ^= 1
-    file.write_bytes(content)
-
-
-def run(path, accuracies, **keys) -> RunFolder:
-    """A run of one epoch for each accuracy; the best so far is told as the trainer does."""
-    folder = RunFolder(config(path, keep_checkpoint_max=2, **keys))
-    folder.start()
-    folder.config.write_text(config(path, **keys).to_yaml())
-    best = None
-    for epoch, top_1 in enumerate(accuracies, 1):
-        better = top_1 is not None and (best is None or top_1 > best)
-        best = top_1 if better else best
-        folder.save_weights(WEIGHTS, epoch, 7, better, keep=True)
-        folder.add_record({"epoch": epoch, "top_1": top_1})
-    return folder
-
-
-def kept(folder):
-    """Epoch files that have their sidecars, and nothing else with such a name."""
-    found = [name for name in names(folder) if "-" in name]
-    assert found[1::2] == [f"{name}.sha256" for name in found[::2]]
-    return found[::2]
+from tests.helpers.locks import lock_holder
+from tests.helpers.run_folders import DATA, WEIGHTS, config, damage, epochs_of_states, kept, names, run, save
 
 
 @pytest.mark.fault("resources", "clean error")
@@ -294,10 +251,6 @@ def test_two_damaged_states_are_both_named(tmp_path):
     assert "\n" not in str(caught.value)
 
 
-def epochs_of_states(folder) -> list[int]:
-    return [folder.read_state(str(file)).position.epoch for file in (folder.state, folder.previous_state)]
-
-
 @pytest.mark.fault("damaged states", "ok")
 def test_after_a_fall_back_the_intact_state_is_kept(tmp_path):
     """The first save replaces the damaged state, not the only intact one; then the two change places as always."""
@@ -327,7 +280,7 @@ def test_a_resumed_run_keeps_the_state_it_came_from(tmp_path):
 KILLS = """
 import itertools, os, random, signal, sys, time
 from mindghost.runs.folder import RunFolder
-from tests.runs.test_folder import config, damage, run, save
+from tests.helpers.run_folders import config, damage, run, save
 
 def say(*words):
     # In one call, so that a kill does not cut it.

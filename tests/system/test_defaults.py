@@ -13,11 +13,10 @@ from mindghost import build
 from mindghost.checkpoint import weights as weights_file
 from mindghost.cli.command import run_command
 from mindghost.config import Config
-from mindghost.models import ghostnet, list_models
-from tests.conftest import write_images
-from tests.helpers import short
+from mindghost.models import list_models
+from tests.helpers.commands import run_script
 from tests.helpers.launchers import run
-from tests.inference.test_predictor import run_script
+from tests.helpers.pictures import write_images
 
 CLASSES = ("ant", "bee", "cat")
 # Nothing but what makes it small: network, number of classes, optimizer, schedule and all else are the defaults.
@@ -37,11 +36,6 @@ def trained(tmp_path_factory) -> Path:
 
 def arguments(folder: Path) -> list[str]:
     return ["--data_dir", str(folder.parent / "D"), "--ckpt_save_dir", str(folder), "--val_while_train", "True", *SMALL]
-
-
-@pytest.fixture
-def short_network(monkeypatch):
-    monkeypatch.setattr(ghostnet, "STAGES", short.stages())
 
 
 def records(folder: Path) -> list[dict]:

@@ -2,10 +2,8 @@
 
 import json
 import math
-import os
 import shlex
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -14,34 +12,14 @@ import pytest
 import train
 import validate
 from mindghost.checkpoint import weights as weights_file
-from mindghost.cli.command import run_command
 from mindghost.config import Config
 from mindghost.evaluate import validate as validator
-from mindghost.models import create_model, ghostnet
+from mindghost.models import create_model
 from mindghost.train import trainer
-from tests.conftest import CLASSES, write_images
-from tests.helpers import short
-
-ROOT = Path(__file__).parents[2]
-RECIPE = ROOT / "configs" / "ghostnet" / "ghostnet_050_cpu.yaml"
-SHORT = {
-    "epoch_size": 2,
-    "warmup_epochs": 0,
-    "decay_epochs": 2,
-    "batch_size": 8,
-    "image_resize": 32,
-    "num_parallel_workers": 1,
-}
-
-
-def flags(**keys) -> list[str]:
-    return [part for key, value in keys.items() for part in (f"--{key}", str(value))]
-
-
-def process(*arguments: object) -> subprocess.CompletedProcess:
-    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
-    command = [sys.executable, *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, env=environment, cwd=ROOT, timeout=600)
+from tests.helpers.commands import command, flags, process
+from tests.helpers.pictures import CLASSES, write_images
+from tests.helpers.places import RECIPE, ROOT
+from tests.helpers.training import SHORT
 
 
 @pytest.fixture(scope="module")
@@ -170,12 +148,6 @@ def short_config(images: Path, folder: Path, **keys) -> Config:
     return Config.from_file(RECIPE).replace(**{**options, "num_classes": 6, **keys})
 
 
-@pytest.fixture
-def short_network(monkeypatch):
-    """GhostNet of four bottlenecks in this process, for tests of anything but the network."""
-    monkeypatch.setattr(ghostnet, "STAGES", short.stages())
-
-
 def test_averaged_weights_accumulation_and_a_second_equal_run(short_network, images, tmp_path):
     """best and last are the averaged weights, the run state keeps the raw ones; the same seed gives the same bits."""
     states = []
@@ -221,14 +193,6 @@ def test_the_ascend_recipe_on_a_cpu(short_network, images, tmp_path, capsys):
     skipped = int(math.log2(16777216 / state["loss_scale"]))
     assert state["global_step"] == 4 - skipped
     assert (f"{skipped} updates skipped" in printed) == (skipped > 0)
-
-
-def command(main, program, *arguments, monkeypatch, capsys) -> tuple[int, str]:
-    """Exit status and standard error of an entry point, without the seconds that a process takes to start."""
-    monkeypatch.setattr(sys, "argv", [program, *map(str, arguments)])
-    capsys.readouterr()
-    status = run_command(program, main)
-    return status, capsys.readouterr().err
 
 
 @pytest.mark.fault("command lines", "clean error")

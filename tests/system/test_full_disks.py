@@ -17,7 +17,7 @@ from mindghost.evaluate import report
 from mindghost.files import outputs
 from mindghost.process import streams
 from mindghost.runs.folder import RunFolder
-from tests.helpers.launchers import ROOT
+from tests.helpers.places import ROOT
 
 MORE = bytes(300_000)  # bytes, than there is room for
 

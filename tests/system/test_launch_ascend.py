@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+from tests.helpers.places import ROOT
+
 SCRIPT = ROOT / "scripts" / "launch_ascend.sh"
 BIN = Path(sys.executable).parent
 RANKS = ["--map-by", "numa", "--rank-by", "slot", "--bind-to", "numa"]

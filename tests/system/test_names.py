@@ -21,7 +21,8 @@ from mindghost.errors import UserError
 from mindghost.inference import predictor
 from mindghost.inference.annotate import annotate, picture_name
 from mindghost.inference.sources import expand, frames
-from tests.helpers.launchers import ROOT, environment
+from tests.helpers.launchers import environment
+from tests.helpers.places import ROOT
 
 # --- What prints
 

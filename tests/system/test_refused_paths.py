@@ -20,8 +20,8 @@ from mindghost.cli import command
 from mindghost.config import Config
 from mindghost.process import streams
 from mindghost.process.display import shown
-from tests.conftest import write_images
-from tests.helpers.launchers import ROOT
+from tests.helpers.pictures import write_images
+from tests.helpers.places import ROOT
 
 # What a path is for, and the kinds of path that do not do.
 READ_FILE, READ_FOLDER, WRITE_FILE, WRITE_FOLDER = range(4)

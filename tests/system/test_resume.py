@@ -8,41 +8,14 @@ import sys
 import time
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from mindghost.checkpoint import weights as weights_file
-from tests.conftest import write_images
+from tests.helpers.commands import command, process
 from tests.helpers.launchers import environment
-from tests.runs import test_events
-from tests.system.test_end_to_end import RECIPE, ROOT, SHORT, command, flags, process
-
-# Everything that draws numbers is on, and so are average, accumulation and several workers.
-KEYS = {
-    **SHORT,
-    "num_classes": 6,
-    "num_parallel_workers": 2,
-    "mixup": 0.2,
-    "cutmix": 0.5,
-    "drop_rate": 0.3,
-    "ema": True,
-    "gradient_accumulation_steps": 2,
-    "batch_size": 6,
-    "ckpt_save_interval_steps": 2,
-    "log_interval": 1,
-    "tensorboard": True,
-}
-
-
-def arguments(images: Path, folder: Path, **keys) -> list[str]:
-    """Of Python: train.py with a short network."""
-    return [
-        str(ROOT / "tests" / "helpers" / "short.py"),
-        "train.py",
-        "-c",
-        str(RECIPE),
-        *flags(**{**KEYS, "data_dir": images, "ckpt_save_dir": folder, **keys}),
-    ]
+from tests.helpers.pictures import write_images
+from tests.helpers.places import ROOT
+from tests.helpers.training import arguments, assert_same_end
 
 
 @pytest.fixture(scope="module")
@@ -69,25 +42,6 @@ def kill_after(line: str, images: Path, folder: Path) -> None:
         run.send_signal(signal.SIGKILL)
         run.wait(30)
         run.stdout.close()
-
-
-def without_times(folder: Path) -> list[dict]:
-    records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return [{k: v for k, v in record.items() if k not in ("images_per_second", "seconds")} for record in records]
-
-
-def assert_same_end(folder: Path, straight: Path) -> None:
-    assert without_times(folder) == without_times(straight)
-    test_events.assert_equals_metrics(folder)
-    # The state before the last depends on how often one was saved.
-    names = {file.name for file in straight.glob("*.ckpt")} - {"run_state_previous.ckpt"}
-    assert {"run_state.ckpt", "ghostnet_050_last.ckpt"} < names
-    for name in names:
-        found, expected = (weights_file.read(run / name) for run in (folder, straight))
-        sizes = {"run_log_bytes", "run_metrics_bytes"}  # of text that holds times
-        assert set(found) == set(expected)
-        for key in set(expected) - sizes:
-            np.testing.assert_array_equal(found[key], expected[key], err_msg=f"{name}: {key}")
 
 
 @pytest.mark.parametrize("line", [pytest.param("epoch 1/2  step 4/6", marks=pytest.mark.slow), "epoch 2/2  step 3/6"])

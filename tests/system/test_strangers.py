@@ -20,11 +20,10 @@ from mindghost.runs import curves
 from mindghost.runtime import Runtime
 from mindghost.tasks.classification import names as class_names
 from mindghost.train import trainer
-from tests.conftest import write_images
-from tests.deploy.test_export import CLASSES, write_run
 from tests.helpers import short
-from tests.inference.test_predictor import run_script
-from tests.system.test_end_to_end import command, flags
+from tests.helpers.commands import command, flags, run_script
+from tests.helpers.pictures import write_images
+from tests.helpers.trained import CLASSES, write_run
 
 WEIGHTS = "ghostnet_050_best.ckpt"
 NUMBERS = tuple(map(str, range(12)))

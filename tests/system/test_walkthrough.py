@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers.launchers import ROOT, environment
+from tests.helpers.launchers import environment
+from tests.helpers.places import ROOT
 
 DOCUMENT = ROOT / "docs" / "walkthrough.md"
 

@@ -15,8 +15,8 @@ from mindghost.train import distill
 from mindghost.train.distill import DistillationLoss, TaughtStep
 from mindghost.train.loss import training_loss
 from mindghost.train.step import StepOptions, TrainStep
-from tests.conftest import randomise
-from tests.train.test_step import batch, tiny
+from tests.helpers.steps import batch, tiny
+from tests.helpers.weights import randomise
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:

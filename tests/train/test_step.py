@@ -13,47 +13,12 @@ from mindghost.checkpoint.names import from_pytorch
 from mindghost.config import Config
 from mindghost.models import create_model, layers
 from mindghost.models.layers import Dropout, freeze_batch_norm
-from mindghost.train import optim
 from mindghost.train import step as step_module
 from mindghost.train.distill import TaughtStep
 from mindghost.train.step import StepOptions, TrainStep
-from tests.conftest import GOLDEN, golden_state, randomise
-
-
-class Tiny(nn.Cell):
-    """Convolution, batch norm and a classifier of 5 classes."""
-
-    def __init__(self):
-        super().__init__()
-        self.conv = nn.Conv2d(3, 4, 3, pad_mode="pad", padding=1)
-        self.bn = nn.BatchNorm2d(4)
-        self.classifier = nn.Dense(4, 5)
-
-    def construct(self, x):
-        return self.classifier(self.bn(self.conv(x)).mean((2, 3)))
-
-
-def tiny(seed: int = 0) -> Tiny:
-    network = Tiny()
-    randomise(network, seed)
-    return network
-
-
-def make_step(network, rates, options=None, *, opt="momentum", momentum=0.9, weight_decay=0.0) -> TrainStep:
-    config = Config(model="ghostnet_050", opt=opt, momentum=momentum, weight_decay=weight_decay, eps=1e-3)
-    optimizer = optim.optimizer(config, network, rates, "CPU")
-    return TrainStep(network, create_loss("CE"), optimizer, options or StepOptions()).set_train(True)
-
-
-def batch(size: int, seed: int = 0, classes: int = 5) -> tuple[np.ndarray, np.ndarray]:
-    rng = np.random.default_rng(seed)
-    images = rng.standard_normal((size, 3, 6, 6)).astype(np.float32)
-    return images, rng.integers(0, classes, size).astype(np.int32)
-
-
-def run(step: TrainStep, images: np.ndarray, labels: np.ndarray) -> tuple[float, bool, float]:
-    loss, finite, scale = step(Tensor(images), Tensor(labels))
-    return float(loss), bool(finite), float(scale)
+from tests.helpers.places import GOLDEN
+from tests.helpers.steps import batch, make_step, run, tiny
+from tests.helpers.weights import golden_state
 
 
 @pytest.mark.parametrize("index", [0, pytest.param(1, marks=pytest.mark.slow)])

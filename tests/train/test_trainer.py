@@ -9,7 +9,7 @@ from mindghost.errors import UserError
 from mindghost.runs.state import Position, Saved
 from mindghost.train import trainer
 from mindghost.train.step import StepOptions
-from tests.train.test_step import batch, make_step, run, tiny
+from tests.helpers.steps import batch, make_step, run, tiny
 
 
 def saved(arrays, **keys) -> Saved:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from mindghost.checkpoint import weights as weights_file
 from tests.helpers.launchers import Process, run
-from tests.system.test_resume import arguments
+from tests.helpers.training import arguments
 
 # 12 steps an epoch on one process, 6 on two ranks; validation costs each start the compilation of a second graph.
 KEYS = {"batch_size": 3, "epoch_size": 4, "decay_epochs": 4, "val_while_train": False}

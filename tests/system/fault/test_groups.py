@@ -6,7 +6,8 @@ import sys
 
 import pytest
 
-from tests.helpers.launchers import ROOT, environment
+from tests.helpers.launchers import environment
+from tests.helpers.places import ROOT
 from tests.system.fault import folders, images, saves, weights  # noqa: F401  (their groups)
 from tests.system.fault.harness import GROUPS, OUTCOMES
 

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 from mindghost.errors import UserError
-from tests.conftest import faults_of
+from tests.helpers.fault_counts import faults_of
 from tests.system.fault.harness import Case, Group, as_json, attempt, run_group, table
 
 

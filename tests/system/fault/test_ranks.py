@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers.launchers import ROOT, Process, children_of, mpirun_command, run, wait_until_gone
+from tests.helpers.launchers import Process, children_of, mpirun_command, run, wait_until_gone
+from tests.helpers.places import ROOT
+from tests.helpers.training import arguments, assert_same_end
 from tests.system.fault.runs import (
     GONE,
     KEYS,
@@ -21,7 +23,6 @@ from tests.system.fault.runs import (
     wait_for_a_save,
     wait_for_steps,
 )
-from tests.system.test_resume import arguments, assert_same_end
 
 
 def train_on_ranks(ranks: int, images: Path, folder: Path, *more: str, **keys) -> list[str]:

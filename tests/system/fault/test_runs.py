@@ -21,7 +21,9 @@ import pytest
 from PIL import Image
 
 import validate
+from tests.helpers.commands import command
 from tests.helpers.launchers import Process, children_of, processes_with, run, wait_until_gone
+from tests.helpers.training import assert_same_end
 from tests.system.fault.runs import (
     COMPILES,
     GONE,
@@ -37,8 +39,6 @@ from tests.system.fault.runs import (
     wait_for_a_save,
     wait_for_steps,
 )
-from tests.system.test_end_to_end import command
-from tests.system.test_resume import assert_same_end
 
 
 @pytest.fixture(scope="module")

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.helpers.training import assert_same_end
 from tests.system.fault.runs import train, undisturbed
-from tests.system.test_resume import assert_same_end
 
 DRAWS = {
     "drop_rate": 0.5,

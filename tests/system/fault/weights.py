@@ -24,8 +24,8 @@ from mindghost.files import intact
 from mindghost.inference import artifact
 from mindghost.inference.network import of_mindir, of_onnx, open_network
 from mindghost.models import create_model
-from tests.checkpoint.test_weights import entries_end, entry, safetensors
-from tests.conftest import randomise
+from tests.helpers.weight_files import entries_end, entry, safetensors
+from tests.helpers.weights import randomise
 from tests.system.fault.harness import Case, attempt, group
 
 Arrays = dict[str, np.ndarray]
