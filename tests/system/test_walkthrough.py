@@ -15,14 +15,14 @@ DOCUMENT = ROOT / "docs" / "walkthrough.md"
 
 def commands() -> list[str]:
     """The document's shell blocks."""
-    return re.findall(r"^```shell\n(.*?)^```$", DOCUMENT.read_text(), re.MULTILINE | re.DOTALL)
+    return re.findall(r"^```bash\n(.*?)^```$", DOCUMENT.read_text(), re.MULTILINE | re.DOTALL)
 
 
 @pytest.fixture(scope="module")
 def walked(tmp_path_factory) -> tuple[Path, list[str]]:
     """The folder that the document's commands were run in, and what each block printed."""
     folder = tmp_path_factory.mktemp("walk")
-    for name in ("configs", "scripts", "train.py", "validate.py"):
+    for name in ("configs", "examples", "scripts", "train.py", "validate.py"):
         (folder / name).symlink_to(ROOT / name)
     # One shell, as a reader's: variables and the folder stay.
     mark = "= end of block ="
