@@ -1,0 +1,105 @@
+"""README.md, CONTRIBUTING.md and the pages of docs/: the site is built, links lead somewhere, README.zh.md follows README.md."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mindghost.config import Config
+from tests.helpers.places import ROOT
+
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
+GENERATED = {ROOT / "docs" / "keys.md"}
+FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
+by_name = pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
+
+
+def prose(page: Path) -> str:
+    """A page without its blocks of code."""
+    return FENCE.sub("", page.read_text(encoding="utf-8"))
+
+
+def blocks(page: Path) -> list[tuple[str, str]]:
+    """Language and text of each block of code."""
+    return FENCE.findall(page.read_text(encoding="utf-8"))
+
+
+def anchors(page: Path) -> set[str]:
+    """What a link can name in a page, as Markdown viewers make it of the headings."""
+    headings = re.findall(r"^#+ (.*)$", prose(page), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory) -> Path:
+    """The documentation, built with every warning an error."""
+    folder = tmp_path_factory.mktemp("site")
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(folder)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return folder
+
+
+def test_the_site_has_every_page(site):
+    pages = {path.stem for path in (ROOT / "docs").glob("*.md")} - {"index"} | {"keys"}
+    assert {path.parent.name for path in site.glob("*/index.html")} == pages
+
+
+def test_the_page_of_keys_has_every_key(site):
+    page = (site / "keys" / "index.html").read_text(encoding="utf-8")
+    assert set(Config.model_fields) <= set(re.findall(r"<td><code>(\w+)</code></td>", page))
+
+
+def test_a_broken_link_is_an_error(tmp_path):
+    """The build is as strict as the tests take it to be."""
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs" / "index.md").write_text("# Page\n\n[nowhere](nowhere.md) [no heading](#none)\n")
+    (tmp_path / "mkdocs.yml").write_text("site_name: x\nstrict: true\nvalidation: {links: {anchors: warn}}\n")
+    done = subprocess.run(
+        [sys.executable, "-m", "mkdocs", "build", "--site-dir", "site"], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.returncode == 1
+    assert "Aborted with 2 warnings" in done.stdout + done.stderr
+
+
+@by_name
+def test_lines_are_short(page):
+    lines = page.read_text(encoding="utf-8").splitlines()
+    assert [f"{page.name}:{number}" for number, line in enumerate(lines, 1) if len(line) > 125] == []
+
+
+@by_name
+def test_links_lead_to_files_and_headings(page):
+    for link in LINK.findall(prose(page)):
+        if link.startswith(("https://", "http://")):
+            continue
+        name, _, anchor = link.partition("#")
+        target = (page.parent / name).resolve() if name else page
+        assert target in GENERATED or target.exists(), f"{page.name}: {link}"
+        if anchor:
+            assert anchor in anchors(target), f"{page.name}: {link}"
+
+
+def test_the_readme_is_short():
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 150
+
+
+def test_the_chinese_readme_has_the_same_commands_links_and_figures():
+    ours, theirs = ROOT / "README.md", ROOT / "README.zh.md"
+    assert blocks(ours) == blocks(theirs)
+    for pattern in (LINK, re.compile(r"`[^`]+`"), re.compile(r"\d+\.\d+")):
+        found, wanted = ([" ".join(each.split()) for each in pattern.findall(prose(page))] for page in (theirs, ours))
+        other = {"README.md", "README.zh.md"}
+        assert set(found) - other == set(wanted) - other, pattern.pattern
+    assert len(re.findall(r"^[#|]", prose(theirs), re.MULTILINE)) == len(re.findall(r"^[#|]", prose(ours), re.MULTILINE))
+
+
+def test_the_tour_names_every_room():
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE))
+    files = {path.stem for path in (ROOT / "src" / "mindghost").glob("*.py")} - {"__init__", "__main__", "amp"}
+    folders = {path.parent.name for path in (ROOT / "src" / "mindghost").glob("*/__init__.py")}
+    assert named == files | folders
