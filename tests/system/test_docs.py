@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from mindghost.config import Config
+from mindghost.models import CARDS
 from tests.helpers.places import ROOT
 
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
@@ -96,6 +97,70 @@ def test_the_chinese_readme_has_the_same_commands_links_and_figures():
         assert set(found) - other == set(wanted) - other, pattern.pattern
     counts = [len(re.findall(r"^[#|]", prose(page), re.MULTILINE)) for page in (theirs, ours)]
     assert counts[0] == counts[1], "headings and rows of tables"
+
+
+def rows(page: Path) -> list[list[str]]:
+    """The cells of each row of the tables of a page."""
+    lines = re.findall(r"^\| (.*) \|$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return [[cell.strip() for cell in line.split("|")] for line in lines]
+
+
+def millions(number: int, like: str) -> str:
+    """A number in millions, with as many digits after the point as this text has."""
+    return f"{number / 1e6:.{len(like.partition('.')[2])}f}"
+
+
+def test_the_readme_counts_its_networks_right():
+    """Three or four networks stand in a row, those of V3 in their fused form."""
+    found = set()
+    for names, *numbers in rows(ROOT / "README.md"):
+        if not names.startswith("`ghostnet"):
+            continue
+        first, *others = re.findall(r"`(\w+)`", names)
+        of_row = [first, *(first.rpartition("_")[0] + end for end in others)]
+        parameters, macs, top_1 = ([cell.strip() for cell in cells.split(",")] for cells in numbers)
+        for name, *said in zip(of_row, parameters, macs, top_1, strict=True):
+            card = CARDS[name]
+            counts = (card.fused_parameters or card.parameters, card.fused_macs or card.macs)
+            assert said == [*map(millions, counts, said), str(card.paper_top_1)]
+            found.add(name)
+    assert found == {name for name in CARDS if name.startswith("ghostnet")}
+
+
+def test_the_page_of_networks_counts_them_right():
+    for name, *cells in rows(ROOT / "docs" / "networks.md"):
+        card = CARDS.get(name.strip("`"))
+        if card is None or len(cells) == 1:
+            continue
+        if name.startswith("`ghostnet_"):
+            counts = [f"{card.parameters:,}", f"{card.macs:,}", f"{card.paper_top_1} %", f"{card.mindcv_top_1:.2f} %"]
+            assert cells == counts
+            continue
+        parameters, macs, fused, paper, top_1 = cells
+        assert [parameters, macs] == [millions(card.parameters, parameters), millions(card.macs, macs)]
+        if card.fused_macs:
+            said = fused.split(" / ")
+            assert said == [*map(millions, (card.fused_parameters, card.fused_macs), said)]
+        assert [float(each) for each in paper.split(" / ")] == [card.paper_parameters, card.paper_macs]
+        assert [float(each) for each in top_1.split(" / ")] == [
+            each for each in (card.paper_top_1, card.timm_top_1) if each
+        ]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["README.md", "docs/networks.md", "docs/mindcv.md"])
+def test_examples_in_python_run(name, capsys):
+    """And print what the page says, but for times."""
+    import mindspore as ms
+
+    ms.set_context(mode=ms.PYNATIVE_MODE)
+    found = blocks(ROOT / name)
+    for language, text in found:
+        if language == "python":
+            exec(compile(text, name, "exec"), {})
+    said = [line for line in capsys.readouterr().out.splitlines() if not line.startswith("ms an image")]
+    printed = [text.splitlines() for language, text in found if language == "text"]
+    assert said == [line for lines in printed for line in lines if not line.startswith("ms an image")]
 
 
 def test_the_tour_names_every_room():
