@@ -23,11 +23,11 @@ written `--scale 0.08 1.0`, `--scale 0.08,1.0` or `--scale "[0.08, 1.0]"`; `--di
 
 This page is made from `src/mindghost/config/keys.py` when the site is built.
 """
-HEADING = "| key | values | default | meaning |\n| --- | --- | --- | --- |\n"
+HEADING = "| key | meaning | values |\n| --- | --- | --- |\n"
 
 
 def keys_page() -> str:
-    """The page in Markdown: a table of key, values, default and meaning for each group of keys."""
+    """The page in Markdown: for each group of keys a table of their meanings, values and defaults."""
     parts = [INTRODUCTION]
     # Every key stands under the title of its group there.
     for group in Config().to_yaml().strip().split("\n\n"):
@@ -42,7 +42,7 @@ def _row(key: str) -> str:
     default = "None" if field.default is None else yaml_file.dump(field.default)
     meaning = " ".join((field.description or "").split())
     values = expected(field.annotation, field.metadata)
-    return f"| `{key}` | {_cell(values)} | `{default}` | {_cell(meaning)} |"
+    return f"| `{key}` | {_cell(meaning)} | {_cell(values)}; default: `{default}` |"
 
 
 def _cell(text: str) -> str:
