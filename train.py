@@ -2,22 +2,16 @@
 
 import sys
 
-from mindghost.cli.command import run_command
-from mindghost.config import load
-from mindghost.process.signals import importing
+from mindghost.cli import train
+from mindghost.cli.command import run_program
 
 PROG = "train.py"
 
 
 def main() -> None:
-    """Command line -> configuration -> training."""
-    config = load(None, prog=PROG, description="Train a Ghost network on MindSpore.")
-    # After the configuration is known to be good: importing MindSpore takes seconds.
-    with importing():
-        from mindghost.train.trainer import train
-
-    train(config)
+    """`mindghost train`, under the name that it has in MindCV."""
+    train.main(sys.argv[1:], PROG)
 
 
 if __name__ == "__main__":
-    sys.exit(run_command(PROG, main))
+    run_program(PROG, main)

@@ -5,7 +5,7 @@
 set -euo pipefail
 . "$(dirname "$0")/environment.sh"
 
-python scripts/make_digits.py runs/digits
+python examples/make_digits.py runs/digits
 
 # The recipe, with what a small set of 8x8 digits needs instead of ImageNet: small images, no mirroring, mild crops,
 # a few epochs. The learning rate is the recipe's, scaled to this batch (lr_reference_batch).
@@ -17,4 +17,4 @@ python train.py -c configs/ghostnet/ghostnet_050_cpu.yaml \
 python validate.py --ckpt_path runs/quickstart/ghostnet_050_best.ckpt
 
 # What the network sees in a few of the images.
-python scripts/predict.py 'runs/digits/val/*/*[05]0.png' --ckpt_path runs/quickstart/ghostnet_050_best.ckpt --top_k 1
+mindghost predict 'runs/digits/val/*/*[05]0.png' --ckpt_path runs/quickstart/ghostnet_050_best.ckpt --top_k 1

@@ -81,7 +81,7 @@ def load_weights(net: nn.Cell, config: Config, *, fine_tune: bool) -> Loaded | N
     elif config.pretrained and facts.weights_url is None:
         raise UserError(
             f"pretrained: no weights of {config.model} are published for MindSpore; convert its PyTorch weights with "
-            "scripts/convert_weights.py and name the file with ckpt_path"
+            "`mindghost convert` and name the file with ckpt_path"
         )
     elif config.pretrained:
         path = download.fetch(facts.weights_url, cache_dir(), digest=facts.weights_sha256)

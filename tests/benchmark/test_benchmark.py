@@ -1,4 +1,4 @@
-"""scripts/benchmark.py: its statistics by hand, PyTorch's network against ours, a quick run."""
+"""`mindghost benchmark`: its statistics by hand, PyTorch's network against ours, a quick run."""
 
 import importlib.util
 import json
@@ -24,7 +24,7 @@ def result(*times: float, images: int = 2, startup: float = 1.0, peak: int | Non
 
 
 def run_script(home: Path, *arguments: str) -> subprocess.CompletedProcess:
-    return run([sys.executable, str(ROOT / "scripts" / "benchmark.py"), *arguments], home, timeout=1200)
+    return run([sys.executable, "-m", "mindghost", "benchmark", *arguments], home, timeout=1200)
 
 
 def test_numbers_by_hand():
@@ -212,5 +212,5 @@ def test_family_picture():
 def test_bad_input_is_one_line(arguments, message, tmp_path):
     done = run_script(tmp_path, *arguments)
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.startswith(f"benchmark.py: error: {message}")
+    assert done.stderr.startswith(f"mindghost benchmark: error: {message}")
     assert len(done.stderr.splitlines()) == 1

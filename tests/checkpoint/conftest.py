@@ -1,13 +1,10 @@
 """Golden weights by PyTorch's names and by ours, and the command that converts them."""
 
-import sys
-
 import numpy as np
 import pytest
 
 from mindghost.checkpoint.names import from_pytorch
-from mindghost.cli.command import run_command
-from scripts import convert_weights
+from mindghost.cli import main
 from tests.helpers.converted import NAME
 from tests.helpers.weights import golden_state
 
@@ -28,13 +25,12 @@ def ours(state) -> dict[str, np.ndarray]:
 
 
 @pytest.fixture
-def run(monkeypatch, capsys):
-    """Exit status, standard output and standard error of scripts/convert_weights.py with these arguments."""
+def run(capsys):
+    """Exit status, standard output and standard error of `mindghost convert` with these arguments."""
 
     def command(*arguments: object) -> tuple[int, str, str]:
         model = () if "--model" in arguments else ("--model", NAME)
-        monkeypatch.setattr(sys, "argv", ["convert_weights.py", *map(str, arguments), *model])
-        status = run_command("convert_weights.py", convert_weights.main)
+        status = main.run(["convert", *map(str, arguments), *model])
         return status, *capsys.readouterr()
 
     return command

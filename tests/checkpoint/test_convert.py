@@ -177,7 +177,7 @@ def test_every_mismatch_is_listed_from_both_sides(state, run, tmp_path):
     status, output, error = run(source, tmp_path / "out.ckpt")
     assert status == 2
     assert error.count("\n") == 1
-    assert error.startswith(f"convert_weights.py: error: {source}: does not fit the network (")
+    assert error.startswith(f"mindghost convert: error: {source}: does not fit the network (")
     missing = [name for name in golden_state(NAME) if name.startswith("blocks.3.0.")]
     rows = [line.split("\t") for line in output.splitlines()[1:]]
     assert sorted(row[3] for row in rows if row[0] == "missing") == sorted(missing)
@@ -230,7 +230,7 @@ def test_bad_input_is_one_line_and_writes_nothing(arguments, expected, state, ru
 def test_the_command(state, tmp_path):
     """In a process of its own, from another folder."""
     source = write_safetensors(tmp_path / "in.safetensors", state)
-    command = [sys.executable, ROOT / "scripts" / "convert_weights.py", source, "out.ckpt", "--model", NAME]
+    command = [sys.executable, "-m", "mindghost", "convert", source, "out.ckpt", "--model", NAME]
     environment = os.environ | {"PYTHONPATH": str(ROOT / "src")}
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")

@@ -113,8 +113,8 @@ def test_bfloat16_is_the_upper_half_of_a_float32(tmp_path):
         (entry(dims=(1,) * 99, content=b"\0" * 4), "damaged"),
         (safetensors({"w": ("F32", [2], 0, 8)}, b"\0\0\x80\x7f" * 2), "w holds values that are not finite"),
         (safetensors({"w": ("BF16", [2], 0, 4)}, b"\x80\x7f" * 2), "w holds values that are not finite"),
-        (b"PK\x03\x04" + b"\0" * 99, "a PyTorch file; convert it first: python scripts/convert_weights.py"),
-        (b"\x80\x02]q\0.", "a PyTorch file; convert it first: python scripts/convert_weights.py"),
+        (b"PK\x03\x04" + b"\0" * 99, "a PyTorch file; convert it first: mindghost convert"),
+        (b"\x80\x02]q\0.", "a PyTorch file; convert it first: mindghost convert"),
     ],
 )
 def test_bad_safetensors_and_pytorch_files_are_one_line(content, expected, tmp_path):

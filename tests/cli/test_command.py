@@ -17,12 +17,12 @@ from tests.helpers.places import ROOT
 
 PRINTS = """
 import sys
-from mindghost.cli.command import run_command
+from mindghost.cli.command import run_program
 
 def main():
     {lines}
 
-sys.exit(run_command("prints.py", main))
+run_program("prints.py", main)
 """
 
 
@@ -87,14 +87,14 @@ def test_a_traceback_sends_nothing_to_the_terminal_that_it_obeys(tmp_path):
 
 SAYS = """
 import sys
-from mindghost.cli.command import run_command
+from mindghost.cli.command import run_program
 
 def main():
     import logging
     print(sys.getfilesystemencoding(), ascii(sys.argv[1]), sys.argv[1])
     logging.getLogger("mindghost").warning("odd: %s", "a\\nb")
 
-sys.exit(run_command("says.py", main))
+run_program("says.py", main)
 """
 
 

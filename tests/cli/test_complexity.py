@@ -10,10 +10,10 @@ import mindspore as ms
 import pytest
 from mindspore import Tensor, nn, ops
 
-from mindghost.cli.command import run_command
+from mindghost.cli import complexity as command
+from mindghost.cli import main
 from mindghost.models import card, create_model, list_models, registry
 from mindghost.models.complexity import Complexity, complexity
-from scripts import complexity as script
 from tests.helpers.places import ROOT
 
 
@@ -51,10 +51,9 @@ def test_another_network_counts_as_published():
     assert round(found.macs / 1e9, 1) == 4.1
 
 
-def run(*arguments: object, monkeypatch, capsys) -> tuple[int, str, str]:
+def run(*arguments: object, capsys) -> tuple[int, str, str]:
     """Exit status, standard output and standard error of the command."""
-    monkeypatch.setattr(sys, "argv", ["complexity.py", *map(str, arguments)])
-    status = run_command("complexity.py", script.main)
+    status = main.run(["complexity", *map(str, arguments)])
     return status, *capsys.readouterr()
 
 
@@ -74,12 +73,12 @@ def test_rows_are_cards_and_fused_forms(monkeypatch, capsys):
     """Without names, of all networks; here of a registry of two."""
     for name in set(list_models()) - {"ghost_resnet56", "ghostnetv3_050"}:
         monkeypatch.delitem(registry.CARDS, name)
-    status, said, error = run("--json", monkeypatch=monkeypatch, capsys=capsys)
+    status, said, error = run("--json", capsys=capsys)
     assert (status, error) == (0, "")
     rows = json.loads(said)
     forms = [("ghost_resnet56", False), ("ghostnetv3_050", False), ("ghostnetv3_050", True)]
     assert [(row["model"], row["deploy"]) for row in rows] == forms
-    titles = [line.split("  ")[0] for line in script.table(rows).splitlines()]
+    titles = [line.split("  ")[0] for line in command.table(rows).splitlines()]
     assert titles == ["model", "ghost_resnet56", "ghostnetv3_050", "ghostnetv3_050, fused"]
     for row in rows:
         facts = card(row["model"])
@@ -98,7 +97,7 @@ def test_the_table_for_another_image_and_unpublished_accuracy(monkeypatch, capsy
         registry.CARDS, "ghostnet_050", replace(card("ghostnet_050"), mindcv_top_1=None, timm_top_1=66.125)
     )
     arguments = ("ghostnet_050", "--input", 64, 32, "--num_classes", 10)
-    status, said, error = run(*arguments, monkeypatch=monkeypatch, capsys=capsys)
+    status, said, error = run(*arguments, capsys=capsys)
     assert (status, error) == (0, "")
     titles, numbers = said.splitlines()
     assert titles.split()[:4] == ["model", "input", "classes", "parameters"]
@@ -121,17 +120,17 @@ def test_the_table_for_another_image_and_unpublished_accuracy(monkeypatch, capsy
         (["--what"], "unrecognized arguments: --what"),
     ],
 )
-def test_bad_input_is_one_line(arguments, expected, monkeypatch, capsys):
-    status, said, error = run(*arguments, monkeypatch=monkeypatch, capsys=capsys)
+def test_bad_input_is_one_line(arguments, expected, capsys):
+    status, said, error = run(*arguments, capsys=capsys)
     assert (status, said) == (2, "")
-    assert error.startswith(f"complexity.py: error: {expected}")
+    assert error.startswith(f"mindghost complexity: error: {expected}")
     assert error.count("\n") == 1
 
 
 def test_a_network_of_another_data_set(monkeypatch, capsys):
     small = replace(card("ghostnet_050"), input_size=32, num_classes=10)
     monkeypatch.setitem(registry.CARDS, "ghostnet_050", small)
-    status, said, _ = run("ghostnet_050", monkeypatch=monkeypatch, capsys=capsys)
+    status, said, _ = run("ghostnet_050", capsys=capsys)
     assert status == 0
     assert said.splitlines()[1].split()[1:4] == ["32x32", "10", "1,319,102"]
 
@@ -141,13 +140,13 @@ def test_an_image_that_a_network_cannot_take_is_one_line(monkeypatch, capsys):
         return nn.SequentialCell(nn.Conv2d(3, num_classes, 7, pad_mode="valid"))
 
     monkeypatch.setitem(registry.CARDS, "ghostnet_050", replace(card("ghostnet_050"), build=unpadded))
-    status, said, error = run("ghostnet_050", "--input", 5, 8, monkeypatch=monkeypatch, capsys=capsys)
+    status, said, error = run("ghostnet_050", "--input", 5, 8, capsys=capsys)
     assert (status, said, error.count("\n")) == (2, "", 1)
     assert "--input: ghostnet_050 cannot take 5 x 8 pixels (" in error
 
 
 def test_help_as_a_user_types_it():
-    command = [sys.executable, str(ROOT / "scripts" / "complexity.py"), "--help"]
+    command = [sys.executable, "-m", "mindghost", "complexity", "--help"]
     result = subprocess.run(command, capture_output=True, text=True, env={"PYTHONPATH": str(ROOT / "src")}, timeout=60)
     assert (result.returncode, result.stderr) == (0, "")
     assert all(word in result.stdout for word in ("NAME", "--input HEIGHT [WIDTH]", "--json", "activations"))

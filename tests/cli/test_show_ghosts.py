@@ -11,15 +11,14 @@ from mindspore import Tensor, nn
 from PIL import Image
 
 from mindghost.checkpoint import weights as weights_file
-from mindghost.cli.command import run_command
+from mindghost.cli import main, show_ghosts
+from mindghost.cli.show_ghosts import Maps
 from mindghost.config import Config
 from mindghost.models import create_model
 from mindghost.models.ghostify import GhostConvolution
 from mindghost.models.ghostnet import GhostModule
 from mindghost.models.ghostnetv2 import DfcGhostModule
 from mindghost.models.ghostnetv3 import branched, fused
-from scripts import show_ghosts
-from scripts.show_ghosts import Maps
 from tests.helpers.places import ROOT
 from tests.helpers.weights import randomise
 
@@ -41,10 +40,9 @@ def run_folder(tmp_path_factory) -> Path:
     return folder
 
 
-def run(*arguments: object, monkeypatch, capsys) -> tuple[int, str, str]:
+def run(*arguments: object, capsys) -> tuple[int, str, str]:
     """Exit status, standard output and standard error of the command."""
-    monkeypatch.setattr(sys, "argv", ["show_ghosts.py", *map(str, arguments)])
-    status = run_command("show_ghosts.py", show_ghosts.main)
+    status = main.run(["show-ghosts", *map(str, arguments)])
     return status, *capsys.readouterr()
 
 
@@ -173,14 +171,14 @@ def test_a_photo_is_upright_as_in_prediction(tmp_path):
     assert show_ghosts.network_input(tmp_path / "a.png", config)[0, 0].tolist() == [255] * 4 + [0] * 4
 
 
-def test_the_picture_as_a_user_gets_it(run_folder, tmp_path, monkeypatch, capsys):
+def test_the_picture_as_a_user_gets_it(run_folder, tmp_path, capsys):
     arguments = (run_folder / "photo.png", "--ckpt_path", run_folder / "w.ckpt", "-o", tmp_path / "out.png")
-    status, said, error = run(*arguments, monkeypatch=monkeypatch, capsys=capsys)
+    status, said, error = run(*arguments, capsys=capsys)
     assert (status, said, error) == (0, f"wrote {tmp_path / 'out.png'}\n", "")
     with Image.open(tmp_path / "out.png") as picture:
         assert (picture.format, picture.size) == ("PNG", (1400, 800))
         first = picture.convert("RGB").tobytes()
-    status, *_ = run(*arguments, "--layer", LAYER, monkeypatch=monkeypatch, capsys=capsys)
+    status, *_ = run(*arguments, "--layer", LAYER, capsys=capsys)
     assert status == 0
     with Image.open(tmp_path / "out.png") as picture:
         assert picture.convert("RGB").tobytes() != first
@@ -210,9 +208,9 @@ def test_what_cannot_be_drawn_is_one_line(arguments, expected, run_folder, tmp_p
     (tmp_path / "open.yaml").write_text("model: ghostnet_050\n")
     names = {"run": run_folder, "elsewhere": tmp_path}
     monkeypatch.chdir(tmp_path)
-    status, said, error = run(*(a.format(**names) for a in arguments), monkeypatch=monkeypatch, capsys=capsys)
+    status, said, error = run(*(a.format(**names) for a in arguments), capsys=capsys)
     assert (status, said, error.count("\n")) == (2, "", 1)
-    assert error.startswith("show_ghosts.py: error: ")
+    assert error.startswith("mindghost show-ghosts: error: ")
     assert expected.format(**names) in error
     assert not list(tmp_path.glob("*.png"))
 
@@ -223,13 +221,13 @@ def test_a_network_without_ghost_modules_and_a_machine_without_matplotlib(run_fo
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     arguments = (run_folder / "photo.png", "--ckpt_path", run_folder / "w.ckpt")
-    status, _, error = run(*arguments, monkeypatch=monkeypatch, capsys=capsys)
+    status, _, error = run(*arguments, capsys=capsys)
     assert (status, error.count("\n")) == (2, 1)
     assert "pip install matplotlib" in error
 
 
 def test_help_as_a_user_types_it():
-    command = [sys.executable, str(ROOT / "scripts" / "show_ghosts.py"), "--help"]
+    command = [sys.executable, "-m", "mindghost", "show-ghosts", "--help"]
     result = subprocess.run(command, capture_output=True, text=True, env={"PYTHONPATH": str(ROOT / "src")}, timeout=60)
     assert (result.returncode, result.stderr) == (0, "")
     assert all(word in result.stdout for word in ("IMAGE", "--ckpt_path FILE", "--layer NAME", "--output PNG"))

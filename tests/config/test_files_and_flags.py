@@ -302,4 +302,4 @@ def test_help_explains_every_key(capsys):
         assert " ".join(field.description.split()) in text, key
     assert "[one of CE, BCE; default: CE]" in text
     assert "examples: python train.py -c configs/" in text
-    assert text.startswith("usage: train.py [-c FILE] [--key value ...] Train. ")
+    assert text.startswith("usage: train.py [-c RECIPE] [--key value ...] Train. ")

@@ -22,9 +22,8 @@ from mindghost.files import scratch
 from tests.helpers.data_folders import CLASSES, config_for, epochs, message_of
 from tests.helpers.launchers import environment, run
 from tests.helpers.pictures import save_image
-from tests.helpers.places import ROOT
 
-SCRIPT = str(ROOT / "scripts" / "to_mindrecord.py")
+COMMAND = [sys.executable, "-m", "mindghost", "pack"]
 
 
 def photos(root: Path, count: int = 6) -> Path:
@@ -325,7 +324,7 @@ def test_a_damaged_image_is_named(packed, tmp_path):
     samples = packs.open_pack(target)
     with pytest.raises(UserError) as caught:
         samples.read(5)
-    message_of(caught, shard, f"damaged where it holds {os.fsdecode(samples.files[5])}", "to_mindrecord.py")
+    message_of(caught, shard, f"damaged where it holds {os.fsdecode(samples.files[5])}", "mindghost pack")
     assert samples.read(0).shape == (10, 12, 3)
 
 
@@ -333,7 +332,7 @@ def test_a_damaged_image_is_named(packed, tmp_path):
 @pytest.mark.parametrize(
     ("damage", "said"),
     [
-        (lambda pack: (pack / packs.INDEX).unlink(), "a pack that is not complete; run scripts/to_mindrecord.py again"),
+        (lambda pack: (pack / packs.INDEX).unlink(), "a pack that is not complete; run `mindghost pack` again"),
         (lambda pack: (pack / packs.INDEX).write_bytes(b""), f"{packs.INDEX}: damaged ("),
         (lambda pack: cut(pack / packs.INDEX, 300), f"{packs.INDEX}: damaged ("),
         (lambda pack: (pack / "00001.mindrecord").unlink(), "00001.mindrecord: not there"),
@@ -358,7 +357,7 @@ def test_a_damaged_pack_is_made_again(folder, tmp_path):
     cut(target / "00000.mindrecord", 1)
     with pytest.raises(UserError) as caught:
         pack(folder / "val", target, Options())
-    message_of(caught, "00000.mindrecord: ", "bytes instead of", "to_mindrecord.py --overwrite")
+    message_of(caught, "00000.mindrecord: ", "bytes instead of", "mindghost pack --overwrite")
     assert pack(folder / "val", target, Options(), overwrite=True).made == 1
     assert len((target / "00000.mindrecord").read_bytes()) == len(good)
     samples = packs.open_pack(target)
@@ -386,7 +385,7 @@ def test_a_shard_that_does_not_hold_what_was_written(folder, tmp_path, monkeypat
 
 def test_the_command(folder, tmp_path):
     """As a person runs it: packs, trains from the pack, and is told in one line what cannot be."""
-    done = run([sys.executable, SCRIPT, "--data_dir", str(folder), "--out", str(tmp_path / "p")], tmp_path)
+    done = run([*COMMAND, "--data_dir", str(folder), "--out", str(tmp_path / "p")], tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
     train, val = done.stdout.splitlines()
     assert train.startswith(f"{tmp_path / 'p' / 'train'}: 23 images in 1 shard(s), 1 made now; ")
@@ -402,9 +401,9 @@ def test_the_command(folder, tmp_path):
         (["--data_dir", str(folder), "--out", "x", "--quality", "0"], "--quality: expected an integer from 1 to 100"),
     ]
     for arguments, said in cases:
-        done = run([sys.executable, SCRIPT, *arguments], tmp_path)
+        done = run([*COMMAND, *arguments], tmp_path)
         assert done.returncode == 2, done.stderr
-        assert done.stderr.startswith("to_mindrecord.py: error: ")
+        assert done.stderr.startswith("mindghost pack: error: ")
         assert said in done.stderr
         assert done.stderr.count("\n") == 1
     assert not list((tmp_path / "q").rglob("*.mindrecord"))
@@ -429,7 +428,7 @@ def test_any_flipped_byte_of_an_index_is_refused(packed, tmp_path):
         (target / packs.INDEX).write_bytes(content)
         with pytest.raises(UserError) as caught:
             packs.open_pack(target)
-        message_of(caught, f"{packs.INDEX}: damaged (", "to_mindrecord.py --overwrite")
+        message_of(caught, f"{packs.INDEX}: damaged (", "mindghost pack --overwrite")
 
 
 @pytest.mark.fault("packs", "ok")

@@ -3,7 +3,6 @@
 import contextlib
 import hashlib
 import json
-import runpy
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -23,9 +22,8 @@ from mindghost.deploy import export, onnx_fixes, probe_images
 from mindghost.errors import UserError
 from mindghost.inference import artifact
 from mindghost.models import list_models
-from tests.helpers.commands import flags, process
+from tests.helpers.commands import flags, process, run_mindghost
 from tests.helpers.pictures import write_images
-from tests.helpers.places import ROOT
 from tests.helpers.trained import CLASSES, trained_logits, write_run
 
 
@@ -70,15 +68,12 @@ def test_onnx_files_give_the_logits_for_any_number_of_images(short_network, tmp_
     assert artifact.of_file(written.path).config.model == keys["model"]
 
 
-def test_both_formats_with_a_fixed_batch_by_the_script(short_network, tmp_path, monkeypatch, capsys):
+def test_both_formats_with_a_fixed_batch_by_the_script(short_network, tmp_path, capsys):
     path = write_run(tmp_path / "run", model="ghostnet_050", data_dir=str(write_images(tmp_path / "images")))
     out = tmp_path / "out"
-    arguments = ["export.py", *flags(ckpt_path=path, out=out, batch_size=2)]
-    monkeypatch.setattr(sys, "argv", arguments)
-    with pytest.raises(SystemExit) as exit_info:
-        runpy.run_path(str(ROOT / "scripts" / "export.py"), run_name="__main__")
+    status = run_mindghost("export", *flags(ckpt_path=path, out=out, batch_size=2))
     printed = capsys.readouterr()
-    assert exit_info.value.code == 0, printed.err
+    assert status == 0, printed.err
     assert printed.out.count("on 7 images of the run's data") == 2
     ends = ("json", "mindir", "mindir.sha256", "onnx", "onnx.sha256")
     assert sorted(file.name for file in out.iterdir()) == [f"{path.stem}.{end}" for end in ends]
@@ -92,7 +87,7 @@ def test_both_formats_with_a_fixed_batch_by_the_script(short_network, tmp_path, 
     np.testing.assert_allclose(found, expected, rtol=0, atol=2e-5 * np.abs(expected).max())
     # The short network is known to this process alone; the file needs none.
     images = tmp_path / "images" / "val" / "ant"
-    result = process(ROOT / "scripts" / "predict.py", images, *flags(ckpt_path=mindir.path, top_k=1), "--json")
+    result = process("-m", "mindghost", "predict", images, *flags(ckpt_path=mindir.path, top_k=1), "--json")
     assert result.returncode == 0, result.stderr
     assert len(result.stdout.splitlines()) == 3
 

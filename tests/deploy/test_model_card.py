@@ -15,12 +15,11 @@ import yaml
 from PIL import Image
 
 from mindghost.checkpoint import weights as weights_file
-from mindghost.cli.command import run_command
+from mindghost.cli import main
 from mindghost.config import Config
 from mindghost.process.launch import Launch
 from mindghost.runs import provenance
 from mindghost.runs.folder import RunFolder
-from scripts import model_card
 from tests.helpers.places import ROOT
 
 CLASSES = ["ant", "a|b", "*cat*", "dog", "elk"]
@@ -69,10 +68,9 @@ def write_run(folder: Path, validated: bool = True, **keys) -> Path:
 NO_VALUES = ("val_loss", "top_1", "top_5")
 
 
-def command(*arguments: object, monkeypatch, capsys) -> tuple[int, str, str]:
+def command(*arguments: object, capsys) -> tuple[int, str, str]:
     """Exit status, standard output and standard error."""
-    monkeypatch.setattr(sys, "argv", ["model_card.py", *map(str, arguments)])
-    status = run_command("model_card.py", model_card.main)
+    status = main.run(["model-card", *map(str, arguments)])
     return status, *capsys.readouterr()
 
 
@@ -88,10 +86,10 @@ def parsed(card: Path) -> tuple[dict, str]:
     return yaml.safe_load("\n".join(header)), "\n".join(body)
 
 
-def test_the_values_are_those_of_the_files(tmp_path, monkeypatch, capsys):
+def test_the_values_are_those_of_the_files(tmp_path, capsys):
     run = write_run(tmp_path / "run")
     (run / "ghostnet_050_best.onnx").write_bytes(b"exported")
-    status, said, error = command(run, monkeypatch=monkeypatch, capsys=capsys)
+    status, said, error = command(run, capsys=capsys)
     assert (status, error) == (0, "")
     assert said == f"wrote {run / 'model_card.md'} and {run / 'model_card.png'}\n"
     header, body = parsed(run / "model_card.md")
@@ -148,14 +146,14 @@ def test_the_values_are_those_of_the_files(tmp_path, monkeypatch, capsys):
 
 
 @pytest.mark.fault("names", "ok")
-def test_a_card_cannot_be_forged_by_names(tmp_path, monkeypatch, capsys):
+def test_a_card_cannot_be_forged_by_names(tmp_path, capsys):
     """Neither classes, nor folders, nor what the files of a stranger's run say, are more than text in it."""
     folder = tmp_path / os.fsdecode(b"run )](x) \xff\n# forged")
     run = write_run(folder, data_dir="/data/a]b\n````\n# forged\n\x1b[2J\u202e")
     (run / "classes.json").write_text(json.dumps(["x](http://evil)", "`a`", "\n\n# forged", "a|b", "c\udcff"]))
     session = {**SESSION, "command": "python train.py\n`````\n# forged", "cpu": "a | b\n# forged"}
     (run / "run.json").write_text(json.dumps([session]))
-    status, said, error = command(run, "--output", run / "a )b.md", monkeypatch=monkeypatch, capsys=capsys)
+    status, said, error = command(run, "--output", run / "a )b.md", capsys=capsys)
     assert (status, error, said.count("\n")) == (0, "", 1)
     header, body = parsed(run / "a )b.md")
     assert header["train-dataset"] == r"a]b\n````\n# forged\n\x1b[2J\u202e"
@@ -168,37 +166,37 @@ def test_a_card_cannot_be_forged_by_names(tmp_path, monkeypatch, capsys):
 
 
 @pytest.mark.parametrize("mirror", [False, True])
-def test_accuracy_with_mirror_images_says_so(mirror, tmp_path, monkeypatch, capsys):
+def test_accuracy_with_mirror_images_says_so(mirror, tmp_path, capsys):
     run = write_run(tmp_path / "run", eval_mirror=mirror)
-    status, _, error = command(run, monkeypatch=monkeypatch, capsys=capsys)
+    status, _, error = command(run, capsys=capsys)
     assert (status, error) == (0, "")
     _, body = parsed(run / "model_card.md")
     assert ("| counted | the mean logits of each image and its mirror image |" in body) == mirror
 
 
-def test_what_no_file_knows_is_given(tmp_path, monkeypatch, capsys):
+def test_what_no_file_knows_is_given(tmp_path, capsys):
     run = write_run(tmp_path / "run", dataset="cifar10")
     given = ["--author", "A. Uthor", "--link", "https://host/w/", "--license", "MIT", "--repository", "https://host/x"]
     card = tmp_path / "card.md"
-    assert command(run, "--output", card, *given, monkeypatch=monkeypatch, capsys=capsys)[0] == 0
+    assert command(run, "--output", card, *given, capsys=capsys)[0] == 0
     header, _ = parsed(card)
     assert (header["author"], header["license"], header["repo-link"]) == ("A. Uthor", "MIT", "https://host/x")
     assert header["asset"][0]["asset-link"] == "https://host/w/ghostnet_050_best.ckpt"
     assert header["train-dataset"] == "cifar10"
     before = card.read_bytes()
-    status, _, error = command(run, "--output", card, monkeypatch=monkeypatch, capsys=capsys)
+    status, _, error = command(run, "--output", card, capsys=capsys)
     assert (status, card.read_bytes()) == (2, before)
     assert f"{card} exists; name another file with --output, or give --overwrite" in error
     line = [run, "--output", card, "--overwrite", "--dataset", "Animals"]
-    assert command(*line, monkeypatch=monkeypatch, capsys=capsys)[0] == 0
+    assert command(*line, capsys=capsys)[0] == 0
     assert parsed(card)[0]["train-dataset"] == "Animals"
 
 
-def test_a_run_without_validation_and_with_a_second_process(tmp_path, monkeypatch, capsys):
+def test_a_run_without_validation_and_with_a_second_process(tmp_path, capsys):
     run = write_run(tmp_path / "run", validated=False)
     session = {**SESSION, "images": {"train": 1234, "val": None}}
     (run / "run.json").write_text(json.dumps([session, {**session, "command": "python again", "epoch": 2, "step": 7}]))
-    assert command(run, monkeypatch=monkeypatch, capsys=capsys)[0] == 0
+    assert command(run, capsys=capsys)[0] == 0
     header, body = parsed(run / "model_card.md")
     assert header["evaluation"] == "none"
     assert header["asset"][0]["asset-link"] == "ghostnet_050_last.ckpt"
@@ -237,15 +235,15 @@ def test_a_run_without_validation_and_with_a_second_process(tmp_path, monkeypatc
         ("ghostnet_050_best.ckpt.sha256", "what", "ghostnet_050_best.ckpt.sha256: not what sha256sum writes"),
     ],
 )
-def test_a_missing_or_damaged_file_is_one_line(file, content, expected, tmp_path, monkeypatch, capsys):
+def test_a_missing_or_damaged_file_is_one_line(file, content, expected, tmp_path, capsys):
     run = write_run(tmp_path / "run")
     if content is None:
         (run / file).unlink()
     else:
         (run / file).write_text(content)
-    status, said, error = command(run, monkeypatch=monkeypatch, capsys=capsys)
+    status, said, error = command(run, capsys=capsys)
     assert (status, said, error.count("\n")) == (2, "", 1)
-    assert error.startswith("model_card.py: error: ")
+    assert error.startswith("mindghost model-card: error: ")
     assert expected in error
     assert not list(run.glob("model_card*"))
 
@@ -261,16 +259,16 @@ def test_a_missing_or_damaged_file_is_one_line(file, content, expected, tmp_path
         ([], "the following arguments are required: RUN"),
     ],
 )
-def test_a_bad_command_line_is_one_line(arguments, expected, tmp_path, monkeypatch, capsys):
+def test_a_bad_command_line_is_one_line(arguments, expected, tmp_path, capsys):
     run = write_run(tmp_path / "run")
     line = [argument.format(run=run) for argument in arguments]
-    status, said, error = command(*line, monkeypatch=monkeypatch, capsys=capsys)
+    status, said, error = command(*line, capsys=capsys)
     assert (status, said, error.count("\n")) == (2, "", 1)
     assert expected in error
 
 
 def test_help_as_a_user_types_it():
-    line = [sys.executable, str(ROOT / "scripts" / "model_card.py"), "--help"]
+    line = [sys.executable, "-m", "mindghost", "model-card", "--help"]
     result = subprocess.run(line, capture_output=True, text=True, env={"PYTHONPATH": str(ROOT / "src")}, timeout=60)
     assert (result.returncode, result.stderr) == (0, "")
     assert all(word in result.stdout for word in ("RUN", "--output FILE", "--author", "metrics.jsonl"))

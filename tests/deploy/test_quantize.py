@@ -2,9 +2,7 @@
 
 import json
 import os
-import runpy
 import shutil
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +21,7 @@ from mindghost.files import intact
 from mindghost.inference import artifact
 from mindghost.models import ghostnet
 from tests.helpers import short
-from tests.helpers.commands import flags, process
+from tests.helpers.commands import flags, process, run_mindghost
 from tests.helpers.places import ROOT
 from tests.helpers.trained import CLASSES, write_run
 
@@ -114,17 +112,10 @@ def spoilt(run, model, tmp_path) -> Path:
     return path
 
 
-def script(monkeypatch, *arguments: object) -> int:
-    monkeypatch.setattr(sys, "argv", ["quantize.py", *map(str, arguments)])
-    with pytest.raises(SystemExit) as exit_info:
-        runpy.run_path(str(ROOT / "scripts" / "quantize.py"), run_name="__main__")
-    return exit_info.value.code
-
-
-def test_both_files_by_the_script(run, model, tmp_path, monkeypatch, capsys):
+def test_both_files_by_the_command(run, model, tmp_path, capsys):
     images = run / "images"
     arguments = flags(calib_dir=images / "train", max_drop=10, out=tmp_path)
-    assert script(monkeypatch, model, *arguments, "--float16", "--json") == 0, capsys.readouterr().err
+    assert run_mindghost("quantize", model, *arguments, "--float16", "--json") == 0, capsys.readouterr().err
     record = json.loads(capsys.readouterr().out)
     assert record["images"] == {"calibrated": 30, "evaluated": 90}
     assert {variant["kind"] for variant in record["tried"]} >= {"int8 per-tensor", "int8 per-channel", "float16"}
@@ -160,20 +151,20 @@ def test_both_files_by_the_script(run, model, tmp_path, monkeypatch, capsys):
     config = settled(keys, {}, artifact.said(int8["path"], False))
     assert validate(config)["top_1"] == int8["top_1"]
     picture = next((images / "val" / "bee").iterdir())
-    plain = process(ROOT / "scripts" / "predict_onnx.py", int8["path"], picture)
+    plain = process(ROOT / "examples" / "predict_onnx.py", int8["path"], picture)
     assert plain.stdout.split("\t")[1] == CLASSES[predicted(Path(int8["path"]), [picture])[0]]
 
 
-def test_the_layers_that_cost_most_stay_in_float(spoilt, monkeypatch, capsys):
+def test_the_layers_that_cost_most_stay_in_float(spoilt, capsys):
     images = spoilt.parent / "images"
     before = sorted(spoilt.parent.iterdir())
     common = (spoilt, *flags(calib_dir=images / "train", data_dir=images, max_drop=10))
-    assert script(monkeypatch, *common, *flags(max_float=0)) == 2
+    assert run_mindghost("quantize", *common, *flags(max_float=0)) == 2
     error = capsys.readouterr().err
     assert "nothing written: the best that was reached, int8 per-" in error
     assert len(error.splitlines()) == 1
     assert sorted(spoilt.parent.iterdir()) == before
-    assert script(monkeypatch, *common) == 0
+    assert run_mindghost("quantize", *common) == 0
     printed = capsys.readouterr().out
     path = spoilt.with_name(f"{spoilt.stem}_int8.onnx")
     listed = [line.split() for line in printed.splitlines() if line.endswith(SPOILT)]
@@ -256,19 +247,19 @@ def test_calibration_images_are_chosen_by_a_fixed_seed(run, tmp_path):
         (["MODEL", "--calib_dir", "none"], "--calib_dir: none: no such folder"),
         (["MODEL", "--calib_dir", "EMPTY"], "no image in it or below it"),
         (["none.onnx", "--calib_dir", "EMPTY"], "none.onnx: no such file"),
-        (["CKPT", "--calib_dir", "EMPTY"], "not an ONNX file; make one with scripts/export.py"),
-        (["HALF", "--calib_dir", "EMPTY"], "int8 or float16 already; give the file that scripts/export.py wrote"),
+        (["CKPT", "--calib_dir", "EMPTY"], "not an ONNX file; make one with `mindghost export"),
+        (["HALF", "--calib_dir", "EMPTY"], "int8 or float16 already; give the file that `mindghost export` wrote"),
     ],
     ids=lambda value: value if isinstance(value, str) else None,
 )
-def test_what_does_not_fit_is_said_in_one_line(model, tmp_path, monkeypatch, capsys, arguments, message):
+def test_what_does_not_fit_is_said_in_one_line(model, tmp_path, capsys, arguments, message):
     half = tmp_path / "half.onnx"
     empty = tmp_path / "empty"
     empty.mkdir()
     if "HALF" in arguments:
         half.write_bytes(quantize.to_float16(model))
     places = {"MODEL": model, "EMPTY": empty, "HALF": half, "CKPT": model.with_suffix(".ckpt")}
-    assert script(monkeypatch, *(places.get(part, part) for part in arguments)) == 2
+    assert run_mindghost("quantize", *(places.get(part, part) for part in arguments)) == 2
     error = capsys.readouterr().err
     assert message in error
     assert len(error.splitlines()) == 1

@@ -130,8 +130,9 @@ def test_an_export_replaces_exports_alone(name, content, digest, tmp_path):
     exported_file.check_replaceable([path, tmp_path / "absent.onnx"], False, tmp_path / "w.ckpt")
 
 
-def command(name: str, *arguments: object) -> subprocess.CompletedProcess:
-    line = [sys.executable, str(ROOT / "scripts" / name), *map(str, arguments)]
+def command(*words: object) -> subprocess.CompletedProcess:
+    """`python WORDS`."""
+    line = [sys.executable, *map(str, words)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
     return subprocess.run(line, capture_output=True, text=True, env=environment)
 
@@ -142,11 +143,11 @@ def test_a_picture_of_metrics_again_and_over_a_photo(tmp_path):
     pytest.importorskip("matplotlib")
     (tmp_path / "metrics.jsonl").write_text(json.dumps(RECORD) + "\n")
     for _ in range(2):
-        done = command("plot_metrics.py", tmp_path)
+        done = command("-m", "mindghost", "plot", tmp_path)
         assert (done.returncode, done.stderr) == (0, "")
     photo = png()
     (tmp_path / "metrics.png").write_bytes(photo)
-    done = command("plot_metrics.py", tmp_path)
+    done = command("-m", "mindghost", "plot", tmp_path)
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
     assert "metrics.png: exists, and is not what this command has written" in done.stderr
     assert (tmp_path / "metrics.png").read_bytes() == photo
@@ -156,7 +157,7 @@ def test_a_picture_of_metrics_again_and_over_a_photo(tmp_path):
 def test_converted_weights_and_their_report_replace_nothing(tmp_path):
     for name in ("in.ckpt", "out.ckpt", "report.txt"):
         (tmp_path / name).write_bytes(b"mine")
-    done = command("convert_weights.py", tmp_path / "in.ckpt", tmp_path / "out.ckpt", "--model", "ghostnet_050")
+    done = command("-m", "mindghost", "convert", tmp_path / "in.ckpt", tmp_path / "out.ckpt", "--model", "ghostnet_050")
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
     assert "OUT: " in done.stderr
     assert "exists, and is not what this command has written" in done.stderr
@@ -169,7 +170,7 @@ def test_digits_replace_no_picture_of_others(tmp_path):
     mine = tmp_path / "val" / "3" / "0003.png"
     mine.parent.mkdir(parents=True)
     mine.write_bytes(b"mine")
-    done = command("make_digits.py", tmp_path)
+    done = command(ROOT / "examples" / "make_digits.py", tmp_path)
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
     assert f"{mine}: exists, and is another picture; give another folder" in done.stderr
     assert [file for file in tmp_path.rglob("*") if file.is_file()] == [mine]

@@ -22,7 +22,7 @@ from mindghost.inference.exported import ENTRY
 from mindghost.inference.network import checked, of_onnx, open_network
 from mindghost.models import ghostnet
 from tests.helpers import short
-from tests.helpers.commands import command, flags, run_script
+from tests.helpers.commands import command, flags, run_mindghost
 from tests.helpers.pictures import write_images
 from tests.helpers.trained import CLASSES, write_run
 
@@ -116,7 +116,7 @@ def test_a_key_that_says_otherwise_is_named(made, file, tmp_path, monkeypatch, c
 
 
 @pytest.mark.fault("exported files", "clean error")
-def test_prediction_refuses_the_same(made, file, tmp_path, monkeypatch, capsys):
+def test_prediction_refuses_the_same(made, file, tmp_path, capsys):
     recipe, names = tmp_path / "recipe.yaml", tmp_path / "names.txt"
     recipe.write_text("crop_pct: 0.5\n")
     names.write_text("cat\nbee\nant\n")
@@ -125,9 +125,9 @@ def test_prediction_refuses_the_same(made, file, tmp_path, monkeypatch, capsys):
         f"{recipe}:1: crop_pct": ["-c", recipe],
         "--class_names": flags(class_names=names),
     }.items():
-        assert run_script("predict.py", monkeypatch, made / "images", *flags(ckpt_path=file), *line) == 2
+        assert run_mindghost("predict", made / "images", *flags(ckpt_path=file), *line) == 2
         error = capsys.readouterr().err
-        assert error.startswith(f"predict.py: error: {key}: {file} has "), error
+        assert error.startswith(f"mindghost predict: error: {key}: {file} has "), error
         assert error.count("\n") == 1
 
 
@@ -347,7 +347,7 @@ def test_logits_that_are_not_finite_are_no_class(made, tmp_path, monkeypatch, ca
     """For every image a class and a probability came out."""
     file = Path(shutil.copy(made / "any" / "ghostnet_050_best.onnx", tmp_path / "file.onnx"))
     changed(file, change_graph=spoil)
-    status = run_script("predict.py", monkeypatch, made / "images" / "val", *flags(ckpt_path=file))
+    status = run_mindghost("predict", made / "images" / "val", *flags(ckpt_path=file))
     printed = capsys.readouterr()
     assert (status, printed.err.count("\n")) == (2, 1)
     assert f"{file}: its logits are not finite (NaN or infinity) for 6 of 6 images" in printed.err

@@ -25,7 +25,7 @@ from mindghost.inference.annotate import annotate, picture_name
 from mindghost.inference.network import open_network
 from mindghost.inference.sources import expand, frames
 from mindghost.models import create_model
-from tests.helpers.commands import flags, run_script
+from tests.helpers.commands import flags, run_mindghost
 from tests.helpers.places import ROOT
 from tests.helpers.trained import CLASSES, write_run
 from tests.helpers.weights import randomise
@@ -74,12 +74,12 @@ def test_the_script_prints_tables_json_and_csv_and_saves_pictures(
     path = write_run(tmp_path / "run", model="ghostnet_050")
     bad = tmp_path / "bad.jpg"
     bad.write_bytes(b"no image")
-    code = run_script("predict.py", monkeypatch, photos / "val", bad, *flags(ckpt_path=path, top_k=2), "--json")
+    code = run_mindghost("predict", photos / "val", bad, *flags(ckpt_path=path, top_k=2), "--json")
     printed = capsys.readouterr()
     assert code == 1
     skipped, summary = printed.err.splitlines()
-    assert skipped.startswith(f"predict.py: skipped: {bad}: not a readable image")
-    assert summary == "predict.py: error: 1 of 5 images could not be read"
+    assert skipped.startswith(f"mindghost predict: skipped: {bad}: not a readable image")
+    assert summary == "mindghost predict: error: 1 of 5 images could not be read"
     records = [json.loads(line) for line in printed.out.splitlines()]
     assert [Path(record["image"]).name for record in records] == ["0.jpg", "1.png", "2.jpg", "3.png", "bad.jpg"]
     assert records[-1]["predictions"] == []
@@ -87,7 +87,7 @@ def test_the_script_prints_tables_json_and_csv_and_saves_pictures(
     # A list on standard input, a pattern, another form.
     monkeypatch.setattr(sys, "stdin", io.StringIO(f"{photos}/val/ant/*.jpg\n\n{photos}/val/bee\n"))
     saved = tmp_path / "saved"
-    assert run_script("predict.py", monkeypatch, "-", "--csv", *flags(ckpt_path=path, top_k=9, save_dir=saved)) == 0
+    assert run_mindghost("predict", "-", "--csv", *flags(ckpt_path=path, top_k=9, save_dir=saved)) == 0
     rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
     assert [row["rank"] for row in rows] == ["1", "2", "3"] * 2
     for row, guess in zip(rows[:3], records[0]["predictions"], strict=False):
@@ -99,19 +99,19 @@ def test_the_script_prints_tables_json_and_csv_and_saves_pictures(
     before = {file: file.read_bytes() for file in [*saved.iterdir(), *photos.rglob("*.*")]}
     line = [f"{photos}/val/ant", f"{photos}/val/bee", "--csv", *flags(ckpt_path=path, top_k=9)]
     # Again; then into the folder of the images, through a link too, which some of the pictures would replace.
-    assert run_script("predict.py", monkeypatch, *line, "--save_dir", saved) == 0
+    assert run_mindghost("predict", *line, "--save_dir", saved) == 0
     (tmp_path / "link").symlink_to(photos / "val" / "bee")
     for folder in (photos / "val" / "bee", tmp_path / "link"):
         capsys.readouterr()
         for overwrite in ([], ["--overwrite"]):
-            assert run_script("predict.py", monkeypatch, *line, "--save_dir", folder, *overwrite) == 2
+            assert run_mindghost("predict", *line, "--save_dir", folder, *overwrite) == 2
             assert "1.png: is what is read; name another file" in capsys.readouterr().err
     assert {file: file.read_bytes() for file in [*saved.iterdir(), *photos.rglob("*.*")]} == before
     with Image.open(saved / "0.png") as picture:
         assert picture.size[0] == 360  # 90 pixels, four times
         assert picture.size[1] > 240
 
-    assert run_script("predict.py", monkeypatch, photos / "val" / "ant", *flags(ckpt_path=path, top_k=1)) == 0
+    assert run_mindghost("predict", photos / "val" / "ant", *flags(ckpt_path=path, top_k=1)) == 0
     heading, row = capsys.readouterr().out.splitlines()
     assert heading.split() == ["image", "%", "class"]
     best = records[0]["predictions"][0]
@@ -137,7 +137,7 @@ def test_exported_files_answer_and_validate_alike(short_network, photos, tmp_pat
     for package in ("mindspore", "mindghost"):
         (tmp_path / "blocked" / package).mkdir(parents=True)
         (tmp_path / "blocked" / package / "__init__.py").write_text("raise ImportError")
-    command = [sys.executable, ROOT / "scripts" / "predict_onnx.py", exported.path, *names]
+    command = [sys.executable, ROOT / "examples" / "predict_onnx.py", exported.path, *names]
     environment = {**os.environ, "PYTHONPATH": str(tmp_path / "blocked")}
     result = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path)
     assert result.returncode == 0, result.stderr
@@ -248,7 +248,7 @@ def test_the_plain_reader_gives_the_same_answers_for_files_of_each_kind(
     files = files_of_each_kind(tmp_path)
     network = open_network(deployed)
     ours = predictor.Predictor(deployed, network)
-    plain = runpy.run_path(str(ROOT / "scripts" / "predict_onnx.py"))
+    plain = runpy.run_path(str(ROOT / "examples" / "predict_onnx.py"))
     steps = deployed.describe()["preprocessing"]
     for file, prediction in zip(files, ours.predict(map(str, files)), strict=True):
         assert not prediction.problem
@@ -259,7 +259,7 @@ def test_the_plain_reader_gives_the_same_answers_for_files_of_each_kind(
         found = {guess.label: guess.probability for guess in prediction.guesses}
         np.testing.assert_allclose(shares, [found[label] for label in range(3)], atol=0.02, err_msg=file.name)
     monkeypatch.setattr(sys, "argv", ["predict_onnx.py", str(deployed.path), *map(str, files)])
-    runpy.run_path(str(ROOT / "scripts" / "predict_onnx.py"), run_name="__main__")
+    runpy.run_path(str(ROOT / "examples" / "predict_onnx.py"), run_name="__main__")
     lines = capsys.readouterr().out.splitlines()
     expected = [prediction.guesses[0].name for prediction in ours.predict(map(str, files))]
     assert [line.split("\t")[1] for line in lines] == expected

@@ -51,12 +51,12 @@ def test_a_full_disk_is_no_lack_that_reading_meets():
 
 RUNS_OUT = """
 import resource, sys
-from mindghost.cli.command import run_command
+from mindghost.cli.command import run_program
 
 def main():
     {lines}
 
-sys.exit(run_command("p.py", main))
+run_program("p.py", main)
 """
 
 

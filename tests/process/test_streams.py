@@ -89,12 +89,12 @@ def test_a_training_without_any_stream(line, tmp_path):
 
 PRINTS = """
 import sys
-from mindghost.cli.command import run_command
+from mindghost.cli.command import run_program
 
 def main():
     {lines}
 
-sys.exit(run_command("prints.py", main))
+run_program("prints.py", main)
 """
 MANY = "[print('line', number) for number in range(100_000)]"
 
@@ -193,11 +193,15 @@ def test_a_terminal_that_takes_no_more_for_now_is_waited_for(tmp_path):
 @pytest.mark.fault("output", "clean error")
 def test_commands_that_leave_early_say_what_they_could_not_write(tmp_path):
     """`--help` and `--print_config`."""
-    for arguments in (["train.py", "--print_config"], ["scripts/predict.py", "--help"]):
+    lines = {
+        "train.py": ["train.py", "--print_config"],
+        "mindghost predict": ["-m", "mindghost", "predict", "--help"],
+        "mindghost": ["-m", "mindghost"],
+    }
+    for name, arguments in lines.items():
         with open(FULL, "wb") as full:
             done = subprocess.run(
                 [sys.executable, *arguments], stdout=full, stderr=subprocess.PIPE, env=environment(tmp_path), cwd=ROOT
             )
-        name = Path(arguments[0]).name
         wanted = f"{name}: error: standard output cannot be written (No space left on device)\n"
         assert (done.returncode, done.stderr.decode()) == (1, wanted)

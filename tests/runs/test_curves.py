@@ -8,9 +8,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from mindghost.cli.command import run_command
+from mindghost.cli import main
 from mindghost.runs import curves
-from scripts import plot_metrics
 from tests.helpers.places import ROOT
 
 CURVES = {
@@ -34,10 +33,9 @@ def write_run(folder: Path, epochs: int, validated_every: int | None = 1, top_5:
     return records
 
 
-def run(*arguments: object, monkeypatch, capsys) -> tuple[int, str, str]:
+def run(*arguments: object, capsys) -> tuple[int, str, str]:
     """Exit status, standard output and standard error of the command."""
-    monkeypatch.setattr(sys, "argv", ["plot_metrics.py", *map(str, arguments)])
-    status = run_command("plot_metrics.py", plot_metrics.main)
+    status = main.run(["plot", *map(str, arguments)])
     return status, *capsys.readouterr()
 
 
@@ -88,9 +86,9 @@ def test_a_last_line_that_is_being_written_is_left_out(tmp_path):
     assert curves.read_records(tmp_path / "a" / "metrics.jsonl") == records
 
 
-def test_the_picture_of_one_run_lies_in_its_folder(tmp_path, monkeypatch, capsys):
+def test_the_picture_of_one_run_lies_in_its_folder(tmp_path, capsys):
     write_run(tmp_path / "a", 3)
-    status, said, error = run(tmp_path / "a", monkeypatch=monkeypatch, capsys=capsys)
+    status, said, error = run(tmp_path / "a", capsys=capsys)
     assert (status, said, error) == (0, f"wrote {tmp_path / 'a' / 'metrics.png'}\n", "")
     with Image.open(tmp_path / "a" / "metrics.png") as picture:
         assert (picture.format, picture.size) == ("PNG", (1080, 1200))
@@ -104,7 +102,7 @@ def test_names_that_matplotlib_would_change_and_several_runs(tmp_path, monkeypat
         write_run(folder, 2)
     monkeypatch.chdir(tmp_path)
     files = [folders[0], folders[1] / "metrics.jsonl", *folders[2:]]
-    status, said, error = run(*files, monkeypatch=monkeypatch, capsys=capsys)
+    status, said, error = run(*files, capsys=capsys)
     assert (status, said, error) == (0, "wrote metrics.png\n", "")
     assert Image.open("metrics.png").size == (1080, 1200)
     assert curves.names([folder / "metrics.jsonl" for folder in folders]) == list(map(str, folders))
@@ -133,13 +131,13 @@ LINE = '{"epoch": 1, "lr": 0.1, "train_loss": 2.0, "val_loss": null, "top_1": nu
         (LINE, [], "the following arguments are required: RUN"),
     ],
 )
-def test_what_cannot_be_drawn_is_one_line(content, arguments, expected, tmp_path, monkeypatch, capsys):
+def test_what_cannot_be_drawn_is_one_line(content, arguments, expected, tmp_path, capsys):
     if content is not None:
         (tmp_path / "metrics.jsonl").write_text(content)
     arguments = [argument.format(run=tmp_path) for argument in arguments]
-    status, said, error = run(*arguments, monkeypatch=monkeypatch, capsys=capsys)
+    status, said, error = run(*arguments, capsys=capsys)
     assert (status, said) == (2, "")
-    assert error.startswith("plot_metrics.py: error: ")
+    assert error.startswith("mindghost plot: error: ")
     assert expected.format(run=tmp_path) in error
     assert error.count("\n") == 1
 
@@ -147,13 +145,13 @@ def test_what_cannot_be_drawn_is_one_line(content, arguments, expected, tmp_path
 def test_without_matplotlib(tmp_path, monkeypatch, capsys):
     write_run(tmp_path / "a", 1)
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    status, _, error = run(tmp_path / "a", monkeypatch=monkeypatch, capsys=capsys)
+    status, _, error = run(tmp_path / "a", capsys=capsys)
     assert (status, error.count("\n")) == (2, 1)
     assert "pip install matplotlib" in error
 
 
 def test_help_as_a_user_types_it():
-    command = [sys.executable, str(ROOT / "scripts" / "plot_metrics.py"), "--help"]
+    command = [sys.executable, "-m", "mindghost", "plot", "--help"]
     result = subprocess.run(command, capture_output=True, text=True, env={"PYTHONPATH": str(ROOT / "src")}, timeout=60)
     assert (result.returncode, result.stderr) == (0, "")
     assert all(word in result.stdout for word in ("RUN", "--output PNG", "metrics.jsonl", "learning rate"))

@@ -14,7 +14,7 @@ from mindghost.checkpoint import weights as weights_file
 from mindghost.cli.command import run_command
 from mindghost.config import Config
 from mindghost.models import list_models
-from tests.helpers.commands import run_script
+from tests.helpers.commands import run_mindghost
 from tests.helpers.launchers import run
 from tests.helpers.pictures import write_images
 
@@ -79,17 +79,17 @@ def test_a_run_is_resumed_by_the_same_line(trained, short_network, monkeypatch, 
 
 
 @pytest.mark.fault("defaults", "ok")
-def test_files_that_are_shipped_have_the_classes_of_the_data(trained, short_network, monkeypatch, capsys):
+def test_files_that_are_shipped_have_the_classes_of_the_data(trained, short_network, capsys):
     """Predictions of the checkpoint, the ONNX file and the int8 file name the classes; the first two are alike."""
     checkpoint = trained / f"{MODEL}_last.ckpt"
-    assert run_script("export.py", monkeypatch, "--ckpt_path", checkpoint, "--format", "onnx") == 0
+    assert run_mindghost("export", "--ckpt_path", checkpoint, "--format", "onnx") == 0
     exported = checkpoint.with_suffix(".onnx")
     quantize = [exported, "--calib_dir", trained.parent / "D" / "train", "--calib_images", 8, "--max_drop", 100]
-    assert run_script("quantize.py", monkeypatch, *quantize) == 0
+    assert run_mindghost("quantize", *quantize) == 0
     tops = []
     for file in (checkpoint, exported, exported.with_name(f"{MODEL}_last_int8.onnx")):
         capsys.readouterr()
-        assert run_script("predict.py", monkeypatch, trained.parent / "D" / "val", "--ckpt_path", file, "--json") == 0
+        assert run_mindghost("predict", trained.parent / "D" / "val", "--ckpt_path", file, "--json") == 0
         lines = [json.loads(line) for line in capsys.readouterr().out.splitlines() if line.startswith("{")]
         assert [{guess["class"] for guess in line["predictions"]} for line in lines] == [set(CLASSES)] * 9
         tops.append([line["predictions"][0]["class"] for line in lines])

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from mindghost.cli import command
+from mindghost.cli import command, main, predict
 from mindghost.config import Config
 from mindghost.errors import RunError
 from mindghost.evaluate import report
@@ -28,13 +28,16 @@ def files_in(folder: Path) -> list[str]:
 
 @pytest.fixture
 def ended(monkeypatch, capsys) -> Callable[..., tuple[int, str]]:
-    """Runs a script with arguments; its status, and what it said on standard error."""
+    """Runs a command, or an example, with arguments; its status, and what it said on standard error."""
 
     def run(name: str, *words: object) -> tuple[int, str]:
         monkeypatch.setattr(streams, "guard", lambda: None)
-        monkeypatch.setattr(sys, "argv", [name, *map(str, words)])
-        main = runpy.run_path(str(ROOT / "scripts" / name), run_name="a command")["main"]
-        status = command.run_command(name, main)
+        if name in main.COMMANDS:
+            status = main.run([name, *map(str, words)])
+        else:
+            monkeypatch.setattr(sys, "argv", [name, *map(str, words)])
+            example = runpy.run_path(str(ROOT / "examples" / name), run_name="a command")["main"]
+            status = command.run_command(name, example)
         return status, capsys.readouterr().err
 
     return run
@@ -54,9 +57,10 @@ def test_a_file_that_an_option_names(full_disk):
 @pytest.mark.fault("disks", "clean error")
 def test_annotated_pictures(full_disk):
     small, why = full_disk
-    save = runpy.run_path(str(ROOT / "scripts" / "predict.py"), run_name="a command")["_save"]
     with pytest.raises(RunError, match=rf"big\.png: cannot be written \({why}\)"):
-        save(Image.effect_noise((900, 900), 90), outputs.Output(small / "big.png", "--save_dir", outputs.nothing))
+        predict._save(
+            Image.effect_noise((900, 900), 90), outputs.Output(small / "big.png", "--save_dir", outputs.nothing)
+        )
     assert files_in(small) == []
 
 
@@ -72,9 +76,9 @@ def test_plots(full_disk, tmp_path, ended):
     line = {"epoch": 1, "lr": 0.1, "train_loss": 2.0, "val_loss": None, "top_1": None, "top_5": None}
     (tmp_path / "metrics.jsonl").write_text(json.dumps(line) + "\n")
     fill(small)
-    status, said = ended("plot_metrics.py", tmp_path, "--output", small / "x.png")
+    status, said = ended("plot", tmp_path, "--output", small / "x.png")
     expected = f"{small}/x.png: cannot be written ({why}); name another file with --output\n"
-    assert (status, said) == (1, f"plot_metrics.py: error: {expected}")
+    assert (status, said) == (1, f"mindghost plot: error: {expected}")
     assert files_in(small) == ["fill"]
 
 

@@ -37,10 +37,10 @@ def _shows(node: ast.expr) -> bool:
 
 
 # Lines that were made fit before, and the files.
-SHOWN_BEFORE = {("predict.py", "line"), ("runtime.py", "self.format(record)")}
+SHOWN_BEFORE = {("predict.py", "line"), ("log.py", "self.format(record)")}
 
 
-@pytest.mark.parametrize("folder", ["src/mindghost", "scripts", "."])
+@pytest.mark.parametrize("folder", ["src/mindghost", "examples", "."])
 def test_whatever_is_printed_is_shown(folder):
     """`print` and `tqdm.write` get nothing that a stranger named, but through `display`."""
     found = []
@@ -55,7 +55,7 @@ def test_whatever_is_printed_is_shown(folder):
     assert found == []
 
 
-@pytest.mark.parametrize("folder", ["src/mindghost", "scripts"])
+@pytest.mark.parametrize("folder", ["src/mindghost", "examples"])
 def test_texts_name_their_encoding(folder):
     """What is opened as text is UTF-8 in every locale."""
     found = []
@@ -209,11 +209,11 @@ def test_a_run_with_odd_names_everywhere_in_the_c_locale(tmp_path):
     lines = [
         ["train.py", "-c", recipe, *options, "--data_dir", str(data), "--num_classes", "6", *short],
         ["validate.py", "--ckpt_path", weights, "--mode", "0", "--report", str(root / "report")],
-        ["scripts/predict.py", "-", "--csv", "--ckpt_path", weights, "--top_k", "6", "--save_dir", str(root / "out")],
-        ["scripts/export.py", "--ckpt_path", weights, "--format", "mindir"],
+        ["mindghost", "predict", "-", "--csv", "--ckpt_path", weights, "--top_k", "6", "--save_dir", str(root / "out")],
+        ["mindghost", "export", "--ckpt_path", weights, "--format", "mindir"],
         ["validate.py", "--ckpt_path", str(run / "ghostnet_050_best.mindir")],
-        ["scripts/model_card.py", str(run)],
-        ["scripts/plot_metrics.py", str(run)],
+        ["mindghost", "model-card", str(run)],
+        ["mindghost", "plot", str(run)],
     ]
     commands = tmp_path / "commands.json"
     commands.write_text(json.dumps(lines))
@@ -230,8 +230,8 @@ def test_a_run_with_odd_names_everywhere_in_the_c_locale(tmp_path):
     assert re.findall("^<(.*)>$", text, re.MULTILINE) == ["0", "0", "1", "0", "0", "0", "0"], done.stderr
     error = done.stderr.decode("ascii")
     assert error.splitlines() == [
-        r"predict.py: skipped: nowhere[1]\x1b.png: no such file; put an image there, or leave it out",
-        "predict.py: error: 1 of 7 images could not be read",
+        r"mindghost predict: skipped: nowhere[1]\x1b.png: no such file; put an image there, or leave it out",
+        "mindghost predict: error: 1 of 7 images could not be read",
     ]
     assert "\x1b" not in text
     assert not any(temporary.iterdir())

@@ -3,6 +3,7 @@
 All commands run in this process: what is wrong with a path is said before anything takes time.
 """
 
+import importlib.util
 import json
 import os
 import runpy
@@ -16,7 +17,9 @@ from pathlib import Path
 
 import pytest
 
-from mindghost.cli import command
+import train
+import validate
+from mindghost.cli import command, main
 from mindghost.config import Config
 from mindghost.process import streams
 from mindghost.process.display import shown
@@ -59,35 +62,35 @@ OPTIONS = [
     ("validate.py", ("--ckpt_path R/w.ckpt -c", READ_FILE), ""),
     ("validate.py", ("--ckpt_path R/w.ckpt --data_dir", READ_FOLDER), ""),
     ("validate.py", ("--ckpt_path R/w.ckpt --report", WRITE_FOLDER), ""),
-    ("predict.py", ("D --ckpt_path", READ_FILE), ""),
-    ("predict.py", ("D --ckpt_path", READ_FILE), ".onnx"),
-    ("predict.py", ("D --ckpt_path R/w.ckpt --class_names", READ_FILE), ""),
-    ("predict.py", ("D --ckpt_path R/w.ckpt -c", READ_FILE), ""),
-    ("predict.py", ("D --ckpt_path R/w.ckpt --save_dir", WRITE_FOLDER), ""),
-    ("export.py", ("--ckpt_path", READ_FILE), ""),
-    ("export.py", ("--ckpt_path R/w.ckpt -c", READ_FILE), ""),
-    ("export.py", ("--ckpt_path R/w.ckpt --class_names", READ_FILE), ""),
-    ("export.py", ("--ckpt_path R/w.ckpt --data_dir", READ_FOLDER), ""),
-    ("export.py", ("--ckpt_path R/w.ckpt --out", WRITE_FOLDER), ""),
-    ("quantize.py", ("--calib_dir D/train", READ_FILE), ".onnx"),
-    ("quantize.py", ("R/w.onnx --calib_dir", READ_FOLDER), ""),
-    ("quantize.py", ("R/w.onnx --calib_dir D/train --data_dir", READ_FOLDER), ""),
-    ("quantize.py", ("R/w.onnx --calib_dir D/train --out", WRITE_FOLDER), ""),
-    ("to_mindrecord.py", ("--out P --data_dir", READ_FOLDER), ""),
-    ("to_mindrecord.py", ("--data_dir D --out", WRITE_FOLDER), ""),
-    ("convert_weights.py", ("--model ghostnet_050 {} O.ckpt", READ_FILE), ""),
-    ("convert_weights.py", ("--model ghostnet_050 R/w.ckpt", WRITE_FILE), ".ckpt"),
-    ("convert_weights.py", ("--model ghostnet_050 R/w.ckpt O.ckpt --report", WRITE_FILE), ""),
-    ("plot_metrics.py", ("", READ_FILE), ".jsonl"),
-    ("plot_metrics.py", ("R --output", WRITE_FILE), ".png"),
-    ("model_card.py", ("", READ_FOLDER), ""),
-    ("model_card.py", ("R --output", WRITE_FILE), ".md"),
-    ("show_ghosts.py", ("--ckpt_path R/w.ckpt", READ_FILE), ".png"),
-    ("show_ghosts.py", ("D/val/ant/0.png --ckpt_path", READ_FILE), ""),
-    ("show_ghosts.py", ("D/val/ant/0.png --ckpt_path R/w.ckpt -c", READ_FILE), ""),
-    ("show_ghosts.py", ("D/val/ant/0.png --ckpt_path R/w.ckpt -o", WRITE_FILE), ".png"),
-    ("benchmark.py", ("--quick --json", WRITE_FILE), ""),
-    ("benchmark.py", ("--quick --plot", WRITE_FILE), ".png"),
+    ("predict", ("D --ckpt_path", READ_FILE), ""),
+    ("predict", ("D --ckpt_path", READ_FILE), ".onnx"),
+    ("predict", ("D --ckpt_path R/w.ckpt --class_names", READ_FILE), ""),
+    ("predict", ("D --ckpt_path R/w.ckpt -c", READ_FILE), ""),
+    ("predict", ("D --ckpt_path R/w.ckpt --save_dir", WRITE_FOLDER), ""),
+    ("export", ("--ckpt_path", READ_FILE), ""),
+    ("export", ("--ckpt_path R/w.ckpt -c", READ_FILE), ""),
+    ("export", ("--ckpt_path R/w.ckpt --class_names", READ_FILE), ""),
+    ("export", ("--ckpt_path R/w.ckpt --data_dir", READ_FOLDER), ""),
+    ("export", ("--ckpt_path R/w.ckpt --out", WRITE_FOLDER), ""),
+    ("quantize", ("--calib_dir D/train", READ_FILE), ".onnx"),
+    ("quantize", ("R/w.onnx --calib_dir", READ_FOLDER), ""),
+    ("quantize", ("R/w.onnx --calib_dir D/train --data_dir", READ_FOLDER), ""),
+    ("quantize", ("R/w.onnx --calib_dir D/train --out", WRITE_FOLDER), ""),
+    ("pack", ("--out P --data_dir", READ_FOLDER), ""),
+    ("pack", ("--data_dir D --out", WRITE_FOLDER), ""),
+    ("convert", ("--model ghostnet_050 {} O.ckpt", READ_FILE), ""),
+    ("convert", ("--model ghostnet_050 R/w.ckpt", WRITE_FILE), ".ckpt"),
+    ("convert", ("--model ghostnet_050 R/w.ckpt O.ckpt --report", WRITE_FILE), ""),
+    ("plot", ("", READ_FILE), ".jsonl"),
+    ("plot", ("R --output", WRITE_FILE), ".png"),
+    ("model-card", ("", READ_FOLDER), ""),
+    ("model-card", ("R --output", WRITE_FILE), ".md"),
+    ("show-ghosts", ("--ckpt_path R/w.ckpt", READ_FILE), ".png"),
+    ("show-ghosts", ("D/val/ant/0.png --ckpt_path", READ_FILE), ""),
+    ("show-ghosts", ("D/val/ant/0.png --ckpt_path R/w.ckpt -c", READ_FILE), ""),
+    ("show-ghosts", ("D/val/ant/0.png --ckpt_path R/w.ckpt -o", WRITE_FILE), ".png"),
+    ("benchmark", ("--quick --json", WRITE_FILE), ""),
+    ("benchmark", ("--quick --plot", WRITE_FILE), ".png"),
     ("make_digits.py", ("", WRITE_FOLDER), ""),
 ]
 
@@ -160,31 +163,35 @@ def make(home) -> Iterator[Callable[[str, str, int], Path]]:
         server.close()
 
 
-@pytest.fixture(scope="module")
-def commands() -> dict[str, Callable[[], None]]:
-    """The `main` of each command, by the name of its script."""
-    found = {}
-    for path in (*ROOT.glob("*.py"), *(ROOT / "scripts").glob("*.py")):
-        if "run_command" in path.read_text():
-            found[path.name] = runpy.run_path(str(path), run_name="a command")["main"]
-    return found
+@pytest.fixture
+def run(monkeypatch) -> Callable[[str, list[str]], int]:
+    """Runs a command of `mindghost`, or a program's `main` by its file's name; the exit status."""
+    programs = {"train.py": train.main, "validate.py": validate.main}
+    make_digits = ROOT / "examples" / "make_digits.py"
+    programs["make_digits.py"] = runpy.run_path(str(make_digits), run_name="a command")["main"]
+    monkeypatch.setattr(streams, "guard", lambda: None)
+
+    def status(name: str, arguments: list[str]) -> int:
+        if name in main.COMMANDS:
+            return main.run([name, *arguments])
+        monkeypatch.setattr(sys, "argv", [name, *arguments])
+        return command.run_command(name, programs[name])
+
+    return status
 
 
 @pytest.mark.fault("permissions", "clean error")
-def test_a_path_that_needs_permission_is_one_line(home, make, commands, monkeypatch, capsys):
+def test_a_path_that_needs_permission_is_one_line(home, make, run, monkeypatch, capsys):
     """As another user than root, to whom all is permitted."""
     monkeypatch.chdir(home)
-    monkeypatch.setattr(streams, "guard", lambda: None)
     problems = []
     for name, (start, use), ending in OPTIONS:
         path = make(WITHOUT_PERMISSION, ending, use)
         # Once as root: what is imported for it may lie where nobody else may look (matplotlib does it when it draws).
-        monkeypatch.setattr(sys, "argv", [name, *arguments_for(start, home / "file" / "x")])
-        command.run_command(name, commands[name])
+        run(name, arguments_for(start, home / "file" / "x"))
         capsys.readouterr()
-        monkeypatch.setattr(sys, "argv", [name, *arguments_for(start, path)])
         with nobody():
-            status = command.run_command(name, commands[name])
+            status = run(name, arguments_for(start, path))
         lines = capsys.readouterr().err.splitlines()
         if status != 2 or len(lines) != 1 or str(path.parent) not in lines[0] or "Permission denied" not in lines[0]:
             problems.append(f"{name} {start}: status {status}, {[line[:300] for line in lines]}")
@@ -212,18 +219,16 @@ def arguments_for(start: str, path: Path) -> list[str]:
 
 @pytest.mark.fault("permissions", "clean error")
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_path_that_is_refused_is_one_line(kind, home, make, commands, monkeypatch, capsys):
+def test_a_path_that_is_refused_is_one_line(kind, home, make, run, monkeypatch, capsys):
     monkeypatch.chdir(home)
-    monkeypatch.setattr(streams, "guard", lambda: None)
     before = sorted(path.name for path in home.iterdir())
     problems = []
     for name, (start, use), ending in OPTIONS:
         if use not in KINDS[kind]:
             continue
         path = make(kind, ending, use)
-        monkeypatch.setattr(sys, "argv", [name, *arguments_for(start, path)])
         try:
-            status = command.run_command(name, commands[name])
+            status = run(name, arguments_for(start, path))
         except BaseException as error:  # a traceback
             problems.append(f"{name} {start}: {type(error).__name__}: {str(error)[:200]}")
             continue
@@ -239,7 +244,8 @@ def test_a_path_that_is_refused_is_one_line(kind, home, make, commands, monkeypa
 def test_every_option_that_names_a_path_is_tried():
     tried = {(name, word) for name, (start, _), _ in OPTIONS for word in start.split() if word.startswith("-")}
     for name in {name for name, _, _ in OPTIONS} - {"train.py", "validate.py"}:
-        source = (ROOT / "scripts" / name).read_text()
+        module = importlib.util.find_spec(main.module_of(name)) if name in main.COMMANDS else None
+        source = Path(module.origin if module else ROOT / "examples" / name).read_text()
         for option in ("--out", "--output", "--data_dir", "--ckpt_path", "--save_dir", "--calib_dir", "--report"):
             if f'"{option}"' in source:
                 assert (name, option) in tried or (name, option[1:3]) in tried, (name, option)

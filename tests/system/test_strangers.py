@@ -21,7 +21,7 @@ from mindghost.runtime import Runtime
 from mindghost.tasks.classification import names as class_names
 from mindghost.train import trainer
 from tests.helpers import short
-from tests.helpers.commands import command, flags, run_script
+from tests.helpers.commands import command, flags, run_mindghost
 from tests.helpers.pictures import write_images
 from tests.helpers.trained import CLASSES, write_run
 
@@ -78,7 +78,7 @@ def test_sizes_are_those_of_the_weights(run, tmp_path, monkeypatch, capsys, what
     """Said in one line, before a network of such a size is built."""
     keys, words = BOUNDS[what]
     path = copied(run, tmp_path, **keys)
-    status = run_script("predict.py", monkeypatch, run / "images" / "val", *flags(ckpt_path=path))
+    status = run_mindghost("predict", run / "images" / "val", *flags(ckpt_path=path))
     error = capsys.readouterr().err
     assert (status, error.count("\n")) == (2, 1)
     assert words.format(path=path) in error
@@ -128,8 +128,8 @@ def test_another_network_than_that_of_the_run_is_named(run, tmp_path, monkeypatc
     expected = f"error: --model: {tmp_path / 'config.yaml'} has ghostnet_050, got ghostnet_100; leave the key out\n"
     status, error = command(validate.main, "validate.py", *line, monkeypatch=monkeypatch, capsys=capsys)
     assert (status, error) == (2, f"validate.py: {expected}")
-    assert run_script("predict.py", monkeypatch, run / "images", *line) == 2
-    assert capsys.readouterr().err == f"predict.py: {expected}"
+    assert run_mindghost("predict", run / "images", *line) == 2
+    assert capsys.readouterr().err == f"mindghost predict: {expected}"
 
 
 @pytest.mark.fault("class names", "ok")
@@ -137,10 +137,11 @@ def test_weights_without_names_say_what_the_classes_are_called(run, tmp_path, mo
     """A label is not taken for the folder of that name: 2 is no class here, but the label of cat."""
     path = copied(run, tmp_path, None)
     images = run / "images" / "val" / "ant"
-    assert run_script("predict.py", monkeypatch, images, *flags(ckpt_path=path), "--json") == 0
+    assert run_mindghost("predict", images, *flags(ckpt_path=path), "--json") == 0
     printed = capsys.readouterr()
     assert printed.err == (
-        f"predict.py: {path}: no class names are known: classes are called by their labels; give --class_names FILE\n"
+        f"mindghost predict: {path}: no class names are known: classes are called by their labels; give "
+        "--class_names FILE\n"
     )
     guesses = json.loads(printed.out.splitlines()[0])["predictions"]
     assert {(guess["class"], guess["label"]) for guess in guesses} == {("0", 0), ("1", 1), ("2", 2)}
@@ -153,10 +154,10 @@ def test_weights_without_names_say_what_the_classes_are_called(run, tmp_path, mo
 
 
 @pytest.mark.fault("class names", "ok")
-def test_a_number_that_is_also_a_name_is_no_label(run, tmp_path, monkeypatch, capsys):
+def test_a_number_that_is_also_a_name_is_no_label(run, tmp_path, capsys):
     """Two outputs have names, one of them "2": the third is not called 2 as well."""
     path = copied(run, tmp_path, ["2", "0"])
-    assert run_script("predict.py", monkeypatch, run / "images" / "val" / "ant", *flags(ckpt_path=path), "--json") == 0
+    assert run_mindghost("predict", run / "images" / "val" / "ant", *flags(ckpt_path=path), "--json") == 0
     guesses = json.loads(capsys.readouterr().out.splitlines()[0])["predictions"]
     assert {(guess["class"], guess["label"]) for guess in guesses} == {("2", 0), ("0", 1), ("#2", 2)}
 

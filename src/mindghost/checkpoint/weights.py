@@ -104,9 +104,7 @@ def read(path: str | Path) -> dict[str, np.ndarray]:
 def decode(path: Path, content: bytes) -> dict[str, np.ndarray]:
     """The named arrays in the content of a weight file; bfloat16 as float32. Raises UserError, which names `path`."""
     if pytorch_file.is_one(content):
-        raise UserError(
-            f"{path}: a PyTorch file; convert it first: python scripts/convert_weights.py {path} OUT.ckpt --model NAME"
-        )
+        raise UserError(f"{path}: a PyTorch file; convert it first: mindghost convert {path} OUT.ckpt --model NAME")
     if safetensors_file.is_one(content):
         found = safetensors_file.entries(path, content)
     else:

@@ -11,6 +11,7 @@ import time
 import traceback
 from collections.abc import Callable
 from types import TracebackType
+from typing import NoReturn
 
 from ..errors import RunError, Stopped, UserError
 from ..files import scratch
@@ -23,14 +24,24 @@ from ..process.streams import OutputError
 _RANK_0_FIRST = 3
 
 
-def run_command(prog: str, main: Callable[[], None]) -> int:
+def run_program(prog: str, main: Callable[[], None]) -> NoReturn:
+    """Run `main` as what this process is there for, and end with its exit status (see `run_command`)."""
+    utf8.insist()
+    sys.exit(run_command(prog, main, of_process=True))
+
+
+def run_command(prog: str, main: Callable[[], None], of_process: bool = False) -> int:
     """Run `main` and return the exit status: 0, 2 for bad input, 1 for a run that failed, 128 + n for signal n.
 
     Bad input, a run that fails and one that is stopped print one line on standard error; so does output that cannot be
     written, but a reader of it that leaves (`| head`) ends the command in silence; any other exception passes through
     with its traceback. Of several ranks, rank 0 speaks for all; another one does where rank 0 met no error.
+
+    Args:
+        prog: what the command is called in messages.
+        main: the command.
+        of_process: whether the process ends with the command, and may be ended by it.
     """
-    utf8.insist(main)
     streams.guard()
     logging.lastResort.setFormatter(OneLine())
     sys.excepthook = _print_traceback
@@ -66,7 +77,7 @@ def run_command(prog: str, main: Callable[[], None]) -> int:
         streams.survive()
     for action in endings:
         action(status)
-    if scarce and main.__module__ == "__main__":
+    if scarce and of_process:
         # For lack of memory, files or threads MindSpore's clean-up would abort, or wait for ever.
         sys.stdout.flush()
         leave(status)

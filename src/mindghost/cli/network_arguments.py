@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
 
-from ..config.arguments import input_file
+from ..config.arguments import input_file, recipe_file
 from ..inference.artifact import Deployment, of_file
 
 
@@ -21,9 +21,9 @@ def add_arguments(parser: ArgumentParser, exported: bool = True) -> None:
     parser.add_argument(
         "-c",
         "--config",
-        type=input_file("give a recipe"),
-        metavar="FILE",
-        help="recipe, where no config.yaml is beside P",
+        type=recipe_file,
+        metavar="RECIPE",
+        help="recipe, a file or a name, where no config.yaml is beside P",
     )
     parser.add_argument("--model", default="", metavar="NAME", help="network of a checkpoint with nothing beside it")
     parser.add_argument(

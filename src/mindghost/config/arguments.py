@@ -9,16 +9,17 @@ from typing import Any, NoReturn
 
 from ..errors import UserError
 from ..files import paths
+from . import recipes
 
 
 class _NamesPath:
     """The `type` of an argument that names a file or folder, which `Parser` checks once all are parsed."""
 
-    def __init__(self, check: Callable[[Path, str], None]) -> None:
-        self.check = check
+    def __init__(self, check: Callable[[Path, str], None], find: Callable[[str], Path] = Path) -> None:
+        self.check, self.find = check, find
 
     def __call__(self, text: str) -> Path:
-        return Path(text)
+        return self.find(text)
 
 
 def input_file(remedy: str) -> Callable[[str], Path]:
@@ -31,6 +32,8 @@ def input_folder(remedy: str) -> Callable[[str], Path]:
     return _NamesPath(lambda path, option: paths.check_folder(path, remedy, option))
 
 
+# The type of an argument that names a recipe: a file, or one of ours by name.
+recipe_file = _NamesPath(recipes.check, recipes.find)
 # The types of arguments that name a file, or a folder, to write.
 output_file = _NamesPath(paths.check_output)
 output_folder = _NamesPath(paths.check_output_folder)

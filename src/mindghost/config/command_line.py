@@ -17,19 +17,27 @@ from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin
 from pydantic.fields import FieldInfo
 
 from ..errors import UserError
-from . import yaml_file
+from . import recipes, yaml_file
 from .arguments import Parser
 from .rules import expected, nearest
 
 _EXAMPLES = """\
 examples:
-  python train.py -c configs/ghostnet/ghostnet_050_cpu.yaml --data_dir D --num_classes 10 --epoch_size 30
-  mpirun -n 8 python train.py --config configs/ghostnet/ghostnet_100_ascend.yaml --data_dir /path/to/imagenet
-  python validate.py --ckpt_path ckpt/ghostnet_050_best.ckpt --data_dir D
-  python train.py -c my.yaml --scale 0.35 1.0 --auto_augment None --distribute False --print_config
+  {train} -c {recipes}ghostnet_050_cpu{ending} --data_dir D --num_classes 10 --epoch_size 30
+  mpirun -n 8 {train} --config {recipes}ghostnet_100_ascend{ending} --data_dir /path/to/imagenet
+  {validate} --ckpt_path ckpt/ghostnet_050_best.ckpt --data_dir D
+  {train} -c my.yaml --scale 0.35 1.0 --auto_augment None --distribute False --print_config
 
 A list is written --scale 0.08 1.0, --scale 0.08,1.0 or --scale "[0.08, 1.0]"; --distribute alone means True.
 """
+# How the examples are written for our command, and for the programs in the project's root (MindCV's habit).
+_COMMAND = {"train": "mindghost train", "validate": "mindghost validate", "recipes": "", "ending": ""}
+_PROGRAMS = {
+    "train": "python train.py",
+    "validate": "python validate.py",
+    "recipes": "configs/ghostnet/",
+    "ending": ".yaml",
+}
 _BOOLEANS = {**yaml_file.BOOLEANS, "1": True, "0": False}
 _NEGATIVE = re.compile(r"-[0-9.]")
 
@@ -68,10 +76,10 @@ def parse(
         fields: key -> its type, default and description.
 
     Raises:
-        UserError: an unknown or repeated flag, a flag without its value, a stray argument; one line.
+        UserError: an unknown or repeated flag, a flag without its value, a stray argument, a missing recipe; one line.
         SystemExit: with status 0 after ``--help``.
     """
-    parser = _parser(prog, description, groups, fields)
+    parser = make_parser(prog, description, groups, fields)
     argv = sys.argv[1:] if argv is None else argv
     # A leading space tells argparse that a negative number is a value; _convert takes it away again.
     namespace, extras = parser.parse_known_args([f" {a}" if _NEGATIVE.match(a) else a for a in argv])
@@ -83,22 +91,33 @@ def parse(
     given = vars(namespace)
     config, print_config = given.pop("config", None), given.pop("print_config", False)
     values = {key: _convert(_kinds(fields[key].annotation), value) for key, value in given.items()}
-    return Arguments(None if config is None else Path(config), print_config, values)
+    if config is None:
+        return Arguments(None, print_config, values)
+    recipe = recipes.find(config)
+    recipes.check(recipe, "-c")
+    return Arguments(recipe, print_config, values)
 
 
-def _parser(
+def make_parser(
     prog: str, description: str, groups: Mapping[str, Sequence[str]], fields: Mapping[str, FieldInfo]
 ) -> Parser:
+    """The flags of a program, for ``--help`` and for a shell's completion; see `parse`, which reads them."""
     parser = Parser(
         prog=prog,
-        usage="%(prog)s [-c FILE] [--key value ...]",
+        usage="%(prog)s [-c RECIPE] [--key value ...]",
         description=description,
-        epilog=_EXAMPLES,
+        epilog=_EXAMPLES.format(**(_PROGRAMS if prog.endswith(".py") else _COMMAND)),
         formatter_class=lambda prog: argparse.RawDescriptionHelpFormatter(prog, max_help_position=6, width=110),
         allow_abbrev=False,
         argument_default=argparse.SUPPRESS,
     )
-    parser.add_argument("-c", "--config", metavar="FILE", action=_Once, help="YAML recipe; flags override its values")
+    parser.add_argument(
+        "-c",
+        "--config",
+        metavar="RECIPE",
+        action=_Once,
+        help="YAML file, or a name that `mindghost recipes` lists; flags override its values",
+    )
     parser.add_argument("--print_config", action="store_true", help="print the resolved recipe as YAML and exit")
     for title, keys in groups.items():
         group = parser.add_argument_group(title)
@@ -137,6 +156,15 @@ def _kinds(annotation: Any) -> set[type]:
     if origin is tuple or not arguments:
         return {origin or annotation}
     return set().union(*map(_kinds, arguments))
+
+
+def choices(annotation: Any) -> list[str]:
+    """The words that a key takes, of one that takes words of a list or True and False; else none."""
+    if annotation is bool:
+        return ["True", "False"]
+    if get_origin(annotation) is Literal:
+        return [str(choice) for choice in get_args(annotation)]
+    return [word for part in get_args(annotation) for word in choices(part)]
 
 
 def _convert(kinds: set[type], given: str | list[str]) -> Any:

@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
 from ..errors import UserError
 from ..files import paths
 from . import beside_weights, command_line, doubts, rules, yaml_file
+from .arguments import Parser
 from .rules import (
     AmpLevel,
     AreaRange,
@@ -139,7 +140,7 @@ class Config(BaseModel):
     resume_force: bool = False
     """Resume although the configuration or the data changed."""
     overwrite: bool = False
-    """Delete the run that ckpt_save_dir holds and start afresh (validate.py: replace the report that the folder
+    """Delete the run that ckpt_save_dir holds and start afresh (validate: replace the report that the folder
     holds), instead of refusing to. Of a run's config.yaml it is never taken."""
 
     dataset: Dataset = "imagenet"
@@ -231,8 +232,8 @@ class Config(BaseModel):
     pretrained: bool = False
     """Start from the published weights of the network."""
     ckpt_path: Text = ""
-    """Weights to start from (train) or to evaluate (validate): a .ckpt or .safetensors file; validate.py takes a .onnx
-    or .mindir file of scripts/export.py, too."""
+    """Weights to start from (train) or to evaluate (validate): a .ckpt or .safetensors file; validate takes a .onnx
+    or .mindir file of `mindghost export`, too."""
     teacher: Text = ""
     """Network to learn from (knowledge distillation), by its name here or in mindcv, or a .mindir file that takes
     batches of batch_size. It sees the same images. Empty: none."""
@@ -325,7 +326,7 @@ class Config(BaseModel):
     amp_level: AmpLevel = "O0"
     """Precision in training: O0 float32, O1 float16 for amp_cast_list, O2 float16 but norms, O3 float16."""
     val_amp_level: AmpLevel = "O0"
-    """Precision in validate.py, as in amp_level."""
+    """Precision in validate, as in amp_level."""
     amp_cast_list: CastList | None = None
     """Cells of mindspore.nn that O1 runs in float16 and O2 keeps in float32; None takes mindcv's lists."""
     loss_scale_type: LossScaleType = "fixed"
@@ -339,7 +340,7 @@ class Config(BaseModel):
     eval_mirror: bool = False
     """Evaluate each image and its mirror image, and count the mean of the two logits; takes twice the time."""
     report: Text = ""
-    """Folder for validate.py's report: scores of each class, confusion matrix, worst mistakes, one HTML page of all;
+    """Folder for the report of validate: scores of each class, confusion matrix, worst mistakes, one HTML page of all;
     needs matplotlib. Empty: none."""
 
     _origin: _Origin = PrivateAttr(default_factory=lambda: _Origin())
@@ -444,6 +445,11 @@ def load(
         print(config.to_yaml(), end="")
         raise SystemExit(0)
     return config
+
+
+def arguments_of(prog: str, description: str) -> Parser:
+    """The command line that `load` reads."""
+    return command_line.make_parser(prog, description, _grouped(), Config.model_fields)
 
 
 def settled(values: Mapping[str, Any], where: Mapping[str, str], said: Said) -> Config:

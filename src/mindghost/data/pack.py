@@ -25,7 +25,7 @@ from .samples import Samples
 
 INDEX = "pack.npz"
 SHARD = "{:05}.mindrecord"
-AGAIN = "make it again with scripts/to_mindrecord.py --overwrite"
+AGAIN = "make it again with `mindghost pack --overwrite`"
 # Arrays of the index, one entry an image.
 COLUMNS = ("files", "labels", "shards", "offsets", "lengths", "checks")
 
@@ -94,7 +94,7 @@ def open_pack(folder: Path, decoder: jpeg.Decoder | None = None) -> PackSamples:
     """The samples of a pack. Raises UserError where it is not complete, or damaged as far as sizes show."""
     path = folder / INDEX
     if not paths.exists(path):
-        raise UserError(f"{folder}: a pack that is not complete; run scripts/to_mindrecord.py again, which goes on")
+        raise UserError(f"{folder}: a pack that is not complete; run `mindghost pack` again, which goes on")
     try:
         # A pack without a digest of its index may hold a hundred gigabytes: it is not to be made again for that.
         arrays = columns.decode(paths.read(path, AGAIN), older=True)

@@ -92,15 +92,15 @@ def mark_png(content: bytes, command: str) -> bytes:
     return content[:_HEADER_BYTES] + chunk + content[_HEADER_BYTES:]
 
 
-def png_of(command: str) -> IsOwn:
-    """Whether a PNG picture has the command's mark, and is as the command wrote it."""
+def png_of(*commands: str) -> IsOwn:
+    """Whether a PNG picture has the mark of a command, by one of its names, and is as the command wrote it."""
 
-    def is_own(content: bytes) -> bool:
+    def is_of(command: str, content: bytes) -> bool:
         length = len(mark_png(b"", command))
         rest = content[:_HEADER_BYTES] + content[_HEADER_BYTES + length :]
         return content.startswith(_PNG) and content == mark_png(rest, command)
 
-    return is_own
+    return lambda content: any(is_of(command, content) for command in commands)
 
 
 def mark_json(record: dict[str, Any], command: str) -> dict[str, Any]:
@@ -123,9 +123,9 @@ def nothing(content: bytes) -> bool:
     return False
 
 
-def json_of(command: str) -> IsOwn:
-    """Whether content is a JSON object with the command's name."""
-    return lambda content: _object(content).get(_MADE_BY) == command
+def json_of(*commands: str) -> IsOwn:
+    """Whether content is a JSON object with the name of a command, or one of its names."""
+    return lambda content: _object(content).get(_MADE_BY) in commands
 
 
 def _object(content: bytes) -> dict[str, Any]:

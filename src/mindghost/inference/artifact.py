@@ -40,8 +40,8 @@ _CHECKED = {
     "output": ("name", "type", "shape"),
     "preprocessing": ("color", "resize", "interpolation", "center_crop", "mean", "std"),
 }
-_MOST_IMAGES = 4_096  # that a file takes at once; scripts/export.py writes none for more
-_AGAIN = "export it again with scripts/export.py"
+_MOST_IMAGES = 4_096  # that a file takes at once; `mindghost export` writes none for more
+_AGAIN = "export it again with `mindghost export`"
 
 
 @dataclass(frozen=True)
@@ -313,7 +313,7 @@ def _description(path: Path, graph: exported_file.Graph) -> dict[str, Any]:
         if not paths.exists(source):
             raise UserError(
                 f"{path}: carries no description of its classes and preprocessing, and {source.name} is not beside it; "
-                "use a file that scripts/export.py wrote"
+                "use a file that `mindghost export` wrote"
             )
         found = json_text.read(source, _AGAIN)
     if not isinstance(found, dict):

@@ -34,7 +34,7 @@ def _builder(name: str, create: Create) -> Create:
         if pretrained:
             raise ValueError(
                 f"pretrained: no weights of {name} are published for MindSpore; convert the PyTorch ones with "
-                "scripts/convert_weights.py and give them as checkpoint_path"
+                "`mindghost convert` and give them as checkpoint_path"
             )
         return create(name, **options)
 

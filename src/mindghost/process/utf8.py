@@ -8,17 +8,16 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
 
 _OPTION = ["-X", "utf8"]
 
 
-def insist(main: Callable[[], None]) -> None:
-    """Start this program again in Python's UTF-8 mode, unless names are UTF-8 already, or `main` is not its own.
+def insist() -> None:
+    """Start this program again in Python's UTF-8 mode, unless names are UTF-8 already: before it does anything else.
 
     Output keeps the encoding that the locale, or PYTHONIOENCODING, wants. It is the same process to the system.
     """
-    if sys.getfilesystemencoding() == "utf-8" or main.__module__ != "__main__" or sys.orig_argv[1:3] == _OPTION:
+    if sys.getfilesystemencoding() == "utf-8" or sys.orig_argv[1:3] == _OPTION:
         return
     os.environ["PYTHONUTF8"] = "1"  # for the processes that this one starts
     if (stream := sys.stdout or sys.stderr) is not None:

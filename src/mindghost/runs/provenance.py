@@ -53,10 +53,21 @@ def session(device: str) -> dict[str, Any]:
 
 
 def command_line(arguments: list[str]) -> str:
-    """The shell command that started a Python program; of a launcher's options, the number of ranks alone is known."""
+    """The shell command that started a program; of a launcher's options, the number of ranks alone is known.
+
+    `arguments` are `sys.argv` of a Python file, of `mindghost`, or of `python -m mindghost`.
+    """
     found = launch.detect()
-    starts = {None: "python", "mpirun": f"mpirun -n {found.ranks} python", "msrun": f"msrun --worker_num={found.ranks}"}
-    return f"{starts[found.launcher]} {' '.join(map(shell, arguments))}"
+    starts = {None: [], "mpirun": [f"mpirun -n {found.ranks}"], "msrun": [f"msrun --worker_num={found.ranks}"]}
+    file, *words = arguments
+    if Path(file).name == "mindghost" and found.launcher != "msrun":
+        program = ["mindghost"]
+    elif Path(file).name == "mindghost" or Path(file).parts[-2:] == ("mindghost", "__main__.py"):
+        program = ["python -m mindghost"]
+    else:
+        # msrun starts Python itself.
+        program = [shell(file)] if found.launcher == "msrun" else ["python", shell(file)]
+    return " ".join([*starts[found.launcher], *program, *map(shell, words)])
 
 
 def versions() -> dict[str, str]:

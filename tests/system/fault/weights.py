@@ -304,7 +304,7 @@ def damage(good: bytes, rng: random.Random) -> Iterator[bytes]:
 
 @group("exported files without a sha256", 120)
 def unchecked(rng: random.Random, folder: Path) -> Iterator[Case]:
-    """The same files alone, run as predict.py runs them.
+    """The same files alone, run as `mindghost predict` runs them.
 
     What a flipped bit makes of a weight is a weight as well: other logits are no error if it was said that the values
     were not checked.
@@ -333,7 +333,7 @@ def unchecked(rng: random.Random, folder: Path) -> Iterator[Case]:
 
 @group("damaged exported files", 120)
 def exported(rng: random.Random, folder: Path) -> Iterator[Case]:
-    """Real MindIR and ONNX files, their sha256 beside them as scripts/export.py leaves it; one of each is undamaged."""
+    """Real MindIR and ONNX files, their sha256 beside them as an export leaves it; one of each is undamaged."""
     for kind in (".mindir", ".onnx"):
         path = folder / f"network{kind}"
         # In a process of its own: a process that has compiled something is a bad one to fork.

@@ -50,7 +50,7 @@ def measure(job: Job) -> dict[str, Any]:
 
 
 def _export(weights: Path, job: Job) -> None:
-    """The ONNX file, as scripts/export.py makes it; none where one of the two libraries is missing."""
+    """The ONNX file, as `mindghost export` makes it; none where one of the two libraries is missing."""
     if not all(map(importlib.util.find_spec, ("onnx", "onnxruntime"))):
         return
     deployed = artifact.of_file(weights, model=job.model)

@@ -49,7 +49,7 @@ class Quantizer:
         if any(node.op_type == "QuantizeLinear" for node in graph.node) or any(
             entry.data_type == onnx.TensorProto.FLOAT16 for entry in graph.initializer
         ):
-            raise UserError(f"{deployed.path}: int8 or float16 already; give the file that scripts/export.py wrote")
+            raise UserError(f"{deployed.path}: int8 or float16 already; give the file that `mindghost export` wrote")
         self._path, self._batch = deployed.path, deployed.batch
         self._operators = sorted({*registry.QDQRegistry, *registry.QLinearOpsRegistry})
         self._types = quantization.QuantType.QInt8, quantization.QuantType.QUInt8

@@ -8,23 +8,22 @@ Needs pip install -e .[export].
 
 from __future__ import annotations
 
-import argparse
-import sys
+from collections.abc import Sequence
 from typing import Any
 
-from mindghost.cli.command import run_command
-from mindghost.config.arguments import Parser, add_overwrite, input_file, input_folder, number, output_folder
-from mindghost.process.display import shown
+from ..config.arguments import Parser, add_overwrite, input_file, input_folder, number, output_folder
+from ..process.display import shown
+from . import table
 
-PROG = "quantize.py"
+PROG = "mindghost quantize"
 SHARE = number(float, 0, 100)
 
 
-def parse(arguments: list[str] | None = None) -> argparse.Namespace:
-    """Command line."""
+def make_parser() -> Parser:
+    """The command line."""
     parser = Parser(PROG, __doc__)
-    exported, images = input_file("give one that scripts/export.py wrote"), input_folder("give one with images")
-    parser.add_argument("model", type=exported, metavar="MODEL.onnx", help="file that scripts/export.py wrote")
+    exported, images = input_file("give one that `mindghost export` wrote"), input_folder("give one with images")
+    parser.add_argument("model", type=exported, metavar="MODEL.onnx", help="file that `mindghost export` wrote")
     parser.add_argument(
         "--calib_dir", type=images, required=True, metavar="D", help="images to measure ranges on: D/train of training"
     )
@@ -45,7 +44,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--out", type=output_folder, metavar="DIR", help="folder for the files (that of the model)")
     parser.add_argument("--json", action="store_true", help="print one JSON object in place of the tables")
     add_overwrite(parser)
-    return parser.parse_args(arguments)
+    return parser
 
 
 def tables(record: dict[str, Any]) -> str:
@@ -58,8 +57,7 @@ def tables(record: dict[str, Any]) -> str:
         ratio = f"{first['latency_ms'] / file['latency_ms']:.2f} x"
         size, latency = f"{file['size'] / 1e6:.2f} MB", f"{file['latency_ms']:.2f} ms ({ratio} as fast)"
         rows.append((file["kind"], size, f"{file['top_1']:.2f} %", top_5, f"{file['loss']:.4f}", latency))
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = ["  ".join(f"{cell:{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    lines = table.lines(rows)
     for file in record["files"][1:]:
         if file["float_layers"]:
             lines += [
@@ -77,20 +75,20 @@ def _cost(layer: dict) -> str:
     return "unmeasured" if layer["cost"] is None else f"{layer['cost']:.2%}"
 
 
-def main() -> None:
+def main(arguments: Sequence[str]) -> None:
     """Calibrate, evaluate, write, report."""
-    args = parse()
+    args = make_parser().parse_args(arguments)
     # After the command line is known to be good: importing MindSpore takes seconds.
-    from mindghost import runtime
-    from mindghost.config import settled
-    from mindghost.deploy import quantize
-    from mindghost.errors import UserError
-    from mindghost.files.json_text import dumps
-    from mindghost.inference import artifact
-    from mindghost.process import log
+    from .. import runtime
+    from ..config import settled
+    from ..deploy import quantize
+    from ..errors import UserError
+    from ..files.json_text import dumps
+    from ..inference import artifact
+    from ..process import log
 
     if args.model.suffix.lower() != ".onnx":
-        raise UserError(f"{args.model}: not an ONNX file; make one with scripts/export.py --format onnx")
+        raise UserError(f"{args.model}: not an ONNX file; make one with `mindghost export --format onnx`")
     deployed = artifact.of_file(args.model)
     config = settled({"ckpt_path": str(args.model), "mode": 1}, {}, artifact.said(str(args.model), False))
     if args.data_dir:
@@ -107,7 +105,3 @@ def main() -> None:
             run_log.close()
     record = result.record()
     print(dumps(record) if args.json else tables(record))
-
-
-if __name__ == "__main__":
-    sys.exit(run_command(PROG, main))

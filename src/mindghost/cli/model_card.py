@@ -6,17 +6,16 @@ sha256. Offered are the weights of the best epoch, and what was exported from th
 
 from __future__ import annotations
 
-import sys
+from collections.abc import Sequence
 
-from mindghost.cli.command import run_command
-from mindghost.config.arguments import Parser, input_folder, output_file
-from mindghost.process.display import say
+from ..config.arguments import Parser, input_folder, output_file
+from ..process.display import say
 
-PROG = "model_card.py"
+PROG = "mindghost model-card"
 
 
-def main() -> None:
-    """Command line."""
+def make_parser() -> Parser:
+    """The command line."""
     parser = Parser(PROG, __doc__)
     parser.add_argument(
         "run",
@@ -33,15 +32,16 @@ def main() -> None:
     )
     parser.add_argument("--dataset", default="", metavar="NAME", help="name of the data; default: that of data_dir")
     parser.add_argument("--repository", default="", metavar="URL", help="address of the source; default: not said")
-    arguments = parser.parse_args()
+    return parser
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Read, draw, write."""
+    args = make_parser().parse_args(arguments)
     # Importing MindSpore takes seconds.
-    from mindghost.deploy.model_card import Given, write
+    from ..deploy.model_card import Given, write
 
-    given = Given(arguments.author, arguments.link, arguments.license, arguments.dataset, arguments.repository)
-    output = arguments.output or arguments.run / "model_card.md"
-    write(arguments.run, output, given, arguments.overwrite)
+    given = Given(args.author, args.link, args.license, args.dataset, args.repository)
+    output = args.output or args.run / "model_card.md"
+    write(args.run, output, given, args.overwrite)
     say(f"wrote {output} and {output.with_suffix('.png')}")
-
-
-if __name__ == "__main__":
-    sys.exit(run_command(PROG, main))

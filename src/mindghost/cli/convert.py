@@ -7,21 +7,20 @@ the network's authors or MindCV; what it is, is read off its content. OUT ends i
 
 from __future__ import annotations
 
-import argparse
 import sys
+from collections.abc import Sequence
 
-from mindghost.cli.command import run_command
-from mindghost.config.arguments import Parser, add_overwrite, input_file, number, output_file
-from mindghost.errors import UserError
-from mindghost.files import outputs, paths
-from mindghost.process.display import say
+from ..config.arguments import Parser, add_overwrite, input_file, number, output_file
+from ..errors import UserError
+from ..files import outputs, paths
+from ..process.display import say
 
-PROG = "convert_weights.py"
+PROG = "mindghost convert"
 COUNT = number(int, 1, 1_000_000)
 
 
-def parse(arguments: list[str] | None = None) -> argparse.Namespace:
-    """Command line."""
+def make_parser() -> Parser:
+    """The command line."""
     parser = Parser(PROG, __doc__)
     parser.add_argument("source", type=input_file("give the weights to read"), metavar="IN", help="weights to read")
     parser.add_argument("target", type=output_file, metavar="OUT", help="file to write: .ckpt or .safetensors")
@@ -36,14 +35,14 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         "--report", type=output_file, metavar="FILE", help="write what mapped to what, as a table with tabs"
     )
     add_overwrite(parser)
-    return parser.parse_args(arguments)
+    return parser
 
 
-def main() -> None:
+def main(arguments: Sequence[str]) -> None:
     """Read, compare, report, write."""
-    args = parse()
+    args = make_parser().parse_args(arguments)
     # After the command line is known to be good: importing MindSpore takes seconds.
-    from mindghost.checkpoint import convert
+    from ..checkpoint import convert
 
     read = outputs.identities([args.source])
     target = outputs.Output(args.target, "OUT", outputs.nothing, args.overwrite, read)
@@ -69,7 +68,3 @@ def main() -> None:
     target.check()
     conversion.write()
     say(str(conversion))
-
-
-if __name__ == "__main__":
-    sys.exit(run_command(PROG, main))

@@ -9,20 +9,19 @@ Each shard is read again before it counts. A command that was ended goes on when
 from __future__ import annotations
 
 import argparse
-import sys
+from collections.abc import Sequence
 
-from mindghost.cli.command import run_command
-from mindghost.config.arguments import Parser, input_folder, number, output_folder
-from mindghost.errors import UserError
-from mindghost.files import paths
-from mindghost.process.display import say
-from mindghost.process.signals import importing
+from ..config.arguments import Parser, input_folder, number, output_folder
+from ..errors import UserError
+from ..files import paths
+from ..process.display import say
+from ..process.signals import importing
 
-PROG = "to_mindrecord.py"
+PROG = "mindghost pack"
 
 
-def parse(arguments: list[str] | None = None) -> argparse.Namespace:
-    """Command line."""
+def make_parser() -> Parser:
+    """The command line."""
     parser = Parser(PROG, __doc__)
     data_dir = input_folder("give one that has train/CLASS/*.jpg")
     parser.add_argument("--data_dir", type=data_dir, required=True, metavar="D", help="folder of D/SPLIT/CLASS/*.jpg")
@@ -41,20 +40,25 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         "--shard_mb", type=number(int, 1, 100_000), default=256, metavar="MB", help="image files in a shard (256)"
     )
     parser.add_argument("--overwrite", action="store_true", help="begin afresh, whatever pack is in P")
-    args = parser.parse_args(arguments)
+    return parser
+
+
+def parse(arguments: Sequence[str]) -> argparse.Namespace:
+    """What a command line says."""
+    args = make_parser().parse_args(arguments)
     args.splits = [split for split in args.splits.split(",") if split]
     return args
 
 
-def main() -> None:
+def main(arguments: Sequence[str]) -> None:
     """Pack split after split."""
-    args = parse()
+    args = parse(arguments)
     splits = [split for split in args.splits if paths.is_folder(args.data_dir / split)]
     if not splits:
         raise UserError(f"--splits: {args.data_dir} holds none of {', '.join(args.splits)}; name its folders")
     # After the command line is known to be good: importing MindSpore takes seconds.
     with importing():
-        from mindghost.data import pack_writer
+        from ..data import pack_writer
 
     options = pack_writer.Options(args.short_side, args.quality, args.shard_mb << 20, args.uncompressed)
     for split in splits:
@@ -63,7 +67,3 @@ def main() -> None:
             f"{args.out / split}: {packed.images:,} images in {packed.shards} shard(s), {packed.made} made now; "
             f"{packed.bytes_before / 1e6:,.1f} MB of files, {packed.bytes_after / 1e6:,.1f} MB of shards"
         )
-
-
-if __name__ == "__main__":
-    sys.exit(run_command(PROG, main))

@@ -1,18 +1,17 @@
 """Write scikit-learn's 1,797 handwritten digits (8x8 pixels, UCI) as PNG image folders with a fixed split.
 
-`python scripts/make_digits.py ROOT` makes ROOT/{train,val}/{0..9}/*.png: every fifth image of a class is for
+`python examples/make_digits.py ROOT` makes ROOT/{train,val}/{0..9}/*.png: every fifth image of a class is for
 validation. A folder that is already complete is left as it is.
 """
 
 import io
-import sys
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from mindghost.cli.command import run_command
+from mindghost.cli.command import run_program
 from mindghost.config.arguments import Parser, output_folder
 from mindghost.errors import RunError, UserError
 from mindghost.files import intact, paths
@@ -71,4 +70,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(run_command(PROG, main))
+    run_program(PROG, main)

@@ -7,38 +7,40 @@ the current folder. Needs matplotlib.
 
 from __future__ import annotations
 
-import sys
+from collections.abc import Sequence
 from pathlib import Path
 
-from mindghost.cli.command import run_command
-from mindghost.config.arguments import Parser, add_overwrite, output_file
-from mindghost.errors import UserError
-from mindghost.files import outputs, paths
-from mindghost.process.display import say
-from mindghost.runs.curves import FILE, names, png, read_records
+from ..config.arguments import Parser, add_overwrite, output_file
+from ..errors import UserError
+from ..files import outputs, paths
+from ..process.display import say
+from ..runs.curves import FILE, names, png, read_records
 
-PROG = "plot_metrics.py"
+PROG = "mindghost plot"
+# What it is called in files that it writes; the second is its name of the past.
+MARKS = ("plot", "plot_metrics.py")
 
 
-def main() -> None:
-    """Command line."""
+def make_parser() -> Parser:
+    """The command line."""
     parser = Parser(PROG, __doc__)
     parser.add_argument(
         "runs", nargs="+", type=Path, metavar="RUN", help=f"a run's folder (ckpt_save_dir), or its {FILE}"
     )
     parser.add_argument("--output", type=output_file, metavar="PNG", help="the picture to write")
     add_overwrite(parser)
-    arguments = parser.parse_args()
-    files = [run / FILE if paths.is_folder(run) else run for run in arguments.runs]
-    output = arguments.output or (files[0].with_name("metrics.png") if len(files) == 1 else Path("metrics.png"))
+    return parser
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Read, draw, write."""
+    args = make_parser().parse_args(arguments)
+    files = [run / FILE if paths.is_folder(run) else run for run in args.runs]
+    output = args.output or (files[0].with_name("metrics.png") if len(files) == 1 else Path("metrics.png"))
     if output.suffix.lower() != ".png":
         raise UserError(f"--output: {output} does not end with .png, and that is what is written")
-    target = outputs.Output(output, "--output", outputs.png_of(PROG), arguments.overwrite, outputs.identities(files))
+    target = outputs.Output(output, "--output", outputs.png_of(*MARKS), args.overwrite, outputs.identities(files))
     runs = list(zip(names(files), map(read_records, files), strict=True))
     target.check()
-    target.write(outputs.mark_png(png(runs), PROG))
+    target.write(outputs.mark_png(png(runs), MARKS[0]))
     say(f"wrote {output}")
-
-
-if __name__ == "__main__":
-    sys.exit(run_command(PROG, main))

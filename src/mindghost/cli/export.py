@@ -8,19 +8,17 @@ format of Ascend's older tools, can be written on an Ascend machine only, and is
 
 from __future__ import annotations
 
-import argparse
-import sys
+from collections.abc import Sequence
 
-from mindghost.cli import network_arguments
-from mindghost.cli.command import run_command
-from mindghost.config.arguments import Parser, add_overwrite, input_folder, number, output_folder
-from mindghost.process.display import say
+from ..config.arguments import Parser, add_overwrite, input_folder, number, output_folder
+from ..process.display import say
+from . import network_arguments
 
-PROG = "export.py"
+PROG = "mindghost export"
 
 
-def parse(arguments: list[str] | None = None) -> argparse.Namespace:
-    """Command line."""
+def make_parser() -> Parser:
+    """The command line."""
     parser = Parser(PROG, __doc__)
     network_arguments.add_arguments(parser, exported=False)
     parser.add_argument("--format", choices=("mindir", "onnx", "all"), default="all", help="what to write (all)")
@@ -33,19 +31,19 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     data_dir = input_folder("give one with images, or leave the option out")
     parser.add_argument("--data_dir", type=data_dir, metavar="D", help="images to compare on (those of the training)")
     add_overwrite(parser)
-    return parser.parse_args(arguments)
+    return parser
 
 
-def main() -> None:
+def main(arguments: Sequence[str]) -> None:
     """Read, write, compare, report."""
-    args = parse()
+    args = make_parser().parse_args(arguments)
     # After the command line is known to be good: importing MindSpore takes seconds.
     from dataclasses import replace
 
-    from mindghost import runtime
-    from mindghost.deploy import export
-    from mindghost.errors import UserError
-    from mindghost.process.log import RunLog
+    from .. import runtime
+    from ..deploy import export
+    from ..errors import UserError
+    from ..process.log import RunLog
 
     deployed = network_arguments.of_arguments(args)
     if deployed.exported:
@@ -66,7 +64,3 @@ def main() -> None:
             f"on {file.images} {kind}"
         )
     say(f"classes and preprocessing: {written[0].path.with_suffix('.json')}")
-
-
-if __name__ == "__main__":
-    sys.exit(run_command(PROG, main))

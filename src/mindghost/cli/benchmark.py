@@ -9,15 +9,18 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 from typing import Any
 
-from mindghost.cli.command import run_command
-from mindghost.config.arguments import Parser, add_overwrite, number, output_file
-from mindghost.errors import RunError, UserError
-from mindghost.files import json_text, outputs
-from mindghost.process.display import say
+from ..benchmark import CONTENDERS, TASKS, Plan
+from ..config.arguments import Parser, add_overwrite, number, output_file
+from ..errors import RunError, UserError
+from ..files import json_text, outputs
+from ..process.display import say
 
-PROG = "benchmark.py"
+PROG = "mindghost benchmark"
+# What it is called in files that it writes; the second is its name of the past.
+MARKS = ("benchmark", "benchmark.py")
 # What --quick stands for, where nothing else is said.
 QUICK = {
     "model": "ghostnet_050",
@@ -42,10 +45,8 @@ def _words(allowed: tuple[str, ...], separator: str) -> Any:
     return parse
 
 
-def parse(arguments: list[str] | None = None) -> argparse.Namespace:
-    """Command line."""
-    from mindghost.benchmark import CONTENDERS, TASKS, Plan
-
+def make_parser() -> Parser:
+    """The command line."""
     default = Plan()
     parser = Parser(PROG, __doc__)
     parser.add_argument("--model", metavar="NAME", help=f"network ({default.model})")
@@ -74,28 +75,34 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         help="draw published accuracy against latency in ONNX Runtime, and MACs, of GhostNet, V2, V3",
     )
     add_overwrite(parser)
-    args = parser.parse_args(arguments)
+    return parser
+
+
+def parse(arguments: Sequence[str]) -> argparse.Namespace:
+    """What a command line says."""
+    args = make_parser().parse_args(arguments)
+    default = Plan()
     if args.threads and args.threads > default.threads:
         raise UserError(f"--threads: {args.threads}, but there are {default.threads} cores; give at most that")
     return args
 
 
-def main() -> None:
+def main(arguments: Sequence[str]) -> None:
     """Measure, print, write."""
-    args = parse()
+    args = parse(arguments)
     from dataclasses import fields
 
-    from mindghost import benchmark, build
-    from mindghost.benchmark import picture, summary
-    from mindghost.runs import provenance
+    from .. import benchmark, build
+    from ..benchmark import picture, summary
+    from ..runs import provenance
 
     given = {field.name: getattr(args, field.name) for field in fields(benchmark.Plan)}
     given = {name: value for name, value in given.items() if value is not None}
     plan = benchmark.Plan(**{**(QUICK if args.quick else {}), **given})
     build.facts(plan.model)
 
-    plot = args.plot and outputs.Output(args.plot, "--plot", outputs.png_of(PROG), args.overwrite)
-    record = args.json and outputs.Output(args.json, "--json", outputs.json_of(PROG), args.overwrite)
+    plot = args.plot and outputs.Output(args.plot, "--plot", outputs.png_of(*MARKS), args.overwrite)
+    record = args.json and outputs.Output(args.json, "--json", outputs.json_of(*MARKS), args.overwrite)
     for output in filter(None, (plot, record)):
         output.check()
 
@@ -111,15 +118,11 @@ def main() -> None:
         results = benchmark.family(plan, picture.family_names(), note)
         found["family"] = picture.points({name: summary.numbers(each)["median"] for name, each in results.items()})
         drawn = picture.png(found["family"], f"{machine['cpu']}, {plan.threads} threads")
-        plot.write(outputs.mark_png(drawn, PROG))
+        plot.write(outputs.mark_png(drawn, MARKS[0]))
         say(f"wrote {args.plot}")
     if record:
-        record.write(json_text.dumps(outputs.mark_json(found, PROG), indent=1).encode())
+        record.write(json_text.dumps(outputs.mark_json(found, MARKS[0]), indent=1).encode())
         say(f"wrote {args.json}")
     failed = [f"{one.contender} ({one.task})" for one in measured if one.failed]
     if failed:
         raise RunError(f"could not be measured: {', '.join(failed)}; the lines under the tables say why")
-
-
-if __name__ == "__main__":
-    sys.exit(run_command(PROG, main))

@@ -12,33 +12,34 @@ import csv
 import io
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
-from mindghost.cli import network_arguments
-from mindghost.cli.command import run_command
-from mindghost.config.arguments import Parser, add_overwrite, number, output_folder
-from mindghost.errors import RunError, UserError
-from mindghost.files import json_text, outputs, paths
-from mindghost.process.display import csv_cell, shown
-from mindghost.process.signals import importing
+from ..config.arguments import Parser, add_overwrite, number, output_folder
+from ..errors import RunError, UserError
+from ..files import json_text, outputs, paths
+from ..process.display import csv_cell, shown
+from ..process.signals import importing
+from . import network_arguments
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from mindghost.inference.predictor import Prediction
+    from ..inference.predictor import Prediction
 
-PROG = "predict.py"
+PROG = "mindghost predict"
+# What it is called in files that it writes; the second is its name of the past.
+MARKS = ("predict", "predict.py")
 COUNT = number(int, 1, 1_000_000)
 # From this many images on a person waits.
 MANY = 64
 
 
-def parse(arguments: list[str] | None = None) -> argparse.Namespace:
-    """Command line."""
+def make_parser() -> Parser:
+    """The command line."""
     parser = Parser(PROG, __doc__)
     parser.add_argument(
         "sources", nargs="+", metavar="IMAGES", help="files, folders, patterns, videos, or a camera's number"
@@ -54,7 +55,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--batch_size", type=COUNT, default=32, metavar="N", help="images run at once (32)")
     parser.add_argument("--every", type=COUNT, default=1, metavar="N", help="of a video, take one frame in N (1)")
     add_overwrite(parser)
-    return parser.parse_args(arguments)
+    return parser
 
 
 class Table:
@@ -117,17 +118,17 @@ def _progress(images: list[str]) -> Iterator[tqdm]:
         yield bar
 
 
-def main() -> None:
+def main(arguments: Sequence[str]) -> None:
     """Read, predict, print."""
-    args = parse()
+    args = make_parser().parse_args(arguments)
     # After the command line is known to be good: importing MindSpore takes seconds.
     with importing():
-        from mindghost import runtime
-        from mindghost.inference import predictor
-        from mindghost.inference.annotate import annotate, picture_name
-        from mindghost.inference.network import open_network
-        from mindghost.inference.sources import expand, is_video
-        from mindghost.ops import library
+        from .. import runtime
+        from ..inference import predictor
+        from ..inference.annotate import annotate, picture_name
+        from ..inference.network import open_network
+        from ..inference.sources import expand, is_video
+        from ..ops import library
 
     images = expand(args.sources, _listed())
     if not images:
@@ -166,14 +167,10 @@ def main() -> None:
 
 
 def _output(args: argparse.Namespace, name: str, read: frozenset[tuple[int, int]]) -> outputs.Output:
-    return outputs.Output(args.save_dir / name, "--save_dir", outputs.png_of(PROG), args.overwrite, read)
+    return outputs.Output(args.save_dir / name, "--save_dir", outputs.png_of(*MARKS), args.overwrite, read)
 
 
 def _save(picture: Image, output: outputs.Output) -> None:
     content = io.BytesIO()
     picture.save(content, "PNG")
-    output.write(outputs.mark_png(content.getvalue(), PROG))
-
-
-if __name__ == "__main__":
-    sys.exit(run_command(PROG, main))
+    output.write(outputs.mark_png(content.getvalue(), MARKS[0]))

@@ -9,16 +9,16 @@ has two rows: as it is trained, and fused as it is deployed.
 from __future__ import annotations
 
 import argparse
-import sys
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from mindghost.cli.command import run_command
-from mindghost.config.arguments import Parser, number
-from mindghost.errors import UserError
-from mindghost.files import json_text
+from ..config.arguments import Parser, number
+from ..errors import UserError
+from ..files import json_text
+from . import table as tables
 
-PROG = "complexity.py"
+PROG = "mindghost complexity"
 # Of a larger image, one feature map alone takes gigabytes.
 MAX_PIXELS = 2048
 MAX_CLASSES = 1_000_000
@@ -49,8 +49,8 @@ def row(name: str, size: tuple[int, int] | None, num_classes: int | None, deploy
 
     Raises UserError for a network that cannot take such an image.
     """
-    from mindghost.models import card, create_model
-    from mindghost.models.complexity import complexity
+    from ..models import card, create_model
+    from ..models.complexity import complexity
 
     facts = card(name)
     height, width = size or (facts.input_size, facts.input_size)
@@ -68,8 +68,8 @@ def row(name: str, size: tuple[int, int] | None, num_classes: int | None, deploy
 
 def file_bytes(network: Any) -> int:
     """Size of the weight file that training would write, by writing it."""
-    from mindghost.checkpoint import weights as weights_file
-    from mindghost.files import scratch
+    from ..checkpoint import weights as weights_file
+    from ..files import scratch
 
     with scratch.folder("complexity") as folder:
         path = folder / "weights.ckpt"
@@ -84,11 +84,7 @@ def table(rows: list[Row]) -> str:
         cells = [DASH if entry[key] is None else form.format(entry[key]) for key, (_, form) in COLUMNS.items()]
         name = entry["model"] + (", fused" if entry["deploy"] else "")
         lines.append([name, f"{entry['height']}x{entry['width']}", str(entry["num_classes"]), *cells])
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    return "\n".join(
-        "  ".join([line[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(line[1:], widths[1:], strict=True))])
-        for line in lines
-    )
+    return "\n".join(tables.lines(lines, right=True))
 
 
 def _pixels(text: str) -> int:
@@ -98,7 +94,8 @@ def _pixels(text: str) -> int:
         raise argparse.ArgumentTypeError(f"{text!r} is no number; names of networks go before --input") from None
 
 
-def _parse() -> argparse.Namespace:
+def make_parser() -> Parser:
+    """The command line."""
     usage = "%(prog)s [NAME ...] [--input HEIGHT [WIDTH]] [--num_classes N] [--json]"
     parser = Parser(PROG, __doc__, usage=usage)
     parser.add_argument("names", nargs="*", metavar="NAME", help="networks; without any, all that there are")
@@ -113,7 +110,12 @@ def _parse() -> argparse.Namespace:
         "--num_classes", type=number(int, 1, MAX_CLASSES), metavar="N", help="outputs (default: as published)"
     )
     parser.add_argument("--json", action="store_true", help="print a JSON array of objects instead of the table")
-    arguments = parser.parse_args()
+    return parser
+
+
+def parse(line: Sequence[str]) -> argparse.Namespace:
+    """What a command line says."""
+    arguments = make_parser().parse_args(line)
     sizes = arguments.input
     if sizes and (len(sizes) > 2 or not all(1 <= size <= MAX_PIXELS for size in sizes)):
         given = " ".join(map(str, sizes))
@@ -121,24 +123,20 @@ def _parse() -> argparse.Namespace:
     return arguments
 
 
-def main() -> None:
-    """Command line."""
-    arguments = _parse()
+def main(arguments: Sequence[str]) -> None:
+    """Count, print."""
+    args = parse(arguments)
     # After the command line is known to be good: importing MindSpore takes seconds.
-    from mindghost.models import card, list_models
+    from ..models import card, list_models
 
-    names = arguments.names or list_models()
+    names = args.names or list_models()
     try:
         for name in names:
             card(name)
     except ValueError as error:
         raise UserError(str(error)) from error
-    size = (arguments.input[0], arguments.input[-1]) if arguments.input else None
+    size = (args.input[0], args.input[-1]) if args.input else None
     forms = [(name, deploy) for name in names for deploy in (False, True)]
     forms = [(name, deploy) for name, deploy in forms if not deploy or card(name).fused_parameters is not None]
-    rows = [row(name, size, arguments.num_classes, deploy) for name, deploy in forms]
-    print(json_text.dumps(rows, indent=2) if arguments.json else table(rows))
-
-
-if __name__ == "__main__":
-    sys.exit(run_command(PROG, main))
+    rows = [row(name, size, args.num_classes, deploy) for name, deploy in forms]
+    print(json_text.dumps(rows, indent=2) if args.json else table(rows))

@@ -8,26 +8,27 @@ from __future__ import annotations
 
 import argparse
 import math
-import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mindghost.cli.command import run_command
-from mindghost.config import Config, saved_by_training, settled
-from mindghost.config.arguments import Parser, add_overwrite, input_file, output_file
-from mindghost.errors import UserError
-from mindghost.files import figures, outputs
-from mindghost.process.display import say
+from ..config import Config, saved_by_training, settled
+from ..config.arguments import Parser, add_overwrite, input_file, output_file, recipe_file
+from ..errors import UserError
+from ..files import figures, outputs
+from ..process.display import say
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure, SubFigure
     from mindspore import nn
 
-PROG = "show_ghosts.py"
+PROG = "mindghost show-ghosts"
+# What it is called in files that it writes; the second is its name of the past.
+MARKS = ("show-ghosts", "show_ghosts.py")
 INCHES, DPI = (14, 8), 100
 # Maps in a row, and rows, of the panel of intrinsic maps and ghosts; of larger layers the first ones are drawn.
 MAPS_IN_ROW, ROWS = 12, 4
@@ -60,7 +61,7 @@ def settings(ckpt_path: Path, config_file: Path | None) -> Config:
 
     Raises UserError where it is not known, or leaves the number of classes open.
     """
-    from mindghost.tasks.classification import names as class_names
+    from ..tasks.classification import names as class_names
 
     if config_file:
         path, config = config_file, Config.from_file(config_file)
@@ -80,7 +81,7 @@ def network_input(image: Path, config: Config) -> np.ndarray:
 
     Raises UserError where it cannot be read.
     """
-    from mindghost.data import images, transforms
+    from ..data import images, transforms
 
     pixels = transforms.as_rgb(images.read_image(str(image), upright=True), config.in_channels)
     return np.asarray(transforms.eval_transform(config)(pixels), np.float32)
@@ -108,7 +109,7 @@ def maps_of(network: nn.Cell, module: nn.Cell, image: np.ndarray) -> Maps:
     """Run a network on one image, (in_channels, height, width), and take the output of one of its Ghost modules."""
     from mindspore import Tensor
 
-    from mindghost.models.complexity import forward_hooks, run
+    from ..models.complexity import forward_hooks, run
 
     seen: dict[str, np.ndarray] = {}
 
@@ -220,7 +221,8 @@ def _draw_map(axes: Axes, maps: Maps, channel: int, frame: str | None, note: str
         spine.set(color=frame or "none", linewidth=3)
 
 
-def _parse() -> argparse.Namespace:
+def make_parser() -> Parser:
+    """The command line."""
     parser = Parser(PROG, __doc__)
     parser.add_argument("image", type=input_file("give an image"), metavar="IMAGE", help="an image file")
     weights = input_file("give the path of a .ckpt file")
@@ -229,15 +231,20 @@ def _parse() -> argparse.Namespace:
     parser.add_argument(
         "-c",
         "--config",
-        type=input_file("give a recipe"),
-        metavar="FILE",
-        help="the recipe, if it is not beside the weights",
+        type=recipe_file,
+        metavar="RECIPE",
+        help="the recipe, a file or a name, if it is not beside the weights",
     )
     parser.add_argument(
         "-o", "--output", type=output_file, default=Path("ghosts.png"), metavar="PNG", help="default: ghosts.png"
     )
     add_overwrite(parser)
-    arguments = parser.parse_args()
+    return parser
+
+
+def parse(line: Sequence[str]) -> argparse.Namespace:
+    """What a command line says."""
+    arguments = make_parser().parse_args(line)
     if arguments.output.suffix.lower() != ".png":
         raise UserError(f"--output: {arguments.output} does not end with .png, and that is what is written")
     return arguments
@@ -245,7 +252,7 @@ def _parse() -> argparse.Namespace:
 
 def picture(arguments: argparse.Namespace) -> Figure:
     """The picture that a command line asks for. Raises UserError for weights, image or layer that are not there."""
-    from mindghost import build
+    from .. import build
 
     config = settings(arguments.ckpt_path, arguments.config)
     image = network_input(arguments.image, config)
@@ -255,19 +262,15 @@ def picture(arguments: argparse.Namespace) -> Figure:
     return draw(image, maps_of(network, module, image), title)
 
 
-def main() -> None:
-    """Command line."""
-    arguments: Any = _parse()
-    inputs = outputs.identities(filter(None, (arguments.image, arguments.ckpt_path, arguments.config)))
-    output = outputs.Output(arguments.output, "--output", outputs.png_of(PROG), arguments.overwrite, inputs)
+def main(arguments: Sequence[str]) -> None:
+    """Draw, write."""
+    args = parse(arguments)
+    inputs = outputs.identities(filter(None, (args.image, args.ckpt_path, args.config)))
+    output = outputs.Output(args.output, "--output", outputs.png_of(*MARKS), args.overwrite, inputs)
     output.check()
     try:
-        content = figures.png(lambda: picture(arguments))
+        content = figures.png(lambda: picture(args))
     except ImportError as error:
         raise UserError(f"matplotlib draws the picture ({error}); pip install matplotlib") from error
-    output.write(outputs.mark_png(content, PROG))
-    say(f"wrote {arguments.output}")
-
-
-if __name__ == "__main__":
-    sys.exit(run_command(PROG, main))
+    output.write(outputs.mark_png(content, MARKS[0]))
+    say(f"wrote {args.output}")

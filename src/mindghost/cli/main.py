@@ -1,0 +1,92 @@
+"""`mindghost COMMAND ...`: finds the command and runs it. A command is a module here, imported when it is asked for."""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import importlib
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import NoReturn
+
+from .. import __version__
+from ..config.arguments import Parser
+from ..config.rules import nearest
+from ..errors import UserError
+from .command import run_command, run_program
+
+PROG = "mindghost"
+# Name of a command -> what it does. Its module has the same name, with an underscore for a hyphen.
+COMMANDS = {
+    "train": "train a network, or go on with a run",
+    "validate": "evaluate a weight file or an exported file",
+    "predict": "name the classes of images, videos, a camera's pictures",
+    "export": "write a checkpoint as MindIR or ONNX",
+    "quantize": "make an ONNX file int8 or float16, and measure what that costs",
+    "convert": "convert weights from PyTorch, .safetensors or .ckpt",
+    "pack": "pack image folders into MindRecord shards",
+    "benchmark": "measure speed, beside MindCV, PyTorch and ONNX Runtime",
+    "model-card": "write the model card of a run",
+    "plot": "draw the curves of runs",
+    "complexity": "count parameters, multiply-accumulates and activations",
+    "show-ghosts": "draw what a Ghost module makes of an image",
+    "recipes": "list the recipes that -c takes by name",
+}
+ABOUT = """Train, evaluate and ship the GhostNet family on MindSpore.
+
+`mindghost COMMAND --help` explains a command.
+A shell completes commands, flags and recipes after this line in ~/.bashrc, or behind compinit in ~/.zshrc:
+  eval "$(register-python-argcomplete mindghost)"
+"""
+
+
+def main() -> NoReturn:
+    """The program `mindghost`: runs its command line, or completes one for a shell that asks."""
+    if "_ARGCOMPLETE" in os.environ:
+        from .completion import complete
+
+        complete(PROG, ABOUT, COMMANDS)
+    run_program(*_find(sys.argv[1:]))
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run a command line in this process, and return its exit status (see `run_command`)."""
+    return run_command(*_find(arguments))
+
+
+def module_of(command: str) -> str:
+    """The module of a command, for `import_module`."""
+    return f"{__package__}.{command.replace('-', '_')}"
+
+
+def _find(arguments: Sequence[str]) -> tuple[str, Callable[[], None]]:
+    """What the command is called in messages, and the command."""
+    name, rest = (arguments[0], arguments[1:]) if arguments else ("", ())
+    if name in COMMANDS:
+        return f"{PROG} {name}", functools.partial(_run, name, rest)
+    return PROG, functools.partial(_without_command, arguments)
+
+
+def _run(name: str, arguments: Sequence[str]) -> None:
+    importlib.import_module(module_of(name)).main(arguments)
+
+
+def _format(prog: str) -> argparse.HelpFormatter:
+    return argparse.RawDescriptionHelpFormatter(prog, max_help_position=17, width=110)
+
+
+def _without_command(arguments: Sequence[str]) -> None:
+    """`--help`, which is what a line without words gives as well, `--version`, or the error that it is neither."""
+    parser = Parser(PROG, ABOUT, usage="%(prog)s COMMAND ...", allow_abbrev=False, formatter_class=_format)
+    parser.add_argument("--version", action="version", version=f"{PROG} {__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND")
+    for name, summary in COMMANDS.items():
+        commands.add_parser(name, help=summary)
+    if arguments and not arguments[0].startswith("-"):
+        raise UserError(
+            f"{arguments[0]!r}: unknown command; the nearest is {nearest(arguments[0], COMMANDS)} "
+            f"(`{PROG} --help` lists all)"
+        )
+    parser.parse_args(arguments or ["--help"])
+    raise UserError(f"{arguments[0]!r}: expected a command first; `{PROG} --help` lists them")

@@ -1,0 +1,39 @@
+"""Evaluate a weight file or an exported file: `mindghost validate --ckpt_path W --data_dir D [-c RECIPE]`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ..config import arguments_of, load
+from ..config.arguments import Parser
+from ..files.json_text import dumps
+from ..inference.artifact import said
+from ..process import launch
+from ..process.display import say
+from ..process.signals import importing
+
+PROG = "mindghost validate"
+DESCRIPTION = (
+    "Evaluate a weight file, or a .onnx or .mindir file, on the validation images; the last line is one JSON object."
+)
+
+
+def make_parser() -> Parser:
+    """The flags, for the shell's completion."""
+    return arguments_of(PROG, DESCRIPTION)
+
+
+def main(arguments: Sequence[str], prog: str = PROG) -> None:
+    """Command line -> configuration -> evaluation -> a sentence and, as the last line, one JSON object."""
+    config = load(arguments, prog=prog, description=DESCRIPTION, weights=said)
+    # After the configuration is known to be good: importing MindSpore takes seconds.
+    with importing():
+        from ..evaluate.validate import validate
+
+    result = validate(config)
+    if launch.detect().rank > 0:
+        return
+    top_5 = "" if result["top_5"] is None else f", top-5 {result['top_5']:.2f} %"
+    accuracy = f"top-1 {result['top_1']:.2f} %{top_5}, loss {result['loss']:.4f}"
+    say(f"{result['model']}: {accuracy} over {result['num_samples']:,} images")
+    print(dumps(result))
