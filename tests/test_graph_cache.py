@@ -53,7 +53,7 @@ def name_of(step: nn.Cell, config: Config, shapes: tuple = ((2, 3, 32, 32),), ra
 @pytest.fixture
 def shelf(tmp_path, monkeypatch) -> Path:
     """Where graphs are kept, for this test alone."""
-    monkeypatch.setenv("GHOSTNET_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("MINDGHOST_HOME", str(tmp_path / "home"))
     monkeypatch.delenv("MS_COMPILER_CACHE_ENABLE", raising=False)
     return tmp_path / "home" / "graphs"
 
@@ -125,7 +125,7 @@ def compiled(steps: list, home: Path) -> list:
     the one kept graph, before the last factor comes again.
     """
     cache_with_libraries(home)
-    done = run([sys.executable, __file__, json.dumps(steps)], home.parent, GHOSTNET_HOME=str(home))
+    done = run([sys.executable, __file__, json.dumps(steps)], home.parent, MINDGHOST_HOME=str(home))
     assert done.returncode == 0, done.stderr
     suffix = f"; later starts take it from {home / 'graphs'}"
     lines = json.loads(done.stdout.splitlines()[-1])
@@ -166,7 +166,7 @@ def compile_products() -> None:
     factor = 2
     for step in json.loads(sys.argv[1]):
         if isinstance(step, str):
-            damage(step, *entries(Path(os.environ["GHOSTNET_HOME"])))
+            damage(step, *entries(Path(os.environ["MINDGHOST_HOME"])))
         else:
             factor = step
         cell = cell_of(float(factor))
@@ -180,7 +180,7 @@ def test_a_cache_that_cannot_be_written_is_left_alone(tmp_path, monkeypatch, cap
     caplog.set_level("INFO", "mindghost")
     ms.set_context(mode=ms.GRAPH_MODE)
     (tmp_path / "file").write_text("")
-    monkeypatch.setenv("GHOSTNET_HOME", str(tmp_path / "file"))
+    monkeypatch.setenv("MINDGHOST_HOME", str(tmp_path / "file"))
     cell, x = cell_of(6.0), Tensor(np.ones((2, 3), np.float32))
     GraphCache(settings(), "CPU", ALONE).compile(cell, x, what="the product")
     np.testing.assert_array_equal(cell(x).asnumpy(), np.full((2, 3), 6, np.float32))
@@ -258,7 +258,7 @@ def test_a_run_from_kept_graphs_is_the_same_run(images, tmp_path):
     runs, home = [tmp_path / name for name in ("without", "filling", "from")], cache_with_libraries(tmp_path / "home")
     for folder, cached, compiled in zip(runs, (False, True, True), (1, 1, 0), strict=True):
         line = arguments(images, folder, compile_cache=cached, val_while_train=True, epoch_size=2, decay_epochs=1)
-        done = run([sys.executable, *line], tmp_path, GHOSTNET_HOME=str(home))
+        done = run([sys.executable, *line], tmp_path, MINDGHOST_HOME=str(home))
         assert (done.returncode, done.stderr) == (0, "")
         assert sum(COMPILES in line for line in done.stdout.splitlines()) == compiled
     for folder in runs[1:]:
@@ -271,7 +271,7 @@ def test_ranks_keep_graphs_of_their_own(images, tmp_path):
     home = tmp_path / "home"
     for folder in ("first", "second"):
         line = arguments(images, tmp_path / folder, distribute=True, val_while_train=False, batch_size=3)
-        done = run(mpirun_command(2, *line), tmp_path, GHOSTNET_HOME=str(home))
+        done = run(mpirun_command(2, *line), tmp_path, MINDGHOST_HOME=str(home))
         assert done.returncode == 0, done.stderr
         assert len(entries(home)) == 2
     assert COMPILES not in done.stdout
@@ -282,7 +282,7 @@ def test_a_killed_process_leaves_nothing_that_is_used(images, tmp_path):
     """SIGKILL while the graph is compiled."""
     home = cache_with_libraries(tmp_path / "home")
     line = arguments(images, tmp_path / "run", val_while_train=False)
-    with Process(["env", f"GHOSTNET_HOME={home}", sys.executable, *line], tmp_path) as process:
+    with Process(["env", f"MINDGHOST_HOME={home}", sys.executable, *line], tmp_path) as process:
         process.wait_for_line(COMPILES)
     assert entries(home) == []
 

@@ -21,7 +21,7 @@ SOURCE = Path(cpp_library.__file__).parent / "ops"
 
 @pytest.fixture
 def cache(tmp_path, monkeypatch) -> Path:
-    monkeypatch.setenv("GHOSTNET_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("MINDGHOST_HOME", str(tmp_path / "home"))
     return tmp_path / "home" / "native"
 
 

@@ -190,7 +190,7 @@ def test_a_split_is_read_with_it_unless_native_ops_are_off(tmp_path):
 def test_without_a_compiler_one_line_says_so(tmp_path, monkeypatch, caplog):
     caplog.set_level(logging.INFO, "mindghost")
     jpeg.decoder.cache_clear()
-    monkeypatch.setenv("GHOSTNET_HOME", str(tmp_path))
+    monkeypatch.setenv("MINDGHOST_HOME", str(tmp_path))
     monkeypatch.setenv("CXX", "/no/such/compiler")
     assert jpeg.decoder("auto") is None
     jpeg.decoder.cache_clear()

@@ -16,7 +16,7 @@ from tests.helpers.pictures import save_image
 
 @pytest.fixture(autouse=True)
 def _own_cache(monkeypatch, tmp_path):
-    monkeypatch.setenv("GHOSTNET_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("MINDGHOST_HOME", str(tmp_path / "cache"))
 
 
 @pytest.fixture

@@ -267,11 +267,14 @@ def test_a_call_without_a_usable_digest_is_a_bug(tmp_path, digest, algorithm):
 
 
 def test_cache_dir_follows_the_environment(monkeypatch, tmp_path):
-    monkeypatch.setenv("GHOSTNET_HOME", str(tmp_path))
+    monkeypatch.setenv("MINDGHOST_HOME", str(tmp_path))
+    monkeypatch.setenv("GHOSTNET_HOME", str(tmp_path / "former"))
     assert cache_dir() == tmp_path
+    monkeypatch.delenv("MINDGHOST_HOME")
+    assert cache_dir() == tmp_path / "former"
     monkeypatch.delenv("GHOSTNET_HOME")
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert cache_dir() == tmp_path / ".cache" / "ghostnet"
+    assert cache_dir() == tmp_path / ".cache" / "mindghost"
 
 
 @pytest.fixture
@@ -281,11 +284,12 @@ def homeless(monkeypatch, tmp_path) -> Path:
     def home():
         raise RuntimeError("Could not determine home directory.")
 
-    monkeypatch.delenv("GHOSTNET_HOME", raising=False)
+    for name in ("MINDGHOST_HOME", "GHOSTNET_HOME"):
+        monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(download.Path, "home", home)
-    monkeypatch.setattr(download.scratch, "temporary", lambda: tmp_path)
+    monkeypatch.setattr("mindghost.files.cache.scratch.temporary", lambda: tmp_path)
     _homeless_cache.cache_clear()
-    yield tmp_path / f"ghostnet-of-{os.geteuid()}"
+    yield tmp_path / f"mindghost-of-{os.geteuid()}"
     _homeless_cache.cache_clear()
 
 
@@ -308,5 +312,5 @@ def test_a_cache_that_somebody_else_may_have_filled_is_not_taken(homeless, kind,
     else:
         homeless.mkdir(mode=0o700)
         homeless.chmod(0o777) if kind == "open to all" else os.chown(homeless, 12345, 12345)
-    with pytest.raises(UserError, match="is not this user's alone; set HOME, or GHOSTNET_HOME"):
+    with pytest.raises(UserError, match="is not this user's alone; set HOME, or MINDGHOST_HOME"):
         cache_dir()

@@ -26,7 +26,7 @@ def environment(home: Path, **extra: str) -> dict[str, str]:
     """
     paths = {"PYTHONPATH": f"{ROOT / 'src'}:{ROOT}", "PATH": f"{BIN}:/usr/local/bin:/usr/bin:/bin"}
     folders = {"HOME": str(home), "TMPDIR": "/tmp", "PRTE_MCA_prte_tmpdir_base": str(home)}
-    return {**paths, **folders, "GHOSTNET_HOME": str(cache_dir()), **extra}
+    return {**paths, **folders, "MINDGHOST_HOME": str(cache_dir()), **extra}
 
 
 def cache_with_libraries(folder: Path) -> Path:

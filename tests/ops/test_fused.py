@@ -252,7 +252,7 @@ def settings(**keys) -> Config:
 
 @pytest.fixture
 def cache(tmp_path, monkeypatch) -> Path:
-    monkeypatch.setenv("GHOSTNET_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("MINDGHOST_HOME", str(tmp_path / "home"))
     return tmp_path / "home" / "native"
 
 

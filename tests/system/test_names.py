@@ -171,8 +171,8 @@ def test_a_cache_that_mindspore_loads_no_operators_from_is_said_to_be_so(name, t
     from mindghost.csrc.cpp_library import NativeError
     from mindghost.ops import library
 
-    monkeypatch.setenv("GHOSTNET_HOME", str(tmp_path / os.fsdecode(name)))
-    with pytest.raises(NativeError, match="give another GHOSTNET_HOME"):
+    monkeypatch.setenv("MINDGHOST_HOME", str(tmp_path / os.fsdecode(name)))
+    with pytest.raises(NativeError, match="give another MINDGHOST_HOME"):
         library.library()
 
 
@@ -222,7 +222,7 @@ def test_a_run_with_odd_names_everywhere_in_the_c_locale(tmp_path):
         [sys.executable, str(ROOT / "tests" / "helpers" / "walk.py"), str(commands)],
         input=b"\0".join([*images, b"nowhere[1]\x1b.png"]),
         capture_output=True,
-        env={**environment(home, GHOSTNET_HOME="", TMPDIR=str(temporary)), **SETTINGS},
+        env={**environment(home, MINDGHOST_HOME="", TMPDIR=str(temporary)), **SETTINGS},
         cwd=ROOT,
         timeout=570,
     )

@@ -22,8 +22,7 @@ def commands() -> list[str]:
 def walked(tmp_path_factory) -> tuple[Path, list[str]]:
     """The folder that the document's commands were run in, and what each block printed."""
     folder = tmp_path_factory.mktemp("walk")
-    for name in ("examples",):
-        (folder / name).symlink_to(ROOT / name)
+    (folder / "examples").symlink_to(ROOT / "examples")
     # One shell, as a reader's: variables and the folder stay.
     mark = "= end of block ="
     script = "set -e\n" + "".join(f"{block}echo '{mark}'\n" for block in commands())
@@ -36,7 +35,7 @@ def walked(tmp_path_factory) -> tuple[Path, list[str]]:
 
 
 def top_1(printed: str) -> float:
-    """The accuracy in the JSON line of validate.py."""
+    """The accuracy in the JSON line of `mindghost validate`."""
     (line,) = (line for line in printed.splitlines() if line.startswith('{"model"'))
     return json.loads(line)["top_1"]
 

@@ -157,7 +157,10 @@ def _write_onnx(network: nn.Cell, path: Path, target: Deployment, description: s
     with _mode(ms.GRAPH_MODE), fold.plain_operators(network):
         example = Tensor(np.zeros((batch, *target.input_shape), np.float32))
         ms.export(network, example, file_name=str(path), file_format="ONNX")
-    path.write_bytes(onnx_fixes.tidy(path.read_bytes(), batch, target.batch is None, {ENTRY: description}))
+    content = onnx_fixes.tidy(path.read_bytes(), batch, target.batch is None, {ENTRY: description})
+    # MindSpore's file is read-only, to all but root.
+    path.unlink()
+    path.write_bytes(content)
 
 
 @contextlib.contextmanager

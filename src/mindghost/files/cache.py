@@ -16,14 +16,14 @@ from .lock import open_lock
 
 
 def cache_dir() -> Path:
-    """The user's cache folder: ``$GHOSTNET_HOME``, or ``~/.cache/ghostnet``.
+    """The user's cache folder: ``$MINDGHOST_HOME`` (or ``$GHOSTNET_HOME``, its former name), or ``~/.cache/mindghost``.
 
     For a user without a home (no HOME, no line in passwd) it is a folder of their own beside the temporary files.
     """
-    if given := os.environ.get("GHOSTNET_HOME"):
+    if given := os.environ.get("MINDGHOST_HOME") or os.environ.get("GHOSTNET_HOME"):
         return Path(given)
     try:
-        return Path.home() / ".cache" / "ghostnet"
+        return Path.home() / ".cache" / "mindghost"
     except RuntimeError:
         return _homeless_cache()
 
@@ -31,13 +31,13 @@ def cache_dir() -> Path:
 @functools.cache
 def _homeless_cache() -> Path:
     """Any user may have put something under this name: what is not this user's alone is not taken."""
-    folder = scratch.temporary() / f"ghostnet-of-{os.geteuid()}"
+    folder = scratch.temporary() / f"mindghost-of-{os.geteuid()}"
     with contextlib.suppress(FileExistsError):
         folder.mkdir(mode=0o700)
     found = folder.lstat()
     if stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid() and not found.st_mode & 0o077:
         return folder
-    raise UserError(f"{folder}: is not this user's alone; set HOME, or GHOSTNET_HOME to a folder for the cache")
+    raise UserError(f"{folder}: is not this user's alone; set HOME, or MINDGHOST_HOME to a folder for the cache")
 
 
 @contextlib.contextmanager

@@ -26,7 +26,7 @@ def library() -> Path:
     cache = cache_dir()
     # What it is given is `PATH:FUNCTION`.
     if ":" in str(cache) or not is_utf_8(cache):
-        raise NativeError(f"MindSpore loads none from {cache} (a colon, or no UTF-8): give another GHOSTNET_HOME")
+        raise NativeError(f"MindSpore loads none from {cache} (a colon, or no UTF-8): give another MINDGHOST_HOME")
     return description().build()
 
 
