@@ -288,6 +288,22 @@ def test_the_session_of_this_process(monkeypatch):
     assert provenance.command_line(["train.py"]) == "mpirun -n 3 python train.py"
 
 
+@pytest.mark.parametrize(
+    ("arguments", "launch", "expected"),
+    [
+        (["/venv/bin/mindghost", "train", "-c", "a b"], Launch(), "mindghost train -c 'a b'"),
+        (["/venv/bin/mindghost", "train"], Launch("mpirun", 2), "mpirun -n 2 mindghost train"),
+        (["/venv/bin/mindghost", "train"], Launch("msrun", 2), "msrun --worker_num=2 python -m mindghost train"),
+        (["/lib/mindghost/__main__.py", "train"], Launch(), "python -m mindghost train"),
+        (["/lib/mindghost/__main__.py", "train"], Launch("mpirun", 2), "mpirun -n 2 python -m mindghost train"),
+        (["my train.py", "--lr", "1"], Launch("msrun", 2), "msrun --worker_num=2 'my train.py' --lr 1"),
+    ],
+)
+def test_the_command_that_a_run_notes(arguments, launch, expected, monkeypatch):
+    monkeypatch.setattr(provenance.launch, "detect", lambda: launch)
+    assert provenance.command_line(arguments) == expected
+
+
 @pytest.mark.skipif(shutil.which("git") is None, reason="needs git")
 def test_the_commit_is_that_of_the_source_and_of_no_other_project(tmp_path):
     def git(*arguments: str) -> str:

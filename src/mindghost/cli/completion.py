@@ -18,15 +18,14 @@ from ..config.command_line import choices
 Completer = Callable[..., list[str]]
 
 
-def complete(prog: str, about: str, commands: Mapping[str, str]) -> None:
+def complete(prog: str, commands: Mapping[str, str]) -> None:
     """Answer the shell that has started this process, and end it.
 
     Args:
         prog: the program.
-        about: see `Parser`.
         commands: name -> what the command does. Only the one on the shell's line is imported.
     """
-    parser = Parser(prog, about)
+    parser = Parser(prog)
     parser.add_argument("--version", action="store_true")
     added = parser.add_subparsers()
     words = split_line(os.environ.get("COMP_LINE", ""), int(os.environ.get("COMP_POINT", "0")))[3]

@@ -14,6 +14,7 @@ from .. import __version__
 from ..config.arguments import Parser
 from ..config.rules import nearest
 from ..errors import UserError
+from . import table
 from .command import run_command, run_program
 
 PROG = "mindghost"
@@ -35,6 +36,9 @@ COMMANDS = {
 }
 ABOUT = """Train, evaluate and ship the GhostNet family on MindSpore.
 
+commands:
+{commands}
+
 `mindghost COMMAND --help` explains a command.
 A shell completes commands, flags and recipes after this line in ~/.bashrc, or behind compinit in ~/.zshrc:
   eval "$(register-python-argcomplete mindghost)"
@@ -46,7 +50,7 @@ def main() -> NoReturn:
     if "_ARGCOMPLETE" in os.environ:
         from .completion import complete
 
-        complete(PROG, ABOUT, COMMANDS)
+        complete(PROG, COMMANDS)
     run_program(*_find(sys.argv[1:]))
 
 
@@ -72,21 +76,18 @@ def _run(name: str, arguments: Sequence[str]) -> None:
     importlib.import_module(module_of(name)).main(arguments)
 
 
-def _format(prog: str) -> argparse.HelpFormatter:
-    return argparse.RawDescriptionHelpFormatter(prog, max_help_position=17, width=110)
-
-
 def _without_command(arguments: Sequence[str]) -> None:
     """`--help`, which is what a line without words gives as well, `--version`, or the error that it is neither."""
-    parser = Parser(PROG, ABOUT, usage="%(prog)s COMMAND ...", allow_abbrev=False, formatter_class=_format)
-    parser.add_argument("--version", action="version", version=f"{PROG} {__version__}")
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND")
-    for name, summary in COMMANDS.items():
-        commands.add_parser(name, help=summary)
-    if arguments and not arguments[0].startswith("-"):
-        raise UserError(
-            f"{arguments[0]!r}: unknown command; the nearest is {nearest(arguments[0], COMMANDS)} "
-            f"(`{PROG} --help` lists all)"
-        )
-    parser.parse_args(arguments or ["--help"])
-    raise UserError(f"{arguments[0]!r}: expected a command first; `{PROG} --help` lists them")
+    about = ABOUT.format(commands="\n".join(f"  {line}" for line in table.lines(list(COMMANDS.items()))))
+    as_it_is = argparse.RawDescriptionHelpFormatter
+    parser = Parser(PROG, about, usage="%(prog)s COMMAND ...", formatter_class=as_it_is)
+    version = f"{PROG} {__version__}"
+    parser.add_argument("--version", action="version", version=version, help="show the version and exit")
+    first = arguments[0] if arguments else "--help"
+    if first in ("-h", "--help", "--version"):
+        parser.parse_args([first])
+    if first.startswith("-"):
+        raise UserError(f"{first!r}: unknown flag, or one of a command, which comes first: {PROG} COMMAND ...")
+    raise UserError(
+        f"{first!r}: unknown command; the nearest is {nearest(first, COMMANDS)} (`{PROG} --help` lists all)"
+    )

@@ -10,13 +10,13 @@ import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import mindspore as ms
-from mindspore import nn
+from typing import TYPE_CHECKING, Any
 
 from ..errors import UserError
 from ..files import intact, outputs, paths, scratch
+
+if TYPE_CHECKING:
+    from mindspore import nn
 
 # Endings of exported files.
 EXPORTED = (".onnx", ".mindir")
@@ -228,6 +228,9 @@ def _in_short(error: Exception) -> str:
 
 def mindir_cell(path: Path) -> nn.GraphCell:
     """What a MindIR file holds; raises UserError where it is damaged. It compiles to a graph of its own only."""
+    import mindspore as ms
+    from mindspore import nn
+
     intact.read_intact(path)  # the loader takes other numbers for what they are, and dies of other bytes
     try:
         with scratch.readable(path) as file:
