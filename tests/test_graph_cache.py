@@ -16,10 +16,9 @@ from mindghost.config import Config
 from mindghost.graph_cache import GraphCache
 from mindghost.models import ghostnet
 from mindghost.ops import library as native
-from mindghost.ops import momentum
 from mindghost.parallel.ranks import ALONE, Ranks
-from mindghost.train.loss import training_loss
-from mindghost.train.step import StepOptions, TrainStep
+from mindghost.train.step import StepOptions, TrainStep, training_loss
+from mindghost.train.update import update_by
 from tests.helpers.launchers import Process, cache_with_libraries, mpirun_command, run
 from tests.helpers.short import stages
 from tests.helpers.training import arguments, assert_same_end
@@ -41,9 +40,8 @@ def small_step(config: Config, **options) -> TrainStep:
     np.random.seed(config.seed)
     network = ghostnet.ghostnet_050(num_classes=3, **{"drop_rate": 0.2, **options})
     optimizer = nn.Momentum(network.trainable_params(), 0.05, 0.9)
-    fused = momentum.fused_update(optimizer, OPERATORS)
     options = StepOptions.from_config(config)
-    return TrainStep(network, training_loss(config), optimizer, options, fused=fused).set_train()
+    return TrainStep(network, training_loss(config), update_by(optimizer, OPERATORS), options).set_train()
 
 
 def name_of(step: nn.Cell, config: Config, shapes: tuple = ((2, 3, 32, 32),), ranks: Ranks = ALONE) -> str:

@@ -104,4 +104,4 @@ def test_a_program_that_mindspore_cannot_name_is_one_line(monkeypatch):
     """Compiling fails with MindSpore's own words in a clone whose folder's name is no UTF-8."""
     monkeypatch.setattr(runtime, "_HERE", Path(os.fsdecode(b"/clone\xff/src")))
     with pytest.raises(UserError, match="compiles no program in a folder whose name is no UTF-8"):
-        runtime.init(Config())
+        runtime.Runtime.start(Config())

@@ -47,12 +47,12 @@ def network(config: Config) -> nn.Cell:
 
 
 def training_precision(net: nn.Cell, config: Config, operators: Path | None) -> nn.Cell:
-    """The network of `config.model` as it is trained: in the precision of `amp_level`, on our `native_operators`."""
+    """The network of `config.model` as it is trained: in the precision of `amp_level`, on our native operators."""
     return _in_precision(net, config.amp_level, config, operators)
 
 
 def evaluation_network(config: Config, operators: Path | None = None) -> nn.Cell:
-    """The same network as it is evaluated: in the precision of `val_amp_level`, on our `native_operators`."""
+    """The same network as it is evaluated: in the precision of `val_amp_level`, on our native operators."""
     return _in_precision(network(config), config.val_amp_level, config, operators)
 
 

@@ -1,14 +1,14 @@
-"""Device, mode, seed and logging: the only file that asks where it runs."""
+"""Where a command runs: device, ranks, threads, and what is made for them. No other module asks for the device."""
 
 from __future__ import annotations
 
 import logging
-import logging.handlers
 import os
 import random
 import socket
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import mindspore as ms
@@ -17,7 +17,10 @@ from . import limits_onednn
 from .config import Config
 from .errors import UserError
 from .files import scratch
-from .parallel.ranks import Ranks, check_launch, start
+from .graph_cache import GraphCache
+from .ops import library
+from .parallel.ranks import Ranks, check_launch
+from .parallel.ranks import start as start_ranks
 from .process import launch, resources
 
 log = logging.getLogger("mindghost")
@@ -47,6 +50,59 @@ class Runtime:
     threads: int
     notes: list[str]
 
+    @classmethod
+    def start(cls, config: Config) -> Runtime:
+        """Set up the device, the ranks, graph or PyNative mode and the seed.
+
+        Raises:
+            UserError: a device that this machine does not have, `distribute` at odds with how the process was
+                started, or this program in a folder that MindSpore cannot name.
+            RunError: the ranks did not find each other.
+        """
+        check_launch(config.distribute)
+        if not scratch.is_utf_8(_HERE):
+            raise UserError(
+                f"{_HERE}: MindSpore compiles no program in a folder whose name is no UTF-8; move it to another one"
+            )
+        resources.try_threads(_THREADS + _THREADS_OF_A_CORE * len(os.sched_getaffinity(0)))
+        device = _device(config.device_target)
+        _check_devices(device)
+        ms.set_context(mode=ms.GRAPH_MODE if config.mode == 0 else ms.PYNATIVE_MODE)
+        if ms.get_context("device_target") != device:
+            # Refused once anything has run, so not done without need.
+            ms.set_device(device)
+        ranks = start_ranks(device)
+        threads, notes = _threads(ranks)
+        if device == "Ascend" and config.mode == 0:
+            # The whole graph on the device (GraphEngine), as MindCV runs its recipes; only Ascend has it.
+            ms.set_context(jit_config={"jit_level": "O2"})
+        ms.set_seed(config.seed)
+        random.seed(config.seed)
+        config, replaced = _replace_what_is_missing(config, device)
+        notes += replaced
+        if variable := launch.left_over():
+            notes.append(f"{variable} is set, but no launcher started this process: it runs on its own")
+        if limits_onednn and device == "CPU":
+            notes.append("ONEDNN_MAX_CPU_ISA=AVX2: with AVX-512, oneDNN runs these convolutions 100 times slower")
+        return cls(config, device, ranks, threads, notes)
+
+    @cached_property
+    def operators(self) -> Path | None:
+        """The library of our C++ operators (`ops.library.native_operators`), loaded at first use; None without them.
+
+        Raises UserError where `native_ops` is on and they cannot be had.
+        """
+        return library.native_operators(self.config, self.device, self.threads)
+
+    @cached_property
+    def graphs(self) -> GraphCache:
+        """Compiles cells, with the help of what earlier processes have compiled."""
+        return GraphCache(self.config, self.device, self.ranks)
+
+    def with_config(self, config: Config) -> Runtime:
+        """The same by another configuration."""
+        return replace(self, config=config)
+
     def with_classes(self, classes: Sequence[str]) -> Runtime:
         """The same with `num_classes` settled: that of the data where the key is absent.
 
@@ -54,49 +110,13 @@ class Runtime:
         """
         config = self.config
         if config.num_classes is None:
-            return replace(self, config=config.replace(num_classes=len(classes)))
+            return self.with_config(config.replace(num_classes=len(classes)))
         if len(classes) < config.num_classes:
             log.info(
                 f"{config.data_dir}: {len(classes)} classes, fewer than num_classes: {config.num_classes}; "
                 "labels follow their sorted names"
             )
         return self
-
-
-def init(config: Config) -> Runtime:
-    """Set up the device, the ranks, graph or PyNative mode and the seed.
-
-    Raises:
-        UserError: a device that this machine does not have, `distribute` at odds with how the process was started, or
-            this program in a folder that MindSpore cannot name.
-        RunError: the ranks did not find each other.
-    """
-    check_launch(config.distribute)
-    if not scratch.is_utf_8(_HERE):
-        raise UserError(
-            f"{_HERE}: MindSpore compiles no program in a folder whose name is no UTF-8; move it to another one"
-        )
-    resources.try_threads(_THREADS + _THREADS_OF_A_CORE * len(os.sched_getaffinity(0)))
-    device = _device(config.device_target)
-    _check_devices(device)
-    ms.set_context(mode=ms.GRAPH_MODE if config.mode == 0 else ms.PYNATIVE_MODE)
-    if ms.get_context("device_target") != device:
-        # Refused once anything has run, so not done without need.
-        ms.set_device(device)
-    ranks = start(device)
-    threads, notes = _threads(ranks)
-    if device == "Ascend" and config.mode == 0:
-        # The whole graph on the device (GraphEngine), as MindCV runs its recipes; only Ascend has it.
-        ms.set_context(jit_config={"jit_level": "O2"})
-    ms.set_seed(config.seed)
-    random.seed(config.seed)
-    config, replaced = _replace_what_is_missing(config, device)
-    notes += replaced
-    if variable := launch.left_over():
-        notes.append(f"{variable} is set, but no launcher started this process: it runs on its own")
-    if limits_onednn and device == "CPU":
-        notes.append("ONEDNN_MAX_CPU_ISA=AVX2: with AVX-512, oneDNN runs these convolutions 100 times slower")
-    return Runtime(config, device, ranks, threads, notes)
 
 
 def _threads(ranks: Ranks) -> tuple[int, list[str]]:

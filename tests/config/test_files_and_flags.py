@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from mindghost.config import Config, Said, load, saved_by_training
+from mindghost.config import Config, Said, load
 from mindghost.config.yaml_file import MAX_BYTES
+from mindghost.runs.files import saved_by_training
 from tests.helpers.configs import cli, message_of, write
 
 BOMB = "a: &a [x, x]\nb: &b [*a, *a]\nc: [*b, *b]\n"

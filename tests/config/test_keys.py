@@ -39,6 +39,7 @@ label_smoothing: 0.0, aux_factor: 0.0, reduction: mean, amp_level: O0, val_amp_l
 loss_scale_type: fixed, loss_scale: 1.0, drop_overflow_update: false, eval_shuffle: false}
 """)
 OUR_DEFAULTS = {
+    "task": "classification",
     "tensorboard": False,
     "native_ops": "auto",
     "compile_cache": True,

@@ -11,8 +11,9 @@ from mindghost.config import Config
 from mindghost.models import CARDS, card
 from mindghost.models.complexity import trainable_parameters
 from mindghost.models.layers import ConvBnAct
-from mindghost.train import loss, optim, schedule
-from mindghost.train.step import StepOptions, TrainStep
+from mindghost.train import optim, schedule
+from mindghost.train.step import StepOptions, TrainStep, training_loss
+from mindghost.train.update import update_by
 from tests.helpers.places import ROOT
 
 CONFIGS = ROOT / "configs"
@@ -49,7 +50,7 @@ def test_recipe_makes_a_step(path):
     network = nn.SequentialCell(ConvBnAct(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dense(4, 5))
     optimizer = optim.optimizer(config, network, rates, "Ascend" if config.dataset_sink_mode else "CPU")
     assert len(optimizer.parameters) == len(network.trainable_params())
-    step = TrainStep(network, loss.training_loss(config), optimizer, StepOptions.from_config(config))
+    step = TrainStep(network, training_loss(config), update_by(optimizer), StepOptions.from_config(config))
     assert step.options.dynamic_scale == (config.loss_scale_type == "dynamic")
     assert (step.ema_decay is not None) == config.ema
 

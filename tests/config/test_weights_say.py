@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from mindghost.config import Config, Said, said_beside, saved_by_training, settled
+from mindghost.config import Config, Said, settled
+from mindghost.runs.files import said_beside, saved_by_training
 from tests.helpers.configs import message_of
 
 FILE = Path("a.onnx")

@@ -224,11 +224,6 @@ def test_damaged_gz_and_missing_files_are_named(tmp_path):
         open_split(config_for(tmp_path, dataset="mnist", val_split="night"), "val")
 
 
-def test_long_lists_of_names_are_cut_short(monkeypatch):
-    monkeypatch.setattr(dataset, "_NAMES_SHOWN", 2)
-    assert [dataset._listed(list("abc")[:count]) for count in (1, 2, 3)] == ["a", "a, b", "a, b, ..."]
-
-
 def test_the_digest_of_images_in_memory_is_that_of_classes_labels_and_pixels():
     def digest(classes=("a", "b"), labels=(0, 1), pixel=7) -> str:
         pixels = np.full((2, 2, 2, 1), 7, np.uint8)

@@ -23,6 +23,7 @@ from mindghost.models import ghostnet
 from tests.helpers import short
 from tests.helpers.commands import flags, process, run_mindghost
 from tests.helpers.places import ROOT
+from tests.helpers.runtimes import runtime_of
 from tests.helpers.trained import CLASSES, write_run
 
 SPOILT = ("conv_head", "classifier")
@@ -185,7 +186,7 @@ def test_the_best_is_written_anyway_where_that_was_said(spoilt):
     deployed = artifact.of_file(spoilt)
     config = deployed.config.replace(data_dir=str(images))
     goal = quantize.Goal(max_drop=0.0, max_float=0.0, anyway=True)
-    result = quantize.quantize(deployed, config, images / "train", 8, goal)
+    result = quantize.quantize(deployed, runtime_of(config), images / "train", 8, goal)
     (path,) = result.written
     assert path.is_file()
     assert result.tried[0].top_1 - result.written[path].top_1 > 10
@@ -218,7 +219,7 @@ def test_a_fixed_batch_stays_fixed(run, model, tmp_path):
     onnx.save(fixed, path)
     deployed = artifact.of_file(path)
     config = deployed.config.replace(data_dir=str(run / "images"))
-    result = quantize.quantize(deployed, config, run / "images" / "val", 30, quantize.Goal(max_drop=100.0))
+    result = quantize.quantize(deployed, runtime_of(config), run / "images" / "val", 30, quantize.Goal(max_drop=100.0))
     assert (result.batch, result.calibrated) == (4, 30)
     (written,) = result.written
     session = onnxruntime.InferenceSession(str(written), providers=["CPUExecutionProvider"])

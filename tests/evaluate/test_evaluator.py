@@ -15,6 +15,7 @@ from mindghost.evaluate.evaluator import Evaluator, counted, draws, outcomes
 from mindghost.inference.network import filled, mirrored, of_cell
 from mindghost.parallel.ranks import ALONE, Ranks
 from mindghost.tasks.classification.metrics import Counts
+from tests.helpers.runtimes import runtime_of
 
 
 def metrics_of(logits, labels):
@@ -69,7 +70,7 @@ def test_every_sample_counts_once_at_any_batch_size(batch_size):
     images = rng.standard_normal((10, 1, 3, 3)).astype(np.float32)
     labels = rng.integers(0, 6, 10).astype(np.int32)
     batches = [(images[i : i + batch_size], labels[i : i + batch_size]) for i in range(0, 10, batch_size)]
-    found = outcomes(of_cell(Mean()), batches, batch_size).metrics()
+    found = outcomes(Counts(), of_cell(Mean()), batches, batch_size).metrics()
     expected = metrics_of(Mean()(Tensor(images)).asnumpy(), labels)
     assert (found.top_1, found.top_5, found.num_samples) == (expected.top_1, expected.top_5, 10)
     assert found.loss == pytest.approx(expected.loss, rel=1e-12)
@@ -182,7 +183,7 @@ def test_a_network_sees_batches_of_one_size():
         return np.stack([images[:, 0], 1 - images[:, 0]], axis=1)
 
     batches = [(np.array([[0.0], [1.0]]), np.array([1, 0])), (np.array([[0.0]]), np.array([1]))]
-    assert outcomes(network, batches, 2).predicted.tolist() == [1, 0, 1]
+    assert outcomes(Counts(), network, batches, 2).predicted.tolist() == [1, 0, 1]
     assert seen == [[0, 1], [0, 0]]
 
 
@@ -208,13 +209,13 @@ def test_outcomes_have_the_order_of_the_samples(shuffle):
     """On one rank and on two, and in whatever order they were looked at."""
     samples, config = grey_samples(10), grey_config(eval_shuffle=shuffle)
     expected = [np.log(np.exp(n) + 2) - (n if n % 3 == 0 else 0) for n in range(10)]
-    alone = Evaluator(config, samples, ALONE).outcomes(left_edge)
+    alone = Evaluator(runtime_of(config), samples).outcomes(left_edge)
     assert alone.labels.tolist() == samples.labels.tolist()
     np.testing.assert_allclose(alone.losses, expected)
     given: dict = {}
     second = Together(1, given)
-    outcomes(left_edge, Evaluator(config, samples, second).batches, 4, second)
-    both = Evaluator(config, samples, Together(0, given)).outcomes(left_edge)
+    outcomes(Counts(), left_edge, Evaluator(runtime_of(config, second), samples).batches, 4, second)
+    both = Evaluator(runtime_of(config, Together(0, given)), samples).outcomes(left_edge)
     np.testing.assert_array_equal(both.losses, alone.losses)
 
 
@@ -226,13 +227,13 @@ def test_batches_are_filled_up_to_their_size_but_not_beyond_the_set(count, sizes
         seen.append(len(images))
         return left_edge(images)
 
-    assert len(Evaluator(grey_config(), grey_samples(count), ALONE).outcomes(network)) == count
+    assert len(Evaluator(runtime_of(grey_config()), grey_samples(count)).outcomes(network)) == count
     assert seen == sizes
 
 
 def test_with_eval_mirror_an_image_and_its_mirror_image_count_half_each():
     """Of the mirror image the left edge is black."""
-    found = Evaluator(grey_config(eval_mirror=True), grey_samples(5), ALONE).outcomes(left_edge)
+    found = Evaluator(runtime_of(grey_config(eval_mirror=True)), grey_samples(5)).outcomes(left_edge)
     np.testing.assert_allclose(found.losses[3], np.log(np.exp(1.5) + 2) - 1.5)
     assert counted(grey_config()) == "each image once"
     assert "its mirror image" in counted(grey_config(eval_mirror=True))
@@ -249,8 +250,8 @@ class Terminal(io.StringIO):
 def test_a_bar_is_drawn_on_a_terminal_by_one_rank(monkeypatch, stream, rank, drawn):
     monkeypatch.setattr(sys, "stderr", stream())
     assert draws(Ranks(rank, 2)) is drawn
-    evaluator = Evaluator(grey_config(), grey_samples(5), ALONE)
-    evaluator.ranks = replace(ALONE, rank=rank)
+    evaluator = Evaluator(runtime_of(grey_config()), grey_samples(5))
+    evaluator.runtime = runtime_of(grey_config(), replace(ALONE, rank=rank))
     evaluator.outcomes(left_edge)
     text = sys.stderr.getvalue()
     assert ("validation" in text and "batch/s" in text) is drawn

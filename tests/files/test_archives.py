@@ -14,7 +14,7 @@ import pytest
 
 from mindghost.data import binary, fetch
 from mindghost.errors import UserError
-from mindghost.files import archives, download
+from mindghost.files import archives
 from tests.helpers.downloads import CONTENT, MD5, visible
 
 Member = tuple[tarfile.TarInfo, bytes]
@@ -246,7 +246,7 @@ def test_datasets_are_fetched_and_unpacked_once(server, tmp_path, monkeypatch):
         "cifar100": fetch._Dataset(server.url("/"), {"c.tar.gz": hashlib.md5(content).hexdigest()}, "binary"),
         "mnist": fetch._Dataset(server.url("/"), {"m.gz": MD5}, ""),
     }
-    monkeypatch.setattr(download, "_DATASETS", datasets)
+    monkeypatch.setattr(fetch, "_DATASETS", datasets)
     for name in ("cifar100", "mnist", "cifar100", "mnist"):
         fetch.fetch_dataset(name, tmp_path / "data")
     assert visible(tmp_path / "data") == ["binary", "c.tar.gz", "m.gz"]
@@ -262,7 +262,7 @@ def test_an_archive_that_is_what_its_digest_says_is_not_trusted_for_it(server, t
     content = archive.read_bytes()
     server.answers = {"/c.tar.gz": content}
     digests = {"c.tar.gz": hashlib.md5(content).hexdigest()}
-    monkeypatch.setattr(download, "_DATASETS", {"cifar100": fetch._Dataset(server.url("/"), digests, "binary")})
+    monkeypatch.setattr(fetch, "_DATASETS", {"cifar100": fetch._Dataset(server.url("/"), digests, "binary")})
     with pytest.raises(UserError, match=r"c\.tar\.gz: 'binary/up' in it is no plain file"):
         fetch.fetch_dataset("cifar100", tmp_path / "data")
     assert visible(tmp_path / "data") == ["c.tar.gz"]

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from mindghost.errors import UserError
-from mindghost.files import download
+from mindghost.files import cache, download
 from mindghost.files.cache import _homeless_cache, cache_dir
 from tests.helpers.downloads import (
     CONTENT,
@@ -286,8 +286,8 @@ def homeless(monkeypatch, tmp_path) -> Path:
 
     for name in ("MINDGHOST_HOME", "GHOSTNET_HOME"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(download.Path, "home", home)
-    monkeypatch.setattr("mindghost.files.cache.scratch.temporary", lambda: tmp_path)
+    monkeypatch.setattr(cache.Path, "home", home)
+    monkeypatch.setattr(cache.scratch, "temporary", lambda: tmp_path)
     _homeless_cache.cache_clear()
     yield tmp_path / f"mindghost-of-{os.geteuid()}"
     _homeless_cache.cache_clear()

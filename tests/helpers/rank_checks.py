@@ -44,10 +44,11 @@ def trained(case: str, mode: int, rank: int, ranks: int, shared: "Ranks | None" 
     from mindspore import Tensor, nn
 
     from mindghost.models.layers import ConvBnAct, freeze_batch_norm
-    from mindghost.ops import allreduce, momentum
+    from mindghost.ops import allreduce
     from mindghost.ops.library import library
     from mindghost.train.rmsprop_tf import RMSpropTF
     from mindghost.train.step import StepOptions, TrainStep
+    from mindghost.train.update import update_by
 
     ms.set_context(mode=mode)
     ms.set_seed(3)
@@ -63,12 +64,12 @@ def trained(case: str, mode: int, rank: int, ranks: int, shared: "Ranks | None" 
     kind = RMSpropTF if case == "accumulated" else nn.Momentum
     optimizer = kind(network.trainable_params(), 0.05, momentum=0.9)
     loss = nn.CrossEntropyLoss(reduction=reduction)
-    rank_sum, fused = None, None
+    rank_sum = None
     if shared is not None:
         rank_sum = allreduce.rank_sum(network, library(), shared)
         assert rank_sum is not None
-        fused = momentum.fused_update(optimizer, library())
-    step = TrainStep(network, loss, optimizer, StepOptions(**CASES[case]), ranks, rank_sum, fused)
+    update = update_by(optimizer, shared and library())
+    step = TrainStep(network, loss, update, StepOptions(**CASES[case]), ranks, rank_sum)
     images = rng.normal(size=(STEPS, IMAGES, 3, 8, 8)).astype(np.float32)
     labels = rng.integers(0, CLASSES, (STEPS, IMAGES)).astype(np.int32)
     for batch, label in zip(images, labels, strict=True):

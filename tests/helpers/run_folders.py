@@ -4,7 +4,7 @@ import numpy as np
 
 from mindghost.config import Config
 from mindghost.runs.folder import RunFolder
-from mindghost.runs.state import Position
+from mindghost.runs.state import Position, RunState
 
 WEIGHTS = {"w": np.zeros(3, np.float32)}
 
@@ -21,7 +21,12 @@ def names(folder):
 
 def save(folder, epoch, **keys) -> None:
     """A state whose one weight tells the epoch too."""
-    folder.save_state({"w": np.full(3, epoch, np.float32)}, Position(epoch=epoch, **keys), DATA, ranks=2, steps=7)
+    folder.save_state(state_of(folder, {"w": np.full(3, epoch, np.float32)}, Position(epoch=epoch, **keys)))
+
+
+def state_of(folder, arrays, position, *, steps: int = 7) -> RunState:
+    """The state of a run of two ranks."""
+    return RunState(folder.state, arrays, position, config(folder.path), DATA, ranks=2, steps=steps)
 
 
 def damage(file) -> None:

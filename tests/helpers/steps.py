@@ -7,6 +7,7 @@ from mindspore import Tensor, nn
 from mindghost.config import Config
 from mindghost.train import optim
 from mindghost.train.step import StepOptions, TrainStep
+from mindghost.train.update import update_by
 from tests.helpers.weights import randomise
 
 
@@ -32,7 +33,7 @@ def tiny(seed: int = 0) -> Tiny:
 def make_step(network, rates, options=None, *, opt="momentum", momentum=0.9, weight_decay=0.0) -> TrainStep:
     config = Config(model="ghostnet_050", opt=opt, momentum=momentum, weight_decay=weight_decay, eps=1e-3)
     optimizer = optim.optimizer(config, network, rates, "CPU")
-    return TrainStep(network, create_loss("CE"), optimizer, options or StepOptions()).set_train(True)
+    return TrainStep(network, create_loss("CE"), update_by(optimizer), options or StepOptions()).set_train(True)
 
 
 def batch(size: int, seed: int = 0, classes: int = 5) -> tuple[np.ndarray, np.ndarray]:

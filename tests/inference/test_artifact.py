@@ -396,7 +396,7 @@ def test_what_weights_say_of_a_configuration(weights):
 
 def test_what_an_exported_file_says_of_a_configuration(exported, tmp_path):
     path = exported().path
-    fixed = {**KEYS, "val_amp_level": "O0", "pretrained": False}
+    fixed = {**KEYS, "task": "classification", "val_amp_level": "O0", "pretrained": False}
     assert artifact.said(str(path), with_recipe=False) == Said(fixed, {}, fixed, path)
     # A run's configuration beside it says where its images are; of the network the file has the last word.
     beside(path, data_dir="D", crop_pct=0.5, batch_size=7)

@@ -24,6 +24,7 @@ from mindghost.models import ghostnet
 from tests.helpers import short
 from tests.helpers.commands import command, flags, run_mindghost
 from tests.helpers.pictures import write_images
+from tests.helpers.runtimes import runtime_of
 from tests.helpers.trained import CLASSES, write_run
 
 KEYS = {"model": "ghostnet_050", "image_resize": 32, "crop_pct": 0.8, "mean": (120.0, 110.0, 100.0), "batch_size": 4}
@@ -363,11 +364,11 @@ def test_quantising_needs_a_whole_file_with_finite_logits(made, tmp_path):
     intact.write_with_sidecar(tmp_path / "file.data", outside(file, "file.data"))
     config = Config(**KEYS, num_classes=3, data_dir=str(made / "images"), mode=1)
     with pytest.raises(UserError, match="keeps weights in a second file"):
-        quantize.quantize(artifact.of_file(file), config, made / "images" / "train")
+        quantize.quantize(artifact.of_file(file), runtime_of(config), made / "images" / "train")
     shutil.copy(made / "any" / "ghostnet_050_best.onnx", file)
     changed(file, change_graph=spoil)
     with pytest.raises(UserError, match="its logits are not finite"):
-        quantize.quantize(artifact.of_file(file), config, made / "images" / "train")
+        quantize.quantize(artifact.of_file(file), runtime_of(config), made / "images" / "train")
     assert {path.name for path in tmp_path.iterdir()} == {"file.onnx", "file.data", "file.data.sha256"}
 
 

@@ -21,10 +21,10 @@ from mindghost.data import dataset, images, loader
 from mindghost.deploy import export, probe_images
 from mindghost.errors import UserError
 from mindghost.inference import artifact, predictor
-from mindghost.inference.annotate import annotate, picture_name
 from mindghost.inference.network import open_network
-from mindghost.inference.sources import expand, frames
+from mindghost.inference.sources import expand, frames, picture_name
 from mindghost.models import create_model
+from mindghost.tasks.classification import show
 from tests.helpers.commands import flags, run_mindghost
 from tests.helpers.places import ROOT
 from tests.helpers.trained import CLASSES, write_run
@@ -59,9 +59,9 @@ def test_predictions_are_validations_logits(short_network, photos, tmp_path, key
     assert [prediction.image for prediction in predictions] == names
     for prediction, share in zip(predictions, shares, strict=True):
         labels = np.argsort(-share)[:2]
-        assert [guess.label for guess in prediction.guesses] == labels.tolist()
-        assert [guess.name for guess in prediction.guesses] == [CLASSES[label] for label in labels]
-        np.testing.assert_allclose([g.probability for g in prediction.guesses], share[labels], rtol=1e-4)
+        assert [guess.label for guess in prediction.answers] == labels.tolist()
+        assert [guess.name for guess in prediction.answers] == [CLASSES[label] for label in labels]
+        np.testing.assert_allclose([g.probability for g in prediction.answers], share[labels], rtol=1e-4)
 
 
 def test_the_script_prints_tables_json_and_csv_and_saves_pictures(
@@ -127,7 +127,7 @@ def test_exported_files_answer_and_validate_alike(short_network, photos, tmp_pat
     ms.set_context(mode=ms.PYNATIVE_MODE)
     names = expand([str(photos)])
     found, expected = (
-        [p.guesses for p in predictor.Predictor(d, open_network(d)).predict(names)] for d in (exported, deployed)
+        [p.answers for p in predictor.Predictor(d, open_network(d)).predict(names)] for d in (exported, deployed)
     )
     for ours, theirs in zip(found, expected, strict=True):
         assert [guess.name for guess in ours] == [guess.name for guess in theirs]
@@ -255,13 +255,13 @@ def test_the_plain_reader_gives_the_same_answers_for_files_of_each_kind(
         theirs = plain["network_input"](str(file), steps)
         ours_in = ours.prepare(images.read_image(str(file), upright=True))
         assert np.abs((theirs[0] - ours_in) * np.reshape(steps["std"], (-1, 1, 1))).max() < 1.01, file.name
-        shares = predictor.probabilities(network(theirs))[0]
-        found = {guess.label: guess.probability for guess in prediction.guesses}
+        shares = show.probabilities(network(theirs))[0]
+        found = {guess.label: guess.probability for guess in prediction.answers}
         np.testing.assert_allclose(shares, [found[label] for label in range(3)], atol=0.02, err_msg=file.name)
     monkeypatch.setattr(sys, "argv", ["predict_onnx.py", str(deployed.path), *map(str, files)])
     runpy.run_path(str(ROOT / "examples" / "predict_onnx.py"), run_name="__main__")
     lines = capsys.readouterr().out.splitlines()
-    expected = [prediction.guesses[0].name for prediction in ours.predict(map(str, files))]
+    expected = [prediction.answers[0].name for prediction in ours.predict(map(str, files))]
     assert [line.split("\t")[1] for line in lines] == expected
 
 
@@ -300,8 +300,8 @@ def test_pictures_with_one_name_do_not_meet():
 )
 def test_annotated_pictures_of_any_shape_are_legible_and_no_larger_than_that(shape, expected):
     """A line takes 20 pixels and the margins 12; what is narrow is enlarged, but not beyond 4,096 pixels."""
-    prediction = predictor.Prediction("x", (predictor.Guess(0, "ant", 1.0),), pixels=np.zeros((*shape, 3), np.uint8))
-    assert annotate(prediction).size == expected
+    prediction = predictor.Prediction("x", (show.Guess(0, "ant", 1.0),), pixels=np.zeros((*shape, 3), np.uint8))
+    assert show.draw(prediction.pixels, prediction.answers).size == expected
 
 
 def test_frames_of_a_video(tmp_path):
@@ -327,5 +327,5 @@ def test_frames_of_a_video(tmp_path):
         "clip.avi#0",
         "clip.avi#4",
     ]
-    assert [p.guesses[0].name for p in seen if p.guesses][1] == "ant"
+    assert [p.answers[0].name for p in seen if p.answers][1] == "ant"
     assert "cannot open this video" in seen[2].problem

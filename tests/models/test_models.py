@@ -15,6 +15,7 @@ from mindghost.checkpoint.names import from_pytorch
 from mindghost.models import card, create_model, layers, list_models
 from mindghost.models.ghostnet import GhostModule
 from mindghost.train.step import StepOptions, TrainStep
+from mindghost.train.update import update_by
 from tests.helpers.networks import load, logits
 from tests.helpers.places import GOLDEN
 from tests.helpers.weights import golden_state, randomise
@@ -199,7 +200,7 @@ def test_every_network_trains_and_evaluates_in_graph_mode(name, options):
 
     ms.set_context(mode=ms.GRAPH_MODE)
     optimizer = create_optimizer(network.trainable_params(), "momentum", lr=[0.003] * count)
-    step = TrainStep(network, loss, optimizer, StepOptions()).set_train(True)
+    step = TrainStep(network, loss, update_by(optimizer), StepOptions()).set_train(True)
     losses = [float(step(images, labels)[0]) for _ in range(count)]
     assert losses[0] == pytest.approx(expected, rel=1e-4)
     assert losses[-1] < 0.9 * losses[0]

@@ -25,6 +25,7 @@ from mindghost.models.layers import ConvBnAct, SqueezeExcite, convolution, depth
 from mindghost.ops import allreduce, fused, library, rewrite
 from mindghost.ops.library import native_operators
 from mindghost.train.step import StepOptions, TrainStep
+from mindghost.train.update import update_by
 from tests.helpers.places import GOLDEN
 from tests.helpers.sanitizers import sanitizer_flags
 from tests.helpers.short import stages
@@ -174,7 +175,7 @@ def test_training_agrees_in_graph_mode(monkeypatch):
         if native:
             rewrite.use(network, LIBRARY)
         optimizer = nn.Momentum(network.trainable_params(), 0.05, 0.9)
-        step = TrainStep(network, nn.CrossEntropyLoss(), optimizer, StepOptions()).set_train()
+        step = TrainStep(network, nn.CrossEntropyLoss(), update_by(optimizer), StepOptions()).set_train()
         x = Tensor(np.random.RandomState(2).uniform(-1, 1, (6, 3, 48, 40)).astype(np.float32))
         y = Tensor(np.array([0, 1, 2, 0, 1, 2], np.int32))
         losses.append([float(step(x, y)[0].asnumpy()) for _ in range(6)])

@@ -8,9 +8,10 @@ from mindspore import nn
 
 from mindghost.config import Config
 from mindghost.ops import library, momentum
-from mindghost.ops.momentum import fused_update
+from mindghost.ops.momentum import MomentumUpdate
 from mindghost.train import optim
 from mindghost.train.step import StepOptions, TrainStep
+from mindghost.train.update import update_by
 from tests.helpers.steps import batch, run, tiny
 
 try:
@@ -26,9 +27,9 @@ def make_step(fused: bool, options: StepOptions, **keys) -> TrainStep:
     config = Config(model="ghostnet_050", **{"opt": "momentum", "weight_decay": 0.05, **keys})
     network = tiny()
     optimizer = optim.optimizer(config, network, [0.1, 0.05, 0.2, 0.1, 0.1, 0.1], "CPU")
-    update = fused_update(optimizer, LIBRARY if fused else None)
-    assert (update is not None) == fused
-    return TrainStep(network, create_loss("CE"), optimizer, options, fused=update).set_train(True)
+    update = update_by(optimizer, LIBRARY if fused else None)
+    assert isinstance(update, MomentumUpdate) == fused
+    return TrainStep(network, create_loss("CE"), update, options).set_train(True)
 
 
 def assert_equal_states(found: TrainStep, expected: TrainStep) -> None:

@@ -8,7 +8,7 @@ import unicodedata
 
 import pytest
 
-from mindghost.process.display import OneLine, address, csv_cell, fenced, html, markdown, say, shell, shown
+from mindghost.process.display import OneLine, address, csv_cell, fenced, html, markdown, say, shell, shown, some
 
 SHOWN = {
     "plain name.png": "plain name.png",
@@ -118,3 +118,8 @@ def test_what_is_said_and_logged_is_one_line(capsys):
     assert capsys.readouterr().out == "a\\nb: \\x1b[2J\n"
     record = logging.makeLogRecord({"msg": "%s is\u2028there", "args": ("a\nb",)})
     assert OneLine("note: %(message)s").format(record) == r"note: a\nb is\u2028there"
+
+
+def test_long_lists_of_names_are_cut_short():
+    assert [some(list("abc")[:count], 2) for count in (0, 1, 2, 3)] == ["", "a", "a, b", "a, b and 1 more"]
+    assert some(range(2_000)) == "0, 1, 2, 3 and 1,996 more"

@@ -12,6 +12,7 @@ from mindghost.errors import RunError, UserError
 from mindghost.runs.folder import RunFolder
 from mindghost.runs.state import Position
 from tests.helpers.event_files import TAGS, assert_equals_metrics, events
+from tests.helpers.run_folders import state_of
 
 DATA = "ab" * 32
 
@@ -37,7 +38,7 @@ def run(tmp_path) -> RunFolder:
     for epoch in (1, 2, 3):
         folder.add_record(record(epoch, validated=epoch != 2))
         if epoch == 2:
-            folder.save_state({"w": np.zeros(3, np.float32)}, Position(epoch=2), DATA, ranks=1, steps=5)
+            folder.save_state(state_of(folder, {"w": np.zeros(3, np.float32)}, Position(epoch=2), steps=5))
     return folder
 
 

@@ -16,9 +16,9 @@ from mindghost.checkpoint import weights as weights_file
 from mindghost.errors import RunError, UserError
 from mindghost.files import intact
 from mindghost.runs.folder import RunFolder
-from mindghost.runs.state import Position, Saved, changed_keys
+from mindghost.runs.state import Position, RunState, changed_keys
 from tests.helpers.locks import lock_holder
-from tests.helpers.run_folders import DATA, WEIGHTS, config, damage, epochs_of_states, kept, names, run, save
+from tests.helpers.run_folders import DATA, WEIGHTS, config, damage, epochs_of_states, kept, names, run, save, state_of
 
 
 @pytest.mark.fault("resources", "clean error")
@@ -33,11 +33,11 @@ def test_a_state_travels_to_other_ranks_as_numbers_and_text_and_every_length_is_
             "half": np.ones(2, np.float16),
             "flags": np.array([True, False]),
         }
-        folder.save_state(arrays, Position(2, 1, (0.1, 1 / 3), 4, 50.0), DATA, ranks=2, steps=7)
+        folder.save_state(state_of(folder, arrays, Position(2, 1, (0.1, 1 / 3), 4, 50.0)))
         saved = folder.read_state(True)
     content = saved.to_bytes()
-    heard = Saved.from_bytes(content)
-    for field in dataclasses.fields(Saved):
+    heard = RunState.from_bytes(content)
+    for field in dataclasses.fields(RunState):
         if field.name != "arrays":
             assert getattr(heard, field.name) == getattr(saved, field.name), field.name
     assert set(heard.arrays) == set(saved.arrays)
@@ -47,7 +47,7 @@ def test_a_state_travels_to_other_ranks_as_numbers_and_text_and_every_length_is_
     crafted = pickle.dumps(saved)
     for damaged in (content[:-1], content + b"x", b"\xff" * 8 + content[8:], content[:3], crafted):
         with pytest.raises((UserError, json.JSONDecodeError, UnicodeDecodeError)):
-            Saved.from_bytes(damaged)
+            RunState.from_bytes(damaged)
 
 
 def test_the_newest_files_are_kept(tmp_path):
@@ -130,8 +130,8 @@ def test_a_file_in_place_of_the_folder_is_refused(tmp_path):
 def test_a_state_comes_back_with_its_position(resume, tmp_path):
     folder = run(tmp_path / "run", [12.5])
     folder.log.write_text("one line\n")
-    position = Position(epoch=1, step=3, losses=(2.5, 0.1, 1 / 3), skipped=1, best_top_1=12.5)
-    folder.save_state({"w": np.ones(3, np.float32)}, position, DATA, ranks=2, steps=7)
+    position = Position(epoch=1, step=3, losses=(2.5, 0.1, 1 / 3), skipped=1, best_score=12.5)
+    folder.save_state(state_of(folder, {"w": np.ones(3, np.float32)}, position))
     saved = folder.read_state({"file": str(folder.state), "folder": str(folder.path)}.get(resume, True))
     assert saved.position == position
     assert (saved.data, saved.ranks, saved.steps) == (DATA, 2, 7)
@@ -141,14 +141,14 @@ def test_a_state_comes_back_with_its_position(resume, tmp_path):
 
 
 def test_a_new_run_stands_at_its_beginning():
-    assert Position() == Position(epoch=0, step=0, losses=(), skipped=0, best_top_1=None)
+    assert Position() == Position(epoch=0, step=0, losses=(), skipped=0, best_score=None)
 
 
 @pytest.mark.parametrize("best", [None, 0.0, 0.5, 100.0])
 def test_no_accuracy_yet_is_not_one_of_0(best, tmp_path):
     folder = run(tmp_path / "run", [12.5])
-    save(folder, 1, best_top_1=best)
-    assert folder.read_state(True).position.best_top_1 == best
+    save(folder, 1, best_score=best)
+    assert folder.read_state(True).position.best_score == best
 
 
 def test_records_after_the_state_are_cut(tmp_path):
@@ -280,7 +280,7 @@ def test_a_resumed_run_keeps_the_state_it_came_from(tmp_path):
 KILLS = """
 import itertools, os, random, signal, sys, time
 from mindghost.runs.folder import RunFolder
-from tests.helpers.run_folders import config, damage, run, save
+from tests.helpers.run_folders import config, damage, run, save, state_of
 
 def say(*words):
     # In one call, so that a kill does not cut it.
@@ -349,7 +349,7 @@ def test_a_full_disk_keeps_what_was_saved(full_disk):
     before = {file.name: file.read_bytes() for file in folder.path.iterdir()}
     large = {"w": np.ones(100_000, np.float32)}
     with pytest.raises(RunError, match=rf"run_state\.ckpt: cannot be written \({reason}\)"):
-        folder.save_state(large, Position(epoch=3), DATA, ranks=1, steps=7)
+        folder.save_state(state_of(folder, large, Position(epoch=3)))
     with pytest.raises(RunError, match=rf"ghostnet_050_last\.ckpt: cannot be written \({reason}\)"):
         folder.save_weights(large, 3, 7, best=True, keep=True)
     assert {file.name: file.read_bytes() for file in folder.path.iterdir()} == before

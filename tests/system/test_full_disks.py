@@ -13,10 +13,10 @@ from PIL import Image
 from mindghost.cli import command, main, predict
 from mindghost.config import Config
 from mindghost.errors import RunError
-from mindghost.evaluate import report
 from mindghost.files import outputs
 from mindghost.process import streams
 from mindghost.runs.folder import RunFolder
+from mindghost.tasks.classification import report
 from tests.helpers.places import ROOT
 
 MORE = bytes(300_000)  # bytes, than there is room for

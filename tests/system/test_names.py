@@ -18,9 +18,8 @@ from PIL import Image
 from mindghost.config import Config
 from mindghost.data import dataset
 from mindghost.errors import UserError
-from mindghost.inference import predictor
-from mindghost.inference.annotate import annotate, picture_name
-from mindghost.inference.sources import expand, frames
+from mindghost.inference.sources import expand, frames, picture_name
+from mindghost.tasks.classification import show
 from tests.helpers.launchers import environment
 from tests.helpers.places import ROOT
 
@@ -111,9 +110,9 @@ def test_a_picture_of_a_long_name_can_be_written(tmp_path):
 
 @pytest.mark.fault("class names", "ok")
 def test_a_class_of_any_name_is_written_below_a_picture():
-    guesses = tuple(predictor.Guess(0, name, 0.5) for name in ("a\nb", "c\udcff", "猫", "\x1b[2J"))
+    guesses = tuple(show.Guess(0, name, 0.5) for name in ("a\nb", "c\udcff", "猫", "\x1b[2J"))
     pixels = np.zeros((8, 8, 3), np.uint8)
-    lines = [annotate(predictor.Prediction("x", (guess,), pixels=pixels)) for guess in guesses]
+    lines = [show.draw(pixels, (guess,)) for guess in guesses]
     # As wide and high as with any other name.
     assert {picture.size for picture in lines} == {lines[-1].size}
 

@@ -12,9 +12,9 @@ from mindghost.evaluate.evaluator import Evaluator
 from mindghost.models import create_model, ghostnet
 from mindghost.models.complexity import smallest_norm
 from mindghost.models.layers import freeze_batch_norm
-from mindghost.parallel.ranks import Ranks
 from mindghost.train import checks
 from tests.helpers import short
+from tests.helpers.runtimes import runtime_of
 
 ANIMALS = ("ant", "bee", "cat")
 
@@ -168,7 +168,7 @@ def test_no_batch_is_filled_beyond_the_size_of_the_set():
             seen.append(len(images))
             return images[:, :, 0, 0].repeat(2, axis=1)
 
-        outcomes = Evaluator(Config(batch_size=batch, **plain), samples, Ranks()).outcomes(network)
+        outcomes = Evaluator(runtime_of(Config(batch_size=batch, **plain)), samples).outcomes(network)
         found[batch] = (seen, outcomes.losses.tolist())
     assert [shapes for shapes, _ in found.values()] == [[2, 2, 2], [5], [5], [5]]
     assert len({tuple(losses) for _, losses in found.values()}) == 1

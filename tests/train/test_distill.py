@@ -13,8 +13,8 @@ from mindghost.models import create_model
 from mindghost.models.layers import Dropout
 from mindghost.train import distill
 from mindghost.train.distill import DistillationLoss, TaughtStep
-from mindghost.train.loss import training_loss
-from mindghost.train.step import StepOptions, TrainStep
+from mindghost.train.step import StepOptions, TrainStep, training_loss
+from mindghost.train.update import update_by
 from tests.helpers.steps import batch, tiny
 from tests.helpers.weights import randomise
 
@@ -61,7 +61,7 @@ def test_a_step_moves_towards_the_teacher_which_stays_as_it_is(mode):
     before = {parameter.name: parameter.asnumpy().copy() for parameter in other.get_parameters()}
 
     loss = DistillationLoss(create_loss("CE"), 1.0, 2.0, "mean")
-    step = TrainStep(student, loss, nn.SGD(student.trainable_params(), 0.1), StepOptions())
+    step = TrainStep(student, loss, update_by(nn.SGD(student.trainable_params(), 0.1)), StepOptions())
     together = TaughtStep(step, distill.Teacher(other))
     together.set_train(True)
     logits = student(Tensor(images)).asnumpy()

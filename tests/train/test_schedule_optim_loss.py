@@ -9,7 +9,8 @@ from mindspore import Tensor, nn
 
 from mindghost.config import Config
 from mindghost.errors import UserError
-from mindghost.train import loss, optim, schedule
+from mindghost.train import optim, schedule
+from mindghost.train.step import training_loss
 
 
 def config(**keys) -> Config:
@@ -273,7 +274,7 @@ def test_the_loss_of_soft_labels_does_not_depend_on_earlier_calls():
     """MindSpore's own differs in the last bit after five calls, and would make a resumed run's records differ."""
     rng = np.random.default_rng(0)
     logits, labels = (Tensor(rng.random((6, 6)).astype(np.float32)) for _ in range(2))
-    cross_entropy = loss.training_loss(config(label_smoothing=0.1))
+    cross_entropy = training_loss(config(label_smoothing=0.1))
     assert len({cross_entropy(logits, labels).asnumpy().tobytes() for _ in range(40)}) == 1
 
 
@@ -298,5 +299,5 @@ def test_losses(labels, smoothing, reduction):
     cross_entropy = -(goal * log_softmax).sum(1)
     binary = -(goal * np.log(sigmoid) + (1 - goal) * np.log(1 - sigmoid))
     for name, expected in (("CE", cross_entropy), ("BCE", binary)):
-        found = loss.training_loss(config(loss=name, **keys))(Tensor(LOGITS), Tensor(labels))
+        found = training_loss(config(loss=name, **keys))(Tensor(LOGITS), Tensor(labels))
         assert float(found) == pytest.approx(float(getattr(expected, reduction)()), rel=1e-5)

@@ -16,6 +16,7 @@ from mindghost.models.layers import Dropout, freeze_batch_norm
 from mindghost.train import step as step_module
 from mindghost.train.distill import TaughtStep
 from mindghost.train.step import StepOptions, TrainStep
+from mindghost.train.update import update_by
 from tests.helpers.places import GOLDEN
 from tests.helpers.steps import batch, make_step, run, tiny
 from tests.helpers.weights import golden_state
@@ -31,7 +32,8 @@ def test_trajectory_of_the_original_code(index):
     images = rng.standard_normal((6, 16, 3, 96, 96)).astype(np.float32)
     labels = rng.integers(0, 10, (6, 16)).astype(np.int32)
     optimizer = create_optimizer(network.trainable_params(), "momentum", lr=[0.005] * 6, weight_decay=4e-5)
-    step = TrainStep(network, create_loss("CE", label_smoothing=0.1), optimizer, StepOptions()).set_train(True)
+    loss = create_loss("CE", label_smoothing=0.1)
+    step = TrainStep(network, loss, update_by(optimizer), StepOptions()).set_train(True)
     losses = [run(step, x, y)[0] for x, y in zip(images, labels, strict=True)]
     np.testing.assert_allclose(losses, golden["losses"], rtol=0, atol=1e-3)
     network.set_train(False)
@@ -62,7 +64,7 @@ def test_accumulation_of_a_summed_loss_is_the_large_batch():
         network = tiny()
         freeze_batch_norm(network)
         optimizer = create_optimizer(network.trainable_params(), "momentum", lr=[0.01])
-        step = TrainStep(network, create_loss("CE", reduction="sum"), optimizer, options).set_train(True)
+        step = TrainStep(network, create_loss("CE", reduction="sum"), update_by(optimizer), options).set_train(True)
         for start in range(0, 8, size):
             run(step, images[start : start + size], labels[start : start + size])
         results.append(step.raw_weights())
@@ -253,7 +255,7 @@ def test_gradients_of_ranks_and_of_steps_are_averaged_or_summed_up(at_once, accu
         freeze_batch_norm(network)
         rank_sum = Times(ranks) if ranks > 1 else None
         optimizer = create_optimizer(network.trainable_params(), "momentum", lr=[0.01])
-        step = TrainStep(network, create_loss("CE"), optimizer, options, ranks, rank_sum).set_train(True)
+        step = TrainStep(network, create_loss("CE"), update_by(optimizer), options, ranks, rank_sum).set_train(True)
         before = step.raw_weights()
         for _ in range(options.accumulation):
             _, finite, _ = run(step, *batch(4))
@@ -274,10 +276,10 @@ def test_without_a_sum_of_ours_mindspore_sums_up_over_all_ranks(monkeypatch):
     monkeypatch.setattr(nn, "DistributedGradReducer", Reducer)
     network = tiny()
     optimizer = create_optimizer(network.trainable_params(), "momentum", lr=[0.1])
-    TrainStep(network, create_loss("CE"), optimizer, StepOptions())
-    TrainStep(network, create_loss("CE"), optimizer, StepOptions(), 3, Times(3))
+    TrainStep(network, create_loss("CE"), update_by(optimizer), StepOptions())
+    TrainStep(network, create_loss("CE"), update_by(optimizer), StepOptions(), 3, Times(3))
     assert made == []
-    TrainStep(network, create_loss("CE"), optimizer, StepOptions(), 3)
+    TrainStep(network, create_loss("CE"), update_by(optimizer), StepOptions(), 3)
     assert made == [(5, {"mean": False, "degree": 3})]
 
 

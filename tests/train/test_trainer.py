@@ -6,18 +6,18 @@ import pytest
 
 from mindghost.config import Config
 from mindghost.errors import UserError
-from mindghost.runs.state import Position, Saved
+from mindghost.runs.state import Position, RunState
 from mindghost.train import trainer
 from mindghost.train.step import StepOptions
 from tests.helpers.steps import batch, make_step, run, tiny
 
 
-def saved(arrays, **keys) -> Saved:
+def saved(arrays, **keys) -> RunState:
     """Of a run with 6 steps an epoch, 2 of them an update, in its third epoch."""
-    return Saved(
+    return RunState(
         file=None,
         arrays=arrays,
-        position=Position(epoch=2, step=3, losses=(1.0, 2.0, 3.0), skipped=1, best_top_1=50.0),
+        position=Position(epoch=2, step=3, losses=(1.0, 2.0, 3.0), skipped=1, best_score=50.0),
         config=Config(gradient_accumulation_steps=2, **keys),
         data="ab",
         ranks=2,
@@ -38,7 +38,7 @@ def test_the_schedule_stands_where_the_epoch_begins():
     assert (old.state()["global_step"], old.state()["micro_step"]) == (1, 3)
 
     fitted = trainer._fitted(saved(old.state()), steps=8, accumulation=2)
-    assert fitted.position == Position(epoch=2, best_top_1=50.0)
+    assert fitted.position == Position(epoch=2, best_score=50.0)
     found = make_step(tiny(1), rates, options, momentum=0.0)
     found.load_state(fitted.arrays)
     expected = make_step(tiny(), rates[8:], options, momentum=0.0)

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from ..errors import UserError
-
-# A mismatch can name hundreds of parameters; a line names this many of each kind.
-_NAMED = 4
+from ..process.display import some
 
 
 @dataclass(frozen=True)
@@ -48,12 +46,6 @@ class Differences:
         unequal = [f"{name} {found} instead of {wanted}" for name, (found, wanted) in self.unequal.items()]
         kinds = (("missing", self.missing), ("not in the network", self.surplus), ("of another shape", unequal))
         return "; ".join(f"{len(names)} {kind}: {some(names)}" for kind, names in kinds if names)
-
-
-def some(names: Collection[str]) -> str:
-    """The first few of many names, and how many more there are."""
-    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-    return ", ".join(list(names)[:_NAMED]) + more
 
 
 def check_fit(path: Path, differences: Differences, keys: Mapping[str, str], prefix: str = "") -> None:

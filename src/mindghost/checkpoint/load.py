@@ -11,8 +11,9 @@ from mindspore import Tensor, nn
 
 from ..errors import UserError
 from ..models.parameters import assign
+from ..process.display import some
 from . import weights as weights_file
-from .fit import Differences, as_float32, check_fit, some
+from .fit import Differences, as_float32, check_fit
 from .names import select, unwrapped
 
 

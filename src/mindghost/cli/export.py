@@ -40,10 +40,10 @@ def main(arguments: Sequence[str]) -> None:
     # After the command line is known to be good: importing MindSpore takes seconds.
     from dataclasses import replace
 
-    from .. import runtime
     from ..deploy import export
     from ..errors import UserError
     from ..process.log import RunLog
+    from ..runtime import Runtime
 
     deployed = network_arguments.of_arguments(args)
     if deployed.exported:
@@ -52,7 +52,7 @@ def main(arguments: Sequence[str]) -> None:
         deployed = replace(deployed, config=deployed.config.replace(data_dir=str(args.data_dir)))
     log = RunLog()
     try:
-        runtime.init(deployed.config)
+        Runtime.start(deployed.config)
         formats = export.FORMATS if args.format == "all" else (args.format,)
         written = export.export(deployed, formats, args.out, args.batch_size, args.overwrite)
     finally:

@@ -14,7 +14,8 @@ from ..config.arguments import Parser, add_overwrite, output_file
 from ..errors import UserError
 from ..files import outputs, paths
 from ..process.display import say
-from ..runs.curves import FILE, names, png, read_records
+from ..runs.curves import names, png, read_records
+from ..runs.files import METRICS
 
 PROG = "mindghost plot"
 # What it is called in files that it writes; the second is its name of the past.
@@ -25,7 +26,7 @@ def make_parser() -> Parser:
     """The command line."""
     parser = Parser(PROG, __doc__)
     parser.add_argument(
-        "runs", nargs="+", type=Path, metavar="RUN", help=f"a run's folder (ckpt_save_dir), or its {FILE}"
+        "runs", nargs="+", type=Path, metavar="RUN", help=f"a run's folder (ckpt_save_dir), or its {METRICS}"
     )
     parser.add_argument("--output", type=output_file, metavar="PNG", help="the picture to write")
     add_overwrite(parser)
@@ -35,7 +36,7 @@ def make_parser() -> Parser:
 def main(arguments: Sequence[str]) -> None:
     """Read, draw, write."""
     args = make_parser().parse_args(arguments)
-    files = [run / FILE if paths.is_folder(run) else run for run in args.runs]
+    files = [run / METRICS if paths.is_folder(run) else run for run in args.runs]
     output = args.output or (files[0].with_name("metrics.png") if len(files) == 1 else Path("metrics.png"))
     if output.suffix.lower() != ".png":
         raise UserError(f"--output: {output} does not end with .png, and that is what is written")

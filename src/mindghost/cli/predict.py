@@ -67,7 +67,7 @@ class Table:
 
     def add(self, prediction: Prediction) -> None:
         """The rows of an image."""
-        for rank, guess in enumerate(prediction.guesses):
+        for rank, guess in enumerate(prediction.answers):
             self._line("" if rank else prediction.image, f"{100 * guess.probability:.2f}", guess.name)
 
     def _line(self, image: str, share: str, name: str) -> None:
@@ -79,7 +79,7 @@ class JsonLines:
 
     def add(self, prediction: Prediction) -> None:
         """The line of an image."""
-        found = prediction.guesses
+        found = prediction.answers
         guesses = [{"class": guess.name, "label": guess.label, "probability": guess.probability} for guess in found]
         record = {"image": prediction.image, "predictions": guesses}
         _print(json_text.dumps({**record, "error": prediction.problem} if prediction.problem else record))
@@ -94,7 +94,7 @@ class Csv:
 
     def add(self, prediction: Prediction) -> None:
         """The lines of an image."""
-        for rank, guess in enumerate(prediction.guesses, 1):
+        for rank, guess in enumerate(prediction.answers, 1):
             names = csv_cell(prediction.image), rank, csv_cell(guess.name)
             self._writer.writerow([*names, guess.label, f"{guess.probability:.6g}"])
 
@@ -123,20 +123,19 @@ def main(arguments: Sequence[str]) -> None:
     args = make_parser().parse_args(arguments)
     # After the command line is known to be good: importing MindSpore takes seconds.
     with importing():
-        from .. import runtime
+        from .. import tasks
         from ..inference import predictor
-        from ..inference.annotate import annotate, picture_name
         from ..inference.network import open_network
-        from ..inference.sources import expand, is_video
-        from ..ops import library
+        from ..inference.sources import expand, is_video, picture_name
+        from ..runtime import Runtime
 
     images = expand(args.sources, _listed())
     if not images:
         raise UserError("-: no image in the list on standard input")
     deployed = network_arguments.of_arguments(args)
     # Operator by operator: compiling a graph takes longer than most lists of images.
-    session = runtime.init(deployed.config.replace(mode=1))
-    operators = None if deployed.exported else library.native_operators(session.config, session.device, session.threads)
+    runtime = Runtime.start(deployed.config.replace(mode=1))
+    operators = None if deployed.exported else runtime.operators
     run = predictor.Predictor(deployed, open_network(deployed, operators), args.batch_size)
     if deployed.numbered:
         note = (
@@ -161,7 +160,8 @@ def main(arguments: Sequence[str]) -> None:
                 tqdm.write(shown(f"{PROG}: skipped: {prediction.problem}"), file=sys.stderr)
             elif args.save_dir:
                 name = picture_name(prediction.image, names)
-                _save(annotate(prediction), _output(args, name, read))
+                picture = tasks.of(deployed.config).draw(prediction.pixels, prediction.answers)
+                _save(picture, _output(args, name, read))
     if unreadable:
         raise RunError(f"{unreadable} of {total} images could not be read")
 

@@ -79,13 +79,13 @@ def main(arguments: Sequence[str]) -> None:
     """Calibrate, evaluate, write, report."""
     args = make_parser().parse_args(arguments)
     # After the command line is known to be good: importing MindSpore takes seconds.
-    from .. import runtime
     from ..config import settled
     from ..deploy import quantize
     from ..errors import UserError
     from ..files.json_text import dumps
     from ..inference import artifact
     from ..process import log
+    from ..runtime import Runtime
 
     if args.model.suffix.lower() != ".onnx":
         raise UserError(f"{args.model}: not an ONNX file; make one with `mindghost export --format onnx`")
@@ -96,9 +96,15 @@ def main(arguments: Sequence[str]) -> None:
     run_log = None if args.json else log.RunLog()
     try:
         goal = quantize.Goal(args.max_drop, args.max_float, args.write_anyway)
-        config = runtime.init(config).config
         result = quantize.quantize(
-            deployed, config, args.calib_dir, args.calib_images, goal, args.float16, args.out, args.overwrite
+            deployed,
+            Runtime.start(config),
+            args.calib_dir,
+            args.calib_images,
+            goal,
+            args.float16,
+            args.out,
+            args.overwrite,
         )
     finally:
         if run_log:

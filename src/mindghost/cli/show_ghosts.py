@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..config import Config, saved_by_training, settled
+from ..config import Config, settled
 from ..config.arguments import Parser, add_overwrite, input_file, output_file, recipe_file
 from ..errors import UserError
 from ..files import figures, outputs
 from ..process.display import say
+from ..runs.files import RunFiles, saved_by_training
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -66,7 +67,7 @@ def settings(ckpt_path: Path, config_file: Path | None) -> Config:
     if config_file:
         path, config = config_file, Config.from_file(config_file)
     else:
-        path, config = ckpt_path.parent / "config.yaml", settled({}, {}, saved_by_training(str(ckpt_path)))
+        path, config = RunFiles.beside(ckpt_path).config, settled({}, {}, saved_by_training(str(ckpt_path)))
     config = config.replace(ckpt_path=str(ckpt_path))
     if config.num_classes is None:
         classes = class_names.saved_classes(str(ckpt_path))

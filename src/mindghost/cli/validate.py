@@ -33,7 +33,5 @@ def main(arguments: Sequence[str], prog: str = PROG) -> None:
     result = validate(config)
     if launch.detect().rank > 0:
         return
-    top_5 = "" if result["top_5"] is None else f", top-5 {result['top_5']:.2f} %"
-    accuracy = f"top-1 {result['top_1']:.2f} %{top_5}, loss {result['loss']:.4f}"
-    say(f"{result['model']}: {accuracy} over {result['num_samples']:,} images")
-    print(dumps(result))
+    say(str(result))
+    print(dumps(result.record()))

@@ -1,7 +1,7 @@
 """The configuration room: `Config`, `load`, what is taken of the files beside weights. It does not import MindSpore."""
 
 from . import recipes
-from .keys import FREE_KEYS, Config, Said, arguments_of, load, recipe, said_beside, saved_by_training, settled
+from .keys import FREE_KEYS, Config, Said, arguments_of, load, recipe, settled
 
 __all__ = [
     "FREE_KEYS",
@@ -11,7 +11,5 @@ __all__ = [
     "load",
     "recipe",
     "recipes",
-    "said_beside",
-    "saved_by_training",
     "settled",
 ]

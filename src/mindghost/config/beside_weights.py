@@ -24,8 +24,9 @@ KEYS = frozenset(
         "drop_rate",
         "drop_path_rate",
         "ema",
-        # the layout of the data
+        # the layout of the data, and what its labels mean
         "dataset",
+        "task",
         "data_dir",
         "train_split",
         "val_split",

@@ -16,8 +16,6 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
 
-from ..errors import UserError
-from ..files import paths
 from . import beside_weights, command_line, doubts, rules, yaml_file
 from .arguments import Parser
 from .rules import (
@@ -145,6 +143,8 @@ class Config(BaseModel):
 
     dataset: Dataset = "imagenet"
     """Layout of data_dir: imagenet is any SPLIT/CLASS/*.jpg image folders, the others are binary files."""
+    task: Name = "classification"
+    """What the labels of the images mean: classification: each image has one class."""
     data_dir: Name = "./"
     """Folder of the dataset."""
     train_split: Text = "train"
@@ -484,36 +484,6 @@ def _same(value: Any, wanted: Any) -> bool:
     if isinstance(value, float) and isinstance(wanted, float):
         return math.isclose(value, wanted, rel_tol=1e-6)
     return value == wanted
-
-
-def saved_by_training(ckpt_path: str) -> Said:
-    """What training saved beside a weight file, for ``load(weights=...)``.
-
-    Raises UserError where it, or the class names that belong to it, or the weight file itself is not there.
-    """
-    if not ckpt_path:
-        raise UserError("-c: without it, --ckpt_path must name a weight file whose folder holds the run's config.yaml")
-    weights = Path(ckpt_path)
-    paths.check_file(weights, "give the path of a .ckpt or .safetensors file")
-    for name, missing in (("config.yaml", "network"), ("classes.json", "order of the classes")):
-        if not paths.exists(weights.parent / name):
-            raise UserError(
-                f"-c: {weights.parent / name} does not exist, so the {missing} is not known; give -c CONFIG"
-            )
-    return said_beside(weights)
-
-
-def said_beside(weights: Path) -> Said:
-    """What the ``config.yaml`` beside a weight file says of the keys of `beside_weights`; the network's name is fixed.
-
-    Raises UserError where it cannot be read.
-    """
-    file = weights.parent / "config.yaml"
-    values, where = recipe(file)
-    # Keys that do not exist are left in, to be refused: one that is misspelt must not pass in silence.
-    taken = [key for key in values if key in beside_weights.KEYS or key not in Config.model_fields]
-    fixed = {key: values[key] for key in ("model",) if key in values}
-    return Said({key: values[key] for key in taken}, {key: where[key] for key in taken}, fixed, file)
 
 
 def recipe(path: Path) -> tuple[dict[str, Any], dict[str, str]]:

@@ -19,6 +19,7 @@ import numpy as np
 
 from ..errors import UserError
 from ..files import paths
+from ..process.display import some
 from . import binary, fetch, jpeg, scan, walk
 from . import pack as packs
 from .samples import ArraySamples, FolderSamples, Samples
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
 # cores); of larger sets only the headers are read, and a damaged body stops the run when its turn comes.
 FULL_CHECK_LIMIT = 20_000
 
-_NAMES_SHOWN = 5
 _BAD_LISTED = 100
 _BINARY_USAGES = {"train": True, "val": False, "test": False}
 
@@ -225,12 +225,12 @@ def _relabel(samples: Samples, classes: Sequence[str], place: Path) -> Samples:
     unknown = [name for name in samples.classes if name not in label_of]
     if unknown:
         raise UserError(
-            f"{place}: {len(unknown)} class(es) that the {len(classes)} known ones lack: {_listed(unknown)}; "
+            f"{place}: {len(unknown)} class(es) that the {len(classes)} known ones lack: {some(unknown)}; "
             f"class folders must have the names they had in training{_look_alike(unknown, classes)}"
         )
     absent = [name for name in classes if name not in set(samples.classes)]
     if absent:
-        _logger.info("%s: no image of %d of the %d classes: %s", place, len(absent), len(classes), _listed(absent))
+        _logger.info("%s: no image of %d of the %d classes: %s", place, len(absent), len(classes), some(absent))
     mapping = np.array([label_of[name] for name in samples.classes], np.int32)
     return replace(samples, classes=tuple(classes), labels=mapping[samples.labels])
 
@@ -252,7 +252,3 @@ def _check_num_classes(samples: Samples, num_classes: int | None, place: Path) -
     found = len(samples.classes)
     if num_classes is not None and found > num_classes:
         raise UserError(f"{place}: {found} classes, but num_classes is {num_classes}; set num_classes: {found}")
-
-
-def _listed(names: Sequence[str]) -> str:
-    return ", ".join(names[:_NAMES_SHOWN]) + (", ..." if len(names) > _NAMES_SHOWN else "")

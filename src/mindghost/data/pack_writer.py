@@ -94,11 +94,13 @@ def pack(source: Path, target: Path, options: Options, overwrite: bool = False) 
     samples = dataset.open_folders(source)
     sizes, plan = _plan(samples, options)
     lock = FolderLock(target, "--out")
+    paths.make_folder(target, "--out")
     try:
-        target.mkdir(parents=True, exist_ok=True)
         lock.take()
     except OSError as error:
-        raise UserError(f"--out: {target} cannot be made ({error.strerror}); give another folder") from error
+        raise paths.refused(
+            f"--out: {target} cannot be written ({error.strerror}); give another folder", error
+        ) from error
     try:
         _begin(target, plan, overwrite)
         made = 0

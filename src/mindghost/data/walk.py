@@ -15,7 +15,7 @@ from pathlib import Path
 from ..errors import UserError
 from ..files import paths
 from ..process import resources
-from ..process.display import shown
+from ..process.display import shown, some
 from .images import EXTENSIONS
 
 _ENDINGS_SHOWN, _LINKS_SHOWN = 6, 3
@@ -46,17 +46,16 @@ class LeftOut:
             what = (
                 "file is no image by its ending and is" if count == 1 else "files are no images by their ending and are"
             )
-            most = sorted(self.endings.items(), key=lambda item: (-item[1], not item[0], item[0]))[:_ENDINGS_SHOWN]
-            most = [f"{name or 'without one'} {n:,}" for name, n in most]
-            more = ", ..." if len(self.endings) > _ENDINGS_SHOWN else ""
-            log.warning(shown(f"{folder}: {count:,} {what} left out ({', '.join(most)}{more})"))
+            most = sorted(self.endings.items(), key=lambda item: (-item[1], not item[0], item[0]))
+            endings = some([f"{name or 'without one'} {n:,}" for name, n in most], _ENDINGS_SHOWN)
+            log.warning(shown(f"{folder}: {count:,} {what} left out ({endings})"))
         if self.stray:
             log.warning(
                 shown(f"{folder}: images in no class folder are left out: {len(self.stray):,}, such as {self.stray[0]}")
             )
         if self.lost:
-            names = ", ".join(self.lost[:_LINKS_SHOWN])
-            log.warning(shown(f"{folder}: {len(self.lost):,} link(s) that lead nowhere are no classes: {names}"))
+            links = f"{len(self.lost):,} link(s) that lead nowhere are no classes"
+            log.warning(shown(f"{folder}: {links}: {some(self.lost, _LINKS_SHOWN)}"))
         if self.odd:
             log.warning(
                 shown(f"{len(self.odd):,} entries that are no regular files are ignored, such as {self.odd[0]}")

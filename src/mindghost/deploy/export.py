@@ -17,7 +17,7 @@ from mindspore import Tensor, nn
 
 from .. import __version__, build
 from ..errors import UserError
-from ..files import intact, json_text, scratch
+from ..files import intact, json_text, paths, scratch
 from ..inference import exported as exported_file
 from ..inference.artifact import Deployment
 from ..inference.exported import ENTRY
@@ -77,10 +77,7 @@ def export(
     if "onnx" in formats:
         _check_onnx()
     folder = folder or deployed.path.parent
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"--out: {folder} cannot be made ({error.strerror}); give another folder") from error
+    paths.make_folder(folder, "--out")
     names = [folder / f"{deployed.path.stem}.{kind}" for kind in (*formats, "json")]
     exported_file.check_replaceable(names, overwrite, deployed.path)
     config = deployed.config.replace(val_amp_level="O0")

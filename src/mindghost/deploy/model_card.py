@@ -22,6 +22,7 @@ from ..evaluate.evaluator import counted
 from ..files import intact, json_text, paths
 from ..process import display
 from ..runs import curves, provenance
+from ..runs.files import RunFiles
 from ..tasks.classification import names as class_names
 
 # Files that an export leaves beside the weights, under their stem.
@@ -114,17 +115,18 @@ def read(folder: Path) -> Run:
 
     Raises UserError, which names the file, where one is missing, damaged, or at odds with another.
     """
-    paths.check_file(folder / "config.yaml", "give the folder of a run (its ckpt_save_dir)")
-    config = Config.from_file(folder / "config.yaml")
+    files = RunFiles(folder)
+    paths.check_file(files.config, "give the folder of a run (its ckpt_save_dir)")
+    config = Config.from_file(files.config)
     build.facts(config.model)  # its name is part of files' names, and of none but these
-    records = curves.read_records(folder / curves.FILE)
-    sessions = _sessions(folder / "run.json")
+    records = curves.read_records(files.metrics)
+    sessions = _sessions(files.sessions)
     classes = class_names.saved_classes(str(folder / "any"))
     if classes is None:
-        raise UserError(f"{folder / 'classes.json'}: no such file; restore the one that training wrote")
+        raise UserError(f"{files.classes}: no such file; restore the one that training wrote")
     if config.num_classes is None or len(classes) > config.num_classes:
         raise UserError(
-            f"{folder / 'classes.json'}: {len(classes)} classes, but num_classes is {config.num_classes} in "
+            f"{files.classes}: {len(classes)} classes, but num_classes is {config.num_classes} in "
             "config.yaml; restore the files that training wrote"
         )
     weights, record = _offered(folder, config, records)

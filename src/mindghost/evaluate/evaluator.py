@@ -1,24 +1,24 @@
-"""Accuracy and loss of a network: counts over every sample once, divided once."""
+"""Evaluation of a network over the samples of a split, each once, whatever the number of ranks."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Iterable
 from functools import cached_property
-from pathlib import Path
 
 import numpy as np
 from mindspore import nn
 from tqdm import tqdm
 
-from .. import build
+from .. import build, tasks
 from ..config import Config
-from ..data import dataset, loader
-from ..graph_cache import GraphCache
+from ..data import loader
+from ..data.samples import Samples
 from ..inference.network import Network, filled, mirrored, of_cell
 from ..models.parameters import assign
 from ..parallel.ranks import ALONE, Ranks
-from ..tasks.classification.metrics import Counts, Metrics, Outcomes
+from ..runtime import Runtime
+from ..tasks.task import Counts, Metrics, Outcomes
 
 
 def counted(config: Config) -> str:
@@ -27,11 +27,16 @@ def counted(config: Config) -> str:
 
 
 def outcomes(
-    network: Network, batches: Iterable[tuple[np.ndarray, np.ndarray]], batch_size: int, ranks: Ranks = ALONE
+    counts: Counts,
+    network: Network,
+    batches: Iterable[tuple[np.ndarray, np.ndarray]],
+    batch_size: int,
+    ranks: Ranks = ALONE,
 ) -> Outcomes:
     """What a network makes of each sample.
 
     Args:
+        counts: of the task, empty.
         network: see `of_cell`.
         batches: numpy images and labels (N,) int; N may be smaller in the last one. Those of this rank.
         batch_size: each batch is `filled` up to this size, so that the graph is compiled for one shape only.
@@ -39,7 +44,6 @@ def outcomes(
 
     Returns the outcomes of all ranks' samples, rank after rank.
     """
-    counts = Counts()
     for images, labels in batches:
         counts.add(network(filled(images, batch_size))[: len(labels)], labels)
     return counts.outcomes(ranks)
@@ -48,12 +52,13 @@ def outcomes(
 class Evaluator:
     """Evaluates networks over the validation images, which the ranks share."""
 
-    def __init__(self, config: Config, samples: dataset.Samples, ranks: Ranks) -> None:
+    def __init__(self, runtime: Runtime, samples: Samples) -> None:
+        config, ranks = runtime.config, runtime.ranks
+        self.runtime = runtime
+        self.task = tasks.of(config)
         self.batches = loader.eval_batches(config, samples, ranks.rank, ranks.size)
         # A batch of copies of one image would take its memory and its time for nothing.
         self.batch_size = min(config.batch_size, len(samples))
-        self.mirror = config.eval_mirror
-        self.ranks = ranks
 
     def outcomes(self, network: Network) -> Outcomes:
         """What a network makes of each sample, in the order of `samples`, whatever the number of ranks.
@@ -62,9 +67,9 @@ class Evaluator:
 
         On a terminal, rank 0 draws a bar.
         """
-        batches = tqdm(self.batches, "validation", unit="batch", leave=False, disable=not draws(self.ranks))
-        network = mirrored(network) if self.mirror else network
-        found = outcomes(network, batches, self.batch_size, self.ranks)
+        batches = tqdm(self.batches, "validation", unit="batch", leave=False, disable=not draws(self.runtime.ranks))
+        network = mirrored(network) if self.runtime.config.eval_mirror else network
+        found = outcomes(self.task.counts(), network, batches, self.batch_size, self.runtime.ranks)
         return found.take(np.argsort(self.batches.order_over_ranks))
 
 
@@ -74,23 +79,14 @@ def draws(ranks: Ranks) -> bool:
 
 
 class WeightsEvaluator(Evaluator):
-    """Evaluates weights in a network of their own, while another one is trained.
-
-    `operators`: library of `build.native_operators`, if they are used. `graphs`: compiles the network.
-    """
-
-    def __init__(
-        self, config: Config, samples: dataset.Samples, ranks: Ranks, operators: Path | None, graphs: GraphCache
-    ) -> None:
-        super().__init__(config, samples, ranks)
-        self.config, self.operators, self.graphs = config, operators, graphs
+    """Evaluates weights in a network of their own, while another one is trained."""
 
     @cached_property
     def network(self) -> nn.Cell:
         """Made when it is needed: making a network takes as long as some steps."""
-        return build.evaluation_network(self.config, self.operators)
+        return build.evaluation_network(self.runtime.config, self.runtime.operators)
 
     def __call__(self, weights: dict[str, np.ndarray]) -> Metrics:
         for parameter in self.network.get_parameters():
             assign(parameter, weights[parameter.name])
-        return self.outcomes(of_cell(self.network, self.graphs)).metrics()
+        return self.outcomes(of_cell(self.network, self.runtime.graphs)).metrics()

@@ -2,29 +2,56 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import mindspore
 
-from .. import __version__, build, runtime
+from .. import __version__, build, tasks
 from ..config import Config
-from ..data import dataset, transforms
+from ..data import transforms
+from ..data.samples import Samples
 from ..errors import UserError
 from ..files import paths
-from ..graph_cache import GraphCache
 from ..inference import artifact
+from ..inference.artifact import Deployment
 from ..inference.exported import is_exported
 from ..inference.network import Network, checked, of_cell, open_network
-from ..ops import library
-from ..process import launch, log
-from ..tasks.classification import names as class_names
-from . import report
+from ..process import launch
+from ..process.log import RunLog
+from ..runtime import Runtime
+from ..tasks.task import Metrics, Outcomes
 from .evaluator import Evaluator, counted
 
+log = logging.getLogger("mindghost")
 
-def validate(config: Config) -> dict[str, Any]:
+
+@dataclass(frozen=True)
+class Validation:
+    """The numbers of a weight file or an exported file.
+
+    Attributes:
+        model: name of the network.
+        path: of the file.
+        metrics: of the task, over the validation split.
+    """
+
+    model: str
+    path: str
+    metrics: Metrics
+
+    def record(self) -> dict[str, Any]:
+        """All of it as a JSON object: `model`, `ckpt_path` and the metrics by name (`Metrics.result`)."""
+        return {"model": self.model, "ckpt_path": self.path, **self.metrics.result()}
+
+    def __str__(self) -> str:
+        return f"{self.model}: {self.metrics.summary()} over {self.metrics.num_samples:,} images"
+
+
+def validate(config: Config) -> Validation:
     """Evaluate the weights of `ckpt_path` (or the published ones, with `pretrained`) on the validation split.
 
     The numbers are those of the in-training evaluation of the same file: same images, network and counts (to the last
@@ -33,69 +60,70 @@ def validate(config: Config) -> dict[str, Any]:
 
     With the key `report`, rank 0 writes the report of the evaluation, too.
 
-    Returns `model`, `ckpt_path`, `top_1`, `top_5` (percent; None with fewer than five classes), `loss` (nats),
-    `num_samples`.
-
     Raises UserError: no weights given, a file that does not fit, images that cannot be read, or a folder that cannot
     take the report; RunError: a report that cannot be written after all.
     """
     if not config.ckpt_path and not config.pretrained:
         raise UserError("ckpt_path: needed, since random weights are never validated; give the weight file to validate")
     config.check_evaluation()
-    run_log = log.RunLog()
+    run_log = RunLog()
     try:
-        run = runtime.init(config.replace(distribute=launch.detect().ranks > 1))
-        config = run.config
-        if config.ckpt_path:
-            paths.check_file(config.ckpt_path, "give a .ckpt, .safetensors, .onnx or .mindir file")
-        if config.report and run.ranks.main:
-            report.prepare(Path(config.report), config.overwrite)
-        exported = artifact.of_file(Path(config.ckpt_path)) if is_exported(config.ckpt_path) else None
+        runtime = Runtime.start(config.replace(distribute=launch.detect().ranks > 1))
+        exported = _exported(runtime)
         if exported:
-            run = replace(run, config=artifact.agreed(config, exported))
-            config = run.config
-        classes = exported.known_classes if exported else class_names.saved_classes(config.ckpt_path)
-        samples = dataset.open_split(config, "val", classes)
-        if classes is None and config.dataset == "imagenet":
-            where = "the file has no names of classes" if exported else "no classes.json lies beside the weights"
-            class_names.say_order(samples.classes, where)
-        run = run.with_classes(samples.classes)
-        config = run.config
-        for line in config.warnings(training=False):
-            runtime.log.info(line)
-        network, path = (open_network(exported), exported.path) if exported else _of_weights(run)
-        outcomes = Evaluator(config, samples, run.ranks).outcomes(network)
-        metrics = outcomes.metrics()
-        if config.report:
-            if run.ranks.main:
-                precision = "that of the file" if exported else config.val_amp_level
-                facts = _facts(config, samples, str(path), precision)
-                report.write(Path(config.report), outcomes, samples, facts)
-                runtime.log.info(f"report: {Path(config.report) / report.PAGE}")
-            # No rank leaves before rank 0 has written: the launcher ends all when one has left.
-            run.ranks.barrier()
+            runtime = runtime.with_config(artifact.agreed(runtime.config, exported))
+        runtime, samples = _open_images(runtime, exported)
+        for line in runtime.config.warnings(training=False):
+            log.info(line)
+        network, path = (open_network(exported), exported.path) if exported else _of_weights(runtime)
+        outcomes = Evaluator(runtime, samples).outcomes(network)
+        if runtime.config.report:
+            precision = "that of the file" if exported else runtime.config.val_amp_level
+            _report(runtime, outcomes, samples, _facts(runtime.config, samples, str(path), precision))
     finally:
         run_log.close()
-    return {
-        "model": config.model,
-        "ckpt_path": str(path),
-        "top_1": metrics.top_1,
-        "top_5": metrics.top_5,
-        "loss": metrics.loss,
-        "num_samples": metrics.num_samples,
-    }
+    return Validation(runtime.config.model, str(path), outcomes.metrics())
 
 
-def _of_weights(run: runtime.Runtime) -> tuple[Network, Path]:
+def _exported(runtime: Runtime) -> Deployment | None:
+    """What the exported file of `ckpt_path` is; None for weights. A folder for a report is made before."""
+    config = runtime.config
+    if config.ckpt_path:
+        paths.check_file(config.ckpt_path, "give a .ckpt, .safetensors, .onnx or .mindir file")
+    if config.report and runtime.ranks.main:
+        tasks.of(config).report.prepare(Path(config.report), config.overwrite)
+    return artifact.of_file(Path(config.ckpt_path)) if is_exported(config.ckpt_path) else None
+
+
+def _open_images(runtime: Runtime, exported: Deployment | None) -> tuple[Runtime, Samples]:
+    """The settled run, and the validation split with labels as the network has them."""
+    config, task = runtime.config, tasks.of(runtime.config)
+    names = exported.known_classes if exported else task.known_names(config.ckpt_path)
+    samples = task.open_split(config, "val", names)
+    if names is None and config.dataset == "imagenet":
+        where = "the file has no names of classes" if exported else "no classes.json lies beside the weights"
+        task.say_order(samples.classes, where)
+    return runtime.with_classes(samples.classes), samples
+
+
+def _of_weights(runtime: Runtime) -> tuple[Network, Path]:
     """The network of a weight file, compiled, and the file."""
-    config = run.config
-    cell, loaded = build.trained_network(config, library.native_operators(config, run.device, run.threads))
-    runtime.log.info(str(loaded))
-    network = of_cell(cell, GraphCache(config, run.device, run.ranks))
-    return checked(network, loaded.path, config.num_classes), loaded.path
+    cell, loaded = build.trained_network(runtime.config, runtime.operators)
+    log.info(str(loaded))
+    return checked(of_cell(cell, runtime.graphs), loaded.path, runtime.config.num_classes), loaded.path
 
 
-def _facts(config: Config, samples: dataset.Samples, weights: str, precision: str) -> dict[str, str]:
+def _report(runtime: Runtime, outcomes: Outcomes, samples: Samples, facts: Mapping[str, str]) -> None:
+    """Rank 0 writes the report. Every rank has to call it."""
+    if runtime.ranks.main:
+        report, folder = tasks.of(runtime.config).report, Path(runtime.config.report)
+        report.write(folder, outcomes, samples, facts)
+        log.info(f"report: {folder / report.PAGE}")
+    # No rank leaves before rank 0 has written: the launcher ends all when one has left.
+    runtime.ranks.barrier()
+
+
+def _facts(config: Config, samples: Samples, weights: str, precision: str) -> dict[str, str]:
     """What a report says about the evaluation beside its numbers."""
     return {
         "model": config.model,

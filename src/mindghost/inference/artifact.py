@@ -12,9 +12,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ..config import Config, Said, beside_weights, recipe, said_beside, saved_by_training, settled
+from ..config import Config, Said, beside_weights, recipe, settled
 from ..errors import UserError
 from ..files import json_text, paths
+from ..runs.files import RunFiles, said_beside, saved_by_training
 from ..tasks.classification.names import checked
 from ..tasks.classification.names import read as read_names
 from . import exported as exported_file
@@ -92,8 +93,13 @@ class Deployment:
             "input": {"name": "image", "type": "float32", "shape": [self.batch, *self.input_shape]},
             "output": {"name": "logits", "type": "float32", "shape": [self.batch, len(self.classes)]},
             "preprocessing": transforms.describe_evaluation(config),
-            "config": {key: getattr(config, key) for key in _KEYS},
+            "config": {key: getattr(config, key) for key in _KEYS} | _task_of(config),
         }
+
+
+def _task_of(config: Config) -> dict[str, str]:
+    """The key `task`, where it is not the one that files without it have."""
+    return {} if config.task == Config.model_fields["task"].default else {"task": config.task}
 
 
 def of_file(
@@ -125,7 +131,7 @@ def _of_weights(
 ) -> Deployment:
     from ..tasks.classification.names import saved_classes
 
-    beside = path.parent / "config.yaml"
+    beside = RunFiles.beside(path).config
     if config_file is not None:
         config = settled(values, where, Said())
     elif paths.exists(beside):
@@ -171,7 +177,7 @@ def _named(names: Sequence[str], outputs: int, path: Path) -> tuple[str, ...]:
     """
     if len(names) > outputs:
         raise UserError(
-            f"{path.parent / 'classes.json'}: {len(names)} names, but the network has {outputs} outputs; give "
+            f"{RunFiles.beside(path).classes}: {len(names)} names, but the network has {outputs} outputs; give "
             "--class_names FILE, or restore the one that training wrote"
         )
     taken = set(names)
@@ -207,6 +213,7 @@ def of_description(path: Path, description: Mapping[str, Any]) -> Deployment:
     try:
         given = description["config"]
         keys = {key: tuple(v) if isinstance(v := given[key], list) else v for key in _KEYS}
+        keys |= {"task": given["task"]} if "task" in given else {}
         config = Config(**keys, ckpt_path=str(path))
         names, batch = description["classes"], description["input"]["shape"][0]
     except (KeyError, TypeError, IndexError, AttributeError, UserError) as error:
@@ -277,7 +284,7 @@ def _by_x(shape: Sequence[int | None]) -> str:
 
 def _said(found: Deployment) -> Said:
     """What an exported file fixes."""
-    fixed = {**{key: getattr(found.config, key) for key in _KEYS}, **_NO_CHOICE}
+    fixed = {**{key: getattr(found.config, key) for key in (*_KEYS, "task")}, **_NO_CHOICE}
     return Said(values=fixed, fixed=fixed, source=found.path)
 
 
@@ -291,13 +298,13 @@ def said(ckpt_path: str, with_recipe: bool) -> Said:
 
     Of weights it is what training saved, where no recipe is given. Of an exported file the network and its input are
     those of the file, whatever a recipe says; where its images are and all else is what the run's `config.yaml` says,
-    if one is beside the file and no recipe is given. Raises UserError as `of_file` and `config.saved_by_training`.
+    if one is beside the file and no recipe is given. Raises UserError as `of_file` and `runs.files.saved_by_training`.
     """
     path = Path(ckpt_path)
     if not exported_file.is_exported(path):
         return Said() if with_recipe else saved_by_training(ckpt_path)
     own = _said(of_file(path))
-    if with_recipe or not paths.exists(path.parent / "config.yaml"):
+    if with_recipe or not paths.exists(RunFiles.beside(path).config):
         return own
     beside = said_beside(path)
     where = {key: place for key, place in beside.where.items() if key not in own.fixed}

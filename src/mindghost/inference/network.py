@@ -22,7 +22,7 @@ log = logging.getLogger("mindghost")
 
 
 def open_network(deployed: Deployment, operators: Path | None = None) -> Network:
-    """The network of a file; weights run on our `build.native_operators`, if they are given.
+    """The network of a file; weights run on our native operators (`Runtime.operators`), if they are given.
 
     Raises UserError where the file is damaged or does not fit its description; so does the network (see `checked`).
     """

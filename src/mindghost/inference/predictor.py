@@ -1,4 +1,4 @@
-"""Images -> the classes that a network gives them: files, folders, patterns, lists, frames of a video or a camera."""
+"""Images -> what a network says of them."""
 
 from __future__ import annotations
 
@@ -10,9 +10,11 @@ from typing import Any
 
 import numpy as np
 
+from .. import tasks
 from ..data import images, transforms
 from ..errors import UserError
 from ..process import resources
+from ..tasks.task import Answer
 from .artifact import Deployment
 from .network import Network
 from .sources import frames, is_video
@@ -21,41 +23,20 @@ _THREADS = 4  # that decode and resize; both leave Python's lock
 
 
 @dataclass(frozen=True)
-class Guess:
-    """A class that an image may show.
-
-    Attributes:
-        label: index among the network's outputs.
-        name: of the class.
-        probability: softmax of its logit, from 0 to 1.
-    """
-
-    label: int
-    name: str
-    probability: float
-
-
-@dataclass(frozen=True)
 class Prediction:
     """What a network says about an image.
 
     Attributes:
         image: path of the file, or of the video and number of the frame.
-        guesses: the likeliest first; empty where the image cannot be read.
+        answers: the first one first; empty where the image cannot be read.
         problem: why it cannot be read, in one line; empty otherwise.
         pixels: uint8 (height, width, 3), RGB; None where it cannot be read.
     """
 
     image: str
-    guesses: tuple[Guess, ...]
+    answers: tuple[Answer, ...]
     problem: str = ""
     pixels: np.ndarray | None = None
-
-
-# --- What to look at
-
-
-# --- Predicting
 
 
 class Predictor:
@@ -69,6 +50,7 @@ class Predictor:
 
     def __init__(self, deployed: Deployment, network: Network, batch_size: int = 32) -> None:
         self._network, self._classes, self._batch_size = network, deployed.classes, batch_size
+        self._task = tasks.of(deployed.config)
         self._in_channels = deployed.config.in_channels
         self._transform = transforms.eval_transform(deployed.config)
 
@@ -77,7 +59,7 @@ class Predictor:
 
         Args:
             sources: of `expand`.
-            top_k: classes to name; all of them where there are fewer.
+            top_k: answers for each image; all of them where there are fewer.
             every: of a video, one frame in `every` is looked at.
 
         An image or video that cannot be read is a prediction with a `problem`.
@@ -126,22 +108,9 @@ class Predictor:
         self, loaded: list[tuple[str, np.ndarray | str, np.ndarray | None]], top_k: int
     ) -> Iterator[Prediction]:
         inputs = [prepared for _, _, prepared in loaded if prepared is not None]
-        shares = iter(probabilities(self._network(np.stack(inputs))) if inputs else ())
+        answers = iter(self._task.answers(self._network(np.stack(inputs)), self._classes, top_k) if inputs else ())
         for name, pixels, prepared in loaded:
             if prepared is None:
                 yield Prediction(name, (), str(pixels))
             else:
-                yield Prediction(name, self._guesses(next(shares), top_k), pixels=pixels)
-
-    def _guesses(self, shares: np.ndarray, top_k: int) -> tuple[Guess, ...]:
-        best = np.argsort(-shares, kind="stable")[:top_k]
-        return tuple(Guess(int(label), self._classes[label], float(shares[label])) for label in best)
-
-
-def probabilities(logits: np.ndarray) -> np.ndarray:
-    """Softmax of (N, classes), in float64."""
-    exponentials = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
-    return exponentials / exponentials.sum(axis=1, keepdims=True)
-
-
-# --- Annotated pictures
+                yield Prediction(name, next(answers), pixels=pixels)

@@ -17,6 +17,8 @@ from ..files import paths, scratch
 
 VIDEOS = frozenset((".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg"))
 
+_LONGEST_STEM = 240  # bytes
+
 
 def expand(sources: Iterable[str], listed: Iterable[str] = ()) -> list[str]:
     """The image files, videos and camera numbers that are meant.
@@ -132,3 +134,15 @@ def frames(source: str, every: int = 1) -> Iterator[tuple[str, np.ndarray]]:
                 return
             if number % every == 0:
                 yield f"{source}#{number}", np.ascontiguousarray(frame[..., ::-1])
+
+
+def picture_name(image: str, taken: set[str]) -> str:
+    """A file name for the annotated picture of an image, other than those taken, to which it is added."""
+    path = Path(image)
+    stem = path.stem if "#" not in path.suffix else f"{path.stem}_{path.suffix.partition('#')[2]}"
+    # Room for a number and another ending, in bytes, of which a name has 255 at the most.
+    stem = os.fsdecode(os.fsencode(stem)[:_LONGEST_STEM])
+    names = itertools.chain([f"{stem}.png"], (f"{stem}_{count}.png" for count in itertools.count(2)))
+    name = next(name for name in names if name not in taken)
+    taken.add(name)
+    return name

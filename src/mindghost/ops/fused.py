@@ -13,8 +13,7 @@ import mindspore as ms
 from mindspore import Parameter, Tensor, nn, ops
 
 from ..models.layers import SqueezeExcite
-
-_SAMPLES_TOGETHER = 8  # kTogether in kernels.h
+from .library import OPTIONS, SAMPLES_TOGETHER
 
 
 class Chain(nn.Cell):
@@ -86,14 +85,21 @@ class Chain(nn.Cell):
         return out
 
     def _options(self) -> list[float]:
-        """In the order of `Option` in operators.cpp."""
+        """What the operators are told, in the order of `OPTIONS`."""
         stride, pad_height, pad_width = _geometry(self.depthwise) if self.depthwise is not None else (1, 0, 0)
-        parts = (self.norm1, self.depthwise, self.norm2)
-        norms = []
-        for norm, relu in ((self.norm1, self.relu1), (self.norm2, self.relu2)):
-            norms += [relu, norm.eps, norm.momentum] if norm is not None else [0, 0, 0]
-        flags = [part is not None for part in parts]
-        return [float(value) for value in (*flags, self.adds, stride, pad_height, pad_width, *norms)]
+        found = {
+            "First": self.norm1 is not None,
+            "Convolution": self.depthwise is not None,
+            "Second": self.norm2 is not None,
+            "Residual": self.adds,
+            "Stride": stride,
+            "PadHeight": pad_height,
+            "PadWidth": pad_width,
+        }
+        for place, norm, relu in ((1, self.norm1, self.relu1), (2, self.norm2, self.relu2)):
+            values = (relu, norm.eps, norm.momentum) if norm is not None else (0, 0, 0)
+            found |= zip((f"Relu{place}", f"Eps{place}", f"Momentum{place}"), values, strict=True)
+        return [float(found[name]) for name in OPTIONS]
 
     def _operators(self, library: Path) -> tuple[ops.Custom, ops.Custom]:
         """That of training, with its gradient, and that of evaluation."""
@@ -207,7 +213,7 @@ class Dense(nn.Cell):
             each.add_prim_attr("kind", [*self.weight.shape, pad_height, pad_width])
 
     def construct(self, x: Tensor) -> Tensor:
-        if x.shape[0] % _SAMPLES_TOGETHER:
+        if x.shape[0] % SAMPLES_TOGETHER:
             return self.convolution(x)
         return self.convolved(self.padding, x, self.weight)[0]
 

@@ -15,6 +15,24 @@ from ..files.scratch import is_utf_8
 
 log = logging.getLogger("mindghost")
 
+# What C++ knows, too (`load` compares): the places in the `options` of a chain, and how many samples lie together.
+OPTIONS = (
+    "First",
+    "Convolution",
+    "Second",
+    "Residual",
+    "Stride",
+    "PadHeight",
+    "PadWidth",
+    "Relu1",
+    "Eps1",
+    "Momentum1",
+    "Relu2",
+    "Eps2",
+    "Momentum2",
+)
+SAMPLES_TOGETHER = 8
+
 SOURCES = Path(__file__).parent.parent / "csrc" / "ops"
 
 
@@ -37,11 +55,15 @@ def load(path: Path, threads: int) -> str:
     """
     try:
         functions = ctypes.CDLL(str(path))
-        functions.ghostnet_kernels.restype = ctypes.c_char_p
+        functions.ghostnet_kernels.restype = functions.ghostnet_options.restype = ctypes.c_char_p
+        shared = tuple(functions.ghostnet_options().decode().split()), functions.ghostnet_samples_together()
         functions.ghostnet_set_threads(threads)
-        return functions.ghostnet_kernels().decode()
+        kernels = functions.ghostnet_kernels().decode()
     except (OSError, AttributeError) as error:
         raise NativeError(f"{path} cannot be loaded ({one_line(str(error))}); delete it") from error
+    if shared != (OPTIONS, SAMPLES_TOGETHER):
+        raise NativeError(f"{path} is of another version: its options are {' '.join(shared[0])}; delete it")
+    return kernels
 
 
 def variants(machine: str = platform.machine()) -> dict[str, tuple[str, ...]]:

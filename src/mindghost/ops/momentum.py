@@ -18,7 +18,7 @@ _HEADS = 5  # inputs before the gradients
 
 
 class MomentumUpdate(nn.Cell):
-    """What an optimizer of `covers` does, on its own parameters: its state stays what it is.
+    """A `train.update.Update` that does what an optimizer of `covers` does, on its own parameters.
 
     The operator changes weights and moments in place, and tells MindSpore so: without that it would at times be given
     copies, and nothing would be learnt.
@@ -48,11 +48,15 @@ class MomentumUpdate(nn.Cell):
         written = [make_sig(f"written{index}", sig_rw.RW_WRITE) for index in range(count + len(self.state))]
         self.update.set_signatures((*read, *written))
 
+    def scaled(self, gradients: tuple[Tensor, ...], factor: Tensor, by: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
+        """The gradients as they are, and the factor times `by`."""
+        return gradients, factor * by
+
     def square_sum(self, gradients: tuple[Tensor, ...], factor: Tensor) -> Tensor:
         """The sum of squares of all gradients times `factor`: a scalar."""
         return ops.reshape(self.squares(factor, *gradients)[0], ())
 
-    def construct(self, gradients: tuple[Tensor, ...], factor: Tensor) -> Tensor:
+    def apply(self, gradients: tuple[Tensor, ...], factor: Tensor) -> Tensor:
         """Update the weights by their gradients times `factor`. Returns a tensor that is there when it is done."""
         optimizer = self.optimizer
         rate = optimizer.get_lr()
@@ -85,10 +89,3 @@ def _decays(optimizer: nn.Optimizer) -> list[float]:
     flags, decay = optimizer.decay_flags, optimizer.weight_decay
     each = [decay] * len(flags) if isinstance(decay, (Tensor, float)) else decay
     return [float(np.asarray(value)) if flag else 0.0 for value, flag in zip(each, flags, strict=True)]
-
-
-def fused_update(optimizer: nn.Optimizer, operators: Path | None) -> nn.Cell | None:
-    """Does what an optimizer does in one pass; None without our operators, or where they do not know it."""
-    if operators is None or not covers(optimizer):
-        return None
-    return MomentumUpdate(operators, optimizer)

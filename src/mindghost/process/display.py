@@ -13,6 +13,7 @@ import re
 import shlex
 import sys
 import unicodedata
+from collections.abc import Collection
 from typing import TextIO
 from urllib.parse import quote
 
@@ -105,3 +106,9 @@ def _escaped(character: str) -> str:
         return _SHORT.get(character, f"\\x{code:02x}")
     # Not \x9b: that is the byte.
     return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+
+
+def some(names: Collection[object], most: int = 4) -> str:
+    """The first few of many names, and how many more there are."""
+    more = f" and {len(names) - most:,} more" if len(names) > most else ""
+    return ", ".join(map(str, list(names)[:most])) + more

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import UserError
 from ..files import figures, json_text, paths
+from .files import METRICS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-FILE = "metrics.jsonl"
 INCHES, DPI = (9, 10), 120
 # Title of each panel's y axis -> key of the records, name in the legend and line style of each of its curves.
 PANELS = {
@@ -42,7 +42,7 @@ def read_records(path: Path) -> list[Record]:
 
     Raises UserError that names the file, and the line where there is one.
     """
-    content = paths.read(path, f"give a run's folder, or its {FILE}", json_text.MOST_BYTES)
+    content = paths.read(path, f"give a run's folder, or its {METRICS}", json_text.MOST_BYTES)
     lines = content.decode("utf-8", "replace").split("\n")
     half_written = lines.pop()
     records = [_record(line, f"{path}:{number}") for number, line in enumerate(lines, 1)]
@@ -52,7 +52,7 @@ def read_records(path: Path) -> list[Record]:
 
 
 def _record(line: str, where: str) -> Record:
-    remedy = f"give the {FILE} that train.py wrote"
+    remedy = f"give the {METRICS} that train.py wrote"
     try:
         record = json_text.parse(line, where, remedy)
     except UserError:

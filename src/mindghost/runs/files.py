@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ..config import Config
+from ..config import Config, Said, beside_weights, recipe
 from ..errors import UserError
 from ..files import intact, json_text, paths
 from . import events as event_files
@@ -30,6 +30,107 @@ _LOG_LINE = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d ")
 # Of the keys there are: a run's configuration holds all that there were when it was made, a recipe few.
 _KEYS_OF_A_RUN = 0.8
 _MOST_TEXT = 64 << 20  # bytes
+
+
+class RunFiles:
+    """The files of a run by what they are: the names stand here, and nowhere else.
+
+    Args:
+        folder: of the run (`ckpt_save_dir`).
+        model: name of the network, for the names of its weight files.
+    """
+
+    def __init__(self, folder: Path, model: str = "") -> None:
+        self.path = folder
+        self.model = model
+
+    @classmethod
+    def beside(cls, weights: Path) -> RunFiles:
+        """The files that belong to a weight file: those of the run that made it, which lie beside it."""
+        return cls(weights.parent)
+
+    @property
+    def config(self) -> Path:
+        """The resolved configuration."""
+        return self.path / CONFIG
+
+    @property
+    def classes(self) -> Path:
+        """Class names in label order."""
+        return self.path / CLASSES
+
+    @property
+    def sessions(self) -> Path:
+        """How it was made: a JSON list with an entry for each process that trained it (see `provenance`)."""
+        return self.path / SESSIONS
+
+    @property
+    def metrics(self) -> Path:
+        """One JSON record an epoch."""
+        return self.path / METRICS
+
+    @property
+    def events(self) -> Path:
+        """The folder of TensorBoard's event file."""
+        return self.path / EVENTS
+
+    @property
+    def log(self) -> Path:
+        """What the run said."""
+        return self.path / LOG
+
+    @property
+    def best(self) -> Path:
+        """Weights of the epoch with the highest score."""
+        return self.path / f"{self.model}_best.ckpt"
+
+    @property
+    def last(self) -> Path:
+        """Weights of the last epoch."""
+        return self.path / f"{self.model}_last.ckpt"
+
+    @property
+    def state(self) -> Path:
+        """Everything that the next step depends on."""
+        return self.path / STATE
+
+    @property
+    def previous_state(self) -> Path:
+        """The state before that one."""
+        return self.path / PREVIOUS_STATE
+
+    def of_epoch(self, epoch: int, step: int) -> Path:
+        """Weights of an epoch under its own name; `step`: steps in it."""
+        return self.path / f"{self.model}-{epoch}_{step}.ckpt"
+
+
+def saved_by_training(ckpt_path: str) -> Said:
+    """What training saved beside a weight file, for `config.load(weights=...)`.
+
+    Raises UserError where it, or the class names that belong to it, or the weight file itself is not there.
+    """
+    if not ckpt_path:
+        raise UserError("-c: without it, --ckpt_path must name a weight file whose folder holds the run's config.yaml")
+    weights = Path(ckpt_path)
+    paths.check_file(weights, "give the path of a .ckpt or .safetensors file")
+    beside = RunFiles.beside(weights)
+    for file, missing in ((beside.config, "network"), (beside.classes, "order of the classes")):
+        if not paths.exists(file):
+            raise UserError(f"-c: {file} does not exist, so the {missing} is not known; give -c CONFIG")
+    return said_beside(weights)
+
+
+def said_beside(weights: Path) -> Said:
+    """What the `config.yaml` beside a weight file says of the keys of `beside_weights`; the network's name is fixed.
+
+    Raises UserError where it cannot be read.
+    """
+    file = RunFiles.beside(weights).config
+    values, where = recipe(file)
+    # Keys that do not exist are left in, to be refused: one that is misspelt must not pass in silence.
+    taken = [key for key in values if key in beside_weights.KEYS or key not in Config.model_fields]
+    fixed = {key: values[key] for key in ("model",) if key in values}
+    return Said({key: values[key] for key in taken}, {key: where[key] for key in taken}, fixed, file)
 
 
 def is_given(name: str) -> bool:

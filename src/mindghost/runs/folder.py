@@ -8,6 +8,7 @@ import logging
 import os
 import time
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,8 @@ from ..files.lock import FolderLock
 from . import events as event_files
 from . import files as run_files
 from . import provenance
-from .state import Position, Saved, read_arrays, saved_of
+from .files import RunFiles
+from .state import RunState, read_arrays
 
 log = logging.getLogger("mindghost")
 
@@ -30,7 +32,7 @@ log = logging.getLogger("mindghost")
 _ROOM_FOR_TEXT = 1 << 16
 
 
-class RunFolder:
+class RunFolder(RunFiles):
     """The files of one run: weights (`_best`, `_last`, one every few epochs), run state, records.
 
     Which files are the run's it records (see `runs.files`); it replaces and deletes no others. Each `.ckpt` file has
@@ -40,15 +42,16 @@ class RunFolder:
     Args:
         config: reads `ckpt_save_dir`, `model`, `keep_checkpoint_max`, `ckpt_save_policy`, `epoch_size`, `tensorboard`,
             and the files that it names as input, which are never deleted.
+        score: the entry of a record by which epochs are compared (`tasks.task.Task.score`).
 
     Raises UserError where `tensorboard` is true and its library is missing.
     """
 
-    def __init__(self, config: Config) -> None:
-        self.path = Path(config.ckpt_save_dir)
-        self.model = config.model
+    def __init__(self, config: Config, score: str = "top_1") -> None:
+        super().__init__(Path(config.ckpt_save_dir), config.model)
         self.keep = config.keep_checkpoint_max
         self.policy = config.ckpt_save_policy
+        self._score = score
         self._lock = FolderLock(self.path, "ckpt_save_dir")
         # Of the folder that a state is taken from, while it is.
         self._source_lock: FolderLock | None = None
@@ -71,56 +74,6 @@ class RunFolder:
     def __exit__(self, *_: object) -> None:
         self._lock.release()
         self._release_source()
-
-    @property
-    def config(self) -> Path:
-        """The resolved configuration."""
-        return self.path / run_files.CONFIG
-
-    @property
-    def classes(self) -> Path:
-        """Class names in label order."""
-        return self.path / run_files.CLASSES
-
-    @property
-    def sessions(self) -> Path:
-        """How it was made: a JSON list with an entry for each process that trained it (see `provenance`)."""
-        return self.path / run_files.SESSIONS
-
-    @property
-    def metrics(self) -> Path:
-        """One JSON record an epoch."""
-        return self.path / run_files.METRICS
-
-    @property
-    def events(self) -> Path:
-        """The folder of TensorBoard's event file."""
-        return self.path / run_files.EVENTS
-
-    @property
-    def log(self) -> Path:
-        """What the run said."""
-        return self.path / run_files.LOG
-
-    @property
-    def best(self) -> Path:
-        """Weights of the epoch with the highest top-1 accuracy."""
-        return self.path / f"{self.model}_best.ckpt"
-
-    @property
-    def last(self) -> Path:
-        """Weights of the last epoch."""
-        return self.path / f"{self.model}_last.ckpt"
-
-    @property
-    def state(self) -> Path:
-        """Everything that the next step depends on."""
-        return self.path / run_files.STATE
-
-    @property
-    def previous_state(self) -> Path:
-        """The state before that one."""
-        return self.path / run_files.PREVIOUS_STATE
 
     def check(self, overwrite: bool, ckpt_path: str = "") -> None:
         """Raise UserError where a run cannot start in this folder.
@@ -273,7 +226,7 @@ class RunFolder:
             self._claim_weights(self.best)
             intact.copy(self.last, self.best)
         if keep:
-            file = self.path / f"{self.model}-{epoch}_{step}.ckpt"
+            file = self.of_epoch(epoch, step)
             self._claim_weights(file)
             intact.copy(self.last, file)
 
@@ -316,41 +269,21 @@ class RunFolder:
         files = [(epoch, file) for epoch, file in files if file.exists()]
         if self.policy == "latest_k":
             return [file for _, file in sorted(files)]
-        top_1 = {record["epoch"]: record["top_1"] for record in self._records() if record["top_1"] is not None}
-        return [file for _, _, file in sorted((top_1.get(epoch, -1.0), epoch, file) for epoch, file in files)]
+        records = [record for record in self._records() if record[self._score] is not None]
+        scores = {record["epoch"]: record[self._score] for record in records}
+        return [file for _, _, file in sorted((scores.get(epoch, -1.0), epoch, file) for epoch, file in files)]
 
-    def save_state(
-        self, state: Mapping[str, np.ndarray], position: Position, data: str, ranks: int, steps: int
-    ) -> None:
-        """Save the run state; the one before stays as the previous one.
-
-        Args:
-            state: what `TrainStep.state` gave.
-            position: where the run stands.
-            data: digest of what it learnt from (training samples, a teacher).
-            ranks: processes that share a global batch.
-            steps: in an epoch.
+    def save_state(self, state: RunState) -> None:
+        """Save the state of the run and how long its records are; the one before stays as the previous one.
 
         Raises RunError where it cannot be written; both states are kept then.
         """
         self._claim(self.state)
-        best = -1.0 if position.best_top_1 is None else position.best_top_1
-        run = {
-            "run_epoch": np.array([position.epoch], np.int64),
-            "run_step": np.array([position.step], np.int64),
-            "run_losses": np.array([len(position.losses), *position.losses], np.float64),
-            "run_skipped": np.array([position.skipped], np.int64),
-            "run_best_top_1": np.array([best], np.float64),
-            "run_data": np.frombuffer(bytes.fromhex(data), np.uint8),
-            "run_ranks": np.array([ranks], np.int64),
-            "run_steps": np.array([steps], np.int64),
-            "run_log_bytes": np.array([_size(self.log)], np.int64),
-            "run_metrics_bytes": np.array([_size(self.metrics)], np.int64),
-        }
-        weights_file.write(self.state, {**state, **run}, self.previous_state if self._state_is_good else None)
+        state = replace(state, log_bytes=_size(self.log), metrics_bytes=_size(self.metrics))
+        weights_file.write(self.state, state.to_arrays(), self.previous_state if self._state_is_good else None)
         self._state_is_good = True
 
-    def read_state(self, resume: bool | str) -> Saved:
+    def read_state(self, resume: bool | str) -> RunState:
         """The state that `resume` names: a file, or the newest intact one of a folder; True stands for this folder.
 
         Raises UserError where there is none, it or the configuration beside it cannot be read, another run has its
@@ -372,7 +305,7 @@ class RunFolder:
                 continue
             if problems:
                 log.warning(f"{problems[0]}; going on from {file}, the state before it")
-            return saved_of(file, arrays, Config.from_file(file.parent / "config.yaml"))
+            return RunState.from_arrays(file, arrays, Config.from_file(RunFiles.beside(file).config))
         raise UserError(f"resume: {'; '.join(problems)}")
 
     def _lock_source(self, source: Path) -> None:
@@ -394,7 +327,7 @@ class RunFolder:
     def _is_at(self, folder: Path) -> bool:
         return paths.exists(self.path) and self.path.samefile(folder)
 
-    def go_on(self, saved: Saved) -> None:
+    def go_on(self, saved: RunState) -> None:
         """Cut the records to where the state was saved. A state of another folder starts this one with its records.
 
         Raises UserError where the folder cannot be written, or holds another run than the state's.
@@ -416,7 +349,7 @@ class RunFolder:
             self._release_source()
         self._start_events(earlier)
 
-    def _take_up(self, saved: Saved) -> list[Path]:
+    def _take_up(self, saved: RunState) -> list[Path]:
         """The files of the run that goes on in its folder, whose names it may use from now on.
 
         Raises UserError where others have such a name.
@@ -428,7 +361,7 @@ class RunFolder:
         files = run_files.belonging(self.path)
         if run_files.recorded(self.path) is None:
             # An older version made the run, and replaced whatever had these names; an epoch file may lack its digest.
-            next_epoch = f"{self.model}-{saved.position.epoch + 1}_{saved.steps}.ckpt"
+            next_epoch = self.of_epoch(saved.position.epoch + 1, saved.steps).name
             files += [self.path / name for name in (*run_files.FIXED, self.best.name, self.last.name, next_epoch)]
         else:
             self._check_others(files, "resume")

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -26,26 +27,26 @@ class Position:
         step: steps done in the epoch after those.
         losses: training losses of those steps.
         skipped: updates skipped among them.
-        best_top_1: highest accuracy so far, in percent; None before the first evaluation.
+        best_score: highest score of an evaluation so far, not negative; None before the first one.
     """
 
     epoch: int = 0
     step: int = 0
     losses: tuple[float, ...] = ()
     skipped: int = 0
-    best_top_1: float | None = None
+    best_score: float | None = None
 
 
 @dataclass(frozen=True)
-class Saved:
-    """A run state that was read.
+class RunState:
+    """All that a run goes on from.
 
     Attributes:
-        file: where it was.
+        file: where it is.
         arrays: entries by name, those of `TrainStep.state` among them.
         position: where the run stood.
         config: the run's resolved configuration.
-        data: digest of what it learnt from (training samples, a teacher).
+        data: digest of what it learnt from (training samples, a teacher), hexadecimal.
         ranks: processes that shared a global batch.
         steps: in an epoch.
         log_bytes, metrics_bytes: sizes of the run's records when the state was saved.
@@ -58,8 +59,35 @@ class Saved:
     data: str
     ranks: int
     steps: int
-    log_bytes: int
-    metrics_bytes: int
+    log_bytes: int = 0
+    metrics_bytes: int = 0
+
+    def to_arrays(self) -> dict[str, np.ndarray]:
+        """What is saved: the step's entries, and the run's, which `from_arrays` reads."""
+        return {**self.arrays, **{name: entry.encode(self) for name, entry in _ENTRIES.items()}}
+
+    @classmethod
+    def from_arrays(cls, file: Path, arrays: Mapping[str, np.ndarray], config: Config) -> RunState:
+        """The reverse of `to_arrays`. Raises KeyError where an entry is missing, ValueError for one that is not fit."""
+        run = {name: entry.decode(arrays[name]) for name, entry in _ENTRIES.items()}
+        position = Position(
+            epoch=run["run_epoch"],
+            step=run["run_step"],
+            losses=run["run_losses"],
+            skipped=run["run_skipped"],
+            best_score=run["run_best_top_1"],
+        )
+        return cls(
+            file=file,
+            arrays=arrays,
+            position=position,
+            config=config,
+            data=run["run_data"],
+            ranks=run["run_ranks"],
+            steps=run["run_steps"],
+            log_bytes=run["run_log_bytes"],
+            metrics_bytes=run["run_metrics_bytes"],
+        )
 
     def to_bytes(self) -> bytes:
         """All of it, for the other ranks: the length of a JSON object, that object, the arrays as `.safetensors`."""
@@ -67,7 +95,7 @@ class Saved:
         return len(facts).to_bytes(_LENGTH_BYTES, "big") + facts + safetensors_file.encode(self.arrays)
 
     @classmethod
-    def from_bytes(cls, content: bytes) -> Saved:
+    def from_bytes(cls, content: bytes) -> RunState:
         """What `to_bytes` made; every name, type, shape and length is compared.
 
         Raises UserError or ValueError for anything else.
@@ -75,25 +103,50 @@ class Saved:
         end = _LENGTH_BYTES + int.from_bytes(content[:_LENGTH_BYTES], "big")
         facts = json.loads(content[_LENGTH_BYTES:end])
         file = Path(facts["file"])
-        return saved_of(file, weights_file.decode(file, content[end:]), Config(**facts["config"]))
+        return cls.from_arrays(file, weights_file.decode(file, content[end:]), Config(**facts["config"]))
 
 
-# How many bytes say how long the first part of `Saved.to_bytes` is.
+# How many bytes say how long the first part of `RunState.to_bytes` is.
 _LENGTH_BYTES = 8
 
 
-# What a run state holds beside the entries of the step.
-_RUN_ENTRIES = {
-    "run_epoch",
-    "run_step",
-    "run_losses",
-    "run_skipped",
-    "run_best_top_1",
-    "run_data",
-    "run_ranks",
-    "run_steps",
-    "run_log_bytes",
-    "run_metrics_bytes",
+class _Entry(NamedTuple):
+    """How a fact about a run is kept as an array."""
+
+    encode: Callable[[RunState], np.ndarray]
+    decode: Callable[[np.ndarray], Any]
+
+
+def _whole(value: Callable[[RunState], int]) -> _Entry:
+    return _Entry(lambda state: np.array([value(state)], np.int64), lambda array: int(array[0]))
+
+
+def _score_or_none(array: np.ndarray) -> float | None:
+    """Before the first evaluation -1 stands for the score, which is not negative."""
+    return None if array[0] < 0 else float(array[0])
+
+
+# What a run state holds beside the entries of the step: their names are those of older versions.
+_ENTRIES = {
+    "run_epoch": _whole(lambda state: state.position.epoch),
+    "run_step": _whole(lambda state: state.position.step),
+    "run_losses": _Entry(
+        # Their number first: an array without entries cannot be kept.
+        lambda state: np.array([len(state.position.losses), *state.position.losses], np.float64),
+        lambda array: tuple(array[1:].tolist()),
+    ),
+    "run_skipped": _whole(lambda state: state.position.skipped),
+    "run_best_top_1": _Entry(
+        lambda state: np.array([-1.0 if state.position.best_score is None else state.position.best_score], np.float64),
+        _score_or_none,
+    ),
+    "run_data": _Entry(
+        lambda state: np.frombuffer(bytes.fromhex(state.data), np.uint8), lambda array: array.tobytes().hex()
+    ),
+    "run_ranks": _whole(lambda state: state.ranks),
+    "run_steps": _whole(lambda state: state.steps),
+    "run_log_bytes": _whole(lambda state: state.log_bytes),
+    "run_metrics_bytes": _whole(lambda state: state.metrics_bytes),
 }
 
 
@@ -107,8 +160,8 @@ def read_arrays(file: Path) -> dict[str, np.ndarray]:
     """The entries of a run state. Raises UserError, which names the file."""
     paths.check_file(file, "restore it")
     arrays = weights_file.read(file)
-    missing = _RUN_ENTRIES - set(arrays)
-    if missing == _RUN_ENTRIES:
+    missing = set(_ENTRIES) - set(arrays)
+    if missing == set(_ENTRIES):
         raise UserError(f"{file} holds weights, but no run state; give a {run_files.STATE}, or --ckpt_path")
     if missing:
         raise UserError(
@@ -116,25 +169,3 @@ def read_arrays(file: Path) -> dict[str, np.ndarray]:
             "version, or start a new run with --ckpt_path"
         )
     return arrays
-
-
-def saved_of(file: Path, arrays: Mapping[str, np.ndarray], config: Config) -> Saved:
-    best = float(arrays["run_best_top_1"][0])
-    position = Position(
-        epoch=int(arrays["run_epoch"][0]),
-        step=int(arrays["run_step"][0]),
-        losses=tuple(arrays["run_losses"][1:].tolist()),
-        skipped=int(arrays["run_skipped"][0]),
-        best_top_1=None if best < 0 else best,
-    )
-    return Saved(
-        file=file,
-        arrays=arrays,
-        position=position,
-        config=config,
-        data=arrays["run_data"].tobytes().hex(),
-        ranks=int(arrays["run_ranks"][0]),
-        steps=int(arrays["run_steps"][0]),
-        log_bytes=int(arrays["run_log_bytes"][0]),
-        metrics_bytes=int(arrays["run_metrics_bytes"][0]),
-    )

@@ -1,11 +1,11 @@
-"""Settings whose sense shows once the data is known: batches of one image, and what is said of the images' classes."""
+"""Settings whose sense shows once the data is known: batches of one image, runs without end."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
 
-from .. import build
+from .. import build, tasks
 from ..config import Config
 from ..data import dataset, transforms
 from ..data.loader import EpochOrder
@@ -16,7 +16,6 @@ log = logging.getLogger("mindghost")
 
 # Of a run: its learning rates are a list with one entry for each, and no machine here makes so many in a year.
 _MOST_UPDATES = 100_000_000
-_DIGITS = 10
 
 
 def settled(config: Config, samples: dataset.Samples, ranks: int) -> Config:
@@ -47,7 +46,7 @@ def settled(config: Config, samples: dataset.Samples, ranks: int) -> Config:
         log.info(f"the last batch of an epoch would be {why}: it is dropped (drop_remainder: True)")
         config = config.replace(drop_remainder=True)
         order = EpochOrder(config, len(samples), 0, ranks)
-    for line in _doubts(config, samples, order):
+    for line in [*tasks.of(config).doubts(config, samples), *_doubts(config, order)]:
         log.info(line)
     return config
 
@@ -56,15 +55,7 @@ def _smallest_norm(config: Config) -> int | None:
     return smallest_norm(build.network(config), (config.in_channels, *transforms.input_size(config)))
 
 
-def _doubts(config: Config, samples: dataset.Samples, order: EpochOrder) -> Iterator[str]:
-    if len(samples.classes) == 1 and config.num_classes == 1:
-        yield f"one class ({samples.classes[0]}): every answer is right, and there is nothing to learn"
-    # Fewer may be numbers of classes.
-    signs = len(samples.classes) >= _DIGITS and all(len(name) == 1 for name in samples.classes)
-    flips = [key for key in ("hflip", "vflip") if getattr(config, key) > 0 and config.dataset != "mnist"]
-    if signs and flips:
-        values = " and ".join(f"{key} {getattr(config, key):g}" for key in flips)
-        yield f"classes are single characters ({', '.join(samples.classes[:3])}, ...): {values} mirrors them; set 0"
+def _doubts(config: Config, order: EpochOrder) -> Iterator[str]:
     if config.batch_size > len(order):
         yield f"batch_size {config.batch_size}: there are only {len(order)} images for it, which are each step's"
     interval = config.ckpt_save_interval_steps

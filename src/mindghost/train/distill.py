@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import mindcv
 import mindspore as ms
@@ -21,7 +22,9 @@ from ..files import download, paths
 from ..files.cache import cache_dir
 from ..inference.exported import mindir_cell
 from ..models import card, create_model, list_models
-from .step import TrainStep
+
+if TYPE_CHECKING:
+    from .step import TrainStep
 
 log = logging.getLogger("mindghost")
 

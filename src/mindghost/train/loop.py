@@ -14,21 +14,21 @@ import numpy as np
 from mindspore import Tensor
 from tqdm import tqdm
 
-from ..config import Config
+from .. import tasks
 from ..errors import RunError, Stopped
 from ..evaluate.evaluator import WeightsEvaluator, draws
-from ..graph_cache import GraphCache
 from ..models.layers import is_statistic
 from ..parallel import replicas
-from ..parallel.ranks import Ranks
 from ..process.log import TO_FILE, TO_SCREEN
 from ..process.signals import StopSignals, stop_reason
 from ..runs.folder import RunFolder
-from ..runs.state import Position
-from ..tasks.classification.metrics import Metrics
+from ..runs.state import Position, RunState
+from ..runtime import Runtime
+from ..tasks.task import Metrics
 from . import schedule
 from .progress import epoch_line
 from .step import TrainStep
+from .training_data import TrainingData
 
 log = logging.getLogger("mindghost")
 
@@ -37,56 +37,44 @@ class Epochs(ms.Callback):
     """Checks and progress after each step; evaluation, record and files after each epoch.
 
     Args:
-        config: the run's settings.
+        runtime: the run's settings, ranks and compiler. Rank 0 writes the files and draws.
         step: whose weights are evaluated and saved.
+        data: what the step learns from.
         rates: learning rate of each update.
         evaluator: None where the run is not validated.
-        graphs: compiles the step.
         folder: takes the files.
-        steps, images: in an epoch; images of all ranks.
-        data: digest of what is learnt from (training samples, a teacher), for the run state.
         position: where the run stands when this process takes it up.
-        ranks: which share the run. Rank 0 writes the files and draws.
         signals: one that any rank got stops them all.
 
     Attributes:
-        best_top_1: highest accuracy so far, in percent; None before the first evaluation.
+        best_score: highest score of an evaluation so far; None before the first one.
     """
 
     def __init__(
         self,
-        config: Config,
+        runtime: Runtime,
         step: TrainStep,
+        data: TrainingData,
         rates: list[float],
         evaluator: WeightsEvaluator | None,
-        graphs: GraphCache,
         folder: RunFolder,
-        steps: int,
-        images: int,
-        data: str,
         position: Position,
-        ranks: Ranks,
         signals: StopSignals,
     ) -> None:
         super().__init__()
-        self.ranks = ranks
-        self.signals = signals
+        # Settings.
+        self.config, self.ranks, self.graphs = runtime.config, runtime.ranks, runtime.graphs
+        self.task = tasks.of(self.config)
+        # Parts.
+        self.step, self.data, self.rates = step, data, rates
+        self.evaluator, self.folder, self.signals = evaluator, folder, signals
+        # State.
+        self.best_score = position.best_score
+        self.losses, self.skipped = list(position.losses), position.skipped
         # Images of all ranks in a step.
-        self.batch = config.batch_size * ranks.size
-        self.config = config
-        self.step = step
-        self.rates = rates
-        self.evaluator = evaluator
-        self.graphs = graphs
-        self.folder = folder
-        self.steps = steps
-        self.images = images
-        self.data = data
-        self.best_top_1 = position.best_top_1
-        self.losses = list(position.losses)
-        self.skipped = position.skipped
+        self.batch = self.config.batch_size * self.ranks.size
         # Steps that the run had done before this process, of which some in the epoch it starts in.
-        self.steps_before = position.epoch * steps + position.step
+        self.steps_before = position.epoch * data.steps + position.step
         self.resumed_at = position.step
 
     def on_train_epoch_begin(self, run_context: ms.RunContext) -> None:
@@ -94,7 +82,7 @@ class Epochs(ms.Callback):
         self.started = self.timed_from = time.perf_counter()
         self.untimed_steps = self.resumed_at
         self.bar = tqdm(
-            total=self.images,
+            total=self.data.images,
             initial=self.resumed_at * self.batch,
             desc=f"epoch {epoch}/{self.config.epoch_size}",
             unit="image",
@@ -124,21 +112,21 @@ class Epochs(ms.Callback):
         self.signals.defer()
         loss, finite, scale = (float(output.asnumpy()) for output in position.net_outputs)
         loss, stop = self._over_ranks(loss)
-        step = (self.steps_before + position.cur_step_num - 1) % self.steps + 1
+        step = (self.steps_before + position.cur_step_num - 1) % self.data.steps + 1
         self._check_finite(loss, bool(finite), scale, position.cur_epoch_num, step)
         self.losses.append(loss)
-        if position.cur_step_num == 1 and step < self.steps:
+        if position.cur_step_num == 1 and step < self.data.steps:
             # The first step compiles the graph; throughput is that of the steps that follow.
             self.untimed_steps += 1
             self.timed_from = time.perf_counter()
         self.bar.set_postfix(loss=f"{loss:.3f}", refresh=False)
         self.bar.update(self.batch)
-        if not sys.stderr.isatty() and step % self.config.log_interval == 0 and step < self.steps:
+        if not sys.stderr.isatty() and step % self.config.log_interval == 0 and step < self.data.steps:
             self._log_step(position.cur_epoch_num, step)
         interval = self.config.ckpt_save_interval_steps
-        if interval is not None and step % interval == 0 and step < self.steps:
+        if interval is not None and step % interval == 0 and step < self.data.steps:
             self._save_state(position.cur_epoch_num - 1, step)
-        if stop and step < self.steps:
+        if stop and step < self.data.steps:
             self._save_state(position.cur_epoch_num - 1, step)
             self._stop(stop, position.cur_epoch_num, step)
 
@@ -147,7 +135,7 @@ class Epochs(ms.Callback):
         position = run_context.original_args()
         epoch, done = position.cur_epoch_num, self.steps_before + position.cur_step_num
         self.bar.close()
-        images_per_second = self._rate(self.images)
+        images_per_second = self._rate(self.data.images)
         replicas.check_equal(self.ranks, self.step.shared_state(), f"epoch {epoch}")
         weights = self.step.evaluation_weights()
         weights = replicas.averaged(self.ranks, weights, [name for name in weights if is_statistic(name)])
@@ -158,14 +146,14 @@ class Epochs(ms.Callback):
             if not math.isfinite(metrics.loss):
                 raise RunError(f"epoch {epoch}: the validation loss is {metrics.loss}; {self._kept(epoch)}")
         record = self._record(epoch, done, metrics, images_per_second)
-        best = metrics is not None and (self.best_top_1 is None or metrics.top_1 > self.best_top_1)
+        best = metrics is not None and (self.best_score is None or metrics.score > self.best_score)
         if best:
-            self.best_top_1 = metrics.top_1
+            self.best_score = metrics.score
         if self.ranks.main:
             keep = epoch % self.config.ckpt_save_interval == 0 or last
-            self.folder.save_weights(weights, epoch, self.steps, best, keep)
+            self.folder.save_weights(weights, epoch, self.data.steps, best, keep)
             self.folder.add_record(record)
-        line = epoch_line(record, self.config.epoch_size, best, self.skipped)
+        line = epoch_line(self.task, record, self.config.epoch_size, best, self.skipped)
         self.losses, self.skipped, self.resumed_at = [], 0, 0
         # The state knows how long the log was: what it does not know of, a resumed run cuts off.
         log.info(line, extra=TO_FILE)
@@ -173,7 +161,7 @@ class Epochs(ms.Callback):
         log.info(line, extra=TO_SCREEN)
         _, stop = self._over_ranks(0.0)
         if stop and not last:
-            self._stop(stop, epoch, self.steps)
+            self._stop(stop, epoch, self.data.steps)
 
     def _over_ranks(self, loss: float) -> tuple[float, int]:
         """The loss of the global batch, from those of the ranks, and the signal that one of them got; 0 for none."""
@@ -191,10 +179,12 @@ class Epochs(ms.Callback):
 
     def _save_state(self, epoch: int, step: int) -> None:
         """Save what the next step depends on: `epoch` epochs and `step` steps are done."""
-        position = Position(epoch, step, tuple(self.losses), self.skipped, self.best_top_1)
-        state = replicas.gathered_state(self.ranks, self.step.state(), self.step.own_entries())
+        position = Position(epoch, step, tuple(self.losses), self.skipped, self.best_score)
+        arrays = replicas.gathered_state(self.ranks, self.step.state(), self.step.own_entries())
         if self.ranks.main:
-            self.folder.save_state(state, position, self.data, self.ranks.size, self.steps)
+            data, file = self.data, self.folder.state
+            state = RunState(file, arrays, position, self.config, data.digest, self.ranks.size, data.steps)
+            self.folder.save_state(state)
 
     def _check_finite(self, loss: float, finite: bool, scale: float, epoch: int, step: int) -> None:
         """Stop the run where it has diverged; count the updates that a loss scale is expected to lose."""
@@ -221,10 +211,11 @@ class Epochs(ms.Callback):
         return f"{self.folder.last} is kept" if epoch > 1 else "no epoch was finished, so there is no weight file"
 
     def _log_step(self, epoch: int, step: int) -> None:
-        parts = [f"epoch {epoch}/{self.config.epoch_size}", f"step {step}/{self.steps}", f"loss {self.losses[-1]:.4f}"]
+        steps = self.data.steps
+        parts = [f"epoch {epoch}/{self.config.epoch_size}", f"step {step}/{steps}", f"loss {self.losses[-1]:.4f}"]
         if step > self.untimed_steps:
             rate = self._rate(step * self.batch)
-            left = (self.steps - step) * self.batch / rate
+            left = (steps - step) * self.batch / rate
             parts += [f"{rate:.1f} images/s", f"{left:.0f} s left in the epoch"]
         log.info("  ".join(parts))
 
@@ -237,9 +228,7 @@ class Epochs(ms.Callback):
             "lr": self.rates[max(updates - 1, 0)],
             "base_lr": schedule.base_rate(self.config, self.ranks.size),
             "train_loss": sum(self.losses) / len(self.losses),
-            "val_loss": metrics.loss if metrics else None,
-            "top_1": metrics.top_1 if metrics else None,
-            "top_5": metrics.top_5 if metrics else None,
+            **self.task.record(metrics),
             "images_per_second": round(images_per_second, 2),
             "seconds": round(time.perf_counter() - self.started, 3),
         }

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import mindspore as ms
 import numpy as np
 from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
 
+from .. import tasks
 from ..config import Config
 from ..models.layers import Dropout, is_statistic
 from ..models.parameters import assign
+from ..ops import allreduce
+from ..runtime import Runtime
+from . import optim
+from .distill import DistillationLoss
+from .update import Update, scaled, update_by
 
 # Overflow-free updates after which a dynamic loss scale doubles (MindCV's window).
 SCALE_WINDOW = 2000
@@ -67,26 +73,14 @@ class ScaledLoss(nn.Cell):
         return loss * scale, loss
 
 
-_scale_op = ops.MultitypeFuncGraph("scaled")
 _add_op = ops.MultitypeFuncGraph("add")
-_square_sum_op = ops.MultitypeFuncGraph("square_sum")
 _clear_op = ops.MultitypeFuncGraph("clear")
 _average_op = ops.MultitypeFuncGraph("average")
-
-
-@_scale_op.register("Tensor", "Tensor")
-def _scaled_tensor(factor, gradient):
-    return ops.cast(gradient, ms.float32) * factor
 
 
 @_add_op.register("Tensor", "Tensor")
 def _add_tensor(total, gradient):
     return ops.assign_add(total, gradient)
-
-
-@_square_sum_op.register("Tensor")
-def _square_sum_tensor(gradient):
-    return ops.reduce_sum(ops.square(ops.cast(gradient, ms.float32)))
 
 
 @_clear_op.register("Tensor")
@@ -106,11 +100,10 @@ class TrainStep(nn.Cell):
     Args:
         network: images (N, C, H, W) float32 -> logits (N, classes).
         loss: logits, labels (and what else a batch holds) -> scalar.
-        optimizer: over the network's trainable parameters; called once an update, so that its schedule counts updates.
+        update: of the network's trainable parameters; applied once an update, so that its schedule counts updates.
         options: see `StepOptions`.
         ranks: processes that make each update together, from gradients averaged (or summed up) over all of them.
         rank_sum: gradients -> their sums over the ranks; None for MindSpore's collectives, one call for each gradient.
-        fused: does what the optimizer does in one pass, and sums up squares in one; None for MindSpore's operators.
 
     Calling it with a batch (images, labels, and what else the loss takes) returns three scalars: this rank's loss
     (float32, unscaled), whether all gradients of the update were finite (bool; true where no update was due), and the
@@ -122,18 +115,18 @@ class TrainStep(nn.Cell):
         self,
         network: nn.Cell,
         loss: nn.Cell,
-        optimizer: nn.Optimizer,
+        update: Update,
         options: StepOptions,
         ranks: int = 1,
         rank_sum: nn.Cell | None = None,
-        fused: nn.Cell | None = None,
     ) -> None:
         super().__init__(auto_prefix=False)
         self.network = network
-        self.optimizer = optimizer
+        self.update = update
+        self.optimizer = update.optimizer
         self.options = options
         self.scaled_loss = ScaledLoss(network, loss)
-        self.weights = optimizer.parameters
+        self.weights = self.optimizer.parameters
         self.gradients = ops.value_and_grad(self.scaled_loss, None, self.weights, has_aux=True)
         self.map = ops.HyperMap()
 
@@ -142,7 +135,6 @@ class TrainStep(nn.Cell):
         self.rank_sum = rank_sum
         if ranks > 1 and rank_sum is None:
             self.rank_sum = nn.DistributedGradReducer(self.weights, mean=False, degree=ranks)
-        self.fused = fused
         self.one = Tensor(1, ms.float32)
         self.clip_norm = options.clip_norm
         self.ema_decay = options.ema_decay
@@ -166,13 +158,11 @@ class TrainStep(nn.Cell):
         scale = self.scale.value()
         (_, loss), gradients = self.gradients(image, label, scale, *taught)
         factor = 1.0 / (scale * self.divisor)
-        if self.fused is None or self.accumulation > 1:
-            gradients = self.map(ops.partial(_scale_op, factor), gradients)
-            factor = self.one
         if self.accumulation == 1:
+            gradients, factor = self.update.scaled(gradients, self.one, factor)
             finite = self._update(gradients, factor)
         else:
-            finite = self._accumulate(gradients)
+            finite = self._accumulate(scaled(gradients, factor))
         return loss, finite, scale
 
     def _accumulate(self, gradients: tuple[Tensor, ...]) -> Tensor:
@@ -186,26 +176,17 @@ class TrainStep(nn.Cell):
         return finite
 
     def _update(self, gradients: tuple[Tensor, ...], factor: Tensor) -> Tensor:
-        """Clip, step the optimizer, average: all or, where a gradient is not finite, nothing.
-
-        `factor`: what the gradients are still to be multiplied by; 1 without `fused`.
-        """
+        """Clip, change the weights, average: all or, where a gradient is not finite, nothing."""
         if self.rank_sum is not None:
             gradients = self.rank_sum(gradients)
-        if self.fused is None:
-            squares = ops.addn(self.map(_square_sum_op, gradients))
-        else:
-            squares = self.fused.square_sum(gradients, factor)
+        squares = self.update.square_sum(gradients, factor)
         finite = ops.isfinite(squares)
         if finite:
             if self.clip_norm is not None:
                 norm = ops.sqrt(squares)
                 clip = self.clip_norm / ops.maximum(norm, Tensor(self.clip_norm, ms.float32))
-                if self.fused is None:
-                    gradients = self.map(ops.partial(_scale_op, clip), gradients)
-                else:
-                    factor = factor * clip
-            updated = self.optimizer(gradients) if self.fused is None else self.fused(gradients, factor)
+                gradients, factor = self.update.scaled(gradients, factor, clip)
+            updated = self.update.apply(gradients, factor)
             finite = ops.depend(finite, updated)
             if self.ema_decay is not None:
                 finite = ops.depend(finite, self._average(updated))
@@ -275,3 +256,28 @@ class TrainStep(nn.Cell):
         parameters = {p.name: p for p in [*self.network.get_parameters(), *self.get_parameters()]}
         parameters.pop("learning_rate", None)
         return parameters
+
+
+def training_loss(config: Config) -> nn.Cell:
+    """The loss of the configuration's task; with a teacher, a `DistillationLoss` of it."""
+    loss = tasks.of(config).loss(config)
+    if config.teacher:
+        return DistillationLoss(loss, config.distill_alpha, config.distill_temperature, config.reduction)
+    return loss
+
+
+def make_step(runtime: Runtime, network: nn.Cell, rates: Sequence[float]) -> TrainStep:
+    """The training step of a run. Every rank has to call it.
+
+    Args:
+        runtime: its configuration says how the network is trained, and on which ranks.
+        network: as it is trained (`build.training_precision`).
+        rates: learning rate of each update.
+
+    Raises UserError for an optimizer that the device cannot run.
+    """
+    config, ranks = runtime.config, runtime.ranks
+    rank_sum = allreduce.rank_sum(network, runtime.operators, ranks)
+    optimizer = optim.optimizer(config, network, rates, runtime.device)
+    update = update_by(optimizer, runtime.operators)
+    return TrainStep(network, training_loss(config), update, StepOptions.from_config(config), ranks.size, rank_sum)

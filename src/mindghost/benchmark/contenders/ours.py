@@ -14,11 +14,9 @@ from mindspore import Tensor
 from mindghost import build
 from mindghost.config import Config
 from mindghost.data import dataset, loader, pack_writer
-from mindghost.graph_cache import GraphCache
-from mindghost.ops import library, momentum
 from mindghost.parallel.ranks import ALONE
-from mindghost.train import loss, optim
-from mindghost.train.step import StepOptions, TrainStep
+from mindghost.runtime import Runtime
+from mindghost.train.step import make_step
 
 from .job import Job, answer, time_steps
 from .recipe import PIPELINE, TRAINING, WEIGHTS, images_of, labels_of, time_batches
@@ -37,23 +35,27 @@ def measure(job: Job) -> dict[str, Any]:
     return time_steps(job, (_training if job.task == "training" else _inference)(job, config))
 
 
+def _runtime(job: Job, config: Config) -> Runtime:
+    """This process alone, with the threads of the job."""
+    return Runtime(config, "CPU", ALONE, job.threads, [])
+
+
 def _training(job: Job, config: Config) -> Callable[[], object]:
-    operators = library.native_operators(config, "CPU", job.threads)
-    network = build.training_precision(build.network(config), config, operators)
-    optimizer = optim.optimizer(config, network, [config.lr] * (job.steps + 2), "CPU")
-    fused, options = momentum.fused_update(optimizer, operators), StepOptions.from_config(config)
-    step = TrainStep(network, loss.training_loss(config), optimizer, options, fused=fused).set_train(True)
+    runtime = _runtime(job, config)
+    network = build.training_precision(build.network(config), config, runtime.operators)
+    step = make_step(runtime, network, [config.lr] * (job.steps + 2)).set_train(True)
     images, labels = Tensor(images_of(job)), Tensor(labels_of(job))
-    GraphCache(config, "CPU", ALONE).compile(step, images, labels)
+    runtime.graphs.compile(step, images, labels)
     return lambda: float(step(images, labels)[0])
 
 
 def _inference(job: Job, config: Config) -> Callable[[], object]:
     """As validate.py runs it."""
-    network = build.evaluation_network(config, library.native_operators(config, "CPU", job.threads)).set_train(False)
+    runtime = _runtime(job, config)
+    network = build.evaluation_network(config, runtime.operators).set_train(False)
     build.load_weights(network, config.replace(ckpt_path=str(Path(job.folder, WEIGHTS))), fine_tune=False)
     images = Tensor(images_of(job))
-    GraphCache(config, "CPU", ALONE).compile(network, images)
+    runtime.graphs.compile(network, images)
     return lambda: network(images).asnumpy()
 
 

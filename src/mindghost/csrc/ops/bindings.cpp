@@ -66,23 +66,16 @@ const Kernels& kernels() {
 
 namespace {
 
-// The places in `options`; ops/fused.py fills them.
-enum Option {
-  kFirst,
-  kConvolution,
-  kSecond,
-  kResidual,
-  kStride,
-  kPadHeight,
-  kPadWidth,
-  kRelu1,
-  kEps1,
-  kMomentum1,
-  kRelu2,
-  kEps2,
-  kMomentum2,
-  kOptions
-};
+// The places in `options`. Python fills them by these names, in the order that ghostnet_options says.
+#define GHOSTNET_OPTIONS(OPTION)                                                                                      \
+  OPTION(First) OPTION(Convolution) OPTION(Second) OPTION(Residual) OPTION(Stride) OPTION(PadHeight) OPTION(PadWidth) \
+  OPTION(Relu1) OPTION(Eps1) OPTION(Momentum1) OPTION(Relu2) OPTION(Eps2) OPTION(Momentum2)
+#define PLACE(name) k##name,
+#define NAME(name) #name " "
+enum Option { GHOSTNET_OPTIONS(PLACE) kOptions };
+constexpr const char* kOptionNames = GHOSTNET_OPTIONS(NAME);
+#undef PLACE
+#undef NAME
 
 // MindSpore's arguments, one after the other.
 class Arguments {
@@ -414,6 +407,11 @@ extern "C" int ghostnet_join_ranks(const char* path, int rank, int ranks, int64_
 
 // Threads that all operators of this process use together.
 extern "C" void ghostnet_set_threads(int count) { ghostnet::set_threads(count); }
+
+// Names of the options in their order, each followed by a space; samples that lie together in memory: Python compares
+// both with its own.
+extern "C" const char* ghostnet_options() { return ghostnet::kOptionNames; }
+extern "C" int ghostnet_samples_together() { return ghostnet::kTogether; }
 
 // The instruction set in use.
 extern "C" const char* ghostnet_kernels() { return ghostnet::kernels().name; }

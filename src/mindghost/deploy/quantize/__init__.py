@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from ... import tasks
 from ...config import Config
 from ...data import dataset, images, transforms, walk
 from ...data import pack as packs
@@ -25,6 +26,7 @@ from ...files import intact, json_text, paths
 from ...inference import exported as exported_file
 from ...inference.artifact import Deployment
 from ...inference.exported import ENTRY
+from ...runtime import Runtime
 from .search import Goal, int8, reaches
 from .static import Quantizer
 from .trial import Trial, Variant, latency
@@ -76,13 +78,13 @@ class Result:
 
 def _figures(variant: Variant) -> dict[str, Any]:
     layers = [{"name": layer.name, "cost": layer.cost} for layer in variant.float_layers]
-    kept = {key: value for key, value in vars(variant).items() if key not in ("content", "float_layers")}
-    return {**kept, "size": len(variant.content), "float_layers": layers}
+    numbers = {key: value for key, value in variant.metrics.result().items() if key != "num_samples"}
+    return {"kind": variant.kind, **numbers, "size": len(variant.content), "float_layers": layers}
 
 
 def quantize(
     deployed: Deployment,
-    config: Config,
+    runtime: Runtime,
     calib_dir: Path,
     calib_images: int = 256,
     goal: Goal | None = None,
@@ -97,7 +99,7 @@ def quantize(
 
     Args:
         deployed: the exported file, in float.
-        config: says where the validation images are; its network is that of `deployed`.
+        runtime: its configuration says where the validation images are; its network is that of `deployed`.
         calib_dir: image folder, of any depth, or a pack; for a data set in binary form also its own folder.
         calib_images: how many of them are used, chosen by a fixed seed.
         goal: default, half a point of top-1.
@@ -118,23 +120,20 @@ def quantize(
     if exported_file.onnx_content(deployed.path) != content:
         raise UserError(f"{deployed.path}: keeps weights in a second file; export it again as one file")
     network = Quantizer(deployed)
-    calibration = calibration_images(config, calib_dir, calib_images, deployed.known_classes)
-    trial = Trial(deployed, config)
+    calibration = calibration_images(runtime.config, calib_dir, calib_images, deployed.known_classes)
+    trial = Trial(deployed, runtime)
     source = trial.add("float32", content)
-    if not math.isfinite(source.loss):
+    if not math.isfinite(source.metrics.loss):
         raise UserError(f"{deployed.path}: its logits are not finite (NaN or infinity); export it again")
     network.calibrate(calibration)
     chosen = {"int8": int8(network, trial, calibration[:_COST_IMAGES], goal)}
     if float16:
         chosen["float16"] = trial.add("float16", to_float16(deployed.path))
     for variant in chosen.values():
-        _check_goal(deployed.path, variant, source, goal, len(network.layers))
+        _check_goal(deployed, variant, source, goal, len(network.layers))
     named = {folder / f"{deployed.path.stem}_{kind}.onnx": variant for kind, variant in chosen.items()}
     written = {path: replace(v, content=_described(v, deployed.path)) for path, v in named.items()}
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"--out: {folder} cannot be made ({error.strerror}); give another folder") from error
+    paths.make_folder(folder, "--out")
     contents = {path: variant.content for path, variant in written.items()}
     described = {path.with_suffix(".json"): _description_beside(content) for path, content in contents.items()}
     exported_file.check_replaceable(names, overwrite, deployed.path)
@@ -145,14 +144,16 @@ def quantize(
     return Result(deployed.path, tried, written, latencies, len(network.layers), len(calibration), trial.samples, batch)
 
 
-def _check_goal(path: Path, variant: Variant, source: Variant, goal: Goal, layers: int) -> None:
+def _check_goal(deployed: Deployment, variant: Variant, source: Variant, goal: Goal, layers: int) -> None:
     if goal.anyway or reaches(variant, source, goal):
         return
     in_float = f" with {len(variant.float_layers)} of {layers} layers in float" if "int8" in variant.kind else ""
+    task, reached, wanted = tasks.of(deployed.config), variant.metrics.score, source.metrics.score
+    numbers = f"{reached:.2f} for {wanted:.2f}{task.score_unit}: {wanted - reached:.2f} points less"
     raise UserError(
-        f"{path}: nothing written: the best that was reached, {variant.kind}{in_float}, has top-1 {variant.top_1:.2f} "
-        f"for {source.top_1:.2f} %: {source.top_1 - variant.top_1:.2f} points less, over --max_drop {goal.max_drop:g}; "
-        f"allow more, raise --max_float or --calib_images, or give --write_anyway"
+        f"{deployed.path}: nothing written: the best that was reached, {variant.kind}{in_float}, has "
+        f"{task.score_title} {numbers}, over --max_drop {goal.max_drop:g}; allow more, raise --max_float or "
+        "--calib_images, or give --write_anyway"
     )
 
 

@@ -13,7 +13,7 @@ from .trial import Trial, Variant
 # Scales of a layer's weights: one for all, or one for each of its output channels.
 MODES = ("per-tensor", "per-channel")
 
-_EPSILON = 1e-9  # points of top-1: differences of counts are not exact
+_EPSILON = 1e-9  # points of the score: differences of counts are not exact
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Goal:
     """What an int8 file has to keep.
 
     Attributes:
-        max_drop: points of top-1 that it may lose.
+        max_drop: points of the score (top-1) that it may lose.
         max_float: percent of the layers that may stay in float for that.
         anyway: take the best that was reached where that is not enough.
     """
@@ -53,12 +53,12 @@ def int8(network: Quantizer, trial: Trial, inputs: np.ndarray, goal: Goal) -> Va
 
 def _merit(variant: Variant, source: Variant) -> tuple[float, float]:
     # Of two that are right as often, the one that is more like the float file.
-    return variant.top_1, -abs(variant.loss - source.loss)
+    return variant.metrics.score, -abs(variant.metrics.loss - source.metrics.loss)
 
 
 def reaches(variant: Variant, source: Variant, goal: Goal) -> bool:
-    """Whether a variant loses no more of the top-1 of `source` than it may."""
-    return source.top_1 - variant.top_1 <= goal.max_drop + _EPSILON
+    """Whether a variant loses no more of the score of `source` than it may."""
+    return source.metrics.score - variant.metrics.score <= goal.max_drop + _EPSILON
 
 
 def fewest(enough: Callable[[int], bool], limit: int) -> int | None:

@@ -11,13 +11,14 @@ from pathlib import Path
 
 import numpy as np
 
-from ...config import Config
-from ...data import dataset, transforms
+from ... import tasks
+from ...data import transforms
 from ...evaluate.evaluator import Evaluator
 from ...files import scratch
 from ...inference.artifact import Deployment
 from ...inference.network import of_exported, of_onnx
-from ...parallel.ranks import ALONE
+from ...runtime import Runtime
+from ...tasks.task import Metrics
 
 log = logging.getLogger("mindghost")
 
@@ -47,16 +48,13 @@ class Variant:
     Attributes:
         kind: "float32", "int8 per-tensor", "int8 per-channel" or "float16".
         content: of its file.
-        top_1, top_5: percent of the validation images; `top_5` is None with fewer than five classes.
-        loss: mean cross-entropy, in nats.
+        metrics: over the validation images.
         float_layers: those that an int8 form has in float.
     """
 
     kind: str
     content: bytes
-    top_1: float
-    top_5: float | None
-    loss: float
+    metrics: Metrics
     float_layers: tuple[Layer, ...] = ()
 
 
@@ -68,10 +66,10 @@ class Trial:
         samples: images of the split.
     """
 
-    def __init__(self, deployed: Deployment, config: Config) -> None:
+    def __init__(self, deployed: Deployment, runtime: Runtime) -> None:
         """Raises UserError where the split cannot be read."""
-        self._deployed, self._config = deployed, config
-        self._split = dataset.open_split(config, "val", deployed.known_classes)
+        self._deployed, self._runtime = deployed, runtime
+        self._split = tasks.of(runtime.config).open_split(runtime.config, "val", deployed.known_classes)
         self.samples = len(self._split)
         self.variants: list[Variant] = []
 
@@ -80,17 +78,17 @@ class Trial:
         with as_file(content) as path:
             # Logits that are not finite are no error here: such a form is one that gets all images wrong.
             run = of_exported(replace(self._deployed, path=path))
-            metrics = Evaluator(self._config, self._split, ALONE).outcomes(run).metrics()
-        variant = Variant(kind, content, metrics.top_1, metrics.top_5, metrics.loss, tuple(float_layers))
+            metrics = Evaluator(self._runtime, self._split).outcomes(run).metrics()
+        variant = Variant(kind, content, metrics, tuple(float_layers))
         self.variants.append(variant)
         in_float = f", {len(float_layers)} layers in float" if float_layers else ""
-        log.info(f"{kind}{in_float}: top-1 {metrics.top_1:.2f} %, loss {metrics.loss:.4f}")
+        log.info(f"{kind}{in_float}: {metrics.summary()}")
         return variant
 
     def some_image(self, batch: int) -> np.ndarray:
         """The first image of the split, `batch` times, as the network gets it."""
-        pixels = transforms.as_rgb(self._split.read(0), self._config.in_channels)
-        image = np.asarray(transforms.eval_transform(self._config)(pixels), np.float32)
+        pixels = transforms.as_rgb(self._split.read(0), self._runtime.config.in_channels)
+        image = np.asarray(transforms.eval_transform(self._runtime.config)(pixels), np.float32)
         return np.repeat(image[np.newaxis], batch, axis=0)
 
 

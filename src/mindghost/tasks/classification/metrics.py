@@ -26,6 +26,17 @@ class Metrics:
     loss: float
     num_samples: int
 
+    @property
+    def score(self) -> float:
+        return self.top_1
+
+    def result(self) -> dict[str, float | int | None]:
+        return {"top_1": self.top_1, "top_5": self.top_5, "loss": self.loss, "num_samples": self.num_samples}
+
+    def summary(self) -> str:
+        top_5 = "" if self.top_5 is None else f", top-5 {self.top_5:.2f} %"
+        return f"top-1 {self.top_1:.2f} %{top_5}, loss {self.loss:.4f}"
+
 
 @dataclass(frozen=True)
 class Outcomes:

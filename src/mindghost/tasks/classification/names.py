@@ -16,6 +16,8 @@ from typing import Any
 
 from ...errors import UserError
 from ...files import json_text, paths
+from ...process.display import some
+from ...runs.files import RunFiles
 
 log = logging.getLogger("mindghost")
 
@@ -231,7 +233,7 @@ def saved_classes(ckpt_path: str) -> list[str] | None:
 
     Raises UserError where the file is not a list of names.
     """
-    path = Path(ckpt_path).parent / "classes.json"
+    path = RunFiles.beside(Path(ckpt_path)).classes
     if not ckpt_path or not paths.exists(path):
         return None
     return read(path, "delete it, or restore the one that training wrote")
@@ -239,11 +241,10 @@ def saved_classes(ckpt_path: str) -> list[str] | None:
 
 def say_order(classes: Sequence[str], why: str) -> None:
     """Say which class has which label where only the names of folders know it."""
-    named = ", ".join(f"{label} {name}" for label, name in enumerate(classes[:_NAMES_SHOWN]))
-    more = f", ... ({len(classes)} classes)" if len(classes) > _NAMES_SHOWN else ""
+    named = some([f"{label} {name}" for label, name in enumerate(classes)], _NAMES_SHOWN)
     # Folders 0 to 10: whoever trained elsewhere may have counted.
     numbers = "; numbers are sorted as text, too" if in_other_order(classes) else ""
-    log.info(f"{why}: labels follow the sorted names of the class folders{numbers}: {named}{more}")
+    log.info(f"{why}: labels follow the sorted names of the class folders{numbers}: {named}")
 
 
 def in_other_order(classes: Sequence[str]) -> bool:

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ...process.display import csv_cell
+from ....process.display import csv_cell
 
 if TYPE_CHECKING:
-    from ...data.dataset import Samples
-    from ...tasks.classification.metrics import Outcomes
+    from ....data.dataset import Samples
+    from ..metrics import Outcomes
 
 # Of equal width; as in Guo et al., On Calibration of Modern Neural Networks, ICML 2017 (arXiv:1706.04599).
 BINS = 15

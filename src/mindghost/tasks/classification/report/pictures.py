@@ -14,7 +14,7 @@ from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from PIL import Image
 
-from ...files import figures
+from ....files import figures
 from .tables import BINS, Calibration, Mistake
 
 if TYPE_CHECKING:

@@ -1,25 +1,21 @@
-"""Config -> training loss, made by mindcv's factory where that is exact."""
+"""Config -> the loss of classes, made by mindcv's factory where that is exact."""
 
 from __future__ import annotations
 
 from mindcv.loss import create_loss
 from mindspore import Tensor, nn, ops
 
-from ..config import Config
-from .distill import DistillationLoss
+from ...config import Config
 
 
-def training_loss(config: Config) -> nn.Cell:
+def classification_loss(config: Config) -> nn.Cell:
     """The loss of `config.loss` with label smoothing, for logits (N, C) and labels (N,) int32 or (N, C) float32.
 
-    Mixup and cutmix labels arrive unsmoothed; the smoothing happens here, once. With a teacher, the loss is a
-    `DistillationLoss`.
+    Mixup and cutmix labels arrive unsmoothed; the smoothing happens here, once.
     """
     loss = create_loss(name=config.loss, reduction=config.reduction, label_smoothing=config.label_smoothing)
     if config.loss == "CE":
         loss = _CrossEntropy(loss, config.label_smoothing, config.reduction)
-    if config.teacher:
-        loss = DistillationLoss(loss, config.distill_alpha, config.distill_temperature, config.reduction)
     return loss
 
 

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ...process.display import html as escape
+from ....process.display import html as escape
 from .tables import Calibration, Mistake, Scores, confused_pairs
 
 if TYPE_CHECKING:
-    from ...tasks.classification.metrics import Metrics
+    from ..metrics import Metrics
 
 PAIRS = 20
 _JPEG_QUALITY = 85

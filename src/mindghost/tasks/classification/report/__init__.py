@@ -18,13 +18,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ...errors import RunError, UserError
-from ...files import intact, paths
+from ....errors import RunError, UserError
+from ....files import intact, paths
 from . import page, tables
 
 if TYPE_CHECKING:
-    from ...data.dataset import Samples
-    from ...tasks.classification.metrics import Outcomes
+    from ....data.dataset import Samples
+    from ..metrics import Outcomes
 
 PAGE = "report.html"
 FILES = ("per_class.csv", "confusion.csv", "confusion.png", "mistakes.png", "reliability.png", PAGE)

@@ -20,10 +20,10 @@ from mindghost.cli.command import run_command
 from mindghost.config import Config
 from mindghost.data.dataset import ArraySamples
 from mindghost.errors import RunError, UserError
-from mindghost.evaluate import report
-from mindghost.evaluate.report import tables
 from mindghost.models import create_model, ghostnet
+from mindghost.tasks.classification import report
 from mindghost.tasks.classification.metrics import Counts
+from mindghost.tasks.classification.report import tables
 from tests.helpers import short
 from tests.helpers.launchers import mpirun_command, run
 from tests.helpers.pictures import CLASSES, write_images
@@ -180,7 +180,7 @@ def test_equal_evaluations_give_equal_files(made, tmp_path):
 @pytest.mark.parametrize("classes", [2, 30, 1000])
 def test_the_matrix_is_a_picture_of_any_number_of_classes(classes):
     """A cell has the colour of what it counts: blue on the diagonal, red off it, white where nothing is."""
-    from mindghost.evaluate.report import pictures
+    from mindghost.tasks.classification.report import pictures
 
     matrix = 8 * np.eye(classes, dtype=int)
     matrix[-1, 0] = 8
@@ -218,7 +218,7 @@ def test_more_outputs_than_class_names(tmp_path):
 
 
 def test_long_names_are_cut_in_the_middle():
-    from mindghost.evaluate.report.pictures import fit
+    from mindghost.tasks.classification.report.pictures import fit
 
     assert fit("short", 9) == "short"
     assert fit("hippopotamus", 9) == "hipp…amus"

@@ -1,0 +1,22 @@
+"""Settings that make little sense with the classes of the images."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ...config import Config
+from ...data.samples import Samples
+
+# Fewer classes of one character may be the numbers of classes.
+_DIGITS = 10
+
+
+def doubts(config: Config, samples: Samples) -> Iterator[str]:
+    """A line for each of them. `config` has its number of classes; `samples` are to be trained on."""
+    if len(samples.classes) == 1 and config.num_classes == 1:
+        yield f"one class ({samples.classes[0]}): every answer is right, and there is nothing to learn"
+    signs = len(samples.classes) >= _DIGITS and all(len(name) == 1 for name in samples.classes)
+    flips = [key for key in ("hflip", "vflip") if getattr(config, key) > 0 and config.dataset != "mnist"]
+    if signs and flips:
+        values = " and ".join(f"{key} {getattr(config, key):g}" for key in flips)
+        yield f"classes are single characters ({', '.join(samples.classes[:3])}, ...): {values} mirrors them; set 0"

@@ -1,0 +1,75 @@
+"""Classification, as `tasks.task` asks for it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from mindspore import nn
+from PIL import Image
+
+from ...config import Config
+from ...data import dataset
+from ...data.samples import Samples
+from ..task import Share, Task
+from . import checks, names, report, show
+from .loss import classification_loss
+from .metrics import Counts
+
+
+class Classification(Task):
+    """Labels are classes: int32 (N,), or with mixup and cutmix shares of them, float32 (N, num_classes)."""
+
+    name = "classification"
+    record_keys = ("val_loss", "top_1", "top_5")
+    score = "top_1"
+    score_title = "top-1"
+    score_unit = " %"
+    report = report
+
+    def open_split(
+        self,
+        config: Config,
+        split: str,
+        known: Sequence[str] | None = None,
+        part: int = 0,
+        parts: int = 1,
+        share: Share = lambda bad: bad,
+    ) -> Samples:
+        samples = dataset.open_split(config, split, known, part, parts, share)
+        if split == "train" and names.in_other_order(samples.classes):
+            names.say_order(samples.classes, "the class folders are numbers")
+        return samples
+
+    def known_names(self, weights: str) -> list[str] | None:
+        return names.saved_classes(weights)
+
+    def say_order(self, classes: Sequence[str], why: str) -> None:
+        names.say_order(classes, why)
+
+    def doubts(self, config: Config, samples: Samples) -> list[str]:
+        return list(checks.doubts(config, samples))
+
+    def loss(self, config: Config) -> nn.Cell:
+        return classification_loss(config)
+
+    def counts(self) -> Counts:
+        return Counts()
+
+    def line(self, record: Mapping[str, Any]) -> list[str]:
+        parts = []
+        if record["top_1"] is not None:
+            parts += [f"val loss {record['val_loss']:.4f}", f"top-1 {record['top_1']:.2f} %"]
+        if record["top_5"] is not None:
+            parts.append(f"top-5 {record['top_5']:.2f} %")
+        return parts
+
+    def answers(self, outputs: np.ndarray, classes: Sequence[str], most: int) -> list[tuple[show.Guess, ...]]:
+        return show.guesses(outputs, classes, most)
+
+    def draw(self, pixels: np.ndarray, answers: Sequence[show.Guess]) -> Image.Image:
+        return show.draw(pixels, answers)
+
+
+TASK = Classification()

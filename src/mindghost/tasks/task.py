@@ -1,0 +1,179 @@
+"""The seam between what labels mean and everything else: what a task is asked for."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Protocol
+
+import numpy as np
+from mindspore import nn
+from PIL import Image
+
+from ..config import Config
+from ..data.samples import Samples
+from ..parallel.ranks import ALONE, Ranks
+
+# With `on_bad_image: skip`: gives every process the bad images (index -> why) that any of them found.
+Share = Callable[[dict[int, str]], dict[int, str]]
+
+
+class Metrics(Protocol):
+    """The numbers of one evaluation.
+
+    Attributes:
+        score: the number by which evaluations are compared: higher is better, and it is not negative.
+        loss: mean loss of a sample.
+        num_samples: how many samples were counted.
+    """
+
+    loss: float
+    num_samples: int
+
+    @property
+    def score(self) -> float: ...
+
+    def result(self) -> dict[str, Any]:
+        """All of them by name, as validation prints them: JSON values."""
+
+    def summary(self) -> str:
+        """All of them in one line for people."""
+
+
+class Outcomes(Protocol):
+    """What a network made of each sample."""
+
+    def take(self, indices: np.ndarray) -> Outcomes:
+        """The outcomes of some samples, in the order of `indices`."""
+
+    def metrics(self) -> Metrics:
+        """The numbers that they amount to: the same in any order of the samples, to the last bit."""
+
+
+class Counts(Protocol):
+    """Collects what a network made of each sample, batch by batch."""
+
+    def add(self, outputs: np.ndarray, labels: np.ndarray) -> None:
+        """Count one batch: outputs (N, num_classes) float32, labels (N, ...)."""
+
+    def outcomes(self, ranks: Ranks = ALONE) -> Outcomes:
+        """The outcomes of all ranks' samples, rank after rank. Every rank has to call it."""
+
+
+class Report(Protocol):
+    """Writes what `report: DIR` asks for.
+
+    Attributes:
+        PAGE: name of the file that a reader opens.
+    """
+
+    PAGE: str
+
+    def prepare(self, folder: Path, overwrite: bool) -> None:
+        """Make sure, before the work, that a report can be written into a folder, which is made. Raises UserError."""
+
+    def write(self, folder: Path, outcomes: Any, samples: Samples, facts: Mapping[str, str]) -> None:
+        """Write all files of a report, or none; `facts` is said about the evaluation beside its numbers."""
+
+
+class Answer(Protocol):
+    """One of the things that a network says of an image, as `predict` prints it.
+
+    Attributes:
+        label: index among the network's outputs.
+        name: of that output.
+        probability: how sure the network is, from 0 to 1; for a task without probabilities, the value itself.
+    """
+
+    label: int
+    name: str
+    probability: float
+
+
+class Task(ABC):
+    """What labels mean: how they are read, learnt, counted, named, drawn and reported.
+
+    Training, evaluation, export, quantising and prediction ask the task of their configuration (`tasks.of`), and know
+    nothing else of it.
+
+    Attributes:
+        name: value of the key `task`.
+        record_keys: the entries of `metrics.jsonl` that an evaluation fills, in their order; one that is not evaluated
+            leaves them None.
+        score: which of them is the score.
+        score_title, score_unit: what the score is called in a sentence, and what follows its number: "top-1" and " %".
+        report: the writer of reports.
+    """
+
+    name: ClassVar[str]
+    record_keys: ClassVar[tuple[str, ...]]
+    score: ClassVar[str]
+    score_title: ClassVar[str]
+    score_unit: ClassVar[str]
+    report: ClassVar[Report]
+
+    # --- Labels
+
+    @abstractmethod
+    def open_split(
+        self,
+        config: Config,
+        split: str,
+        known: Sequence[str] | None = None,
+        part: int = 0,
+        parts: int = 1,
+        share: Share = lambda bad: bad,
+    ) -> Samples:
+        """The samples of a split, with their labels and the names of the outputs (`Samples.classes`).
+
+        Args:
+            config: says where the images are.
+            split: "train" or "val".
+            known: names of the outputs in their order, where a trained network has them.
+            part, parts, share: see `data.dataset.open_split`.
+
+        Raises UserError for images or labels that are not fit.
+        """
+
+    @abstractmethod
+    def known_names(self, weights: str) -> list[str] | None:
+        """The names of the outputs that lie beside a weight file; None where there are none."""
+
+    def say_order(self, classes: Sequence[str], why: str) -> None:  # noqa: B027  (most tasks have nothing to say)
+        """Say which output is which, where only the data knows it."""
+
+    @abstractmethod
+    def doubts(self, config: Config, samples: Samples) -> list[str]:
+        """A line for each setting that makes little sense with these samples."""
+
+    # --- Learning and counting
+
+    @abstractmethod
+    def loss(self, config: Config) -> nn.Cell:
+        """Outputs (N, num_classes) float32 and labels as the batches have them -> scalar float32."""
+
+    @abstractmethod
+    def counts(self) -> Counts:
+        """An empty collection."""
+
+    def record(self, metrics: Metrics | None) -> dict[str, Any]:
+        """The entries of `metrics.jsonl` for an evaluation, or for none."""
+        if metrics is None:
+            return dict.fromkeys(self.record_keys)
+        found = metrics.result()
+        return {key: found[key.removeprefix("val_")] for key in self.record_keys}
+
+    @abstractmethod
+    def line(self, record: Mapping[str, Any]) -> list[str]:
+        """What a record says of an evaluation, for people, in parts; none where there was no evaluation."""
+
+    # --- Answers
+
+    @abstractmethod
+    def answers(self, outputs: np.ndarray, classes: Sequence[str], most: int) -> list[tuple[Answer, ...]]:
+        """What a network says of each image: outputs (N, num_classes) -> up to `most` answers each, the first first."""
+
+    @abstractmethod
+    def draw(self, pixels: np.ndarray, answers: Sequence[Any]) -> Image.Image:
+        """A picture of an image, uint8 (height, width, 3), with the answers in it."""

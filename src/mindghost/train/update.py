@@ -1,0 +1,75 @@
+"""An update of the weights by the optimizer, operator by operator. `ops.momentum.MomentumUpdate` has the same face."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Protocol
+
+import mindspore as ms
+from mindspore import Tensor, nn, ops
+
+from ..ops import momentum
+
+_scale_op = ops.MultitypeFuncGraph("scaled")
+_square_sum_op = ops.MultitypeFuncGraph("square_sum")
+
+
+@_scale_op.register("Tensor", "Tensor")
+def _scaled_tensor(factor, gradient):
+    return ops.cast(gradient, ms.float32) * factor
+
+
+@_square_sum_op.register("Tensor")
+def _square_sum_tensor(gradient):
+    return ops.reduce_sum(ops.square(ops.cast(gradient, ms.float32)))
+
+
+def scaled(gradients: tuple[Tensor, ...], factor: Tensor) -> tuple[Tensor, ...]:
+    """Each gradient times a factor, in float32."""
+    return ops.HyperMap()(ops.partial(_scale_op, factor), gradients)
+
+
+class Update(Protocol):
+    """What a training step does with the gradients of an update.
+
+    Gradients stand for themselves times `factor`, a scalar that an update may keep apart until the weights change.
+
+    Attributes:
+        optimizer: whose weights and state change.
+    """
+
+    optimizer: nn.Optimizer
+
+    def scaled(self, gradients: tuple[Tensor, ...], factor: Tensor, by: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
+        """The gradients and the factor that stand for the gradients times `by`."""
+
+    def square_sum(self, gradients: tuple[Tensor, ...], factor: Tensor) -> Tensor:
+        """The sum of squares of all gradients: a scalar."""
+
+    def apply(self, gradients: tuple[Tensor, ...], factor: Tensor) -> Tensor:
+        """Change the weights. Returns a tensor that is there when it is done."""
+
+
+class PlainUpdate(nn.Cell):
+    """An `Update` by MindSpore's operators. Its factor is always 1: the gradients themselves are scaled."""
+
+    def __init__(self, optimizer: nn.Optimizer) -> None:
+        super().__init__(auto_prefix=False)
+        self.optimizer = optimizer
+        self.map = ops.HyperMap()
+
+    def scaled(self, gradients: tuple[Tensor, ...], factor: Tensor, by: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
+        return self.map(ops.partial(_scale_op, by), gradients), factor
+
+    def square_sum(self, gradients: tuple[Tensor, ...], factor: Tensor) -> Tensor:
+        return ops.addn(self.map(_square_sum_op, gradients))
+
+    def apply(self, gradients: tuple[Tensor, ...], factor: Tensor) -> Tensor:
+        return self.optimizer(gradients)
+
+
+def update_by(optimizer: nn.Optimizer, operators: Path | None = None) -> Update:
+    """The update that an optimizer makes: in one pass with our `operators`, where they know it."""
+    if operators is not None and momentum.covers(optimizer):
+        return momentum.MomentumUpdate(operators, optimizer)
+    return PlainUpdate(optimizer)
