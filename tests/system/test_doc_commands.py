@@ -1,0 +1,127 @@
+"""Every command of the README and of the pages is run by a test, or listed in untried.txt with the reason why not."""
+
+import importlib
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mindghost.cli import main as program
+from tests.helpers.launchers import BIN, environment
+from tests.helpers.places import ROOT
+
+UNTRIED = ROOT / "tests" / "system" / "untried.txt"
+# test_walkthrough.py runs all of docs/walkthrough.md.
+PAGES = [*ROOT.glob("*.md"), *(page for page in (ROOT / "docs").glob("*.md") if page.stem != "walkthrough")]
+# What is run here, in this order, in one shell.
+TRIED = r"""
+mindghost --help
+mindghost train --help
+mindghost benchmark --help
+mindghost recipes
+mindghost train -c ghostnet_050_cpu --scale 0.35 1.0 --auto_augment None --distribute False --print_config
+DRY_RUN=1 DEVICES=8 bash scripts/launch_ascend.sh -c ghostnet_100_ascend --data_dir /path/to/imagenet
+mindghost pack --data_dir runs/digits --out runs/packed
+mindghost train -c ghostnet_050_cpu --data_dir DATA --num_classes 10 --ckpt_save_dir runs/mine \
+    --epoch_size 30 --warmup_epochs 2 --decay_epochs 28
+mindghost validate --ckpt_path runs/mine/ghostnet_050_best.ckpt --report runs/mine/report
+mindghost predict photo.jpg 'more/*.png' --ckpt_path runs/mine/ghostnet_050_best.ckpt --top_k 1
+mindghost export --ckpt_path runs/mine/ghostnet_050_best.ckpt --format onnx
+python examples/predict_onnx.py runs/mine/ghostnet_050_best.onnx photo.jpg
+find . -name '*.jpg' | mindghost predict - --ckpt_path runs/mine/ghostnet_050_best.onnx --json --save_dir annotated
+mindghost show-ghosts photo.jpg --ckpt_path runs/mine/ghostnet_050_best.ckpt --layer blocks.3.0.ghost1 -o ghosts.png
+mindghost convert runs/mine/ghostnet_050_best.ckpt mine.safetensors --model ghostnet_050 --num_classes 10
+mindghost plot runs/mine
+mindghost model-card runs/mine --author "A. Uthor" --link https://example.org/weights --dataset "My animals"
+"""
+
+
+def lines(text: str) -> list[str]:
+    """The commands of a shell script, a line each, without comments."""
+    joined = re.sub(r"\\\n\s*", "", text).splitlines()
+    return [command for line in joined if (command := re.sub(r"(^|\s+)#\s.*", "", line).strip())]
+
+
+def documented() -> set[str]:
+    """The commands of all pages."""
+    blocks = [re.findall(r"^```(?:bash|sh|shell)\n(.*?)^```$", page.read_text(), re.M | re.S) for page in PAGES]
+    return {command for found in blocks for block in found for command in lines(block)}
+
+
+def test_every_command_is_tried_or_listed_once():
+    tried, untried = lines(TRIED), lines(UNTRIED.read_text())
+    listed = [*tried, *untried]
+    assert sorted(documented() - set(listed)) == [], "run them here, or list them in untried.txt"
+    assert sorted(set(listed) - documented()) == [], "no page has them any more"
+    assert len(listed) == len(set(listed))
+
+
+def test_every_command_that_is_not_tried_has_its_reason():
+    for group in UNTRIED.read_text().strip().split("\n\n"):
+        assert group.startswith("# ")
+        assert [name for name in re.findall(r"tests/[\w/]+(?:\.py)?", group) if not (ROOT / name).exists()] == []
+
+
+@pytest.mark.parametrize("command", sorted(c for c in lines(UNTRIED.read_text()) if "mindghost " in c))
+def test_what_is_not_tried_has_flags_that_exist(command):
+    words = shlex.split(command.partition(" >")[0])
+    name, *arguments = words[words.index("mindghost") + 1 :]
+    parser = importlib.import_module(program.module_of(name)).make_parser()
+    flags = [word for word in arguments if word.startswith("-") and word != "-"]
+    assert set(flags) <= set(parser._option_string_actions)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """The project's root as a reader has it, with small images where the commands look for them."""
+    folder = tmp_path_factory.mktemp("root")
+    for name in ("configs", "examples", "scripts", "train.py", "validate.py"):
+        (folder / name).symlink_to(ROOT / name)
+    rng = np.random.default_rng(0)
+
+    def picture(path: Path, colour: int) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(20 * colour, 20 * colour + 60, (40, 48, 3)).astype(np.uint8)).save(path)
+
+    for kind in range(10):
+        for split in ("train", "val"):
+            picture(folder / "DATA" / split / f"class_{kind}" / "0.jpg", kind)
+    shutil.copytree(folder / "DATA", folder / "runs" / "digits")
+    picture(folder / "photo.jpg", 3)
+    picture(folder / "more" / "1.png", 4)
+    # A shorter network, see short_program.py.
+    (folder / "bin").mkdir()
+    program = folder / "bin" / "mindghost"
+    program.write_text(f'#!/bin/sh\nexec {sys.executable} {ROOT}/tests/helpers/short_program.py "$@"\n')
+    program.chmod(0o755)
+    return folder
+
+
+def test_commands_do_what_the_pages_say(folder):
+    script = "set -e\n" + "".join(f"{command}\necho '= done'\n" for command in lines(TRIED))
+    paths = environment(folder, PATH=f"{folder / 'bin'}:{BIN}:/usr/local/bin:/usr/bin:/bin")
+    done = subprocess.run(["bash", "-c", script], cwd=folder, env=paths, capture_output=True, text=True, timeout=900)
+    said = done.stdout.split("= done\n")
+    assert done.returncode == 0, f"{lines(TRIED)[len(said) - 1]}\n{said[-1][-2000:]}{done.stderr[-2000:]}"
+
+    runs, printed = folder / "runs", dict(zip(lines(TRIED), said, strict=False))
+    made = ["mine/ghostnet_050_best.ckpt", "mine/report/report.html", "mine/ghostnet_050_best.onnx", "mine/metrics.png"]
+    made += [
+        "mine/model_card.md",
+        "mine/model_card.png",
+        "packed",
+        "../mine.safetensors",
+        "../ghosts.png",
+        "../annotated",
+    ]
+    assert [name for name in made if not (runs / name).exists()] == []
+    (recipes,) = (text for command, text in printed.items() if command == "mindghost recipes")
+    assert "ghostnet_050_cpu" in recipes
+    (dry,) = (text for command, text in printed.items() if command.startswith("DRY_RUN"))
+    assert "-n 8" in dry
