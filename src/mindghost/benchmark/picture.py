@@ -45,7 +45,7 @@ def png(entries: Sequence[Mapping[str, Any]], machine: str) -> bytes:
     try:
         return figures.png(lambda: _draw(entries, machine), dpi=120)
     except ImportError as error:
-        raise UserError(f"--plot: matplotlib draws it ({error}); pip install -e .[plot]") from error
+        raise UserError(f"--plot: matplotlib draws it ({error}); pip install matplotlib") from error
 
 
 def _draw(entries: Sequence[Mapping[str, Any]], machine: str) -> Figure:

@@ -115,12 +115,12 @@ def _load(path: Path) -> Any:
         import torch
     except ImportError as error:
         raise UserError(
-            f"{path}: a PyTorch file, which only torch can read, and there is none ({error}); pip install -e .[torch]"
+            f"{path}: a PyTorch file, which only torch can read, and there is none ({error}); pip install 'torch>=2.6'"
         ) from error
     if tuple(map(int, re.findall(r"\d+", torch.__version__)[:2])) < _OLDEST_TORCH:
         raise UserError(
             f"{path}: a PyTorch file, which torch reads safely from 2.6 on, and this one is {torch.__version__}; "
-            "pip install -e .[torch]"
+            "pip install 'torch>=2.6'"
         )
     try:
         _check_archive(path)

@@ -1,6 +1,6 @@
 """Convert weights from PyTorch, .safetensors or .ckpt to .ckpt or .safetensors: all of them fit, or nothing is written.
 
-IN is a PyTorch file (.pth, .pth.tar; needs pip install -e .[torch]), a .safetensors or a .ckpt, by the names of timm,
+IN is a PyTorch file (.pth, .pth.tar; needs pip install 'torch>=2.6'), a .safetensors or a .ckpt, by the names of timm,
 the network's authors or MindCV; what it is, is read off its content. OUT ends in .ckpt (MindCV's names) or
 .safetensors (timm's names). Where IN does not fit, every difference is listed.
 """

@@ -2,7 +2,7 @@
 
 A file is kept if its logits differ from the checkpoint's by no more than 1e-4 of their size, on images of the run's
 data_dir where it is there. Class names and preprocessing are inside of it, and in STEM.json beside it. The network and
-classes come from what training left beside the checkpoint. ONNX (opset 17) needs pip install -e .[export]. AIR, the
+classes come from what training left beside the checkpoint. ONNX (opset 17) needs pip install onnx onnxruntime. AIR, the
 format of Ascend's older tools, can be written on an Ascend machine only, and is not written here.
 """
 

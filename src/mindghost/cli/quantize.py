@@ -3,7 +3,7 @@
 Scales per tensor and per channel are both tried, with ranges measured on real images. Where the better one loses more
 than --max_drop points of top-1, the layers that cost most are left in float, as few as will do. Writes STEM_int8.onnx,
 with --float16 STEM_float16.onnx, and a .json with the description beside each; nothing where the goal is not reached.
-Needs pip install -e .[export].
+Needs pip install onnx onnxruntime.
 """
 
 from __future__ import annotations

@@ -118,7 +118,7 @@ def _check_onnx() -> None:
             importlib.import_module(name)
         except ImportError as error:
             raise UserError(
-                f"--format onnx: {name} is not installed ({error}); pip install -e .[export], or give --format mindir"
+                f"--format onnx: {name} is missing ({error}); pip install onnx onnxruntime, or give --format mindir"
             ) from error
 
 

@@ -95,7 +95,7 @@ def onnx_session(path: Path, threads: int = 0) -> Any:
     try:
         import onnxruntime
     except ImportError as error:
-        raise UserError(f"{path}: onnxruntime runs it ({error}); pip install -e .[export]") from error
+        raise UserError(f"{path}: onnxruntime runs it ({error}); pip install onnx onnxruntime") from error
     content = onnx_content(path)
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
@@ -120,7 +120,7 @@ def onnx_content(path: Path) -> bytes:
         import onnx
         from google.protobuf.message import DecodeError
     except ImportError as error:
-        raise UserError(f"{path}: onnx reads its weights ({error}); pip install -e .[export]") from error
+        raise UserError(f"{path}: onnx reads its weights ({error}); pip install onnx onnxruntime") from error
     model = onnx.ModelProto()
     try:
         model.ParseFromString(content)

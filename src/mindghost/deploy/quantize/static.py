@@ -43,7 +43,7 @@ class Quantizer:
             from onnxruntime import quantization
             from onnxruntime.quantization import registry
         except ImportError as error:
-            raise UserError(f"quantisation needs onnx and onnxruntime ({error}); pip install -e .[export]") from error
+            raise UserError(f"quantisation needs two libraries ({error}); pip install onnx onnxruntime") from error
         self._model = onnx.shape_inference.infer_shapes(onnx.load(deployed.path))
         graph = self._model.graph
         if any(node.op_type == "QuantizeLinear" for node in graph.node) or any(
