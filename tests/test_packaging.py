@@ -64,7 +64,9 @@ class Installed:
         environment = place / "venv"
         subprocess.run([self._python(), "-m", "venv", "--without-pip", environment], check=True)
         pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet", "--python", environment]
-        subprocess.run([*pip, "install", "--no-deps", "--no-index", wheel], check=True)
+        # The project may be installed already, where PYTHONPATH leads.
+        install = ["install", "--ignore-installed", "--no-deps", "--no-index"]
+        subprocess.run([*pip, *install, wheel], check=True)
         (packages,) = environment.glob("lib/python*/site-packages")
         (packages / "others.pth").write_text(sysconfig.get_path("purelib"))
         self._bin = environment / "bin"
