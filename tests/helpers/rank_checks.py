@@ -85,7 +85,7 @@ def synchronised() -> dict[str, np.ndarray]:
     from mindspore import Tensor, nn
 
     from mindghost.models import create_model
-    from mindghost.ops.library import synchronise_batch_norm
+    from mindghost.models.surgery import synchronise_batch_norm
 
     network = create_model("ghostnet_050", num_classes=CLASSES).set_train(False)
     image = Tensor(np.random.default_rng(3).normal(size=(1, 3, 32, 32)).astype(np.float32))
