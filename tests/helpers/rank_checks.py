@@ -53,7 +53,7 @@ def trained(case: str, mode: int, rank: int, ranks: int, shared: "Ranks | None" 
     ms.set_context(mode=mode)
     ms.set_seed(3)
     rng = np.random.default_rng(3)
-    layers = [ConvBnAct(3, 4, 3), ConvBnAct(4, 40, 1), *(ConvBnAct(40, 40, 1) for _ in range(5))]
+    layers = [ConvBnAct(3, 4, 3), ConvBnAct(4, 40, 1), *(ConvBnAct(40, 40, 1) for _ in range(1))]
     network = nn.SequentialCell(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dense(40, CLASSES))
     for parameter in network.get_parameters():
         if parameter.name.endswith("moving_mean"):
