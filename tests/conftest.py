@@ -35,7 +35,7 @@ def short_network(monkeypatch) -> None:
 
 @pytest.fixture(autouse=True)
 def graph_mode() -> Iterator[None]:
-    """Where MindSpore is in use, a test starts in graph mode with a fixed seed, and its networks are collected after it."""
+    """Where MindSpore is in use, a test starts in graph mode with a fixed seed; its networks are collected."""
     ms = sys.modules.get("mindspore")
     if ms is None:
         yield

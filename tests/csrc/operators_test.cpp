@@ -1,6 +1,6 @@
 // The C++ operators against loops that do nothing but follow the definitions, in double precision, for many shapes,
-// every instruction set of the machine and several numbers of threads, from several threads at once. tests/test_native.py builds it
-// with sanitizers. Exits with 1 and says what differs.
+// every instruction set of the machine and several numbers of threads, from several threads at once. tests/ops/test_fused.py
+// builds it with sanitizers. Exits with 1 and says what differs.
 #include <stdlib.h>
 #include <unistd.h>
 
@@ -382,11 +382,11 @@ void check_squeeze(const Kernels& kernels) {
   }
 }
 
-// A dense convolution and its gradients by their definitions, added to `out`, `d_x` and `d_weight`. No other thread sees
-// these, and to watch them for races would take most of the time of all tests.
-__attribute__((no_sanitize_thread)) void convolve_slowly(const Convolution& k, const float* x, const float* weight,
-                                                         const float* d_out, double* out, double* d_x,
-                                                         double* d_weight) {
+// A dense convolution and its gradients by their definitions, added to `out`, `d_x` and `d_weight`. No other thread and
+// no operator sees these, and to watch them would take most of the time of all tests.
+__attribute__((no_sanitize("thread", "address", "undefined"), optimize("O3"))) void convolve_slowly(
+    const Convolution& k, const float* x, const float* weight, const float* d_out, double* out, double* d_x,
+    double* d_weight) {
   const Geometry& g = k.map;
   const int64_t height = g.out_height(), width = g.out_width();
   for (int64_t at = 0; at < k.batch * k.out_channels * height * width; ++at) {
@@ -406,7 +406,8 @@ __attribute__((no_sanitize_thread)) void convolve_slowly(const Convolution& k, c
   }
 }
 
-void check_convolution(const Kernels& kernels, const Convolution& k) {
+// Every instruction set's, against one result by the definitions.
+void check_convolution(const std::vector<const Kernels*>& all_kernels, const Convolution& k) {
   const Geometry& g = k.map;
   const int64_t height = g.out_height(), width = g.out_width();
   std::mt19937 generator(11);
@@ -415,25 +416,27 @@ void check_convolution(const Kernels& kernels, const Convolution& k) {
   const Floats d_out = random_floats(k.batch * k.out_channels * height * width, generator);
   Doubles out(d_out.size(), 0.0), d_x(x.size(), 0.0), d_weight(weight.size(), 0.0);
   convolve_slowly(k, x.data(), weight.data(), d_out.data(), out.data(), d_x.data(), d_weight.data());
-  Floats found_out(out.size()), found_d_x(d_x.size()), found_d_weight(d_weight.size()), first;
-  const int before = failures;
-  for (int threads : {1, 2, 3}) {
-    set_threads(threads);
-    convolve(kernels, k, x.data(), weight.data(), found_out.data());
-    convolve_input_gradient(kernels, k, d_out.data(), weight.data(), found_d_x.data());
-    convolve_weight_gradient(kernels, k, x.data(), d_out.data(), found_d_weight.data());
-    compare("dense out", found_out, out);
-    compare("dense d_x", found_d_x, d_x);
-    compare("dense d_weight", found_d_weight, d_weight, 1e-4);
-    Floats all = found_out;
-    all.insert(all.end(), found_d_x.begin(), found_d_x.end());
-    all.insert(all.end(), found_d_weight.begin(), found_d_weight.end());
-    compare_bits("dense", threads, &first, all);
+  for (const Kernels* kernels : all_kernels) {
+    Floats found_out(out.size()), found_d_x(d_x.size()), found_d_weight(d_weight.size()), first;
+    const int before = failures;
+    for (int threads : {1, 2, 3}) {
+      set_threads(threads);
+      convolve(*kernels, k, x.data(), weight.data(), found_out.data());
+      convolve_input_gradient(*kernels, k, d_out.data(), weight.data(), found_d_x.data());
+      convolve_weight_gradient(*kernels, k, x.data(), d_out.data(), found_d_weight.data());
+      compare("dense out", found_out, out);
+      compare("dense d_x", found_d_x, d_x);
+      compare("dense d_weight", found_d_weight, d_weight, 1e-4);
+      Floats all = found_out;
+      all.insert(all.end(), found_d_x.begin(), found_d_x.end());
+      all.insert(all.end(), found_d_weight.begin(), found_d_weight.end());
+      compare_bits("dense", threads, &first, all);
+    }
+    if (failures > before) name_sizes(*kernels, k.batch, k.in_channels, g);
   }
-  if (failures > before) name_sizes(kernels, k.batch, k.in_channels, g);
 }
 
-void check_convolutions(const Kernels& kernels) {
+void check_convolutions(const std::vector<const Kernels*>& kernels) {
   // Every remainder of a window's pixels and outputs; several bands of rows, groups of samples, and blocks at once.
   for (int64_t outs = 1; outs <= 18; ++outs) {
     const int64_t size = (outs - 1) % 6 + 1;
@@ -620,11 +623,11 @@ int main(int count, char** arguments) {
     for (const Case& c : all) check_case(*each, c, 7);
     check_callers(*each);
     check_squeeze(*each);
-    check_convolutions(*each);
     check_sum(*each);
     check_momentum(*each);
     check_nan(*each);
   }
+  check_convolutions(usable_kernels());
   check_max_pool();
   std::printf("%zu cases, %d failures\n", all.size(), failures);
   return failures > 0;
