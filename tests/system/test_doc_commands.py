@@ -1,6 +1,7 @@
 """Every command of the README and of the pages is run by a test, or listed in untried.txt with the reason why not."""
 
 import importlib
+import json
 import re
 import shlex
 import shutil
@@ -40,6 +41,21 @@ mindghost convert runs/mine/ghostnet_050_best.ckpt mine.safetensors --model ghos
 mindghost plot runs/mine
 mindghost model-card runs/mine --author "A. Uthor" --link https://example.org/weights --dataset "My animals"
 """
+# The same after those, by `-m slow`.
+TRIED_SLOWLY = r"""
+mpirun -n 2 mindghost train -c ghostnet_050_cpu --distribute True --data_dir DATA --num_classes 10 \
+    --ckpt_save_dir runs/two
+mpirun -n 2 mindghost validate --ckpt_path runs/two/ghostnet_050_best.ckpt
+mindghost validate --ckpt_path runs/mine/ghostnet_050_best.ckpt
+mindghost validate --ckpt_path runs/mine/ghostnet_050_best.onnx
+mindghost predict photo.jpg 'more/*.png' folder --ckpt_path runs/mine/ghostnet_050_best.ckpt
+mindghost predict folder --ckpt_path runs/mine/ghostnet_050_best.ckpt --top_k 1 --csv > answers.csv
+mindghost export --ckpt_path runs/mine/ghostnet_050_best.ckpt --format onnx --batch_size 1 --out deploy
+mindghost complexity ghostnet_100 --input 224 192 --num_classes 10 --json
+"""
+# Open MPI takes the place of its options from there: root, and a machine with a single core.
+MPI = {f"{name}_ALLOW_RUN_AS_ROOT{end}": "1" for name in ("OMPI", "PRTE") for end in ("", "_CONFIRM")}
+MPI["PRTE_MCA_rmaps_default_mapping_policy"] = ":oversubscribe"
 
 
 def lines(text: str) -> list[str]:
@@ -55,8 +71,7 @@ def documented() -> set[str]:
 
 
 def test_every_command_is_tried_or_listed_once():
-    tried, untried = lines(TRIED), lines(UNTRIED.read_text())
-    listed = [*tried, *untried]
+    listed = [*lines(TRIED), *lines(TRIED_SLOWLY), *lines(UNTRIED.read_text())]
     assert sorted(documented() - set(listed)) == [], "run them here, or list them in untried.txt"
     assert sorted(set(listed) - documented()) == [], "no page has them any more"
     assert len(listed) == len(set(listed))
@@ -94,7 +109,8 @@ def folder(tmp_path_factory) -> Path:
             picture(folder / "DATA" / split / f"class_{kind}" / "0.jpg", kind)
     shutil.copytree(folder / "DATA", folder / "runs" / "digits")
     picture(folder / "photo.jpg", 3)
-    picture(folder / "more" / "1.png", 4)
+    for name in ("more/1.png", "folder/2.png"):
+        picture(folder / name, 4)
     # A shorter network, see short_program.py.
     (folder / "bin").mkdir()
     program = folder / "bin" / "mindghost"
@@ -103,25 +119,52 @@ def folder(tmp_path_factory) -> Path:
     return folder
 
 
-def test_commands_do_what_the_pages_say(folder):
-    script = "set -e\n" + "".join(f"{command}\necho '= done'\n" for command in lines(TRIED))
-    paths = environment(folder, PATH=f"{folder / 'bin'}:{BIN}:/usr/local/bin:/usr/bin:/bin")
+@pytest.fixture(scope="module")
+def printed(folder) -> dict[str, str]:
+    """What each of the commands in TRIED printed."""
+    return shell(folder, lines(TRIED))
+
+
+def shell(folder: Path, commands: list[str]) -> dict[str, str]:
+    """Run commands in one shell, which ends at the first that fails; what each printed."""
+    script = "set -e\n" + "".join(f"{command}\necho '= done'\n" for command in commands)
+    paths = environment(folder, PATH=f"{folder / 'bin'}:{BIN}:/usr/local/bin:/usr/bin:/bin", **MPI)
     done = subprocess.run(["bash", "-c", script], cwd=folder, env=paths, capture_output=True, text=True, timeout=900)
     said = done.stdout.split("= done\n")
-    assert done.returncode == 0, f"{lines(TRIED)[len(said) - 1]}\n{said[-1][-2000:]}{done.stderr[-2000:]}"
+    assert done.returncode == 0, f"{commands[len(said) - 1]}\n{said[-1][-2000:]}{done.stderr[-2000:]}"
+    return dict(zip(commands, said, strict=False))
 
-    runs, printed = folder / "runs", dict(zip(lines(TRIED), said, strict=False))
-    made = ["mine/ghostnet_050_best.ckpt", "mine/report/report.html", "mine/ghostnet_050_best.onnx", "mine/metrics.png"]
-    made += [
-        "mine/model_card.md",
-        "mine/model_card.png",
-        "packed",
-        "../mine.safetensors",
-        "../ghosts.png",
-        "../annotated",
-    ]
-    assert [name for name in made if not (runs / name).exists()] == []
-    (recipes,) = (text for command, text in printed.items() if command == "mindghost recipes")
-    assert "ghostnet_050_cpu" in recipes
-    (dry,) = (text for command, text in printed.items() if command.startswith("DRY_RUN"))
-    assert "-n 8" in dry
+
+def found(printed: dict[str, str], start: str) -> str:
+    """What the one command that starts like this printed."""
+    (text,) = (text for command, text in printed.items() if command.startswith(start))
+    return text
+
+
+def test_commands_do_what_the_pages_say(folder, printed):
+    for name in (
+        "ghostnet_050_best.ckpt",
+        "ghostnet_050_best.onnx",
+        "report/report.html",
+        "metrics.png",
+        "model_card.md",
+    ):
+        assert (folder / "runs" / "mine" / name).is_file()
+    for name in ("runs/packed", "mine.safetensors", "ghosts.png", "annotated"):
+        assert (folder / name).exists()
+    assert "ghostnet_050_cpu" in found(printed, "mindghost recipes")
+    assert "-n 8" in found(printed, "DRY_RUN")
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("printed")
+def test_slow_commands_do_what_the_pages_say(folder):
+    printed = shell(folder, lines(TRIED_SLOWLY))
+    assert (folder / "runs" / "two" / "ghostnet_050_best.ckpt").is_file()
+    assert (folder / "answers.csv").read_text().count("\n") == 2
+    assert (folder / "deploy" / "ghostnet_050_best.onnx").is_file()
+    by_checkpoint, by_onnx = (
+        json.loads(found(printed, f"mindghost validate --ckpt_path runs/mine/ghostnet_050_best.{end}").splitlines()[-1])
+        for end in ("ckpt", "onnx")
+    )
+    assert by_checkpoint["top_1"] == by_onnx["top_1"]
