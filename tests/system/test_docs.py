@@ -84,6 +84,14 @@ def test_links_lead_to_files_and_headings(page):
             assert anchor in anchors(target), f"{page.name}: {link}"
 
 
+@by_name
+def test_files_of_ours_that_are_named_exist(page):
+    named = re.findall(r"`((?:[a-z_]+/)+[a-z_]+\.(?:py|cpp|h|sh|yaml))`", prose(page))
+    assert [
+        name for name in named if not any((place / name).exists() for place in (ROOT, ROOT / "src/mindghost"))
+    ] == []
+
+
 def test_the_readme_is_short():
     assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 150
 
@@ -163,9 +171,15 @@ def test_examples_in_python_run(name, capsys):
     assert said == [line for lines in printed for line in lines if not line.startswith("ms an image")]
 
 
-def test_the_tour_names_every_room():
+def test_the_tour_names_every_room_from_the_top_down():
     text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
-    named = set(re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE))
+    named = re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE)
     files = {path.stem for path in (ROOT / "src" / "mindghost").glob("*.py")} - {"__init__", "__main__", "amp"}
     folders = {path.parent.name for path in (ROOT / "src" / "mindghost").glob("*/__init__.py")}
-    assert named == files | folders
+    assert sorted(named) == sorted(files | folders)
+    (layers,) = re.findall(r"^layers = \[\n(.*?)^\]", (ROOT / "pyproject.toml").read_text(), re.MULTILINE | re.DOTALL)
+    floors = [
+        number for room in named for number, floor in enumerate(layers.splitlines()) if re.search(rf"\b{room}\b", floor)
+    ]
+    assert floors == sorted(floors)
+    assert len(floors) == len(named)
