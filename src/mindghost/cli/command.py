@@ -43,10 +43,13 @@ def run_command(prog: str, main: Callable[[], None], of_process: bool = False) -
         of_process: whether the process ends with the command, and may be ended by it.
     """
     streams.guard()
-    logging.lastResort.setFormatter(OneLine())
+    if logging.lastResort is not None:
+        logging.lastResort.setFormatter(OneLine())
     sys.excepthook = _print_traceback
     scratch.tidy_usual_places()
-    status, failure, scarce = 0, None, None
+    status = 0
+    failure: BaseException | None = None
+    scarce: str | None = None
     try:
         _run(main)
     except OutputError as lost:
@@ -57,7 +60,7 @@ def run_command(prog: str, main: Callable[[], None], of_process: bool = False) -
         failure = error
         _say(prog, f"error: {error}")
         status = 2 if isinstance(error, UserError) else 1
-        scarce = error.__cause__ and resources.lacking(error.__cause__)
+        scarce = resources.lacking(error.__cause__) if error.__cause__ else None
     except Stopped as stop:
         failure = stop
         _say(prog, str(stop))

@@ -36,13 +36,13 @@ def complete(prog: str, commands: Mapping[str, str]) -> None:
     argcomplete.autocomplete(parser, always_complete_options=False)
 
 
-def _parser_of(command: str) -> argparse.ArgumentParser:
+def _parser_of(command: str) -> Parser:
     """The parser of a command, with what its arguments may be."""
     module = importlib.import_module(f".{command.replace('-', '_')}", __package__)
-    parser = module.make_parser()
+    parser: Parser = module.make_parser()
     for action in parser._actions:
         if completer := _completer_of(action, command):
-            action.completer = completer
+            action.completer = completer  # type: ignore[attr-defined]  # argcomplete looks for it
     return parser
 
 

@@ -149,7 +149,8 @@ def main(arguments: Sequence[str]) -> None:
         for name in {picture_name(image, set()) for image in images if not is_video(image)}:
             _output(args, name, read).check()
     output = JsonLines() if args.json else Csv() if args.csv else Table(images)
-    total, unreadable, names = 0, 0, set()
+    total, unreadable = 0, 0
+    names: set[str] = set()
     with _progress(images) as bar:
         for prediction in run.predict(images, args.top_k, args.every):
             output.add(prediction)

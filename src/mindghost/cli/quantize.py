@@ -71,7 +71,7 @@ def tables(record: dict[str, Any]) -> str:
     return "\n".join([*lines, *(shown(file["path"]) for file in record["files"][1:])])
 
 
-def _cost(layer: dict) -> str:
+def _cost(layer: dict[str, Any]) -> str:
     return "unmeasured" if layer["cost"] is None else f"{layer['cost']:.2%}"
 
 

@@ -53,7 +53,9 @@ class Parser(argparse.ArgumentParser):
         summary, _, rest = (about or "").partition("\n\n")
         super().__init__(**{"prog": prog, "description": summary, "epilog": rest.strip(), **options})
 
-    def parse_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:
+    def parse_args(  # type: ignore[override]  # of its three forms, the one that is used
+        self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
+    ) -> argparse.Namespace:
         """As argparse does. Raises UserError for a path of one of the types above that cannot be used."""
         found = super().parse_args(args, namespace)
         for action in self._actions:
