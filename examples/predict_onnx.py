@@ -26,7 +26,7 @@ def resampling(side, resized, wanted, cubic):
 
 
 def network_input(path, steps):
-    """float32 (1, channels, height, width), by the steps of the description: see `preprocessing` in the README."""
+    """float32 (1, channels, height, width), by the description: see `preprocessing` in docs/deploying.md."""
     with Image.open(path) as file:
         # Pillow turns TIFF files itself.
         image = file.copy() if file.format == "TIFF" else ImageOps.exif_transpose(file)
