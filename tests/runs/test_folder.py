@@ -136,7 +136,7 @@ def test_a_state_comes_back_with_its_position(resume, tmp_path):
     assert saved.position == position
     assert (saved.data, saved.ranks, saved.steps) == (DATA, 2, 7)
     assert saved.arrays["w"].tolist() == [1, 1, 1]
-    assert (saved.log_bytes, saved.metrics_bytes) == (9, folder.metrics.stat().st_size)
+    assert saved.record_bytes == (9, folder.metrics.stat().st_size)
     assert ms.load_checkpoint(str(folder.state))["w"].asnumpy().tolist() == [1, 1, 1]
 
 

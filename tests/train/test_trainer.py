@@ -22,8 +22,6 @@ def saved(arrays, **keys) -> RunState:
         data="ab",
         ranks=2,
         steps=6,
-        log_bytes=0,
-        metrics_bytes=0,
     )
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from ..process import table
 from . import COPY, OURS, Measured, Plan
 
 DASH = "-"
@@ -162,12 +163,7 @@ def _table(task: str, entries: Mapping[str, Mapping[str, Any]], threads: int) ->
         lines.append([name, *(cell(entry) if there else DASH for _, cell in columns)])
         if "note" in entry:
             notes.append(f"{name}: {entry['note']}")
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    rows = [
-        "  ".join([line[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(line[1:], widths[1:], strict=True))])
-        for line in lines
-    ]
-    return "\n".join([*rows, *notes])
+    return "\n".join([*table.lines(lines, right=True), *notes])
 
 
 def _factor(value: float | None) -> str:

@@ -16,7 +16,7 @@ from typing import Any
 from ..config.arguments import Parser, number
 from ..errors import UserError
 from ..files import json_text
-from . import table as tables
+from ..process import table as tables
 
 PROG = "mindghost complexity"
 # Of a larger image, one feature map alone takes gigabytes.

@@ -14,7 +14,7 @@ from .. import __version__
 from ..config.arguments import Parser
 from ..config.rules import nearest
 from ..errors import UserError
-from . import table
+from ..process import table
 from .command import run_command, run_program
 
 PROG = "mindghost"

@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..config.arguments import Parser, add_overwrite, input_file, input_folder, number, output_folder
+from ..process import table
 from ..process.display import shown
-from . import table
 
 PROG = "mindghost quantize"
 SHARE = number(float, 0, 100)

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from ..config import recipe, recipes
 from ..config.arguments import Parser
+from ..process import table
 from ..process.display import say
-from . import table
 
 PROG = "mindghost recipes"
 DEVICES = {"cpu": "CPU", "ascend": "Ascend"}

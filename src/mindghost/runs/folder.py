@@ -279,7 +279,7 @@ class RunFolder(RunFiles):
         Raises RunError where it cannot be written; both states are kept then.
         """
         self._claim(self.state)
-        state = replace(state, log_bytes=_size(self.log), metrics_bytes=_size(self.metrics))
+        state = replace(state, record_bytes=(_size(self.log), _size(self.metrics)))
         weights_file.write(self.state, state.to_arrays(), self.previous_state if self._state_is_good else None)
         self._state_is_good = True
 
@@ -340,12 +340,12 @@ class RunFolder(RunFiles):
             intact.delete_leftovers(self.path, run_files.is_given)
             # Otherwise it is damaged, or newer than the run, and the first save must leave the previous one alone.
             self._state_is_good = self.state.exists() and saved.file.samefile(self.state)
-            for file, size in ((self.log, saved.log_bytes), (self.metrics, saved.metrics_bytes)):
+            for file, size in zip((self.log, self.metrics), saved.record_bytes, strict=True):
                 _cut(file, size)
         else:
             self._make_empty(overwrite=False)
             self._claim(self.metrics)
-            intact.write_atomically(self.metrics, (source / self.metrics.name).read_bytes()[: saved.metrics_bytes])
+            intact.write_atomically(self.metrics, (source / self.metrics.name).read_bytes()[: saved.record_bytes[1]])
             self._release_source()
         self._start_events(earlier)
 

@@ -49,7 +49,7 @@ class RunState:
         data: digest of what it learnt from (training samples, a teacher), hexadecimal.
         ranks: processes that shared a global batch.
         steps: in an epoch.
-        log_bytes, metrics_bytes: sizes of the run's records when the state was saved.
+        record_bytes: sizes of the run's log and metrics when the state was saved.
     """
 
     file: Path
@@ -59,8 +59,7 @@ class RunState:
     data: str
     ranks: int
     steps: int
-    log_bytes: int = 0
-    metrics_bytes: int = 0
+    record_bytes: tuple[int, int] = (0, 0)
 
     def to_arrays(self) -> dict[str, np.ndarray]:
         """What is saved: the step's entries, and the run's, which `from_arrays` reads."""
@@ -85,8 +84,7 @@ class RunState:
             data=run["run_data"],
             ranks=run["run_ranks"],
             steps=run["run_steps"],
-            log_bytes=run["run_log_bytes"],
-            metrics_bytes=run["run_metrics_bytes"],
+            record_bytes=(run["run_log_bytes"], run["run_metrics_bytes"]),
         )
 
     def to_bytes(self) -> bytes:
@@ -145,8 +143,8 @@ _ENTRIES = {
     ),
     "run_ranks": _whole(lambda state: state.ranks),
     "run_steps": _whole(lambda state: state.steps),
-    "run_log_bytes": _whole(lambda state: state.log_bytes),
-    "run_metrics_bytes": _whole(lambda state: state.metrics_bytes),
+    "run_log_bytes": _whole(lambda state: state.record_bytes[0]),
+    "run_metrics_bytes": _whole(lambda state: state.record_bytes[1]),
 }
 
 
