@@ -1,4 +1,4 @@
-# Sourced by quickstart.sh and test.sh: goes to the project's root and activates its virtual environment (.venv), which
+# Sourced by the other scripts: goes to the project's root and activates its virtual environment (.venv), which
 # is made, and filled from requirements.txt, when it is missing or out of date.
 #   PYTHON=/path/to/python   the interpreter to make it with (default: the first of python3, 3.12, 3.11, 3.10 that fits)
 #   MINDSPORE=2.7.2          another version of MindSpore than the newest that requirements.txt allows

@@ -19,6 +19,16 @@ from tests.helpers.pictures import write_images
 from tests.helpers.short import stages
 from tests.system.fault.harness import table
 
+if measured := os.environ.get("COVERAGE_PROCESS_CONFIG"):
+    # scripts/coverage.sh: processes that get an environment of their own are measured too.
+    start_process = subprocess.Popen.__init__
+
+    def start_measured(self, *arguments, env=None, **keys):
+        env = None if env is None else {**env, "COVERAGE_PROCESS_CONFIG": measured}
+        start_process(self, *arguments, env=env, **keys)
+
+    subprocess.Popen.__init__ = start_measured
+
 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory) -> Path:
