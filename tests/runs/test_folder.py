@@ -325,7 +325,7 @@ for kill in range(30):
 def test_a_kill_in_any_save_loses_nothing(tmp_path):
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(("src", "."))}
     program = [sys.executable, "-c", KILLS, str(tmp_path / "run")]
-    result = subprocess.run(program, capture_output=True, text=True, env=environment, timeout=60)
+    result = subprocess.run(program, capture_output=True, text=True, env=environment, timeout=240)
     assert result.returncode == 0, result.stderr
     assert result.stderr.count("going on from") > 5
     saved = 1
