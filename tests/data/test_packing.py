@@ -292,6 +292,16 @@ def test_a_full_disk_is_one_line_and_what_was_packed_is_gone_on_with(folder, ful
     assert sorted(path.name for path in target.iterdir()) == [".lock", ".plan"]
 
 
+@pytest.mark.fault("disks", "clean error")
+@pytest.mark.parametrize("full_disk", ["tmpfs"], indirect=True)
+def test_a_disk_that_fills_up_while_a_shard_is_written_is_one_line(folder, full_disk, monkeypatch):
+    small, _ = full_disk
+    monkeypatch.setattr(pack_writer, "_make_room", lambda *_: None)
+    with pytest.raises(RunError) as caught:
+        pack(folder / "train", small / "pack", Options(shard_bytes=400))
+    message_of(caught, "00000.mindrecord: MindRecord cannot write it (", "it goes on with this shard")
+
+
 @pytest.mark.parametrize(
     ("count", "size", "name"),
     [(1, 1, 1), (300, 14_000, 9), (9, 2_000_000, 9), (3, 4_194_288, 9), (3, 4_194_304, 9), (6_000, 60, 800)],

@@ -43,6 +43,16 @@ def photos(tmp_path_factory) -> Path:
     return root
 
 
+def test_a_prefix_that_is_taken_off_the_weights_is_said(short_network, tmp_path, caplog):
+    arrays = {f"module.{p.name}": p.asnumpy() for p in create_model("ghostnet_050", num_classes=3).get_parameters()}
+    weights_file.write(tmp_path / "w.ckpt", arrays)
+    (tmp_path / "names.txt").write_text("ant\nbee\ncat\n")
+    open_network(artifact.of_file(tmp_path / "w.ckpt", model="ghostnet_050", class_names=tmp_path / "names.txt"))
+    assert [record.getMessage() for record in caplog.records if record.levelname == "WARNING"] == [
+        f"{tmp_path}/w.ckpt: took the prefix module. off its names"
+    ]
+
+
 @pytest.mark.parametrize("keys", [{}, {"in_channels": 1, "interpolation": "bicubic", "image_resize": (40, 56)}])
 def test_predictions_are_validations_logits(short_network, photos, tmp_path, keys):
     ms.set_context(mode=ms.PYNATIVE_MODE)

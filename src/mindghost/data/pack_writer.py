@@ -22,6 +22,7 @@ from pathlib import Path
 
 import numpy as np
 from mindspore.mindrecord import FileReader, FileWriter
+from mindspore.mindrecord.common.exceptions import MindRecordException
 from PIL import Image
 from tqdm import tqdm
 
@@ -318,14 +319,22 @@ def _page_bytes(rows: list[dict[str, object]]) -> int:
 
 
 def _write_shard(path: Path, rows: list[dict[str, object]]) -> None:
-    writer = FileWriter(str(path), 1)
-    writer.set_header_size(_HEADER)
-    writer.set_page_size(_page_bytes(rows))
-    writer.add_schema(_SCHEMA, "images of a GhostNet pack")
-    writer.add_index(["label"])
-    for start in range(0, len(rows), _ROWS):
-        writer.write_raw_data(rows[start : start + _ROWS])
-    writer.commit()
+    """Raises RunError where MindRecord fails, as when another program has filled the disk since `_make_room`."""
+    try:
+        writer = FileWriter(str(path), 1)
+        writer.set_header_size(_HEADER)
+        writer.set_page_size(_page_bytes(rows))
+        writer.add_schema(_SCHEMA, "images of a GhostNet pack")
+        writer.add_index(["label"])
+        for start in range(0, len(rows), _ROWS):
+            writer.write_raw_data(rows[start : start + _ROWS])
+        writer.commit()
+    except (RuntimeError, MindRecordException) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise RunError(
+            f"{path.name}: MindRecord cannot write it ({reason}); if the disk is full make room, and give the command "
+            "again: it goes on with this shard"
+        ) from error
 
 
 def _locate(path: Path, rows: list[dict[str, object]], number: int) -> dict[str, np.ndarray]:

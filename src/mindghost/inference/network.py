@@ -29,7 +29,9 @@ def open_network(deployed: Deployment, operators: Path | None = None) -> Network
     if deployed.exported and not paths.is_file(intact.sidecar(deployed.path)):
         log.info(f"{deployed.path}: no sha256 beside it: its graph was checked, the values of its weights were not")
     if not deployed.exported:
-        network, _ = build.trained_network(deployed.config, operators)
+        network, loaded = build.trained_network(deployed.config, operators)
+        if loaded.prefix:
+            log.warning(f"{loaded.path}: took the prefix {loaded.prefix} off its names")
         run = of_cell(network)
     else:
         run = of_exported(deployed)
