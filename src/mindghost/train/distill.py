@@ -5,14 +5,13 @@ from __future__ import annotations
 import hashlib
 import logging
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import mindcv
 import mindspore as ms
 import numpy as np
 from mindspore import Tensor, nn, ops
 
-from .. import amp
+from .. import build
 from ..checkpoint import weights as weights_file
 from ..checkpoint.load import fill_network
 from ..config import Config
@@ -22,9 +21,6 @@ from ..files import download, paths
 from ..files.cache import cache_dir
 from ..inference.exported import mindir_cell
 from ..models import card, create_model, list_models
-
-if TYPE_CHECKING:
-    from .step import TrainStep
 
 log = logging.getLogger("mindghost")
 
@@ -74,7 +70,7 @@ def load(config: Config) -> Teacher:
     else:
         network = _from_registry(config)
         log.info(f"teacher: {fill_network(network, path, stem='', classifier='', averaged=True)}")
-        amp.apply(network, config.amp_level, config.amp_cast_list)
+        build.training_precision(network, config, None)
     teacher = Teacher(network)
     _check_logits(teacher, config)
     return teacher
@@ -141,7 +137,7 @@ class TaughtStep(nn.Cell):
     wants one.
     """
 
-    def __init__(self, step: TrainStep, teacher: nn.Cell) -> None:
+    def __init__(self, step: nn.Cell, teacher: nn.Cell) -> None:
         super().__init__(auto_prefix=False)
         self.step = step
         self.teacher = teacher
