@@ -40,11 +40,6 @@ def described(folder: Path, batch=None, classes=CLASSES, **keys) -> dict:
     return json.loads(json.dumps(found.describe()))
 
 
-@pytest.fixture(autouse=True)
-def graph_mode() -> None:
-    """Replaces conftest's: nothing here runs MindSpore, and collecting garbage takes most of the time."""
-
-
 @pytest.fixture
 def exported(tmp_path, monkeypatch):
     """Makes an exported file with a graph (of `graph`) and a description; what it is taken for."""
