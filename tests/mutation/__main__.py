@@ -58,7 +58,12 @@ ROOMS = {
     ),
     "export": Room(("deploy/export.py",), ("tests/deploy/test_export.py",)),
     "artifact": Room(
-        ("inference/artifact.py",), ("tests/inference/test_artifact.py", "tests/inference/test_exported.py")
+        ("inference/artifact.py",),
+        (
+            "tests/inference/test_artifact.py",
+            "tests/inference/test_descriptions.py",
+            "tests/inference/test_exported.py",
+        ),
     ),
 }
 # Of these only the faults in NAMED are tried.
