@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from mindghost import __version__
-from mindghost.cli import main, table
+from mindghost.cli import main
 from mindghost.config import Config, load, recipes
 from mindghost.errors import UserError
+from mindghost.process import table
 from tests.helpers.launchers import environment
 from tests.helpers.places import ROOT
 

@@ -10,6 +10,7 @@ from PIL import Image
 
 from mindghost.cli import main
 from mindghost.runs import curves
+from mindghost.runs.metrics import read_records
 from tests.helpers.places import ROOT
 
 CURVES = {
@@ -83,7 +84,7 @@ def test_a_last_line_that_is_being_written_is_left_out(tmp_path):
     records = write_run(tmp_path / "a", 3)
     with open(tmp_path / "a" / "metrics.jsonl", "a") as file:
         file.write('{"epoch": 4, "step"')
-    assert curves.read_records(tmp_path / "a" / "metrics.jsonl") == records
+    assert read_records(tmp_path / "a" / "metrics.jsonl") == records
 
 
 def test_the_picture_of_one_run_lies_in_its_folder(tmp_path, capsys):

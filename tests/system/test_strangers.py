@@ -17,6 +17,7 @@ from mindghost.errors import UserError
 from mindghost.models import ghostnet
 from mindghost.parallel.ranks import ALONE
 from mindghost.runs import curves
+from mindghost.runs.metrics import LARGEST, read_records
 from mindghost.runtime import Runtime
 from mindghost.tasks.classification import names as class_names
 from mindghost.train import trainer
@@ -190,8 +191,8 @@ def test_folders_that_are_numbers_have_one_order_everywhere(tmp_path, caplog):
 
 
 def test_the_largest_numbers_of_a_metrics_file_are_drawn(tmp_path):
-    values = {"train_loss": curves.LARGEST, "val_loss": -curves.LARGEST, "top_1": 2**62, "top_5": 5e-324, "lr": 0}
+    values = {"train_loss": LARGEST, "val_loss": -LARGEST, "top_1": 2**62, "top_5": 5e-324, "lr": 0}
     lines = [json.dumps({"epoch": epoch, **values}) for epoch in (-(2**62), 2**62)]
     path = tmp_path / "metrics.jsonl"
     path.write_text("\n".join(lines) + "\n")
-    assert curves.png([("run", curves.read_records(path))]).startswith(b"\x89PNG")
+    assert curves.png([("run", read_records(path))]).startswith(b"\x89PNG")

@@ -14,8 +14,9 @@ from ..config.arguments import Parser, add_overwrite, output_file
 from ..errors import UserError
 from ..files import outputs, paths
 from ..process.display import say
-from ..runs.curves import names, png, read_records
+from ..runs.curves import names, png
 from ..runs.files import METRICS
+from ..runs.metrics import read_records
 
 PROG = "mindghost plot"
 # What it is called in files that it writes; the second is its name of the past.

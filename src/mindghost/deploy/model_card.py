@@ -23,6 +23,7 @@ from ..files import intact, json_text, paths
 from ..process import display
 from ..runs import curves, provenance
 from ..runs.files import RunFiles
+from ..runs.metrics import Record, read_records
 from ..tasks.classification import names as class_names
 
 # Files that an export leaves beside the weights, under their stem.
@@ -103,9 +104,9 @@ class Run:
 
     config: Config
     classes: Sequence[str]
-    records: Sequence[curves.Record]
+    records: Sequence[Record]
     sessions: Sequence[Mapping[str, Any]]
-    record: curves.Record
+    record: Record
     assets: Sequence[Asset]
     parameters: int
 
@@ -119,7 +120,7 @@ def read(folder: Path) -> Run:
     paths.check_file(files.config, "give the folder of a run (its ckpt_save_dir)")
     config = Config.from_file(files.config)
     build.facts(config.model)  # its name is part of files' names, and of none but these
-    records = curves.read_records(files.metrics)
+    records = read_records(files.metrics)
     sessions = _sessions(files.sessions)
     classes = class_names.saved_classes(str(folder / "any"))
     if classes is None:
@@ -161,7 +162,7 @@ def _sessions(file: Path) -> list[dict[str, Any]]:
     return found
 
 
-def _offered(folder: Path, config: Config, records: Sequence[curves.Record]) -> tuple[Path, curves.Record]:
+def _offered(folder: Path, config: Config, records: Sequence[Record]) -> tuple[Path, Record]:
     """The weight file to offer, and the record of its epoch."""
     best = folder / f"{config.model}_best.ckpt"
     validated = [record for record in records if record["top_1"] is not None]
@@ -223,7 +224,7 @@ def _dataset(config: Config, given: Given) -> str:
     return config.dataset if config.dataset != "imagenet" else Path(config.data_dir).name or "image folders"
 
 
-def _evaluation(record: curves.Record) -> str:
+def _evaluation(record: Record) -> str:
     """Accuracies as the hub writes them, with two digits."""
     named = (("top1acc", record["top_1"]), ("top5acc", record["top_5"]))
     return " | ".join(f"{name}{value:.2f}" for name, value in named if value is not None) or "none"
@@ -321,7 +322,7 @@ def _training(run: Run, picture: str) -> str:
     )
 
 
-def _times(records: Sequence[curves.Record]) -> list[tuple[str, str]]:
+def _times(records: Sequence[Record]) -> list[tuple[str, str]]:
     """How long it took and how fast it was, where the records say so."""
     seconds = [record["seconds"] for record in records if "seconds" in record]
     speeds = [record["images_per_second"] for record in records if "images_per_second" in record]

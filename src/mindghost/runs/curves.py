@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import UserError
-from ..files import figures, json_text, paths
-from .files import METRICS
+from ..files import figures, paths
+from .metrics import Record
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -20,52 +20,11 @@ PANELS = {
     "validation accuracy (%)": (("top_1", "top-1", "-"), ("top_5", "top-5", ":")),
     "learning rate": (("lr", "learning rate", "-"),),
 }
-KEYS = ("epoch", *(key for curves in PANELS.values() for key, _, _ in curves))
-# Of an epoch without validation, and of fewer than five classes.
-MAY_BE_NONE = {"val_loss", "top_1", "top_5"}
-# What a record of an older run may lack.
-OPTIONAL = ("seconds", "images_per_second")
-WHOLE = {"epoch"}
-# Of numbers beyond, matplotlib cannot draw an axis.
-LARGEST = 1e100
 # Where the longest run has more epochs, curves are drawn without markers.
 MAX_MARKERS = 40
 # Characters of a run's name that fit.
 MAX_NAME = 100
 MARKERS = {"-": "o", "--": "s", ":": "^"}
-
-Record = dict[str, Any]
-
-
-def read_records(path: Path) -> list[Record]:
-    """The records of a `metrics.jsonl`, without a last line that is still being written.
-
-    Raises UserError that names the file, and the line where there is one.
-    """
-    content = paths.read(path, f"give a run's folder, or its {METRICS}", json_text.MOST_BYTES)
-    lines = content.decode("utf-8", "replace").split("\n")
-    half_written = lines.pop()
-    records = [_record(line, f"{path}:{number}") for number, line in enumerate(lines, 1)]
-    if not records:
-        raise UserError(f"{path}: no epoch is finished yet" + (", the first is being written" if half_written else ""))
-    return records
-
-
-def _record(line: str, where: str) -> Record:
-    remedy = f"give the {METRICS} that train.py wrote"
-    try:
-        record = json_text.parse(line, where, remedy)
-    except UserError:
-        record = None
-    if not isinstance(record, dict):
-        raise UserError(f"{where}: expected a JSON object; {remedy}")
-    for key in (*KEYS, *(key for key in OPTIONAL if key in record)):
-        value, whole = record.get(key), key in WHOLE
-        fits = json_text.is_integer(value) if whole else json_text.is_number(value) and abs(value) <= LARGEST
-        if not fits and not (key in record and value is None and key in MAY_BE_NONE):
-            found = repr(value)[:60] if key in record else "nothing"
-            raise UserError(f"{where}: {key}: expected {'an integer' if whole else 'a number'}, got {found}; {remedy}")
-    return record
 
 
 def names(files: list[Path]) -> list[str]:
