@@ -108,7 +108,7 @@ def test_mindcvs_features_and_head(tmp_path):
     np.testing.assert_allclose(found, logits, rtol=0, atol=1e-5 * np.abs(logits).max())
 
 
-def test_classifiers_after_compilation():
+def test_classifiers_after_compilation(short_network):
     """Graph mode runs the new classifier; names are those of a network built so; fresh weights are GhostNet's."""
     network = tiny(num_classes=5)
     x = image(1, 3, 32, 32)

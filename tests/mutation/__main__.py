@@ -101,8 +101,13 @@ NAMED = [
     ("data", "data/transforms.py", "* 0.45)", "* 0.4)"),
     ("data", "data/transforms.py", '"translate_const"', '"translate"'),
     ("predict", "inference/predictor.py", "path, upright=True", "path"),
-    ("trainer", "train/trainer.py", "*run.notes, *run.config.warnings()", "*run.notes"),
-    ("trainer", "train/trainer.py", "WeightsEvaluator(config, ", "WeightsEvaluator(config.replace(num_classes=None), "),
+    ("trainer", "train/trainer.py", "*runtime.notes, *runtime.config.warnings()", "*runtime.notes"),
+    (
+        "trainer",
+        "train/trainer.py",
+        "WeightsEvaluator(runtime, ",
+        "WeightsEvaluator(runtime.with_config(config.replace(num_classes=None)), ",
+    ),
 ]
 
 
