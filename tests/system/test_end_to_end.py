@@ -118,7 +118,7 @@ def test_validation_maps_classes_by_name(run, images, tmp_path):
     folder, _ = run
     config = Config.from_file(folder / "config.yaml").replace(ckpt_path=str(folder / "ghostnet_050_last.ckpt"))
     halves = [
-        validator.validate(config.replace(data_dir=str(_with_classes(images, names, tmp_path))))
+        validator.validate(config.replace(data_dir=str(_with_classes(images, names, tmp_path)))).record()
         for names in (CLASSES[:3], CLASSES[3:])
     ]
     whole = records(folder)[-1]
