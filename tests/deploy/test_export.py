@@ -319,7 +319,7 @@ def test_a_folder_that_cannot_be_made(quick, tmp_path):
 @pytest.mark.parametrize("library", ["onnx", "onnxruntime"])
 def test_each_library_of_onnx_is_asked_for_where_it_is_needed(quick, monkeypatch, library):
     monkeypatch.setitem(sys.modules, library, None)
-    with pytest.raises(UserError, match=rf"--format onnx: {library} is not installed .*or give --format mindir"):
+    with pytest.raises(UserError, match=rf"--format onnx: {library} is missing .*or give --format mindir"):
         quick([0.0, 0.0], ["mindir", "onnx"])
     assert quick([0.0], ["mindir"])
 

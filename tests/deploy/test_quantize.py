@@ -150,7 +150,7 @@ def test_both_files_by_the_command(run, model, tmp_path, capsys):
     # validate.py and the plain reader take the file.
     keys = {"ckpt_path": int8["path"], "data_dir": str(images), "num_parallel_workers": 1}
     config = settled(keys, {}, artifact.said(int8["path"], False))
-    assert validate(config)["top_1"] == int8["top_1"]
+    assert validate(config).metrics.score == int8["top_1"]
     picture = next((images / "val" / "bee").iterdir())
     plain = process(ROOT / "examples" / "predict_onnx.py", int8["path"], picture)
     assert plain.stdout.split("\t")[1] == CLASSES[predicted(Path(int8["path"]), [picture])[0]]
@@ -189,8 +189,8 @@ def test_the_best_is_written_anyway_where_that_was_said(spoilt):
     result = quantize.quantize(deployed, runtime_of(config), images / "train", 8, goal)
     (path,) = result.written
     assert path.is_file()
-    assert result.tried[0].top_1 - result.written[path].top_1 > 10
-    assert top_1(path, images) == pytest.approx(result.written[path].top_1)
+    assert result.tried[0].metrics.score - result.written[path].metrics.score > 10
+    assert top_1(path, images) == pytest.approx(result.written[path].metrics.score)
 
 
 @pytest.mark.fault("names", "ok")
@@ -224,7 +224,7 @@ def test_a_fixed_batch_stays_fixed(run, model, tmp_path):
     (written,) = result.written
     session = onnxruntime.InferenceSession(str(written), providers=["CPUExecutionProvider"])
     assert session.get_inputs()[0].shape == [4, 3, 32, 32]
-    assert result.written[written].top_1 >= 80
+    assert result.written[written].metrics.score >= 80
 
 
 def test_calibration_images_are_chosen_by_a_fixed_seed(run, tmp_path):

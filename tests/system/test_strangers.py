@@ -178,7 +178,7 @@ def test_folders_that_are_numbers_have_one_order_everywhere(tmp_path, caplog):
         "3 11, 4 2, 5 3, 6 4, 7 5, 8 6, 9 7, 10 8, 11 9"
     ]
     caplog.clear()
-    settled = Runtime(config.replace(val_while_train=True), "CPU", ALONE, 1, [])
+    settled = Runtime(config.replace(val_while_train=True, batch_size=4), "CPU", ALONE, 1, [])
     with caplog.at_level("INFO", "mindghost"):
         _, samples, val_samples = trainer._open_images(settled)
     assert samples.classes == val_samples.classes == tuple(sorted(NUMBERS))

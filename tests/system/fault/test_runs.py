@@ -169,7 +169,8 @@ def test_a_dead_worker_takes_batches_with_it(images, tmp_path, tried):
         wait_for_steps(process, 1)
         os.kill(stop_workers(process)[0], signal.SIGKILL)
         assert process.end(GONE) == 1
-        assert process.error.splitlines()[-1] == DATA_LOST
+        # MindSpore's own line comes from another thread, at times after ours.
+        assert DATA_LOST in process.error.splitlines()
         assert "Traceback" not in process.error
         assert wait_until_gone(str(folder), 10) == []
     assert_nothing_half_written(folder)
