@@ -131,6 +131,36 @@ def tried(record_property) -> Callable[[str], None]:
     return lambda kind: record_property("fault", (f"runs: {kind}", "ok", ""))
 
 
+# Files whose tests take longest. A process of pytest that gets one of them last keeps the others waiting; those whose
+# tests wait for other processes stand beside those that compute.
+LONG_FILES = (
+    "parallel/test_ranks.py",
+    "ops/test_fused.py",
+    "system/fault/test_ranks.py",
+    "models/test_network.py",
+    "system/fault/test_runs.py",
+    "test_graph_cache.py",
+    "cli/test_complexity.py",
+    "models/test_models.py",
+    "system/test_end_to_end.py",
+    "models/test_ghostify.py",
+    "system/test_doc_commands.py",
+    "test_packaging.py",
+    "train/test_step.py",
+    "ops/test_momentum.py",
+    "system/test_resume.py",
+    "system/fault/test_groups.py",
+    "benchmark/test_benchmark.py",
+)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Long files first; the order within a file, and of all others, stays."""
+    places = {Path(__file__).parent / name: place for place, name in enumerate(LONG_FILES)}
+    items.sort(key=lambda item: places.get(item.path, len(places)))
+
+
 def pytest_addoption(parser) -> None:
     parser.addoption("--fault-json", metavar="FILE", help="write the table of faults to FILE")
     parser.addoption("--skipped", metavar="FILE", help="write the tests that were skipped to FILE, a line each")
