@@ -357,12 +357,12 @@ def assert_no_failures(command: list[str | Path]) -> None:
     assert " 0 failures" in done.stdout
 
 
-@pytest.mark.parametrize(("sanitizer", "share"), [("address,undefined", "3"), ("thread", "25")])
-def test_operators_under_a_sanitizer(sanitizer, share, tmp_path):
+@pytest.mark.parametrize(("sanitizer", "cases"), [("address,undefined", ["3"]), ("thread", ["25", "best"])])
+def test_operators_under_a_sanitizer(sanitizer, cases, tmp_path):
     """Bit-identical for 1 to 3 threads, no bad access."""
     compiler = cpp_library.system_compiler()
     flags = sanitizer_flags(compiler, sanitizer, tmp_path)
-    assert_no_failures([operators_test(compiler, flags, tmp_path), share])
+    assert_no_failures([operators_test(compiler, flags, tmp_path), *cases])
 
 
 @pytest.mark.skipif(
