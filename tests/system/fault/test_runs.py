@@ -1,8 +1,8 @@
 """Faults that end whole runs of one process, and how these go on: bit for bit as a run that nothing disturbed.
 
 The table that pytest prints at the end counts the faults (see conftest.py). Runs of several ranks: in
-test_ranks.py; a killed mpirun: test_distributed.py. What smaller parts do about faults is proved where those
-are tested: test_weights_file.py, test_run_folder.py, test_folder_lock.py, test_runtime.py.
+test_ranks.py; a killed mpirun: tests/parallel/test_ranks.py. What smaller parts do about faults is proved where
+those are tested: checkpoint/test_weights.py, runs/test_folder.py, files/test_lock.py, test_runtime.py.
 """
 
 import io
@@ -137,9 +137,9 @@ def test_one_run_outlives_one_fault_after_the_other(straight, images, tmp_path, 
         assert wait_until_gone(str(folder), 10) == []
         assert_nothing_half_written(folder)
 
-    line = train(images, folder, "--resume", ckpt_save_interval_steps=None, compile_cache=False)
+    line = train(images, folder, "--resume", ckpt_save_interval_steps=None)
     with Process(line, tmp_path) as process:
-        process.wait_for_line(COMPILES)
+        wait_for_steps(process, 1)
         # So that it does not end before the others have begun.
         os.kill(process.pid, signal.SIGSTOP)
         for more in ([], ["--resume"], ["--overwrite", "True"]):
