@@ -42,6 +42,12 @@ def test_an_arrow_up_is_found(tmp_path):
     assert "mindghost.errors -> mindghost.train.trainer" in done.stdout
 
 
+def test_types_agree():
+    """mypy, by pyproject.toml's rules. What it found before is kept in .mypy_cache."""
+    done = subprocess.run([sys.executable, "-m", "mypy"], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 def imported(path: Path) -> set[str]:
     """Modules that a file imports, anywhere in it, as they are written."""
     nodes = list(ast.walk(ast.parse(path.read_text())))

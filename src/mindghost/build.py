@@ -111,15 +111,15 @@ def load_weights(net: nn.Cell, config: Config, *, fine_tune: bool) -> Loaded | N
         raise UserError("pretrained: pretrained and ckpt_path both name weights to start from; drop one of them")
     if config.ckpt_path:
         path = Path(config.ckpt_path)
-    elif config.pretrained and facts.weights_url is None:
+    elif not config.pretrained:
+        return None
+    elif facts.weights_url is None or facts.weights_sha256 is None:
         raise UserError(
             f"pretrained: no weights of {config.model} are published for MindSpore; convert its PyTorch weights with "
             "`mindghost convert` and name the file with ckpt_path"
         )
-    elif config.pretrained:
-        path = download.fetch(facts.weights_url, cache_dir(), digest=facts.weights_sha256)
     else:
-        return None
+        path = download.fetch(facts.weights_url, cache_dir(), digest=facts.weights_sha256)
     return fill_network(
         net,
         path,
@@ -139,7 +139,9 @@ def trained_network(config: Config, operators: Path | None = None) -> tuple[nn.C
     if config.ckpt_path:
         _check_sizes(config)
     cell = evaluation_network(config, operators)
-    return cell, load_weights(cell, config, fine_tune=False)
+    loaded = load_weights(cell, config, fine_tune=False)
+    assert loaded is not None  # callers give `ckpt_path` or `pretrained`
+    return cell, loaded
 
 
 def _check_sizes(config: Config) -> None:

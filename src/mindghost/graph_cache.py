@@ -21,6 +21,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import mindspore as ms
 from mindspore import Tensor, nn
@@ -79,7 +80,7 @@ class GraphCache:
         self._keeps = True
         self.keys = {key: value for key, value in config.model_dump().items() if key not in FREE_KEYS}
         # With the cells themselves, so that no later one has the same id.
-        self._known: dict[tuple, nn.Cell] = {}
+        self._known: dict[tuple[Any, ...], nn.Cell] = {}
 
     def compile(self, cell: nn.Cell, *inputs: Tensor, what: str = "") -> None:
         """Compile a cell for inputs of these shapes, unless that was done; what it computes is the same without this.
@@ -226,7 +227,7 @@ def _tidy(shelf: Path) -> None:
         shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
 
 
-def _digest(cell: nn.Cell, shapes: tuple, keys: dict[str, object], ranks: Ranks) -> str:
+def _digest(cell: nn.Cell, shapes: tuple[Any, ...], keys: dict[str, object], ranks: Ranks) -> str:
     """Digest of all that a graph is made of.
 
     Our sources, versions, machine, ranks and MindSpore's settings in the environment; the configuration's keys; the
@@ -256,7 +257,7 @@ def _program() -> tuple[str, ...]:
     return (*versions, platform.machine(), digest.hexdigest())
 
 
-def _described(name: str, cell: nn.Cell) -> tuple:
+def _described(name: str, cell: nn.Cell) -> tuple[Any, ...]:
     """A cell by name, class, plain attributes and operators."""
     # MindSpore notes the last call's arguments in a cell.
     own = {key: value for key, value in vars(cell).items() if key[0] != "_" and key != "arguments_key"}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from statistics import median
 from typing import Any
@@ -64,7 +64,9 @@ def _of_an_image(result: Mapping[str, Any]) -> float:
     return median(result["times"]) / result["images"]
 
 
-def report(plan: Plan, facts: Mapping[str, Any], measured: Sequence[Measured], machine: Mapping[str, Any]) -> dict:
+def report(
+    plan: Plan, facts: Mapping[str, Any], measured: Sequence[Measured], machine: Mapping[str, Any]
+) -> dict[str, Any]:
     """All of a benchmark, for JSON.
 
     "tasks" holds, by task and contender, what `numbers` says with "ours_is_faster_by" (a factor) and the raw times of
@@ -137,6 +139,7 @@ def tables(found: Mapping[str, Any]) -> str:
 
 
 def _table(task: str, entries: Mapping[str, Mapping[str, Any]], threads: int) -> str:
+    columns: list[tuple[str, Callable[[Mapping[str, Any]], str]]]
     if "pipeline" in task:
         columns = [
             ("images/s", lambda entry: f"{entry['images_per_second']:.1f}"),

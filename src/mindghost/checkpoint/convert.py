@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-import numpy as np
+from numpy.typing import NDArray
 
 from ..errors import UserError
 from ..files import intact, paths
@@ -37,7 +38,7 @@ class Conversion:
     target: Path
     model: str
     key: str
-    arrays: dict[str, np.ndarray] = field(repr=False)
+    arrays: dict[str, NDArray[Any]] = field(repr=False)
     names: dict[str, str] = field(repr=False)
     prefix: str
     shapes: dict[str, tuple[int, ...]] = field(repr=False)
@@ -143,7 +144,7 @@ def plan(
     """
     weights_file.check_exists(source)
     _check_target(source, target)
-    options = {} if num_classes is None else {"num_classes": num_classes}
+    options: dict[str, Any] = {} if num_classes is None else {"num_classes": num_classes}
     try:
         if fuse:
             check_fused_form(model)

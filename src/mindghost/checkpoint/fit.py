@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..errors import UserError
 from ..process.display import some
@@ -27,7 +29,7 @@ class Differences:
     unequal: dict[str, tuple[tuple[int, ...], tuple[int, ...]]]
 
     @classmethod
-    def between(cls, weights: Mapping[str, np.ndarray], shapes: Mapping[str, tuple[int, ...]]) -> Differences:
+    def between(cls, weights: Mapping[str, NDArray[Any]], shapes: Mapping[str, tuple[int, ...]]) -> Differences:
         """Compare names and shapes, from both sides."""
         return cls(
             missing=tuple(name for name in shapes if name not in weights),
@@ -75,7 +77,7 @@ def taken_off(prefix: str) -> str:
     return f"; took off the prefix {prefix}" if prefix else ""
 
 
-def as_float32(path: Path, name: str, array: np.ndarray) -> np.ndarray:
+def as_float32(path: Path, name: str, array: NDArray[Any]) -> NDArray[Any]:
     """A copy in the networks' type. Raises UserError for what is no floating-point number, or too large for it."""
     if not np.issubdtype(array.dtype, np.floating):
         raise UserError(f"{path}: {name} holds {array.dtype}; expected floating-point weights")

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 from mindspore import Tensor, nn
+from numpy.typing import NDArray
 
 from ..errors import UserError
 from ..models.parameters import assign
@@ -103,7 +104,7 @@ def fill_network(
     )
 
 
-def _sum_stem(weights: dict[str, np.ndarray], wanted: Mapping[str, Tensor], name: str) -> bool:
+def _sum_stem(weights: dict[str, NDArray[Any]], wanted: Mapping[str, Tensor], name: str) -> bool:
     """Sum the stem's filters over their input channels where the network takes one channel and the file three."""
     if name not in weights or weights[name].ndim != 4 or weights[name].shape[1] != 3 or wanted[name].shape[1] != 1:
         return False
@@ -111,7 +112,9 @@ def _sum_stem(weights: dict[str, np.ndarray], wanted: Mapping[str, Tensor], name
     return True
 
 
-def _drop_classifier(weights: dict[str, np.ndarray], wanted: Mapping[str, Tensor], classifier: str) -> tuple[str, ...]:
+def _drop_classifier(
+    weights: dict[str, NDArray[Any]], wanted: Mapping[str, Tensor], classifier: str
+) -> tuple[str, ...]:
     """Take a classifier of another size out of `weights`; the names that stay fresh."""
     names = tuple(name for name in wanted if name.startswith(f"{classifier}."))
     if all(name in weights and weights[name].shape == tuple(wanted[name].shape) for name in names):

@@ -7,8 +7,9 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-import numpy as np
+from numpy.typing import NDArray
 
 from ..errors import UserError
 
@@ -53,9 +54,10 @@ def _rules(rows: Iterable[tuple[str, str]]) -> list[tuple[re.Pattern[str], str]]
     """Rows of (template, template) as patterns and what replaces them."""
     rules = []
     for found, wanted in rows:
-        groups = iter(range(1, wanted.count("#") + 1))
         pattern = re.escape(found).replace(re.escape("#"), r"(\d+)")
-        rules.append((re.compile(pattern), re.sub("#", lambda _, groups=groups: rf"\g<{next(groups)}>", wanted)))
+        first, *others = wanted.split("#")
+        replacement = first + "".join(rf"\g<{number}>{other}" for number, other in enumerate(others, 1))
+        rules.append((re.compile(pattern), replacement))
     return rules
 
 
@@ -93,31 +95,9 @@ def timm_names(names: Iterable[str]) -> dict[str, str]:
     return found
 
 
-def from_pytorch(state: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+def from_pytorch(state: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
     """Rename the entries of a PyTorch state dict to our names; arrays keep their shapes and values."""
     return {ours: state[theirs] for theirs, ours in our_names(state).items()}
-
-
-def wrapper(path: Path, found: Collection[str], wanted: Collection[str]) -> str:
-    """What to take off the names in a file, `module.` or `model.module.`, so that they are those of a network.
-
-    A trainer's file holds other entries beside the weights, so those count that a network has: the prefix is taken
-    under which most of them stand, if one does, and none where at least as many stand under no prefix.
-
-    Args:
-        path: the file, for messages.
-        found: the names in it, as ours.
-        wanted: names of the network's parameters.
-
-    Raises UserError where a parameter is there both with and without it, so that nobody knows which one is meant.
-    """
-    fitting: Counter[str] = Counter()
-    for name in found:
-        for prefix in _prefixes(name):
-            fitting[prefix] += name.removeprefix(prefix) in wanted
-    if all(name in found for name in wanted) and not any(count == len(wanted) for count in ...):
-        return ""
-    return ""
 
 
 def unwrapped(path: Path, found: Collection[str], wanted: Collection[str]) -> tuple[str, dict[str, str]]:

@@ -24,7 +24,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+from numpy.typing import NDArray
 
 from ..errors import UserError
 from ..files import scratch
@@ -186,11 +186,11 @@ def _choose(path: Path, loaded: Any, averaged: bool) -> tuple[str, Mapping[Any, 
     return "", loaded
 
 
-def _arrays(path: Path, state: Mapping[Any, Any]) -> dict[str, np.ndarray]:
+def _arrays(path: Path, state: Mapping[Any, Any]) -> dict[str, NDArray[Any]]:
     """The tensors of a state dict. Raises UserError for what is no dense tensor."""
     import torch
 
-    arrays: dict[str, np.ndarray] = {}
+    arrays: dict[str, NDArray[Any]] = {}
     for name, value in state.items():
         if not isinstance(name, str) or not isinstance(value, torch.Tensor):
             raise UserError(
@@ -201,7 +201,7 @@ def _arrays(path: Path, state: Mapping[Any, Any]) -> dict[str, np.ndarray]:
     return arrays
 
 
-def _array(path: Path, name: str, tensor: Any) -> np.ndarray:
+def _array(path: Path, name: str, tensor: Any) -> NDArray[Any]:
     """A tensor's values. Raises UserError for tensors that hold less than they claim, and kinds that numpy lacks."""
     import torch
 

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import safetensors
+from numpy.typing import NDArray
 from safetensors.numpy import save
 
 from ..errors import UserError
@@ -46,7 +48,7 @@ def entries(path: Path, content: bytes) -> list[tuple[str, str, tuple[int, ...],
     Raises UserError, which names `path`, for a file that it refuses.
     """
     try:
-        found = safetensors.deserialize(content)
+        found = safetensors.deserialize(content)  # type: ignore[no-untyped-call]
     except safetensors.SafetensorError as error:
         reason = str(error).rpartition("deserializing: ")[2]
         raise UserError(f"{path}: a damaged .safetensors file ({reason}); use another copy of it") from error
@@ -56,7 +58,7 @@ def entries(path: Path, content: bytes) -> list[tuple[str, str, tuple[int, ...],
     ]
 
 
-def encode(arrays: Mapping[str, np.ndarray]) -> bytes:
+def encode(arrays: Mapping[str, NDArray[Any]]) -> bytes:
     """Named arrays as the content of a `.safetensors` file, the same bytes for the same arrays."""
     # The library writes an array's memory as it lies. `format` is what readers for PyTorch look for.
     return save({name: np.asarray(array, order="C") for name, array in arrays.items()}, metadata={"format": "pt"})

@@ -12,9 +12,11 @@ import binascii
 import math
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from mindspore.train.checkpoint_pb2 import Checkpoint
+from numpy.typing import NDArray
 
 from ..errors import RunError, UserError
 from ..files import paths
@@ -41,7 +43,7 @@ _TYPES = {
 _NAMES = {np.dtype(kind): name for name, kind in _TYPES.items()}
 
 
-def write(path: Path, arrays: Mapping[str, np.ndarray], keep_as: Path | None = None) -> None:
+def write(path: Path, arrays: Mapping[str, NDArray[Any]], keep_as: Path | None = None) -> None:
     """Save named arrays as a `.ckpt` file with a CRC, and its sidecar, atomically.
 
     Args:
@@ -69,13 +71,13 @@ def write(path: Path, arrays: Mapping[str, np.ndarray], keep_as: Path | None = N
     write_with_sidecar(path, content + CRC_MARK + crc, keep_as)
 
 
-def write_safetensors(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+def write_safetensors(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
     """Save named arrays as a `.safetensors` file and its sidecar, atomically. Raises RunError as `write` does."""
     _refuse_not_finite(path, arrays)
     write_with_sidecar(path, safetensors_file.encode(arrays))
 
 
-def _refuse_not_finite(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+def _refuse_not_finite(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
     for name, array in arrays.items():
         if np.issubdtype(array.dtype, np.floating) and not np.isfinite(array).all():
             raise RunError(f"{path}: not saved, since {name} holds values that are not finite; earlier files are kept")
@@ -86,7 +88,7 @@ def check_exists(path: str | Path) -> None:
     paths.check_file(path, "give the path of a .ckpt or .safetensors file")
 
 
-def read(path: str | Path) -> dict[str, np.ndarray]:
+def read(path: str | Path) -> dict[str, NDArray[Any]]:
     """The named arrays of a `.ckpt` file, in its order, or of a `.safetensors` file. Text entries are left out.
 
     With a sidecar, any file but the one that was written is refused. Without one, so is all damage but a cut of a
@@ -101,7 +103,7 @@ def read(path: str | Path) -> dict[str, np.ndarray]:
     return decode(path, read_intact(path))
 
 
-def decode(path: Path, content: bytes) -> dict[str, np.ndarray]:
+def decode(path: Path, content: bytes) -> dict[str, NDArray[Any]]:
     """The named arrays in the content of a weight file; bfloat16 as float32. Raises UserError, which names `path`."""
     if pytorch_file.is_one(content):
         raise UserError(f"{path}: a PyTorch file; convert it first: mindghost convert {path} OUT.ckpt --model NAME")
@@ -112,7 +114,7 @@ def decode(path: Path, content: bytes) -> dict[str, np.ndarray]:
     return {entry[0]: _array(path, *entry) for entry in found}
 
 
-def _array(path: Path, name: str, kind: str, dims: tuple[int, ...], content: bytes) -> np.ndarray:
+def _array(path: Path, name: str, kind: str, dims: tuple[int, ...], content: bytes) -> NDArray[Any]:
     """One entry as an array, after its type, shape and length were compared."""
     if not name.isprintable():
         raise UserError(f"{path}: {name!r} is no name of a parameter; use another copy of the file")

@@ -159,7 +159,7 @@ def main(arguments: Sequence[str]) -> None:
             if prediction.problem:
                 unreadable += 1
                 tqdm.write(shown(f"{PROG}: skipped: {prediction.problem}"), file=sys.stderr)
-            elif args.save_dir:
+            elif args.save_dir and prediction.pixels is not None:
                 name = picture_name(prediction.image, names)
                 picture = tasks.of(deployed.config).draw(prediction.pixels, prediction.answers)
                 _save(picture, _output(args, name, read))

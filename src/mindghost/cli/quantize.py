@@ -81,6 +81,7 @@ def main(arguments: Sequence[str]) -> None:
     # After the command line is known to be good: importing MindSpore takes seconds.
     from ..config import settled
     from ..deploy import quantize
+    from ..deploy.quantize.search import Goal
     from ..errors import UserError
     from ..files.json_text import dumps
     from ..inference import artifact
@@ -95,7 +96,7 @@ def main(arguments: Sequence[str]) -> None:
         config = config.replace(data_dir=str(args.data_dir))
     run_log = None if args.json else log.RunLog()
     try:
-        goal = quantize.Goal(args.max_drop, args.max_float, args.write_anyway)
+        goal = Goal(args.max_drop, args.max_float, args.write_anyway)
         result = quantize.quantize(
             deployed,
             Runtime.start(config),

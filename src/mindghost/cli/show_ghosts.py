@@ -11,9 +11,10 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..config import Config, settled
 from ..config.arguments import Parser, add_overwrite, input_file, output_file, recipe_file
@@ -47,9 +48,9 @@ class Maps:
         sources: (k,) the intrinsic map that each ghost is made of.
     """
 
-    intrinsic: np.ndarray
-    ghosts: np.ndarray
-    sources: np.ndarray
+    intrinsic: NDArray[Any]
+    ghosts: NDArray[Any]
+    sources: NDArray[Any]
 
     def name(self, index: int) -> str:
         """What the picture calls channel `index` of the output."""
@@ -77,7 +78,7 @@ def settings(ckpt_path: Path, config_file: Path | None) -> Config:
     return config
 
 
-def network_input(image: Path, config: Config) -> np.ndarray:
+def network_input(image: Path, config: Config) -> NDArray[Any]:
     """An image file as the network gets it in prediction: float32, (in_channels, height, width).
 
     Raises UserError where it cannot be read.
@@ -106,15 +107,15 @@ def module_named(network: nn.Cell, model: str, layer: str | None) -> tuple[str, 
     return layer, modules[layer]
 
 
-def maps_of(network: nn.Cell, module: nn.Cell, image: np.ndarray) -> Maps:
+def maps_of(network: nn.Cell, module: nn.Cell, image: NDArray[Any]) -> Maps:
     """Run a network on one image, (in_channels, height, width), and take the output of one of its Ghost modules."""
     from mindspore import Tensor
 
     from ..models.complexity import forward_hooks, run
 
-    seen: dict[str, np.ndarray] = {}
+    seen: dict[str, NDArray[Any]] = {}
 
-    def ran(cell: nn.Cell, inputs: tuple, output: Tensor) -> None:
+    def ran(cell: nn.Cell, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         if cell is module:
             seen["output"] = output.asnumpy()[0]
         else:
@@ -152,12 +153,13 @@ def similar_pairs(maps: Maps, number: int = PAIRS) -> list[tuple[int, int, float
     return pairs
 
 
-def draw(image: np.ndarray, maps: Maps, title: str) -> Figure:
+def draw(image: NDArray[Any], maps: Maps, title: str) -> Figure:
     """The image, intrinsic maps beside their ghosts, and the most similar pairs in frames of one colour each."""
     from matplotlib.figure import Figure
 
     figure = Figure(INCHES, DPI, layout="constrained")
-    left, right = figure.subfigures(1, 2, width_ratios=(1, 4))
+    parts: Any = figure.subfigures(1, 2, width_ratios=(1, 4))
+    left, right = parts
     upper, lower = right.subfigures(2, 1, height_ratios=(ROWS, 1.4))
     _draw_image(left, image, title, maps)
     pairs = similar_pairs(maps)
@@ -167,7 +169,7 @@ def draw(image: np.ndarray, maps: Maps, title: str) -> Figure:
     return figure
 
 
-def _draw_image(part: SubFigure, image: np.ndarray, title: str, maps: Maps) -> None:
+def _draw_image(part: SubFigure, image: NDArray[Any], title: str, maps: Maps) -> None:
     axes = part.subplots()
     pixels = image.transpose(1, 2, 0)
     spread = pixels.max() - pixels.min()

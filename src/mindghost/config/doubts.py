@@ -44,11 +44,11 @@ def refused(config: Config) -> Iterator[Problem]:
             f"crops of at most {100 * config.scale[1]:g} % of an image show nothing of it; scale is the share of the "
             "area, such as [0.08, 1]",
         )
-    padded = config.dataset == "imagenet" and config.crop_padding is not None
-    if padded and config.crop_padding >= _shorter_side(config):
+    padding = config.crop_padding if config.dataset == "imagenet" else None
+    if padding is not None and padding >= _shorter_side(config):
         yield Problem(
             ("crop_padding", "image_resize"),
-            f"{config.crop_padding} pixels of padding leave crops without any image in them; give fewer than "
+            f"{padding} pixels of padding leave crops without any image in them; give fewer than "
             f"image_resize: {_shorter_side(config)}",
         )
     if config.re_prob > 0 and config.re_max_attempts > _MOST_ATTEMPTS:

@@ -82,8 +82,8 @@ def read(path: Path) -> tuple[dict[str, Any], dict[str, int]]:
         mark = error.problem_mark or error.context_mark
         problem = error.problem or error.context or "syntax error"
         hint = "; use spaces, not tabs" if "\\t" in problem else ""
-        line = f":{mark.line + 1}" if mark else ""
-        raise UserError(f"{path}{line}: not valid YAML: {problem}{hint}") from None
+        at_line = f":{mark.line + 1}" if mark else ""
+        raise UserError(f"{path}{at_line}: not valid YAML: {problem}{hint}") from None
     except yaml.reader.ReaderError as error:
         line, character = text.count("\n", 0, error.position) + 1, f"U+{error.character:04X}"
         raise UserError(f"{path}:{line}: not valid YAML: {character} is not allowed; remove it") from None

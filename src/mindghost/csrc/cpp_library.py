@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 from ..errors import RunError, UserError
 from ..files import intact, paths, scratch
@@ -139,12 +140,12 @@ def _is_intact(library: Path) -> bool:
 
 
 @contextmanager
-def _running(commands: list[list[str]], folder: Path) -> Iterator[list[subprocess.Popen]]:
+def _running(commands: list[list[str]], folder: Path) -> Iterator[list[subprocess.Popen[str]]]:
     """Commands that run at once, and not longer than the `with` block or this process; they leave files in `folder`."""
     theirs, ours = os.pipe()
     # Their temporary files, too, which a compiler that is killed leaves behind.
     environment = {**os.environ, "TMPDIR": str(folder)}
-    processes: list[subprocess.Popen] = []
+    processes: list[subprocess.Popen[str]] = []
     try:
         for command in commands:
             processes.append(
@@ -166,15 +167,16 @@ def _running(commands: list[list[str]], folder: Path) -> Iterator[list[subproces
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(process.pid, signal.SIGKILL)
             process.wait()
-            process.stderr.close()
+            if process.stderr is not None:
+                process.stderr.close()
         os.close(theirs)
         os.close(ours)
 
 
-def _wait(processes: list[subprocess.Popen]) -> None:
+def _wait(processes: list[subprocess.Popen[str]]) -> None:
     """Raise NativeError unless all commands succeed in time."""
     for process in processes:
-        name = process.args[4]
+        name = cast("list[str]", process.args)[4]
         try:
             errors = process.communicate(timeout=_TIMEOUT)[1]
         except subprocess.TimeoutExpired as error:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 import struct
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..errors import UserError
 from ..files import archives, paths
@@ -16,8 +17,8 @@ from ..files import archives, paths
 class Arrays(NamedTuple):
     """A whole split in memory."""
 
-    images: np.ndarray  # uint8, (n, height, width, 3), RGB; MNIST: (n, height, width, 1)
-    labels: np.ndarray  # int32, (n,)
+    images: NDArray[Any]  # uint8, (n, height, width, 3), RGB; MNIST: (n, height, width, 1)
+    labels: NDArray[Any]  # int32, (n,)
     classes: tuple[str, ...]
 
 
@@ -65,7 +66,7 @@ def read_cifar(name: str, data_dir: Path, train: bool) -> Arrays:
     return Arrays(images, labels, _class_names(folder / form.names, form.num_classes))
 
 
-def _read_records(path: Path, form: _Cifar) -> tuple[np.ndarray, np.ndarray]:
+def _read_records(path: Path, form: _Cifar) -> tuple[NDArray[Any], NDArray[Any]]:
     data = np.frombuffer(_read_bytes(path), np.uint8)
     record = form.label_bytes + int(np.prod(_CIFAR_SHAPE))
     if data.size == 0 or data.size % record:
@@ -106,7 +107,7 @@ def _plain_or_gz(path: Path) -> Path:
     return packed if paths.is_file(packed) and not paths.is_file(path) else path
 
 
-def _read_idx(path: Path, dimensions: int) -> np.ndarray:
+def _read_idx(path: Path, dimensions: int) -> NDArray[Any]:
     """An idx file of unsigned bytes: magic 0x000008DD (DD dimensions), DD big-endian sizes, the values."""
     content, packed = _read_bytes(path), path.suffix == ".gz"
     header = 4 * (1 + dimensions)
@@ -127,6 +128,6 @@ def _read_bytes(path: Path) -> bytes:
     return paths.read(path, "correct data_dir or set dataset_download: True", _MOST_BYTES)
 
 
-def _check_labels(path: Path, labels: np.ndarray, num_classes: int) -> None:
+def _check_labels(path: Path, labels: NDArray[Any], num_classes: int) -> None:
     if labels.max() >= num_classes:
         raise UserError(f"{path}: label {labels.max()}, expected 0 to {num_classes - 1}; download the file again")

@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..files import intact
 
 _SEALED = "sealed"
 
 
-def encode(arrays: Mapping[str, np.ndarray]) -> bytes:
+def encode(arrays: Mapping[str, NDArray[Any]]) -> bytes:
     """The content of a file of arrays of plain types, by name."""
     content = io.BytesIO()
     np.savez(content, **{_SEALED: np.array(True)}, **arrays)
     return intact.seal(content.getvalue())
 
 
-def decode(content: bytes, older: bool = False) -> dict[str, np.ndarray]:
+def decode(content: bytes, older: bool = False) -> dict[str, NDArray[Any]]:
     """The arrays that `encode` was given. Raises ValueError, in one line, where the content is not as it was written.
 
     `older`: also take the files of older versions, which have no digest, with nothing but the ZIP format's CRC-32.

@@ -13,9 +13,10 @@ import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..errors import UserError
 from ..files import paths
@@ -73,7 +74,7 @@ def open_split(
     return samples
 
 
-def some_images(config: Config, split: str, count: int) -> list[np.ndarray]:
+def some_images(config: Config, split: str, count: int) -> list[NDArray[Any]]:
     """Up to ``count`` readable images of a split, evenly spaced over it; none where there is no such split.
 
     Unlike :func:`open_split` it looks at no other image.

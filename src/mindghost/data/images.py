@@ -27,10 +27,11 @@ import logging
 import os
 import re
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, BinaryIO
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, ImageFile
 
 from ..errors import RunError, UserError
@@ -74,10 +75,10 @@ _TURNS_BACK = {**_TURNS, 6: Image.Transpose.ROTATE_90, 8: Image.Transpose.ROTATE
 warnings.filterwarnings("ignore", module=r"PIL\.")
 logging.getLogger("PIL").setLevel(logging.CRITICAL)
 with contextlib.suppress(OSError, AttributeError):  # libtiff, which writes to standard error: among Pillow's libraries
-    ctypes.CDLL(Image.core.__file__).TIFFSetErrorHandler(None)
+    ctypes.CDLL(Image.core.__file__).TIFFSetErrorHandler(None)  # type: ignore[attr-defined]
 
 
-def read_image(path: str, upright: bool = False) -> np.ndarray:
+def read_image(path: str, upright: bool = False) -> NDArray[Any]:
     """Returns the pixels of ``path``: uint8, (height, width, 3), RGB (the table above).
 
     With ``upright`` they are turned as the camera noted (EXIF), which training and validation leave out.
@@ -101,19 +102,19 @@ class JpegImage:
         self.shape = (*size, 3)
         self._content, self._name, self._decoder = content, name, decoder
 
-    def __getitem__(self, box: tuple[slice, slice]) -> np.ndarray:
+    def __getitem__(self, box: tuple[slice, slice]) -> NDArray[Any]:
         """Raises UserError and RunError as :func:`read_image` does."""
         (top, bottom, _), (left, right, _) = (part.indices(size) for part, size in zip(box, self.shape, strict=False))
         with resources.spent_on(self._name):
             pixels = self._decoder.box(self._content, top, left, bottom - top, right - left)
         return decode_image(self._content, self._name)[box] if pixels is None else pixels
 
-    def __array__(self, dtype: object = None, copy: bool | None = None) -> np.ndarray:
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
         pixels = self[:, :]
         return pixels if dtype is None else pixels.astype(dtype)
 
 
-def open_image(path: str, decoder: jpeg.Decoder | None) -> np.ndarray | JpegImage:
+def open_image(path: str, decoder: jpeg.Decoder | None) -> NDArray[Any] | JpegImage:
     """The pixels of ``path``, to be cut from: those of :func:`read_image`, which also has the word on errors."""
     with paths.open_file(path, _REMEDY) as file:
         if decoder is not None:
@@ -137,15 +138,15 @@ def content(path: str) -> bytes:
     return paths.read(path, _REMEDY)
 
 
-def open_content(content: bytes, name: str, decoder: jpeg.Decoder | None) -> np.ndarray | JpegImage:
+def open_content(content: bytes, name: str, decoder: jpeg.Decoder | None) -> NDArray[Any] | JpegImage:
     """The pixels of an image file's bytes, as :func:`open_image`; ``name`` is for messages."""
     size = None if decoder is None else decoder.size(content)
-    if size is None or _beyond_bounds(size[1], size[0]) or content.count(_SCAN) > _MOST_SCANS:
+    if decoder is None or size is None or _beyond_bounds(size[1], size[0]) or content.count(_SCAN) > _MOST_SCANS:
         return decode_image(content, name)
     return JpegImage(content, name, decoder, size)
 
 
-def decode_image(content: bytes, name: str) -> np.ndarray:
+def decode_image(content: bytes, name: str) -> NDArray[Any]:
     """The pixels of an image file's bytes, as :func:`read_image`; ``name`` is for messages."""
     if header := _PLAIN.match(content):
         width, height = map(int, header.groups())
@@ -155,7 +156,7 @@ def decode_image(content: bytes, name: str) -> np.ndarray:
     return _opened(io.BytesIO(content), name, _as_stored)
 
 
-def plain_file(pixels: np.ndarray) -> bytes:
+def plain_file(pixels: NDArray[Any]) -> bytes:
     """A file (PPM) of pixels as they are, uint8 (height, width, 3): large, and nothing to decode."""
     return b"P6\n%d %d\n255\n" % (pixels.shape[1], pixels.shape[0]) + pixels.tobytes()
 
@@ -239,11 +240,12 @@ def _pillow(source: BinaryIO) -> Iterator[Image.Image]:
 
 def _load(image: Image.Image, name: str) -> None:
     """Decode an image, unless it is a progressive JPEG file of so many scans that it would take minutes."""
-    if image.info.get("progressive") and image.fp is not None:  # it is None once the image is loaded
-        at = image.fp.tell()
-        image.fp.seek(0)
-        scans = image.fp.read().count(_SCAN)
-        image.fp.seek(at)
+    file = getattr(image, "fp", None)  # None once the image is loaded
+    if image.info.get("progressive") and file is not None:
+        at = file.tell()
+        file.seek(0)
+        scans = file.read().count(_SCAN)
+        file.seek(at)
         if scans > _MOST_SCANS:
             raise UserError(
                 f"{name}: {scans:,} scans; a progressive JPEG file has some ten; replace or remove the file"
@@ -251,7 +253,7 @@ def _load(image: Image.Image, name: str) -> None:
     image.load()
 
 
-def _to_rgb(image: Image.Image, name: str) -> np.ndarray:
+def _to_rgb(image: Image.Image, name: str) -> NDArray[Any]:
     _load(image, name)
     if image.mode.startswith("I"):
         return _from_integers(np.asarray(image), name)
@@ -263,7 +265,7 @@ def _to_rgb(image: Image.Image, name: str) -> np.ndarray:
     return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
 
 
-def _as_stored(image: Image.Image, name: str) -> np.ndarray:
+def _as_stored(image: Image.Image, name: str) -> NDArray[Any]:
     """The pixels as the file has them, which is not as Pillow has them: it turns TIFF files upright by itself."""
     if image.format != "TIFF":
         return _to_rgb(image, name)
@@ -271,13 +273,13 @@ def _as_stored(image: Image.Image, name: str) -> np.ndarray:
     return _turned(_to_rgb(image, name), _TURNS_BACK.get(done))
 
 
-def _upright(image: Image.Image, name: str) -> np.ndarray:
+def _upright(image: Image.Image, name: str) -> NDArray[Any]:
     wanted, done = _orientations(image, name)
     pixels = _to_rgb(image, name)
     return pixels if done else _turned(pixels, _TURNS.get(wanted))
 
 
-def _turned(pixels: np.ndarray, turn: Image.Transpose | None) -> np.ndarray:
+def _turned(pixels: NDArray[Any], turn: Image.Transpose | None) -> NDArray[Any]:
     return pixels if turn is None else np.asarray(Image.fromarray(pixels).transpose(turn))
 
 
@@ -286,7 +288,7 @@ def _orientations(image: Image.Image, name: str) -> tuple[int, int]:
     if image.format != "TIFF":
         _load(image, name)  # a PNG file may have its EXIF data behind the pixels
         return _noted(image), 0
-    wanted, tagged = _noted(image), image.tag_v2.get(_ORIENTATION)
+    wanted, tagged = _noted(image), _tags(image).get(_ORIENTATION)
     image.load()
     if wanted not in _TURNS:
         return wanted, 0
@@ -306,11 +308,18 @@ def _noted(image: Image.Image) -> int:
 
 
 def _stored_size(image: Image.Image) -> tuple[int, int]:
-    # Of a TIFF file Pillow says the size that it will have when it is upright.
-    return (image.tag_v2[_TIFF_WIDTH], image.tag_v2[_TIFF_HEIGHT]) if image.format == "TIFF" else image.size
+    if image.format != "TIFF":
+        return image.size
+    # Pillow says the size that it will have when it is upright.
+    return _tags(image)[_TIFF_WIDTH], _tags(image)[_TIFF_HEIGHT]
 
 
-def _from_integers(values: np.ndarray, path: str) -> np.ndarray:
+def _tags(image: Any) -> Mapping[int, Any]:
+    """The tags of a TIFF image, by number."""
+    return image.tag_v2
+
+
+def _from_integers(values: NDArray[Any], path: str) -> NDArray[Any]:
     """16-bit grayscale (Pillow modes I;16, I) -> 8-bit RGB."""
     values = values.astype(np.int64)
     if values.min() < 0 or values.max() > 65535:

@@ -9,8 +9,10 @@ import ctypes
 import functools
 import logging
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..csrc.cpp_library import CppLibrary, NativeError, one_line
 
@@ -41,7 +43,7 @@ class Decoder:
         size = np.empty(2, np.intc)
         return None if self._size(content, len(content), size.ctypes.data) else (int(size[0]), int(size[1]))
 
-    def box(self, content: bytes, top: int, left: int, height: int, width: int) -> np.ndarray | None:
+    def box(self, content: bytes, top: int, left: int, height: int, width: int) -> NDArray[Any] | None:
         """The pixels of a box of a JPEG file: uint8 (height, width, 3); None where libjpeg has so much as a warning."""
         pixels = np.empty((height, width, 3), np.uint8)
         return None if self._box(content, len(content), top, left, height, width, pixels.ctypes.data) else pixels

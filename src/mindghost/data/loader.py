@@ -16,12 +16,13 @@ import re
 import shutil
 from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import mindspore.dataset as ds
 import numpy as np
+from numpy.typing import NDArray
 
 from ..errors import RunError, UserError
 from ..files import paths, scratch
@@ -107,7 +108,7 @@ def error_from(error: BaseException) -> UserError | RunError | None:
     if not found:
         return None
     kind, message = found[-1]
-    return {"UserError": UserError, "RunError": RunError}[kind](message)
+    return UserError(message) if kind == "UserError" else RunError(message)
 
 
 class EpochOrder:
@@ -137,7 +138,7 @@ class EpochOrder:
         """The number of samples of this rank in an epoch."""
         return self._count
 
-    def epoch(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
+    def epoch(self, epoch: int) -> tuple[NDArray[Any], NDArray[Any]]:
         """Indices of an epoch's samples on this rank, and which copy of it each one is: integers, (len(self),)."""
         order = np.arange(self._size)
         if self._shuffle:
@@ -191,12 +192,12 @@ class _TrainSource:
         self._shape = (config.in_channels, *transforms.input_size(config))
         self._transform = transforms.train_transform(config)
         self._mixing = config.mixup + config.cutmix > 0 and config.batch_size > 1
-        self._known_epoch: tuple[int, tuple[np.ndarray, np.ndarray]] | None = None
+        self._known_epoch: tuple[int, tuple[NDArray[Any], NDArray[Any]]] | None = None
 
     def __len__(self) -> int:
         return self._order.steps
 
-    def __getitem__(self, step: int) -> tuple[np.ndarray, np.ndarray]:
+    def __getitem__(self, step: int) -> tuple[NDArray[Any], NDArray[Any]]:
         epoch, step = divmod(int(step), self._order.steps)
         batch = slice(step * self._config.batch_size, (step + 1) * self._config.batch_size)
         indices, copies = (column[batch] for column in self._epoch_order(epoch))
@@ -206,12 +207,12 @@ class _TrainSource:
         labels = self._samples.labels[indices]
         return self._mixed(images, labels, epoch, step) if self._mixing else (images, labels)
 
-    def _epoch_order(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
+    def _epoch_order(self, epoch: int) -> tuple[NDArray[Any], NDArray[Any]]:
         if self._known_epoch is None or self._known_epoch[0] != epoch:
             self._known_epoch = epoch, self._order.epoch(epoch)
         return self._known_epoch[1]
 
-    def _make_sample(self, epoch: int, index: int, copy: int, out: np.ndarray) -> None:
+    def _make_sample(self, epoch: int, index: int, copy: int, out: NDArray[Any]) -> None:
         rng = np.random.default_rng((self._config.seed, _SAMPLE, epoch, index, copy))
         try:
             with resources.spent_on(self._samples.name(index)):
@@ -220,7 +221,9 @@ class _TrainSource:
             # The pipeline hands on a text, of which the last line that begins like an error of ours is taken.
             raise type(error)(shown(str(error))) from error
 
-    def _mixed(self, images: np.ndarray, labels: np.ndarray, epoch: int, step: int) -> tuple[np.ndarray, np.ndarray]:
+    def _mixed(
+        self, images: NDArray[Any], labels: NDArray[Any], epoch: int, step: int
+    ) -> tuple[NDArray[Any], NDArray[Any]]:
         config = self._config
         return mix.mix_batch(
             images,
@@ -256,11 +259,11 @@ class EvalBatches:
         """The number of batches."""
         return len(self._chunks)
 
-    def __iter__(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    def __iter__(self) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
         """Raises UserError for an image that can't be read, RunError where the machine lacks what reading takes."""
         chunks = iter(self._chunks)
         pool = ThreadPoolExecutor(self._workers)
-        ahead: deque = deque()
+        ahead: deque[tuple[NDArray[Any], NDArray[Any], list[Future[None]]]] = deque()
         try:
             while True:
                 while len(ahead) < _EVAL_BATCHES_AHEAD and (chunk := next(chunks, None)) is not None:
@@ -277,7 +280,7 @@ class EvalBatches:
         finally:
             pool.shutdown(cancel_futures=True)
 
-    def _load(self, part: np.ndarray, images: np.ndarray) -> None:
+    def _load(self, part: NDArray[Any], images: NDArray[Any]) -> None:
         """Writes the samples of these indices to `images`."""
         for place, index in enumerate(part):
             with resources.spent_on(self._samples.name(int(index))):
@@ -339,6 +342,6 @@ def _prepare_for(workers: int, seed: int) -> None:
         ds.config.set_seed(_LARGEST_SEED - workers)
     # Python has them make sockets in a folder of its own in TMPDIR, whose name may be too long for a socket, and which
     # stays behind where a worker is killed.
-    settings = multiprocessing.current_process()._config
+    settings = multiprocessing.current_process()._config  # type: ignore[attr-defined]
     if not settings.get("tempdir"):
         settings["tempdir"] = str(scratch.until_exit("workers", near=Path(_SHARED_MEMORY)))

@@ -6,21 +6,24 @@ loss's.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+from numpy.typing import NDArray
 
 SWITCH_PROBABILITY = 0.5  # of cutmix, where mixup and cutmix are both on
 
 
 def mix_batch(
-    images: np.ndarray,
-    labels: np.ndarray,
+    images: NDArray[Any],
+    labels: NDArray[Any],
     rng: np.random.Generator,
     *,
     num_classes: int,
     mixup: float,
     cutmix: float,
     probability: float,
-) -> tuple[np.ndarray, np.ndarray]:
+) -> tuple[NDArray[Any], NDArray[Any]]:
     """Mixes a batch, or leaves it as it is but for its labels.
 
     Args:
@@ -47,13 +50,13 @@ def mix_batch(
     return images, soft_labels(labels, num_classes, lam)
 
 
-def soft_labels(labels: np.ndarray, num_classes: int, lam: float) -> np.ndarray:
+def soft_labels(labels: NDArray[Any], num_classes: int, lam: float) -> NDArray[Any]:
     """Labels, ``lam`` of the sample's own and ``1 - lam`` of its mirror's: float32, (B, num_classes)."""
     one_hot = np.eye(num_classes, dtype=np.float32)[labels]
     return one_hot * np.float32(lam) + one_hot[::-1] * np.float32(1.0 - lam)
 
 
-def blend(images: np.ndarray, lam: float) -> np.ndarray:
+def blend(images: NDArray[Any], lam: float) -> NDArray[Any]:
     """Mixup: ``lam`` of each image and ``1 - lam`` of its mirror; (B, C, H, W), float32."""
     return images * np.float32(lam) + images[::-1] * np.float32(1.0 - lam)
 
@@ -71,10 +74,10 @@ def _clipped_range(centre: int, length: int, limit: int) -> slice:
     return slice(max(0, centre - half), min(limit, centre + half))
 
 
-def paste_box(images: np.ndarray, box: tuple[slice, slice]) -> tuple[np.ndarray, float]:
+def paste_box(images: NDArray[Any], box: tuple[slice, slice]) -> tuple[NDArray[Any], float]:
     """Cutmix: the box of each image comes from its mirror; returns also the share of pixels that stay."""
     mixed = images.copy()
-    mixed[(..., *box)] = images[::-1][(..., *box)]
     rows, columns = box
+    mixed[..., rows, columns] = images[::-1][..., rows, columns]
     area = (rows.stop - rows.start) * (columns.stop - columns.start)
     return mixed, 1.0 - area / (images.shape[-2] * images.shape[-1])

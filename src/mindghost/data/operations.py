@@ -14,9 +14,11 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from mindspore.dataset import vision
+from numpy.typing import NDArray
 
 _CROP_ATTEMPTS = 10
 _MOST_RESIZED = 1 << 27  # pixels of a resized image: 400 MB
@@ -29,7 +31,7 @@ class Normalize:
         self._mean = np.array(mean, np.float32)[:, np.newaxis, np.newaxis]
         self._std = np.array(std, np.float32)[:, np.newaxis, np.newaxis]
 
-    def __call__(self, image: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
+    def __call__(self, image: NDArray[Any], out: NDArray[Any] | None = None) -> NDArray[Any]:
         """(h, w, 3), any real type -> float32 (len(mean), h, w), in ``out`` if that is given."""
         result = channels_first(image, len(self._mean), out)
         result -= self._mean
@@ -37,7 +39,7 @@ class Normalize:
         return result
 
 
-def channels_first(image: np.ndarray, channels: int, out: np.ndarray | None = None) -> np.ndarray:
+def channels_first(image: NDArray[Any], channels: int, out: NDArray[Any] | None = None) -> NDArray[Any]:
     """float32 (channels, h, w), the first ``channels`` of (h, w, 3): in ``out``, or a fresh array."""
     result = np.empty((channels, *image.shape[:2]), np.float32) if out is None else out
     result[...] = image.transpose(2, 0, 1)[:channels]
@@ -59,7 +61,7 @@ class CoveringResize:
         self._size, self._interpolation = size, interpolation
         self._square = vision.Resize(size[0], interpolation) if size[0] == size[1] else None
 
-    def __call__(self, image: np.ndarray) -> np.ndarray:
+    def __call__(self, image: NDArray[Any]) -> NDArray[Any]:
         image = self._middle(image)
         if self._square is not None:
             # Resized to its own size, an image stays what it is; a pack's images have that size.
@@ -72,7 +74,7 @@ class CoveringResize:
             size = rows * width // columns, width
         return vision.Resize(size, self._interpolation)(image)
 
-    def _middle(self, image: np.ndarray) -> np.ndarray:
+    def _middle(self, image: NDArray[Any]) -> NDArray[Any]:
         (height, width), (rows, columns) = self._size, image.shape[:2]
         scale = max(height / rows, width / columns)
         if scale * rows * scale * columns <= _MOST_RESIZED:
@@ -93,7 +95,7 @@ class RandomResizedCrop:
     ratio: tuple[float, float]
     interpolation: vision.Inter
 
-    def __call__(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    def __call__(self, image: NDArray[Any], rng: np.random.Generator) -> NDArray[Any]:
         top, left, height, width = self.box(image.shape[0], image.shape[1], rng)
         return self._resize(np.ascontiguousarray(image[top : top + height, left : left + width]))
 
@@ -128,7 +130,7 @@ class PaddedCrop:
     size: tuple[int, int]
     padding: int
 
-    def __call__(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    def __call__(self, image: NDArray[Any], rng: np.random.Generator) -> NDArray[Any]:
         height, width = self.size
         rows, columns, channels = image.shape
         padding = self.padding
@@ -146,11 +148,11 @@ class RandomFlip:
     axis: int
     probability: float
 
-    def __call__(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    def __call__(self, image: NDArray[Any], rng: np.random.Generator) -> NDArray[Any]:
         return self._flip(image) if rng.random() < self.probability else image
 
     @cached_property
-    def _flip(self) -> Callable[[np.ndarray], np.ndarray]:
+    def _flip(self) -> Callable[[NDArray[Any]], NDArray[Any]]:
         return vision.HorizontalFlip() if self.axis == 1 else vision.VerticalFlip()
 
 
@@ -163,7 +165,7 @@ class ColorJitter:
     saturation: float
     hue: float = 0.0
 
-    def __call__(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    def __call__(self, image: NDArray[Any], rng: np.random.Generator) -> NDArray[Any]:
         adjustments = (
             (vision.AdjustBrightness, self.brightness, 1.0),
             (vision.AdjustContrast, self.contrast, 1.0),
@@ -195,7 +197,7 @@ class RandomErasing:
     value: float | str | tuple[float, ...]
     attempts: int
 
-    def __call__(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    def __call__(self, image: NDArray[Any], rng: np.random.Generator) -> NDArray[Any]:
         """float32 (C, H, W), changed in place."""
         if rng.random() >= self.probability:
             return image
@@ -213,7 +215,7 @@ class RandomErasing:
                 break
         return image
 
-    def _fill(self, shape: tuple[int, int, int], rng: np.random.Generator) -> np.ndarray:
+    def _fill(self, shape: tuple[int, int, int], rng: np.random.Generator) -> NDArray[Any]:
         if isinstance(self.value, str):
             return rng.standard_normal(shape)
         return np.reshape(self.value, (-1, 1, 1))
@@ -226,9 +228,9 @@ class RandomErasing:
 class SeededPolicy:
     """A policy of mindcv, made a function of our generator."""
 
-    policy: Callable[[np.ndarray], np.ndarray]
+    policy: Callable[[NDArray[Any]], NDArray[Any]]
 
-    def __call__(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    def __call__(self, image: NDArray[Any], rng: np.random.Generator) -> NDArray[Any]:
         with _seeded_globals(rng):
             return self.policy(image)
 

@@ -14,8 +14,10 @@ import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..errors import UserError
 from ..files import paths
@@ -45,18 +47,18 @@ class PackSamples(Samples):
     root: str
     short_side: int | None
     uncompressed: bool
-    files: np.ndarray
-    shards: np.ndarray
-    offsets: np.ndarray
-    lengths: np.ndarray
-    checks: np.ndarray
+    files: NDArray[Any]
+    shards: NDArray[Any]
+    offsets: NDArray[Any]
+    lengths: NDArray[Any]
+    checks: NDArray[Any]
     decoder: jpeg.Decoder | None = None
     _open: dict[int, int] = field(default_factory=dict, repr=False)
 
-    def open(self, index: int) -> np.ndarray | images.JpegImage:
+    def open(self, index: int) -> NDArray[Any] | images.JpegImage:
         return images.open_content(self.content(index), self.name(index), self.decoder)
 
-    def read(self, index: int) -> np.ndarray:
+    def read(self, index: int) -> NDArray[Any]:
         return np.asarray(self.open(index))
 
     def content(self, index: int) -> bytes:
@@ -78,7 +80,7 @@ class PackSamples(Samples):
     def name(self, index: int) -> str:
         return f"{os.path.join(self.root, os.fsdecode(self.files[index]))} (in {SHARD.format(int(self.shards[index]))})"
 
-    def _identity(self) -> np.ndarray:
+    def _identity(self) -> NDArray[Any]:
         """Of images that were packed as they are, that of the folder: a run may go on with either."""
         if self.short_side is None:
             return self.files
@@ -113,11 +115,23 @@ def open_pack(folder: Path, decoder: jpeg.Decoder | None = None) -> PackSamples:
         if found != size:
             state = "not there" if found is None else f"{found:,} bytes instead of {size:,}"
             raise UserError(f"{shard}: {state}; {AGAIN}")
-    labels = arrays.pop("labels").astype(np.int32)
-    return PackSamples(classes, labels, str(folder), short_side, uncompressed, decoder=decoder, **arrays)
+    labels = arrays["labels"].astype(np.int32)
+    return PackSamples(
+        classes,
+        labels,
+        str(folder),
+        short_side,
+        uncompressed,
+        arrays["files"],
+        arrays["shards"],
+        arrays["offsets"],
+        arrays["lengths"],
+        arrays["checks"],
+        decoder,
+    )
 
 
-def _check_columns(arrays: Mapping[str, np.ndarray], classes: int, sizes: Sequence[int]) -> None:
+def _check_columns(arrays: Mapping[str, NDArray[Any]], classes: int, sizes: Sequence[int]) -> None:
     """Raise ValueError where the columns of an index contradict each other, or the number of classes or shards."""
     labels, shards, offsets, lengths = (arrays[name] for name in ("labels", "shards", "offsets", "lengths"))
     if {array.shape for array in arrays.values()} != {(len(labels),)}:

@@ -19,10 +19,12 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 from mindspore.mindrecord import FileReader, FileWriter
 from mindspore.mindrecord.common.exceptions import MindRecordException
+from numpy.typing import NDArray
 from PIL import Image
 from tqdm import tqdm
 
@@ -34,6 +36,8 @@ from . import columns, dataset, images
 from . import pack as packs
 from .pack import COLUMNS, INDEX, SHARD
 from .samples import FolderSamples
+
+_T = TypeVar("_T")
 
 _SCHEMA = {"name": {"type": "string"}, "label": {"type": "int32"}, "image": {"type": "bytes"}}
 _PLAN, _PART = ".plan", ".{:05}.npz"
@@ -123,7 +127,7 @@ def pack(source: Path, target: Path, options: Options, overwrite: bool = False) 
     return Packed(len(samples), int(sizes.sum()), after, len(parts), made)
 
 
-def _plan(samples: FolderSamples, options: Options) -> tuple[np.ndarray, str]:
+def _plan(samples: FolderSamples, options: Options) -> tuple[NDArray[Any], str]:
     """The sizes of the files, and a digest of all that decides what a pack holds."""
     status = [os.stat(samples.name(index)) for index in range(len(samples))]
     facts = [samples.digest(), asdict(options), [(each.st_size, each.st_mtime_ns) for each in status]]
@@ -131,7 +135,7 @@ def _plan(samples: FolderSamples, options: Options) -> tuple[np.ndarray, str]:
     return sizes, hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
 
-def _packed_sizes(samples: FolderSamples, sizes: np.ndarray, options: Options) -> np.ndarray:
+def _packed_sizes(samples: FolderSamples, sizes: NDArray[Any], options: Options) -> NDArray[Any]:
     """Bytes that each image will take in a shard, at the most. Raises UserError for an image that cannot be read."""
     if not options.uncompressed:
         return sizes
@@ -143,7 +147,7 @@ def _packed_sizes(samples: FolderSamples, sizes: np.ndarray, options: Options) -
     return np.array(list(_in_threads(packed_size, range(len(samples)))), np.int64)
 
 
-def _parts(sizes: np.ndarray, shard_bytes: int) -> list[range]:
+def _parts(sizes: NDArray[Any], shard_bytes: int) -> list[range]:
     """The images of each shard, in order."""
     starts, total = [0], 0
     for index, size in enumerate(sizes):
@@ -213,8 +217,8 @@ def _make_shard(target: Path, number: int, part: range, samples: FolderSamples, 
     intact.write_atomically(target / _PART.format(number), columns.encode({"shard_bytes": size, **arrays}))
 
 
-def _rows(part: range, samples: FolderSamples, options: Options) -> Iterator[dict[str, object]]:
-    def row(index: int) -> dict[str, object]:
+def _rows(part: range, samples: FolderSamples, options: Options) -> Iterator[dict[str, Any]]:
+    def row(index: int) -> dict[str, Any]:
         content = file_of(samples.name(index), options)
         name = bytes(samples.files[index]).decode(errors="replace")
         return {"name": name, "label": int(samples.labels[index]), "image": content}
@@ -222,7 +226,7 @@ def _rows(part: range, samples: FolderSamples, options: Options) -> Iterator[dic
     return _in_threads(row, part)
 
 
-def _in_threads(function: Callable, values: range) -> Iterator:
+def _in_threads(function: Callable[[int], _T], values: range) -> Iterator[_T]:
     """function(value) of each value, in order, made on all cores."""
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
         try:
@@ -272,7 +276,7 @@ def _scaled(size: tuple[int, int], short_side: int | None) -> tuple[int, int]:
     return max(short_side, round(size[0] * scale)), max(short_side, round(size[1] * scale))
 
 
-def _make_room(path: Path, rows: list[dict[str, object]]) -> None:
+def _make_room(path: Path, rows: list[dict[str, Any]]) -> None:
     """Find out whether a shard fits on the disk, and within the limits: what MindRecord says of it, or dies of, is odd.
 
     Raises RunError.
@@ -290,7 +294,7 @@ def _make_room(path: Path, rows: list[dict[str, object]]) -> None:
         ) from error
 
 
-def _most_bytes(rows: list[dict[str, object]]) -> int:
+def _most_bytes(rows: list[dict[str, Any]]) -> int:
     """Bytes that a shard takes with its index, at the most: pages of images, and pages of what else is in a row."""
     page = _page_bytes(rows)
     image_pages, images_last = _filled([len(row["image"]) + _BYTES_BEFORE_IMAGE for row in rows], page)
@@ -312,13 +316,13 @@ def _filled(sizes: list[int], page: int) -> tuple[int, int]:
     return pages, used
 
 
-def _page_bytes(rows: list[dict[str, object]]) -> int:
+def _page_bytes(rows: list[dict[str, Any]]) -> int:
     # A row does not cross pages.
     largest = max(len(row["image"]) for row in rows) + 2 * _BYTES_BEFORE_IMAGE
     return max(_SMALLEST_PAGE, 1 << (largest - 1).bit_length())
 
 
-def _write_shard(path: Path, rows: list[dict[str, object]]) -> None:
+def _write_shard(path: Path, rows: list[dict[str, Any]]) -> None:
     """Raises RunError where MindRecord fails, as when another program has filled the disk since `_make_room`."""
     try:
         writer = FileWriter(str(path), 1)
@@ -337,7 +341,7 @@ def _write_shard(path: Path, rows: list[dict[str, object]]) -> None:
         ) from error
 
 
-def _locate(path: Path, rows: list[dict[str, object]], number: int) -> dict[str, np.ndarray]:
+def _locate(path: Path, rows: list[dict[str, Any]], number: int) -> dict[str, NDArray[Any]]:
     """Columns of the index: where each image is, which MindSpore's own index says; what is there is compared."""
     with open(path, "rb") as shard, closing(sqlite3.connect(f"{path}.db")) as database:
         header = json.loads(shard.read(struct.unpack("<Q", shard.read(8))[0]))
@@ -359,7 +363,7 @@ def _locate(path: Path, rows: list[dict[str, object]], number: int) -> dict[str,
     }
 
 
-def _check_with_mindspore(path: Path, rows: list[dict[str, object]]) -> None:
+def _check_with_mindspore(path: Path, rows: list[dict[str, Any]]) -> None:
     """Read a shard as MindSpore does. Raises RunError where that is not what was written."""
     reader = FileReader(str(path))
     try:

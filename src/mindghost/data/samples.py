@@ -7,8 +7,10 @@ import json
 import os
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from . import images, jpeg
 
@@ -23,12 +25,12 @@ class Samples(ABC):
     """
 
     classes: tuple[str, ...]
-    labels: np.ndarray
+    labels: NDArray[Any]
 
     def __len__(self) -> int:
         return len(self.labels)
 
-    def open(self, index: int) -> np.ndarray | images.JpegImage:
+    def open(self, index: int) -> NDArray[Any] | images.JpegImage:
         """Returns the pixels of a sample, to be cut from: what is left over may never be decoded.
 
         Raises:
@@ -37,7 +39,7 @@ class Samples(ABC):
         return self.read(index)
 
     @abstractmethod
-    def read(self, index: int) -> np.ndarray:
+    def read(self, index: int) -> NDArray[Any]:
         """Returns the pixels of a sample: uint8, (height, width, 3) RGB, or (height, width, 1) for MNIST.
 
         Raises:
@@ -49,7 +51,7 @@ class Samples(ABC):
         """Returns what to call a sample in messages: its path, or e.g. "cifar10 train #17"."""
 
     @abstractmethod
-    def _identity(self) -> np.ndarray:
+    def _identity(self) -> NDArray[Any]:
         """What tells one set of images from another."""
 
     def digest(self) -> str:
@@ -63,19 +65,19 @@ class FolderSamples(Samples):
     """Image files below class folders."""
 
     root: str
-    files: np.ndarray  # paths below root as bytes: a million strings would be copied into every worker process
+    files: NDArray[Any]  # paths below root as bytes: a million strings would be copied into every worker process
     decoder: jpeg.Decoder | None = None
 
-    def open(self, index: int) -> np.ndarray | images.JpegImage:
+    def open(self, index: int) -> NDArray[Any] | images.JpegImage:
         return images.open_image(self.name(index), self.decoder)
 
-    def read(self, index: int) -> np.ndarray:
+    def read(self, index: int) -> NDArray[Any]:
         return np.asarray(self.open(index))
 
     def name(self, index: int) -> str:
         return os.path.join(self.root, os.fsdecode(self.files[index]))
 
-    def _identity(self) -> np.ndarray:
+    def _identity(self) -> NDArray[Any]:
         return self.files
 
 
@@ -84,13 +86,13 @@ class ArraySamples(Samples):
     """Images in memory."""
 
     title: str
-    pixels: np.ndarray  # uint8, (n, height, width, channels)
+    pixels: NDArray[Any]  # uint8, (n, height, width, channels)
 
-    def read(self, index: int) -> np.ndarray:
+    def read(self, index: int) -> NDArray[Any]:
         return self.pixels[index]
 
     def name(self, index: int) -> str:
         return f"{self.title} #{index}"
 
-    def _identity(self) -> np.ndarray:
+    def _identity(self) -> NDArray[Any]:
         return self.pixels

@@ -9,8 +9,10 @@ import os
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from tqdm import tqdm
 
 from ..errors import RunError, UserError
@@ -98,7 +100,7 @@ def _size_and_time(path: str) -> tuple[int, int]:
     return found.st_size, (found.st_mtime_ns + _HALF) % (2 * _HALF) - _HALF
 
 
-def _known(path: Path, names: np.ndarray, stats: np.ndarray, decode: bool) -> tuple[np.ndarray, np.ndarray]:
+def _known(path: Path, names: NDArray[Any], stats: NDArray[Any], decode: bool) -> tuple[NDArray[Any], NDArray[Any]]:
     """Which of these images the manifest has as good, read as thoroughly as now, and the sums that it has of them.
 
     A damaged one knows none, and is deleted.
@@ -123,7 +125,7 @@ def _known(path: Path, names: np.ndarray, stats: np.ndarray, decode: bool) -> tu
     return same & (decoded or not decode), np.where(same, found["sums"].astype(_SUM)[at], b"")
 
 
-def _sums(samples: FolderSamples, indices: np.ndarray) -> np.ndarray:
+def _sums(samples: FolderSamples, indices: NDArray[Any]) -> NDArray[Any]:
     """The sha256 of each of these images, in hexadecimal; empty for one that cannot be read."""
 
     def sum_of(index: int) -> bytes:
@@ -136,7 +138,7 @@ def _sums(samples: FolderSamples, indices: np.ndarray) -> np.ndarray:
         return np.array(list(pool.map(sum_of, indices)), _SUM)
 
 
-def _look(samples: FolderSamples, indices: np.ndarray, decode: bool, stop: bool) -> dict[int, str]:
+def _look(samples: FolderSamples, indices: NDArray[Any], decode: bool, stop: bool) -> dict[int, str]:
     def look(start: int) -> dict[int, str]:
         found = {}
         for index in indices[start : start + _TASK]:
@@ -166,7 +168,7 @@ def _look(samples: FolderSamples, indices: np.ndarray, decode: bool, stop: bool)
     return bad
 
 
-def _remember(path: Path, arrays: dict[str, np.ndarray], decode: bool) -> None:
+def _remember(path: Path, arrays: dict[str, NDArray[Any]], decode: bool) -> None:
     """Write the manifest. A cache folder that takes no files costs a scan at each start, nothing else."""
     order = np.argsort(arrays["names"])
     content = columns.encode({**{name: column[order] for name, column in arrays.items()}, "decoded": np.array(decode)})

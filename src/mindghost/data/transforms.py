@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from mindspore.dataset import vision
+from numpy.typing import NDArray
 from PIL import Image
 
 from ..errors import UserError
@@ -31,9 +32,9 @@ if TYPE_CHECKING:
     from ..config import Config
     from .images import JpegImage
 
-Step = Callable[[np.ndarray, np.random.Generator], np.ndarray]
-Final = Callable[[np.ndarray, "np.ndarray | None"], np.ndarray]
-Transform = Callable[..., np.ndarray]
+Step = Callable[[NDArray[Any], np.random.Generator], NDArray[Any]]
+Final = Callable[[NDArray[Any], "NDArray[Any] | None"], NDArray[Any]]
+Transform = Callable[..., NDArray[Any]]
 
 _CIFAR_SIZE = (32, 32)
 _CIFAR_PADDING = 4
@@ -58,7 +59,7 @@ def train_transform(config: Config) -> Transform:
     if _is_folder(config) and config.crop_padding is None:
         steps.append(RandomResizedCrop(size, config.scale, config.ratio, _interpolation(config)))
     elif _is_folder(config):
-        steps += [_centre(size, _interpolation(config)), PaddedCrop(size, config.crop_padding)]
+        steps += [_centre(size, _interpolation(config)), PaddedCrop(size, config.crop_padding or 0)]
     elif config.dataset != "mnist":
         steps.append(PaddedCrop(_CIFAR_SIZE, _CIFAR_PADDING))
     if config.dataset != "mnist":
@@ -75,7 +76,7 @@ def train_transform(config: Config) -> Transform:
     final = _final(config)
     erase = _erasing(config) if config.re_prob > 0 else None
 
-    def transform(image: np.ndarray, rng: np.random.Generator, out: np.ndarray | None = None) -> np.ndarray:
+    def transform(image: NDArray[Any], rng: np.random.Generator, out: NDArray[Any] | None = None) -> NDArray[Any]:
         for step in steps:
             image = step(image, rng)
         image = final(image, out)
@@ -94,7 +95,7 @@ def eval_transform(config: Config) -> Transform:
     """
     operators, final = _cover_and_crop(config), _final(config)
 
-    def transform(image: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
+    def transform(image: NDArray[Any], out: NDArray[Any] | None = None) -> NDArray[Any]:
         for operator in operators:
             image = operator(image)
         return final(image, out)
@@ -143,7 +144,7 @@ def describe_evaluation(config: Config) -> dict[str, object]:
     }
 
 
-def as_rgb(image: np.ndarray | JpegImage, in_channels: int) -> np.ndarray | JpegImage:
+def as_rgb(image: NDArray[Any] | JpegImage, in_channels: int) -> NDArray[Any] | JpegImage:
     """What the operators work on: (h, w, 1 or 3) -> (h, w, 3), uint8.
 
     For ``in_channels`` 1 all three channels hold the luminance (Pillow's "L"), and the last step keeps one of
@@ -161,7 +162,7 @@ def _covered_size(config: Config) -> tuple[int, int]:
     return math.floor(height / share), math.floor(width / share)
 
 
-def _cover_and_crop(config: Config) -> list[Callable[[np.ndarray], np.ndarray]]:
+def _cover_and_crop(config: Config) -> list[Callable[[NDArray[Any]], NDArray[Any]]]:
     """Evaluation's resize and crop; the images of binary data sets are square and lose nothing to a square crop."""
     interpolation = _interpolation(config) if _is_folder(config) else vision.Inter.LINEAR
     return [CoveringResize(_covered_size(config), interpolation), vision.CenterCrop(input_size(config))]
@@ -177,7 +178,7 @@ def _centre(size: tuple[int, int], interpolation: vision.Inter) -> Step:
     return lambda image, rng: np.asarray(image) if image.shape[:2] == size else crop(cover(np.asarray(image)))
 
 
-def _without_rng(operator: Callable[[np.ndarray], np.ndarray]) -> Step:
+def _without_rng(operator: Callable[[NDArray[Any]], NDArray[Any]]) -> Step:
     return lambda image, rng: operator(image)
 
 
@@ -236,7 +237,7 @@ def _auto_augment(config: Config) -> SeededPolicy:
     # mindcv's package imports its models: seconds that only recipes with a policy should pay.
     from mindcv.data import auto_augment as mindcv
 
-    policy = config.auto_augment
+    policy = config.auto_augment or ""
     factories = {
         "randaug": mindcv.rand_augment_transform,
         "autoaug": mindcv.auto_augment_transform,

@@ -14,6 +14,7 @@ from typing import Any
 import mindspore as ms
 import numpy as np
 from mindspore import Tensor, nn
+from numpy.typing import NDArray
 
 from .. import __version__, build
 from ..errors import UserError
@@ -81,6 +82,7 @@ def export(
     names = [folder / f"{deployed.path.stem}.{kind}" for kind in (*formats, "json")]
     exported_file.check_replaceable(names, overwrite, deployed.path)
     config = deployed.config.replace(val_amp_level="O0")
+    assert config.num_classes is not None  # a `Deployment` has it settled
     trained, loaded = build.trained_network(config)
     trained.set_train(False)
     log.info(str(loaded))
@@ -173,7 +175,7 @@ def _mode(mode: int) -> Iterator[None]:
 # --- Comparing
 
 
-def compare(path: Path, batch: int | None, images: np.ndarray, expected: np.ndarray) -> float:
+def compare(path: Path, batch: int | None, images: NDArray[Any], expected: NDArray[Any]) -> float:
     """The largest difference of a file's logits from those expected, as a share of the largest of these.
 
     A file for any number of images is run on one of them and on all.

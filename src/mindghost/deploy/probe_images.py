@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+from numpy.typing import NDArray
 
 from ..data import dataset, transforms
 from ..inference.artifact import Deployment
@@ -11,7 +14,7 @@ from ..inference.artifact import Deployment
 IMAGES = 7
 
 
-def comparison_images(deployed: Deployment) -> tuple[np.ndarray, bool]:
+def comparison_images(deployed: Deployment) -> tuple[NDArray[Any], bool]:
     """Images as the network gets them, (7, C, H, W) float32, and whether they are the run's own validation images.
 
     Without those, made-up pictures with the spectrum of natural ones.
@@ -24,7 +27,7 @@ def comparison_images(deployed: Deployment) -> tuple[np.ndarray, bool]:
     return np.stack(images).astype(np.float32), not made_up
 
 
-def picture(seed: int, height: int = 240, width: int = 320) -> np.ndarray:
+def picture(seed: int, height: int = 240, width: int = 320) -> NDArray[Any]:
     """Coloured clouds, uint8 (height, width, 3): amplitudes fall with the frequency, as in photos."""
     rng = np.random.default_rng(seed)
     frequency = np.hypot(np.fft.fftfreq(height)[:, None] * height, np.fft.rfftfreq(width) * width)
@@ -33,4 +36,4 @@ def picture(seed: int, height: int = 240, width: int = 320) -> np.ndarray:
     # Most of a photo's contrast is that of its brightness.
     clouds = 0.8 * clouds[:1] + 0.2 * clouds
     clouds = 128 + 50 * (clouds - clouds.mean()) / clouds.std()
-    return np.uint8(np.clip(clouds, 0, 255)).transpose(1, 2, 0).copy()
+    return np.clip(clouds, 0, 255).astype(np.uint8).transpose(1, 2, 0).copy()

@@ -5,9 +5,11 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from mindspore import nn
+from numpy.typing import NDArray
 from tqdm import tqdm
 
 from .. import build, tasks
@@ -29,7 +31,7 @@ def counted(config: Config) -> str:
 def outcomes(
     counts: Counts,
     network: Network,
-    batches: Iterable[tuple[np.ndarray, np.ndarray]],
+    batches: Iterable[tuple[NDArray[Any], NDArray[Any]]],
     batch_size: int,
     ranks: Ranks = ALONE,
 ) -> Outcomes:
@@ -86,7 +88,7 @@ class WeightsEvaluator(Evaluator):
         """Made when it is needed: making a network takes as long as some steps."""
         return build.evaluation_network(self.runtime.config, self.runtime.operators)
 
-    def __call__(self, weights: dict[str, np.ndarray]) -> Metrics:
+    def __call__(self, weights: dict[str, NDArray[Any]]) -> Metrics:
         for parameter in self.network.get_parameters():
             assign(parameter, weights[parameter.name])
         return self.outcomes(of_cell(self.network, self.runtime.graphs)).metrics()

@@ -110,7 +110,9 @@ def _of_weights(runtime: Runtime) -> tuple[Network, Path]:
     """The network of a weight file, compiled, and the file."""
     cell, loaded = build.trained_network(runtime.config, runtime.operators)
     log.info(str(loaded))
-    return checked(of_cell(cell, runtime.graphs), loaded.path, runtime.config.num_classes), loaded.path
+    classes = runtime.config.num_classes
+    assert classes is not None  # the data has settled it
+    return checked(of_cell(cell, runtime.graphs), loaded.path, classes), loaded.path
 
 
 def _report(runtime: Runtime, outcomes: Outcomes, samples: Samples, facts: Mapping[str, str]) -> None:

@@ -127,7 +127,8 @@ def _members(archive: Path, stream: _Forwards) -> Iterator[tarfile.TarInfo]:
     while True:
         try:
             if tar is None:
-                tar = tarfile.TarFile(fileobj=stream, encoding="utf-8")
+                # To read, it needs no more of a file than `_Forwards` has.
+                tar = tarfile.TarFile(fileobj=stream, encoding="utf-8")  # type: ignore[arg-type]
             member = tar.next()
         except UserError:
             raise

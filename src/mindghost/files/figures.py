@@ -47,7 +47,7 @@ def png(draw: Callable[[], Figure], **options: Any) -> bytes:
     # Or it would say on every picture that a font has one weight only.
     logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)
     installed = {font.name for font in font_manager.fontManager.ttflist}
-    settings = {
+    settings: dict[Any, Any] = {
         "text.parse_math": False,
         "text.usetex": False,
         "font.family": [font for font in FONTS if font in installed],

@@ -70,7 +70,7 @@ class Output:
         try:
             intact.write_atomically(self.path, content)
         except RunError as error:
-            cause = error.__cause__
+            cause = error.__cause__ or error
             message = f"{self.path}: cannot be written ({paths.reason(cause)}); name another file with {self.option}"
             raise paths.refused(message, cause) from error
 

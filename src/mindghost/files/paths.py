@@ -27,7 +27,7 @@ _KINDS = (
 )
 
 
-def reason(error: OSError | ValueError) -> str:
+def reason(error: BaseException) -> str:
     """Why the system refuses, in its words."""
     return getattr(error, "strerror", None) or " ".join(str(error).split()) or type(error).__name__
 
@@ -132,7 +132,7 @@ def make_folder(path: str | Path, key: str) -> None:
         raise refused(f"{key}: {path} cannot be made ({reason(error)}); give another folder", error) from error
 
 
-def refused(message: str, error: OSError | ValueError) -> UserError | RunError:
+def refused(message: str, error: BaseException) -> UserError | RunError:
     """What to raise where the system does not write: RunError for a full disk, UserError for a path that is wrong."""
     return (RunError if getattr(error, "errno", None) in resources.NO_ROOM else UserError)(message)
 

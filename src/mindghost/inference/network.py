@@ -5,10 +5,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import mindspore as ms
 import numpy as np
 from mindspore import Tensor, nn
+from numpy.typing import NDArray
 
 from .. import build
 from ..errors import UserError
@@ -47,7 +49,7 @@ def of_exported(deployed: Deployment) -> Network:
 def checked(network: Network, path: Path, classes: int) -> Network:
     """A network that raises UserError, which names its file, for logits that are not finite, or not one a class."""
 
-    def run(images: np.ndarray) -> np.ndarray:
+    def run(images: NDArray[Any]) -> NDArray[Any]:
         logits = network(images)
         if logits.shape != (len(images), classes):
             found, wanted = (" x ".join(map(str, shape)) for shape in (logits.shape, (len(images), classes)))
@@ -70,7 +72,7 @@ def of_onnx(path: Path, threads: int = 0) -> Network:
     session = exported_file.onnx_session(path, threads)
     name = session.get_inputs()[0].name
 
-    def run(images: np.ndarray) -> np.ndarray:
+    def run(images: NDArray[Any]) -> NDArray[Any]:
         try:
             return session.run(None, {name: images})[0]
         # Its exceptions have no common class but this one.
@@ -88,7 +90,7 @@ def of_mindir(path: Path) -> Network:
     """A MindIR file, run by MindSpore in graph mode: the first call of each batch size compiles it."""
     cell = mindir_cell(path)
 
-    def run(images: np.ndarray) -> np.ndarray:
+    def run(images: NDArray[Any]) -> NDArray[Any]:
         mode = ms.get_context("mode")
         ms.set_context(mode=ms.GRAPH_MODE)
         try:
@@ -104,7 +106,7 @@ def of_mindir(path: Path) -> Network:
 def in_batches(run: Network, size: int) -> Network:
     """A network that takes `size` images at once, made one that takes any number: copies of the last fill up."""
 
-    def logits(images: np.ndarray) -> np.ndarray:
+    def logits(images: NDArray[Any]) -> NDArray[Any]:
         parts = []
         for start in range(0, len(images), size):
             part = images[start : start + size]
@@ -115,14 +117,14 @@ def in_batches(run: Network, size: int) -> Network:
 
 
 # Images (N, channels, height, width) float32 -> logits (N, classes) float32.
-Network = Callable[[np.ndarray], np.ndarray]
+Network = Callable[[NDArray[Any]], NDArray[Any]]
 
 
 def of_cell(network: nn.Cell, graphs: GraphCache | None = None) -> Network:
     """A network of MindSpore, in evaluation mode; `graphs` compiles it, if it is given."""
     network.set_train(False)
 
-    def run(images: np.ndarray) -> np.ndarray:
+    def run(images: NDArray[Any]) -> NDArray[Any]:
         tensor = Tensor(images)
         if graphs is not None:
             graphs.compile(network, tensor)
@@ -134,13 +136,13 @@ def of_cell(network: nn.Cell, graphs: GraphCache | None = None) -> Network:
 def mirrored(network: Network) -> Network:
     """The mean logits of each image and of its mirror image (left and right exchanged)."""
 
-    def run(images: np.ndarray) -> np.ndarray:
+    def run(images: NDArray[Any]) -> NDArray[Any]:
         return (network(images) + network(np.ascontiguousarray(images[..., ::-1]))) / 2
 
     return run
 
 
-def filled(images: np.ndarray, size: int) -> np.ndarray:
+def filled(images: NDArray[Any], size: int) -> NDArray[Any]:
     """Images (N, ...), with copies of the last one up to `size` of them."""
     missing = size - len(images)
     return np.concatenate([images, np.repeat(images[-1:], missing, axis=0)]) if missing else images

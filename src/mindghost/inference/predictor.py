@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from .. import tasks
 from ..data import images, transforms
@@ -20,6 +21,8 @@ from .network import Network
 from .sources import frames, is_video
 
 _THREADS = 4  # that decode and resize; both leave Python's lock
+# Name; pixels, or why there are none; what the network gets of them, or None.
+_Loaded = tuple[str, Any, NDArray[Any] | None]
 
 
 @dataclass(frozen=True)
@@ -36,7 +39,7 @@ class Prediction:
     image: str
     answers: tuple[Answer, ...]
     problem: str = ""
-    pixels: np.ndarray | None = None
+    pixels: NDArray[Any] | None = None
 
 
 class Predictor:
@@ -92,7 +95,7 @@ class Predictor:
             problem = str(error)
             yield lambda: (source, problem, None)
 
-    def _load(self, path: str) -> tuple[str, np.ndarray | str, np.ndarray | None]:
+    def _load(self, path: str) -> _Loaded:
         try:
             with resources.spent_on(path):
                 pixels = images.read_image(path, upright=True)
@@ -100,13 +103,11 @@ class Predictor:
         except UserError as error:
             return path, str(error), None
 
-    def prepare(self, pixels: np.ndarray) -> np.ndarray:
+    def prepare(self, pixels: NDArray[Any]) -> NDArray[Any]:
         """What the network gets of an image, uint8 (height, width, 3): float32 (C, H, W)."""
         return np.asarray(self._transform(transforms.as_rgb(pixels, self._in_channels)), np.float32)
 
-    def _finish(
-        self, loaded: list[tuple[str, np.ndarray | str, np.ndarray | None]], top_k: int
-    ) -> Iterator[Prediction]:
+    def _finish(self, loaded: list[_Loaded], top_k: int) -> Iterator[Prediction]:
         inputs = [prepared for _, _, prepared in loaded if prepared is not None]
         answers = iter(self._task.answers(self._network(np.stack(inputs)), self._classes, top_k) if inputs else ())
         for name, pixels, prepared in loaded:

@@ -8,8 +8,10 @@ import itertools
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..data import walk
 from ..errors import UserError
@@ -110,7 +112,7 @@ def is_video(source: str) -> bool:
     return Path(source).suffix.lower() in VIDEOS or (source.isdecimal() and not paths.exists(source))
 
 
-def frames(source: str, every: int = 1) -> Iterator[tuple[str, np.ndarray]]:
+def frames(source: str, every: int = 1) -> Iterator[tuple[str, NDArray[Any]]]:
     """Name and pixels, uint8 (height, width, 3) RGB, of one frame in `every` of a video file or camera.
 
     Raises UserError where OpenCV is not installed or cannot open the source.

@@ -36,7 +36,7 @@ def complexity(network: nn.Cell, height: int = 224, width: int = 224, in_channel
     """
     macs = activations = 0
 
-    def count(cell: nn.Cell, _inputs: tuple, output: Tensor) -> None:
+    def count(cell: nn.Cell, _inputs: tuple[Tensor, ...], output: Tensor) -> None:
         nonlocal macs, activations
         elements = output.size // output.shape[0]
         activations += elements
@@ -56,7 +56,7 @@ def smallest_norm(network: nn.Cell, image: tuple[int, int, int]) -> int | None:
     """
     found: list[int] = []
 
-    def note(_cell: nn.Cell, _inputs: tuple, output: Tensor) -> None:
+    def note(_cell: nn.Cell, _inputs: tuple[Tensor, ...], output: Tensor) -> None:
         found.append(math.prod(output.shape[2:]))
 
     kinds = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
@@ -76,7 +76,7 @@ def trainable_parameters(network: nn.Cell) -> int:
 
 
 @contextmanager
-def forward_hooks(cells: list[nn.Cell], hook: Callable[[nn.Cell, tuple, Tensor], None]) -> Iterator[None]:
+def forward_hooks(cells: list[nn.Cell], hook: Callable[[nn.Cell, tuple[Tensor, ...], Tensor], None]) -> Iterator[None]:
     """Have `hook(cell, inputs, output)` called after each of `cells` ran in PyNative mode, inside of `with`."""
     handles = [cell.register_forward_hook(hook) for cell in cells]
     try:

@@ -7,6 +7,8 @@ others come from the first block's output by one 1x1 convolution. No depthwise c
 Names of cells are those of the official PyTorch code, whose state dicts `checkpoint.convert.from_pytorch` takes.
 """
 
+from typing import Any
+
 from mindspore import Tensor, nn, ops
 
 from .layers import MapMeans, convolution
@@ -159,21 +161,21 @@ class GGhostRegNet(Network):
         self.initialise(self)
 
 
-def g_ghost_regnetx_032(**options) -> GGhostRegNet:
+def g_ghost_regnetx_032(**options: Any) -> GGhostRegNet:
     """G-Ghost-RegNetX-3.2G: 10.5 M parameters, 1.80 G multiply-accumulates at 224x224, as published."""
     return GGhostRegNet((2, 6, 15, 2), (96, 192, 432, 1008), 48, **options)
 
 
-def g_ghost_regnetx_040(**options) -> GGhostRegNet:
+def g_ghost_regnetx_040(**options: Any) -> GGhostRegNet:
     """G-Ghost-RegNetX-4.0G: 15.7 M parameters, 2.23 G multiply-accumulates at 224x224, as published."""
     return GGhostRegNet((2, 5, 14, 2), (80, 240, 560, 1360), 40, **options)
 
 
-def g_ghost_regnetx_080(**options) -> GGhostRegNet:
+def g_ghost_regnetx_080(**options: Any) -> GGhostRegNet:
     """G-Ghost-RegNetX-8.0G: 24.6 M parameters, 4.15 G multiply-accumulates at 224x224 (published as 4.2 G)."""
     return GGhostRegNet((2, 5, 15, 1), (80, 240, 720, 1920), 120, **options)
 
 
-def g_ghost_regnetx_160(**options) -> GGhostRegNet:
+def g_ghost_regnetx_160(**options: Any) -> GGhostRegNet:
     """G-Ghost-RegNetX-16G: 32.4 M parameters, 9.00 G multiply-accumulates at 224x224, as published."""
     return GGhostRegNet((2, 6, 13, 1), (256, 512, 896, 2048), 128, **options)

@@ -14,8 +14,11 @@ Counted here at 32x32, and in the paper (parameters M / multiply-accumulates M):
 Ghost-ResNet-56's figures in the paper are what is left without the depthwise convolutions (0.429 / 63.0).
 """
 
+from typing import Any
+
 import numpy as np
 from mindspore import Tensor, nn, ops
+from numpy.typing import NDArray
 
 from .ghostnet import GhostModule
 from .layers import convolution
@@ -189,7 +192,7 @@ AIRBENCH_STAGES = (128, 384, 384)
 _COLOURS = ((1, 1, 1), (1, 0, -1), (-1, 2, -1))
 
 
-def cosine_patterns(in_channels: int) -> np.ndarray:
+def cosine_patterns(in_channels: int) -> NDArray[Any]:
     """Orthonormal 3x3 filters: patterns of the discrete cosine transform, of luminance and two differences of colours.
 
     The smoothest and those of luminance come first. They are nearly the principal components of patches of natural
@@ -271,26 +274,26 @@ class CifarAirbench(Network):
         assign(self.conv1.weight, weight)
 
 
-def vgg16_cifar(**options) -> CifarVgg:
+def vgg16_cifar(**options: Any) -> CifarVgg:
     """VGG-16 for CIFAR-10: 14.99 M parameters, 313 M multiply-accumulates at 32x32."""
     return CifarVgg(**options)
 
 
-def ghost_vgg16(**options) -> CifarVgg:
+def ghost_vgg16(**options: Any) -> CifarVgg:
     """Ghost-VGG-16: 7.65 M parameters, 159 M multiply-accumulates at 32x32 (paper: 7.7, 158)."""
     return CifarVgg(ratio=2, **options)
 
 
-def resnet56_cifar(**options) -> CifarResNet:
+def resnet56_cifar(**options: Any) -> CifarResNet:
     """ResNet-56 for CIFAR-10: 0.85 M parameters, 125 M multiply-accumulates at 32x32."""
     return CifarResNet(RESNET56_DEPTH, **options)
 
 
-def ghost_resnet56(**options) -> CifarResNet:
+def ghost_resnet56(**options: Any) -> CifarResNet:
     """Ghost-ResNet-56: 0.44 M parameters, 65 M multiply-accumulates at 32x32 (paper: 0.43, 63)."""
     return CifarResNet(RESNET56_DEPTH, ratio=2, **options)
 
 
-def ghost_airbench(**options) -> CifarAirbench:
+def ghost_airbench(**options: Any) -> CifarAirbench:
     """Ghost-airbench: 6.02 M parameters, 453 M multiply-accumulates at 32x32."""
     return CifarAirbench(ratio=2, **options)

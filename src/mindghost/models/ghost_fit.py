@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
 # Ridge on the least squares, relative to the mean square of an intrinsic map: a dead map gives finite filters.
@@ -24,15 +26,15 @@ class Fit:
         explained: share of the variance of the other N - m maps that the ghosts give, each map weighted by `gain`.
     """
 
-    intrinsic: np.ndarray
-    filters: np.ndarray
-    bias: np.ndarray
-    order: np.ndarray
+    intrinsic: NDArray[Any]
+    filters: NDArray[Any]
+    bias: NDArray[Any]
+    order: NDArray[Any]
     explained: float
 
 
 def fit(
-    maps: np.ndarray, gain: np.ndarray | float = 1.0, ratio: int = 2, dw_size: int = 3, *, bias: bool = False
+    maps: NDArray[Any], gain: NDArray[Any] | float = 1.0, ratio: int = 2, dw_size: int = 3, *, bias: bool = False
 ) -> Fit:
     """Choose the intrinsic filters of a convolution, and depthwise filters that make its other maps from theirs.
 
@@ -70,8 +72,8 @@ def fit(
 
 
 def _least_squares(
-    maps: np.ndarray, intrinsic: np.ndarray, others: np.ndarray, dw_size: int, bias: bool
-) -> tuple[np.ndarray, np.ndarray]:
+    maps: NDArray[Any], intrinsic: NDArray[Any], others: NDArray[Any], dw_size: int, bias: bool
+) -> tuple[NDArray[Any], NDArray[Any]]:
     """For each intrinsic and each other map, the filter (with a bias last) that makes the one from the other.
 
     Returns filters (m, others, dw_size ** 2 + 1) and mean squared errors (m, others).

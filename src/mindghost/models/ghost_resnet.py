@@ -9,6 +9,8 @@ The paper's multiply-accumulates (2.2 G and 1.2 G) are those counted here, its p
 built the network from the authors' code count what we count (huawei-noah/Efficient-AI-Backbones, issue 146).
 """
 
+from typing import Any
+
 from mindspore import Tensor, nn
 
 from .ghostnet import GhostModule
@@ -92,11 +94,11 @@ class GhostResNet(Network):
         self.initialise(self)
 
 
-def ghost_resnet50_s2(**options) -> GhostResNet:
+def ghost_resnet50_s2(**options: Any) -> GhostResNet:
     """Ghost-ResNet-50, ratio 2: 13.95 M parameters (paper: 13.0), 2.15 G multiply-accumulates (2.2) at 224x224."""
     return GhostResNet(2, **options)
 
 
-def ghost_resnet50_s4(**options) -> GhostResNet:
+def ghost_resnet50_s4(**options: Any) -> GhostResNet:
     """Ghost-ResNet-50, ratio 4: 8.15 M parameters (paper: 6.5), 1.18 G multiply-accumulates (1.2) at 224x224."""
     return GhostResNet(4, **options)

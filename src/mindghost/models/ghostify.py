@@ -12,9 +12,11 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
+from numpy.typing import NDArray
 
 from .complexity import complexity, forward_hooks, run
 from .ghost_fit import Fit, fit
@@ -49,7 +51,7 @@ class Gather(nn.Cell):
 class Reorder(nn.Cell):
     """`Gather` with its permutation as parameters that are not trained, so that weight files hold it."""
 
-    def __init__(self, order: np.ndarray) -> None:
+    def __init__(self, order: NDArray[Any]) -> None:
         super().__init__()
         self.order = Parameter(Tensor(order.astype(np.int32)), "order", requires_grad=False)
         self.inverse = Parameter(Tensor(np.argsort(order).astype(np.int32)), "inverse", requires_grad=False)
@@ -83,7 +85,7 @@ class GhostConvolution(GhostMaps):
             primary=lambda intrinsic: nn.Conv2d(conv.in_channels, intrinsic, **geometry),
             cheap=lambda intrinsic, _: depthwise_convolution(intrinsic, dw_size, 1, ratio - 1, conv.has_bias),
         )
-        self.reorder = None
+        self.reorder: Reorder | None = None
         he_uniform_init(self)
         if start is not None:
             self._start_from(conv, start)
@@ -240,7 +242,7 @@ def _survey(net: nn.Cell, image: tuple[int, int, int]) -> tuple[list[Site], dict
     norms: dict[int, nn.BatchNorm2d] = {}
     outputs: dict[int, tuple[nn.Cell, Tensor]] = {}
 
-    def ran(cell: nn.Cell, inputs: tuple, output: Tensor) -> None:
+    def ran(cell: nn.Cell, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         if isinstance(cell, nn.Conv2d):
             # The tensor is kept, so that its id stays its own.
             outputs[id(output)] = cell, output
@@ -297,7 +299,7 @@ def _fits(
     names = {id(site.conv): site.name for site in sites}
     found: dict[str, Fit] = {}
 
-    def ran(conv: nn.Conv2d, _inputs: tuple, output: Tensor) -> None:
+    def ran(conv: nn.Conv2d, _inputs: tuple[Tensor, ...], output: Tensor) -> None:
         found[names[id(conv)]] = fit(output.asnumpy(), _gain(norms.get(id(conv))), ratio, dw_size, bias=conv.has_bias)
 
     with forward_hooks([site.conv for site in sites], ran):
@@ -308,7 +310,7 @@ def _fits(
     return found
 
 
-def _gain(norm: nn.BatchNorm2d | None) -> np.ndarray | float:
+def _gain(norm: nn.BatchNorm2d | None) -> NDArray[Any] | float:
     """The factors by which a batch norm scales its channels in evaluation; 1 without one."""
     if norm is None:
         return 1.0

@@ -5,6 +5,7 @@ Parameter names are those of MindCV's GhostNet, so its `.ckpt` files load withou
 
 import itertools
 from collections.abc import Callable
+from typing import Any
 
 from mindspore import Tensor, nn, ops
 
@@ -21,7 +22,7 @@ from .network import FeatureInfo, Network
 
 
 def conv_bn(
-    in_channels: int, out_channels: int, kernel_size: int, stride: int = 1, group: int = 1, **others
+    in_channels: int, out_channels: int, kernel_size: int, stride: int = 1, group: int = 1, **others: Any
 ) -> tuple[nn.Cell, nn.Cell]:
     """A convolution and the batch norm that follows it; what GhostNetV3 replaces by branches."""
     convolved = convolution(in_channels, out_channels, kernel_size, stride, group, **others)
@@ -54,7 +55,7 @@ class GhostModule(GhostMaps):
         stride: int = 1,
         relu: bool = True,
         conv_bn: Callable[..., tuple[nn.Cell, nn.Cell]] = conv_bn,
-        **others,
+        **others: Any,
     ) -> None:
 
         def part(*arguments: int, **options: object) -> nn.Cell:
@@ -181,7 +182,8 @@ class GhostNet(Network):
         self.bn1 = nn.BatchNorm2d(channels)
         self.act1 = nn.ReLU()
 
-        stages, maps, reduction = [], [], 2
+        stages: list[nn.Cell] = []
+        maps, reduction = [], 2
         indices = itertools.count()
         for rows in STAGES:
             blocks = []
@@ -211,16 +213,16 @@ class GhostNet(Network):
         return ops.reshape(x, (x.shape[0], HEAD_FEATURES))
 
 
-def ghostnet_050(**options) -> GhostNet:
+def ghostnet_050(**options: Any) -> GhostNet:
     """GhostNet 0.5x: 2.59 M parameters, 42 M multiply-accumulates at 224x224."""
     return GhostNet(width=0.5, **options)
 
 
-def ghostnet_100(**options) -> GhostNet:
+def ghostnet_100(**options: Any) -> GhostNet:
     """GhostNet 1.0x: 5.18 M parameters, 141 M multiply-accumulates at 224x224."""
     return GhostNet(width=1.0, **options)
 
 
-def ghostnet_130(**options) -> GhostNet:
+def ghostnet_130(**options: Any) -> GhostNet:
     """GhostNet 1.3x: 7.36 M parameters, 226 M multiply-accumulates at 224x224."""
     return GhostNet(width=1.3, **options)

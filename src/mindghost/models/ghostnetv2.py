@@ -6,6 +6,7 @@ attention. Parameter names follow the official PyTorch code, so that
 """
 
 from functools import partial
+from typing import Any
 
 import numpy as np
 from mindspore import Tensor, nn, ops
@@ -64,7 +65,9 @@ class DfcGhostModule(GhostModule):
     Takes the arguments and shapes of GhostModule.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, kernel_size: int = 1, stride: int = 1, **options) -> None:
+    def __init__(
+        self, in_channels: int, out_channels: int, kernel_size: int = 1, stride: int = 1, **options: Any
+    ) -> None:
         super().__init__(in_channels, out_channels, kernel_size, stride=stride, **options)
         self.short_conv = nn.SequentialCell(
             convolution(in_channels, out_channels, kernel_size, stride),
@@ -101,16 +104,16 @@ class GhostNetV2(GhostNet):
         )
 
 
-def ghostnetv2_100(**options) -> GhostNetV2:
+def ghostnetv2_100(**options: Any) -> GhostNetV2:
     """GhostNetV2 1.0x: 6.16 M parameters, 167 M multiply-accumulates at 224x224."""
     return GhostNetV2(width=1.0, **options)
 
 
-def ghostnetv2_130(**options) -> GhostNetV2:
+def ghostnetv2_130(**options: Any) -> GhostNetV2:
     """GhostNetV2 1.3x: 8.96 M parameters, 269 M multiply-accumulates at 224x224."""
     return GhostNetV2(width=1.3, **options)
 
 
-def ghostnetv2_160(**options) -> GhostNetV2:
+def ghostnetv2_160(**options: Any) -> GhostNetV2:
     """GhostNetV2 1.6x: 12.39 M parameters, 399 M multiply-accumulates at 224x224."""
     return GhostNetV2(width=1.6, **options)

@@ -5,6 +5,7 @@ sums of branches. `reparam.fuse` makes of them the single convolutions of the fo
 """
 
 from functools import partial
+from typing import Any
 
 from mindspore import Tensor, nn
 
@@ -55,14 +56,18 @@ class BranchedConvolution(nn.Cell):
         return out
 
 
-def branched(*arguments: int, **options: int) -> tuple[nn.Cell, nn.Cell]:
+def branched(
+    in_channels: int, out_channels: int, kernel_size: int, stride: int = 1, group: int = 1
+) -> tuple[nn.Cell, nn.Cell]:
     """What takes the place of a convolution and its batch norm in training."""
-    return BranchedConvolution(*arguments, **options), nn.Identity()
+    return BranchedConvolution(in_channels, out_channels, kernel_size, stride, group), nn.Identity()
 
 
-def fused(*arguments: int, **options: int) -> tuple[nn.Cell, nn.Cell]:
+def fused(
+    in_channels: int, out_channels: int, kernel_size: int, stride: int = 1, group: int = 1
+) -> tuple[nn.Cell, nn.Cell]:
     """What the branches become when they are fused."""
-    return convolution(*arguments, bias=True, **options), nn.Identity()
+    return convolution(in_channels, out_channels, kernel_size, stride, group, bias=True), nn.Identity()
 
 
 class GhostNetV3(GhostNet):
@@ -92,7 +97,7 @@ class GhostNetV3(GhostNet):
         )
 
 
-def ghostnetv3_050(**options) -> GhostNetV3:
+def ghostnetv3_050(**options: Any) -> GhostNetV3:
     """GhostNetV3 0.5x: 3.40 M parameters and 118 M multiply-accumulates at 224x224 in training.
 
     Fused: 2.85 M and 49.6 M (the paper says 48).
@@ -100,7 +105,7 @@ def ghostnetv3_050(**options) -> GhostNetV3:
     return GhostNetV3(width=0.5, **options)
 
 
-def ghostnetv3_100(**options) -> GhostNetV3:
+def ghostnetv3_100(**options: Any) -> GhostNetV3:
     """GhostNetV3 1.0x: 8.13 M parameters and 404 M multiply-accumulates at 224x224 in training.
 
     Fused: 6.15 M and 167 M (the paper says 170).
@@ -108,7 +113,7 @@ def ghostnetv3_100(**options) -> GhostNetV3:
     return GhostNetV3(width=1.0, **options)
 
 
-def ghostnetv3_130(**options) -> GhostNetV3:
+def ghostnetv3_130(**options: Any) -> GhostNetV3:
     """GhostNetV3 1.3x: 12.22 M parameters and 655 M multiply-accumulates at 224x224 in training.
 
     Fused: 8.95 M and 269 M.
@@ -116,7 +121,7 @@ def ghostnetv3_130(**options) -> GhostNetV3:
     return GhostNetV3(width=1.3, **options)
 
 
-def ghostnetv3_160(**options) -> GhostNetV3:
+def ghostnetv3_160(**options: Any) -> GhostNetV3:
     """GhostNetV3 1.6x: 17.28 M parameters and 972 M multiply-accumulates at 224x224 in training.
 
     Fused: 12.38 M and 399 M (the paper says 400).

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
@@ -27,7 +28,7 @@ def convolution(
     stride: int = 1,
     group: int = 1,
     bias: bool = False,
-    **others,
+    **others: Any,
 ) -> nn.Conv2d:
     """A 2-D convolution padded by `kernel_size // 2` on every side, as in PyTorch, unless `others` say `pad_mode`.
 
@@ -96,7 +97,7 @@ class GhostMaps(nn.Cell):
         # widths of GhostNet there is nothing to cut.
         surplus = intrinsic + ghosts - out_channels
         self.cut = [out_channels, surplus] if surplus else None
-        self.tail: nn.Cell | None = None
+        self.tail: Any = None
 
     def construct(self, x: Tensor) -> Tensor:
         if self.tail is not None:

@@ -19,7 +19,7 @@ def register(names: Iterable[str], create: Create) -> None:
     try:
         from mindcv.models import registry
     except ModuleNotFoundError as error:
-        if error.name.partition(".")[0] != "mindcv":
+        if (error.name or "").partition(".")[0] != "mindcv":
             raise
         return
     for name in names:

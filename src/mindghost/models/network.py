@@ -6,13 +6,14 @@ The methods have the names and meanings that timm and MindCV give them.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 from mindspore import Tensor, nn, ops
 
 from .layers import Dropout, MapMeans, forget_graphs, he_normal_init
 
 
-class FeatureInfo(list):
+class FeatureInfo(list[dict[str, Any]]):
     """The last feature map of each stride, by growing stride: a dict each, of the keys that MindCV uses.
 
     `chs` are its channels, `reduction` how many pixels of the image are one of the map, `name` the cell that makes it.

@@ -1,10 +1,13 @@
 """The one place where parameters are given other values."""
 
+from typing import Any
+
 import numpy as np
 from mindspore import Parameter, Tensor
+from numpy.typing import NDArray
 
 
-def assign(parameter: Parameter, values: np.ndarray | Tensor) -> None:
+def assign(parameter: Parameter, values: NDArray[Any] | Tensor) -> None:
     """Give a parameter values of its own shape, in its own type. Arrays are copied.
 
     `Parameter.set_data` takes values of any shape, and the parameter has that shape from then on.

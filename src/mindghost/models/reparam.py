@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 # Of mindspore.nn.BatchNorm2d, as of torch.nn.BatchNorm2d.
 EPSILON = 1e-5
@@ -19,8 +21,8 @@ _BRANCH = re.compile(r"^.+\.rpr_(conv\.\d+|scale|skip)(?=\.)")
 
 
 def fold_batch_norm(
-    kernel: np.ndarray, gamma: np.ndarray, beta: np.ndarray, mean: np.ndarray, variance: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
+    kernel: NDArray[Any], gamma: NDArray[Any], beta: NDArray[Any], mean: NDArray[Any], variance: NDArray[Any]
+) -> tuple[NDArray[Any], NDArray[Any]]:
     """Kernel and bias, in float64, of the convolution that equals one without bias and a batch norm after it.
 
     Args:
@@ -31,7 +33,7 @@ def fold_batch_norm(
     return kernel * scale[:, None, None, None], beta - mean * scale
 
 
-def fold(parameters: Mapping[str, np.ndarray], norms: Mapping[str, str]) -> dict[str, np.ndarray]:
+def fold(parameters: Mapping[str, NDArray[Any]], norms: Mapping[str, str]) -> dict[str, NDArray[Any]]:
     """The parameters of a network without batch norms from those of one with them.
 
     Each convolution takes up the batch norm after it: `weight` changes, `bias` is new (or changes); the batch norm's
@@ -60,7 +62,7 @@ def fold(parameters: Mapping[str, np.ndarray], norms: Mapping[str, str]) -> dict
     return result
 
 
-def fuse(parameters: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+def fuse(parameters: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
     """The parameters of GhostNetV3's fused form (`deploy=True`) from those of its training form.
 
     The branches `P.rpr_*` of a layer P become one convolution, `P.weight` and `P.bias`; the rest stays as it is.
@@ -78,10 +80,10 @@ def fuse(parameters: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     return rest | fused
 
 
-def _take_branches(parameters: dict[str, np.ndarray], layer: str) -> tuple[np.ndarray, np.ndarray]:
+def _take_branches(parameters: dict[str, NDArray[Any]], layer: str) -> tuple[NDArray[Any], NDArray[Any]]:
     """Kernel and bias of the one convolution that equals the branches of a layer, which leave `parameters`."""
 
-    def take(name: str) -> np.ndarray:
+    def take(name: str) -> NDArray[Any]:
         if name not in parameters:
             raise ValueError(f"{name}: missing among the weights, and {layer} cannot be fused without it")
         return parameters.pop(name)
@@ -104,7 +106,7 @@ def _branch_of(name: str) -> str:
     return match.group() if match else ""
 
 
-def _centred(kernel: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+def _centred(kernel: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:
     """A kernel in the middle of a larger one of zeros."""
     result = np.zeros(shape)
     top, left = (shape[2] - kernel.shape[2]) // 2, (shape[3] - kernel.shape[3]) // 2
@@ -112,7 +114,7 @@ def _centred(kernel: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     return result
 
 
-def _identity(shape: tuple[int, ...]) -> np.ndarray:
+def _identity(shape: tuple[int, ...]) -> NDArray[Any]:
     """The kernel (out_channels, in_channels / groups, height, width) whose convolution gives its input."""
     result = np.zeros(shape)
     channel = np.arange(shape[0])

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import mindspore as ms
 from mindspore import Parameter, Tensor, nn, ops
@@ -103,24 +104,25 @@ class Chain(nn.Cell):
 
     def _operators(self, library: Path) -> tuple[ops.Custom, ops.Custom]:
         """That of training, with its gradient, and that of evaluation."""
-        depthwise = self.depthwise
-        first, convolution, second = (part is not None for part in (self.norm1, depthwise, self.norm2))
-        channels = (self.norm1.num_features,) if first else ()
+        norm1: Any = self.norm1
+        depthwise: Any = self.depthwise
+        first, convolution, second = (part is not None for part in (norm1, depthwise, self.norm2))
+        channels = (norm1.num_features,) if first else ()
         outputs = depthwise.weight.shape[0] if convolution else 0
         ghosts = (outputs,) if second else ()
         stride, pad_height, pad_width = _geometry(depthwise) if convolution else (1, 0, 0)
         kernel_height, kernel_width = depthwise.weight.shape[2:] if convolution else (1, 1)
-        out_channels = self.out_channels or (channels[0] if first else 0) + outputs
+        out_channels = self.out_channels or (norm1.num_features if first else 0) + outputs
 
-        def out_shape(options, x, *_):
+        def out_shape(options: list[int], x: list[int], *_: list[int]) -> tuple[list[int]]:
             height = (x[2] + 2 * pad_height - kernel_height) // stride + 1
             width = (x[3] + 2 * pad_width - kernel_width) // stride + 1
             return ([x[0], out_channels, height, width],)
 
-        def shapes(*inputs):
+        def shapes(*inputs: list[int]) -> tuple[Any, ...]:
             return (*out_shape(*inputs), *([channels] * 4 if first else ()), *([ghosts] * 4 if second else ()))
 
-        def gradient_shapes(options, x, *_):
+        def gradient_shapes(options: list[int], x: list[int], *_: list[int]) -> tuple[Any, ...]:
             kernel = [list(depthwise.weight.shape)] if convolution else []
             return (x, *([channels] * 2 if first else ()), *kernel, *([ghosts] * 2 if second else ()))
 
@@ -201,7 +203,7 @@ class Dense(nn.Cell):
         self.padding = Tensor([float(pad_height), float(pad_width)], ms.float32)
         out_channels, _, kernel_height, kernel_width = self.weight.shape
 
-        def out_shape(padding, x, _):
+        def out_shape(padding: list[int], x: list[int], _: list[int]) -> tuple[list[int]]:
             height, width = x[2] + 2 * pad_height - kernel_height + 1, x[3] + 2 * pad_width - kernel_width + 1
             return ([x[0], out_channels, height, width],)
 
@@ -222,7 +224,7 @@ class Dense(nn.Cell):
 # gradients of the outputs, and gives those of the inputs; nothing reads those of options and running statistics.
 
 
-def _norm_bprop(gradient: ops.Custom) -> Callable[..., tuple]:
+def _norm_bprop(gradient: ops.Custom) -> Callable[..., tuple[Any, ...]]:
     def bprop(options, x, gamma, beta, mean, variance, out, d_out):
         d_x, d_gamma, d_beta = gradient(options, x, d_out[0], gamma, beta, out[1], out[2])
         return (ops.zeros_like(options), d_x, d_gamma, d_beta, ops.zeros_like(mean), ops.zeros_like(variance))
@@ -230,7 +232,7 @@ def _norm_bprop(gradient: ops.Custom) -> Callable[..., tuple]:
     return bprop
 
 
-def _depthwise_bprop(gradient: ops.Custom) -> Callable[..., tuple]:
+def _depthwise_bprop(gradient: ops.Custom) -> Callable[..., tuple[Any, ...]]:
     def bprop(options, x, weight, out, d_out):
         d_x, d_weight = gradient(options, x, d_out[0], weight)
         return (ops.zeros_like(options), d_x, d_weight)
@@ -238,7 +240,7 @@ def _depthwise_bprop(gradient: ops.Custom) -> Callable[..., tuple]:
     return bprop
 
 
-def _depthwise_norm_bprop(gradient: ops.Custom) -> Callable[..., tuple]:
+def _depthwise_norm_bprop(gradient: ops.Custom) -> Callable[..., tuple[Any, ...]]:
     def bprop(options, x, weight, gamma, beta, mean, variance, out, d_out):
         d_x, d_weight, d_gamma, d_beta = gradient(options, x, d_out[0], weight, gamma, beta, out[1], out[2])
         zero = ops.zeros_like(mean)
@@ -247,7 +249,7 @@ def _depthwise_norm_bprop(gradient: ops.Custom) -> Callable[..., tuple]:
     return bprop
 
 
-def _ghost_bprop(gradient: ops.Custom) -> Callable[..., tuple]:
+def _ghost_bprop(gradient: ops.Custom) -> Callable[..., tuple[Any, ...]]:
     def bprop(options, x, gamma1, beta1, mean1, variance1, weight, gamma2, beta2, mean2, variance2, other, out, d_out):
         d_x, d_gamma1, d_beta1, d_weight, d_gamma2, d_beta2 = gradient(
             options, x, d_out[0], gamma1, beta1, out[1], out[2], weight, gamma2, beta2, out[5], out[6]
@@ -260,21 +262,21 @@ def _ghost_bprop(gradient: ops.Custom) -> Callable[..., tuple]:
     return bprop
 
 
-def _of_maps_bprop(gradient: ops.Custom) -> Callable[..., tuple]:
+def _of_maps_bprop(gradient: ops.Custom) -> Callable[..., tuple[Any, ...]]:
     def bprop(x, out, d_out):
         return gradient(x, d_out[0])
 
     return bprop
 
 
-def _gate_bprop(gradient: ops.Custom) -> Callable[..., tuple]:
+def _gate_bprop(gradient: ops.Custom) -> Callable[..., tuple[Any, ...]]:
     def bprop(x, gates, out, d_out):
         return gradient(x, gates, d_out[0])
 
     return bprop
 
 
-def _dense_bprop(for_input: ops.Custom, for_weight: ops.Custom) -> Callable[..., tuple]:
+def _dense_bprop(for_input: ops.Custom, for_weight: ops.Custom) -> Callable[..., tuple[Any, ...]]:
     def bprop(padding, x, weight, out, d_out):
         d_x = for_input(padding, x, d_out[0], weight)[0]
         return ops.zeros_like(padding), d_x, for_weight(padding, x, d_out[0], weight)[0]
@@ -282,10 +284,10 @@ def _dense_bprop(for_input: ops.Custom, for_weight: ops.Custom) -> Callable[...,
     return bprop
 
 
-def floats(count: int) -> Callable[..., tuple]:
+def floats(count: int) -> Callable[..., tuple[Any, ...]]:
     """For `ops.Custom`: infers the types of `count` outputs; refuses inputs that are not float32."""
 
-    def infer(*types):
+    def infer(*types: Any) -> tuple[Any, ...]:
         if any("Float32" not in str(kind) for kind in types):
             raise TypeError(f"our native operators take float32 tensors only, got {', '.join(map(str, types))}")
         return (ms.float32,) * count

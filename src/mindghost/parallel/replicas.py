@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection, Mapping
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..errors import RunError
 from .ranks import Ranks
@@ -14,7 +16,7 @@ from .ranks import Ranks
 _OF_RANK = "rank{}/"
 
 
-def check_equal(ranks: Ranks, arrays: Mapping[str, np.ndarray], when: str) -> None:
+def check_equal(ranks: Ranks, arrays: Mapping[str, NDArray[Any]], when: str) -> None:
     """Raise RunError, on all ranks, where named arrays are not the same on all of them, to the last bit."""
     if ranks.size == 1:
         return
@@ -31,7 +33,7 @@ def check_equal(ranks: Ranks, arrays: Mapping[str, np.ndarray], when: str) -> No
         )
 
 
-def averaged(ranks: Ranks, arrays: Mapping[str, np.ndarray], names: Collection[str]) -> dict[str, np.ndarray]:
+def averaged(ranks: Ranks, arrays: Mapping[str, NDArray[Any]], names: Collection[str]) -> dict[str, NDArray[Any]]:
     """A copy with the arrays of these names averaged over the ranks, in float64; equal ones stay what they are."""
     result = dict(arrays)
     for name, values in zip(names, _over_ranks(ranks, arrays, names), strict=True):
@@ -40,7 +42,7 @@ def averaged(ranks: Ranks, arrays: Mapping[str, np.ndarray], names: Collection[s
     return result
 
 
-def gathered_state(ranks: Ranks, state: Mapping[str, np.ndarray], own: Collection[str]) -> dict[str, np.ndarray]:
+def gathered_state(ranks: Ranks, state: Mapping[str, NDArray[Any]], own: Collection[str]) -> dict[str, NDArray[Any]]:
     """The state of all ranks: rank 0's, and beside it each other rank's `own` entries as `rank1/NAME` and so on."""
     names = sorted(own)
     result = dict(state)
@@ -51,14 +53,14 @@ def gathered_state(ranks: Ranks, state: Mapping[str, np.ndarray], own: Collectio
     return result
 
 
-def own_state(ranks: Ranks, state: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+def own_state(ranks: Ranks, state: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
     """This rank's part of a `gathered_state`; rank 0's where the state knows of no such rank."""
     prefix = _OF_RANK.format(ranks.rank)
     own = {name.removeprefix(prefix): array for name, array in state.items() if name.startswith(prefix)}
     return {name: array for name, array in state.items() if "/" not in name} | own
 
 
-def _over_ranks(ranks: Ranks, arrays: Mapping[str, np.ndarray], names: Collection[str]) -> list[list[np.ndarray]]:
+def _over_ranks(ranks: Ranks, arrays: Mapping[str, NDArray[Any]], names: Collection[str]) -> list[list[NDArray[Any]]]:
     """For each name the arrays of all ranks, gathered in one message."""
     chosen = [np.ascontiguousarray(arrays[name]) for name in names]
     parts = ranks.gather(np.frombuffer(b"".join(array.tobytes() for array in chosen), np.uint8))

@@ -60,10 +60,10 @@ def left_over() -> str | None:
 
 def of_environment(environment: Mapping[str, str]) -> Launch:
     """The launch that an environment speaks of. Raises UserError for variables that hold no numbers."""
-    for size, rank, local_size in _MPI:
+    for size, number, local_size in _MPI:
         if size in environment:
             local = _number(environment, local_size, 0) if local_size in environment else None
-            return Launch("mpirun", _number(environment, size, 1), _number(environment, rank, 0), local)
+            return Launch("mpirun", _number(environment, size, 1), _number(environment, number, 0), local)
     if "MS_WORKER_NUM" in environment and "MS_ROLE" in environment:
         scheduler = environment["MS_ROLE"] == "MS_SCHED"
         ranks, rank = _number(environment, "MS_WORKER_NUM", 1), _number(environment, "MS_NODE_ID", 0)

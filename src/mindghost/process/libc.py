@@ -30,5 +30,5 @@ def give_back_memory() -> None:
 
     Takes milliseconds.
     """
-    if hasattr(_libc, "malloc_trim"):
+    if _libc is not None and hasattr(_libc, "malloc_trim"):
         _libc.malloc_trim(0)

@@ -76,6 +76,7 @@ class StopSignals:
     def __exit__(self, *_: object) -> None:
         self._done.set()
         # Wakes the thread, and nothing else.
+        assert self._thread.ident is not None  # it was started
         signal.pthread_kill(self._thread.ident, signal.SIGUSR1)
         self._thread.join()
         StopSignals.active = False

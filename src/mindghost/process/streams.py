@@ -12,7 +12,7 @@ import io
 import os
 import select
 import sys
-from typing import TextIO
+from typing import Any, TextIO
 
 from ..errors import RunError
 
@@ -52,7 +52,7 @@ class _Guarded(io.RawIOBase):
     def isatty(self) -> bool:
         return not self.lost and self._file.isatty()
 
-    def write(self, content: memoryview) -> int:
+    def write(self, content: Any) -> int:
         if self._over:
             return len(content)
         try:

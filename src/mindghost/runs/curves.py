@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -52,7 +53,8 @@ def draw(runs: list[tuple[str, list[Record]]]) -> Figure:
 
     figure = Figure(INCHES, DPI, layout="constrained")
     panels = figure.subplots(len(PANELS), sharex=True)
-    colors = matplotlib.colormaps["tab10" if len(runs) <= 10 else "tab20"].colors
+    colormap: Any = matplotlib.colormaps["tab10" if len(runs) <= 10 else "tab20"]
+    colors = colormap.colors
     short = max(len(records) for _, records in runs) <= MAX_MARKERS
     for panel, (title, curves) in zip(panels, PANELS.items(), strict=True):
         panel.set_ylabel(title)
@@ -93,7 +95,7 @@ def _explain_styles(panel: Axes, several: bool) -> None:
         panel.legend(handles=grey)
 
 
-def _explain_colors(figure: Figure, names: list[str], colors: tuple) -> None:
+def _explain_colors(figure: Figure, names: list[str], colors: Sequence[Any]) -> None:
     """Which colour is which run, above the panels, in as many columns as fit."""
     from matplotlib.lines import Line2D
 

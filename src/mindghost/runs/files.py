@@ -153,8 +153,8 @@ def belonging(folder: Path) -> list[Path]:
     known = recorded(folder)
     names = by_content(folder) if known is None else known
     last = [name for name in (CONFIG, SESSIONS) if name in names]
-    names = [*sorted(names - {*last}), *last]
-    files = [file for name in names for file in with_sidecar(folder / name)]
+    ordered = [*sorted(names - {*last}), *last]
+    files = [file for name in ordered for file in with_sidecar(folder / name)]
     return [file for file in files if paths.is_file(file) or file.is_symlink()]
 
 

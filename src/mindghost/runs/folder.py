@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+from numpy.typing import NDArray
 
 from ..checkpoint import weights as weights_file
 from ..config import Config
@@ -208,7 +208,7 @@ class RunFolder(RunFiles):
             raise RunError(f"{file}: is not the run's, which would replace it; move it away, and go on with --resume")
         self._claim(file)
 
-    def save_weights(self, weights: Mapping[str, np.ndarray], epoch: int, step: int, best: bool, keep: bool) -> None:
+    def save_weights(self, weights: Mapping[str, NDArray[Any]], epoch: int, step: int, best: bool, keep: bool) -> None:
         """Save the weights of an epoch as last, as best, and under the epoch's own name.
 
         Args:
@@ -289,7 +289,7 @@ class RunFolder(RunFiles):
         Raises UserError where there is none, it or the configuration beside it cannot be read, another run has its
         folder, or this folder holds another run than the state's.
         """
-        folder = self.path if resume is True else Path(resume)
+        folder = Path(resume) if isinstance(resume, str) else self.path
         files = [folder]
         if resume is True or paths.is_folder(folder):
             files = [folder / run_files.STATE, folder / run_files.PREVIOUS_STATE]

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..checkpoint import safetensors as safetensors_file
 from ..checkpoint import weights as weights_file
@@ -53,7 +54,7 @@ class RunState:
     """
 
     file: Path
-    arrays: Mapping[str, np.ndarray]
+    arrays: Mapping[str, NDArray[Any]]
     position: Position
     config: Config
     data: str
@@ -61,12 +62,12 @@ class RunState:
     steps: int
     record_bytes: tuple[int, int] = (0, 0)
 
-    def to_arrays(self) -> dict[str, np.ndarray]:
+    def to_arrays(self) -> dict[str, NDArray[Any]]:
         """What is saved: the step's entries, and the run's, which `from_arrays` reads."""
         return {**self.arrays, **{name: entry.encode(self) for name, entry in _ENTRIES.items()}}
 
     @classmethod
-    def from_arrays(cls, file: Path, arrays: Mapping[str, np.ndarray], config: Config) -> RunState:
+    def from_arrays(cls, file: Path, arrays: Mapping[str, NDArray[Any]], config: Config) -> RunState:
         """The reverse of `to_arrays`. Raises KeyError where an entry is missing, ValueError for one that is not fit."""
         run = {name: entry.decode(arrays[name]) for name, entry in _ENTRIES.items()}
         position = Position(
@@ -111,15 +112,15 @@ _LENGTH_BYTES = 8
 class _Entry(NamedTuple):
     """How a fact about a run is kept as an array."""
 
-    encode: Callable[[RunState], np.ndarray]
-    decode: Callable[[np.ndarray], Any]
+    encode: Callable[[RunState], NDArray[Any]]
+    decode: Callable[[NDArray[Any]], Any]
 
 
 def _whole(value: Callable[[RunState], int]) -> _Entry:
     return _Entry(lambda state: np.array([value(state)], np.int64), lambda array: int(array[0]))
 
 
-def _score_or_none(array: np.ndarray) -> float | None:
+def _score_or_none(array: NDArray[Any]) -> float | None:
     """Before the first evaluation -1 stands for the score, which is not negative."""
     return None if array[0] < 0 else float(array[0])
 
@@ -154,7 +155,7 @@ def changed_keys(saved: Config, given: Config) -> list[str]:
     return [f"{key}: {old} -> {new}" for key, old, new in pairs if old != new]
 
 
-def read_arrays(file: Path) -> dict[str, np.ndarray]:
+def read_arrays(file: Path) -> dict[str, NDArray[Any]]:
     """The entries of a run state. Raises UserError, which names the file."""
     paths.check_file(file, "restore it")
     arrays = weights_file.read(file)

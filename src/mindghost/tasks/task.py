@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
-import numpy as np
 from mindspore import nn
+from numpy.typing import NDArray
 from PIL import Image
 
 from ..config import Config
@@ -28,11 +28,14 @@ class Metrics(Protocol):
         num_samples: how many samples were counted.
     """
 
-    loss: float
-    num_samples: int
-
     @property
     def score(self) -> float: ...
+
+    @property
+    def loss(self) -> float: ...
+
+    @property
+    def num_samples(self) -> int: ...
 
     def result(self) -> dict[str, Any]:
         """All of them by name, as validation prints them: JSON values."""
@@ -44,7 +47,7 @@ class Metrics(Protocol):
 class Outcomes(Protocol):
     """What a network made of each sample."""
 
-    def take(self, indices: np.ndarray) -> Outcomes:
+    def take(self, indices: NDArray[Any]) -> Outcomes:
         """The outcomes of some samples, in the order of `indices`."""
 
     def metrics(self) -> Metrics:
@@ -54,7 +57,7 @@ class Outcomes(Protocol):
 class Counts(Protocol):
     """Collects what a network made of each sample, batch by batch."""
 
-    def add(self, outputs: np.ndarray, labels: np.ndarray) -> None:
+    def add(self, outputs: NDArray[Any], labels: NDArray[Any], /) -> None:
         """Count one batch: outputs (N, num_classes) float32, labels (N, ...)."""
 
     def outcomes(self, ranks: Ranks = ALONE) -> Outcomes:
@@ -86,9 +89,14 @@ class Answer(Protocol):
         probability: how sure the network is, from 0 to 1; for a task without probabilities, the value itself.
     """
 
-    label: int
-    name: str
-    probability: float
+    @property
+    def label(self) -> int: ...
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def probability(self) -> float: ...
 
 
 class Task(ABC):
@@ -171,9 +179,9 @@ class Task(ABC):
     # --- Answers
 
     @abstractmethod
-    def answers(self, outputs: np.ndarray, classes: Sequence[str], most: int) -> list[tuple[Answer, ...]]:
+    def answers(self, outputs: NDArray[Any], classes: Sequence[str], most: int) -> Sequence[tuple[Answer, ...]]:
         """What a network says of each image: outputs (N, num_classes) -> up to `most` answers each, the first first."""
 
     @abstractmethod
-    def draw(self, pixels: np.ndarray, answers: Sequence[Any]) -> Image.Image:
+    def draw(self, pixels: NDArray[Any], answers: Sequence[Any]) -> Image.Image:
         """A picture of an image, uint8 (height, width, 3), with the answers in it."""

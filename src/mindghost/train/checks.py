@@ -7,8 +7,9 @@ from collections.abc import Iterator
 
 from .. import build, tasks
 from ..config import Config
-from ..data import dataset, transforms
+from ..data import transforms
 from ..data.loader import EpochOrder
+from ..data.samples import Samples
 from ..errors import UserError
 from ..models.complexity import smallest_norm
 
@@ -18,7 +19,7 @@ log = logging.getLogger("mindghost")
 _MOST_UPDATES = 100_000_000
 
 
-def settled(config: Config, samples: dataset.Samples, ranks: int) -> Config:
+def settled(config: Config, samples: Samples, ranks: int) -> Config:
     """The config with batches that a network can be trained on, and a line in the log for each doubt about them.
 
     The variance of one value is no number, and with it batch norm's statistics are lost: where a network's smallest

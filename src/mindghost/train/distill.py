@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from pathlib import Path
+from typing import Any
 
 import mindcv
 import mindspore as ms
@@ -41,7 +42,7 @@ class Teacher(nn.Cell):
             parameter.name = f"teacher.{parameter.name}"
             parameter.requires_grad = False
 
-    def add_flags_recursive(self, **flags):
+    def add_flags_recursive(self, **flags: Any) -> nn.Cell:
         """Hand flags on to the network, all but the one for training."""
         flags.pop("training", None)
         return super().add_flags_recursive(**flags)
@@ -90,7 +91,7 @@ def _file(config: Config) -> Path:
         weights_file.check_exists(config.teacher_ckpt_path)
         return Path(config.teacher_ckpt_path)
     facts = card(config.teacher) if config.teacher in list_models() else None
-    if facts is None or facts.weights_url is None:
+    if facts is None or facts.weights_url is None or facts.weights_sha256 is None:
         raise UserError(
             f"teacher_ckpt_path: no weights of {config.teacher} are published here; name a file that holds them"
         )
@@ -99,7 +100,7 @@ def _file(config: Config) -> Path:
 
 def _from_registry(config: Config) -> nn.Cell:
     """The network of that name, ours before mindcv's, with fresh weights."""
-    options = {"num_classes": config.num_classes, "in_channels": config.in_channels}
+    options: dict[str, Any] = {"num_classes": config.num_classes, "in_channels": config.in_channels}
     if config.teacher in list_models():
         return create_model(config.teacher, **options)
     names = [*list_models(), *mindcv.list_models()]

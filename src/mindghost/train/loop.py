@@ -100,6 +100,7 @@ class Epochs(ms.Callback):
     def _compile(self, batch: tuple[Tensor, ...]) -> None:
         """Have the step compiled, if it is not, for batches like this one."""
         if self.config.teacher:
+            assert self.config.num_classes is not None  # the data has settled it
             batch = (*batch, Tensor(np.zeros((len(batch[0]), self.config.num_classes)), ms.float32))
         self.graphs.compile(self.step, *batch, what="the training step, which takes some tens of seconds")
 
@@ -147,7 +148,7 @@ class Epochs(ms.Callback):
                 raise RunError(f"epoch {epoch}: the validation loss is {metrics.loss}; {self._kept(epoch)}")
         record = self._record(epoch, done, metrics, images_per_second)
         best = metrics is not None and (self.best_score is None or metrics.score > self.best_score)
-        if best:
+        if metrics is not None and best:
             self.best_score = metrics.score
         if self.ranks.main:
             keep = epoch % self.config.ckpt_save_interval == 0 or last

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from typing import Any
 
 from mindcv.optim import create_optimizer
 from mindcv.optim.optim_factory import init_group_params
@@ -52,7 +53,7 @@ def optimizer(config: Config, network: nn.Cell, rates: Sequence[float], device: 
 
 def _rmsprop_tf(config: Config, parameters: list[Parameter], rates: Sequence[float]) -> RMSpropTF:
     """RMSpropTF over mindcv's groups of parameters, so that `weight_decay_filter` means what it does elsewhere."""
-    keys = {"learning_rate": list(rates), "momentum": config.momentum, "eps": config.eps}
+    keys: dict[str, Any] = {"learning_rate": list(rates), "momentum": config.momentum, "eps": config.eps}
     if config.weight_decay_filter == "auto":
         return RMSpropTF(parameters, weight_decay=config.weight_decay, **keys)
     groups = init_group_params(parameters, config.weight_decay, config.weight_decay_filter, no_weight_decay=())

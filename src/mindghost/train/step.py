@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import mindspore as ms
-import numpy as np
 from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
+from numpy.typing import NDArray
 
 from .. import tasks
 from ..config import Config
@@ -208,30 +209,30 @@ class TrainStep(nn.Cell):
         good = ops.select(good >= SCALE_WINDOW, ops.zeros_like(good), good)
         return ops.depend(ops.assign(self.scale, scale), ops.assign(self.good_updates, good))
 
-    def evaluation_weights(self) -> dict[str, np.ndarray]:
+    def evaluation_weights(self) -> dict[str, NDArray[Any]]:
         """The weights that are evaluated and shipped: the averaged ones where there are, else the network's own."""
         if self.ema_decay is None:
             return self.raw_weights()
         pairs = zip(self.averaged, self.average, strict=True)
         return {weight.name: average.asnumpy().copy() for weight, average in pairs}
 
-    def raw_weights(self) -> dict[str, np.ndarray]:
+    def raw_weights(self) -> dict[str, NDArray[Any]]:
         """The network's own weights, batch-norm statistics among them, by parameter name.
 
         Copies: `asnumpy` alone shares memory with the parameter on CPU.
         """
         return {parameter.name: parameter.asnumpy().copy() for parameter in self.network.get_parameters()}
 
-    def state(self) -> dict[str, np.ndarray]:
+    def state(self) -> dict[str, NDArray[Any]]:
         """Everything that the next step depends on but its batch: weights, optimizer, average, loss scale, dropout."""
         return {name: parameter.asnumpy().copy() for name, parameter in self._all_parameters().items()}
 
-    def shared_state(self) -> dict[str, np.ndarray]:
+    def shared_state(self) -> dict[str, NDArray[Any]]:
         """The part of `state()` that is the same on all ranks, between any two steps."""
         own = self.own_entries()
         return {name: array for name, array in self.state().items() if name not in own}
 
-    def load_state(self, state: Mapping[str, np.ndarray]) -> None:
+    def load_state(self, state: Mapping[str, NDArray[Any]]) -> None:
         """Take up a `state()`; entries beyond it are ignored.
 
         Raises KeyError for an entry that is missing and ValueError for one of another shape; nothing is changed then.

@@ -101,6 +101,7 @@ def _train(runtime: Runtime, folder: RunFolder, run_log: RunLog, signals: StopSi
     if config.resume_opt and saved is None:
         log.info(f"loaded {fill_optimizer(step.optimizer, config.ckpt_path)} entries of optimizer state")
     # After what takes shared memory, of which its workers get the rest.
+    assert config.num_classes is not None  # the data has settled it
     batches = loader.train_batches(
         config, samples, config.num_classes, ranks.rank, ranks.size, position.epoch, position.step
     )

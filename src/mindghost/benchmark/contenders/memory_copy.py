@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from .job import Job, answer, time_steps
 
@@ -22,7 +23,7 @@ def measure(job: Job) -> dict[str, Any]:
     target = np.zeros_like(source)
     parts = list(zip(np.array_split(source, job.threads), np.array_split(target, job.threads), strict=True))
 
-    def copy(part: tuple[np.ndarray, np.ndarray]) -> None:
+    def copy(part: tuple[NDArray[Any], NDArray[Any]]) -> None:
         np.copyto(part[1], part[0])
 
     with ThreadPoolExecutor(job.threads) as pool:

@@ -13,6 +13,7 @@ from typing import Any
 import mindghost  # noqa: F401  isort: skip
 import numpy as np
 from mindspore import Tensor, nn
+from numpy.typing import NDArray
 
 from mindghost.checkpoint import weights as weights_file
 from mindghost.checkpoint.names import timm_names
@@ -59,7 +60,7 @@ def _export(weights: Path, job: Job) -> None:
     export.export(replace(deployed, config=config, classes=classes), ("onnx",))
 
 
-def for_torch(weights: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+def for_torch(weights: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
     """Our weights under the names of PyTorch's network, which are timm's."""
     names = timm_names(weights)
     return {names[name]: array for name, array in weights.items()}

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from .job import Job
 
@@ -17,7 +18,7 @@ TABLE = "table.json"
 ONNX = "weights.onnx"
 
 # Keys of our configuration, which are MindCV's.
-TRAINING = {
+TRAINING: dict[str, Any] = {
     "drop_rate": 0.2,
     "opt": "momentum",
     "momentum": 0.9,
@@ -36,13 +37,13 @@ PIPELINE = {
 }
 
 
-def images_of(job: Job) -> np.ndarray:
+def images_of(job: Job) -> NDArray[Any]:
     """Images (N, 3, H, W) float32, the same for all contenders."""
     shape = (job.batch_size, 3, job.image_size, job.image_size)
     return np.random.default_rng(0).standard_normal(shape).astype(np.float32)
 
 
-def labels_of(job: Job) -> np.ndarray:
+def labels_of(job: Job) -> NDArray[Any]:
     """Labels (N,) int32."""
     return np.random.default_rng(1).integers(0, job.num_classes, job.batch_size).astype(np.int32)
 

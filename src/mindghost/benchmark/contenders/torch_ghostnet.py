@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from .job import Job, answer, time_steps
@@ -32,7 +33,7 @@ def measure(job: Job) -> dict[str, Any]:
     return time_steps(job, (_training if job.task == "training" else _inference)(job, network, run, images))
 
 
-def _training(job: Job, network: nn.Module, run: Callable, images: torch.Tensor) -> Callable[[], object]:
+def _training(job: Job, network: nn.Module, run: Callable[..., Any], images: torch.Tensor) -> Callable[[], object]:
     network.train()
     labels = torch.from_numpy(labels_of(job)).long()
     loss_of = nn.CrossEntropyLoss(label_smoothing=TRAINING["label_smoothing"])
@@ -49,10 +50,10 @@ def _training(job: Job, network: nn.Module, run: Callable, images: torch.Tensor)
     return step
 
 
-def _inference(job: Job, network: nn.Module, run: Callable, images: torch.Tensor) -> Callable[[], object]:
+def _inference(job: Job, network: nn.Module, run: Callable[..., Any], images: torch.Tensor) -> Callable[[], object]:
     network.eval()
 
-    def step() -> np.ndarray:
+    def step() -> NDArray[Any]:
         with torch.inference_mode():
             return run(images).numpy()
 

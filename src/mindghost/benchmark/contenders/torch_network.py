@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -107,7 +107,7 @@ class TorchGhostNet(nn.Module):
         return self.classifier(self.dropout(x.flatten(1)))
 
 
-def load(network: nn.Module, weights: Mapping[str, np.ndarray]) -> None:
+def load(network: nn.Module, weights: Mapping[str, NDArray[Any]]) -> None:
     """Give a network the weights that `prepare` wrote; raises RuntimeError where they are another network's."""
     counters = {name: value for name, value in network.state_dict().items() if name.endswith("num_batches_tracked")}
     network.load_state_dict(counters | {name: torch.from_numpy(array) for name, array in weights.items()})

@@ -16,11 +16,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ... import tasks
 from ...config import Config
 from ...data import dataset, images, transforms, walk
 from ...data import pack as packs
+from ...data.samples import Samples
 from ...errors import UserError
 from ...files import intact, json_text, paths
 from ...inference import exported as exported_file
@@ -157,7 +159,7 @@ def _check_goal(deployed: Deployment, variant: Variant, source: Variant, goal: G
     )
 
 
-def calibration_images(config: Config, folder: Path, count: int, classes: Sequence[str] | None) -> np.ndarray:
+def calibration_images(config: Config, folder: Path, count: int, classes: Sequence[str] | None) -> NDArray[Any]:
     """Images as the network gets them, float32 (N, C, H, W), N up to `count`, chosen by a fixed seed.
 
     They are spread over the folders in `folder`, which are the classes where it is a training split, or over the
@@ -167,7 +169,7 @@ def calibration_images(config: Config, folder: Path, count: int, classes: Sequen
     """
     paths.check_folder(folder, "give one with images, such as the training split", "--calib_dir")
     if packs.is_pack(folder):
-        samples = packs.open_pack(folder)
+        samples: Samples = packs.open_pack(folder)
         groups, read = _by_label(samples.labels), samples.read
     elif files := walk.image_files(folder):
         groups = list(walk.by_class_folder(files, folder).values())
@@ -180,9 +182,10 @@ def calibration_images(config: Config, folder: Path, count: int, classes: Sequen
     chosen = _spread(groups, count)
     seen = sum(bool(set(group) & set(chosen)) for group in groups)
     log.info(f"calibration: {len(chosen)} images of {folder}, from {seen} of its {len(groups)} folder(s) or classes")
-    if len(groups) < len(classes):
+    outputs = config.num_classes if classes is None else len(classes)
+    if outputs is not None and len(groups) < outputs:
         log.warning(
-            f"--calib_dir: {folder} has images in {len(groups)} folder(s), and the network {len(classes)} classes: "
+            f"--calib_dir: {folder} has images in {len(groups)} folder(s), and the network {outputs} classes: "
             "ranges measured on images of all classes lose less"
         )
     transform = transforms.eval_transform(config)
@@ -190,7 +193,7 @@ def calibration_images(config: Config, folder: Path, count: int, classes: Sequen
     return np.stack(inputs).astype(np.float32)
 
 
-def _by_label(labels: np.ndarray) -> list[list[int]]:
+def _by_label(labels: NDArray[Any]) -> list[list[int]]:
     return [np.flatnonzero(labels == label).tolist() for label in np.unique(labels)]
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
-import numpy as np
+from numpy.typing import NDArray
 
 from .static import Quantizer
 from .trial import Trial, Variant
@@ -31,7 +32,7 @@ class Goal:
     anyway: bool = False
 
 
-def int8(network: Quantizer, trial: Trial, inputs: np.ndarray, goal: Goal) -> Variant:
+def int8(network: Quantizer, trial: Trial, inputs: NDArray[Any], goal: Goal) -> Variant:
     """The int8 form that reaches the goal with the fewest layers in float; the most accurate one where none does."""
     source = trial.variants[0]
     forms = {mode: trial.add(f"int8 {mode}", network.content(mode, network.layers)) for mode in MODES}

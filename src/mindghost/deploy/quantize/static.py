@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from tqdm import tqdm
 
 from ...errors import UserError
@@ -56,7 +57,7 @@ class Quantizer:
         self._ranges: Any = None
         self.layers = _layers(graph)
 
-    def calibrate(self, inputs: np.ndarray) -> None:
+    def calibrate(self, inputs: NDArray[Any]) -> None:
         """Measure the smallest and largest value of each activation on images (N, C, H, W)."""
         from onnxruntime.quantization import CalibrationMethod
         from onnxruntime.quantization.calibrate import create_calibrator
@@ -90,7 +91,7 @@ class Quantizer:
             quantizer.quantize_model()
             return quantizer.model.model.SerializeToString()
 
-    def costs(self, mode: str, inputs: np.ndarray) -> list[Layer]:
+    def costs(self, mode: str, inputs: NDArray[Any]) -> list[Layer]:
         """The layers with their costs on images (N, C, H, W), the dearest first; those unmeasured last."""
         expected = self._logits(self._path.read_bytes(), inputs)
         scale = float(np.sqrt(np.mean(expected**2))) or 1.0
@@ -106,7 +107,7 @@ class Quantizer:
             log.warning(f"{unmeasured} layers were not measured within {_COST_SECONDS} s")
         return sorted(found, key=lambda layer: -1.0 if layer.cost is None else layer.cost, reverse=True)
 
-    def _logits(self, content: bytes, inputs: np.ndarray) -> np.ndarray:
+    def _logits(self, content: bytes, inputs: NDArray[Any]) -> NDArray[Any]:
         with as_file(content) as path:
             run = of_onnx(path)
         # In batches, for the sake of memory.
@@ -130,13 +131,13 @@ def _layers(graph: Any) -> list[Layer]:
 class _Reader:
     """Calibration images as ONNX Runtime asks for them, in batches of one size: copies change no range."""
 
-    def __init__(self, inputs: np.ndarray, batch: int) -> None:
+    def __init__(self, inputs: NDArray[Any], batch: int) -> None:
         starts = range(0, len(inputs), batch)
         self._batches = iter([{"image": filled(inputs[start : start + batch], batch)} for start in starts])
 
-    def get_next(self) -> dict[str, np.ndarray] | None:
+    def get_next(self) -> dict[str, NDArray[Any]] | None:
         """The next batch, None after the last."""
         return next(self._batches, None)
 
-    def __iter__(self) -> Iterator[dict[str, np.ndarray]]:
+    def __iter__(self) -> Iterator[dict[str, NDArray[Any]]]:
         return self._batches

@@ -8,8 +8,10 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ... import tasks
 from ...data import transforms
@@ -85,7 +87,7 @@ class Trial:
         log.info(f"{kind}{in_float}: {metrics.summary()}")
         return variant
 
-    def some_image(self, batch: int) -> np.ndarray:
+    def some_image(self, batch: int) -> NDArray[Any]:
         """The first image of the split, `batch` times, as the network gets it."""
         pixels = transforms.as_rgb(self._split.read(0), self._runtime.config.in_channels)
         image = np.asarray(transforms.eval_transform(self._runtime.config)(pixels), np.float32)
@@ -101,7 +103,7 @@ def as_file(content: bytes) -> Iterator[Path]:
         yield path
 
 
-def latency(paths: Sequence[Path], image: np.ndarray) -> dict[Path, float]:
+def latency(paths: Sequence[Path], image: NDArray[Any]) -> dict[Path, float]:
     """Median milliseconds of a call in one thread. The files take turns, so that a busy machine slows all alike.
 
     With more threads, those of one file that wait for work would take time from the other.

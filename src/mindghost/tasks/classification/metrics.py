@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ...parallel.ranks import ALONE, Ranks
 
@@ -51,20 +53,26 @@ class Outcomes:
         classes: of the network.
     """
 
-    labels: np.ndarray
-    predicted: np.ndarray
-    confidences: np.ndarray
-    ranks_of_truth: np.ndarray
-    losses: np.ndarray
+    labels: NDArray[Any]
+    predicted: NDArray[Any]
+    confidences: NDArray[Any]
+    ranks_of_truth: NDArray[Any]
+    losses: NDArray[Any]
     classes: int
 
     def __len__(self) -> int:
         return len(self.labels)
 
-    def take(self, indices: np.ndarray) -> Outcomes:
+    def take(self, indices: NDArray[Any]) -> Outcomes:
         """The outcomes of some samples, in the order of `indices`."""
-        columns = (self.labels, self.predicted, self.confidences, self.ranks_of_truth, self.losses)
-        return Outcomes(*(column[indices] for column in columns), self.classes)
+        return Outcomes(
+            self.labels[indices],
+            self.predicted[indices],
+            self.confidences[indices],
+            self.ranks_of_truth[indices],
+            self.losses[indices],
+            self.classes,
+        )
 
     def metrics(self) -> Metrics:
         """Counts divided once: the same numbers in any order of the samples, to the last bit.
@@ -88,10 +96,10 @@ class Counts:
 
     def __init__(self) -> None:
         # One row for each array of Outcomes, in their order.
-        self.tables: list[np.ndarray] = [np.empty((5, 0))]
+        self.tables: list[NDArray[Any]] = [np.empty((5, 0))]
         self.classes = 0
 
-    def add(self, logits: np.ndarray, labels: np.ndarray) -> None:
+    def add(self, logits: NDArray[Any], labels: NDArray[Any]) -> None:
         """Count one batch: logits (N, classes) float, labels (N,) int.
 
         A class counts as beaten only by a larger logit, or an equal one of a class with a lower index, so that equal
@@ -127,6 +135,6 @@ class Counts:
         )
 
 
-def _sum(values: np.ndarray) -> float:
+def _sum(values: NDArray[Any]) -> float:
     """The exactly rounded sum; NaN or an infinity where there is one."""
     return math.fsum(values) if np.isfinite(values).all() else float(values.sum())

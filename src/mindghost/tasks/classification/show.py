@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from ...process.display import shown
@@ -30,7 +32,7 @@ class Guess:
     probability: float
 
 
-def guesses(logits: np.ndarray, classes: Sequence[str], most: int) -> list[tuple[Guess, ...]]:
+def guesses(logits: NDArray[Any], classes: Sequence[str], most: int) -> list[tuple[Guess, ...]]:
     """Of each row of logits (N, classes), the likeliest classes, up to `most`; of equal ones the lower label first."""
     rows = []
     for shares in probabilities(logits):
@@ -39,13 +41,13 @@ def guesses(logits: np.ndarray, classes: Sequence[str], most: int) -> list[tuple
     return rows
 
 
-def probabilities(logits: np.ndarray) -> np.ndarray:
+def probabilities(logits: NDArray[Any]) -> NDArray[Any]:
     """Softmax of (N, classes), in float64."""
     exponentials = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
     return exponentials / exponentials.sum(axis=1, keepdims=True)
 
 
-def draw(pixels: np.ndarray, answers: Sequence[Guess]) -> Image.Image:
+def draw(pixels: NDArray[Any], answers: Sequence[Guess]) -> Image.Image:
     """The picture, uint8 (height, width, 3), with a line for each guess below it; small pictures are enlarged."""
     picture = Image.fromarray(pixels)
     factor = max(1, min(-(-_MIN_WIDTH // picture.width), _LONGEST // max(picture.size)))

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
-import numpy as np
 from mindspore import nn
+from numpy.typing import NDArray
 from PIL import Image
 
 from ...config import Config
 from ...data import dataset
 from ...data.samples import Samples
-from ..task import Share, Task
+from ..task import Report, Share, Task
 from . import checks, names, report, show
 from .loss import classification_loss
 from .metrics import Counts
@@ -26,7 +26,7 @@ class Classification(Task):
     score = "top_1"
     score_title = "top-1"
     score_unit = " %"
-    report = report
+    report: ClassVar[Report] = report
 
     def open_split(
         self,
@@ -65,10 +65,10 @@ class Classification(Task):
             parts.append(f"top-5 {record['top_5']:.2f} %")
         return parts
 
-    def answers(self, outputs: np.ndarray, classes: Sequence[str], most: int) -> list[tuple[show.Guess, ...]]:
+    def answers(self, outputs: NDArray[Any], classes: Sequence[str], most: int) -> list[tuple[show.Guess, ...]]:
         return show.guesses(outputs, classes, most)
 
-    def draw(self, pixels: np.ndarray, answers: Sequence[show.Guess]) -> Image.Image:
+    def draw(self, pixels: NDArray[Any], answers: Sequence[show.Guess]) -> Image.Image:
         return show.draw(pixels, answers)
 
 

@@ -23,7 +23,7 @@ from ....files import intact, paths
 from . import page, tables
 
 if TYPE_CHECKING:
-    from ....data.dataset import Samples
+    from ....data.samples import Samples
     from ..metrics import Outcomes
 
 PAGE = "report.html"

@@ -6,9 +6,10 @@ import base64
 import io
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ....process.display import html as escape
 from .tables import Calibration, Mistake, Scores, confused_pairs
@@ -61,7 +62,7 @@ def is_one(content: bytes) -> bool:
 def html(
     metrics: Metrics,
     scores: Scores,
-    matrix: np.ndarray,
+    matrix: NDArray[Any],
     names: Sequence[str],
     calibration: Calibration,
     mistakes: Sequence[Mistake],
@@ -141,7 +142,7 @@ def _share(value: float) -> str:
     return "-" if math.isnan(value) else f"{100 * value:.2f} %"
 
 
-def _pairs(matrix: np.ndarray, names: Sequence[str]) -> str:
+def _pairs(matrix: NDArray[Any], names: Sequence[str]) -> str:
     """The most frequent mistakes."""
     support = matrix.sum(axis=1)
     rows = [

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 from PIL import Image
 
 from ....files import figures
@@ -43,7 +44,7 @@ def _as_png(draw: Callable[..., Figure]) -> Callable[..., bytes]:
 
 
 @_as_png
-def confusion(matrix: np.ndarray, names: Sequence[str]) -> Figure:
+def confusion(matrix: NDArray[Any], names: Sequence[str]) -> Figure:
     """The confusion matrix, a row for each true class: what was recognised in blue, mistakes in red.
 
     Args:
@@ -70,7 +71,7 @@ def confusion(matrix: np.ndarray, names: Sequence[str]) -> Figure:
 
 
 def _squares(
-    axes: Axes, shares: np.ndarray, rows: np.ndarray, columns: np.ndarray, side: int, colors: str
+    axes: Axes, shares: NDArray[Any], rows: NDArray[Any], columns: NDArray[Any], side: int, colors: str
 ) -> PathCollection:
     """Cells as squares of `side` pixels; where they overlap, the largest shares are on top."""
     values = shares[rows, columns]
@@ -107,7 +108,7 @@ def _name_axes(axes: Axes, names: Sequence[str], cell: int) -> None:
     axes.set_ylabel(f"true class{more}", fontsize=11)
 
 
-def _number_cells(axes: Axes, matrix: np.ndarray, shares: np.ndarray, cell: int) -> None:
+def _number_cells(axes: Axes, matrix: NDArray[Any], shares: NDArray[Any], cell: int) -> None:
     """The number of images in each cell that has any, as large as the longest one allows."""
     digits = len(str(matrix.max()))
     size = min(11, 72 / DPI * cell * 0.9 / (0.64 * max(digits, 2)))
@@ -170,12 +171,12 @@ def _draw_mistake(axes: Axes, mistake: Mistake, picture: Image.Image) -> None:
         )
 
 
-def thumbnail(pixels: np.ndarray) -> Image.Image:
+def thumbnail(pixels: NDArray[Any]) -> Image.Image:
     """An image (height, width, 1 or 3), uint8, whose longer side has THUMBNAIL pixels; small ones keep hard edges."""
     image = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels).convert("RGB")
     factor = THUMBNAIL / max(image.size)
-    size = tuple(max(1, round(factor * length)) for length in image.size)
-    return image.resize(size, Image.Resampling.NEAREST if factor > 2 else Image.Resampling.LANCZOS)
+    width, height = (max(1, round(factor * length)) for length in image.size)
+    return image.resize((width, height), Image.Resampling.NEAREST if factor > 2 else Image.Resampling.LANCZOS)
 
 
 @_as_png

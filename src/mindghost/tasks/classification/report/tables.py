@@ -7,14 +7,15 @@ import io
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ....process.display import csv_cell
 
 if TYPE_CHECKING:
-    from ....data.dataset import Samples
+    from ....data.samples import Samples
     from ..metrics import Outcomes
 
 # Of equal width; as in Guo et al., On Calibration of Modern Neural Networks, ICML 2017 (arXiv:1706.04599).
@@ -34,12 +35,12 @@ class Scores:
         f1: harmonic mean of the two: 2 correct / (support + predicted).
     """
 
-    support: np.ndarray
-    predicted: np.ndarray
-    correct: np.ndarray
-    precision: np.ndarray
-    recall: np.ndarray
-    f1: np.ndarray
+    support: NDArray[Any]
+    predicted: NDArray[Any]
+    correct: NDArray[Any]
+    precision: NDArray[Any]
+    recall: NDArray[Any]
+    f1: NDArray[Any]
 
     def mean(self, score: str) -> float:
         """The mean of a score over the classes that have images; one that is NaN counts as 0."""
@@ -57,9 +58,9 @@ class Calibration:
         error: the expected calibration error: the mean of |accuracy - confidence| over the samples.
     """
 
-    counts: np.ndarray
-    confidence: np.ndarray
-    accuracy: np.ndarray
+    counts: NDArray[Any]
+    confidence: NDArray[Any]
+    accuracy: NDArray[Any]
     error: float
 
 
@@ -79,7 +80,7 @@ class Mistake:
     predicted: str
     true_probability: float
     predicted_probability: float
-    pixels: np.ndarray
+    pixels: NDArray[Any]
 
     @classmethod
     def of(cls, outcomes: Outcomes, index: int, names: Sequence[str], samples: Samples) -> Mistake:
@@ -99,19 +100,19 @@ def class_names(known: Sequence[str], classes: int) -> list[str]:
     return [*known, *(f"#{label}" for label in range(len(known), classes))]
 
 
-def finite(outcomes: Outcomes) -> np.ndarray:
+def finite(outcomes: Outcomes) -> NDArray[Any]:
     """Which samples have usable probabilities: bool, (N,)."""
     return (outcomes.predicted >= 0) & np.isfinite(outcomes.confidences) & np.isfinite(outcomes.losses)
 
 
-def confusion(outcomes: Outcomes) -> np.ndarray:
+def confusion(outcomes: Outcomes) -> NDArray[Any]:
     """Samples of each class (row) that were taken for each class (column): int, (classes, classes)."""
     size = outcomes.classes
     cells = np.bincount(outcomes.labels * size + outcomes.predicted, minlength=size * size)
     return cells.reshape(size, size)
 
 
-def scores(matrix: np.ndarray) -> Scores:
+def scores(matrix: NDArray[Any]) -> Scores:
     """The scores that a confusion matrix amounts to."""
     support, predicted, correct = matrix.sum(axis=1), matrix.sum(axis=0), matrix.diagonal()
     with np.errstate(invalid="ignore"):
@@ -145,11 +146,11 @@ def worst_mistakes(outcomes: Outcomes, number: int) -> list[int]:
     return wrong[np.argsort(-outcomes.losses[wrong], kind="stable")][:number].tolist()
 
 
-def confused_pairs(matrix: np.ndarray, number: int) -> list[tuple[int, int, int]]:
+def confused_pairs(matrix: NDArray[Any], number: int) -> list[tuple[int, int, int]]:
     """The most frequent mistakes: true class, what it was taken for, how often; in label order where equal."""
     mistakes = matrix - np.diag(matrix.diagonal())
     cells = np.argsort(-mistakes, axis=None, kind="stable")[:number]
-    pairs = [(*map(int, divmod(int(cell), len(matrix))), int(mistakes.flat[cell])) for cell in cells]
+    pairs = [(int(cell) // len(matrix), int(cell) % len(matrix), int(mistakes.flat[cell])) for cell in cells]
     return [pair for pair in pairs if pair[2] > 0]
 
 
@@ -174,7 +175,7 @@ def _share(value: float) -> str:
     return "" if math.isnan(value) else f"{value:.6f}"
 
 
-def confusion_csv(matrix: np.ndarray, names: Sequence[str]) -> bytes:
+def confusion_csv(matrix: NDArray[Any], names: Sequence[str]) -> bytes:
     """A line for each true class, a column for each predicted one."""
     cells = list(map(csv_cell, names))
     return _csv(
