@@ -48,6 +48,12 @@ def test_types_agree():
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+def test_names_stand_in_single_backticks():
+    """Not in reStructuredText's double ones, nor behind its roles."""
+    other = re.compile(r"``|:(?:func|class|mod|meth|data|attr):`")
+    assert [str(path) for path in sorted(SOURCE.rglob("*.py")) if other.search(path.read_text())] == []
+
+
 def imported(path: Path) -> set[str]:
     """Modules that a file imports, anywhere in it, as they are written."""
     nodes = list(ast.walk(ast.parse(path.read_text())))

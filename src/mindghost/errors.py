@@ -5,7 +5,7 @@ class UserError(ValueError):
     """Bad input: a file, folder, key or value that the user can change.
 
     The message is one line that names the file or key, says what was expected and what to do. Entry points print it
-    without a traceback and exit with status 2 (see :func:`mindghost.cli.command.run_command`).
+    without a traceback and exit with status 2 (see `mindghost.cli.command.run_command`).
     """
 
 

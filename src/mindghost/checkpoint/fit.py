@@ -74,6 +74,7 @@ def check_fit(path: Path, differences: Differences, keys: Mapping[str, str], pre
 
 
 def taken_off(prefix: str) -> str:
+    """What a message says of the prefix that was taken off the names in a file; nothing where there was none."""
     return f"; took off the prefix {prefix}" if prefix else ""
 
 

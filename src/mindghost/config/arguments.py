@@ -68,6 +68,7 @@ class Parser(argparse.ArgumentParser):
         return found
 
     def error(self, message: str) -> NoReturn:
+        """Raise argparse's complaint as a UserError, without its page of usage."""
         raise UserError(f"{message.removeprefix('argument ')}; --help explains the command line")
 
 

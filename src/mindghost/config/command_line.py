@@ -1,7 +1,7 @@
-"""The command line: one flag for each key, generated from the keys' types, and ``--help``.
+"""The command line: one flag for each key, generated from the keys' types, and `--help`.
 
 argparse does the parsing and the layout. Some of its habits (abbreviations, the last of two equal flags wins,
-usage and exit on an error, ``-1e-5`` taken for a flag) are switched off here.
+usage and exit on an error, `-1e-5` taken for a flag) are switched off here.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ _NEGATIVE = re.compile(r"-[0-9.]")
 
 
 class Arguments(NamedTuple):
-    """What a command line says: the recipe of ``-c``, ``--print_config``, and the value of each key given."""
+    """What a command line says: the recipe of `-c`, `--print_config`, and the value of each key given."""
 
     config: Path | None
     print_config: bool
@@ -70,14 +70,14 @@ def parse(
 
     Args:
         argv: arguments without the program's name; None takes those of the process.
-        prog: name of the program, for ``--help``.
-        description: what the program does, for ``--help``.
-        groups: heading -> keys, for ``--help``.
+        prog: name of the program, for `--help`.
+        description: what the program does, for `--help`.
+        groups: heading -> keys, for `--help`.
         fields: key -> its type, default and description.
 
     Raises:
         UserError: an unknown or repeated flag, a flag without its value, a stray argument, a missing recipe; one line.
-        SystemExit: with status 0 after ``--help``.
+        SystemExit: with status 0 after `--help`.
     """
     parser = make_parser(prog, description, groups, fields)
     argv = sys.argv[1:] if argv is None else argv
@@ -101,7 +101,7 @@ def parse(
 def make_parser(
     prog: str, description: str, groups: Mapping[str, Sequence[str]], fields: Mapping[str, FieldInfo]
 ) -> Parser:
-    """The flags of a program, for ``--help`` and for a shell's completion; see `parse`, which reads them."""
+    """The flags of a program, for `--help` and for a shell's completion; see `parse`, which reads them."""
     parser = Parser(
         prog=prog,
         usage="%(prog)s [-c RECIPE] [--key value ...]",
@@ -147,7 +147,7 @@ def _metavar(kinds: set[type]) -> str:
 
 
 def _kinds(annotation: Any) -> set[type]:
-    """The plain types that a key can hold: ``{int, NoneType}`` for an optional integer."""
+    """The plain types that a key can hold: `{int, NoneType}` for an optional integer."""
     origin, arguments = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
         return _kinds(arguments[0])

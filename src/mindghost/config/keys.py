@@ -1,8 +1,8 @@
 """The configuration: every key once, with its type, range, default and meaning.
 
-A run's configuration is made of defaults, then a YAML recipe, then the command line (:func:`load`). The keys
+A run's configuration is made of defaults, then a YAML recipe, then the command line (`load`). The keys
 are MindCV's, so its recipes load unchanged, and a few of ours (tests/config/test_keys.py lists them).
-The docstring under a key is the only description of it: ``--help`` prints it. Importing this module does not
+The docstring under a key is the only description of it: `--help` prints it. Importing this module does not
 import MindSpore.
 """
 
@@ -347,7 +347,7 @@ class Config(BaseModel):
 
     @property
     def recipe(self) -> str:
-        """The file that ``-c`` named; empty where none was."""
+        """The file that `-c` named; empty where none was."""
         return self._origin.recipe
 
     def __init__(self, /, **keys: Any) -> None:
@@ -360,7 +360,7 @@ class Config(BaseModel):
 
     @classmethod
     def from_file(cls, path: str | Path) -> Config:
-        """Defaults overridden by the YAML file at ``path``; UserError names the file and the line."""
+        """Defaults overridden by the YAML file at `path`; UserError names the file and the line."""
         return _located(*recipe(Path(path)))
 
     def replace(self, **changes: Any) -> Config:
@@ -421,18 +421,18 @@ def load(
     description: str,
     weights: Callable[[str, bool], Said] | None = None,
 ) -> Config:
-    """The configuration of a command line: defaults, then the recipe that ``-c`` names, then ``--key value``.
+    """The configuration of a command line: defaults, then the recipe that `-c` names, then `--key value`.
 
     Args:
         argv: arguments without the program's name; None takes those of the process.
-        prog: name of the program, for ``--help``.
-        description: what the program does, for ``--help``.
-        weights: called with ``ckpt_path`` (empty where it is not given) and whether there is a recipe; gives what the
+        prog: name of the program, for `--help`.
+        description: what the program does, for `--help`.
+        weights: called with `ckpt_path` (empty where it is not given) and whether there is a recipe; gives what the
             file says, of the keys that neither recipe nor command line have, and what they must not contradict.
 
     Raises:
-        UserError: bad input; one line that starts with ``FILE:LINE: `` or with the flag.
-        SystemExit: with status 0 after ``--help`` or ``--print_config`` printed.
+        UserError: bad input; one line that starts with `FILE:LINE: ` or with the flag.
+        SystemExit: with status 0 after `--help` or `--print_config` printed.
     """
     arguments = command_line.parse(argv, prog, description, _grouped(), Config.model_fields)
     values, where = ({}, {}) if arguments.config is None else recipe(arguments.config)
@@ -453,7 +453,7 @@ def arguments_of(prog: str, description: str) -> Parser:
 
 
 def settled(values: Mapping[str, Any], where: Mapping[str, str], said: Said) -> Config:
-    """Defaults, then what weights say, then ``values``, which are not to contradict what the weights fix.
+    """Defaults, then what weights say, then `values`, which are not to contradict what the weights fix.
 
     Args:
         values: of keys; None for one that is fixed leaves it to the weights.
@@ -493,7 +493,7 @@ def recipe(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
 
 
 def _located(values: Mapping[str, Any], where: Mapping[str, str]) -> Config:
-    """``Config(**values)`` whose errors say where the value came from."""
+    """`Config(**values)` whose errors say where the value came from."""
     try:
         return Config(**values)
     except ConfigError as error:

@@ -1,6 +1,6 @@
 """What a value of the configuration may be, and which values go together.
 
-The types carry their ranges, so that checks, messages and ``--help`` come from one place. Everything here is
+The types carry their ranges, so that checks, messages and `--help` come from one place. Everything here is
 plain Python: checking a recipe must not import MindSpore.
 """
 
@@ -34,7 +34,7 @@ INT_MAX = 2**31 - 1
 
 @dataclass(frozen=True)
 class Expected:
-    """Words for a type that its bounds alone do not describe; used in messages and in ``--help``."""
+    """Words for a type that its bounds alone do not describe; used in messages and in `--help`."""
 
     text: str
 
@@ -50,7 +50,7 @@ class ConfigError(UserError):
     """One line about the first problem, and how many more there are."""
 
     def __init__(self, problem: Problem, more: int = 0, where: Mapping[str, str] | None = None) -> None:
-        """``where`` maps a key to what stands before its name: ``"FILE:LINE: "`` or ``"--"``."""
+        """`where` maps a key to what stands before its name: `"FILE:LINE: "` or `"--"`."""
         where = where or {}
         key = next((key for key in problem.keys if key in where), problem.keys[0])
         name = _short(key if key.isprintable() else repr(key))
@@ -104,7 +104,7 @@ def _file_name(value: Any, handler: ValidatorFunctionWrapHandler) -> Any:
 
 
 def _cast_list(value: Any) -> Any:
-    """MindCV's ``"[nn.Conv2d, nn.Dense]"`` (evaluated there) or a list of names as a tuple of plain names."""
+    """MindCV's `"[nn.Conv2d, nn.Dense]"` (evaluated there) or a list of names as a tuple of plain names."""
     if isinstance(value, str):
         inside = re.fullmatch(r"\s*(?:\[(.*)\]|\((.*)\)|([^\[\]()]*))\s*", value)
         if inside is None:
@@ -224,7 +224,7 @@ AmpLevel = Literal["O0", "O1", "O2", "O3"]
 
 
 def expected(annotation: Any, metadata: Iterable[Any] = ()) -> str:
-    """What a type takes, in words: ``"an integer >= 1 or None"``."""
+    """What a type takes, in words: `"an integer >= 1 or None"`."""
     notes: list[Any] = []
     for item in metadata:
         notes.extend(item.metadata if isinstance(item, FieldInfo) else [item])
@@ -246,7 +246,7 @@ def expected(annotation: Any, metadata: Iterable[Any] = ()) -> str:
 
 
 def translate(error: ValidationError, values: Mapping[str, Any], fields: Mapping[str, FieldInfo]) -> ConfigError:
-    """Pydantic's findings as one line: the first in the order of ``values``, and how many more keys."""
+    """Pydantic's findings as one line: the first in the order of `values`, and how many more keys."""
     findings = reversed(error.errors(include_url=False))
     # A key that is no UTF-8 has no place of its own.
     found = {(*finding["loc"], finding["input"])[0]: finding for finding in findings}
@@ -279,7 +279,7 @@ def _short(text: str) -> str:
 
 
 def nearest(name: str, names: Iterable[str]) -> str:
-    """The name that looks most like ``name``."""
+    """The name that looks most like `name`."""
     return difflib.get_close_matches(name.lower().strip("-")[:100], list(names), n=1, cutoff=0.0)[0]
 
 

@@ -2,7 +2,7 @@
 
 Reading uses PyYAML's event stream only, never its constructors, so a file can name no Python object. Tags,
 anchors, aliases and merge keys are refused, which also rules out anchors that explode. Scalars follow YAML
-1.2 (``1e-5`` is a number) with the ``yes/no/on/off`` of YAML 1.1, by which MindCV's recipes are read.
+1.2 (`1e-5` is a number) with the `yes/no/on/off` of YAML 1.1, by which MindCV's recipes are read.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _MAX_DIGITS = 400
 
 
 def scalar(text: str) -> bool | int | float | str | None:
-    """The value that an unquoted ``text`` stands for, in a file and on the command line alike."""
+    """The value that an unquoted `text` stands for, in a file and on the command line alike."""
     if text in _NULLS:
         return None
     if text.lower() in BOOLEANS:
@@ -49,7 +49,7 @@ def scalar(text: str) -> bool | int | float | str | None:
 
 
 def dump(value: Any) -> str:
-    """``value`` (None, bool, int, finite float, str or tuple of them) as YAML that reads back equal."""
+    """`value` (None, bool, int, finite float, str or tuple of them) as YAML that reads back equal."""
     if value is None:
         return "null"
     if isinstance(value, (list, tuple)):
@@ -73,7 +73,7 @@ def read(path: Path) -> tuple[dict[str, Any], dict[str, int]]:
         The value of each key (None, bool, int, float, str or a list of them), and its line, from 1.
 
     Raises:
-        UserError: the file is missing, too large, no YAML, no flat mapping or has a key twice; ``FILE:LINE``.
+        UserError: the file is missing, too large, no YAML, no flat mapping or has a key twice; `FILE:LINE`.
     """
     text = _text(path)
     try:

@@ -52,7 +52,7 @@ _MNIST_FILES = {
 
 
 def read_cifar(name: str, data_dir: Path, train: bool) -> Arrays:
-    """Reads ``cifar10`` or ``cifar100`` from data_dir or from the archive's folder below it.
+    """Reads `cifar10` or `cifar100` from data_dir or from the archive's folder below it.
 
     Class names come from the archive's own list; without it they are "0", "1", ...
 

@@ -1,6 +1,6 @@
 """Files -> samples: what a split holds, in which order, under which label.
 
-Image folders are ``data_dir/<split>/CLASS/**``: a class is a direct subfolder, labels follow the sorted
+Image folders are `data_dir/<split>/CLASS/**`: a class is a direct subfolder, labels follow the sorted
 names, images lie in it or below it (see `walk`). A split may also be a pack of such a folder (`packs`).
 """
 
@@ -75,9 +75,9 @@ def open_split(
 
 
 def some_images(config: Config, split: str, count: int) -> list[NDArray[Any]]:
-    """Up to ``count`` readable images of a split, evenly spaced over it; none where there is no such split.
+    """Up to `count` readable images of a split, evenly spaced over it; none where there is no such split.
 
-    Unlike :func:`open_split` it looks at no other image.
+    Unlike `open_split` it looks at no other image.
     """
     try:
         samples = _open(config, split)
@@ -221,7 +221,7 @@ def _open_binary(config: Config, split: str) -> ArraySamples:
 
 
 def _relabel(samples: Samples, classes: Sequence[str], place: Path) -> Samples:
-    """The samples with labels that index ``classes``, mapped by name."""
+    """The samples with labels that index `classes`, mapped by name."""
     label_of = {name: label for label, name in enumerate(classes)}
     unknown = [name for name in samples.classes if name not in label_of]
     if unknown:

@@ -43,7 +43,7 @@ _DATASETS = {
 
 
 def fetch_dataset(name: str, data_dir: Path) -> None:
-    """Puts the binary form of ``cifar10``, ``cifar100`` or ``mnist`` into data_dir; what is there is kept.
+    """Puts the binary form of `cifar10`, `cifar100` or `mnist` into data_dir; what is there is kept.
 
     Raises:
         UserError: a download failed; names the url.

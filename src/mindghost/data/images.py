@@ -79,9 +79,9 @@ with contextlib.suppress(OSError, AttributeError):  # libtiff, which writes to s
 
 
 def read_image(path: str, upright: bool = False) -> NDArray[Any]:
-    """Returns the pixels of ``path``: uint8, (height, width, 3), RGB (the table above).
+    """Returns the pixels of `path`: uint8, (height, width, 3), RGB (the table above).
 
-    With ``upright`` they are turned as the camera noted (EXIF), which training and validation leave out.
+    With `upright` they are turned as the camera noted (EXIF), which training and validation leave out.
 
     Raises:
         UserError: the file can't be read or decoded, is truncated, has over MAX_PIXELS pixels, sides beyond MAX_SIDE or
@@ -95,7 +95,7 @@ def read_image(path: str, upright: bool = False) -> NDArray[Any]:
 class JpegImage:
     """A JPEG file that is decoded as far as it is asked for; like an array, uint8 (height, width, 3).
 
-    ``image[top:bottom, left:right]`` is what slicing the decoded image gives, ``numpy.asarray(image)`` all of it.
+    `image[top:bottom, left:right]` is what slicing the decoded image gives, `numpy.asarray(image)` all of it.
     """
 
     def __init__(self, content: bytes, name: str, decoder: jpeg.Decoder, size: tuple[int, int]) -> None:
@@ -103,7 +103,7 @@ class JpegImage:
         self._content, self._name, self._decoder = content, name, decoder
 
     def __getitem__(self, box: tuple[slice, slice]) -> NDArray[Any]:
-        """Raises UserError and RunError as :func:`read_image` does."""
+        """The pixels of a box, uint8 (h, w, 3). Raises UserError and RunError as `read_image` does."""
         (top, bottom, _), (left, right, _) = (part.indices(size) for part, size in zip(box, self.shape, strict=False))
         with resources.spent_on(self._name):
             pixels = self._decoder.box(self._content, top, left, bottom - top, right - left)
@@ -115,7 +115,7 @@ class JpegImage:
 
 
 def open_image(path: str, decoder: jpeg.Decoder | None) -> NDArray[Any] | JpegImage:
-    """The pixels of ``path``, to be cut from: those of :func:`read_image`, which also has the word on errors."""
+    """The pixels of `path`, to be cut from: those of `read_image`, which also has the word on errors."""
     with paths.open_file(path, _REMEDY) as file:
         if decoder is not None:
             start = _read(file, path, len(jpeg.START))
@@ -134,12 +134,12 @@ def _read(file: BinaryIO, name: str, size: int = -1) -> bytes:
 
 
 def content(path: str) -> bytes:
-    """The bytes of an image file. Raises as :func:`read_image` does where they can't be read."""
+    """The bytes of an image file. Raises as `read_image` does where they can't be read."""
     return paths.read(path, _REMEDY)
 
 
 def open_content(content: bytes, name: str, decoder: jpeg.Decoder | None) -> NDArray[Any] | JpegImage:
-    """The pixels of an image file's bytes, as :func:`open_image`; ``name`` is for messages."""
+    """The pixels of an image file's bytes, as `open_image`; `name` is for messages."""
     size = None if decoder is None else decoder.size(content)
     if decoder is None or size is None or _beyond_bounds(size[1], size[0]) or content.count(_SCAN) > _MOST_SCANS:
         return decode_image(content, name)
@@ -147,7 +147,7 @@ def open_content(content: bytes, name: str, decoder: jpeg.Decoder | None) -> NDA
 
 
 def decode_image(content: bytes, name: str) -> NDArray[Any]:
-    """The pixels of an image file's bytes, as :func:`read_image`; ``name`` is for messages."""
+    """The pixels of an image file's bytes, as `read_image`; `name` is for messages."""
     if header := _PLAIN.match(content):
         width, height = map(int, header.groups())
         # Pillow would copy the pixels twice; it has the word on any other file.
@@ -162,13 +162,13 @@ def plain_file(pixels: NDArray[Any]) -> bytes:
 
 
 def size(path: str) -> tuple[int, int]:
-    """Width and height of an image file as stored, from its header. Raises as :func:`read_image` does."""
+    """Width and height of an image file as stored, from its header. Raises as `read_image` does."""
     with paths.open_file(path, _REMEDY) as file:
         return _opened(file, path, lambda image, _: _stored_size(image))
 
 
 def check_image(path: str, decode: bool) -> None:
-    """Raises as :func:`read_image` if ``path`` is no usable image: reads its header, with ``decode`` its pixels too."""
+    """Read the header of an image, with `decode` its pixels too. Raises as `read_image` for one that is not usable."""
 
     def check(image: Image.Image, name: str) -> None:
         if image.mode == "F" or (decode and image.mode.startswith("I")):
@@ -193,7 +193,7 @@ def _beyond_bounds(width: int, height: int) -> str:
 
 
 def _opened(source: BinaryIO, name: str, use: Callable[[Image.Image, str], Any]) -> Any:
-    """``use(image, name)`` on the opened image; every failure becomes an error of one line that has the name."""
+    """`use(image, name)` on the opened image; every failure becomes an error of one line that has the name."""
     with contextlib.suppress(MemoryError):
         return _attempt(source, name, use)
     try:
@@ -205,7 +205,7 @@ def _opened(source: BinaryIO, name: str, use: Callable[[Image.Image, str], Any])
 
 
 def _attempt(source: BinaryIO, name: str, use: Callable[[Image.Image, str], Any]) -> Any:
-    """As :func:`_opened`, but raises MemoryError where more memory was asked for than an image of its size takes."""
+    """As `_opened`, but raises MemoryError where more memory was asked for than an image of its size takes."""
     needed = _SOME_BYTES
     try:
         source.seek(0)

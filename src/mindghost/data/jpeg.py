@@ -51,7 +51,7 @@ class Decoder:
 
 @functools.lru_cache
 def decoder(native_ops: str) -> Decoder | None:
-    """The decoder, built if need be; None with ``native_ops`` "off", and where it can't be had, which the log says."""
+    """The decoder, built if need be; None with `native_ops` "off", and where it can't be had, which the log says."""
     if native_ops == "off":
         return None
     try:

@@ -64,10 +64,10 @@ def train_batches(
 ) -> ds.Dataset:
     """Training batches of one rank: columns "image" float32 (B, C, H, W) and "label" int32 (B,).
 
-    With mixup or cutmix (and a batch_size over 1) "label" is float32 (B, num_classes). ``get_dataset_size()`` is the
+    With mixup or cutmix (and a batch_size over 1) "label" is float32 (B, num_classes). `get_dataset_size()` is the
     number of steps of a whole epoch, the same on every rank. An iterator over several epochs
-    (``create_tuple_iterator(num_epochs=n)``, as ``mindspore.train.Model`` makes one) starts at ``start_epoch``, its
-    first epoch at ``start_step``; nothing before that is read. Each new iterator starts there again.
+    (`create_tuple_iterator(num_epochs=n)`, as `mindspore.train.Model` makes one) starts at `start_epoch`, its
+    first epoch at `start_step`; nothing before that is read. Each new iterator starts there again.
 
     Raises:
         UserError: too few samples for a batch, or for the batches of one update.
@@ -115,9 +115,9 @@ class EpochOrder:
     """Which samples one rank sees in each epoch: a function of seed and epoch only.
 
     Of the epoch's order, rank r takes positions r, r + ranks, ...: as many on every rank, so that all take equal steps;
-    the fewer than ``ranks`` left over, other ones each epoch, count as remainder. ``num_samples`` takes that many over
+    the fewer than `ranks` left over, other ones each epoch, count as remainder. `num_samples` takes that many over
     all ranks: other ones each epoch, or without shuffle the first. With repeated augmentation each sample stands
-    ``aug_repeats`` times in a row before the ranks take turns, and each rank stops after ceil(samples / ranks), as in
+    `aug_repeats` times in a row before the ranks take turns, and each rank stops after ceil(samples / ranks), as in
     mindcv.
 
     Attributes:
@@ -150,7 +150,7 @@ class EpochOrder:
 
 
 def _steps(config: Config, count: int, chosen: int, ranks: int) -> int:
-    """Batches in an epoch, whole updates only: of ``count`` samples on each rank."""
+    """Batches in an epoch, whole updates only: of `count` samples on each rank."""
     held = f"{chosen} training samples" + (f" on {ranks} ranks" if ranks > 1 else "")
     accumulation = config.gradient_accumulation_steps
     # A short batch would weigh as much as a full one in the mean of an update.
@@ -260,7 +260,10 @@ class EvalBatches:
         return len(self._chunks)
 
     def __iter__(self) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
-        """Raises UserError for an image that can't be read, RunError where the machine lacks what reading takes."""
+        """Images, float32 (N, C, H, W), and labels of each batch.
+
+        Raises UserError for an image that can't be read, RunError where the machine lacks what reading takes.
+        """
         chunks = iter(self._chunks)
         pool = ThreadPoolExecutor(self._workers)
         ahead: deque[tuple[NDArray[Any], NDArray[Any], list[Future[None]]]] = deque()
@@ -288,7 +291,7 @@ class EvalBatches:
 
 
 def _workers(wanted: int) -> int:
-    """``num_parallel_workers``, but no more than there are cores (MindSpore would refuse them)."""
+    """`num_parallel_workers`, but no more than there are cores (MindSpore would refuse them)."""
     return min(wanted, len(os.sched_getaffinity(0)))
 
 

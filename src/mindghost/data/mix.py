@@ -51,18 +51,18 @@ def mix_batch(
 
 
 def soft_labels(labels: NDArray[Any], num_classes: int, lam: float) -> NDArray[Any]:
-    """Labels, ``lam`` of the sample's own and ``1 - lam`` of its mirror's: float32, (B, num_classes)."""
+    """Labels, `lam` of the sample's own and `1 - lam` of its mirror's: float32, (B, num_classes)."""
     one_hot = np.eye(num_classes, dtype=np.float32)[labels]
     return one_hot * np.float32(lam) + one_hot[::-1] * np.float32(1.0 - lam)
 
 
 def blend(images: NDArray[Any], lam: float) -> NDArray[Any]:
-    """Mixup: ``lam`` of each image and ``1 - lam`` of its mirror; (B, C, H, W), float32."""
+    """Mixup: `lam` of each image and `1 - lam` of its mirror; (B, C, H, W), float32."""
     return images * np.float32(lam) + images[::-1] * np.float32(1.0 - lam)
 
 
 def cut_box(height: int, width: int, lam: float, rng: np.random.Generator) -> tuple[slice, slice]:
-    """Rows and columns of a box around a random pixel: ``1 - lam`` of the area, cut off at the borders."""
+    """Rows and columns of a box around a random pixel: `1 - lam` of the area, cut off at the borders."""
     side = np.sqrt(1.0 - lam)
     rows = _clipped_range(int(rng.integers(height)), int(height * side), height)
     columns = _clipped_range(int(rng.integers(width)), int(width * side), width)

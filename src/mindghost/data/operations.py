@@ -32,7 +32,7 @@ class Normalize:
         self._std = np.array(std, np.float32)[:, np.newaxis, np.newaxis]
 
     def __call__(self, image: NDArray[Any], out: NDArray[Any] | None = None) -> NDArray[Any]:
-        """(h, w, 3), any real type -> float32 (len(mean), h, w), in ``out`` if that is given."""
+        """(h, w, 3), any real type -> float32 (len(mean), h, w), in `out` if that is given."""
         result = channels_first(image, len(self._mean), out)
         result -= self._mean
         result /= self._std
@@ -40,7 +40,7 @@ class Normalize:
 
 
 def channels_first(image: NDArray[Any], channels: int, out: NDArray[Any] | None = None) -> NDArray[Any]:
-    """float32 (channels, h, w), the first ``channels`` of (h, w, 3): in ``out``, or a fresh array."""
+    """float32 (channels, h, w), the first `channels` of (h, w, 3): in `out`, or a fresh array."""
     result = np.empty((channels, *image.shape[:2]), np.float32) if out is None else out
     result[...] = image.transpose(2, 0, 1)[:channels]
     return result
@@ -62,6 +62,7 @@ class CoveringResize:
         self._square = vision.Resize(size[0], interpolation) if size[0] == size[1] else None
 
     def __call__(self, image: NDArray[Any]) -> NDArray[Any]:
+        """The image resized: uint8 (h, w, 3) -> (h', w', 3), both sides at least those of the size."""
         image = self._middle(image)
         if self._square is not None:
             # Resized to its own size, an image stays what it is; a pack's images have that size.
@@ -88,7 +89,7 @@ class CoveringResize:
 
 @dataclass(frozen=True)
 class RandomResizedCrop:
-    """A box of random area (a share ``scale`` of the image) and aspect ratio, resized to ``size``, (height, width)."""
+    """A box of random area (a share `scale` of the image) and aspect ratio, resized to `size`, (height, width)."""
 
     size: tuple[int, int]
     scale: tuple[float, float]
@@ -96,6 +97,7 @@ class RandomResizedCrop:
     interpolation: vision.Inter
 
     def __call__(self, image: NDArray[Any], rng: np.random.Generator) -> NDArray[Any]:
+        """A drawn box of the image: uint8 (h, w, 3) -> (*size, 3)."""
         top, left, height, width = self.box(image.shape[0], image.shape[1], rng)
         return self._resize(np.ascontiguousarray(image[top : top + height, left : left + width]))
 
@@ -125,12 +127,13 @@ class RandomResizedCrop:
 
 @dataclass(frozen=True)
 class PaddedCrop:
-    """A random crop of ``size``, (height, width), after padding the image with black on every side."""
+    """A random crop of `size`, (height, width), after padding the image with black on every side."""
 
     size: tuple[int, int]
     padding: int
 
     def __call__(self, image: NDArray[Any], rng: np.random.Generator) -> NDArray[Any]:
+        """A drawn crop of the image: (h, w, C) -> (*size, C)."""
         height, width = self.size
         rows, columns, channels = image.shape
         padding = self.padding
@@ -149,6 +152,7 @@ class RandomFlip:
     probability: float
 
     def __call__(self, image: NDArray[Any], rng: np.random.Generator) -> NDArray[Any]:
+        """The image, mirrored or not: uint8 (h, w, C) -> the same shape."""
         return self._flip(image) if rng.random() < self.probability else image
 
     @cached_property
@@ -166,6 +170,7 @@ class ColorJitter:
     hue: float = 0.0
 
     def __call__(self, image: NDArray[Any], rng: np.random.Generator) -> NDArray[Any]:
+        """The image in drawn colours: uint8 (h, w, 3) -> the same shape."""
         adjustments = (
             (vision.AdjustBrightness, self.brightness, 1.0),
             (vision.AdjustContrast, self.contrast, 1.0),
@@ -187,7 +192,7 @@ class ColorJitter:
 class RandomErasing:
     """Fills a random box of the normalised image with a value, one a channel, or normal noise ("random").
 
-    Area and aspect ratio are drawn uniformly, at most ``attempts`` times; a box as high or as wide as the
+    Area and aspect ratio are drawn uniformly, at most `attempts` times; a box as high or as wide as the
     image is not taken (MindSpore's meaning).
     """
 
@@ -231,6 +236,7 @@ class SeededPolicy:
     policy: Callable[[NDArray[Any]], NDArray[Any]]
 
     def __call__(self, image: NDArray[Any], rng: np.random.Generator) -> NDArray[Any]:
+        """The image as the policy changes it: uint8 (h, w, 3) -> the same shape."""
         with _seeded_globals(rng):
             return self.policy(image)
 
@@ -249,7 +255,7 @@ os.register_at_fork(after_in_child=_renew_lock)
 
 @contextmanager
 def _seeded_globals(rng: np.random.Generator) -> Iterator[None]:
-    """Seeds ``random`` and ``numpy.random``, which mindcv draws from; in the main process their states are restored.
+    """Seeds `random` and `numpy.random`, which mindcv draws from; in the main process their states are restored.
 
     In a worker process nothing else draws from them, and restoring takes longer than many an operation. With one
     worker the pipeline runs on a thread of the main process: the lock keeps two pipelines apart, and training itself

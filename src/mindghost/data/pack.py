@@ -56,9 +56,11 @@ class PackSamples(Samples):
     _open: dict[int, int] = field(default_factory=dict, repr=False)
 
     def open(self, index: int) -> NDArray[Any] | images.JpegImage:
+        """The pixels of an image, of which a JPEG file is decoded as far as they are asked for."""
         return images.open_content(self.content(index), self.name(index), self.decoder)
 
     def read(self, index: int) -> NDArray[Any]:
+        """The pixels of an image, all of them."""
         return np.asarray(self.open(index))
 
     def content(self, index: int) -> bytes:
@@ -78,6 +80,7 @@ class PackSamples(Samples):
         return content
 
     def name(self, index: int) -> str:
+        """The path that the image had when it was packed, and the shard that holds it."""
         return f"{os.path.join(self.root, os.fsdecode(self.files[index]))} (in {SHARD.format(int(self.shards[index]))})"
 
     def _identity(self) -> NDArray[Any]:

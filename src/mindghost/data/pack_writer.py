@@ -323,7 +323,10 @@ def _page_bytes(rows: list[dict[str, Any]]) -> int:
 
 
 def _write_shard(path: Path, rows: list[dict[str, Any]]) -> None:
-    """Raises RunError where MindRecord fails, as when another program has filled the disk since `_make_room`."""
+    """Write a shard and MindRecord's index of it.
+
+    Raises RunError where MindRecord fails, as when another program has filled the disk since `_make_room`.
+    """
     try:
         writer = FileWriter(str(path), 1)
         writer.set_header_size(_HEADER)

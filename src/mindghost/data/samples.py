@@ -69,12 +69,15 @@ class FolderSamples(Samples):
     decoder: jpeg.Decoder | None = None
 
     def open(self, index: int) -> NDArray[Any] | images.JpegImage:
+        """The pixels of a file, of which a JPEG file is decoded as far as they are asked for."""
         return images.open_image(self.name(index), self.decoder)
 
     def read(self, index: int) -> NDArray[Any]:
+        """The pixels of a file, all of them."""
         return np.asarray(self.open(index))
 
     def name(self, index: int) -> str:
+        """The path of the file."""
         return os.path.join(self.root, os.fsdecode(self.files[index]))
 
     def _identity(self) -> NDArray[Any]:
@@ -89,9 +92,11 @@ class ArraySamples(Samples):
     pixels: NDArray[Any]  # uint8, (n, height, width, channels)
 
     def read(self, index: int) -> NDArray[Any]:
+        """The pixels, which share memory with `pixels`."""
         return self.pixels[index]
 
     def name(self, index: int) -> str:
+        """The title, and the index among the images."""
         return f"{self.title} #{index}"
 
     def _identity(self) -> NDArray[Any]:

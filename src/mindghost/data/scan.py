@@ -40,7 +40,7 @@ def bad_images(
     """Indices of the images that cannot be read, in order, and for each why, in one line that has its path.
 
     Those that were good before, and have the size and time of change that they had then, are not opened again: the
-    manifest in the user's cache folder has them (see :func:`manifest`).
+    manifest in the user's cache folder has them (see `manifest`).
 
     Args:
         samples: what to look at.
@@ -82,10 +82,10 @@ def bad_images(
 
 
 def manifest(root: str, part: int = 0, parts: int = 1) -> Path:
-    """Where the good images of a folder are remembered: their paths, sizes, times of change (ns), how they were read,
-    and the sha256 of those that were read for it.
+    """The file that remembers the good images of a folder.
 
-    Each of several processes has one. Deleting them has the images looked at again.
+    It holds their paths, sizes, times of change (ns), how they were read, and the sha256 of those that were read for
+    it. Each of several processes has one. Deleting them has the images looked at again.
     """
     place = hashlib.sha256(os.fsencode(os.path.realpath(root))).hexdigest()
     return cache_dir() / "scans" / f"{place[:32]}.{part}of{parts}.npz"

@@ -1,7 +1,7 @@
 """A recipe -> the operations it means, in MindCV's order.
 
 A training transform takes (image, rng): every draw comes from that generator, so a sample looks the same
-whichever worker makes it, whenever. Both transforms write to ``out``, a part of a batch, if that is given.
+whichever worker makes it, whenever. Both transforms write to `out`, a part of a batch, if that is given.
 """
 
 from __future__ import annotations
@@ -44,11 +44,11 @@ _LUMINANCE = np.array([0.299, 0.587, 0.114])
 
 
 def train_transform(config: Config) -> Transform:
-    """The training transform: uint8 (h, w, 3), see :func:`as_rgb` -> float32 (in_channels, height, width).
+    """The training transform: uint8 (h, w, 3), see `as_rgb` -> float32 (in_channels, height, width).
 
     Called with (image, rng, out=None).
 
-    ``scale``, ``ratio``, ``crop_padding``, ``color_jitter``, ``mean`` and ``std`` belong to image folders; CIFAR and
+    `scale`, `ratio`, `crop_padding`, `color_jitter`, `mean` and `std` belong to image folders; CIFAR and
     MNIST have MindCV's presets. The other keys apply to all, but digits are never flipped.
 
     Raises:
@@ -86,11 +86,11 @@ def train_transform(config: Config) -> Transform:
 
 
 def eval_transform(config: Config) -> Transform:
-    """The evaluation transform: as :func:`train_transform` but without draws; pixels equal MindCV's exactly.
+    """The evaluation transform: as `train_transform` but without draws; pixels equal MindCV's exactly.
 
     Called with (image, out=None).
 
-    The image is resized, with its own aspect ratio, until it just covers ``image_resize / crop_pct`` (``image_resize``
+    The image is resized, with its own aspect ratio, until it just covers `image_resize / crop_pct` (`image_resize`
     where it is no image of a folder); then the centre is cut out.
     """
     operators, final = _cover_and_crop(config), _final(config)
@@ -112,7 +112,7 @@ def input_size(config: Config) -> tuple[int, int]:
 def describe_evaluation(config: Config) -> dict[str, object]:
     """From an image file to probabilities, for programs without this package; mean and std on the scale 0 to 255.
 
-    The steps in their order: those of :func:`images.read_image` for prediction, then those of :func:`eval_transform`.
+    The steps in their order: those of `images.read_image` for prediction, then those of `eval_transform`.
     """
     mean, std = config.mean, config.std
     if not _is_folder(config):
@@ -147,7 +147,7 @@ def describe_evaluation(config: Config) -> dict[str, object]:
 def as_rgb(image: NDArray[Any] | JpegImage, in_channels: int) -> NDArray[Any] | JpegImage:
     """What the operators work on: (h, w, 1 or 3) -> (h, w, 3), uint8.
 
-    For ``in_channels`` 1 all three channels hold the luminance (Pillow's "L"), and the last step keeps one of
+    For `in_channels` 1 all three channels hold the luminance (Pillow's "L"), and the last step keeps one of
     them: some operators only know RGB.
     """
     if image.shape[2] == 3 and in_channels == 1:
@@ -173,7 +173,7 @@ def _is_folder(config: Config) -> bool:
 
 
 def _centre(size: tuple[int, int], interpolation: vision.Inter) -> Step:
-    """The image resized until it just covers ``size``, and the centre cut out; images of that size stay as they are."""
+    """The image resized until it just covers `size`, and the centre cut out; images of that size stay as they are."""
     cover, crop = CoveringResize(size, interpolation), vision.CenterCrop(size)
     return lambda image, rng: np.asarray(image) if image.shape[:2] == size else crop(cover(np.asarray(image)))
 
@@ -222,7 +222,7 @@ def _per_channel(
 
 
 def _jitter_strengths(value: float | tuple[float, ...]) -> tuple[float, ...]:
-    """``color_jitter``: one strength for brightness, contrast and saturation, or three, or four with hue."""
+    """`color_jitter`: one strength for brightness, contrast and saturation, or three, or four with hue."""
     return value if isinstance(value, tuple) else (value,) * 3
 
 

@@ -89,6 +89,7 @@ class WeightsEvaluator(Evaluator):
         return build.evaluation_network(self.runtime.config, self.runtime.operators)
 
     def __call__(self, weights: dict[str, NDArray[Any]]) -> Metrics:
+        """The numbers of an evaluation with these weights, by parameter name; every rank has to call it."""
         for parameter in self.network.get_parameters():
             assign(parameter, weights[parameter.name])
         return self.outcomes(of_cell(self.network, self.runtime.graphs)).metrics()

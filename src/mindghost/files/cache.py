@@ -16,7 +16,7 @@ from .lock import open_lock
 
 
 def cache_dir() -> Path:
-    """The user's cache folder: ``$MINDGHOST_HOME`` (or ``$GHOSTNET_HOME``, its former name), or ``~/.cache/mindghost``.
+    """The user's cache folder: `$MINDGHOST_HOME` (or `$GHOSTNET_HOME`, its former name), or `~/.cache/mindghost`.
 
     For a user without a home (no HOME, no line in passwd) it is a folder of their own beside the temporary files.
     """
@@ -42,7 +42,7 @@ def _homeless_cache() -> Path:
 
 @contextlib.contextmanager
 def locked(target: Path) -> Iterator[None]:
-    """Keeps other processes out while one makes ``target``; the lock ends with the process that holds it."""
+    """Keeps other processes out while one makes `target`; the lock ends with the process that holds it."""
     lock = open_lock(target.with_name(f".{target.name}.lock"))
     try:
         fcntl.flock(lock, fcntl.LOCK_EX)

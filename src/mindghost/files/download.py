@@ -45,7 +45,7 @@ class _DownloadError(Exception):
 
 
 def fetch(url: str, target_dir: Path, *, digest: str, algorithm: str = "sha256", timeout: float = 60) -> Path:
-    """Downloads ``url`` into ``target_dir``, unless an intact copy is there, and returns the file's path.
+    """Downloads `url` into `target_dir`, unless an intact copy is there, and returns the file's path.
 
     The file appears under its name only when complete and verified. Processes that want the same file take
     turns. What MindCV's host does not give is asked of its other one.
@@ -76,7 +76,7 @@ def fetch(url: str, target_dir: Path, *, digest: str, algorithm: str = "sha256",
 
 @contextlib.contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Turns what the file system refuses into a UserError that names ``path``, a full disk into a RunError."""
+    """Turns what the file system refuses into a UserError that names `path`, a full disk into a RunError."""
     try:
         yield
     except OSError as error:
@@ -84,7 +84,7 @@ def writing(path: Path) -> Iterator[None]:
 
 
 def _download(url: str, target: Path, digest: str, algorithm: str, timeout: float) -> None:
-    """Fetches into a hidden file beside ``target`` and renames it once verified."""
+    """Fetches into a hidden file beside `target` and renames it once verified."""
     partial = target.with_name(f".{target.name}.{digest[:_MIN_DIGEST]}.part")
     reasons = []
     for address in _addresses(url):
@@ -104,14 +104,14 @@ def _download(url: str, target: Path, digest: str, algorithm: str, timeout: floa
 
 
 def _addresses(url: str) -> list[str]:
-    """Where the file may be: ``url``, and its like on the mirror of its host."""
+    """Where the file may be: `url`, and its like on the mirror of its host."""
     parts = urlsplit(url)
     mirror = _MIRRORS.get(parts.netloc)
     return [url] if mirror is None else [url, parts._replace(netloc=mirror).geturl()]
 
 
 def _complete(url: str, partial: Path, digest: str, algorithm: str, timeout: float) -> None:
-    """Makes ``partial`` the whole file. Where the content is wrong it is removed, and fetched again if it was spliced.
+    """Makes `partial` the whole file. Where the content is wrong it is removed, and fetched again if it was spliced.
 
     Raises:
         _DownloadError: the transfer failed (the part stays), or the content is not the expected one.
@@ -129,7 +129,7 @@ def _complete(url: str, partial: Path, digest: str, algorithm: str, timeout: flo
 
 
 def _transfer_with_retries(url: str, partial: Path, timeout: float) -> bool:
-    """Completes ``partial`` in a few attempts; whether it is made of more than one answer."""
+    """Completes `partial` in a few attempts; whether it is made of more than one answer."""
     delay, validator = _RETRY_DELAY, None
     for attempt in range(1, _ATTEMPTS + 1):
         have = partial.stat().st_size if paths.is_file(partial) else 0
@@ -149,7 +149,7 @@ def _transfer_with_retries(url: str, partial: Path, timeout: float) -> bool:
 
 
 def _request(url: str, have: int, validator: str | None) -> urllib.request.Request:
-    """Asks for what comes after the first ``have`` bytes; for everything if the file has changed since."""
+    """Asks for what comes after the first `have` bytes; for everything if the file has changed since."""
     headers = {"User-Agent": f"ghostnet/{__version__}"}
     if have:
         headers["Range"] = f"bytes={have}-"
@@ -165,7 +165,7 @@ def _validator(headers: Message) -> str | None:
 
 
 def _receive(response: http.client.HTTPResponse, partial: Path, have: int) -> bool:
-    """Writes an answer to ``partial``: behind what is there if it goes on from it, else in its place.
+    """Writes an answer to `partial`: behind what is there if it goes on from it, else in its place.
 
     Returns whether it was put behind something.
 

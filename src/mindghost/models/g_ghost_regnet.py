@@ -1,5 +1,6 @@
-"""G-Ghost-RegNet: GhostNets on Heterogeneous Devices via Cheap Operations (Han et al., IJCV 2022,
-https://arxiv.org/abs/2201.03297).
+"""G-Ghost-RegNet: RegNet whose stages make part of their channels cheaply.
+
+Han et al., "GhostNets on Heterogeneous Devices via Cheap Operations", IJCV 2022, https://arxiv.org/abs/2201.03297.
 
 The redundancy is sought in a stage, not in a layer: only part of its channels pass through all of its blocks, the
 others come from the first block's output by one 1x1 convolution. No depthwise convolutions, which GPUs run slowly.

@@ -1,5 +1,6 @@
-"""The CIFAR-10 networks of GhostNet's paper (Han et al., CVPR 2020, https://arxiv.org/abs/1911.11907, section 4.1):
-VGG-16 and ResNet-56, plain and with Ghost modules (ratio 2, 3x3 depthwise convolutions).
+"""The CIFAR-10 networks of GhostNet's paper: VGG-16 and ResNet-56, plain and with Ghost modules.
+
+Han et al., CVPR 2020, https://arxiv.org/abs/1911.11907, section 4.1; ratio 2, 3x3 depthwise convolutions.
 
 Every convolution but the first is a Ghost module, as the paper's first author says of these experiments
 (https://github.com/TingsongYu/ghostnet_cifar10/issues/1).

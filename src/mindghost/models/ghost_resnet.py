@@ -1,5 +1,6 @@
-"""Ghost-ResNet-50: ResNet-50 with Ghost modules for convolutions (Han et al., CVPR 2020,
-https://arxiv.org/abs/1911.11907, section 4.2).
+"""Ghost-ResNet-50: ResNet-50 with Ghost modules for convolutions.
+
+Han et al., CVPR 2020, https://arxiv.org/abs/1911.11907, section 4.2.
 
 Every convolution but the first is a Ghost module, those of the shortcuts too. Unlike in the code that the authors
 released later, which makes the batch norms and does not call them, each half of a module has its batch norm.

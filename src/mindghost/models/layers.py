@@ -207,7 +207,7 @@ def _hash(bits: Tensor) -> Tensor:
 
 
 def _xor_shifted(bits: Tensor, shift: int) -> Tensor:
-    """bits ^ (bits >> shift), the shift bringing in zeros instead of the sign."""
+    """`bits ^ (bits >> shift)`, the shift bringing in zeros instead of the sign."""
     shifted = ops.bitwise_right_shift(bits, Tensor(shift, mstype.int32))
     return ops.bitwise_xor(bits, ops.bitwise_and(shifted, Tensor(2 ** (32 - shift) - 1, mstype.int32)))
 

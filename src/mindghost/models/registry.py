@@ -13,8 +13,10 @@ from . import g_ghost_regnet, ghost_cifar, ghost_resnet, ghostnet, ghostnetv2, g
 
 @dataclass(frozen=True)
 class Card:
-    """Facts about a network. Accuracies are top-1 in percent, as published by others: on ImageNet-1k, or on CIFAR-10
-    where `num_classes` is 10. None stands for what nobody published.
+    """Facts about a network.
+
+    Accuracies are top-1 in percent, as published by others: on ImageNet-1k, or on CIFAR-10 where `num_classes` is 10.
+    None stands for what nobody published.
 
     Attributes:
         build: makes the network; takes `num_classes`, `in_channels`, where given `drop_rate`, and `deploy` where

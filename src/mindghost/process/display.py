@@ -88,6 +88,7 @@ class OneLine(logging.Formatter):
     """A record of a log is one line, whatever the names in it hold."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:
+        """The record's text with hidden characters, line breaks among them, as escapes."""
         record.message = shown(record.message)
         return super().formatMessage(record)
 

@@ -1,5 +1,6 @@
-"""Standard output and standard error that may stop taking what is written: a full disk, a terminal that was closed, a
-reader that left, a shell's `>&-`.
+"""Standard output and standard error that may stop taking what is written.
+
+That is what a full disk does, a terminal that was closed, a reader that left, a shell's `>&-`.
 
 Standard error has nobody to complain to: what it does not take is dropped. On standard output a command stops with an
 OutputError, once; a training run goes on (`survive`) and says in its log what happened (`news`).

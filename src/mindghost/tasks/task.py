@@ -20,22 +20,19 @@ Share = Callable[[dict[int, str]], dict[int, str]]
 
 
 class Metrics(Protocol):
-    """The numbers of one evaluation.
-
-    Attributes:
-        score: the number by which evaluations are compared: higher is better, and it is not negative.
-        loss: mean loss of a sample.
-        num_samples: how many samples were counted.
-    """
+    """The numbers of one evaluation."""
 
     @property
-    def score(self) -> float: ...
+    def score(self) -> float:
+        """The number by which evaluations are compared: higher is better, and it is not negative."""
 
     @property
-    def loss(self) -> float: ...
+    def loss(self) -> float:
+        """Mean loss of a sample."""
 
     @property
-    def num_samples(self) -> int: ...
+    def num_samples(self) -> int:
+        """How many samples were counted."""
 
     def result(self) -> dict[str, Any]:
         """All of them by name, as validation prints them: JSON values."""
@@ -81,22 +78,19 @@ class Report(Protocol):
 
 
 class Answer(Protocol):
-    """One of the things that a network says of an image, as `predict` prints it.
-
-    Attributes:
-        label: index among the network's outputs.
-        name: of that output.
-        probability: how sure the network is, from 0 to 1; for a task without probabilities, the value itself.
-    """
+    """One of the things that a network says of an image, as `predict` prints it."""
 
     @property
-    def label(self) -> int: ...
+    def label(self) -> int:
+        """Index among the network's outputs."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """Name of that output."""
 
     @property
-    def probability(self) -> float: ...
+    def probability(self) -> float:
+        """How sure the network is, from 0 to 1; for a task without probabilities, the value itself."""
 
 
 class Task(ABC):

@@ -144,6 +144,7 @@ class TaughtStep(nn.Cell):
         self.teacher = teacher
 
     def __call__(self, image: Tensor, label: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """One step on a batch: what the step returns, which sees the teacher's logits, too."""
         return self.step(image, label, self.teacher(image))
 
 

@@ -78,6 +78,7 @@ class Epochs(ms.Callback):
         self.resumed_at = position.step
 
     def on_train_epoch_begin(self, run_context: ms.RunContext) -> None:
+        """Start the clock and the progress bar of an epoch."""
         epoch = run_context.original_args().cur_epoch_num
         self.started = self.timed_from = time.perf_counter()
         self.untimed_steps = self.resumed_at
@@ -92,6 +93,7 @@ class Epochs(ms.Callback):
         self.signals.waits_since = time.monotonic()
 
     def on_train_step_begin(self, run_context: ms.RunContext) -> None:
+        """Have the step compiled for the batch that comes, if it is not, with a word about it in the log."""
         # A sunk epoch takes its data while it computes.
         self.signals.waits_since = time.monotonic() if self.config.dataset_sink_mode else None
         if not self.config.dataset_sink_mode:
@@ -105,6 +107,7 @@ class Epochs(ms.Callback):
         self.graphs.compile(self.step, *batch, what="the training step, which takes some tens of seconds")
 
     def on_train_step_end(self, run_context: ms.RunContext) -> None:
+        """Look at the loss, and save, log or stop where that is due."""
         self._after_step(run_context.original_args())
         self.signals.waits_since = time.monotonic()
 
@@ -132,6 +135,7 @@ class Epochs(ms.Callback):
             self._stop(stop, position.cur_epoch_num, step)
 
     def on_train_epoch_end(self, run_context: ms.RunContext) -> None:
+        """Evaluate, write the epoch's record, save weights and state."""
         self.signals.waits_since = None
         position = run_context.original_args()
         epoch, done = position.cur_epoch_num, self.steps_before + position.cur_step_num

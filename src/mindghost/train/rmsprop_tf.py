@@ -22,7 +22,7 @@ def _update_tensor(apply, alpha, momentum, shift, rate, weight, mean_square, mom
 class RMSpropTF(nn.Optimizer):
     """RMSprop in TensorFlow's form (Tieleman and Hinton, 2012; timm's `RMSpropTF`).
 
-    An update with learning rate r of a weight w with the gradient g::
+    An update with learning rate r of a weight w with the gradient g:
 
         g <- g + weight_decay * w
         s <- s + (1 - alpha) * (g * g - s)             s starts at 1

@@ -59,12 +59,15 @@ class PlainUpdate(nn.Cell):
         self.map = ops.HyperMap()
 
     def scaled(self, gradients: tuple[Tensor, ...], factor: Tensor, by: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
+        """The gradients times `by`, and the factor as it was."""
         return self.map(ops.partial(_scale_op, by), gradients), factor
 
     def square_sum(self, gradients: tuple[Tensor, ...], factor: Tensor) -> Tensor:
+        """The sum of squares of all gradients: a scalar float32."""
         return ops.addn(self.map(_square_sum_op, gradients))
 
     def apply(self, gradients: tuple[Tensor, ...], factor: Tensor) -> Tensor:
+        """Have the optimizer change the weights."""
         return self.optimizer(gradients)
 
 

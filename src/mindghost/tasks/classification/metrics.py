@@ -30,12 +30,15 @@ class Metrics:
 
     @property
     def score(self) -> float:
+        """The number by which evaluations are compared: top-1, in percent."""
         return self.top_1
 
     def result(self) -> dict[str, float | int | None]:
+        """All of them by name, as validation prints them."""
         return {"top_1": self.top_1, "top_5": self.top_5, "loss": self.loss, "num_samples": self.num_samples}
 
     def summary(self) -> str:
+        """All of them in one line for people."""
         top_5 = "" if self.top_5 is None else f", top-5 {self.top_5:.2f} %"
         return f"top-1 {self.top_1:.2f} %{top_5}, loss {self.loss:.4f}"
 

@@ -69,7 +69,7 @@ def html(
     figures: Mapping[str, bytes],
     facts: Mapping[str, str],
 ) -> bytes:
-    """The page.
+    """The report as an HTML page that needs no other file, in UTF-8.
 
     Args:
         metrics, scores, matrix, calibration: the numbers (see `tables`).
