@@ -224,9 +224,11 @@ def test_calibration_is_spread_over_the_classes(tmp_path, caplog):
 
 
 @pytest.mark.fault("pictures", "ok")
-def test_calibration_on_one_class_of_ten_is_said(tmp_path, caplog):
+@pytest.mark.parametrize("classes", [tuple("abcdefghij"), None], ids=["named", "numbered"])
+def test_calibration_on_one_class_of_ten_is_said(tmp_path, caplog, classes):
     save_image(tmp_path / "c1" / "a.png", 1)
-    quantize.calibration_images(config_for(tmp_path), tmp_path / "c1", 20, tuple("abcdefghij"))
+    config = config_for(tmp_path).replace(num_classes=10)
+    quantize.calibration_images(config, tmp_path / "c1", 20, classes)
     assert f"{tmp_path}/c1 has images in 1 folder(s), and the network 10 classes" in caplog.text
 
 

@@ -163,7 +163,8 @@ def calibration_images(config: Config, folder: Path, count: int, classes: Sequen
     """Images as the network gets them, float32 (N, C, H, W), N up to `count`, chosen by a fixed seed.
 
     They are spread over the folders in `folder`, which are the classes where it is a training split, or over the
-    classes of a pack or a data set in binary form; a log line says over how many.
+    classes of a pack or a data set in binary form; a log line says over how many. `classes` is None where the network
+    knows no names.
 
     Raises UserError where there is none, or one cannot be read.
     """
