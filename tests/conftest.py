@@ -59,7 +59,7 @@ def graph_mode() -> Iterator[None]:
     start = time.monotonic()
     yield
     # What is quicker makes no network. To collect after each of 2,000 such tests took a minute.
-    if time.monotonic() - start > 0.02 or multiprocessing.active_children():
+    if time.monotonic() - start > 0.05 or multiprocessing.active_children():
         gc.collect()
 
 
