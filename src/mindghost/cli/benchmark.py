@@ -117,7 +117,8 @@ def main(arguments: Sequence[str]) -> None:
     if plot:
         results = benchmark.family(plan, picture.family_names(), note)
         found["family"] = picture.points({name: summary.numbers(each)["median"] for name, each in results.items()})
-        drawn = picture.png(found["family"], f"{machine['cpu']}, {plan.threads} threads")
+        threads = "1 thread" if plan.threads == 1 else f"{plan.threads} threads"
+        drawn = picture.png(found["family"], f"{machine['cpu']}, {threads}")
         plot.write(outputs.mark_png(drawn, MARKS[0]))
         say(f"wrote {args.plot}")
     if record:
