@@ -7,7 +7,7 @@ set -euo pipefail
 export PYTHONUTF8=1
 rm -rf .coverage
 mkdir .coverage
-coverage run -m pytest -n 3 --dist loadfile --no-loadscope-reorder "$@" ||
+coverage run -m pytest -n 4 --dist loadfile --no-loadscope-reorder "$@" ||
     echo "Whether the tests pass is said by scripts/test.sh: the measuring needs files and memory that some tests forbid."
 coverage combine --quiet
 coverage report
