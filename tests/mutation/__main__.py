@@ -173,12 +173,17 @@ def try_room(copy: Path, room: str, mutants: list[Mutant]) -> Iterator[tuple[Mut
         yield mutant, "" if status == 0 else "timeout" if status is None else killers[0]
 
 
-def prepare(copy: Path) -> None:
-    """The repository as it is in the working tree, in a folder of its own, from where all is imported from now on."""
+def copy_repository(copy: Path) -> None:
+    """The repository as it is in the working tree, links as links, into another folder."""
     files = subprocess.check_output(["git", "ls-files", "-z", "-co", "--exclude-standard"], cwd=ROOT).split(b"\0")
     for name in filter(None, map(os.fsdecode, files)):
         (copy / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy2(ROOT / name, copy / name)
+        shutil.copy2(ROOT / name, copy / name, follow_symlinks=False)
+
+
+def prepare(copy: Path) -> None:
+    """Have all be imported from a copy of the repository, which is made, from now on."""
+    copy_repository(copy)
     os.chdir(copy)
     sys.path[:] = [
         str(copy / "src"),

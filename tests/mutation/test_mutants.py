@@ -1,6 +1,6 @@
 """The faults that mutants.py makes: of every kind, and none where nothing would follow."""
 
-from tests.mutation.__main__ import ROOM, ROOT, named_mutants
+from tests.mutation.__main__ import ROOM, ROOT, copy_repository, named_mutants
 from tests.mutation.faults import faults_in
 
 SOURCE = '''\
@@ -46,3 +46,14 @@ def test_a_fault_changes_its_place_alone():
 
 def test_named_faults_can_still_be_made():
     assert {mutant.room for mutant in named_mutants(ROOT)} <= set(ROOM)
+
+
+def test_the_copy_that_mutants_are_made_in_is_the_repository(tmp_path):
+    copy_repository(tmp_path)
+    for name in (
+        "src/mindghost/train/step.py",
+        "src/mindghost/configs/ghostnet/ghostnet_050_cpu.yaml",
+        "tests/conftest.py",
+    ):
+        assert (tmp_path / name).read_bytes() == (ROOT / name).read_bytes()
+    assert (tmp_path / "src" / "mindghost" / "configs").is_symlink()
