@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,8 @@ class Tests:
         self.lines.clear()
         self.found[nodeid] = {"seconds": 0.0, "failed": False}
         if self.traced:
+            # Lines that a test runs in threads of its own are its lines, too.
+            threading.settrace(self._call)
             sys.settrace(self._call)
 
     def pytest_runtest_logreport(self, report: Any) -> None:
@@ -38,6 +41,7 @@ class Tests:
 
     def pytest_runtest_logfinish(self, nodeid: str) -> None:
         sys.settrace(None)
+        threading.settrace(None)  # type: ignore[arg-type]  # which is how it is switched off
         self.found[nodeid]["lines"] = sorted(self.lines)
 
     def pytest_sessionfinish(self) -> None:
