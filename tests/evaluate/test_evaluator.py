@@ -7,11 +7,12 @@ from dataclasses import replace
 import mindspore as ms
 import numpy as np
 import pytest
-from mindspore import Tensor, nn
+from mindspore import Parameter, Tensor, nn
 
+from mindghost import build
 from mindghost.config import Config
 from mindghost.data.samples import ArraySamples
-from mindghost.evaluate.evaluator import Evaluator, counted, draws, outcomes
+from mindghost.evaluate.evaluator import Evaluator, WeightsEvaluator, counted, draws, outcomes
 from mindghost.inference.network import filled, mirrored, of_cell
 from mindghost.parallel.ranks import ALONE, Ranks
 from mindghost.tasks.classification.metrics import Counts
@@ -257,3 +258,28 @@ def test_a_bar_is_drawn_on_a_terminal_by_one_rank(monkeypatch, stream, rank, dra
     assert ("validation" in text and "batch/s" in text) is drawn
     # Nothing of it stays on the screen.
     assert text.rstrip(" ").endswith("\r") or not drawn
+
+
+class Brightness(nn.Cell):
+    """Logits: the mean of the image, weighed for each of three classes."""
+
+    def __init__(self, weights) -> None:
+        super().__init__()
+        self.w = Parameter(Tensor(np.array(weights, np.float32)), name="w")
+
+    def construct(self, x):
+        return x.mean((1, 2, 3)).reshape(-1, 1) * self.w
+
+
+def test_weights_are_evaluated_in_a_network_of_their_own(monkeypatch):
+    config, samples, asked = grey_config(native_ops="off", compile_cache=False), grey_samples(9), []
+    monkeypatch.setattr(build, "evaluation_network", lambda *given: asked.append(given) or Brightness([0, 0, 0]))
+    evaluator = WeightsEvaluator(runtime_of(config), samples)
+    found = []
+    for weights in ([1, 0, 0], [0, 0, 1]):
+        expected = Evaluator(runtime_of(config), samples).outcomes(of_cell(Brightness(weights))).metrics()
+        found.append(evaluator({"w": np.array(weights, np.float32)}))
+        assert found[-1] == expected
+    assert found[0] != found[1]
+    # It is made once.
+    assert asked == [(config, None)]

@@ -50,10 +50,12 @@ ROOMS = {
     "data": Room(("data/*.py",), ("tests/data",)),
     "step": Room(("train/step.py",), ("tests/train/test_step.py",), untraced=True),
     "schedule": Room(("train/schedule.py",), ("tests/train/test_schedule_optim_loss.py",)),
-    "evaluate": Room(("evaluate/evaluator.py",), ("tests/evaluate/test_evaluator.py",)),
+    "evaluate": Room(
+        ("evaluate/evaluator.py", "tasks/classification/metrics.py"), ("tests/evaluate/test_evaluator.py",)
+    ),
     "checkpoint": Room(("checkpoint/load.py",), ("tests/checkpoint/test_load.py",)),
     "runs": Room(
-        ("runs/folder.py", "runs/files.py"),
+        ("runs/folder.py", "runs/files.py", "runs/state.py"),
         ("tests/runs/test_folder.py", "tests/runs/test_files.py", "tests/runs/test_events.py"),
     ),
     "export": Room(("deploy/export.py",), ("tests/deploy/test_export.py",)),
