@@ -315,6 +315,15 @@ def test_the_room_for_a_shard_is_enough_and_hardly_more(tmp_path, count, size, n
     assert 0 <= pack_writer._most_bytes(rows) - taken < page + 700_000
 
 
+def test_an_index_that_is_a_folder_is_one_line(packed, tmp_path):
+    target = copy_of(packed, tmp_path)
+    (target / packs.INDEX).unlink()
+    (target / packs.INDEX).mkdir()
+    with pytest.raises(UserError) as caught:
+        packs.open_pack(target)
+    message_of(caught, target / packs.INDEX)
+
+
 def copy_of(packed: Path, tmp_path: Path) -> Path:
     target = tmp_path / "pack"
     target.mkdir()

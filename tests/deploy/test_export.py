@@ -391,3 +391,13 @@ def test_every_network_in_both_formats(tmp_path, name):
     written = export.export(artifact.of_file(path), export.FORMATS)
     assert [file.path.suffix for file in written] == [".mindir", ".onnx"]
     check_onnx(path.with_suffix(".onnx"), path)
+
+
+@pytest.mark.fault("overwriting", "clean error")
+def test_nothing_of_others_is_replaced_unless_that_is_said(short_network, tmp_path):
+    path = write_run(tmp_path, model="ghostnet_050")
+    other = path.with_suffix(".onnx")
+    other.write_text("precious")
+    with pytest.raises(UserError, match=str(other)):
+        export.export(artifact.of_file(path), ["onnx"])
+    assert other.read_text() == "precious"

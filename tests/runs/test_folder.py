@@ -15,6 +15,7 @@ import pytest
 from mindghost.checkpoint import weights as weights_file
 from mindghost.errors import RunError, UserError
 from mindghost.files import intact
+from mindghost.runs import folder as run_folder
 from mindghost.runs.folder import RunFolder
 from mindghost.runs.state import Position, RunState, changed_keys
 from tests.helpers.locks import lock_holder
@@ -279,6 +280,7 @@ def test_a_resumed_run_keeps_the_state_it_came_from(tmp_path):
 # is damaged in between. Prints the epoch that each goes on from.
 KILLS = """
 import itertools, os, random, signal, sys, time
+from mindghost.runs import folder as run_folder
 from mindghost.runs.folder import RunFolder
 from tests.helpers.run_folders import config, damage, run, save, state_of
 
@@ -456,3 +458,24 @@ def test_changes_that_matter_are_listed(tmp_path):
     before = config(tmp_path)
     after = before.replace(batch_size=7, log_interval=3, data_dir="moved", lr=0.5)
     assert changed_keys(before, after) == ["batch_size: 128 -> 7", "lr: 0.001 -> 0.5"]
+
+
+@pytest.mark.parametrize("linked", [False, True])
+@pytest.mark.parametrize("size", [0, 3, 6, 9])
+def test_records_are_cut_to_a_size_and_another_name_of_them_keeps_all(tmp_path, linked, size):
+    file, other = tmp_path / "train.log", tmp_path / "copy"
+    file.write_bytes(b"abcdef")
+    if linked:
+        os.link(file, other)
+    run_folder._cut(file, size)
+    assert file.read_bytes() == b"abcdef"[:size]
+    assert not linked or other.read_bytes() == b"abcdef"
+    run_folder._cut(tmp_path / "missing", size)
+    assert not (tmp_path / "missing").exists()
+
+
+def test_the_record_of_sessions_has_a_line_for_each_entry(tmp_path):
+    with RunFolder(config(tmp_path / "run")) as folder:
+        folder.start()
+        folder.add_session({"epoch": 0}, None)
+        assert folder.sessions.read_text().startswith('[\n {\n  "epoch": 0,\n')
