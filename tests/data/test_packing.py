@@ -293,6 +293,17 @@ def test_a_full_disk_is_one_line_and_what_was_packed_is_gone_on_with(folder, ful
 
 
 @pytest.mark.fault("disks", "clean error")
+def test_an_index_that_the_system_refuses_is_one_line(folder, tmp_path, monkeypatch):
+    def refuse(*_):
+        raise OSError(28, "No space left on device", str(tmp_path / "pack" / packs.INDEX))
+
+    monkeypatch.setattr(pack_writer, "_finish", refuse)
+    with pytest.raises(RunError) as caught:
+        pack(folder / "train", tmp_path / "pack", Options())
+    message_of(caught, f"{tmp_path}/pack/{packs.INDEX}: No space left on device; what was packed so far is kept")
+
+
+@pytest.mark.fault("disks", "clean error")
 @pytest.mark.parametrize("full_disk", ["tmpfs"], indirect=True)
 def test_a_disk_that_fills_up_while_a_shard_is_written_is_one_line(folder, full_disk, monkeypatch):
     small, _ = full_disk
