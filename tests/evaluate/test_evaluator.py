@@ -35,6 +35,12 @@ def test_by_hand():
     assert metrics.loss == pytest.approx(expected, rel=1e-12)
 
 
+def test_a_summary_has_a_top_5_where_there_are_five_classes():
+    logits = np.zeros((1, 5), np.float32)
+    assert metrics_of(logits[:, :4], [0]).summary() == "top-1 100.00 %, loss 1.3863"
+    assert metrics_of(logits, [0]).summary() == "top-1 100.00 %, top-5 100.00 %, loss 1.6094"
+
+
 def test_top_5_and_ties():
     """Equal logits: the lower index is ahead, as a stable sort has it."""
     metrics = metrics_of([[0] * 6] * 6, [0, 1, 2, 3, 4, 5])

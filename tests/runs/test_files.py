@@ -460,3 +460,15 @@ def test_an_event_file_is_recorded_before_it_is_made(tmp_path, monkeypatch):
     with RunFolder(config(tmp_path / "run", tensorboard=True)) as folder:
         folder.start()
         assert f"tensorboard/{Path(folder.event_file.name).name}" in recorded[0]
+
+
+def test_what_training_saved_is_asked_of_a_weight_file(tmp_path):
+    with pytest.raises(UserError, match="--ckpt_path must name a weight file"):
+        run_files.saved_by_training("")
+    weights = tmp_path / "w.ckpt"
+    weights.write_bytes(b"x")
+    with pytest.raises(UserError, match=rf"{tmp_path}/config.yaml does not exist, so the network is not known"):
+        run_files.saved_by_training(str(weights))
+    (tmp_path / "config.yaml").write_text("model: ghostnet_050\nnum_classes: 3\n")
+    (tmp_path / "classes.json").write_text('["a", "b", "c"]')
+    assert run_files.saved_by_training(str(weights)).values["num_classes"] == 3
