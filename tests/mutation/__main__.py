@@ -56,7 +56,12 @@ ROOMS = {
     "checkpoint": Room(("checkpoint/load.py",), ("tests/checkpoint/test_load.py",)),
     "runs": Room(
         ("runs/folder.py", "runs/files.py", "runs/state.py"),
-        ("tests/runs/test_folder.py", "tests/runs/test_files.py", "tests/runs/test_events.py"),
+        (
+            "tests/runs/test_folder.py",
+            "tests/runs/test_files.py",
+            "tests/runs/test_events.py",
+            "tests/config/test_weights_say.py",
+        ),
     ),
     "export": Room(("deploy/export.py",), ("tests/deploy/test_export.py",)),
     "artifact": Room(
