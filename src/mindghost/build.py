@@ -1,4 +1,4 @@
-"""Config -> the parts that training and validation share: network, precision, weights, class names."""
+"""Config -> the parts that training and validation share: network, precision, weights."""
 
 from __future__ import annotations
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from mindghost.data.pack_writer import Options, pack
 from tests.helpers.data_folders import CLASSES
 from tests.helpers.pictures import save_image
 
@@ -26,3 +27,24 @@ def folder(tmp_path_factory) -> Path:
             name = CLASSES[index * len(CLASSES) // count]
             save_image(root / split / name / f"{index:03}.png", index)
     return root
+
+
+@pytest.fixture(scope="module")
+def packed(folder, tmp_path_factory) -> Path:
+    """The pack of `folder`, in several shards."""
+    target = tmp_path_factory.mktemp("packed")
+    for split in ("train", "val"):
+        found = pack(folder / split, target / split, Options(shard_bytes=400))
+        assert found.images == {"train": 23, "val": 7}[split]
+        assert found.shards == found.made > 1
+    return target
+
+
+@pytest.fixture(scope="module")
+def uncompressed(folder, tmp_path_factory) -> Path:
+    """The pack of `folder` that holds pixels, in several shards."""
+    target = tmp_path_factory.mktemp("uncompressed")
+    for split in ("train", "val"):
+        found = pack(folder / split, target / split, Options(shard_bytes=1000, uncompressed=True))
+        assert found.shards > 1
+    return target

@@ -242,7 +242,7 @@ def test_processes_share_what_they_find(tmp_path, looked_at):
         damage(tmp_path / "train" / name)
     found = []
     for part in range(2):
-        open_split(config, "train", None, part, 2, lambda bad: found.append(bad) or bad)
+        open_split(config, "train", None, scan.Part(part, 2, lambda bad: found.append(bad) or bad))
     assert sorted(index for bad in found for index in bad) == [1, 2]
     assert all(len(bad) == 1 for bad in found)
     # What two processes have looked at, one knows.
@@ -250,7 +250,9 @@ def test_processes_share_what_they_find(tmp_path, looked_at):
     assert len(seen) == 10
     assert len(open_split(config, "train")) == 8
     assert sorted(looked_at[len(seen) :]) == [("ant1.png", True), ("ant2.png", True)]
-    kept = [open_split(config, "train", None, part, 2, lambda bad: {**found[0], **found[1]}) for part in range(2)]
+    kept = [
+        open_split(config, "train", None, scan.Part(part, 2, lambda bad: {**found[0], **found[1]})) for part in range(2)
+    ]
     assert [len(samples) for samples in kept] == [8, 8]
     np.testing.assert_array_equal(kept[0].files, kept[1].files)
     assert kept[0].digest() == kept[1].digest()

@@ -196,7 +196,7 @@ def header(kind: bytes, size: int, name: str = "bomb") -> bytes:
 def test_a_crafted_archive_is_refused(tmp_path, content):
     archive = tmp_path / "a.tar"
     archive.write_bytes(content)
-    refused(archive, tmp_path / "out")
+    assert refused(archive, tmp_path / "out").startswith(f"{archive}: ")
 
 
 @pytest.mark.fault("archives", "clean error")
@@ -213,7 +213,7 @@ def test_a_crafted_archive_is_refused(tmp_path, content):
 def test_a_damaged_archive_is_named(tmp_path, content):
     archive = tmp_path / "a.tar.gz"
     archive.write_bytes(content)
-    refused(archive, tmp_path / "out")
+    assert refused(archive, tmp_path / "out").startswith(f"{archive}: ")
 
 
 @pytest.mark.fault("archives", "clean error")

@@ -33,3 +33,7 @@ def message_of(caught: pytest.ExceptionInfo, *parts: object) -> str:
     for part in parts:
         assert str(part) in message
     return message
+
+
+def cut(path: Path, count: int) -> None:
+    path.write_bytes(path.read_bytes()[:-count])

@@ -15,6 +15,7 @@ from mindspore import Tensor, nn, ops
 from PIL import Image
 
 from mindghost.data import dataset
+from mindghost.data.scan import WHOLE
 from mindghost.parallel.ranks import ALONE, Ranks
 from mindghost.tasks.task import Task
 
@@ -97,8 +98,8 @@ class Regression(Task):
     score_unit = ""
     report = TextReport()
 
-    def open_split(self, config, split, known=None, part=0, parts=1, share=lambda bad: bad):
-        folders = dataset.open_split(config.replace(num_classes=None), split, None, part, parts, share)
+    def open_split(self, config, split, known=None, part=WHOLE):
+        folders = dataset.open_split(config.replace(num_classes=None), split, None, part)
         values = np.array([float(name) for name in folders.classes], np.float32)
         return replace(folders, classes=("value",), labels=values[folders.labels])
 

@@ -1,19 +1,14 @@
 """G-Ghost-RegNets are the published ones: golden numbers of the original code."""
 
-import json
-
 import mindspore as ms
 import numpy as np
 import pytest
 from mindspore import Tensor
 
-from mindghost.checkpoint import weights as weights_file
 from mindghost.checkpoint.load import fill_network
-from mindghost.checkpoint.names import from_pytorch
 from mindghost.models import card, create_model
 from mindghost.models.g_ghost_regnet import ChannelMeans, GhostStage, g_ghost_regnetx_032
-from tests.helpers.places import GOLDEN
-from tests.helpers.weights import golden_state
+from tests.helpers.networks import assert_golden_card, assert_golden_logits, write_golden
 
 GOLDEN_NAMES = ["g_ghost_regnetx_032", "g_ghost_regnetx_040"]
 
@@ -22,22 +17,16 @@ GOLDEN_NAMES = ["g_ghost_regnetx_032", "g_ghost_regnetx_040"]
 def test_golden_logits(name, tmp_path):
     """PyTorch names and weights, through the converter and a file, give the logits of the original code."""
     ms.set_context(mode=ms.PYNATIVE_MODE)
-    weights_file.write(tmp_path / "golden.ckpt", from_pytorch(golden_state(name)))
+    write_golden(name, tmp_path / "golden.ckpt")
     network = create_model(name).set_train(False)
     facts = card(name)
     fill_network(network, tmp_path / "golden.ckpt", stem=facts.stem, classifier=facts.classifier)
-    golden = np.load(GOLDEN / f"{name}.npz")
-    for key in golden.files:
-        height, width = map(int, key.removeprefix("logits_").split("x"))
-        images = np.random.default_rng(20200613).standard_normal((2, 3, height, width)).astype(np.float32)
-        np.testing.assert_allclose(network(Tensor(images)).asnumpy(), golden[key], rtol=0, atol=1e-4)
+    assert_golden_logits(network, name)
 
 
 @pytest.mark.parametrize("name", GOLDEN_NAMES)
 def test_golden_card(name):
-    facts = json.loads((GOLDEN / f"{name}.json").read_text())
-    assert card(name).parameters == facts["trainable_parameters"]
-    assert card(name).macs == facts["conv_and_linear_macs_224"]
+    assert_golden_card(name)
 
 
 @pytest.mark.parametrize(("name", "parameters", "macs"), [("080", 24.6, 4.2), ("160", 32.4, 9.0)])

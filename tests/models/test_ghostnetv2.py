@@ -1,19 +1,14 @@
 """GhostNetV2 is the published one: golden numbers, and DFC attention against its definition in numpy."""
 
-import json
-
 import mindspore as ms
 import numpy as np
 import pytest
 from mindspore import Tensor
 
-from mindghost.checkpoint import weights as weights_file
-from mindghost.checkpoint.names import from_pytorch
-from mindghost.models import card, create_model
+from mindghost.models import create_model
 from mindghost.models.ghostnetv2 import DfcGhostModule, halve, resize_nearest
-from tests.helpers.networks import images, load, logits
-from tests.helpers.places import GOLDEN
-from tests.helpers.weights import golden_state, randomise
+from tests.helpers.networks import assert_golden_card, assert_golden_logits, images, load, logits, write_golden
+from tests.helpers.weights import randomise
 
 # As in golden/README: the logits are of order one.
 GAMMA = (0.3, 0.9)
@@ -39,22 +34,15 @@ def nearest(x: np.ndarray, height: int, width: int) -> np.ndarray:
 def test_golden_logits(name, tmp_path):
     """PyTorch names and weights, through the converter and a file, give the logits of the original code."""
     ms.set_context(mode=ms.PYNATIVE_MODE)
-    weights_file.write(tmp_path / "golden.ckpt", from_pytorch(golden_state(name)))
+    write_golden(name, tmp_path / "golden.ckpt")
     network = create_model(name)
     load(network, tmp_path / "golden.ckpt")
-    golden = np.load(GOLDEN / f"{name}.npz")
-    for key in golden.files:
-        height, width = map(int, key.removeprefix("logits_").split("x"))
-        found = logits(network, 2, 3, height, width, seed=20200613)
-        np.testing.assert_allclose(found, golden[key], rtol=0, atol=1e-4)
+    assert_golden_logits(network, name)
 
 
 @pytest.mark.parametrize("name", ["ghostnetv2_100", "ghostnetv2_130"])
 def test_golden_card(name):
-    """That the card counts its network is in test_models.py."""
-    facts = json.loads((GOLDEN / f"{name}.json").read_text())
-    assert card(name).parameters == facts["trainable_parameters"]
-    assert card(name).macs == facts["conv_and_linear_macs_224"]
+    assert_golden_card(name)
 
 
 @pytest.mark.parametrize(("height", "width"), SIZES)

@@ -1,7 +1,5 @@
 """GhostNetV3 is the published one, and its fused form computes the same."""
 
-import json
-
 import mindspore as ms
 import numpy as np
 import pytest
@@ -12,8 +10,7 @@ from mindghost.checkpoint.names import from_pytorch
 from mindghost.models import card, create_model
 from mindghost.models.ghostnetv3 import BranchedConvolution, fused
 from mindghost.models.reparam import fold_batch_norm, fuse
-from tests.helpers.networks import images, load, logits
-from tests.helpers.places import GOLDEN
+from tests.helpers.networks import assert_golden_card, assert_golden_logits, images, load, logits
 from tests.helpers.weights import golden_state, randomise
 
 # As in golden/README: a sum of up to five branches needs a smaller range than a single convolution.
@@ -39,15 +36,11 @@ def test_golden_logits(tmp_path):
     """PyTorch names and weights, through the converter and a file: the original's logits, as trained and fused."""
     ms.set_context(mode=ms.PYNATIVE_MODE)
     converted = from_pytorch(golden_state("ghostnetv3_100"))
-    golden = np.load(GOLDEN / "ghostnetv3_100.npz")
     for deploy, parameters, tolerance in ((False, converted, 1e-4), (True, fuse(converted), 1e-3)):
         weights_file.write(tmp_path / "golden.ckpt", parameters)
         network = create_model("ghostnetv3_100", deploy=deploy)
         load(network, tmp_path / "golden.ckpt")
-        for key in golden.files:
-            height, width = map(int, key.removeprefix("logits_").split("x"))
-            found = logits(network, 2, 3, height, width, seed=20200613)
-            np.testing.assert_allclose(found, golden[key], rtol=0, atol=tolerance)
+        assert_golden_logits(network, "ghostnetv3_100", tolerance)
 
 
 def test_timm_names_its_batch_norms_otherwise():
@@ -64,10 +57,7 @@ def test_timm_names_its_batch_norms_otherwise():
 
 
 def test_golden_card():
-    """That the card counts its network is in test_complexity.py."""
-    facts = json.loads((GOLDEN / "ghostnetv3_100.json").read_text())
-    assert card("ghostnetv3_100").parameters == facts["trainable_parameters"]
-    assert card("ghostnetv3_100").macs == facts["conv_and_linear_macs_224"]
+    assert_golden_card("ghostnetv3_100")
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -1,7 +1,5 @@
 """The networks are the published ones: golden numbers, and mindcv itself."""
 
-import json
-
 import mindcv
 import mindspore as ms
 import numpy as np
@@ -11,14 +9,12 @@ from mindcv.optim import create_optimizer
 from mindspore import Tensor, nn
 
 from mindghost.checkpoint import weights as weights_file
-from mindghost.checkpoint.names import from_pytorch
 from mindghost.models import card, create_model, layers, list_models
 from mindghost.models.ghostnet import GhostModule
 from mindghost.train.step import StepOptions, TrainStep
 from mindghost.train.update import update_by
-from tests.helpers.networks import load, logits
-from tests.helpers.places import GOLDEN
-from tests.helpers.weights import golden_state, randomise
+from tests.helpers.networks import assert_golden_card, assert_golden_logits, load, logits, write_golden
+from tests.helpers.weights import randomise
 
 
 @pytest.mark.parametrize("name", ["ghostnet_050", "ghostnet_100"])
@@ -28,21 +24,15 @@ def test_golden_logits(name, tmp_path):
     One network is compiled for each size, the other one runs operator by operator.
     """
     ms.set_context(mode=ms.GRAPH_MODE if name == "ghostnet_050" else ms.PYNATIVE_MODE)
-    weights_file.write(tmp_path / "golden.ckpt", from_pytorch(golden_state(name)))
+    write_golden(name, tmp_path / "golden.ckpt")
     network = create_model(name)
     load(network, tmp_path / "golden.ckpt")
-    golden = np.load(GOLDEN / f"{name}.npz")
-    for key in golden.files:
-        height, width = map(int, key.removeprefix("logits_").split("x"))
-        found = logits(network, 2, 3, height, width, seed=20200613)
-        np.testing.assert_allclose(found, golden[key], rtol=0, atol=1e-4)
+    assert_golden_logits(network, name)
 
 
 @pytest.mark.parametrize("name", ["ghostnet_050", "ghostnet_100"])
 def test_golden_card(name):
-    facts = json.loads((GOLDEN / f"{name}.json").read_text())
-    assert card(name).parameters == facts["trainable_parameters"]
-    assert card(name).macs == facts["conv_and_linear_macs_224"]
+    assert_golden_card(name)
 
 
 @pytest.mark.parametrize("name", ["ghostnet_050", "ghostnet_100", "ghostnet_130"])

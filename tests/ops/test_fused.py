@@ -13,8 +13,6 @@ import pytest
 from mindspore import Tensor, nn, ops
 
 from mindghost import build as rooms
-from mindghost.checkpoint import weights as weights_file
-from mindghost.checkpoint.names import from_pytorch
 from mindghost.config import Config
 from mindghost.csrc import cpp_library
 from mindghost.errors import UserError
@@ -26,10 +24,10 @@ from mindghost.ops import allreduce, fused, library, rewrite
 from mindghost.ops.library import native_operators
 from mindghost.train.step import StepOptions, TrainStep
 from mindghost.train.update import update_by
-from tests.helpers.places import GOLDEN
+from tests.helpers.networks import assert_golden_logits, write_golden
 from tests.helpers.sanitizers import sanitizer_flags
 from tests.helpers.short import stages
-from tests.helpers.weights import golden_state, randomise
+from tests.helpers.weights import randomise
 
 SOURCE = library.SOURCES
 TESTS = Path(__file__).parents[1]
@@ -188,15 +186,11 @@ def test_training_agrees_in_graph_mode(monkeypatch):
 @pytest.mark.parametrize("name", ["ghostnet_050", "ghostnet_100"])
 def test_golden_logits(name, tmp_path):
     """The published network's, in graph mode, of two sizes from one compiled network."""
-    weights_file.write(tmp_path / "golden.ckpt", from_pytorch(golden_state(name)))
+    write_golden(name, tmp_path / "golden.ckpt")
     config = settings(model=name, num_classes=1000, ckpt_path=str(tmp_path / "golden.ckpt"))
     network = rooms.evaluation_network(config, LIBRARY).set_train(False)
     rooms.load_weights(network, config, fine_tune=False)
-    golden = np.load(GOLDEN / f"{name}.npz")
-    for key in golden.files:
-        height, width = map(int, key.removeprefix("logits_").split("x"))
-        images = np.random.default_rng(20200613).standard_normal((2, 3, height, width)).astype(np.float32)
-        np.testing.assert_allclose(network(Tensor(images)).asnumpy(), golden[key], rtol=0, atol=1e-4)
+    assert_golden_logits(network, name)
 
 
 def test_what_a_network_has_is_replaced():

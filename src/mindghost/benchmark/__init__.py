@@ -27,7 +27,7 @@ COPY = "memory copy"
 ONNX_RUNTIME = "ONNX Runtime"
 # The variable that decides between mindcv as it is and with oneDNN kept from its slow code.
 _ISA = "ONEDNN_MAX_CPU_ISA"
-# What importing ghostnet sets; contenders start without.
+# What importing mindghost sets; contenders start without.
 _SET_BY_US = (_ISA, "GLOG_v")
 _QUIET = {"GLOG_v": "3"}
 TASKS = ("training", "inference", "latency", "pipeline", "startup")

@@ -1,7 +1,9 @@
 """The configuration room: `Config`, `load`, what is taken of the files beside weights. It does not import MindSpore."""
 
 from . import recipes
-from .keys import FREE_KEYS, Config, Said, arguments_of, load, recipe, settled
+from .keys import FREE_KEYS, Config
+from .loading import Said, arguments_of, load, settled
+from .yaml_file import recipe
 
 __all__ = [
     "FREE_KEYS",

@@ -1,6 +1,6 @@
 """The configuration: every key once, with its type, range, default and meaning.
 
-A run's configuration is made of defaults, then a YAML recipe, then the command line (`load`). The keys
+A run's configuration is made of defaults, then a YAML recipe, then the command line (`loading.load`). The keys
 are MindCV's, so its recipes load unchanged, and a few of ours (tests/config/test_keys.py lists them).
 The docstring under a key is the only description of it: `--help` prints it. Importing this module does not
 import MindSpore.
@@ -8,16 +8,14 @@ import MindSpore.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
 
-from . import beside_weights, command_line, doubts, rules, yaml_file
-from .arguments import Parser
+from . import doubts, rules, yaml_file
 from .rules import (
     AmpLevel,
     AreaRange,
@@ -361,7 +359,21 @@ class Config(BaseModel):
     @classmethod
     def from_file(cls, path: str | Path) -> Config:
         """Defaults overridden by the YAML file at `path`; UserError names the file and the line."""
-        return _located(*recipe(Path(path)))
+        return cls.located(*yaml_file.recipe(Path(path)))
+
+    @classmethod
+    def located(cls, values: Mapping[str, Any], where: Mapping[str, str]) -> Config:
+        """`Config(**values)`; an error says where the value came from, by what `where` has to stand before the key."""
+        try:
+            return cls(**values)
+        except ConfigError as error:
+            raise ConfigError(error.problem, error.more, where) from None
+
+    def of_recipe(self, recipe: str) -> Config:
+        """An equal configuration that remembers the file that `-c` named."""
+        config = self.replace()
+        config._origin = _Origin(recipe)
+        return config
 
     def replace(self, **changes: Any) -> Config:
         """A copy with other values for some keys, checked like any other; UserError as for the class."""
@@ -373,7 +385,7 @@ class Config(BaseModel):
         """Every key, grouped, in a stable order; reading the text back gives an equal configuration."""
         groups = [
             "\n".join([f"# {title}", *(f"{key}: {yaml_file.dump(getattr(self, key))}" for key in keys)])
-            for title, keys in _grouped().items()
+            for title, keys in grouped().items()
         ]
         return "\n\n".join(groups) + "\n"
 
@@ -398,110 +410,8 @@ class Config(BaseModel):
         return doubts.warnings(self) if training else doubts.of_evaluation(self)
 
 
-class Said(NamedTuple):
-    """What the file of `ckpt_path`, and what lies beside it, say of a configuration.
-
-    Attributes:
-        values: of keys; what is given otherwise goes before them, but for those that are fixed.
-        where: key -> what stands before its name in messages.
-        fixed: values that nothing else may contradict.
-        source: the file that fixes them.
-    """
-
-    values: Mapping[str, Any] = {}
-    where: Mapping[str, str] = {}
-    fixed: Mapping[str, Any] = {}
-    source: Path = Path()
-
-
-def load(
-    argv: Sequence[str] | None,
-    *,
-    prog: str,
-    description: str,
-    weights: Callable[[str, bool], Said] | None = None,
-) -> Config:
-    """The configuration of a command line: defaults, then the recipe that `-c` names, then `--key value`.
-
-    Args:
-        argv: arguments without the program's name; None takes those of the process.
-        prog: name of the program, for `--help`.
-        description: what the program does, for `--help`.
-        weights: called with `ckpt_path` (empty where it is not given) and whether there is a recipe; gives what the
-            file says, of the keys that neither recipe nor command line have, and what they must not contradict.
-
-    Raises:
-        UserError: bad input; one line that starts with `FILE:LINE: ` or with the flag.
-        SystemExit: with status 0 after `--help` or `--print_config` printed.
-    """
-    arguments = command_line.parse(argv, prog, description, _grouped(), Config.model_fields)
-    values, where = ({}, {}) if arguments.config is None else recipe(arguments.config)
-    for key, value in arguments.values.items():
-        values[key], where[key] = value, "--"
-    said = Said() if weights is None else weights(str(values.get("ckpt_path") or ""), arguments.config is not None)
-    config = settled(values, where, said)
-    config._origin = _Origin(str(arguments.config or ""))
-    if arguments.print_config:
-        print(config.to_yaml(), end="")
-        raise SystemExit(0)
-    return config
-
-
-def arguments_of(prog: str, description: str) -> Parser:
-    """The command line that `load` reads."""
-    return command_line.make_parser(prog, description, _grouped(), Config.model_fields)
-
-
-def settled(values: Mapping[str, Any], where: Mapping[str, str], said: Said) -> Config:
-    """Defaults, then what weights say, then `values`, which are not to contradict what the weights fix.
-
-    Args:
-        values: of keys; None for one that is fixed leaves it to the weights.
-        where: key -> what stands before its name in messages.
-        said: by the weights.
-
-    Raises UserError, which names the key, where a value is bad or contradicts the weights.
-    """
-    given = {key: value for key, value in values.items() if value is not None or key not in said.fixed}
-    places = {**said.where, **{key: where[key] for key in given if key in where}}
-    config = _located({**said.values, **given}, places)
-    for key, wanted in said.fixed.items():
-        if key in given and not _same(getattr(config, key), wanted):
-            raise ConfigError(rules.contradiction(key, said.source, wanted, getattr(config, key)), where=places)
-    theirs = {key: place for key, place in said.where.items() if key not in given}
-    for keys, message in beside_weights.oversized(config) if theirs else ():
-        if keys[0] in theirs:
-            raise ConfigError(rules.Problem(keys, f"{message}; if it is right, give --{keys[0]}"), where=theirs)
-    return config
-
-
-def _same(value: Any, wanted: Any) -> bool:
-    """Whether two values of a key mean the same: numbers up to their last digits, one for all channels or each."""
-    if isinstance(value, tuple) and isinstance(wanted, tuple):
-        longer = max(len(value), len(wanted))
-        pairs = zip(value * (longer // len(value)), wanted * (longer // len(wanted)), strict=True)
-        return all(_same(one, other) for one, other in pairs)
-    if isinstance(value, float) and isinstance(wanted, float):
-        return math.isclose(value, wanted, rel_tol=1e-6)
-    return value == wanted
-
-
-def recipe(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
-    """The values of a YAML file, and for each key where it stands. Raises UserError where it cannot be read."""
-    values, lines = yaml_file.read(path)
-    return values, {key: f"{path}:{line}: " for key, line in lines.items()}
-
-
-def _located(values: Mapping[str, Any], where: Mapping[str, str]) -> Config:
-    """`Config(**values)` whose errors say where the value came from."""
-    try:
-        return Config(**values)
-    except ConfigError as error:
-        raise ConfigError(error.problem, error.more, where) from None
-
-
-def _grouped() -> dict[str, list[str]]:
-    """Title of each group -> its keys."""
+def grouped() -> dict[str, list[str]]:
+    """Title of each group of keys -> the keys, in the order of `--help` and of `Config.to_yaml`."""
     groups: dict[str, list[str]] = {}
     for key in Config.model_fields:
         if key in _GROUPS:

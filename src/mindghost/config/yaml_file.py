@@ -89,6 +89,12 @@ def read(path: Path) -> tuple[dict[str, Any], dict[str, int]]:
         raise UserError(f"{path}:{line}: not valid YAML: {character} is not allowed; remove it") from None
 
 
+def recipe(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
+    """The values of a file by key, and what stands before a key's name in messages: `FILE:LINE: `. Raises as `read`."""
+    values, lines = read(path)
+    return values, {key: f"{path}:{line}: " for key, line in lines.items()}
+
+
 def _text(path: Path) -> str:
     """The text of a regular file of bounded size."""
     content = paths.read(path, "give the path of a YAML recipe of `key: value` lines", MAX_BYTES)

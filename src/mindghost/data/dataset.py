@@ -10,7 +10,7 @@ import contextlib
 import logging
 import os
 import unicodedata
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +24,7 @@ from ..process.display import some
 from . import binary, fetch, jpeg, scan, walk
 from . import pack as packs
 from .samples import ArraySamples, FolderSamples, Samples
+from .scan import WHOLE, Part
 
 if TYPE_CHECKING:
     from ..config import Config
@@ -35,7 +36,6 @@ FULL_CHECK_LIMIT = 20_000
 _BAD_LISTED = 100
 _BINARY_USAGES = {"train": True, "val": False, "test": False}
 
-Share = Callable[[dict[int, str]], dict[int, str]]
 
 _logger = logging.getLogger("mindghost")
 
@@ -44,9 +44,7 @@ def open_split(
     config: Config,
     split: str,
     classes: Sequence[str] | None = None,
-    part: int = 0,
-    parts: int = 1,
-    share: Share = lambda bad: bad,
+    part: Part = WHOLE,
 ) -> Samples:
     """Opens a split and checks what can be known before the first epoch: classes, labels, readable images.
 
@@ -57,8 +55,7 @@ def open_split(
             config.val_split.
         classes: the names that define the labels (those of training). A name that the split lacks is fine,
             one that it has beyond them is an error. Absent: the split's own names, sorted.
-        part, parts: of several processes on one machine, each looks into its part of the images.
-        share: with `on_bad_image: skip`, gives every process the bad images (index -> why) that any of them found.
+        part: of several processes on one machine, this one's of the images to look into.
 
     Raises:
         UserError: no such split, an empty class, an unreadable image, unknown or too many classes; names the
@@ -70,7 +67,7 @@ def open_split(
         samples = _relabel(samples, classes, place)
     _check_num_classes(samples, config.num_classes, place)
     if isinstance(samples, FolderSamples):
-        samples = _readable(config, samples, part, parts, share)
+        samples = _readable(config, samples, part)
     return samples
 
 
@@ -175,13 +172,13 @@ def _check_depth(root: Path, files: Sequence[str]) -> None:
     )
 
 
-def _readable(config: Config, samples: FolderSamples, part: int, parts: int, share: Share) -> FolderSamples:
+def _readable(config: Config, samples: FolderSamples, part: Part) -> FolderSamples:
     """The samples that can be read, as `on_bad_image` has it. Raises UserError for the first one that cannot."""
     skip = config.on_bad_image == "skip"
     decode = skip or len(samples) <= FULL_CHECK_LIMIT
-    bad = scan.bad_images(samples, decode, not skip, part, parts, config.image_digests)
+    bad = scan.bad_images(samples, decode, not skip, part, config.image_digests)
     if skip:
-        bad = share(bad)
+        bad = part.merged(bad)
     if not bad:
         return samples
     if not skip:

@@ -103,9 +103,7 @@ def pack(source: Path, target: Path, options: Options, overwrite: bool = False) 
     try:
         lock.take()
     except OSError as error:
-        raise paths.refused(
-            f"--out: {target} cannot be written ({error.strerror}); give another folder", error
-        ) from error
+        raise paths.not_writable(target, "--out", error) from error
     try:
         _begin(target, plan, overwrite)
         made = 0

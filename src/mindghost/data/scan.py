@@ -7,7 +7,9 @@ import hashlib
 import logging
 import os
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +36,25 @@ _SECONDS = 2  # a scan that takes longer is worth a line
 _logger = logging.getLogger("mindghost")
 
 
+@dataclass(frozen=True)
+class Part:
+    """What one of several processes on a machine looks at, and how all of them learn what each has found.
+
+    Attributes:
+        number, of: this process's part of the images: those `number`, `number + of`, ...
+        merged: bad images (index -> why) that it found -> those that any of them found. All of them have to call it.
+    """
+
+    number: int = 0
+    of: int = 1
+    merged: Callable[[dict[int, str]], dict[int, str]] = lambda bad: bad
+
+
+WHOLE = Part()
+
+
 def bad_images(
-    samples: FolderSamples, decode: bool, stop: bool = False, part: int = 0, parts: int = 1, digests: bool = False
+    samples: FolderSamples, decode: bool, stop: bool = False, part: Part = WHOLE, digests: bool = False
 ) -> dict[int, str]:
     """Indices of the images that cannot be read, in order, and for each why, in one line that has its path.
 
@@ -46,14 +65,14 @@ def bad_images(
         samples: what to look at.
         decode: decode the pixels; otherwise only the header is read.
         stop: return after the first bad image.
-        part, parts: of several processes, each looks at its part of the images.
+        part: of several processes, this one's. What the others have found is not in the result.
         digests: read all images, and compare them with the sha256 that the manifest has of them; one that has changed
             under the same size and time of change is bad.
     """
     started = time.monotonic()
-    indices = np.arange(part, len(samples), parts)
+    indices = np.arange(part.number, len(samples), part.of)
     stats = np.array([_size_and_time(samples.name(index)) for index in indices], np.int64).reshape(-1, 2)
-    remembered = manifest(samples.root, part, parts)
+    remembered = manifest(samples.root, part)
     names = samples.files[indices]
     new, sums = np.ones(len(indices), bool), np.zeros(len(indices), _SUM)
     # Those of other numbers of processes, too.
@@ -81,14 +100,14 @@ def bad_images(
     return bad
 
 
-def manifest(root: str, part: int = 0, parts: int = 1) -> Path:
+def manifest(root: str, part: Part = WHOLE) -> Path:
     """The file that remembers the good images of a folder.
 
     It holds their paths, sizes, times of change (ns), how they were read, and the sha256 of those that were read for
     it. Each of several processes has one. Deleting them has the images looked at again.
     """
     place = hashlib.sha256(os.fsencode(os.path.realpath(root))).hexdigest()
-    return cache_dir() / "scans" / f"{place[:32]}.{part}of{parts}.npz"
+    return cache_dir() / "scans" / f"{place[:32]}.{part.number}of{part.of}.npz"
 
 
 def _size_and_time(path: str) -> tuple[int, int]:

@@ -150,7 +150,7 @@ def _transfer_with_retries(url: str, partial: Path, timeout: float) -> bool:
 
 def _request(url: str, have: int, validator: str | None) -> urllib.request.Request:
     """Asks for what comes after the first `have` bytes; for everything if the file has changed since."""
-    headers = {"User-Agent": f"ghostnet/{__version__}"}
+    headers = {"User-Agent": f"mindghost/{__version__}"}
     if have:
         headers["Range"] = f"bytes={have}-"
         if validator is not None:

@@ -132,6 +132,11 @@ def make_folder(path: str | Path, key: str) -> None:
         raise refused(f"{key}: {path} cannot be made ({reason(error)}); give another folder", error) from error
 
 
+def not_writable(folder: str | Path, key: str, error: OSError) -> UserError | RunError:
+    """What to raise where files cannot be made in a folder that a key names; see `refused`."""
+    return refused(f"{key}: {folder} cannot be written ({reason(error)}); give another folder", error)
+
+
 def refused(message: str, error: BaseException) -> UserError | RunError:
     """What to raise where the system does not write: RunError for a full disk, UserError for a path that is wrong."""
     return (RunError if getattr(error, "errno", None) in resources.NO_ROOM else UserError)(message)

@@ -163,8 +163,7 @@ class RunFolder(RunFiles):
             raise self._not_writable(error) from error
 
     def _not_writable(self, error: OSError) -> UserError | RunError:
-        message = f"ckpt_save_dir: {self.path} cannot be written ({error.strerror}); give another folder"
-        return paths.refused(message, error)
+        return paths.not_writable(self.path, "ckpt_save_dir", error)
 
     def _start_events(self, earlier: Iterable[Path] = ()) -> None:
         """Make an event file that equals the metrics as they are now, where `tensorboard` is set; empty the earlier."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
@@ -13,10 +13,8 @@ from PIL import Image
 
 from ..config import Config
 from ..data.samples import Samples
+from ..data.scan import WHOLE, Part
 from ..parallel.ranks import ALONE, Ranks
-
-# With `on_bad_image: skip`: gives every process the bad images (index -> why) that any of them found.
-Share = Callable[[dict[int, str]], dict[int, str]]
 
 
 class Metrics(Protocol):
@@ -118,22 +116,14 @@ class Task(ABC):
     # --- Labels
 
     @abstractmethod
-    def open_split(
-        self,
-        config: Config,
-        split: str,
-        known: Sequence[str] | None = None,
-        part: int = 0,
-        parts: int = 1,
-        share: Share = lambda bad: bad,
-    ) -> Samples:
+    def open_split(self, config: Config, split: str, known: Sequence[str] | None = None, part: Part = WHOLE) -> Samples:
         """The samples of a split, with their labels and the names of the outputs (`Samples.classes`).
 
         Args:
             config: says where the images are.
             split: "train" or "val".
             known: names of the outputs in their order, where a trained network has them.
-            part, parts, share: see `data.dataset.open_split`.
+            part: of several processes, this one's of the images to look into.
 
         Raises UserError for images or labels that are not fit.
         """

@@ -18,6 +18,7 @@ from ..checkpoint.load import fill_optimizer
 from ..config import Config
 from ..data import loader
 from ..data.samples import Samples
+from ..data.scan import Part
 from ..errors import RunError, Stopped, UserError
 from ..evaluate.evaluator import WeightsEvaluator
 from ..files import intact, json_text
@@ -168,17 +169,17 @@ def _open_images(runtime: Runtime) -> tuple[Runtime, Samples, Samples | None]:
     """The settled run, and the splits; ranks on one machine share the work of checking them."""
     ranks, task = runtime.ranks, tasks.of(runtime.config)
     here = ranks.neighbours
-    part, parts = here.index(ranks.rank), len(here)
 
-    def share(bad: dict[int, str]) -> dict[int, str]:
+    def merged(bad: dict[int, str]) -> dict[int, str]:
         found = [json.loads(content) for content in ranks.gather_bytes(json_text.dumps(bad).encode())]
         return {int(index): why for problems in found for index, why in problems.items()}
 
-    samples = task.open_split(runtime.config, "train", None, part, parts, share)
+    part = Part(here.index(ranks.rank), len(here), merged)
+    samples = task.open_split(runtime.config, "train", None, part)
     runtime = runtime.with_classes(samples.classes)
     val_samples = None
     if runtime.config.val_while_train:
-        val_samples = task.open_split(runtime.config, "val", samples.classes, part, parts, share)
+        val_samples = task.open_split(runtime.config, "val", samples.classes, part)
     return runtime.with_config(checks.settled(runtime.config, samples, ranks.size)), samples, val_samples
 
 

@@ -12,7 +12,8 @@ from PIL import Image
 from ...config import Config
 from ...data import dataset
 from ...data.samples import Samples
-from ..task import Report, Share, Task
+from ...data.scan import WHOLE, Part
+from ..task import Report, Task
 from . import checks, names, report, show
 from .loss import classification_loss
 from .metrics import Counts
@@ -28,16 +29,8 @@ class Classification(Task):
     score_unit = " %"
     report: ClassVar[Report] = report
 
-    def open_split(
-        self,
-        config: Config,
-        split: str,
-        known: Sequence[str] | None = None,
-        part: int = 0,
-        parts: int = 1,
-        share: Share = lambda bad: bad,
-    ) -> Samples:
-        samples = dataset.open_split(config, split, known, part, parts, share)
+    def open_split(self, config: Config, split: str, known: Sequence[str] | None = None, part: Part = WHOLE) -> Samples:
+        samples = dataset.open_split(config, split, known, part)
         if split == "train" and names.in_other_order(samples.classes):
             names.say_order(samples.classes, "the class folders are numbers")
         return samples

@@ -56,8 +56,7 @@ def prepare(folder: Path, overwrite: bool) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         intact.check_room(folder, 1)
     except OSError as error:
-        message = f"report: {folder} cannot be written ({error.strerror}); give another folder"
-        raise paths.refused(message, error) from error
+        raise paths.not_writable(folder, "report", error) from error
 
 
 def _holds_a_report(folder: Path) -> bool:
