@@ -7,7 +7,7 @@ import pytest
 from mindspore import nn
 
 from mindghost import build
-from mindghost.config import Config
+from mindghost.config import Config, recipes
 from mindghost.models import CARDS, card
 from mindghost.models.complexity import trainable_parameters
 from mindghost.models.layers import ConvBnAct
@@ -102,3 +102,14 @@ def test_ghostnetv2s_rate_is_that_of_timms_scheduler(timm):
         theirs.step(epoch)
         rates.append(optimizer.param_groups[0]["lr"])
     np.testing.assert_allclose(ghostnetv2_by_epoch(), rates, rtol=1e-9)
+
+
+def test_a_checkout_without_links_has_its_recipes(tmp_path, monkeypatch):
+    """As unzipped by a program that writes a link's target into a file."""
+    package = tmp_path / "src" / "mindghost"
+    package.mkdir(parents=True)
+    (package / "configs").write_text("../../configs")
+    (tmp_path / "configs" / "mine").mkdir(parents=True)
+    (tmp_path / "configs" / "mine" / "small_cpu.yaml").write_text("model: ghostnet_050\n")
+    monkeypatch.setattr(recipes, "_PACKAGE", package)
+    assert recipes.find("small_cpu") == tmp_path / "configs" / "mine" / "small_cpu.yaml"

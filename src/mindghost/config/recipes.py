@@ -7,13 +7,21 @@ from pathlib import Path
 from ..files import paths
 from .rules import nearest
 
-# A link to configs/ in the project's root; in an installed package, a folder with copies.
-_FOLDER = Path(__file__).parents[1] / "configs"
+_PACKAGE = Path(__file__).parents[1]
+
+
+def _folder() -> Path:
+    """The recipes of an installed package, or of a checkout, where `configs` here is a link to those in its root.
+
+    Whoever unpacks a checkout without links has the link's target all the same.
+    """
+    own = _PACKAGE / "configs"
+    return paths.real(own) if paths.is_folder(own) else _PACKAGE.parents[1] / "configs"
 
 
 def files() -> dict[str, Path]:
     """Name -> file of each recipe, by family and name. A name is that of the file without its ending."""
-    return {path.stem: path for path in sorted(paths.real(_FOLDER).glob("*/*.yaml"))}
+    return {path.stem: path for path in sorted(_folder().glob("*/*.yaml"))}
 
 
 def find(text: str) -> Path:
