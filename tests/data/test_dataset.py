@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import os
 import struct
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -241,3 +242,15 @@ def test_some_images_are_spread_over_a_split_and_none_comes_twice(folder):
     assert some("val", 99) == list(range(7))
     assert some("val", 3) == [0, 3, 6]
     assert dataset.some_images(config_for(folder, val_split="none"), "val", 3) == []
+
+
+def test_some_samples_have_every_column_of_theirs():
+    pixels = np.arange(4 * 2 * 2 * 3, dtype=np.uint8).reshape(4, 2, 2, 3)
+    samples = ArraySamples(
+        ("a", "b"), np.array([0, 1, 1, 0], np.int32), "four", pixels, weights=np.array([1, 2, 3, 4], np.float32)
+    )
+    some = samples.take(np.array([3, 1]))
+    assert list(some.labels) == [0, 1]
+    assert list(some.weights) == [4, 2]
+    assert np.array_equal(some.read(0), pixels[3])
+    assert len({samples.digest(), some.digest(), replace(samples, weights=None).digest()}) == 3

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mindghost.data import dataset, pack_writer
+from mindghost.data import folders, pack_writer
 from mindghost.data import pack as packs
 from mindghost.data.pack_writer import Options, pack
 from mindghost.errors import RunError, UserError
@@ -122,7 +122,7 @@ def test_images_are_scaled_down_to_a_short_side(tmp_path):
         # Pillow's own, without the detour of `reducing_gap`, and without JPEG.
         expected = np.asarray(Image.open(path).resize((60, 40), Image.Resampling.BICUBIC)).astype(int)
         assert np.abs(pixels - expected).mean() < 1.5
-    assert samples.digest() != dataset.open_folders(source).digest()
+    assert samples.digest() != folders.open_folders(source).digest()
 
 
 def test_a_name_that_is_no_utf_8(tmp_path):

@@ -12,7 +12,8 @@ from PIL import Image
 
 from mindghost.data import pack as packs
 from mindghost.data import pack_writer, walk
-from mindghost.data.dataset import open_folders, open_split
+from mindghost.data.dataset import open_split
+from mindghost.data.folders import open_folders
 from mindghost.deploy import quantize
 from mindghost.errors import UserError
 from mindghost.inference.sources import expand

@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 from mindghost.config import Config
-from mindghost.data import dataset
+from mindghost.data import dataset, folders
 from mindghost.errors import UserError
 from mindghost.inference.sources import expand, frames, picture_name
 from mindghost.tasks.classification import show
@@ -155,7 +155,7 @@ def test_two_classes_that_look_the_same_are_one_line(tmp_path, caplog):
         folder.mkdir(parents=True)
         Image.new("RGB", (4, 4)).save(folder / "0.png")
     with caplog.at_level("WARNING", "mindghost"):
-        assert len(dataset.open_folders(tmp_path / "train").classes) == 2
+        assert len(folders.open_folders(tmp_path / "train").classes) == 2
     (message,) = [record.getMessage() for record in caplog.records]
     assert "two classes look the same, e\u0301 and é" in message
 

@@ -1,14 +1,13 @@
 """Files -> samples: what a split holds, in which order, under which label.
 
-Image folders are `data_dir/<split>/CLASS/**`: a class is a direct subfolder, labels follow the sorted
-names, images lie in it or below it (see `walk`). A split may also be a pack of such a folder (`packs`).
+Each layout is a module beside this one that opens a place as samples: class folders (`folders`), a pack of them
+(`pack`), binary files (`binary`). What is checked before the first epoch, whatever the layout, is here.
 """
 
 from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import replace
@@ -21,7 +20,7 @@ from numpy.typing import NDArray
 from ..errors import UserError
 from ..files import paths
 from ..process.display import some
-from . import binary, fetch, jpeg, scan, walk
+from . import binary, fetch, folders, jpeg, scan, walk
 from . import pack as packs
 from .samples import ArraySamples, FolderSamples, Samples
 from .scan import WHOLE, Part
@@ -111,7 +110,7 @@ def _open_images(config: Config, split: str) -> Samples:
         remedy = f"expected {root}/CLASS/*.jpg; {keys}: name another one"
         paths.check_folder(root, f"{remedy}{_likely(Path(config.data_dir), _split_name(config, split))}")
     decoder = jpeg.decoder(config.native_ops)
-    return packs.open_pack(root, decoder) if packs.is_pack(root) else open_folders(root, decoder)
+    return packs.open_pack(root, decoder) if packs.is_pack(root) else folders.open_folders(root, decoder)
 
 
 def _likely(data_dir: Path, split: str) -> str:
@@ -121,55 +120,6 @@ def _likely(data_dir: Path, split: str) -> str:
     below = [data_dir / name for name in walk.class_folders(data_dir, walk.LeftOut())]
     found = [folder for folder in (data_dir.absolute().parent, *below) if paths.is_folder(folder / split)]
     return f", such as data_dir: {found[0]}" if len(found) == 1 else ""
-
-
-def open_folders(root: Path, decoder: jpeg.Decoder | None = None) -> FolderSamples:
-    """The image files below the class folders of a folder, by their names: none is opened.
-
-    Raises UserError where there is no class folder, one without images, or only one that is no class but a split.
-    """
-    left_out = walk.LeftOut()
-    folders = walk.class_folders(root, left_out)
-    if not folders:
-        raise UserError(f"{root}: no class folder in it; expected {root}/CLASS/*.jpg")
-    files: list[bytes] = []
-    labels: list[int] = []
-    for label, folder in enumerate(folders):
-        found = [os.path.relpath(file, root) for file in walk.image_files(root / folder, left_out)]
-        if not found:
-            left_out.say(root)
-            raise UserError(f"{root / folder}: no image in this class folder; add some or remove the folder")
-        if len(folders) == 1:
-            _check_depth(root, found)
-        files += map(os.fsencode, found)
-        labels += [label] * len(found)
-    left_out.say(root)
-    _say_twins(root, folders)
-    return FolderSamples(tuple(folders), np.array(labels, np.int32), str(root), np.array(files), decoder)
-
-
-def _say_twins(root: Path, folders: Sequence[str]) -> None:
-    """Warn of two classes whose names look the same, as when a disk of macOS and one of Linux were put together."""
-    seen: dict[str, str] = {}
-    for name in folders:
-        if (first := seen.setdefault(unicodedata.normalize("NFC", name), name)) != name:
-            _logger.warning(
-                f"{root}: two classes look the same, {first} and {name}: one is written in other Unicode characters "
-                "(NFC against NFD); put their images into one folder if they are one class"
-            )
-
-
-def _check_depth(root: Path, files: Sequence[str]) -> None:
-    """Raise UserError where no image lies in the only class folder itself: it is a split, and the classes are below."""
-    folders = {os.path.dirname(file) for file in files}
-    if any(os.sep not in folder for folder in folders):
-        return
-    common = os.path.commonpath(folders)
-    meant = root / (os.path.dirname(common) if common in folders else common)
-    raise UserError(
-        f"{root}: its only folder, {common.partition(os.sep)[0]}, has no image in it, all are in folders below: if "
-        f"they are classes, the split is {meant}: set data_dir, train_split and val_split so; else move the images up"
-    )
 
 
 def _readable(config: Config, samples: FolderSamples, part: Part) -> FolderSamples:
@@ -187,7 +137,7 @@ def _readable(config: Config, samples: FolderSamples, part: Part) -> FolderSampl
         _logger.warning(f"left out: {bad[index]}")
     _logger.warning(f"{samples.root}: {len(bad)} of {len(samples):,} images left out (on_bad_image: skip)")
     keep = ~np.isin(np.arange(len(samples)), list(bad))
-    kept = replace(samples, labels=samples.labels[keep], files=samples.files[keep])
+    kept = samples.take(np.flatnonzero(keep))
     if gone := set(samples.labels) - set(kept.labels):
         raise UserError(
             f"{samples.root}/{samples.classes[min(gone)]}: no image in this class folder can be read; mend or remove it"

@@ -32,7 +32,7 @@ from ..errors import RunError, UserError
 from ..files import intact, paths, scratch
 from ..files.lock import FolderLock
 from ..process.display import shown
-from . import columns, dataset, images
+from . import columns, folders, images
 from . import pack as packs
 from .pack import COLUMNS, INDEX, SHARD
 from .samples import FolderSamples
@@ -96,7 +96,7 @@ def pack(source: Path, target: Path, options: Options, overwrite: bool = False) 
         UserError: an image that cannot be read, or a target that holds something else or is damaged.
         RunError: the target cannot be written, or a shard does not hold what was written to it.
     """
-    samples = dataset.open_folders(source)
+    samples = folders.open_folders(source)
     sizes, plan = _plan(samples, options)
     lock = FolderLock(target, "--out")
     paths.make_folder(target, "--out")

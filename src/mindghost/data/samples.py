@@ -6,13 +6,15 @@ import hashlib
 import json
 import os
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from . import images, jpeg
+
+_Kind = TypeVar("_Kind", bound="Samples")
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,14 +23,22 @@ class Samples(ABC):
 
     Attributes:
         classes: names in label order.
-        labels: int32, (n,).
+        labels: int32, (n,); where an image has several labels, float32, (n, classes), 1 for each that it has.
+        weights: how much each sample counts in the training loss, float32, (n,), over 0; None where all count alike.
     """
 
     classes: tuple[str, ...]
     labels: NDArray[Any]
+    weights: NDArray[Any] | None = field(default=None, kw_only=True)
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def take(self: _Kind, indices: NDArray[Any]) -> _Kind:
+        """Some of the samples, in the order of `indices`: every array that has an entry for each sample is cut."""
+        columns = {item.name: getattr(self, item.name) for item in fields(self)}
+        cut = {name: column[indices] for name, column in columns.items() if _is_column(column, len(self))}
+        return replace(self, **cut)
 
     def open(self, index: int) -> NDArray[Any] | images.JpegImage:
         """Returns the pixels of a sample, to be cut from: what is left over may never be decoded.
@@ -55,9 +65,15 @@ class Samples(ABC):
         """What tells one set of images from another."""
 
     def digest(self) -> str:
-        """Returns a sha256 of classes, labels and images (by path below the split for image files)."""
-        parts = (json.dumps(self.classes).encode(), self.labels.tobytes(), self._identity().tobytes())
+        """Returns a sha256 of classes, labels, weights and images (by path below the split for image files)."""
+        parts = [json.dumps(self.classes).encode(), self.labels.tobytes(), self._identity().tobytes()]
+        if self.weights is not None:
+            parts.append(self.weights.tobytes())
         return hashlib.sha256(b"".join(hashlib.sha256(part).digest() for part in parts)).hexdigest()
+
+
+def _is_column(value: object, count: int) -> bool:
+    return isinstance(value, np.ndarray) and value.shape[:1] == (count,)
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,0 +1,69 @@
+"""Image folders -> samples: `CLASS/**`.
+
+A class is a direct subfolder, labels follow the sorted names, images lie in it or below it (see `walk`).
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import unicodedata
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from ..errors import UserError
+from . import jpeg, walk
+from .samples import FolderSamples
+
+_logger = logging.getLogger("mindghost")
+
+
+def open_folders(root: Path, decoder: jpeg.Decoder | None = None) -> FolderSamples:
+    """The image files below the class folders of a folder, by their names: none is opened.
+
+    Raises UserError where there is no class folder, one without images, or only one that is no class but a split.
+    """
+    left_out = walk.LeftOut()
+    folders = walk.class_folders(root, left_out)
+    if not folders:
+        raise UserError(f"{root}: no class folder in it; expected {root}/CLASS/*.jpg")
+    files: list[bytes] = []
+    labels: list[int] = []
+    for label, folder in enumerate(folders):
+        found = [os.path.relpath(file, root) for file in walk.image_files(root / folder, left_out)]
+        if not found:
+            left_out.say(root)
+            raise UserError(f"{root / folder}: no image in this class folder; add some or remove the folder")
+        if len(folders) == 1:
+            _check_depth(root, found)
+        files += map(os.fsencode, found)
+        labels += [label] * len(found)
+    left_out.say(root)
+    _say_twins(root, folders)
+    return FolderSamples(tuple(folders), np.array(labels, np.int32), str(root), np.array(files), decoder)
+
+
+def _say_twins(root: Path, folders: Sequence[str]) -> None:
+    """Warn of two classes whose names look the same, as when a disk of macOS and one of Linux were put together."""
+    seen: dict[str, str] = {}
+    for name in folders:
+        if (first := seen.setdefault(unicodedata.normalize("NFC", name), name)) != name:
+            _logger.warning(
+                f"{root}: two classes look the same, {first} and {name}: one is written in other Unicode characters "
+                "(NFC against NFD); put their images into one folder if they are one class"
+            )
+
+
+def _check_depth(root: Path, files: Sequence[str]) -> None:
+    """Raise UserError where no image lies in the only class folder itself: it is a split, and the classes are below."""
+    folders = {os.path.dirname(file) for file in files}
+    if any(os.sep not in folder for folder in folders):
+        return
+    common = os.path.commonpath(folders)
+    meant = root / (os.path.dirname(common) if common in folders else common)
+    raise UserError(
+        f"{root}: its only folder, {common.partition(os.sep)[0]}, has no image in it, all are in folders below: if "
+        f"they are classes, the split is {meant}: set data_dir, train_split and val_split so; else move the images up"
+    )
