@@ -22,7 +22,7 @@ from ..files import paths
 from ..process.display import some
 from . import binary, fetch, folders, jpeg, scan, walk
 from . import pack as packs
-from .samples import ArraySamples, FolderSamples, Samples
+from .samples import ArraySamples, FileSamples, Samples
 from .scan import WHOLE, Part
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def open_split(
     if classes is not None:
         samples = _relabel(samples, classes, place)
     _check_num_classes(samples, config.num_classes, place)
-    if isinstance(samples, FolderSamples):
+    if isinstance(samples, FileSamples):
         samples = _readable(config, samples, part)
     return samples
 
@@ -122,7 +122,7 @@ def _likely(data_dir: Path, split: str) -> str:
     return f", such as data_dir: {found[0]}" if len(found) == 1 else ""
 
 
-def _readable(config: Config, samples: FolderSamples, part: Part) -> FolderSamples:
+def _readable(config: Config, samples: FileSamples, part: Part) -> FileSamples:
     """The samples that can be read, as `on_bad_image` has it. Raises UserError for the first one that cannot."""
     skip = config.on_bad_image == "skip"
     decode = skip or len(samples) <= FULL_CHECK_LIMIT

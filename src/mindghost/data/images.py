@@ -169,6 +169,12 @@ def size(path: str) -> tuple[int, int]:
 
 def check_image(path: str, decode: bool) -> None:
     """Read the header of an image, with `decode` its pixels too. Raises as `read_image` for one that is not usable."""
+    with paths.open_file(path, _REMEDY) as file:
+        check_stream(file, path, decode)
+
+
+def check_stream(source: BinaryIO, name: str, decode: bool) -> None:
+    """As `check_image`, of an image file's bytes, which are read as far as need be; `name` is for messages."""
 
     def check(image: Image.Image, name: str) -> None:
         if image.mode == "F" or (decode and image.mode.startswith("I")):
@@ -176,8 +182,7 @@ def check_image(path: str, decode: bool) -> None:
         elif decode:
             _load(image, name)
 
-    with paths.open_file(path, _REMEDY) as file:
-        _opened(file, path, check)
+    _opened(source, name, check)
 
 
 def _beyond_bounds(width: int, height: int) -> str:

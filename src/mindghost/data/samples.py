@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from . import images, jpeg
 
 _Kind = TypeVar("_Kind", bound="Samples")
+_HALF = 1 << 63
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,16 +78,18 @@ def _is_column(value: object, count: int) -> bool:
 
 
 @dataclass(frozen=True, eq=False)
-class FolderSamples(Samples):
-    """Image files below class folders."""
+class FileSamples(Samples):
+    """Image files, wherever they lie, which are looked at before the first epoch (see `scan`).
+
+    Attributes:
+        root: the place of the split, for messages; what was found out about its images is remembered for it.
+        files: what each image is called below root, as bytes, no two alike: strings would be copied into every worker.
+        decoder: of JPEG files, in place of Pillow.
+    """
 
     root: str
-    files: NDArray[Any]  # paths below root as bytes: a million strings would be copied into every worker process
+    files: NDArray[Any]
     decoder: jpeg.Decoder | None = None
-
-    def open(self, index: int) -> NDArray[Any] | images.JpegImage:
-        """The pixels of a file, of which a JPEG file is decoded as far as they are asked for."""
-        return images.open_image(self.name(index), self.decoder)
 
     def read(self, index: int) -> NDArray[Any]:
         """The pixels of a file, all of them."""
@@ -96,8 +99,51 @@ class FolderSamples(Samples):
         """The path of the file."""
         return os.path.join(self.root, os.fsdecode(self.files[index]))
 
+    @abstractmethod
+    def content(self, index: int) -> bytes:
+        """The bytes of a file. Raises UserError where they can't be read."""
+
+    @abstractmethod
+    def size_and_time(self, index: int) -> tuple[int, int]:
+        """Two numbers, of 64 bits, that change when a file changes; -1 and 0 where they can't be had."""
+
+    @abstractmethod
+    def check(self, index: int, decode: bool) -> None:
+        """Read the header of an image, with `decode` its pixels too. Raises UserError for one that is not usable."""
+
     def _identity(self) -> NDArray[Any]:
         return self.files
+
+
+@dataclass(frozen=True, eq=False)
+class FolderSamples(FileSamples):
+    """Image files below class folders: `files` are their paths."""
+
+    def open(self, index: int) -> NDArray[Any] | images.JpegImage:
+        """The pixels of a file, of which a JPEG file is decoded as far as they are asked for."""
+        return images.open_image(self.name(index), self.decoder)
+
+    def content(self, index: int) -> bytes:
+        """The bytes of a file. Raises UserError where they can't be read."""
+        return images.content(self.name(index))
+
+    def size_and_time(self, index: int) -> tuple[int, int]:
+        """The size of a file in bytes, and its time of change."""
+        try:
+            found = os.stat(self.name(index))
+        except OSError:  # opening it says what is wrong with it
+            return -1, 0
+        return found.st_size, time_of_change(found)
+
+    def check(self, index: int, decode: bool) -> None:
+        """Read the header of an image, with `decode` its pixels too. Raises UserError for one that is not usable."""
+        images.check_image(self.name(index), decode)
+
+
+def time_of_change(found: os.stat_result) -> int:
+    """When a file was changed, in ns, as a number of 64 bits."""
+    # Times after 2262 do not fit: all that counts is that another time is another number.
+    return (found.st_mtime_ns + _HALF) % (2 * _HALF) - _HALF
 
 
 @dataclass(frozen=True, eq=False)

@@ -21,8 +21,8 @@ from ..errors import RunError, UserError
 from ..files import intact, paths
 from ..files.cache import cache_dir
 from ..process.display import shown
-from . import columns, images
-from .samples import FolderSamples
+from . import columns
+from .samples import FileSamples
 
 _TASK = 64  # files: handing a thread one at a time costs more than reading a header
 _SUM = "S64"  # a sha256 in hexadecimal, or nothing
@@ -30,7 +30,6 @@ _CHANGED = (
     "is not what it was when it was looked at (its sha256 differs, its size and time of change do not); restore the "
     "file, or touch it if it is right as it is"
 )
-_HALF = 1 << 63
 _SECONDS = 2  # a scan that takes longer is worth a line
 
 _logger = logging.getLogger("mindghost")
@@ -54,7 +53,7 @@ WHOLE = Part()
 
 
 def bad_images(
-    samples: FolderSamples, decode: bool, stop: bool = False, part: Part = WHOLE, digests: bool = False
+    samples: FileSamples, decode: bool, stop: bool = False, part: Part = WHOLE, digests: bool = False
 ) -> dict[int, str]:
     """Indices of the images that cannot be read, in order, and for each why, in one line that has its path.
 
@@ -71,7 +70,7 @@ def bad_images(
     """
     started = time.monotonic()
     indices = np.arange(part.number, len(samples), part.of)
-    stats = np.array([_size_and_time(samples.name(index)) for index in indices], np.int64).reshape(-1, 2)
+    stats = np.array([samples.size_and_time(index) for index in indices], np.int64).reshape(-1, 2)
     remembered = manifest(samples.root, part)
     names = samples.files[indices]
     new, sums = np.ones(len(indices), bool), np.zeros(len(indices), _SUM)
@@ -101,22 +100,13 @@ def bad_images(
 
 
 def manifest(root: str, part: Part = WHOLE) -> Path:
-    """The file that remembers the good images of a folder.
+    """The file that remembers the good images of a place.
 
     It holds their paths, sizes, times of change (ns), how they were read, and the sha256 of those that were read for
     it. Each of several processes has one. Deleting them has the images looked at again.
     """
     place = hashlib.sha256(os.fsencode(os.path.realpath(root))).hexdigest()
     return cache_dir() / "scans" / f"{place[:32]}.{part.number}of{part.of}.npz"
-
-
-def _size_and_time(path: str) -> tuple[int, int]:
-    try:
-        found = os.stat(path)
-    except OSError:  # opening it says what is wrong with it
-        return -1, 0
-    # Times after 2262 do not fit: all that counts is that another time is another number.
-    return found.st_size, (found.st_mtime_ns + _HALF) % (2 * _HALF) - _HALF
 
 
 def _known(path: Path, names: NDArray[Any], stats: NDArray[Any], decode: bool) -> tuple[NDArray[Any], NDArray[Any]]:
@@ -144,12 +134,12 @@ def _known(path: Path, names: NDArray[Any], stats: NDArray[Any], decode: bool) -
     return same & (decoded or not decode), np.where(same, found["sums"].astype(_SUM)[at], b"")
 
 
-def _sums(samples: FolderSamples, indices: NDArray[Any]) -> NDArray[Any]:
+def _sums(samples: FileSamples, indices: NDArray[Any]) -> NDArray[Any]:
     """The sha256 of each of these images, in hexadecimal; empty for one that cannot be read."""
 
     def sum_of(index: int) -> bytes:
         try:
-            return hashlib.sha256(paths.read(samples.name(index), "")).hexdigest().encode()
+            return hashlib.sha256(samples.content(index)).hexdigest().encode()
         except UserError:
             return b""
 
@@ -157,12 +147,12 @@ def _sums(samples: FolderSamples, indices: NDArray[Any]) -> NDArray[Any]:
         return np.array(list(pool.map(sum_of, indices)), _SUM)
 
 
-def _look(samples: FolderSamples, indices: NDArray[Any], decode: bool, stop: bool) -> dict[int, str]:
+def _look(samples: FileSamples, indices: NDArray[Any], decode: bool, stop: bool) -> dict[int, str]:
     def look(start: int) -> dict[int, str]:
         found = {}
         for index in indices[start : start + _TASK]:
             try:
-                images.check_image(samples.name(index), decode)
+                samples.check(int(index), decode)
             except UserError as error:
                 found[int(index)] = str(error)
                 if stop:
