@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from ..config import Config, Said, beside_weights, recipe, settled
+from ..data.class_names import checked
+from ..data.class_names import read as read_names
 from ..errors import UserError
 from ..files import json_text, paths
 from ..runs.files import RunFiles, said_beside, saved_by_training
-from ..tasks.classification.names import checked
-from ..tasks.classification.names import read as read_names
 from . import exported as exported_file
 
 # What of a configuration makes the network and its input.
@@ -112,7 +112,7 @@ def of_file(
         config_file: recipe to take in place of the `config.yaml` beside weights. Of an exported file it may say nothing
             else than the file, which needs none.
         model: the network of weights that have neither; the rest is then as it was published.
-        class_names: file with the names (see `tasks.classification.names`), in place of those beside the weights.
+        class_names: file with the names (see `data.class_names`), in place of those beside the weights.
 
     Raises UserError where the file is not there, or not known or described well enough, or contradicted.
     """

@@ -5,9 +5,9 @@ import json
 
 import pytest
 
+from mindghost.data import class_names
 from mindghost.errors import UserError
 from mindghost.files import json_text
-from mindghost.tasks.classification import names as class_names
 
 NAMES = ["tench", "goldfish", "great white shark"]
 SYNSETS = ["n01440764", "n01443537", "n01484850"]
