@@ -42,14 +42,36 @@ def test_a_network_without_published_weights_says_so():
         build.load_weights(None, config(model="ghost_vgg16", pretrained=True), fine_tune=False)
 
 
-def test_published_weights_are_fetched_with_their_digest(monkeypatch, tmp_path):
+@pytest.mark.parametrize(
+    ("variant", "file", "digest"),
+    [
+        (True, "download.mindspore.cn/toolkits/mindcv/ghostnet/ghostnet_050-85b91860.ckpt", "85b91860"),
+        (
+            "910v2",
+            "download-mindspore.osinfra.cn/toolkits/mindcv/ghostnet/ghostnet_050-ae7771cb-910v2.ckpt",
+            "ae7771cb",
+        ),
+    ],
+)
+def test_published_weights_are_fetched_with_their_digest(monkeypatch, variant, file, digest):
     asked = []
 
     def fetch(url, folder, *, digest):
-        asked.append((url.rpartition("/")[2], digest))
+        asked.append((url.removeprefix("https://"), digest))
         raise UserError("offline")
 
     monkeypatch.setattr(build.download, "fetch", fetch)
     with pytest.raises(UserError, match="offline"):
-        build.load_weights(None, config(pretrained=True), fine_tune=False)
-    assert asked == [("ghostnet_050-85b91860.ckpt", "85b91860")]
+        build.load_weights(None, config(pretrained=variant), fine_tune=False)
+    assert asked == [(file, digest)]
+
+
+@pytest.mark.fault("settings", "clean error")
+def test_a_variant_that_nobody_has_published_is_one_line():
+    known = (
+        "^pretrained: no weights '910v3' of ghostnet_050 are published; the variants are 910v2; True takes the usual"
+    )
+    with pytest.raises(UserError, match=known):
+        build.load_weights(None, config(pretrained="910v3"), fine_tune=False)
+    with pytest.raises(UserError, match="'910v2' of ghostnet_100 are published; there are no variants; True takes"):
+        build.load_weights(None, config(model="ghostnet_100", pretrained="910v2"), fine_tune=False)

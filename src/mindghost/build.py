@@ -15,7 +15,7 @@ from .config import Config
 from .errors import UserError
 from .files import download
 from .files.cache import cache_dir
-from .models import Card, card, create_model
+from .models import USUAL, Card, Weights, card, create_model
 from .ops import rewrite
 
 
@@ -25,6 +25,26 @@ def facts(model: str) -> Card:
         return card(model)
     except ValueError as error:
         raise UserError(str(error)) from error
+
+
+def published(model: str, variant: bool | str = True) -> Weights:
+    """The published weights of a network: the usual ones (True), or a variant by its name.
+
+    Raises UserError for a network, or a variant of it, that nobody has published for MindSpore.
+    """
+    found = facts(model)
+    if not found.weights:
+        raise UserError(
+            f"pretrained: no weights of {model} are published for MindSpore; convert its PyTorch weights with "
+            "`mindghost convert` and name the file with ckpt_path"
+        )
+    name = USUAL if isinstance(variant, bool) else variant
+    if name not in found.weights:
+        known = f"the variants are {', '.join(found.variants)}" if found.variants else "there are no variants"
+        raise UserError(
+            f"pretrained: no weights {name[:60]!r} of {model} are published; {known}; True takes the usual weights"
+        )
+    return found.weights[name]
 
 
 def network(config: Config) -> nn.Cell:
@@ -113,13 +133,9 @@ def load_weights(net: nn.Cell, config: Config, *, fine_tune: bool) -> Loaded | N
         path = Path(config.ckpt_path)
     elif not config.pretrained:
         return None
-    elif facts.weights_url is None or facts.weights_sha256 is None:
-        raise UserError(
-            f"pretrained: no weights of {config.model} are published for MindSpore; convert its PyTorch weights with "
-            "`mindghost convert` and name the file with ckpt_path"
-        )
     else:
-        path = download.fetch(facts.weights_url, cache_dir(), digest=facts.weights_sha256)
+        weights = published(config.model, config.pretrained)
+        path = download.fetch(weights.url, cache_dir(), digest=weights.sha256)
     return fill_network(
         net,
         path,

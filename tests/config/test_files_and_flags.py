@@ -304,3 +304,13 @@ def test_help_explains_every_key(capsys):
     assert "[one of CE, BCE; default: CE]" in text
     assert "examples: python train.py -c configs/" in text
     assert text.startswith("usage: train.py [-c RECIPE] [--key value ...] Train. ")
+
+
+def test_published_weights_are_asked_for_by_a_word_or_by_a_variants_name(tmp_path):
+    given = {"True": True, "False": False, "910v2": "910v2"}
+    assert {text: cli("--pretrained", text).pretrained for text in given} == given
+    assert cli("--pretrained").pretrained is True
+    for text, value in given.items():
+        assert Config.from_file(write(tmp_path, f"pretrained: {text}\n")).pretrained == value
+    wanted = "x.yaml:1: pretrained: expected True, False or the name of a variant, got 910"
+    assert message_of(Config.from_file, write(tmp_path, "pretrained: 910\n")).endswith(wanted)

@@ -238,18 +238,25 @@ def test_bad_shares(key, value):
     assert message_of(Config, **{key: value}).startswith(f"{key}: expected a number >")
 
 
-# resume takes a path as well.
+# Keys that take a word in place of True and False, and what they say that they take.
+WORDS = {
+    "resume": "True or False or text that is not empty",
+    "pretrained": "True, False or the name of a variant",
+}
+
+
 @pytest.mark.fault("configurations", "clean error", once=True)
-@pytest.mark.parametrize("key", [key for key, value in Config() if isinstance(value, bool) and key != "resume"])
+@pytest.mark.parametrize("key", [key for key, value in Config() if isinstance(value, bool) and key not in WORDS])
 @pytest.mark.parametrize("value", [0, 1, "True", None, 1.0])
 def test_bad_booleans(key, value):
     assert message_of(Config, **{key: value}).startswith(f"{key}: expected True or False, got {value!r}")
 
 
+@pytest.mark.parametrize(("key", "expected"), WORDS.items())
 @pytest.mark.parametrize("value", [0, 1, None, 1.0, ""])
-def test_resume_takes_a_path_as_well(value):
-    assert Config(resume="runs/a").resume == "runs/a"
-    assert message_of(Config, resume=value).startswith("resume: expected True or False or text that is not empty")
+def test_keys_of_a_boolean_that_take_a_word_as_well(key, expected, value):
+    assert getattr(Config(**{key: "runs/a"}), key) == "runs/a"
+    assert message_of(Config, **{key: value}).startswith(f"{key}: expected {expected}, got ")
 
 
 @pytest.mark.fault("configurations", "clean error", once=True)

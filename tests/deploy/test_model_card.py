@@ -142,7 +142,16 @@ def test_the_values_are_those_of_the_files(tmp_path, capsys):
     ):
         assert text in body, text
     assert "batch_size" not in body
+    assert "started from" not in body
     assert Image.open(run / "model_card.png").format == "PNG"
+
+
+def test_published_weights_that_a_run_started_from_are_named(tmp_path, capsys):
+    assert command(write_run(tmp_path / "run", pretrained="910v2"), capsys=capsys)[0] == 0
+    body = parsed(tmp_path / "run" / "model_card.md")[1]
+    file = "ghostnet_050-ae7771cb-910v2.ckpt"
+    address = f"https://download-mindspore.osinfra.cn/toolkits/mindcv/ghostnet/{file}"
+    assert f"| started from | [{file}]({address}), 65.84 / 86.60 % top-1 / top-5 on ImageNet-1k by MindCV |" in body
 
 
 @pytest.mark.fault("names", "ok")

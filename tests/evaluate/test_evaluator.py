@@ -41,6 +41,14 @@ def test_a_summary_has_a_top_5_where_there_are_five_classes():
     assert metrics_of(logits, [0]).summary() == "top-1 100.00 %, top-5 100.00 %, loss 1.6094"
 
 
+def test_mindcvs_words_are_shares_of_one():
+    found = metrics_of(np.eye(6), [0, 1, 2, 3, 4, 0])
+    assert found.in_mindcv_words() == {"Top_1_Accuracy": 5 / 6, "Top_5_Accuracy": 1.0, "loss": found.loss}
+    few = metrics_of(np.eye(3), [0, 1, 0]).in_mindcv_words()
+    assert list(few) == ["Top_1_Accuracy", "loss"]
+    assert few["Top_1_Accuracy"] == 2 / 3
+
+
 def test_top_5_and_ties():
     """Equal logits: the lower index is ahead, as a stable sort has it."""
     metrics = metrics_of([[0] * 6] * 6, [0, 1, 2, 3, 4, 5])

@@ -155,6 +155,20 @@ def test_the_page_of_networks_counts_them_right():
         ]
 
 
+def test_the_page_of_weights_lists_what_is_published():
+    said = {tuple(row) for row in rows(ROOT / "docs" / "weights.md") if row[0].startswith("`ghostnet")}
+    assert said == {
+        (
+            f"`{name}`",
+            f"`{variant or True}`",
+            f"`{file.url.rpartition('/')[2]}`",
+            f"{file.top_1:.2f} / {file.top_5:.2f} %",
+        )
+        for name, card in CARDS.items()
+        for variant, file in card.weights.items()
+    }
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["README.md", "docs/networks.md", "docs/mindcv.md"])
 def test_examples_in_python_run(name, capsys):

@@ -24,7 +24,7 @@ def make_parser() -> Parser:
 
 
 def main(arguments: Sequence[str], prog: str = PROG) -> None:
-    """Command line -> configuration -> evaluation -> a sentence and, as the last line, one JSON object."""
+    """Command line -> configuration -> evaluation -> lines for people and, as the last one, one JSON object."""
     config = load(arguments, prog=prog, description=DESCRIPTION, weights=said)
     # After the configuration is known to be good: importing MindSpore takes seconds.
     with importing():
@@ -33,5 +33,6 @@ def main(arguments: Sequence[str], prog: str = PROG) -> None:
     result = validate(config)
     if launch.detect().rank > 0:
         return
-    say(str(result))
+    for line in result.lines():
+        say(line)
     print(dumps(result.record()))

@@ -37,6 +37,7 @@ from .rules import (
     NotNegative,
     Optimizer,
     Positive,
+    Pretrained,
     RatioRange,
     Scheduler,
     Share,
@@ -227,8 +228,9 @@ class Config(BaseModel):
     """Dropout before the classifier; None takes the network's own."""
     drop_path_rate: ShareBelow1 | None = None
     """Stochastic depth, for networks that have it; None takes the network's own."""
-    pretrained: bool = False
-    """Start from the published weights of the network."""
+    pretrained: Pretrained = False
+    """Start from the published weights of the network; or from a variant of them by its name, such as 910v2 of
+    ghostnet_050."""
     ckpt_path: Text = ""
     """Weights to start from (train) or to evaluate (validate): a .ckpt or .safetensors file; validate takes a .onnx
     or .mindir file of `mindghost export`, too."""

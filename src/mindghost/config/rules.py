@@ -165,6 +165,7 @@ ShareBelow1 = Annotated[float, Field(ge=0, lt=1)]
 ShareAbove0 = Annotated[float, Field(gt=0, le=1)]
 Text = Annotated[str, Field(pattern=r"^[^\x00]*$"), WrapValidator(_file_name)]
 Name = Annotated[Text, Field(min_length=1), Expected("text that is not empty")]
+Pretrained = Annotated[bool | Name, Expected("True, False or the name of a variant")]
 
 _AsTuple, _Lower = BeforeValidator(_to_tuple), BeforeValidator(_lower)
 AreaRange = Annotated[

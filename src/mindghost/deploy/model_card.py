@@ -8,7 +8,7 @@ import math
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import yaml
@@ -308,6 +308,7 @@ def _training(run: Run, picture: str) -> str:
     ]
     last = run.records[-1]
     rows = [
+        *_beginning(run.config),
         ("training images", f"{run.sessions[-1]['images'].get('train') or 0:,}"),
         ("epochs", f"{last['epoch']} of {run.config.epoch_size}"),
         ("last training loss", f"{last['train_loss']:.4f}"),
@@ -320,6 +321,15 @@ def _training(run: Run, picture: str) -> str:
             f"![Loss, accuracy and learning rate]({display.address(picture)})",
         ]
     )
+
+
+def _beginning(config: Config) -> list[tuple[str, str]]:
+    """The published weights that a run started from, if it did."""
+    if not config.pretrained:
+        return []
+    weights = build.published(config.model, config.pretrained)
+    said = f"{weights.top_1:.2f} / {weights.top_5:.2f} % top-1 / top-5 on ImageNet-1k by MindCV"
+    return [("started from", f"[{PurePosixPath(weights.url).name}]({weights.url}), {said}")]
 
 
 def _times(records: Sequence[Record]) -> list[tuple[str, str]]:

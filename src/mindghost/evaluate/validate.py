@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -37,18 +37,22 @@ class Validation:
         model: name of the network.
         path: of the file.
         metrics: of the task, over the validation split.
+        in_mindcv_words: the same as MindCV's `validate.py` prints them; empty where it has no words for them.
     """
 
     model: str
     path: str
     metrics: Metrics
+    in_mindcv_words: Mapping[str, float] = field(default_factory=dict)
 
     def record(self) -> dict[str, Any]:
         """All of it as a JSON object: `model`, `ckpt_path` and the metrics by name (`Metrics.result`)."""
         return {"model": self.model, "ckpt_path": self.path, **self.metrics.result()}
 
-    def __str__(self) -> str:
-        return f"{self.model}: {self.metrics.summary()} over {self.metrics.num_samples:,} images"
+    def lines(self) -> list[str]:
+        """All of it for people: a sentence, and the line that readers of MindCV's output look for."""
+        sentence = f"{self.model}: {self.metrics.summary()} over {self.metrics.num_samples:,} images"
+        return [sentence, str(dict(self.in_mindcv_words))] if self.in_mindcv_words else [sentence]
 
 
 def validate(config: Config) -> Validation:
@@ -82,7 +86,9 @@ def validate(config: Config) -> Validation:
             _report(runtime, outcomes, samples, _facts(runtime.config, samples, str(path), precision))
     finally:
         run_log.close()
-    return Validation(runtime.config.model, str(path), outcomes.metrics())
+    metrics = outcomes.metrics()
+    words = tasks.of(runtime.config).in_mindcv_words(metrics)
+    return Validation(runtime.config.model, str(path), metrics, words)
 
 
 def _exported(runtime: Runtime) -> Deployment | None:

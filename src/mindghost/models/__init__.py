@@ -10,9 +10,9 @@ from collections.abc import Sequence
 
 from . import mindcv_registry
 from .network import FeatureNetwork, Network
-from .registry import CARDS, Card
+from .registry import CARDS, USUAL, Card, Weights
 
-__all__ = ["Card", "card", "check_fused_form", "create_model", "list_models"]
+__all__ = ["USUAL", "Card", "Weights", "card", "check_fused_form", "create_model", "list_models"]
 
 
 def list_models() -> list[str]:

@@ -2,13 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from functools import partial
 
 from mindspore import nn
 
 from . import g_ghost_regnet, ghost_cifar, ghost_resnet, ghostnet, ghostnetv2, ghostnetv3
+
+# Names a network's usual weights, beside which there may be variants.
+USUAL = ""
+
+
+@dataclass(frozen=True)
+class Weights:
+    """A weight file that MindCV publishes.
+
+    Attributes:
+        url: of the file.
+        sha256: the first digits of its digest, which its name has; nobody publishes the others.
+        top_1, top_5: what MindCV measured with it, on ImageNet-1k, in percent.
+    """
+
+    url: str
+    sha256: str
+    top_1: float
+    top_5: float
 
 
 @dataclass(frozen=True)
@@ -26,9 +45,8 @@ class Card:
             counted likewise.
         paper_top_1: in the paper.
         paper_parameters, paper_macs: in millions, as the paper prints them (GhostNetV3: of the fused form).
-        mindcv_top_1, timm_top_1: of MindCV's and of timm's weights.
-        weights_url: MindCV's weights.
-        weights_sha256: the first digits of the file's sha256.
+        timm_top_1, timm_top_5: of timm's weights.
+        weights: MindCV's, by the name of the variant; those that are usually meant have the name USUAL.
         fused_parameters, fused_macs: of the form that `deploy=True` builds; None where there is none.
         stem, classifier: the cells that depend on `in_channels` and `num_classes`.
         input_size, num_classes: pixels and classes of the data set that the network was published with.
@@ -40,10 +58,9 @@ class Card:
     paper_top_1: float | None = None
     paper_parameters: float | None = None
     paper_macs: float | None = None
-    mindcv_top_1: float | None = None
     timm_top_1: float | None = None
-    weights_url: str | None = None
-    weights_sha256: str | None = None
+    timm_top_5: float | None = None
+    weights: Mapping[str, Weights] = field(default_factory=dict)
     fused_parameters: int | None = None
     fused_macs: int | None = None
     stem: str = "conv_stem"
@@ -51,12 +68,29 @@ class Card:
     input_size: int = 224
     num_classes: int = 1000
 
+    @property
+    def mindcv_top_1(self) -> float | None:
+        """Of MindCV's usual weights."""
+        return self.weights[USUAL].top_1 if USUAL in self.weights else None
+
+    @property
+    def variants(self) -> list[str]:
+        """Names of the weights beside the usual ones."""
+        return [name for name in self.weights if name != USUAL]
+
 
 # Networks whose cells have ResNet's names; and those of them for CIFAR-10.
 _resnet = partial(Card, stem="conv1", classifier="fc")
 _small = partial(_resnet, input_size=32, num_classes=10)
 
 _MINDCV = "https://download.mindspore.cn/toolkits/mindcv/ghostnet"
+_NEWER_MINDCV = "https://download-mindspore.osinfra.cn/toolkits/mindcv/ghostnet"
+
+
+def _of_mindcv(name: str, top_1: float, top_5: float, place: str = _MINDCV) -> Weights:
+    """Weights in a file `MODEL-DIGITS.ckpt` or `MODEL-DIGITS-VARIANT.ckpt`."""
+    return Weights(f"{place}/{name}", name.removesuffix(".ckpt").split("-")[1], top_1, top_5)
+
 
 CARDS: dict[str, Card] = {
     "ghostnet_050": Card(
@@ -66,9 +100,10 @@ CARDS: dict[str, Card] = {
         paper_top_1=66.2,
         paper_parameters=2.6,
         paper_macs=42,
-        mindcv_top_1=66.03,
-        weights_url=f"{_MINDCV}/ghostnet_050-85b91860.ckpt",
-        weights_sha256="85b91860",
+        weights={
+            USUAL: _of_mindcv("ghostnet_050-85b91860.ckpt", 66.03, 86.64),
+            "910v2": _of_mindcv("ghostnet_050-ae7771cb-910v2.ckpt", 65.84, 86.60, _NEWER_MINDCV),
+        },
     ),
     "ghostnet_100": Card(
         ghostnet.ghostnet_100,
@@ -77,10 +112,9 @@ CARDS: dict[str, Card] = {
         paper_top_1=73.9,
         paper_parameters=5.2,
         paper_macs=141,
-        mindcv_top_1=73.78,
         timm_top_1=73.958,
-        weights_url=f"{_MINDCV}/ghostnet_100-bef8025a.ckpt",
-        weights_sha256="bef8025a",
+        timm_top_5=91.542,
+        weights={USUAL: _of_mindcv("ghostnet_100-bef8025a.ckpt", 73.78, 91.66)},
     ),
     "ghostnet_130": Card(
         ghostnet.ghostnet_130,
@@ -89,9 +123,7 @@ CARDS: dict[str, Card] = {
         paper_top_1=75.7,
         paper_parameters=7.3,
         paper_macs=226,
-        mindcv_top_1=75.50,
-        weights_url=f"{_MINDCV}/ghostnet_130-cf4c235c.ckpt",
-        weights_sha256="cf4c235c",
+        weights={USUAL: _of_mindcv("ghostnet_130-cf4c235c.ckpt", 75.50, 92.56)},
     ),
     "ghostnetv2_100": Card(
         ghostnetv2.ghostnetv2_100,
@@ -101,6 +133,7 @@ CARDS: dict[str, Card] = {
         paper_parameters=6.16,
         paper_macs=167,
         timm_top_1=75.186,
+        timm_top_5=92.334,
     ),
     "ghostnetv2_130": Card(
         ghostnetv2.ghostnetv2_130,
@@ -110,6 +143,7 @@ CARDS: dict[str, Card] = {
         paper_parameters=8.96,
         paper_macs=269,
         timm_top_1=76.746,
+        timm_top_5=93.364,
     ),
     "ghostnetv2_160": Card(
         ghostnetv2.ghostnetv2_160,
@@ -119,6 +153,7 @@ CARDS: dict[str, Card] = {
         paper_parameters=12.39,
         paper_macs=399,
         timm_top_1=77.836,
+        timm_top_5=93.948,
     ),
     # Fused, GhostNetV3 has GhostNetV2's convolutions, so 1.0x and 1.6x have GhostNetV2's multiply-accumulates (167 and
     # 399 M), where the paper says 170 and 400; at 0.5x, where it says 48, the official code has 49.6.
@@ -141,6 +176,8 @@ CARDS: dict[str, Card] = {
         paper_top_1=77.1,
         paper_parameters=6.15,
         paper_macs=170,
+        timm_top_1=76.936,
+        timm_top_5=93.124,
     ),
     "ghostnetv3_130": Card(
         ghostnetv3.ghostnetv3_130,

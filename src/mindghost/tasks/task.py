@@ -156,6 +156,10 @@ class Task(ABC):
         found = metrics.result()
         return {key: found[key.removeprefix("val_")] for key in self.record_keys}
 
+    def in_mindcv_words(self, metrics: Metrics) -> dict[str, float]:
+        """The numbers of an evaluation as MindCV's `validate.py` prints them; none where it has no words for them."""
+        return {}
+
     @abstractmethod
     def line(self, record: Mapping[str, Any]) -> list[str]:
         """What a record says of an evaluation, for people, in parts; none where there was no evaluation."""

@@ -21,7 +21,7 @@ from ..errors import UserError
 from ..files import download, paths
 from ..files.cache import cache_dir
 from ..inference.exported import mindir_cell
-from ..models import card, create_model, list_models
+from ..models import USUAL, card, create_model, list_models
 
 log = logging.getLogger("mindghost")
 
@@ -91,11 +91,12 @@ def _file(config: Config) -> Path:
         weights_file.check_exists(config.teacher_ckpt_path)
         return Path(config.teacher_ckpt_path)
     facts = card(config.teacher) if config.teacher in list_models() else None
-    if facts is None or facts.weights_url is None or facts.weights_sha256 is None:
+    if facts is None or not facts.weights:
         raise UserError(
             f"teacher_ckpt_path: no weights of {config.teacher} are published here; name a file that holds them"
         )
-    return download.fetch(facts.weights_url, cache_dir(), digest=facts.weights_sha256)
+    usual = facts.weights[USUAL]
+    return download.fetch(usual.url, cache_dir(), digest=usual.sha256)
 
 
 def _from_registry(config: Config) -> nn.Cell:

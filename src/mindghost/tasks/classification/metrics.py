@@ -37,6 +37,17 @@ class Metrics:
         """All of them by name, as validation prints them."""
         return {"top_1": self.top_1, "top_5": self.top_5, "loss": self.loss, "num_samples": self.num_samples}
 
+    def in_mindcv_words(self) -> dict[str, float]:
+        """Accuracies as shares of 1 and the loss, by MindCV's names."""
+        named = {"Top_1_Accuracy": self.top_1, "Top_5_Accuracy": self.top_5}
+        # Of whole samples, so that the share has no more digits than it needs.
+        shares = {
+            name: round(percent / 100 * self.num_samples) / self.num_samples
+            for name, percent in named.items()
+            if percent is not None
+        }
+        return {**shares, "loss": self.loss}
+
     def summary(self) -> str:
         """All of them in one line for people."""
         top_5 = "" if self.top_5 is None else f", top-5 {self.top_5:.2f} %"

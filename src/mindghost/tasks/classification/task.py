@@ -50,6 +50,9 @@ class Classification(Task):
     def counts(self) -> Counts:
         return Counts()
 
+    def in_mindcv_words(self, metrics: Any) -> dict[str, float]:
+        return metrics.in_mindcv_words()
+
     def line(self, record: Mapping[str, Any]) -> list[str]:
         parts = []
         if record["top_1"] is not None:
