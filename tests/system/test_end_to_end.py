@@ -1,5 +1,6 @@
 """The real loop and both entry points, on small generated images."""
 
+import ast
 import json
 import math
 import shlex
@@ -101,7 +102,8 @@ def test_validation_equals_the_evaluation_in_training(run, images, config):
         arguments += flags(num_classes=6, batch_size=8, image_resize=32)
     result = process(ROOT / "validate.py", *config, *arguments)
     assert (result.returncode, result.stderr) == (0, "")
-    found = json.loads(result.stdout.splitlines()[-1])
+    *_, words, line = result.stdout.splitlines()
+    found = json.loads(line)
     expected = records(folder)[-1]
     assert found == {
         "model": "ghostnet_050",
@@ -111,6 +113,8 @@ def test_validation_equals_the_evaluation_in_training(run, images, config):
         "loss": expected["val_loss"],
         "num_samples": 18,
     }
+    shares = {"Top_1_Accuracy": found["top_1"] / 100, "Top_5_Accuracy": found["top_5"] / 100, "loss": found["loss"]}
+    assert ast.literal_eval(words) == pytest.approx(shares)
 
 
 def test_validation_maps_classes_by_name(run, images, tmp_path):
