@@ -67,6 +67,15 @@ def test_validation_labels_follow_the_training_classes_by_name(folder):
     assert samples.labels.tolist() == [4, 4, 4, 2, 2, 1, 1]
 
 
+def test_where_an_image_may_have_several_labels_class_folders_give_rows_with_one(folder):
+    one = open_split(config_for(folder), "val", classes=("zebra", "cat", "bee", "ant"))
+    rows = open_split(config_for(folder), "val", classes=("zebra", "cat", "bee", "ant"), several=True)
+    assert rows.labels.dtype == np.float32
+    np.testing.assert_array_equal(rows.labels, np.eye(4, dtype=np.float32)[one.labels])
+    assert rows.labels[0].tolist() == [0, 0, 0, 1]
+    assert len({one.digest(), rows.digest()}) == 2
+
+
 def _missing_data_dir(root: Path) -> tuple[dict, str, Path]:
     return {"data_dir": str(root / "nowhere")}, "train", root / "nowhere" / "train"
 

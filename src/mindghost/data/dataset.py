@@ -44,6 +44,7 @@ def open_split(
     split: str,
     classes: Sequence[str] | None = None,
     part: Part = WHOLE,
+    several: bool = False,
 ) -> Samples:
     """Opens a split and checks what can be known before the first epoch: classes, labels, readable images.
 
@@ -55,12 +56,16 @@ def open_split(
         classes: the names that define the labels (those of training). A name that the split lacks is fine,
             one that it has beyond them is an error. Absent: the split's own names, sorted.
         part: of several processes on one machine, this one's of the images to look into.
+        several: an image may have several labels: they are float32 rows, (n, classes), 1 for each label of an image.
+            Where a layout gives each image one, that is the only 1 of its row.
 
     Raises:
         UserError: no such split, an empty class, an unreadable image, unknown or too many classes; names the
             path.
     """
     samples = _open(config, split)
+    if several:
+        samples = _as_rows(samples)
     place = _place(config, split)
     if classes is not None:
         samples = _relabel(samples, classes, place)
@@ -138,7 +143,7 @@ def _readable(config: Config, samples: FileSamples, part: Part) -> FileSamples:
     _logger.warning(f"{samples.root}: {len(bad)} of {len(samples):,} images left out (on_bad_image: skip)")
     keep = ~np.isin(np.arange(len(samples)), list(bad))
     kept = samples.take(np.flatnonzero(keep))
-    if gone := set(samples.labels) - set(kept.labels):
+    if gone := _present(samples) - _present(kept):
         raise UserError(
             f"{samples.root}/{samples.classes[min(gone)]}: no image in this class folder can be read; mend or remove it"
         )
@@ -180,7 +185,26 @@ def _relabel(samples: Samples, classes: Sequence[str], place: Path) -> Samples:
     if absent:
         _logger.info("%s: no image of %d of the %d classes: %s", place, len(absent), len(classes), some(absent))
     mapping = np.array([label_of[name] for name in samples.classes], np.int32)
-    return replace(samples, classes=tuple(classes), labels=mapping[samples.labels])
+    if samples.labels.ndim == 1:
+        return replace(samples, classes=tuple(classes), labels=mapping[samples.labels])
+    labels = np.zeros((len(samples), len(classes)), np.float32)
+    labels[:, mapping] = samples.labels
+    return replace(samples, classes=tuple(classes), labels=labels)
+
+
+def _as_rows(samples: Samples) -> Samples:
+    """The samples with a row for the labels of each image, float32 (n, classes)."""
+    if samples.labels.ndim == 2:
+        return samples
+    rows = np.zeros((len(samples), len(samples.classes)), np.float32)
+    rows[np.arange(len(samples)), samples.labels] = 1
+    return replace(samples, labels=rows)
+
+
+def _present(samples: Samples) -> set[int]:
+    """The labels that at least one image has."""
+    found = samples.labels if samples.labels.ndim == 1 else np.flatnonzero(samples.labels.any(axis=0))
+    return set(map(int, np.unique(found)))
 
 
 def _look_alike(unknown: Sequence[str], classes: Sequence[str]) -> str:
