@@ -169,7 +169,7 @@ def test_flags(argv, key, value):
         ("--scale 0.08 1.0 junk", ["--scale: expected two numbers"]),
         ("--scale [0.08", ["--scale: expected two numbers"]),
         ("--mode 1 -- junk", ["unexpected argument '"]),
-        ("--epoch_size 3", ["--epoch_size: ", "warmup_epochs: 3"]),
+        ("--epoch_size 3 --warmup_epochs 3", ["--warmup_epochs: ", "epoch_size: 3"]),
         ("--overwrite maybe --lr 0", ["--overwrite: expected True or False", "(and 1 more)"]),
         ("--data_dir|", ["--data_dir: expected text that is not empty"]),
         ("--data_dir|\ud800", ["--data_dir: "]),

@@ -13,11 +13,12 @@ import numpy as np
 import pytest
 
 from mindghost.checkpoint import weights as weights_file
+from mindghost.config import Config
 from mindghost.errors import RunError, UserError
 from mindghost.files import intact
 from mindghost.runs import folder as run_folder
 from mindghost.runs.folder import RunFolder
-from mindghost.runs.state import Position, RunState, changed_keys
+from mindghost.runs.state import Position, RunState, changed_keys, taken_up
 from tests.helpers.locks import lock_holder
 from tests.helpers.run_folders import DATA, WEIGHTS, config, damage, epochs_of_states, kept, names, run, save, state_of
 
@@ -458,6 +459,17 @@ def test_changes_that_matter_are_listed(tmp_path):
     before = config(tmp_path)
     after = before.replace(batch_size=7, log_interval=3, data_dir="moved", lr=0.5)
     assert changed_keys(before, after) == ["batch_size: 128 -> 7", "lr: 0.001 -> 0.5"]
+
+
+def test_a_resumed_run_keeps_the_epochs_that_nobody_gave():
+    """As one of an older version, whose decay of 580 epochs was not shortened with the run."""
+    before = Config(epoch_size=600, warmup_epochs=20, decay_epochs=590)
+    now = Config(epoch_size=600)
+    assert changed_keys(before, taken_up(before, now)) == []
+    given = Config(epoch_size=600, decay_epochs=580)
+    assert changed_keys(before, taken_up(before, given)) == ["decay_epochs: 590 -> 580"]
+    longer = Config(epoch_size=700)
+    assert taken_up(before, longer) == longer
 
 
 @pytest.mark.parametrize("linked", [False, True])

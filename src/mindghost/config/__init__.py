@@ -1,6 +1,6 @@
 """The configuration room: `Config`, `load`, what is taken of the files beside weights. It does not import MindSpore."""
 
-from . import recipes
+from . import proportion, recipes
 from .keys import FREE_KEYS, Config
 from .loading import Said, arguments_of, load, settled
 from .yaml_file import recipe
@@ -11,6 +11,7 @@ __all__ = [
     "Said",
     "arguments_of",
     "load",
+    "proportion",
     "recipe",
     "recipes",
     "settled",

@@ -90,9 +90,11 @@ FREE_KEYS = frozenset(
 
 @dataclass(frozen=True)
 class _Origin:
-    """Where a configuration comes from; equal ones may come from different files."""
+    """Where a configuration comes from; equal ones may come from different files and command lines."""
 
     recipe: str = field(default="", compare=False)
+    given: frozenset[str] = field(default=frozenset(), compare=False)
+    notes: tuple[str, ...] = field(default=(), compare=False)
 
 
 class Config(BaseModel):
@@ -350,6 +352,16 @@ class Config(BaseModel):
         """The file that `-c` named; empty where none was."""
         return self._origin.recipe
 
+    @property
+    def given(self) -> frozenset[str]:
+        """The keys that recipe, command line or caller named; of the others, somebody else may know better."""
+        return self._origin.given
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """One line for each thing that loading worked out; for the caller to log."""
+        return self._origin.notes
+
     def __init__(self, /, **keys: Any) -> None:
         try:
             super().__init__(**keys)
@@ -357,6 +369,7 @@ class Config(BaseModel):
             raise rules.translate(error, keys, Config.model_fields) from None
         if conflicts := list(rules.conflicts(self)):
             raise ConfigError(conflicts[0], len(conflicts) - 1)
+        self._origin = _Origin(given=frozenset(keys))
 
     @classmethod
     def from_file(cls, path: str | Path) -> Config:
@@ -371,16 +384,17 @@ class Config(BaseModel):
         except ConfigError as error:
             raise ConfigError(error.problem, error.more, where) from None
 
-    def of_recipe(self, recipe: str) -> Config:
-        """An equal configuration that remembers the file that `-c` named."""
+    def of_recipe(self, recipe: str, given: Iterable[str], notes: Iterable[str]) -> Config:
+        """An equal configuration that remembers the file that `-c` named, and how the others of its values came."""
         config = self.replace()
-        config._origin = _Origin(recipe)
+        config._origin = _Origin(recipe, frozenset(given), tuple(notes))
         return config
 
     def replace(self, **changes: Any) -> Config:
         """A copy with other values for some keys, checked like any other; UserError as for the class."""
         changed = Config(**{**dict(self), **changes})
-        changed._origin = self._origin
+        origin = self._origin
+        changed._origin = _Origin(origin.recipe, origin.given | set(changes), origin.notes)
         return changed
 
     def to_yaml(self) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from . import beside_weights, command_line, rules, yaml_file
+from . import beside_weights, command_line, proportion, rules, yaml_file
 from .arguments import Parser
 from .keys import Config, grouped
 from .rules import ConfigError
@@ -50,13 +50,18 @@ def load(
         SystemExit: with status 0 after `--help` or `--print_config` printed.
     """
     arguments = command_line.parse(argv, prog, description, grouped(), Config.model_fields)
-    values, where = ({}, {}) if arguments.config is None else yaml_file.recipe(arguments.config)
-    for key, value in arguments.values.items():
-        values[key], where[key] = value, "--"
+    recipe, where = ({}, {}) if arguments.config is None else yaml_file.recipe(arguments.config)
+    values = {**recipe, **arguments.values}
+    where |= dict.fromkeys(arguments.values, "--")
+    worked_out, note = proportion.scaled(_defaults(), recipe, arguments.values)
+    values |= worked_out
     said = Said() if weights is None else weights(str(values.get("ckpt_path") or ""), arguments.config is not None)
     config = settled(values, where, said)
-    config = config.of_recipe(str(arguments.config or ""))
+    given = set(values) - set(worked_out)
+    config = config.of_recipe(str(arguments.config or ""), given, [note] if note else [])
     if arguments.print_config:
+        for line in config.notes:
+            print(f"# {line}")
         print(config.to_yaml(), end="")
         raise SystemExit(0)
     return config
@@ -65,6 +70,10 @@ def load(
 def arguments_of(prog: str, description: str) -> Parser:
     """The command line that `load` reads."""
     return command_line.make_parser(prog, description, grouped(), Config.model_fields)
+
+
+def _defaults() -> dict[str, Any]:
+    return {key: field.default for key, field in Config.model_fields.items()}
 
 
 def settled(values: Mapping[str, Any], where: Mapping[str, str], said: Said) -> Config:

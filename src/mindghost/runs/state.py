@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from ..checkpoint import safetensors as safetensors_file
 from ..checkpoint import weights as weights_file
-from ..config import FREE_KEYS, Config
+from ..config import FREE_KEYS, Config, proportion
 from ..errors import UserError
 from ..files import json_text, paths
 from . import files as run_files
@@ -147,6 +147,14 @@ _ENTRIES = {
     "run_log_bytes": _whole(lambda state: state.record_bytes[0]),
     "run_metrics_bytes": _whole(lambda state: state.record_bytes[1]),
 }
+
+
+def taken_up(saved: Config, given: Config) -> Config:
+    """The configuration of a resumed run: epochs of the schedule that nobody gave are those that the run has had."""
+    if (saved.epoch_size, saved.scheduler) != (given.epoch_size, given.scheduler):
+        return given
+    kept = {key: getattr(saved, key) for key in proportion.KEYS if key not in given.given}
+    return given.replace(**kept)
 
 
 def changed_keys(saved: Config, given: Config) -> list[str]:

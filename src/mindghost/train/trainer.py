@@ -33,7 +33,7 @@ from ..process.log import RunLog
 from ..process.signals import StopSignals
 from ..runs import provenance
 from ..runs.folder import RunFolder
-from ..runs.state import Position, RunState, changed_keys
+from ..runs.state import Position, RunState, changed_keys, taken_up
 from ..runtime import Runtime
 from . import checks, distill, schedule
 from .loop import Epochs
@@ -79,12 +79,15 @@ def _worker_errors(signals: StopSignals) -> Iterator[None]:
 
 
 def _train(runtime: Runtime, folder: RunFolder, run_log: RunLog, signals: StopSignals) -> None:
-    for line in [*runtime.notes, *runtime.config.warnings()]:
+    saved = _saved_state(runtime, folder)
+    if saved:
+        runtime = runtime.with_config(taken_up(saved.config, runtime.config))
+    news = [] if saved else runtime.config.notes
+    for line in [*runtime.notes, *news, *runtime.config.warnings()]:
         log.info(line)
     _check_batch_norm(runtime)
     # Before the images are looked at, which takes its time.
     build.facts(runtime.config.model)
-    saved = _saved_state(runtime, folder)
     # Images, and with them the number of outputs: what this function reads from here on is settled.
     runtime, samples, val_samples = _open_images(runtime)
     config, ranks = runtime.config, runtime.ranks
