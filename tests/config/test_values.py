@@ -69,6 +69,11 @@ def test_auto_augment_accepts_mindcvs_strings(policy):
     assert Config(auto_augment=policy).auto_augment == policy
 
 
+@pytest.mark.parametrize("name", ["", "imagenet", "ImageNet"])
+def test_an_empty_dataset_means_image_folders_as_in_mindcvs_guide(name):
+    assert Config(dataset=name).dataset == "imagenet"
+
+
 @pytest.mark.fault("configurations", "clean error")
 @pytest.mark.parametrize(
     "policy",

@@ -6,6 +6,7 @@ import os
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from mindghost.data import columns, dataset, images, scan
 from mindghost.data.dataset import open_split
@@ -24,9 +25,9 @@ def looked_at(monkeypatch) -> list[str]:
     """Names of the images that were opened, and whether they were decoded."""
     seen, check = [], images.check_image
 
-    def note(path: str, decode: bool) -> None:
+    def note(path: str, decode: bool) -> bool:
         seen.append((os.path.basename(path), decode))
-        check(path, decode)
+        return check(path, decode)
 
     monkeypatch.setattr(images, "check_image", note)
     return seen
@@ -116,6 +117,26 @@ def test_damage_in_place_is_found_where_digests_are_asked_for(tmp_path, looked_a
     # As it is now, if it is right: a file that was written anew.
     os.utime(file)
     assert len(open_split(config, "train")) == 4
+
+
+@pytest.mark.fault("image formats", "ok")
+def test_of_files_with_several_frames_or_pages_the_first_is_taken_which_one_line_says(tmp_path, caplog):
+    caplog.set_level("INFO", "mindghost")
+    config = tree(tmp_path, 1)
+    frames = [Image.new("RGB", (12, 10), (value, 0, 0)) for value in (9, 90, 200)]
+    for name, more in (("d.gif", frames[1:]), ("c.tif", frames[1:]), ("b.png", frames[1:]), ("one.gif", [])):
+        frames[0].save(tmp_path / "train" / "ant" / name, save_all=True, append_images=more)
+    frames[0].save(tmp_path / "train" / "ant" / "e.webp", save_all=True, append_images=frames[1:], lossless=True)
+    # What is damaged behind the first frame is not used.
+    damaged = tmp_path / "train" / "bee" / "cut.gif"
+    damaged.write_bytes((tmp_path / "train" / "ant" / "d.gif").read_bytes()[:-12])
+    samples = open_split(config, "train")
+    where = tmp_path / "train"
+    line = "5 files have several frames or pages, of which the first is taken, such as"
+    assert caplog.messages == [f"{where}: {line} {where}/ant/b.png"]
+    assert [samples.read(index)[0, 0, 0] for index in range(len(samples))] == [0, 9, 9, 9, 9, 9, 0, 9]
+    open_split(config, "train")
+    assert len(caplog.messages) == 1
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\3\4", b"\x93NUMPY", None])

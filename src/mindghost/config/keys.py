@@ -143,7 +143,7 @@ class Config(BaseModel):
     holds), instead of refusing to. Of a run's config.yaml it is never taken."""
 
     dataset: Dataset = "imagenet"
-    """Layout of data_dir: imagenet is any SPLIT/CLASS/*.jpg image folders, the others are binary files."""
+    """Layout of data_dir: imagenet (or empty) is any SPLIT/CLASS/*.jpg image folders, the others are binary files."""
     task: Name = "classification"
     """What the labels of the images mean: classification: each image has one class."""
     data_dir: Name = "./"

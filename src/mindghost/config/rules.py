@@ -65,6 +65,11 @@ def _lower(value: Any) -> Any:
     return value.lower() if isinstance(value, str) else value
 
 
+def _dataset(value: Any) -> Any:
+    """The name of a data set in lower case; in MindCV's guide, an empty one stands for image folders."""
+    return _lower(value) or "imagenet" if isinstance(value, str) else value
+
+
 def _to_tuple(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
@@ -209,7 +214,7 @@ AutoAugment = Annotated[
     Text, AfterValidator(_auto_augment), Expected("a policy with sections such as randaug-m9-mstd0.5")
 ]
 CastList = Annotated[tuple[str, ...], BeforeValidator(_cast_list), Expected("names of cells such as [Conv2d, Dense]")]
-Dataset = Annotated[Literal["imagenet", "cifar10", "cifar100", "mnist"], _Lower]
+Dataset = Annotated[Literal["imagenet", "cifar10", "cifar100", "mnist"], BeforeValidator(_dataset)]
 Interpolation = Annotated[Literal["bilinear", "nearest", "bicubic", "area"], _Lower]
 Optimizer = Annotated[
     Literal["sgd", "momentum", "adam", "adamw", "lion", "rmsprop", "rmsproptf", "adagrad", "lamb", "nadam"], _Lower

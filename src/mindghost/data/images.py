@@ -167,22 +167,35 @@ def size(path: str) -> tuple[int, int]:
         return _opened(file, path, lambda image, _: _stored_size(image))
 
 
-def check_image(path: str, decode: bool) -> None:
-    """Read the header of an image, with `decode` its pixels too. Raises as `read_image` for one that is not usable."""
+def check_image(path: str, decode: bool) -> bool:
+    """Read the header of an image, with `decode` its pixels too; whether the file holds more images than the one read.
+
+    Raises as `read_image` for one that is not usable.
+    """
     with paths.open_file(path, _REMEDY) as file:
-        check_stream(file, path, decode)
+        return check_stream(file, path, decode)
 
 
-def check_stream(source: BinaryIO, name: str, decode: bool) -> None:
+def check_stream(source: BinaryIO, name: str, decode: bool) -> bool:
     """As `check_image`, of an image file's bytes, which are read as far as need be; `name` is for messages."""
 
-    def check(image: Image.Image, name: str) -> None:
+    def check(image: Image.Image, name: str) -> bool:
         if image.mode == "F" or (decode and image.mode.startswith("I")):
             _to_rgb(image, name)  # says which pixels have no 8-bit meaning
         elif decode:
             _load(image, name)
+        return _has_more(image)
 
-    _opened(source, name, check)
+    found: bool = _opened(source, name, check)
+    return found
+
+
+def _has_more(image: Image.Image) -> bool:
+    """Whether a file goes on behind its first frame or page. The previews in photos (MPO) do not count."""
+    try:
+        return image.format != "MPO" and bool(getattr(image, "is_animated", False))
+    except Exception:  # anything, as below: of what lies behind the image that is used
+        return False
 
 
 def _beyond_bounds(width: int, height: int) -> str:

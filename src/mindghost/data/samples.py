@@ -108,8 +108,11 @@ class FileSamples(Samples):
         """Two numbers, of 64 bits, that change when a file changes; -1 and 0 where they can't be had."""
 
     @abstractmethod
-    def check(self, index: int, decode: bool) -> None:
-        """Read the header of an image, with `decode` its pixels too. Raises UserError for one that is not usable."""
+    def check(self, index: int, decode: bool) -> bool:
+        """Read the header of an image, with `decode` its pixels too; whether the file holds more images than that one.
+
+        Raises UserError for one that is not usable.
+        """
 
     def _identity(self) -> NDArray[Any]:
         return self.files
@@ -135,9 +138,9 @@ class FolderSamples(FileSamples):
             return -1, 0
         return found.st_size, time_of_change(found)
 
-    def check(self, index: int, decode: bool) -> None:
-        """Read the header of an image, with `decode` its pixels too. Raises UserError for one that is not usable."""
-        images.check_image(self.name(index), decode)
+    def check(self, index: int, decode: bool) -> bool:
+        """Read the header of an image, with `decode` its pixels too; see `images.check_image`."""
+        return images.check_image(self.name(index), decode)
 
 
 def time_of_change(found: os.stat_result) -> int:

@@ -82,7 +82,11 @@ def bad_images(
         known, their_sums = _known(remembered.parent / name, names, stats, decode)
         new &= ~known
         sums = np.where(their_sums != b"", their_sums, sums)
-    bad = _look(samples, indices[new], decode, stop)
+    bad, longer = _look(samples, indices[new], decode, stop)
+    if longer:
+        count = "1 file has" if len(longer) == 1 else f"{len(longer):,} files have"
+        example = samples.name(min(longer))
+        _logger.info(f"{samples.root}: {count} several frames or pages, of which the first is taken, such as {example}")
     readable = ~np.isin(indices, list(bad))
     if digests and not (stop and bad):
         found = _sums(samples, indices)
@@ -147,12 +151,16 @@ def _sums(samples: FileSamples, indices: NDArray[Any]) -> NDArray[Any]:
         return np.array(list(pool.map(sum_of, indices)), _SUM)
 
 
-def _look(samples: FileSamples, indices: NDArray[Any], decode: bool, stop: bool) -> dict[int, str]:
+def _look(samples: FileSamples, indices: NDArray[Any], decode: bool, stop: bool) -> tuple[dict[int, str], list[int]]:
+    """Which of these images are bad, and why; and which hold more than one image."""
+    longer: list[int] = []
+
     def look(start: int) -> dict[int, str]:
         found = {}
         for index in indices[start : start + _TASK]:
             try:
-                samples.check(int(index), decode)
+                if samples.check(int(index), decode):
+                    longer.append(int(index))
             except UserError as error:
                 found[int(index)] = str(error)
                 if stop:
@@ -174,7 +182,7 @@ def _look(samples: FileSamples, indices: NDArray[Any], decode: bool, stop: bool)
                     break
         finally:
             pool.shutdown(cancel_futures=True)
-    return bad
+    return bad, longer
 
 
 def _remember(path: Path, arrays: dict[str, NDArray[Any]], decode: bool) -> None:
