@@ -36,6 +36,8 @@ make_environment() {
     echo "installing requirements.txt into .venv (about 1 GB to download at the first time)"
     .venv/bin/python -m pip install --quiet --disable-pip-version-check \
         -r requirements.txt ${MINDSPORE:+"mindspore==$MINDSPORE"}
+    # Where this checkout's package is, seen from there: in the C locale, Python does not start with an accent in it.
+    printf '../../../../src\n' | tee .venv/lib/python3*/site-packages/__editable__.mindghost-*.pth >/dev/null
     printf '%s\n' "$wanted" >.venv/installed
 }
 

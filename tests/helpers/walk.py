@@ -10,10 +10,12 @@ import sys
 from pathlib import Path
 
 from mindghost.cli.main import main as command
+from mindghost.process import utf8
 from mindghost.process.signals import importing
 from tests.helpers.short import stages
 
 if __name__ == "__main__":
+    utf8.insist()
     with importing():
         from mindghost.models import ghostnet
     ghostnet.STAGES = stages()

@@ -114,7 +114,8 @@ def folder(tmp_path_factory) -> Path:
     # A shorter network, see short_program.py.
     (folder / "bin").mkdir()
     program = folder / "bin" / "mindghost"
-    program.write_text(f'#!/bin/sh\nexec {sys.executable} {ROOT}/tests/helpers/short_program.py "$@"\n')
+    short = shlex.join([sys.executable, str(ROOT / "tests" / "helpers" / "short_program.py")])
+    program.write_text(f'#!/bin/sh\nexec {short} "$@"\n')
     program.chmod(0o755)
     return folder
 

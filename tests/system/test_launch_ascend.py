@@ -1,7 +1,6 @@
 """scripts/launch_ascend.sh by real bash: the command that it makes, its errors, and that Open MPI takes its options."""
 
 import os
-import shlex
 import shutil
 import subprocess
 import sys
@@ -27,7 +26,11 @@ def launch(*arguments: str, folder: Path = ROOT, **variables: str) -> subprocess
 def command_of(*arguments: str, **variables) -> list[str]:
     result = launch(*arguments, DRY_RUN="1", **variables)
     assert (result.returncode, result.stderr) == (0, "")
-    return shlex.split(result.stdout)
+    # bash writes some names in a way of its own, and reads them back.
+    words = subprocess.run(
+        [shutil.which("bash"), "-c", f"printf '%s\\0' {result.stdout}"], capture_output=True, check=True
+    )
+    return os.fsdecode(words.stdout).split("\0")[:-1]
 
 
 def test_one_host(tmp_path):
