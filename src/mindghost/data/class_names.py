@@ -58,6 +58,17 @@ def read(path: Path, remedy: str = WANTED) -> list[str]:
     return checked(names, path, remedy)
 
 
+def held(path: Path, remedy: str = WANTED) -> list[str] | None:
+    """As `read`; but None for a JSON object that holds other things, as webdataset's `_info.json` may."""
+    if path.suffix.lower() == ".json":
+        value = json_text.read(path, remedy)
+        if isinstance(value, dict) and not any(key in value for key in (*_HOLDERS, "meta")):
+            plain = value and all(isinstance(item, int | str | list) for item in value.values())
+            if not plain:
+                return None
+    return read(path, remedy)
+
+
 def checked(names: Any, source: str | Path, remedy: str) -> list[str]:
     """A list of class names, if it is one: texts of some letters, all different. Raises UserError otherwise."""
     if not isinstance(names, list | tuple) or not names:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from ..errors import UserError
 from ..files import paths
 from ..process.display import some
-from . import binary, fetch, folders, jpeg, scan, walk
+from . import binary, fetch, folders, jpeg, places, scan, tar_shards, walk
 from . import pack as packs
 from .samples import ArraySamples, FileSamples, Samples
 from .scan import WHOLE, Part
@@ -110,11 +110,13 @@ def _open_images(config: Config, split: str) -> Samples:
     if config.dataset_download:
         raise UserError("dataset_download: ImageNet can't be downloaded; get it from image-net.org and set data_dir")
     root = _place(config, split)
+    decoder = jpeg.decoder(config.native_ops)
+    if shards := places.shards(Path(config.data_dir), _split_name(config, split)):
+        return tar_shards.open_tar(shards, decoder)
     if not paths.is_folder(root):
         keys = f"data_dir is {config.data_dir}, {split}_split is {_split_name(config, split)}"
         remedy = f"expected {root}/CLASS/*.jpg; {keys}: name another one"
         paths.check_folder(root, f"{remedy}{_likely(Path(config.data_dir), _split_name(config, split))}")
-    decoder = jpeg.decoder(config.native_ops)
     return packs.open_pack(root, decoder) if packs.is_pack(root) else folders.open_folders(root, decoder)
 
 

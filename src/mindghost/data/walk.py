@@ -32,6 +32,7 @@ class LeftOut:
         odd: what is named like an image but is no regular file, and links back up.
         stray: images beside the class folders.
         lost: links beside the class folders that lead to none.
+        unmatched: labels in tar files that belong to no image.
     """
 
     def __init__(self, files: Iterable[str] = ()) -> None:
@@ -39,6 +40,7 @@ class LeftOut:
         self.odd: list[str] = []
         self.stray: list[str] = []
         self.lost: list[str] = []
+        self.unmatched: list[str] = []
 
     def say(self, folder: str | Path) -> None:
         """Log a line for each kind."""
@@ -56,6 +58,10 @@ class LeftOut:
         if self.lost:
             links = f"{len(self.lost):,} link(s) that lead nowhere are no classes"
             log.warning(shown(f"{folder}: {links}: {some(self.lost, _LINKS_SHOWN)}"))
+        if self.unmatched:
+            log.warning(
+                shown(f"{folder}: labels without an image: {len(self.unmatched):,}, such as {self.unmatched[0]}")
+            )
         if self.odd:
             log.warning(
                 shown(f"{len(self.odd):,} entries that are no regular files are ignored, such as {self.odd[0]}")

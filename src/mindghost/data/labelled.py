@@ -1,0 +1,87 @@
+"""Images that say their label themselves -> samples as of class folders: in their order, with their labels."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import UserError
+from ..process.display import some
+
+_MOST_DIGITS = 6  # of the number of a class
+
+_logger = logging.getLogger("mindghost")
+
+
+def settled(labels: Sequence[str], names: Sequence[str] | None, place: str) -> tuple[tuple[str, ...], NDArray[Any]]:
+    """Class names in label order, and the label of each image, int32 (n,).
+
+    Args:
+        labels: what each image says. Where all are numbers they are the labels; else they are names.
+        names: class names in label order, where they are known. Absent: the names of numbers are the numbers; other
+            names have the labels of class folders, in sorted order.
+        place: for messages.
+
+    Raises UserError for a label that no name belongs to.
+    """
+    found = sorted(set(labels))
+    if all(label.isascii() and label.isdecimal() for label in found):
+        largest = max(found, key=lambda label: (len(label.lstrip("0")), label.lstrip("0")))
+        if len(largest.lstrip("0")) > _MOST_DIGITS:
+            raise UserError(f"{place}: label {largest[:40]}: labels count classes, from 0; correct it")
+        count = int(largest) + 1
+        if names is not None and count > len(names):
+            raise UserError(
+                f"{place}: label {int(largest)}, but there are {len(names)} class names, and labels count from 0"
+            )
+        return tuple(names or map(str, range(count))), _mapped(labels, {label: int(label) for label in found})
+    if names is None:
+        return by_name(labels)
+    label_of = {name: label for label, name in enumerate(names)}
+    if unknown := [label for label in found if label not in label_of]:
+        raise UserError(
+            f"{place}: labels that none of the {len(label_of)} class names is: {some(unknown)}; correct the labels or "
+            "the names"
+        )
+    return tuple(label_of), _mapped(labels, label_of)
+
+
+def by_name(labels: Sequence[str]) -> tuple[tuple[str, ...], NDArray[Any]]:
+    """Class names, sorted as class folders are, and the label of each image, int32 (n,)."""
+    classes = sorted(set(labels))
+    return tuple(classes), _mapped(labels, {name: label for label, name in enumerate(classes)})
+
+
+def say_empty(classes: Sequence[str], labels: NDArray[Any], place: str) -> None:
+    """Log which classes have no image."""
+    empty = np.flatnonzero(np.bincount(labels, minlength=len(classes)) == 0)
+    if len(empty):
+        names = some([classes[label] for label in empty])
+        _logger.info("%s: no image of %d of the %d classes: %s", place, len(empty), len(classes), names)
+
+
+def _mapped(labels: Sequence[str], of: Mapping[str, int]) -> NDArray[Any]:
+    return np.fromiter((of[label] for label in labels), np.int32, len(labels))
+
+
+def folder_order(labels: NDArray[Any], files: NDArray[Any]) -> NDArray[Any]:
+    """Indices that put images into the order of class folders: by label, then by path, folder by folder (see `walk`).
+
+    Args:
+        labels: int, (n,).
+        files: paths as bytes, (n,).
+    """
+    try:
+        for file in files:
+            bytes(file).decode()
+    except UnicodeDecodeError:
+        # Their names are no UTF-8, and `walk` sorts what Python makes of them.
+        keys = [tuple(os.fsdecode(file).split("/")) for file in files]
+        return np.array(sorted(range(len(files)), key=lambda index: (labels[index], keys[index])), np.int64)
+    # The order of UTF-8 is that of characters. No name has a NUL, which comes before all that may follow a folder.
+    return np.lexsort((np.char.replace(files, b"/", b"\0"), labels))
