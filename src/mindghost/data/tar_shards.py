@@ -64,10 +64,10 @@ class TarSamples(FileSamples):
         """The size of the image file, and when its tar file was changed."""
         return int(self.lengths[index]), int(self.times[index])
 
-    def check(self, index: int, decode: bool) -> None:
-        """Read the header of an image, with `decode` its pixels too. Raises UserError for one that is not usable."""
+    def check(self, index: int, decode: bool) -> bool:
+        """Read the header of an image, with `decode` its pixels too; see `images.check_image`."""
         stream = io.BytesIO(self.content(index)) if decode else self.regions.stream(*self._region(index))
-        images.check_stream(stream, self.name(index), decode)
+        return images.check_stream(stream, self.name(index), decode)
 
     def name(self, index: int) -> str:
         """The path that the image would have if it were unpacked, and the tar file that holds it."""
