@@ -40,6 +40,8 @@ loss_scale_type: fixed, loss_scale: 1.0, drop_overflow_update: false, eval_shuff
 """)
 OUR_DEFAULTS = {
     "task": "classification",
+    "sampler": None,
+    "class_weights": None,
     "tensorboard": False,
     "native_ops": "auto",
     "compile_cache": True,

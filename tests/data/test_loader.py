@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,7 +13,8 @@ from mindcv.data.distributed_sampler import RepeatAugSampler
 from PIL import Image
 
 from mindghost.data.dataset import open_split
-from mindghost.data.loader import EpochOrder, eval_batches, train_batches
+from mindghost.data.loader import eval_batches, train_batches
+from mindghost.data.order import EpochOrder
 from mindghost.data.samples import FolderSamples
 from mindghost.errors import UserError
 from tests.helpers.data_folders import CLASSES, config_for, epochs, indices, message_of
@@ -119,6 +121,30 @@ def test_batches_have_the_promised_form(folder):
     assert sorted(index for image, _ in epoch for index in indices(image)) == list(range(23))
     for image, label in epoch:
         assert label.tolist() == [index * 3 // 23 for index in indices(image)]
+
+
+@pytest.mark.parametrize("keys", [{}, {"mixup": 0.5}])
+def test_weights_are_a_third_column(folder, keys):
+    """As multiples of their mean; the rest of the batches is what it is without them."""
+    config = config_for(folder, drop_remainder=False, **keys)
+    samples = open_split(config, "train")
+    given = np.linspace(1, 9, len(samples)).astype(np.float32)
+    weighted = replace(samples, weights=given)
+    assert weighted.digest() != samples.digest()
+    batches = train_batches(config, weighted, 3)
+    assert batches.get_col_names() == ["image", "label", "weight"]
+    (plain,) = epochs(train_batches(config, samples, 3))
+    found = list(batches.create_tuple_iterator(num_epochs=1, output_numpy=True))
+    assert len(found) == len(plain)
+    total = 0.0
+    for (image, label), (same, weighted_label, weights) in zip(plain, found, strict=True):
+        np.testing.assert_array_equal(image, same)
+        assert (weights.dtype, weights.shape) == (np.float32, (len(label),))
+        total += float(weights.sum())
+        if not keys:
+            np.testing.assert_array_equal(label, weighted_label)
+            np.testing.assert_allclose(weights, given[indices(image)] / given.mean(), rtol=1e-6)
+    assert total == pytest.approx(len(samples), rel=1e-5)
 
 
 def test_mixed_batches_have_soft_labels(folder):

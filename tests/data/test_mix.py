@@ -100,3 +100,19 @@ def test_probability_leaves_batches_unmixed():
     untouched = [soft for found, soft in mixed if found is images]
     assert 90 < len(untouched) < 150
     np.testing.assert_array_equal(untouched[0], np.eye(4)[labels])
+
+
+def test_weights_are_mixed_with_the_labels():
+    """By hand: a mix counts as its two parts do, and its label is their weighted mean."""
+    labels, weights = np.array([0, 1]), np.array([3.0, 1.0], np.float32)
+    rows, mixed = mix.soft_weighted(labels, 2, 0.75, weights)
+    np.testing.assert_allclose(mixed, [0.75 * 3 + 0.25 * 1, 0.75 * 1 + 0.25 * 3])
+    np.testing.assert_allclose(rows, [[2.25 / 2.5, 0.25 / 2.5], [0.75 / 1.5, 0.75 / 1.5]])
+    equal, ones = mix.soft_weighted(labels, 2, 0.75, np.ones(2, np.float32))
+    np.testing.assert_array_equal(equal, mix.soft_labels(labels, 2, 0.75))
+    np.testing.assert_array_equal(ones, [1, 1])
+
+
+def test_several_labels_are_mixed_as_they_are():
+    labels = np.array([[1, 1, 0], [0, 0, 1]], np.float32)
+    np.testing.assert_allclose(mix.soft_labels(labels, 3, 0.75), [[0.75, 0.75, 0.25], [0.25, 0.25, 0.75]])

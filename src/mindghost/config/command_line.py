@@ -180,5 +180,7 @@ def _convert(kinds: set[type], given: str | list[str]) -> Any:
     bracketed = re.fullmatch(r"\s*(?:\[(.*)\]|\((.*)\))\s*", text)
     inside = next(part for part in bracketed.groups() if part is not None) if bracketed else text
     items = [yaml_file.scalar(item) for item in re.split(r"\s*,\s*|\s+", inside.strip())]
+    if str in kinds and not bracketed and not all(isinstance(item, (int, float)) for item in items):
+        return text  # the path of a file may have spaces in it
     # Keys such as re_value take one plain value as well as a list.
     return items[0] if len(items) == 1 and not bracketed and kinds - {tuple, NoneType} else items

@@ -123,6 +123,11 @@ def _of_optimizer(config: Config) -> Iterator[str]:
         yield f"lr {config.lr:g} is far more than {config.opt} goes with (over {highest:g})"
     if config.weight_decay > 0.5:
         yield f"weight_decay {config.weight_decay:g} pulls the weights to zero (0.0001 and less are usual)"
+    if config.sampler == "balanced" and config.class_weights == "balanced":
+        yield (
+            "sampler and class_weights are both balanced: rare classes are drawn more often and count more, which "
+            "balances twice; set one of them to None"
+        )
     if config.label_smoothing > 0.5:
         yield f"label_smoothing {config.label_smoothing:g}: most of each label goes to the other classes"
     for key in ("drop_rate", "drop_path_rate"):

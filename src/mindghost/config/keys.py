@@ -21,6 +21,7 @@ from .rules import (
     AreaRange,
     AutoAugment,
     CastList,
+    ClassWeights,
     ColorJitter,
     ConfigError,
     Count,
@@ -164,6 +165,9 @@ class Config(BaseModel):
     """Processes that read and augment training images; never more than there are cores; 1 needs none."""
     shuffle: bool = True
     """Shuffle the training images every epoch."""
+    sampler: Literal["balanced"] | None = None
+    """Which training images an epoch has: None: each once; balanced: as many, but of every class equally many, those of
+    small classes more than once."""
     num_samples: Count | None = None
     """Train on this many images an epoch, others each time when they are shuffled; None takes all."""
     batch_size: Count = 128
@@ -314,6 +318,10 @@ class Config(BaseModel):
 
     loss: Literal["CE", "BCE"] = "CE"
     """Cross entropy, or binary cross entropy for each class."""
+    class_weights: ClassWeights | None = None
+    """How much each class counts in the training loss: numbers in label order, a file of them (JSON list, JSON map of
+    names, text or CSV lines of name and number), or balanced: images / (classes x images of the class). None: all
+    alike."""
     label_smoothing: ShareBelow1 = 0.0
     """Share of a label that is spread over all classes."""
     distill_alpha: Share = 0.5

@@ -213,6 +213,9 @@ DecayEpochs = Annotated[
 AutoAugment = Annotated[
     Text, AfterValidator(_auto_augment), Expected("a policy with sections such as randaug-m9-mstd0.5")
 ]
+ClassWeights = Annotated[
+    tuple[NotNegative, ...] | Name, _AsTuple, Expected("numbers >= 0, one a class, the path of a file, or balanced")
+]
 CastList = Annotated[tuple[str, ...], BeforeValidator(_cast_list), Expected("names of cells such as [Conv2d, Dense]")]
 Dataset = Annotated[Literal["imagenet", "cifar10", "cifar100", "mnist"], BeforeValidator(_dataset)]
 Interpolation = Annotated[Literal["bilinear", "nearest", "bicubic", "area"], _Lower]
@@ -335,6 +338,16 @@ def _data_conflicts(config: Config) -> Iterator[Problem]:
         yield Problem(
             ("num_samples", "aug_repeats"),
             "num_samples and aug_repeats cannot be combined; set num_samples to None or aug_repeats to 0",
+        )
+    if config.sampler == "balanced" and not config.shuffle:
+        yield Problem(
+            ("sampler", "shuffle"), "a balanced draw has a random order; set shuffle to True or sampler to None"
+        )
+    if config.sampler == "balanced" and config.task == "multi_label":
+        yield Problem(
+            ("sampler", "task"),
+            "images with several labels cannot be drawn so that all labels are equally frequent; set sampler to None, "
+            "and class_weights to balanced if rare labels are to count more",
         )
     if config.aug_splits != 0:
         yield Problem(

@@ -6,7 +6,6 @@ there twice, labels with a gap.
 
 from __future__ import annotations
 
-import codecs
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -15,6 +14,7 @@ from typing import Any
 
 from ..errors import UserError
 from ..files import json_text, paths
+from ..files import text as texts
 
 WANTED = "give one name a line, or JSON: a list of names, or a map of labels to names (or of names to labels)"
 
@@ -32,14 +32,6 @@ _MARKUP = re.compile(r"<(?:!doctype|html|\?xml)", re.IGNORECASE)
 _NUMBERED = re.compile(r"([0-9]{1,7})[\s.,:;=)|]+\S.*")
 _NUMBERED_AT_END = re.compile(r".*\S\s*[,;\t]\s*([0-9]{1,7})")
 _SYNSET = re.compile(r"n[0-9]+")
-# UTF-32 first: its mark begins as that of UTF-16.
-_MARKS = (
-    (codecs.BOM_UTF32_LE, "utf-32"),
-    (codecs.BOM_UTF32_BE, "utf-32"),
-    (codecs.BOM_UTF8, "utf-8-sig"),
-    (codecs.BOM_UTF16_LE, "utf-16"),
-    (codecs.BOM_UTF16_BE, "utf-16"),
-)
 # Under which key libraries keep the names: Hugging Face, torchvision (in `meta`), timm, our description of a file.
 _HOLDERS = ("id2label", "label2id", "categories", "class_to_idx", "label_names", "classes", "class_names", "names")
 
@@ -52,7 +44,7 @@ def read(path: Path, remedy: str = WANTED) -> list[str]:
 
     Raises UserError, which names `path` and ends with `remedy`.
     """
-    text = _text(path, paths.read(path, remedy, json_text.MOST_BYTES), remedy)
+    text = texts.decoded(path, paths.read(path, remedy, json_text.MOST_BYTES))
     value = _json(path, text, remedy)
     names = _lines(path, text, remedy) if value is None else _of_json(path, value, remedy)
     return checked(names, path, remedy)
@@ -89,19 +81,6 @@ def checked(names: Any, source: str | Path, remedy: str) -> list[str]:
                 f"{source}: labels {first[name]} and {label} have one name, {name[:60]!r}; give each its own"
             )
     return list(names)
-
-
-def _text(path: Path, content: bytes, remedy: str) -> str:
-    """The text of a file in UTF-8, or in UTF-16 or UTF-32 that says so."""
-    encoding = next((name for mark, name in _MARKS if content.startswith(mark)), "utf-8")
-    try:
-        text = content.decode(encoding)
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        raise UserError(f"{path}: line {line}: no {encoding.upper()} text; save it as UTF-8") from error
-    if "\0" in text:
-        raise UserError(f"{path}: not a text file, or one in UTF-16 that does not say so; save it as UTF-8")
-    return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 def _json(path: Path, text: str, remedy: str) -> Any:

@@ -29,6 +29,7 @@ from ..files import paths, scratch
 from ..process import resources
 from ..process.display import shown
 from . import mix, transforms
+from .order import MIX, ORDER, SAMPLE, EpochOrder
 
 if TYPE_CHECKING:
     from ..config import Config
@@ -44,9 +45,6 @@ _SHARED_MEMORY = "/dev/shm"
 _LARGEST_SEED = 2**32 - 1
 _EVAL_BATCHES_AHEAD = 2
 _EVAL_TASK = 16  # samples: handing a thread one tiny image at a time costs more than decoding it
-
-# What a generator is for, as the first number of its seed after the run's: the streams never meet.
-_ORDER, _SAMPLE, _MIX = range(3)
 
 _OUR_ERROR = re.compile(r"^(?:mindghost\.errors\.)?(UserError|RunError): (?!Traceback)(.+)$", re.MULTILINE)
 
@@ -64,7 +62,9 @@ def train_batches(
 ) -> ds.Dataset:
     """Training batches of one rank: columns "image" float32 (B, C, H, W) and "label" int32 (B,).
 
-    With mixup or cutmix (and a batch_size over 1) "label" is float32 (B, num_classes). `get_dataset_size()` is the
+    With mixup or cutmix (and a batch_size over 1), or where samples have several labels, "label" is float32 (B,
+    num_classes). Where samples have weights there is a third column, "weight" float32 (B,): over the split its mean is
+    1. `get_dataset_size()` is the
     number of steps of a whole epoch, the same on every rank. An iterator over several epochs
     (`create_tuple_iterator(num_epochs=n)`, as `mindspore.train.Model` makes one) starts at `start_epoch`, its
     first epoch at `start_step`; nothing before that is read. Each new iterator starts there again.
@@ -72,14 +72,14 @@ def train_batches(
     Raises:
         UserError: too few samples for a batch, or for the batches of one update.
     """
-    order = EpochOrder(config, len(samples), rank, ranks)
+    order = EpochOrder(config, len(samples), rank, ranks, samples.labels)
     workers, ready = _fitting_workers(config, ranks)
     ds.config.set_prefetch_size(ready)
     if workers > 1:
         _prepare_for(workers, config.seed)
     dataset = ds.GeneratorDataset(
         _TrainSource(config, samples, order, num_classes),
-        ["image", "label"],
+        ["image", "label"] if samples.weights is None else ["image", "label", "weight"],
         sampler=_StepSampler(order.steps, start_epoch),
         num_parallel_workers=workers,
         python_multiprocessing=workers > 1,
@@ -111,61 +111,6 @@ def error_from(error: BaseException) -> UserError | RunError | None:
     return UserError(message) if kind == "UserError" else RunError(message)
 
 
-class EpochOrder:
-    """Which samples one rank sees in each epoch: a function of seed and epoch only.
-
-    Of the epoch's order, rank r takes positions r, r + ranks, ...: as many on every rank, so that all take equal steps;
-    the fewer than `ranks` left over, other ones each epoch, count as remainder. `num_samples` takes that many over
-    all ranks: other ones each epoch, or without shuffle the first. With repeated augmentation each sample stands
-    `aug_repeats` times in a row before the ranks take turns, and each rank stops after ceil(samples / ranks), as in
-    mindcv.
-
-    Attributes:
-        rank: the rank it is the order of.
-        steps: batches in an epoch.
-    """
-
-    def __init__(self, config: Config, size: int, rank: int, ranks: int) -> None:
-        self.rank = rank
-        self._size, self._ranks, self._repeats = size, ranks, max(1, config.aug_repeats)
-        self._seed, self._shuffle, self._num_samples = config.seed, config.shuffle, config.num_samples
-        chosen = min(size, config.num_samples or size)
-        count = chosen // ranks if self._repeats == 1 else -(-size // ranks)
-        self.steps = _steps(config, count, chosen, ranks)
-        self._count = min(count, self.steps * config.batch_size)
-
-    def __len__(self) -> int:
-        """The number of samples of this rank in an epoch."""
-        return self._count
-
-    def epoch(self, epoch: int) -> tuple[NDArray[Any], NDArray[Any]]:
-        """Indices of an epoch's samples on this rank, and which copy of it each one is: integers, (len(self),)."""
-        order = np.arange(self._size)
-        if self._shuffle:
-            order = np.random.default_rng((self._seed, _ORDER, epoch)).permutation(self._size)
-        order = order[: self._num_samples]
-        positions = np.arange(self._count) * self._ranks + self.rank
-        # Modulo: where there are more ranks than copies of all samples, the first ones come again.
-        return order[positions // self._repeats % len(order)], positions % self._repeats
-
-
-def _steps(config: Config, count: int, chosen: int, ranks: int) -> int:
-    """Batches in an epoch, whole updates only: of `count` samples on each rank."""
-    held = f"{chosen} training samples" + (f" on {ranks} ranks" if ranks > 1 else "")
-    accumulation = config.gradient_accumulation_steps
-    # A short batch would weigh as much as a full one in the mean of an update.
-    whole = config.drop_remainder or accumulation > 1
-    batches = count // config.batch_size if whole else -(-count // config.batch_size)
-    if batches == 0:
-        raise UserError(f"batch_size: {config.batch_size}, but there are {held}: not one batch; lower batch_size")
-    if batches < accumulation:
-        raise UserError(
-            f"gradient_accumulation_steps: {accumulation} batches of batch_size: {config.batch_size} make an "
-            f"update, but there are {held}: {batches} batch(es); lower one of the two"
-        )
-    return batches - batches % accumulation
-
-
 class _StepSampler(ds.Sampler):
     """Names the batches of an epoch by their steps from the start of the run."""
 
@@ -192,12 +137,13 @@ class _TrainSource:
         self._shape = (config.in_channels, *transforms.input_size(config))
         self._transform = transforms.train_transform(config)
         self._mixing = config.mixup + config.cutmix > 0 and config.batch_size > 1
+        self._weights = relative_weights(samples)
         self._known_epoch: tuple[int, tuple[NDArray[Any], NDArray[Any]]] | None = None
 
     def __len__(self) -> int:
         return self._order.steps
 
-    def __getitem__(self, step: int) -> tuple[NDArray[Any], NDArray[Any]]:
+    def __getitem__(self, step: int) -> tuple[NDArray[Any], ...]:
         epoch, step = divmod(int(step), self._order.steps)
         batch = slice(step * self._config.batch_size, (step + 1) * self._config.batch_size)
         indices, copies = (column[batch] for column in self._epoch_order(epoch))
@@ -205,7 +151,10 @@ class _TrainSource:
         for image, index, copy in zip(images, indices, copies, strict=True):
             self._make_sample(epoch, int(index), int(copy), image)
         labels = self._samples.labels[indices]
-        return self._mixed(images, labels, epoch, step) if self._mixing else (images, labels)
+        weights = None if self._weights is None else self._weights[indices]
+        if self._mixing:
+            return self._mixed(images, labels, weights, epoch, step)
+        return (images, labels) if weights is None else (images, labels, weights)
 
     def _epoch_order(self, epoch: int) -> tuple[NDArray[Any], NDArray[Any]]:
         if self._known_epoch is None or self._known_epoch[0] != epoch:
@@ -213,7 +162,7 @@ class _TrainSource:
         return self._known_epoch[1]
 
     def _make_sample(self, epoch: int, index: int, copy: int, out: NDArray[Any]) -> None:
-        rng = np.random.default_rng((self._config.seed, _SAMPLE, epoch, index, copy))
+        rng = np.random.default_rng((self._config.seed, SAMPLE, epoch, index, copy))
         try:
             with resources.spent_on(self._samples.name(index)):
                 self._transform(transforms.as_rgb(self._samples.open(index), self._config.in_channels), rng, out)
@@ -222,22 +171,31 @@ class _TrainSource:
             raise type(error)(shown(str(error))) from error
 
     def _mixed(
-        self, images: NDArray[Any], labels: NDArray[Any], epoch: int, step: int
-    ) -> tuple[NDArray[Any], NDArray[Any]]:
+        self, images: NDArray[Any], labels: NDArray[Any], weights: NDArray[Any] | None, epoch: int, step: int
+    ) -> tuple[NDArray[Any], ...]:
         config = self._config
         return mix.mix_batch(
             images,
             labels,
-            np.random.default_rng((config.seed, _MIX, epoch, step, self._order.rank)),
+            np.random.default_rng((config.seed, MIX, epoch, step, self._order.rank)),
             num_classes=self._num_classes,
             mixup=config.mixup,
             cutmix=config.cutmix,
             probability=config.cutmix_prob,
+            weights=weights,
         )
 
 
+def relative_weights(samples: Samples) -> NDArray[Any] | None:
+    """The weights of samples, float32 (n,), as multiples of their mean; None where they have none."""
+    if samples.weights is None:
+        return None
+    weights = samples.weights.astype(np.float64)
+    return (weights / weights.mean()).astype(np.float32)
+
+
 class EvalBatches:
-    """Numpy batches, iterable any number of times: images float32 (B, C, H, W), labels int32 (B,).
+    """Numpy batches, iterable any number of times: images float32 (B, C, H, W), labels as the samples have them.
 
     Attributes:
         order_over_ranks: indices of the samples of all ranks, rank after rank, in the order in which they come.
@@ -250,7 +208,7 @@ class EvalBatches:
         self._workers = _workers(config.num_parallel_workers)
         order = np.arange(len(samples))
         if config.eval_shuffle:
-            order = np.random.default_rng((config.seed, _ORDER)).permutation(order)
+            order = np.random.default_rng((config.seed, ORDER)).permutation(order)
         chunks = [order[start : start + self._batch_size] for start in range(0, len(order), self._batch_size)]
         self._chunks = chunks[rank::ranks]
         self.order_over_ranks = np.concatenate([chunk for other in range(ranks) for chunk in chunks[other::ranks]])

@@ -23,37 +23,62 @@ def mix_batch(
     mixup: float,
     cutmix: float,
     probability: float,
-) -> tuple[NDArray[Any], NDArray[Any]]:
+    weights: NDArray[Any] | None = None,
+) -> tuple[NDArray[Any], ...]:
     """Mixes a batch, or leaves it as it is but for its labels.
 
     Args:
         images: float32, (B, C, H, W); not changed.
-        labels: integers, (B,).
+        labels: integers, (B,), or float32, (B, num_classes).
         rng: all draws come from it.
         num_classes: the width of the soft labels.
         mixup: alpha of mixup's beta distribution; 0: no mixup.
         cutmix: alpha of cutmix's beta distribution; 0: no cutmix.
         probability: that the batch is mixed at all.
+        weights: of the samples in the loss, float32, (B,); None where they have none.
 
     Returns:
-        Images (float32, (B, C, H, W)) and labels (float32, (B, num_classes), rows that sum to 1).
+        Images (float32, (B, C, H, W)) and labels (float32, (B, num_classes); of classes, rows that sum to 1). With
+        `weights`, also those of the mixed samples (see `soft_weighted`).
     """
+    images, lam = _mixed(images, rng, mixup, cutmix, probability)
+    if weights is None:
+        return images, soft_labels(labels, num_classes, lam)
+    return images, *soft_weighted(labels, num_classes, lam, weights)
+
+
+def _mixed(
+    images: NDArray[Any], rng: np.random.Generator, mixup: float, cutmix: float, probability: float
+) -> tuple[NDArray[Any], float]:
+    """The images, mixed or not, and each one's own share of itself."""
     if rng.random() >= probability:
-        return images, soft_labels(labels, num_classes, 1.0)
+        return images, 1.0
     use_cutmix = cutmix > 0 and (mixup <= 0 or rng.random() < SWITCH_PROBABILITY)
     alpha = cutmix if use_cutmix else mixup
     lam = float(rng.beta(alpha, alpha))
     if use_cutmix:
-        images, lam = paste_box(images, cut_box(images.shape[-2], images.shape[-1], lam, rng))
-    else:
-        images = blend(images, lam)
-    return images, soft_labels(labels, num_classes, lam)
+        return paste_box(images, cut_box(images.shape[-2], images.shape[-1], lam, rng))
+    return blend(images, lam), lam
 
 
 def soft_labels(labels: NDArray[Any], num_classes: int, lam: float) -> NDArray[Any]:
     """Labels, `lam` of the sample's own and `1 - lam` of its mirror's: float32, (B, num_classes)."""
-    one_hot = np.eye(num_classes, dtype=np.float32)[labels]
-    return one_hot * np.float32(lam) + one_hot[::-1] * np.float32(1.0 - lam)
+    rows = labels if labels.ndim == 2 else np.eye(num_classes, dtype=np.float32)[labels]
+    return rows * np.float32(lam) + rows[::-1] * np.float32(1.0 - lam)
+
+
+def soft_weighted(
+    labels: NDArray[Any], num_classes: int, lam: float, weights: NDArray[Any]
+) -> tuple[NDArray[Any], NDArray[Any]]:
+    """`soft_labels` of samples that count differently, and how much each mix counts: float32, (B,).
+
+    The loss of a mix is to be `lam` times weight times loss for the sample's own label, and likewise for its mirror's.
+    Losses are linear in the label: so it is that of the two labels' weighted mean, times the sum of their parts.
+    """
+    own, other = weights * np.float32(lam), weights[::-1] * np.float32(1.0 - lam)
+    total = own + other
+    rows = labels if labels.ndim == 2 else np.eye(num_classes, dtype=np.float32)[labels]
+    return rows * (own / total)[:, None] + rows[::-1] * (other / total)[:, None], total
 
 
 def blend(images: NDArray[Any], lam: float) -> NDArray[Any]:

@@ -14,6 +14,7 @@ from PIL import Image
 from ..config import Config
 from ..data.samples import Samples
 from ..data.scan import WHOLE, Part
+from ..errors import UserError
 from ..parallel.ranks import ALONE, Ranks
 
 
@@ -135,6 +136,19 @@ class Task(ABC):
     def say_order(self, classes: Sequence[str], why: str) -> None:  # noqa: B027  (most tasks have nothing to say)
         """Say which output is which, where only the data knows it."""
 
+    def settled(self, config: Config, samples: Samples) -> Config:
+        """The configuration of a training with what its samples decide, so that a run that goes on has the same.
+
+        Args:
+            config: of the run, with its number of outputs.
+            samples: the whole training split.
+
+        Raises UserError for a key that does not fit them.
+        """
+        if config.class_weights is not None:
+            raise UserError(f"class_weights: task {self.name} has no classes to weigh; leave the key out")
+        return config
+
     @abstractmethod
     def doubts(self, config: Config, samples: Samples) -> list[str]:
         """A line for each setting that makes little sense with these samples."""
@@ -143,7 +157,10 @@ class Task(ABC):
 
     @abstractmethod
     def loss(self, config: Config) -> nn.Cell:
-        """Outputs (N, num_classes) float32 and labels as the batches have them -> scalar float32."""
+        """Outputs (N, num_classes) float32 and labels as the batches have them -> scalar float32.
+
+        Where samples have weights, it is given these, too: float32 (N,), see `data.loader.train_batches`.
+        """
 
     @abstractmethod
     def counts(self) -> Counts:

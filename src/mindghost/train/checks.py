@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from .. import build, tasks
 from ..config import Config
 from ..data import transforms
-from ..data.loader import EpochOrder
+from ..data.order import EpochOrder
 from ..data.samples import Samples
 from ..errors import UserError
 from ..models.complexity import smallest_norm

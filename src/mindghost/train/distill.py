@@ -144,19 +144,20 @@ class TaughtStep(nn.Cell):
         self.step = step
         self.teacher = teacher
 
-    def __call__(self, image: Tensor, label: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def __call__(self, image: Tensor, label: Tensor, *weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """One step on a batch: what the step returns, which sees the teacher's logits, too."""
-        return self.step(image, label, self.teacher(image))
+        return self.step(image, label, *weights, self.teacher(image))
 
 
 class DistillationLoss(nn.Cell):
     """(1 - alpha) x loss(logits, labels) + alpha x T^2 x KL(softmax(taught / T) || softmax(logits / T)).
 
     Hinton et al., "Distilling the Knowledge in a Neural Network", arXiv 1503.02531; T^2 keeps the size of the
-    gradients. `taught` are the teacher's logits, (N, C) float32 like the network's own.
+    gradients. Behind the labels come the samples' weights, if they have any, and the teacher's logits `taught`, (N, C)
+    float32 like the network's own. A weight counts for both parts.
 
     Args:
-        loss: of the logits and the true labels.
+        loss: of the logits and the true labels (and the samples' weights).
         alpha: the teacher's share, 0 to 1.
         temperature: T.
         reduction: "mean" or "sum" over the batch, as in `loss`.
@@ -169,10 +170,13 @@ class DistillationLoss(nn.Cell):
         self.temperature = temperature
         self.mean = reduction == "mean"
 
-    def construct(self, logits: Tensor, labels: Tensor, taught: Tensor) -> Tensor:
+    def construct(self, logits: Tensor, labels: Tensor, *more: Tensor) -> Tensor:
+        taught, weights = more[-1], more[:-1]
         goal = ops.log_softmax(taught / self.temperature, 1)
         found = ops.log_softmax(logits / self.temperature, 1)
         divergences = ops.reduce_sum(ops.exp(goal) * (goal - found), 1)
+        if len(weights) > 0:
+            divergences = divergences * weights[0]
         divergence = ops.reduce_mean(divergences) if self.mean else ops.reduce_sum(divergences)
         share = self.alpha * self.temperature**2
-        return (1 - self.alpha) * self.loss(logits, labels) + share * divergence
+        return (1 - self.alpha) * self.loss(logits, labels, *weights) + share * divergence

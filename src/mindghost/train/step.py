@@ -68,9 +68,9 @@ class ScaledLoss(nn.Cell):
         self.network = network
         self.loss = loss
 
-    def construct(self, image: Tensor, label: Tensor, scale: Tensor, *taught: Tensor) -> tuple[Tensor, Tensor]:
+    def construct(self, image: Tensor, label: Tensor, scale: Tensor, *more: Tensor) -> tuple[Tensor, Tensor]:
         logits = ops.cast(self.network(image), ms.float32)
-        loss = self.loss(logits, label, *taught)
+        loss = self.loss(logits, label, *more)
         return loss * scale, loss
 
 
@@ -155,9 +155,9 @@ class TrainStep(nn.Cell):
             self.average = self.averaged.clone("ema", init="same")
             self.updates = Parameter(Tensor(0, ms.float32), name="updates", requires_grad=False)
 
-    def construct(self, image: Tensor, label: Tensor, *taught: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def construct(self, image: Tensor, label: Tensor, *more: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         scale = self.scale.value()
-        (_, loss), gradients = self.gradients(image, label, scale, *taught)
+        (_, loss), gradients = self.gradients(image, label, scale, *more)
         factor = 1.0 / (scale * self.divisor)
         if self.accumulation == 1:
             gradients, factor = self.update.scaled(gradients, self.one, factor)

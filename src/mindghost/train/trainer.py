@@ -17,6 +17,7 @@ from ..checkpoint import weights as weights_file
 from ..checkpoint.load import fill_optimizer
 from ..config import Config
 from ..data import loader
+from ..data.order import EpochOrder
 from ..data.samples import Samples
 from ..data.scan import Part
 from ..errors import RunError, Stopped, UserError
@@ -92,7 +93,7 @@ def _train(runtime: Runtime, folder: RunFolder, run_log: RunLog, signals: StopSi
     runtime, samples, val_samples = _open_images(runtime)
     config, ranks = runtime.config, runtime.ranks
     learnt_from = digest(config, samples)
-    steps = loader.EpochOrder(config, len(samples), ranks.rank, ranks.size).steps
+    steps = EpochOrder(config, len(samples), ranks.rank, ranks.size).steps
     if saved:
         _check_unchanged(saved, config, learnt_from, ranks.size)
         saved = _fitted(saved, steps, config.gradient_accumulation_steps)
@@ -180,6 +181,7 @@ def _open_images(runtime: Runtime) -> tuple[Runtime, Samples, Samples | None]:
     part = Part(here.index(ranks.rank), len(here), merged)
     samples = task.open_split(runtime.config, "train", None, part)
     runtime = runtime.with_classes(samples.classes)
+    runtime = runtime.with_config(task.settled(runtime.config, samples))
     val_samples = None
     if runtime.config.val_while_train:
         val_samples = task.open_split(runtime.config, "val", samples.classes, part)

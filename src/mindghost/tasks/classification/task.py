@@ -13,9 +13,9 @@ from ...config import Config
 from ...data import dataset
 from ...data.samples import Samples
 from ...data.scan import WHOLE, Part
+from .. import class_weights, losses
 from ..task import Report, Task
 from . import checks, names, report, show
-from .loss import classification_loss
 from .metrics import Counts
 
 
@@ -41,11 +41,14 @@ class Classification(Task):
     def say_order(self, classes: Sequence[str], why: str) -> None:
         names.say_order(classes, why)
 
+    def settled(self, config: Config, samples: Samples) -> Config:
+        return class_weights.settled(config, samples)
+
     def doubts(self, config: Config, samples: Samples) -> list[str]:
         return list(checks.doubts(config, samples))
 
     def loss(self, config: Config) -> nn.Cell:
-        return classification_loss(config)
+        return losses.CrossEntropy(config) if config.loss == "CE" else losses.BinaryCrossEntropy(config)
 
     def counts(self) -> Counts:
         return Counts()
