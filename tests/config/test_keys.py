@@ -54,6 +54,7 @@ OUR_DEFAULTS = {
     "sync_bn": False,
     "overwrite": False,
     "report": "",
+    "predictions": "",
     "resume": False,
     "resume_force": False,
     "ckpt_save_interval_steps": None,

@@ -195,15 +195,19 @@ def test_validation_is_exact_over_ranks(straight, images, tmp_path):
     short = ["tests/helpers/short.py", "validate.py"]
     commands = [[sys.executable, *short], mpirun_command(2, *short)]
     cores = [set(sorted(os.sched_getaffinity(0))[:count]) for count in (1, 2)]
+    files = [tmp_path / f"{count}.jsonl" for count in (1, 2)]
     printed = [
-        run([*command, "--ckpt_path", str(best)], tmp_path, cores=used)
-        for command, used in zip(commands, cores, strict=True)
+        run([*command, "--ckpt_path", str(best), "--predictions", str(file)], tmp_path, cores=used)
+        for command, file, used in zip(commands, files, cores, strict=True)
     ]
     assert [(result.returncode, result.stderr) for result in printed] == [(0, "")] * 2
     alone, together = (json.loads(result.stdout.splitlines()[-1]) for result in printed)
     assert together == alone
     assert (alone["num_samples"], alone["top_1"]) == (17, last)
     assert printed[1].stdout.count("loaded ") == 1
+    first, second = (file.read_bytes() for file in files)
+    assert first == second
+    assert first.count(b"\n") == 17
 
 
 def test_each_rank_keeps_its_own_statistics_and_files_hold_the_average(straight):

@@ -1,6 +1,7 @@
 """The real loop and both entry points, on small generated images."""
 
 import ast
+import csv
 import json
 import math
 import shlex
@@ -95,9 +96,10 @@ def test_without_the_class_names_a_config_must_be_given(run, images, tmp_path, m
 
 
 @pytest.mark.parametrize("config", [(), ("-c", RECIPE)], ids=["beside", "recipe"])
-def test_validation_equals_the_evaluation_in_training(run, images, config):
+def test_validation_equals_the_evaluation_in_training(run, images, config, tmp_path):
     folder, _ = run
-    arguments = ["--ckpt_path", folder / "ghostnet_050_last.ckpt", "--data_dir", images]
+    predictions = tmp_path / "predictions.csv"
+    arguments = ["--ckpt_path", folder / "ghostnet_050_last.ckpt", "--data_dir", images, "--predictions", predictions]
     if config:
         arguments += flags(num_classes=6, batch_size=8, image_resize=32)
     result = process(ROOT / "validate.py", *config, *arguments)
@@ -115,6 +117,11 @@ def test_validation_equals_the_evaluation_in_training(run, images, config):
     }
     shares = {"Top_1_Accuracy": found["top_1"] / 100, "Top_5_Accuracy": found["top_5"] / 100, "loss": found["loss"]}
     assert ast.literal_eval(words) == pytest.approx(shares)
+    rows = list(csv.DictReader(predictions.open()))
+    assert [row["path"] for row in rows] == sorted(str(path) for path in (images / "val").glob("*/*"))
+    assert [row["true_class"] for row in rows] == [Path(row["path"]).parent.name for row in rows]
+    assert 100 * np.mean([row["true_label"] == row["top_1_label"] for row in rows]) == pytest.approx(found["top_1"])
+    assert math.fsum(float(row["loss"]) for row in rows) / 18 == found["loss"]
 
 
 def test_validation_maps_classes_by_name(run, images, tmp_path):

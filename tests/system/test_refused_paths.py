@@ -62,6 +62,7 @@ OPTIONS = [
     ("validate.py", ("--ckpt_path R/w.ckpt -c", READ_FILE), ""),
     ("validate.py", ("--ckpt_path R/w.ckpt --data_dir", READ_FOLDER), ""),
     ("validate.py", ("--ckpt_path R/w.ckpt --report", WRITE_FOLDER), ""),
+    ("validate.py", ("--ckpt_path R/w.ckpt --predictions", WRITE_FILE), ".csv"),
     ("predict", ("D --ckpt_path", READ_FILE), ""),
     ("predict", ("D --ckpt_path", READ_FILE), ".onnx"),
     ("predict", ("D --ckpt_path R/w.ckpt --class_names", READ_FILE), ""),

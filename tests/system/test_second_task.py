@@ -79,7 +79,12 @@ def test_a_task_that_knows_no_classes(regression, grey, tmp_path):
     [exported] = export.export(artifact.of_file(weights), ["onnx"], tmp_path / "out")
     deployed = artifact.of_file(exported.path)
     assert (deployed.config.task, deployed.classes) == ("regression", ("value",))
-    again = validate(config.replace(ckpt_path=str(exported.path)))
+    rows = tmp_path / "rows.jsonl"
+    again = validate(config.replace(ckpt_path=str(exported.path), predictions=str(rows)))
+    found = [json.loads(line) for line in rows.read_text().splitlines()]
+    assert [row["true"] for row in found] == [value for value in VALUES for _ in range(3)]
+    errors = [abs(row["true"] - row["output"][0]) for row in found]
+    assert sum(errors) / len(errors) == pytest.approx(again.record()["error"])
     assert again.metrics.score == pytest.approx(best, abs=1e-4)
 
     predictor = Predictor(deployed, open_network(deployed))

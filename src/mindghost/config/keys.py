@@ -75,6 +75,7 @@ FREE_KEYS = frozenset(
         "compile_cache",
         "overwrite",
         "report",
+        "predictions",
         "resume",
         "resume_force",
         "data_dir",
@@ -140,8 +141,8 @@ class Config(BaseModel):
     resume_force: bool = False
     """Resume although the configuration or the data changed."""
     overwrite: bool = False
-    """Delete the run that ckpt_save_dir holds and start afresh (validate: replace the report that the folder
-    holds), instead of refusing to. Of a run's config.yaml it is never taken."""
+    """Delete the run that ckpt_save_dir holds and start afresh (validate: replace the report and the
+    file of predictions), instead of refusing to. Of a run's config.yaml it is never taken."""
 
     dataset: Dataset = "imagenet"
     """Layout of data_dir: imagenet (or empty) is any SPLIT/CLASS/*.jpg image folders, the others are binary files."""
@@ -352,6 +353,9 @@ class Config(BaseModel):
     report: Text = ""
     """Folder for the report of validate: scores of each class, confusion matrix, worst mistakes, one HTML page of all;
     needs matplotlib. Empty: none."""
+    predictions: Text = ""
+    """File for what validate finds of each image: path, true class, likeliest classes, probabilities, loss; .csv,
+    .jsonl (or .json), or .parquet, which needs pyarrow. Empty: none."""
 
     _origin: _Origin = PrivateAttr(default_factory=lambda: _Origin())
 

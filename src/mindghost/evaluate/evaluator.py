@@ -21,6 +21,7 @@ from ..models.parameters import assign
 from ..parallel.ranks import ALONE, Ranks
 from ..runtime import Runtime
 from ..tasks.task import Counts, Metrics, Outcomes
+from .predictions import Predictions
 
 
 def counted(config: Config) -> str:
@@ -34,6 +35,7 @@ def outcomes(
     batches: Iterable[tuple[NDArray[Any], NDArray[Any]]],
     batch_size: int,
     ranks: Ranks = ALONE,
+    predictions: Predictions | None = None,
 ) -> Outcomes:
     """What a network makes of each sample.
 
@@ -43,11 +45,15 @@ def outcomes(
         batches: numpy images and labels (N,) int; N may be smaller in the last one. Those of this rank.
         batch_size: each batch is `filled` up to this size, so that the graph is compiled for one shape only.
         ranks: which share the evaluation and all get its results.
+        predictions: get what the network says, too.
 
     Returns the outcomes of all ranks' samples, rank after rank.
     """
     for images, labels in batches:
-        counts.add(network(filled(images, batch_size))[: len(labels)], labels)
+        outputs = network(filled(images, batch_size))[: len(labels)]
+        counts.add(outputs, labels)
+        if predictions is not None:
+            predictions.add(outputs, labels)
     return counts.outcomes(ranks)
 
 
@@ -62,16 +68,16 @@ class Evaluator:
         # A batch of copies of one image would take its memory and its time for nothing.
         self.batch_size = min(config.batch_size, len(samples))
 
-    def outcomes(self, network: Network) -> Outcomes:
+    def outcomes(self, network: Network, predictions: Predictions | None = None) -> Outcomes:
         """What a network makes of each sample, in the order of `samples`, whatever the number of ranks.
 
-        With the key `eval_mirror`, the network is `mirrored`.
+        With the key `eval_mirror`, the network is `mirrored`. `predictions` get what it says.
 
         On a terminal, rank 0 draws a bar.
         """
         batches = tqdm(self.batches, "validation", unit="batch", leave=False, disable=not draws(self.runtime.ranks))
         network = mirrored(network) if self.runtime.config.eval_mirror else network
-        found = outcomes(self.task.counts(), network, batches, self.batch_size, self.runtime.ranks)
+        found = outcomes(self.task.counts(), network, batches, self.batch_size, self.runtime.ranks, predictions)
         return found.take(np.argsort(self.batches.order_over_ranks))
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import mindspore
+from numpy.typing import NDArray
 
 from .. import __version__, build, tasks
 from ..config import Config
@@ -24,7 +25,9 @@ from ..process import launch
 from ..process.log import RunLog
 from ..runtime import Runtime
 from ..tasks.task import Metrics, Outcomes
+from . import predictions as predictions_file
 from .evaluator import Evaluator, counted
+from .predictions import Predictions
 
 log = logging.getLogger("mindghost")
 
@@ -62,10 +65,11 @@ def validate(config: Config) -> Validation:
     bit with the same `native_ops`). An exported file (`.onnx`, `.mindir`) is run as it is, over the same images; a
     `config` that contradicts it is refused.
 
-    With the key `report`, rank 0 writes the report of the evaluation, too.
+    With the keys `report` and `predictions`, rank 0 writes the report of the evaluation and what the network says of
+    each image, too.
 
     Raises UserError: no weights given, a file that does not fit, images that cannot be read, or a folder that cannot
-    take the report; RunError: a report that cannot be written after all.
+    take the report or the predictions; RunError: one of these that cannot be written after all.
     """
     if not config.ckpt_path and not config.pretrained:
         raise UserError("ckpt_path: needed, since random weights are never validated; give the weight file to validate")
@@ -80,7 +84,11 @@ def validate(config: Config) -> Validation:
         for line in runtime.config.warnings(training=False):
             log.info(line)
         network, path = (open_network(exported), exported.path) if exported else _of_weights(runtime)
-        outcomes = Evaluator(runtime, samples).outcomes(network)
+        evaluator = Evaluator(runtime, samples)
+        predictions = _predictions(runtime, samples)
+        outcomes = evaluator.outcomes(network, predictions)
+        if predictions:
+            _write(runtime, predictions, evaluator.batches.order_over_ranks)
         if runtime.config.report:
             precision = "that of the file" if exported else runtime.config.val_amp_level
             _report(runtime, outcomes, samples, _facts(runtime.config, samples, str(path), precision))
@@ -92,12 +100,17 @@ def validate(config: Config) -> Validation:
 
 
 def _exported(runtime: Runtime) -> Deployment | None:
-    """What the exported file of `ckpt_path` is; None for weights. A folder for a report is made before."""
+    """What the exported file of `ckpt_path` is; None for weights.
+
+    Whether a report and a file of predictions can be written is seen before.
+    """
     config = runtime.config
     if config.ckpt_path:
         paths.check_file(config.ckpt_path, "give a .ckpt, .safetensors, .onnx or .mindir file")
     if config.report and runtime.ranks.main:
         tasks.of(config).report.prepare(Path(config.report), config.overwrite)
+    if config.predictions and runtime.ranks.main:
+        predictions_file.prepare(config)
     return artifact.of_file(Path(config.ckpt_path)) if is_exported(config.ckpt_path) else None
 
 
@@ -119,6 +132,26 @@ def _of_weights(runtime: Runtime) -> tuple[Network, Path]:
     classes = runtime.config.num_classes
     assert classes is not None  # the data has settled it
     return checked(of_cell(cell, runtime.graphs), loaded.path, classes), loaded.path
+
+
+def _predictions(runtime: Runtime, samples: Samples) -> Predictions | None:
+    """What collects the rows of the key `predictions`; None without it."""
+    config = runtime.config
+    if not config.predictions:
+        return None
+    assert config.num_classes is not None  # the data has settled it
+    return Predictions(tasks.of(config), samples, config.num_classes)
+
+
+def _write(runtime: Runtime, predictions: Predictions, order: NDArray[Any]) -> None:
+    """Rank 0 writes the predictions. Every rank has to call it."""
+    rows = predictions.gathered(order, runtime.ranks)
+    if runtime.ranks.main:
+        output = predictions_file.prepare(runtime.config)
+        output.write(predictions.content(output.path, rows))
+        log.info(f"predictions: {output.path}")
+    # As in `_report`.
+    runtime.ranks.barrier()
 
 
 def _report(runtime: Runtime, outcomes: Outcomes, samples: Samples, facts: Mapping[str, str]) -> None:

@@ -13,7 +13,7 @@ import hashlib
 import os
 import re
 import shutil
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from ..errors import RunError, UserError
@@ -26,8 +26,8 @@ _SEAL = b"\nsha256:"
 _SEAL_BYTES = len(_SEAL) + 64
 
 
-def write_atomically(path: Path, content: bytes) -> None:
-    """Replace `path` by `content` so that a crash at any moment leaves the old file or the new one.
+def write_atomically(path: Path, content: bytes | Iterable[bytes]) -> None:
+    """Replace `path` by `content`, or its pieces, so that a crash at any moment leaves the old file or the new one.
 
     Raises RunError where the file system refuses (disk full, no permission); the old file is then untouched.
     """
@@ -103,8 +103,8 @@ def has_digest_of(path: Path, content: bytes) -> bool:
         return False
 
 
-def _put(path: Path, files: Sequence[tuple[Path, bytes | Path]]) -> None:
-    """Put files into place, one after the other: bytes, or what another file holds at the call.
+def _put(path: Path, files: Sequence[tuple[Path, bytes | Path | Iterable[bytes]]]) -> None:
+    """Put files into place, one after the other: bytes, pieces of them, or what another file holds at the call.
 
     All of them are on the disk before the first takes its place: a full disk changes nothing. Raises RunError, which
     names `path`; all files are in its folder.
@@ -139,8 +139,8 @@ def _temporary_for(target: Path, number: int) -> Path:
         number += 1000
 
 
-def _fill(temporary: Path, content: bytes | Path) -> None:
-    """Make a temporary file of bytes, or a second name (where the file system has none, a copy) of a file."""
+def _fill(temporary: Path, content: bytes | Path | Iterable[bytes]) -> None:
+    """Make a temporary file of bytes, of pieces of them, or a second name (or else a copy) of a file."""
     if isinstance(content, Path):
         try:
             os.link(content, temporary)
@@ -149,7 +149,8 @@ def _fill(temporary: Path, content: bytes | Path) -> None:
             _flush(temporary)
         return
     with open(temporary, "xb") as file:
-        file.write(content)
+        for piece in [content] if isinstance(content, bytes) else content:
+            file.write(piece)
         file.flush()
         os.fsync(file.fileno())
 

@@ -64,8 +64,8 @@ class Output:
                 "to replace it"
             )
 
-    def write(self, content: bytes) -> None:
-        """Write the file, atomically. Raises UserError as `check`, RunError for a full disk."""
+    def write(self, content: bytes | Iterable[bytes]) -> None:
+        """Write the file, or its pieces, atomically. Raises UserError as `check`, RunError for a full disk."""
         self.check()
         try:
             intact.write_atomically(self.path, content)

@@ -15,6 +15,7 @@ from ..config import Config
 from ..data.samples import Samples
 from ..data.scan import WHOLE, Part
 from ..errors import UserError
+from ..files.table_file import Column
 from ..parallel.ranks import ALONE, Ranks
 
 
@@ -180,6 +181,21 @@ class Task(ABC):
     @abstractmethod
     def line(self, record: Mapping[str, Any]) -> list[str]:
         """What a record says of an evaluation, for people, in parts; none where there was no evaluation."""
+
+    # --- Rows of `predictions`
+
+    def columns(self, classes: Sequence[str], outputs: int) -> tuple[Column, ...]:
+        """The columns that a row has beside the path of its image.
+
+        Args:
+            classes: names of the outputs, as far as they are known.
+            outputs: of the network.
+        """
+        return (Column("true", "f8"), Column("output", "f4", parts=[str(index) for index in range(outputs)]))
+
+    def values(self, outputs: NDArray[Any], labels: NDArray[Any]) -> Mapping[str, NDArray[Any]]:
+        """What stands in each column for one batch: outputs (N, num_classes) float32, labels (N, ...)."""
+        return {"true": labels, "output": outputs}
 
     # --- Answers
 

@@ -127,10 +127,8 @@ class Counts:
         undefined = np.isnan(logits).any(axis=1)
         rank = np.where(undefined, logits.shape[1], before.sum(axis=1))
         predicted = np.where(undefined, -1, logits.argmax(axis=1))
-        largest = logits.max(axis=1)
-        sums = np.exp(logits - largest[:, None]).sum(axis=1)
-        losses = largest + np.log(sums) - true[:, 0]
-        self.tables.append(np.stack([labels, predicted, 1 / sums, rank, losses]))
+        sums = np.exp(logits - logits.max(axis=1, keepdims=True)).sum(axis=1)
+        self.tables.append(np.stack([labels, predicted, 1 / sums, rank, cross_entropy(logits, labels)]))
         self.classes = logits.shape[1]
 
     def outcomes(self, ranks: Ranks = ALONE) -> Outcomes:
@@ -147,6 +145,14 @@ class Counts:
             losses,
             classes,
         )
+
+
+def cross_entropy(logits: NDArray[Any], labels: NDArray[Any]) -> NDArray[Any]:
+    """The loss of each sample in nats, float64 (N,): logits (N, classes) and labels (N,) int."""
+    logits = logits.astype(np.float64)
+    largest = logits.max(axis=1)
+    sums = np.exp(logits - largest[:, None]).sum(axis=1)
+    return largest + np.log(sums) - logits[np.arange(len(labels)), labels]
 
 
 def _sum(values: NDArray[Any]) -> float:

@@ -13,9 +13,10 @@ from ...config import Config
 from ...data import dataset
 from ...data.samples import Samples
 from ...data.scan import WHOLE, Part
+from ...files.table_file import Column
 from .. import class_weights, losses
 from ..task import Report, Task
-from . import checks, names, report, show
+from . import checks, names, predictions, report, show
 from .metrics import Counts
 
 
@@ -63,6 +64,12 @@ class Classification(Task):
         if record["top_5"] is not None:
             parts.append(f"top-5 {record['top_5']:.2f} %")
         return parts
+
+    def columns(self, classes: Sequence[str], outputs: int) -> tuple[Column, ...]:
+        return predictions.columns(classes, outputs)
+
+    def values(self, outputs: NDArray[Any], labels: NDArray[Any]) -> dict[str, NDArray[Any]]:
+        return predictions.values(outputs, labels)
 
     def answers(self, outputs: NDArray[Any], classes: Sequence[str], most: int) -> list[tuple[show.Guess, ...]]:
         return show.guesses(outputs, classes, most)
