@@ -16,6 +16,7 @@ from .errors import UserError
 from .files import download
 from .files.cache import cache_dir
 from .models import USUAL, Card, Weights, card, create_model
+from .models.network import Network
 from .ops import rewrite
 
 
@@ -47,7 +48,7 @@ def published(model: str, variant: bool | str = True) -> Weights:
     return found.weights[name]
 
 
-def network(config: Config) -> nn.Cell:
+def network(config: Config) -> Network:
     """The network of `config.model` with fresh weights, before mixed precision.
 
     Raises UserError for an unknown name, or an option that the network does not have; ValueError for a configuration
@@ -56,7 +57,7 @@ def network(config: Config) -> nn.Cell:
     if config.num_classes is None:
         raise ValueError("num_classes: not settled; Runtime.with_classes takes that of the data")
     try:
-        return create_model(
+        made = create_model(
             config.model,
             num_classes=config.num_classes,
             in_channels=config.in_channels,
@@ -65,6 +66,8 @@ def network(config: Config) -> nn.Cell:
         )
     except ValueError as error:
         raise UserError(str(error)) from error
+    assert isinstance(made, Network)  # features_only was not asked for
+    return made
 
 
 def training_precision(net: nn.Cell, config: Config, operators: Path | None) -> nn.Cell:

@@ -51,6 +51,11 @@ OUR_DEFAULTS = {
     "image_digests": False,
     "lr_reference_batch": None,
     "freeze_backbone": False,
+    "freeze_stages": 0,
+    "unfreeze_epoch": None,
+    "head_lr_factor": 1.0,
+    "backbone_lr_factor": 1.0,
+    "patience": None,
     "sync_bn": False,
     "overwrite": False,
     "report": "",
@@ -262,7 +267,7 @@ def test_all_warnings_that_apply_are_given():
 
 
 # Only one value of these is allowed, and Config itself sees to it.
-CHECKED_IN_CONFIG = {"aug_splits", "aux_factor", "layer_decay"}
+CHECKED_IN_CONFIG = {"aug_splits", "aux_factor"}
 
 
 def _keys_read(tree: ast.AST) -> set[str]:

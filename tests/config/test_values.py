@@ -149,16 +149,18 @@ NO_END = (None, True)
 RANGES = {
     ("val_interval", "log_interval", "num_parallel_workers", "num_samples", "batch_size", "image_resize", "num_classes",
      "re_max_attempts", "in_channels", "keep_checkpoint_max", "ckpt_save_interval", "ckpt_save_interval_steps",
-     "epoch_size", "gradient_accumulation_steps", "num_cycles", "decay_epochs"): ((1, True), (2**31 - 1, True)),
-    ("aug_repeats", "warmup_epochs"): ((0, True), (2**31 - 1, True)),
+     "epoch_size", "gradient_accumulation_steps", "num_cycles", "decay_epochs",
+     "patience"): ((1, True), (2**31 - 1, True)),
+    ("unfreeze_epoch",): ((2, True), (2**31 - 1, True)),
+    ("aug_repeats", "warmup_epochs", "freeze_stages"): ((0, True), (2**31 - 1, True)),
     ("mode",): ((0, True), (1, True)),
     ("seed",): ((0, True), (2**32 - 1, True)),
     ("crop_padding",): ((0, True), NO_END),
     ("hflip", "vflip", "re_prob", "cutmix_prob", "momentum", "distill_alpha"): ((0.0, True), (1.0, True)),
     ("drop_rate", "drop_path_rate", "ema_decay", "label_smoothing"): ((0.0, True), (1.0, False)),
-    ("crop_pct",): ((0.0, False), (1.0, True)),
-    ("clip_value", "eps", "lr", "lr_reference_batch", "decay_rate", "cycle_decay", "distill_temperature"): (
-        (0.0, False), NO_END),
+    ("crop_pct", "layer_decay"): ((0.0, False), (1.0, True)),
+    ("clip_value", "eps", "lr", "lr_reference_batch", "decay_rate", "cycle_decay", "distill_temperature",
+     "head_lr_factor", "backbone_lr_factor"): ((0.0, False), NO_END),
     ("color_jitter", "mixup", "cutmix", "weight_decay", "min_lr", "warmup_factor"): ((0.0, True), NO_END),
     ("loss_scale",): ((1.0, True), NO_END),
 }  # fmt: skip
@@ -167,7 +169,11 @@ KEY_RANGES = [(key, *ends) for keys, ends in RANGES.items() for key in keys]
 
 def accepts(key: str, value: float) -> bool:
     """Whether a key takes a value, apart from what other keys have to say about it."""
-    others = {"epoch_size": {"warmup_epochs": 0}, "warmup_epochs": {"epoch_size": 2**31 - 1}}.get(key, {})
+    others = {
+        "epoch_size": {"warmup_epochs": 0},
+        "warmup_epochs": {"epoch_size": 2**31 - 1},
+        "patience": {"val_while_train": True},
+    }.get(key, {})
     if key == "warmup_epochs" and value == 2**31 - 1:
         others = {}  # no run is longer
     try:
@@ -190,7 +196,7 @@ def test_ranges_end_where_they_should(key, lowest, highest):
 
 def test_every_number_has_a_range_here():
     """But for those that only take one value, and lists."""
-    single = {"aug_splits", "layer_decay", "aux_factor"}
+    single = {"aug_splits", "aux_factor"}
     kinds = {key: field.annotation for key, field in Config.model_fields.items()}
     numbers = {key for key, kind in kinds.items() if {"int", "float"} & set(re.findall(r"\w+", str(kind)))}
     numbers = {key for key in numbers if "tuple" not in str(kinds[key])}
@@ -352,7 +358,9 @@ def test_bad_values(keys, words):
         ({"ckpt_save_policy": "top_k"}, ["ckpt_save_policy: ", "set val_while_train to True"]),
         ({"num_samples": 10, "aug_repeats": 3}, ["num_samples", "aug_repeats to 0"]),
         ({"aug_splits": 3}, ["aug_splits: expected 0", "JSD"]),
-        ({"layer_decay": 0.7}, ["layer_decay: ", "needs a network that numbers its layers"]),
+        ({"opt": "nadam", "layer_decay": 0.7}, ["layer_decay: ", "one rate", "another opt"]),
+        ({"opt": "nadam", "head_lr_factor": 10}, ["head_lr_factor: ", "one rate"]),
+        ({"patience": 5}, ["patience: ", "set val_while_train to True"]),
         ({"resume_opt": True}, ["resume_opt: ", "ckpt_path"]),
         ({"teacher_ckpt_path": "a.ckpt"}, ["teacher_ckpt_path: there is no teacher", "name it with teacher"]),
         (

@@ -552,7 +552,7 @@ void check_momentum(const Kernels& kernels) {
         std::vector<Floats> gradients, weights, moments, starts;
         std::vector<Doubles> expected_weights, expected_moments;
         std::vector<Weights> all;
-        const MomentumStep step{0.25f, 0, 0.9f, 0.1f, nesterov ? 1.0f : 0.0f, nesterov ? 0.9f : 1.0f};
+        const MomentumStep step{0.25f, 0, 0.9f, 0, nesterov ? 1.0f : 0.0f, nesterov ? 0.9f : 1.0f};
         double expected_squares = 0;
         for (int64_t size : sizes) {
           gradients.push_back(random_floats(size, generator));
@@ -561,9 +561,9 @@ void check_momentum(const Kernels& kernels) {
           starts.push_back(Floats(size, size == 7 ? 0.0f : 1.0f));
         }
         for (size_t i = 0; i < gradients.size(); ++i) {
-          const float decay = i % 2 ? 0.01f : 0.0f;
+          const float decay = i % 2 ? 0.01f : 0.0f, rate = i % 3 ? 0.1f : 0.02f;
           all.push_back({sizes[i], gradients[i].data(), weights[i].data(), moments[i].data(),
-                         with_starts ? starts[i].data() : nullptr, decay});
+                         with_starts ? starts[i].data() : nullptr, decay, rate});
           Doubles w(weights[i].begin(), weights[i].end()), m(moments[i].begin(), moments[i].end());
           for (int64_t j = 0; j < sizes[i]; ++j) {
             const double scaled = gradients[i][j] * 0.25;
@@ -572,7 +572,7 @@ void check_momentum(const Kernels& kernels) {
               const double own = scaled + w[j] * decay;
               const bool afresh = with_starts && round == 0 && starts[i][0] != 0;
               m[j] = (afresh ? 0 : m[j] * 0.9) + own;
-              w[j] -= 0.1 * (nesterov ? own + 0.9 * m[j] : m[j]);
+              w[j] -= rate * (nesterov ? own + 0.9 * m[j] : m[j]);
             }
           }
           expected_weights.push_back(w);

@@ -19,7 +19,7 @@ from pydantic.fields import FieldInfo
 from ..errors import UserError
 from . import recipes, yaml_file
 from .arguments import Parser
-from .rules import expected, nearest
+from .rules import expected, nearest_key
 
 _EXAMPLES = """\
 examples:
@@ -86,7 +86,7 @@ def parse(
     for extra in extras:
         if extra.startswith("-") and extra.strip("-"):
             flag, flags = extra.split("=")[0], [*fields, "config", "print_config", "help"]
-            raise UserError(f"{flag!r}: unknown flag; the nearest valid flag is --{nearest(flag, flags)}")
+            raise UserError(f"{flag!r}: unknown flag; the nearest valid flag is --{nearest_key(flag, flags)}")
         raise UserError(f"unexpected argument {extra.removeprefix(' ')!r}; expected --key value")
     given = vars(namespace)
     config, print_config = given.pop("config", None), given.pop("print_config", False)

@@ -32,11 +32,17 @@ def refused(config: Config) -> Iterator[Problem]:
     if scale := _wrong_scale(config):
         key, _, rest = scale.partition(" ")
         yield Problem((key,), rest)
-    if config.freeze_backbone and not (config.ckpt_path or config.pretrained):
+    frozen = [key for key in ("freeze_backbone", "freeze_stages", "unfreeze_epoch") if getattr(config, key)]
+    if frozen and not (config.ckpt_path or config.pretrained):
         yield Problem(
-            ("freeze_backbone",),
+            (frozen[0],),
             "the features would stay the random ones that the network starts with; name its weights with ckpt_path, or "
             "set pretrained to True",
+        )
+    if config.unfreeze_epoch is not None and config.unfreeze_epoch > config.epoch_size:
+        yield Problem(
+            ("unfreeze_epoch", "epoch_size"),
+            f"the run ends with epoch {config.epoch_size}, before everything is trained; give an epoch up to it",
         )
     if _crops_by_area(config) and config.scale[1] < _SMALLEST_CROP:
         yield Problem(

@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
 
 from . import doubts, rules, yaml_file
 from .rules import (
+    INT_MAX,
     AmpLevel,
     AreaRange,
     AutoAugment,
@@ -71,6 +72,7 @@ FREE_KEYS = frozenset(
         "ckpt_save_interval_steps",
         "ckpt_save_policy",
         "ckpt_save_dir",
+        "patience",  # the steps of an epoch are the same, whether or not it is the last one
         "num_parallel_workers",
         "compile_cache",
         "overwrite",
@@ -121,6 +123,9 @@ class Config(BaseModel):
     """Evaluate during training, and keep the best weights."""
     val_interval: Count = 1
     """Epochs between two evaluations during training."""
+    patience: Count | None = None
+    """End the run after so many evaluations in a row without a better score (early stopping); those before
+    unfreeze_epoch do not count. None: all epochs are trained."""
     log_interval: Count = 100
     """Steps between two lines of the training log."""
     tensorboard: bool = False
@@ -251,6 +256,12 @@ class Config(BaseModel):
     freeze_backbone: bool = False
     """Train the classifier alone; everything before it, batch-norm statistics included, stays as it is: that of
     ckpt_path or of the published weights."""
+    freeze_stages: Natural = 0
+    """Keep the first stages of the network as they are, batch-norm statistics included: 1: the stem, 2: and all up to
+    its next feature map, and so on; all of them are what freeze_backbone keeps."""
+    unfreeze_epoch: Annotated[int, Field(ge=2, le=INT_MAX)] | None = None
+    """Epoch, counted from 1, from which on everything is trained; before, what freeze_stages leaves, or without it the
+    classifier alone. The optimizer starts afresh then, its schedule goes on. None: what is frozen stays so."""
     keep_checkpoint_max: Count = 10
     """Epoch checkpoints to keep (best and last are kept besides)."""
     ckpt_save_dir: Name = "./ckpt"
@@ -274,7 +285,12 @@ class Config(BaseModel):
     clip_value: Positive = 15.0
     """Norm that clip_grad clips to."""
     layer_decay: ShareAbove0 | None = None
-    """Layer-wise decay of the learning rate; only None: the Ghost networks do not number their layers."""
+    """Layer-wise decay of the learning rate, as in timm: the classifier learns at the schedule's rate, the block before
+    it at layer_decay times that, the one before at layer_decay^2, and so on down to the stem."""
+    head_lr_factor: Positive = 1.0
+    """Rate of the classifier, as a multiple of the schedule's."""
+    backbone_lr_factor: Positive = 1.0
+    """Rate of everything before the classifier, as a multiple of the schedule's; layer_decay multiplies with it."""
     gradient_accumulation_steps: Count = 1
     """Batches whose gradients are averaged into one update."""
 

@@ -265,7 +265,7 @@ def translate(error: ValidationError, values: Mapping[str, Any], fields: Mapping
 
 def _message(key: str, finding: Mapping[str, Any], value: Any, fields: Mapping[str, FieldInfo]) -> str:
     if key not in fields:
-        return f"unknown key; the nearest valid key is {nearest(key, fields)} (--help lists them all)"
+        return f"unknown key; the nearest valid key is {nearest_key(key, fields)} (--help lists them all)"
     context = finding.get("ctx", {})
     wanted = f"expected {expected(fields[key].annotation, fields[key].metadata)}"
     if context.get("le") == INT_MAX:
@@ -290,6 +290,35 @@ def _short(text: str) -> str:
 def nearest(name: str, names: Iterable[str]) -> str:
     """The name that looks most like `name`."""
     return difflib.get_close_matches(name.lower().strip("-")[:100], list(names), n=1, cutoff=0.0)[0]
+
+
+# What other tools and MindCV's guide to fine-tuning call what a key here does.
+_KNOWN_AS = {
+    "linear_probe": "freeze_backbone",
+    "freeze_feature_network": "freeze_backbone",
+    "freeze": "freeze_stages",
+    "freeze_layer": "freeze_stages",
+    "freeze_layers": "freeze_stages",
+    "frozen_stages": "freeze_stages",
+    "unfreeze": "unfreeze_epoch",
+    "unfreeze_epochs": "unfreeze_epoch",
+    "early_stop": "patience",
+    "early_stopping": "patience",
+    "classifier_lr": "head_lr_factor",
+    "classifier_lr_factor": "head_lr_factor",
+    "head_lr": "head_lr_factor",
+    "backbone_lr": "backbone_lr_factor",
+    "layerwise_lr_decay": "layer_decay",
+}
+
+
+def nearest_key(name: str, keys: Iterable[str]) -> str:
+    """The key that does what others call `name`, else the one that looks most like it."""
+    return _KNOWN_AS.get(name.lower().strip("-").replace("-", "_")) or nearest(name, keys)
+
+
+# Keys that give parts of a network rates of their own -> the value that gives none.
+RATE_FACTORS = {"layer_decay": None, "head_lr_factor": 1, "backbone_lr_factor": 1}
 
 
 # --- Combinations -------------------------------------------------------------------------------------------
@@ -378,10 +407,14 @@ def _model_conflicts(config: Config) -> Iterator[Problem]:
         yield Problem(
             ("drop_remainder", "teacher"), "a MindIR teacher takes batches of one size; set drop_remainder to True"
         )
-    if config.layer_decay is not None:
+    if config.patience is not None and not config.val_while_train:
         yield Problem(
-            ("layer_decay",),
-            "layer-wise decay needs a network that numbers its layers; the Ghost networks do not; set None",
+            ("patience", "val_while_train"), "scores are those of evaluations; set val_while_train to True, or drop it"
+        )
+    several = [key for key, same in RATE_FACTORS.items() if getattr(config, key) != same]
+    if several and config.opt == "nadam":
+        yield Problem(
+            (several[0], "opt"), "mindcv's nadam has one rate for all weights; take another opt, such as adam"
         )
 
 

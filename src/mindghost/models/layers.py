@@ -1,7 +1,7 @@
 """Layers that the Ghost networks share. Feature maps are float tensors of shape (N, C, H, W) throughout."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import numpy as np
@@ -237,10 +237,15 @@ def forget_graphs(network: nn.Cell) -> None:
         cell.compile_cache.clear()
 
 
-def freeze_batch_norm(network: nn.Cell) -> None:
-    """Make every batch norm use its stored statistics in training too, and leave them as they are."""
+def freeze_batch_norm(network: nn.Cell, names: Collection[str] | None = None) -> None:
+    """Make batch norms use their stored statistics in training too, and leave them as they are.
+
+    Args:
+        network: whose batch norms.
+        names: of parameters; the norms that these belong to, or all without.
+    """
     for _, cell in network.cells_and_names():
-        if isinstance(cell, nn.BatchNorm2d):
+        if isinstance(cell, nn.BatchNorm2d) and (names is None or cell.moving_mean.name in names):
             cell.use_batch_statistics = False
 
 

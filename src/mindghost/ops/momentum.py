@@ -60,6 +60,8 @@ class MomentumUpdate(nn.Cell):
         """Update the weights by their gradients times `factor`. Returns a tensor that is there when it is done."""
         optimizer = self.optimizer
         rate = optimizer.get_lr()
+        if optimizer.is_group_lr:
+            rate = ops.stack(rate)
         heads = (self.settings, rate, factor, optimizer.momentum, self.decays)
         done = self.update(*heads, *gradients, *self.weights, *self.state)[0]
         counted = optimizer.assignadd(optimizer.global_step, optimizer.global_step_increase_tensor)
@@ -67,7 +69,7 @@ class MomentumUpdate(nn.Cell):
 
 
 def covers(optimizer: nn.Optimizer) -> bool:
-    """Whether `MomentumUpdate` knows an optimizer: one rate for all weights in float32, and constant weight decay."""
+    """Whether `MomentumUpdate` knows an optimizer: weights in float32, and constant weight decay."""
     if type(optimizer) is nn.Momentum:
         # MindSpore's kernel for the CPU knows no other.
         known = not optimizer.use_nesterov
@@ -77,7 +79,7 @@ def covers(optimizer: nn.Optimizer) -> bool:
         known = False
     return (
         known
-        and not (optimizer.is_group_lr or optimizer.dynamic_weight_decay or optimizer.need_scale)
+        and not (optimizer.dynamic_weight_decay or optimizer.need_scale)
         and not (optimizer.is_group and any(optimizer.grad_centralization_flags))
         and not optimizer.grad_centralization
         and all(parameter.dtype == ms.float32 for parameter in optimizer.parameters)

@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from ..checkpoint import weights as weights_file
@@ -23,7 +24,7 @@ from . import events as event_files
 from . import files as run_files
 from . import provenance
 from .files import RunFiles
-from .state import RunState, read_arrays
+from .state import WAITED, RunState, read_arrays
 
 log = logging.getLogger("mindghost")
 
@@ -304,8 +305,20 @@ class RunFolder(RunFiles):
                 continue
             if problems:
                 log.warning(f"{problems[0]}; going on from {file}, the state before it")
+            arrays.setdefault(WAITED, np.array([self._waited(file, arrays)], np.int64))
             return RunState.from_arrays(file, arrays, Config.from_file(RunFiles.beside(file).config))
         raise UserError(f"resume: {'; '.join(problems)}")
+
+    def _waited(self, state: Path, arrays: Mapping[str, NDArray[Any]]) -> int:
+        """Evaluations since the one with the highest score, by the records beside a state that does not hold it."""
+        file = RunFiles.beside(state).metrics
+        content = file.read_bytes()[: int(arrays["run_metrics_bytes"][0])] if paths.is_file(file) else b""
+        try:
+            scores = [json.loads(line)[self._score] for line in content.splitlines()]
+            evaluated = [float(score) for score in scores if score is not None]
+        except (ValueError, TypeError, KeyError):  # it was changed by hand
+            evaluated = []
+        return len(evaluated) - 1 - evaluated.index(max(evaluated)) if evaluated else 0
 
     def _lock_source(self, source: Path) -> None:
         """Keep other runs out of the folder that a state is read from, and out of this one."""

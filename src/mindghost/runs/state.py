@@ -29,6 +29,7 @@ class Position:
         losses: training losses of those steps.
         skipped: updates skipped among them.
         best_score: highest score of an evaluation so far, not negative; None before the first one.
+        waited: evaluations since then, of those that count for `patience`.
     """
 
     epoch: int = 0
@@ -36,6 +37,7 @@ class Position:
     losses: tuple[float, ...] = ()
     skipped: int = 0
     best_score: float | None = None
+    waited: int = 0
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,7 @@ class RunState:
             losses=run["run_losses"],
             skipped=run["run_skipped"],
             best_score=run["run_best_top_1"],
+            waited=run[WAITED],
         )
         return cls(
             file=file,
@@ -125,6 +128,8 @@ def _score_or_none(array: NDArray[Any]) -> float | None:
     return None if array[0] < 0 else float(array[0])
 
 
+# What states of older versions lack: `runs.folder` counts it from their records.
+WAITED = "run_waited"
 # What a run state holds beside the entries of the step: their names are those of older versions.
 _ENTRIES = {
     "run_epoch": _whole(lambda state: state.position.epoch),
@@ -139,6 +144,7 @@ _ENTRIES = {
         lambda state: np.array([-1.0 if state.position.best_score is None else state.position.best_score], np.float64),
         _score_or_none,
     ),
+    WAITED: _whole(lambda state: state.position.waited),
     "run_data": _Entry(
         lambda state: np.frombuffer(bytes.fromhex(state.data), np.uint8), lambda array: array.tobytes().hex()
     ),
@@ -167,8 +173,8 @@ def read_arrays(file: Path) -> dict[str, NDArray[Any]]:
     """The entries of a run state. Raises UserError, which names the file."""
     paths.check_file(file, "restore it")
     arrays = weights_file.read(file)
-    missing = set(_ENTRIES) - set(arrays)
-    if missing == set(_ENTRIES):
+    missing = set(_ENTRIES) - set(arrays) - {WAITED}
+    if missing == set(_ENTRIES) - {WAITED}:
         raise UserError(f"{file} holds weights, but no run state; give a {run_files.STATE}, or --ckpt_path")
     if missing:
         raise UserError(

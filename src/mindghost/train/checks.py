@@ -12,6 +12,7 @@ from ..data.order import EpochOrder
 from ..data.samples import Samples
 from ..errors import UserError
 from ..models.complexity import smallest_norm
+from .freeze import freeze
 
 log = logging.getLogger("mindghost")
 
@@ -39,7 +40,7 @@ def settled(config: Config, samples: Samples, ranks: int) -> Config:
             f"epoch_size: {config.epoch_size:,} epochs are {updates:,} updates; give a run of at most {_MOST_UPDATES:,}"
         )
     last = len(order) - (order.steps - 1) * config.batch_size
-    if last == 1 and not config.freeze_backbone and _smallest_norm(config) == 1:
+    if last == 1 and _smallest_norm(config) == 1:
         height, width = transforms.input_size(config)
         why = f"one image of {height} x {width} pixels, of which {config.model} leaves a single pixel to batch norm"
         if config.batch_size == 1:
@@ -53,7 +54,10 @@ def settled(config: Config, samples: Samples, ranks: int) -> Config:
 
 
 def _smallest_norm(config: Config) -> int | None:
-    return smallest_norm(build.network(config), (config.in_channels, *transforms.input_size(config)))
+    network = build.network(config)
+    # What is frozen until an epoch is trained in the last one.
+    freeze(network, config, config.epoch_size)
+    return smallest_norm(network, (config.in_channels, *transforms.input_size(config)))
 
 
 def _doubts(config: Config, order: EpochOrder) -> Iterator[str]:

@@ -69,13 +69,18 @@ class Epochs(ms.Callback):
         self.step, self.data, self.rates = step, data, rates
         self.evaluator, self.folder, self.signals = evaluator, folder, signals
         # State.
-        self.best_score = position.best_score
+        self.best_score, self.waited = position.best_score, position.waited
         self.losses, self.skipped = list(position.losses), position.skipped
         # Images of all ranks in a step.
         self.batch = self.config.batch_size * self.ranks.size
         # Steps that the run had done before this process, of which some in the epoch it starts in.
         self.steps_before = position.epoch * data.steps + position.step
         self.resumed_at = position.step
+
+    @property
+    def stopped_early(self) -> bool:
+        """Whether there were `patience` evaluations without a better score."""
+        return self.config.patience is not None and self.waited >= self.config.patience
 
     def on_train_epoch_begin(self, run_context: ms.RunContext) -> None:
         """Start the clock and the progress bar of an epoch."""
@@ -152,10 +157,11 @@ class Epochs(ms.Callback):
                 raise RunError(f"epoch {epoch}: the validation loss is {metrics.loss}; {self._kept(epoch)}")
         record = self._record(epoch, done, metrics, images_per_second)
         best = metrics is not None and (self.best_score is None or metrics.score > self.best_score)
-        if metrics is not None and best:
-            self.best_score = metrics.score
+        if metrics is not None:
+            self._note(metrics.score, best, epoch)
+        ends = last or self.stopped_early
         if self.ranks.main:
-            keep = epoch % self.config.ckpt_save_interval == 0 or last
+            keep = epoch % self.config.ckpt_save_interval == 0 or ends
             self.folder.save_weights(weights, epoch, self.data.steps, best, keep)
             self.folder.add_record(record)
         line = epoch_line(self.task, record, self.config.epoch_size, best, self.skipped)
@@ -165,8 +171,26 @@ class Epochs(ms.Callback):
         self._save_state(epoch, 0)
         log.info(line, extra=TO_SCREEN)
         _, stop = self._over_ranks(0.0)
-        if stop and not last:
+        if stop and not ends:
             self._stop(stop, epoch, self.data.steps)
+        if self.stopped_early and not last:
+            log.info(self.why_early(epoch))
+            run_context.request_stop()
+
+    def _note(self, score: float, best: bool, epoch: int) -> None:
+        """Keep the best score, and count the evaluations since then: of epochs that train all that is to be trained."""
+        if best:
+            self.best_score, self.waited = score, 0
+        elif self.config.unfreeze_epoch is None or epoch >= self.config.unfreeze_epoch:
+            self.waited += 1
+
+    def why_early(self, epoch: int) -> str:
+        """Why the run ends after this epoch, in a line."""
+        title, unit = self.task.score_title, self.task.score_unit
+        evaluations = f"{self.waited} evaluation{'s' if self.waited > 1 else ''}"
+        return (
+            f"early stopping after epoch {epoch}: no better {title} than {self.best_score:.2f}{unit} in {evaluations}"
+        )
 
     def _over_ranks(self, loss: float) -> tuple[float, int]:
         """The loss of the global batch, from those of the ranks, and the signal that one of them got; 0 for none."""
@@ -184,7 +208,7 @@ class Epochs(ms.Callback):
 
     def _save_state(self, epoch: int, step: int) -> None:
         """Save what the next step depends on: `epoch` epochs and `step` steps are done."""
-        position = Position(epoch, step, tuple(self.losses), self.skipped, self.best_score)
+        position = Position(epoch, step, tuple(self.losses), self.skipped, self.best_score, self.waited)
         arrays = replicas.gathered_state(self.ranks, self.step.state(), self.step.own_entries())
         if self.ranks.main:
             data, file = self.data, self.folder.state

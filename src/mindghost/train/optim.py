@@ -8,10 +8,11 @@ from typing import Any
 
 from mindcv.optim import create_optimizer
 from mindcv.optim.optim_factory import init_group_params
-from mindspore import Parameter, nn
+from mindspore import nn
 
 from ..config import Config
 from ..errors import UserError
+from . import groups
 from .rmsprop_tf import RMSpropTF
 
 _mindcv_log = logging.getLogger("mindcv.optim.optim_factory")
@@ -32,29 +33,29 @@ def optimizer(config: Config, network: nn.Cell, rates: Sequence[float], device: 
     """
     if config.opt == "lamb" and device == "CPU":
         raise UserError("opt: MindSpore has no CPU kernel for lamb; use another optimizer (adamw is the nearest)")
+    parameters: Any = network.trainable_params()
+    scale_of = groups.scales(config, network)
+    if scale_of:
+        parameters = groups.parameter_groups(config, parameters, scale_of, rates)
+    elif config.opt == "rmsproptf" and config.weight_decay_filter != "auto":
+        parameters = init_group_params(parameters, config.weight_decay, config.weight_decay_filter, no_weight_decay=())
+    rate: Any = parameters[0]["lr"] if scale_of else list(rates)
     if config.opt == "rmsproptf":
-        return _rmsprop_tf(config, network.trainable_params(), rates)
+        keys = {"momentum": config.momentum, "eps": config.eps, "weight_decay": config.weight_decay}
+        return RMSpropTF(parameters, rate, **keys)
     # mindcv warns whenever the filter is "auto", which is a documented choice.
     _mindcv_log.setLevel(logging.ERROR)
     # MindSpore's Momentum ignores use_nesterov on the CPU; its SGD computes the same update and does not.
     nesterov_on_cpu = config.opt == "momentum" and config.use_nesterov and device == "CPU"
     # Gradients arrive unscaled (step.py), so that the optimizer never knows of the loss scale.
     return create_optimizer(
-        network,
+        parameters if scale_of else network,
         opt="sgd" if nesterov_on_cpu else config.opt,
-        lr=list(rates),
+        lr=rate,
         weight_decay=config.weight_decay,
         momentum=config.momentum,
         nesterov=config.use_nesterov,
-        weight_decay_filter=config.weight_decay_filter,
+        # With "auto", mindcv takes groups as they are.
+        weight_decay_filter="auto" if scale_of else config.weight_decay_filter,
         eps=config.eps,
     )
-
-
-def _rmsprop_tf(config: Config, parameters: list[Parameter], rates: Sequence[float]) -> RMSpropTF:
-    """RMSpropTF over mindcv's groups of parameters, so that `weight_decay_filter` means what it does elsewhere."""
-    keys: dict[str, Any] = {"learning_rate": list(rates), "momentum": config.momentum, "eps": config.eps}
-    if config.weight_decay_filter == "auto":
-        return RMSpropTF(parameters, weight_decay=config.weight_decay, **keys)
-    groups = init_group_params(parameters, config.weight_decay, config.weight_decay_filter, no_weight_decay=())
-    return RMSpropTF(groups, **keys)

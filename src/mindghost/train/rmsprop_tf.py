@@ -37,8 +37,9 @@ class RMSpropTF(nn.Optimizer):
     an eps of 0 and keeps `s + eps`: that follows the same rule with `(1 - alpha) * eps` added at each step.
 
     Args:
-        params: parameters, or MindSpore's groups of parameters (each with its weight decay, all with one rate).
-        learning_rate: one rate, or the rate of each update.
+        params: parameters, or MindSpore's groups of parameters (each with its weight decay and, where it says so, its
+            rate).
+        learning_rate: one rate, the rate of each update, or a schedule.
         alpha: decay of the running mean of squared gradients, above 0.
         momentum: decay of the running sum of updates.
         eps: added to the mean square, inside the root.
@@ -70,5 +71,8 @@ class RMSpropTF(nn.Optimizer):
         gradients = self.decay_weight(gradients)
         rate = self.get_lr()
         self.assignadd(self.global_step, self.global_step_increase_tensor)
+        if self.is_group_lr:
+            update = ops.partial(_update_op, self.apply_update, self.alpha, self.momentum, self.shift)
+            return self.hyper_map(update, rate, self.parameters, self.mean_square, self.moment, gradients)
         update = ops.partial(_update_op, self.apply_update, self.alpha, self.momentum, self.shift, rate)
         return self.hyper_map(update, self.parameters, self.mean_square, self.moment, gradients)

@@ -23,9 +23,8 @@ from ..data.scan import Part
 from ..errors import RunError, Stopped, UserError
 from ..evaluate.evaluator import WeightsEvaluator
 from ..files import intact, json_text
-from ..models import card
 from ..models.complexity import trainable_parameters
-from ..models.layers import freeze_batch_norm, reseed_dropout
+from ..models.layers import reseed_dropout
 from ..models.surgery import synchronise_batch_norm
 from ..parallel import replicas
 from ..parallel.ranks import Ranks
@@ -37,6 +36,7 @@ from ..runs.folder import RunFolder
 from ..runs.state import Position, RunState, changed_keys, taken_up
 from ..runtime import Runtime
 from . import checks, distill, schedule
+from .freeze import freeze
 from .loop import Epochs
 from .step import TrainStep, make_step
 from .training_data import TrainingData, digest
@@ -123,7 +123,9 @@ def _train(runtime: Runtime, folder: RunFolder, run_log: RunLog, signals: StopSi
         _open_files(folder, saved, runtime, data, run_log)
     _log_run(runtime, network, data)
     epochs = Epochs(runtime, step, data, rates, evaluator, folder, position, signals)
-    if position.epoch < config.epoch_size:
+    if epochs.stopped_early:
+        log.info(f"{epochs.why_early(position.epoch)}; to go on, give a patience above {config.patience}")
+    elif position.epoch < config.epoch_size:
         signals.spare_this_thread()
         ms.Model(taught).train(
             config.epoch_size,
@@ -196,8 +198,7 @@ def _network(runtime: Runtime, starts: bool) -> nn.Cell:
     if starts:
         loaded = build.load_weights(network, config, fine_tune=True)
         log.info(f"{config.model}: {loaded or 'starts from fresh weights'}")
-    if config.freeze_backbone:
-        _freeze_backbone(network, card(config.model).classifier)
+    freeze(network, config)
     if config.sync_bn and ranks.size > 1:
         synchronise_batch_norm(network)
     return build.training_precision(network, config, runtime.operators)
@@ -253,7 +254,9 @@ def _fitted(saved: RunState, steps: int, accumulation: int) -> RunState:
         elif name == "micro_step" or name.rpartition("/")[2].startswith("accumulated."):
             arrays[name] = np.zeros_like(array)
     log.info(f"epochs are {steps // accumulation} updates of {accumulation} steps now: epoch {epoch + 1} starts afresh")
-    return replace(saved, arrays=arrays, position=Position(epoch=epoch, best_score=saved.position.best_score))
+    before = saved.position
+    position = Position(epoch=epoch, best_score=before.best_score, waited=before.waited)
+    return replace(saved, arrays=arrays, position=position)
 
 
 def _load_state(step: TrainStep, saved: RunState, ranks: Ranks) -> None:
@@ -264,13 +267,6 @@ def _load_state(step: TrainStep, saved: RunState, ranks: Ranks) -> None:
         raise UserError(f"resume: {saved.file} is the state of another network or optimizer ({error})") from error
     position = saved.position
     log.info(f"resuming from {saved.file}: {position.epoch} epochs and {position.step} steps are done")
-
-
-def _freeze_backbone(network: nn.Cell, classifier: str) -> None:
-    """Leave the classifier alone trainable, and batch-norm statistics as they are."""
-    for parameter in network.get_parameters():
-        parameter.requires_grad = parameter.name.startswith(f"{classifier}.")
-    freeze_batch_norm(network)
 
 
 def _log_run(runtime: Runtime, network: nn.Cell, data: TrainingData) -> None:

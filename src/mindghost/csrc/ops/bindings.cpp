@@ -17,9 +17,10 @@
 //   ghostnet_max_pool_gradient   x, d_out -> d_x
 //   ghostnet_sum_over_ranks      x1, x2, ... -> their sums over all processes; after ghostnet_join_ranks
 //   ghostnet_square_sum          factor, gradient1, gradient2, ... -> sum of squares of what is times `factor`
-//   ghostnet_momentum            settings, rate, factor, momentum, decays, gradient1, ..., weight1, ..., moment1, ...,
-//                                [start1, ...] -> rate; weights, moments and starts are changed in place
-// `settings` says whether it is Nesterov's momentum, and whether there are starts; see momentum.h.
+//   ghostnet_momentum            settings, rates, factor, momentum, decays, gradient1, ..., weight1, ..., moment1, ...,
+//                                [start1, ...] -> the first rate; weights, moments and starts are changed in place
+// `settings` says whether it is Nesterov's momentum, and whether there are starts; see momentum.h. `rates` are one for all
+// weights, or one for each.
 // `padding` holds two values: rows above and below, columns left and right.
 // They return 0, or what `check` found wrong.
 #include <cstring>
@@ -350,22 +351,25 @@ extern "C" int ghostnet_momentum(int count, void** values, int* dims, int64_t** 
   return ghostnet::guarded(Arguments(count, values, shapes, types), [=](Arguments& arguments) -> int {
     const float* settings = arguments.take();
     const bool nesterov = settings[0] != 0, starts = settings[1] != 0;
-    const float rate = *arguments.take(), factor = *arguments.take(), momentum = *arguments.take();
+    const int64_t rates = elements(dims[1], shapes[1]);
+    const float* rate = arguments.take();
+    const float factor = *arguments.take(), momentum = *arguments.take();
     const int heads = 5, kinds = starts ? 4 : 3;
     const float* decays = arguments.take();
     const int64_t tensors = elements(dims[heads - 1], shapes[heads - 1]);
-    if (count != heads + kinds * tensors + 1) return ghostnet::kWrongCount;
+    if (count != heads + kinds * tensors + 1 || (rates != 1 && rates != tensors)) return ghostnet::kWrongCount;
     std::vector<ghostnet::Weights> all(tensors);
     for (int64_t i = 0; i < tensors; ++i) {
       all[i].size = elements(dims[heads + i], shapes[heads + i]);
       all[i].decay = decays[i];
+      all[i].rate = rate[rates == 1 ? 0 : i];
       all[i].gradient = arguments.take();
     }
     for (ghostnet::Weights& each : all) each.weight = arguments.take();
     for (ghostnet::Weights& each : all) each.moment = arguments.take();
     for (ghostnet::Weights& each : all) each.starts = arguments.take_if(starts);
-    update(ghostnet::kernels(), all, {factor, 0, momentum, rate, nesterov ? 1.0f : 0.0f, nesterov ? momentum : 1.0f});
-    *arguments.take() = rate;
+    update(ghostnet::kernels(), all, {factor, 0, momentum, 0, nesterov ? 1.0f : 0.0f, nesterov ? momentum : 1.0f});
+    *arguments.take() = *rate;
     return ghostnet::kDone;
   });
 }

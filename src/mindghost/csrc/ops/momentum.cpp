@@ -51,6 +51,7 @@ void update(const Kernels& kernels, const std::vector<Weights>& all, MomentumSte
     const Weights& each = all[part.tensor];
     MomentumStep own = step;
     own.decay = each.decay;
+    own.rate = each.rate;
     if (starts[part.tensor]) {
       own.momentum = 0;
       std::fill_n(each.starts + part.begin, part.size, 0.0f);
