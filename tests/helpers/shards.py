@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import tarfile
 from collections.abc import Iterable
 from pathlib import Path
@@ -42,3 +43,30 @@ def webdataset(path: Path, folder: Path, files: Iterable[tuple[str, bytes]], num
             (f"{name.rpartition('.')[0]}.cls", str(classes.index(label)) if numbers else label),
         ]
     return tar(path, members)
+
+
+def parquet(path: Path, columns: dict[str, list], features: dict | None = None, group: int = 4) -> Path:
+    """A parquet file, with what Hugging Face notes of its columns."""
+    import pyarrow
+    import pyarrow.parquet
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    table = pyarrow.table(columns)
+    if features is not None:
+        noted = {"info": {"features": features}}
+        table = table.replace_schema_metadata({"huggingface": json.dumps(noted)})
+    pyarrow.parquet.write_table(table, path, row_group_size=group)
+    return path
+
+
+IMAGE = {"_type": "Image"}
+
+
+def huggingface(path: Path, folder: Path, files: Iterable[tuple[str, bytes]], group: int = 4) -> Path:
+    """Images as `datasets` writes an image folder: paths are those of the files alone."""
+    files = list(files)
+    classes = sorted(entry.name for entry in folder.iterdir())
+    images = [{"bytes": content, "path": name.rpartition("/")[2]} for name, content in files]
+    labels = [classes.index(name.split("/")[0]) for name, _ in files]
+    features = {"image": IMAGE, "label": {"names": classes, "_type": "ClassLabel"}}
+    return parquet(path, {"image": images, "label": labels}, features, group)

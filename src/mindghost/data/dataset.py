@@ -1,7 +1,8 @@
 """Files -> samples: what a split holds, in which order, under which label.
 
 Each layout is a module beside this one that opens a place as samples: class folders (`folders`), a pack of them
-(`pack`), binary files (`binary`). What is checked before the first epoch, whatever the layout, is here.
+(`pack`), tar files (`tar_shards`), parquet files (`parquet`), binary files (`binary`). What is checked before the first
+epoch, whatever the layout, is here.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from numpy.typing import NDArray
 from ..errors import UserError
 from ..files import paths
 from ..process.display import some
-from . import binary, fetch, folders, jpeg, places, scan, tar_shards, walk
+from . import binary, fetch, folders, jpeg, parquet, places, scan, tar_shards, walk
 from . import pack as packs
 from .samples import ArraySamples, FileSamples, Samples
 from .scan import WHOLE, Part
@@ -112,10 +113,11 @@ def _open_images(config: Config, split: str) -> Samples:
     root = _place(config, split)
     decoder = jpeg.decoder(config.native_ops)
     if shards := places.shards(Path(config.data_dir), _split_name(config, split)):
-        return tar_shards.open_tar(shards, decoder)
+        opening = tar_shards.open_tar if shards.kind == places.TAR else parquet.open_parquet
+        return opening(shards, decoder)
     if not paths.is_folder(root):
         keys = f"data_dir is {config.data_dir}, {split}_split is {_split_name(config, split)}"
-        remedy = f"expected {root}/CLASS/*.jpg; {keys}: name another one"
+        remedy = f"expected {root}/CLASS/*.jpg, or {root}-*.tar or .parquet; {keys}: name another one"
         paths.check_folder(root, f"{remedy}{_likely(Path(config.data_dir), _split_name(config, split))}")
     return packs.open_pack(root, decoder) if packs.is_pack(root) else folders.open_folders(root, decoder)
 

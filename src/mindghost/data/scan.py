@@ -147,8 +147,10 @@ def _sums(samples: FileSamples, indices: NDArray[Any]) -> NDArray[Any]:
         except UserError:
             return b""
 
+    order = samples.reading_order(indices)
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-        return np.array(list(pool.map(sum_of, indices)), _SUM)
+        found = dict(zip(order.tolist(), pool.map(sum_of, order), strict=True))
+    return np.array([found[index] for index in indices.tolist()], _SUM)
 
 
 def _look(samples: FileSamples, indices: NDArray[Any], decode: bool, stop: bool) -> tuple[dict[int, str], list[int]]:
@@ -167,6 +169,7 @@ def _look(samples: FileSamples, indices: NDArray[Any], decode: bool, stop: bool)
                     break
         return found
 
+    indices = samples.reading_order(indices)
     bad: dict[int, str] = {}
     title = os.path.basename(samples.root)
     with (

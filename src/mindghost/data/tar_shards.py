@@ -69,6 +69,10 @@ class TarSamples(FileSamples):
         stream = io.BytesIO(self.content(index)) if decode else self.regions.stream(*self._region(index))
         return images.check_stream(stream, self.name(index), decode)
 
+    def reading_order(self, indices: NDArray[Any]) -> NDArray[Any]:
+        """As they lie in the tar files."""
+        return indices[np.lexsort((self.offsets[indices], self.shards[indices]))]
+
     def name(self, index: int) -> str:
         """The path that the image would have if it were unpacked, and the tar file that holds it."""
         return f"{super().name(index)} (in {self.titles[self.shards[index]]})"
