@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from ..errors import UserError
 from ..files import paths
 from ..process.display import some
-from . import binary, fetch, folders, jpeg, parquet, places, scan, tar_shards, walk
+from . import binary, fetch, folders, imagenet, jpeg, parquet, places, scan, tar_shards, walk
 from . import pack as packs
 from .samples import ArraySamples, FileSamples, Samples
 from .scan import WHOLE, Part
@@ -70,6 +70,8 @@ def open_split(
     place = _place(config, split)
     if classes is not None:
         samples = _relabel(samples, classes, place)
+    else:
+        _say_empty(samples, place)
     _check_num_classes(samples, config.num_classes, place)
     if isinstance(samples, FileSamples):
         samples = _readable(config, samples, part)
@@ -110,16 +112,21 @@ def _split_name(config: Config, split: str) -> str:
 def _open_images(config: Config, split: str) -> Samples:
     if config.dataset_download:
         raise UserError("dataset_download: ImageNet can't be downloaded; get it from image-net.org and set data_dir")
-    root = _place(config, split)
+    data_dir, name = Path(config.data_dir), _split_name(config, split)
     decoder = jpeg.decoder(config.native_ops)
-    if shards := places.shards(Path(config.data_dir), _split_name(config, split)):
-        opening = tar_shards.open_tar if shards.kind == places.TAR else parquet.open_parquet
-        return opening(shards, decoder)
+    if shards := places.shards(data_dir, name):
+        is_tar = shards.kind == places.TAR
+        return tar_shards.open_tar(shards, decoder) if is_tar else parquet.open_parquet(shards, decoder)
+    root = places.folder(data_dir, name)
     if not paths.is_folder(root):
-        keys = f"data_dir is {config.data_dir}, {split}_split is {_split_name(config, split)}"
-        remedy = f"expected {root}/CLASS/*.jpg, or {root}-*.tar or .parquet; {keys}: name another one"
-        paths.check_folder(root, f"{remedy}{_likely(Path(config.data_dir), _split_name(config, split))}")
-    return packs.open_pack(root, decoder) if packs.is_pack(root) else folders.open_folders(root, decoder)
+        remedy = (
+            f"expected {root}/CLASS/*.jpg, or {root}-*.tar or .parquet; data_dir is {data_dir}, {split}_split is "
+            f"{name}: name another one"
+        )
+        paths.check_folder(root, f"{remedy}{_likely(data_dir, name)}")
+    if packs.is_pack(root):
+        return packs.open_pack(root, decoder)
+    return imagenet.open_flat(root, decoder) if imagenet.is_flat(root) else folders.open_folders(root, decoder)
 
 
 def _likely(data_dir: Path, split: str) -> str:
@@ -179,21 +186,32 @@ def _open_binary(config: Config, split: str) -> ArraySamples:
 def _relabel(samples: Samples, classes: Sequence[str], place: Path) -> Samples:
     """The samples with labels that index `classes`, mapped by name."""
     label_of = {name: label for label, name in enumerate(classes)}
-    unknown = [name for name in samples.classes if name not in label_of]
+    # A layout may know more classes than it has images of.
+    present = _present(samples)
+    unknown = [name for label, name in enumerate(samples.classes) if name not in label_of and label in present]
     if unknown:
         raise UserError(
             f"{place}: {len(unknown)} class(es) that the {len(classes)} known ones lack: {some(unknown)}; "
             f"class folders must have the names they had in training{_look_alike(unknown, classes)}"
         )
-    absent = [name for name in classes if name not in set(samples.classes)]
+    found = {samples.classes[label] for label in present}
+    absent = [name for name in classes if name not in found]
     if absent:
         _logger.info("%s: no image of %d of the %d classes: %s", place, len(absent), len(classes), some(absent))
-    mapping = np.array([label_of[name] for name in samples.classes], np.int32)
+    mapping = np.array([label_of.get(name, -1) for name in samples.classes], np.int32)
     if samples.labels.ndim == 1:
         return replace(samples, classes=tuple(classes), labels=mapping[samples.labels])
     labels = np.zeros((len(samples), len(classes)), np.float32)
-    labels[:, mapping] = samples.labels
+    labels[:, mapping[mapping >= 0]] = samples.labels[:, mapping >= 0]
     return replace(samples, classes=tuple(classes), labels=labels)
+
+
+def _say_empty(samples: Samples, place: Path) -> None:
+    """Log which classes have no image, in layouts that know of such."""
+    absent = sorted(set(range(len(samples.classes))) - _present(samples))
+    if absent:
+        names, count = some([samples.classes[label] for label in absent]), len(samples.classes)
+        _logger.info("%s: no image of %d of the %d classes: %s", place, len(absent), count, names)
 
 
 def _as_rows(samples: Samples) -> Samples:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -14,8 +13,6 @@ from ..errors import UserError
 from ..process.display import some
 
 _MOST_DIGITS = 6  # of the number of a class
-
-_logger = logging.getLogger("mindghost")
 
 
 def settled(labels: Sequence[str], names: Sequence[str] | None, place: str) -> tuple[tuple[str, ...], NDArray[Any]]:
@@ -55,14 +52,6 @@ def by_name(labels: Sequence[str]) -> tuple[tuple[str, ...], NDArray[Any]]:
     """Class names, sorted as class folders are, and the label of each image, int32 (n,)."""
     classes = sorted(set(labels))
     return tuple(classes), _mapped(labels, {name: label for label, name in enumerate(classes)})
-
-
-def say_empty(classes: Sequence[str], labels: NDArray[Any], place: str) -> None:
-    """Log which classes have no image."""
-    empty = np.flatnonzero(np.bincount(labels, minlength=len(classes)) == 0)
-    if len(empty):
-        names = some([classes[label] for label in empty])
-        _logger.info("%s: no image of %d of the %d classes: %s", place, len(empty), len(classes), names)
 
 
 def _mapped(labels: Sequence[str], of: Mapping[str, int]) -> NDArray[Any]:

@@ -154,7 +154,6 @@ def open_parquet(place: Shards, decoder: jpeg.Decoder | None = None) -> ParquetS
     if not labels_said:
         raise UserError(f"{root}: no row in {_files(place)}")
     classes, labels = labelled.settled(labels_said, parts[0].columns.names, root)
-    labelled.say_empty(classes, labels, root)
     titles = tuple(file.name for file in place.files)
     shards = np.repeat(np.arange(len(parts), dtype=np.int32), [len(part.labels) for part in parts])
     numbers = np.concatenate([np.arange(len(part.labels)) for part in parts])

@@ -21,8 +21,8 @@ _RANGE = re.compile(r"(.*)\{(\d+)\.\.(\d+)\}(.*)")
 _MOST_FILES = 100_000
 _NUMBERED = re.compile(r"(.*[-_.])(\d+)\.(?:tar|parquet)", re.IGNORECASE)
 _OF = re.compile(r"(.*?)-?(\d+)-of-(\d+)(\D.*|$)")
-# What other libraries call the split that is called val here.
-_ALSO = {"val": ("val", "validation")}
+# What others call the splits that are called train and val here: Hugging Face, ImageNet as it is downloaded.
+_ALSO = {"train": ("train", "ILSVRC2012_img_train"), "val": ("val", "validation", "ILSVRC2012_img_val")}
 
 _logger = logging.getLogger("mindghost")
 
@@ -41,6 +41,12 @@ class Shards(NamedTuple):
     files: tuple[Path, ...]
 
 
+def folder(data_dir: Path, split: str) -> Path:
+    """The folder of a split: `data_dir/SPLIT`, or where that is not there, one of the other names for it that is."""
+    found = [data_dir / name for name in _ALSO.get(split, ()) if paths.is_folder(data_dir / name)]
+    return found[0] if found and not paths.exists(data_dir / split) else data_dir / split
+
+
 def shards(data_dir: Path, split: str) -> Shards | None:
     """The tar or parquet files of a split; None where it is a folder of images, or is not there.
 
@@ -50,7 +56,7 @@ def shards(data_dir: Path, split: str) -> Shards | None:
 
     Raises UserError where one of them is missing, or there are some of both kinds.
     """
-    root = data_dir / split
+    root = folder(data_dir, split)
     if match := _RANGE.fullmatch(split):
         return _shards(root, _listed(data_dir, match))
     if paths.is_folder(root):
@@ -60,8 +66,8 @@ def shards(data_dir: Path, split: str) -> Shards | None:
     if _kind(split) and paths.exists(root):
         return _shards(root, [root])
     for name in _ALSO.get(split, (split,)):
-        for folder in (data_dir, data_dir / "data"):
-            if name and (found := _in(folder, name)):
+        for place in (data_dir, data_dir / "data"):
+            if name and (found := _in(place, name)):
                 return _shards(data_dir / name, found)
     return None
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import logging
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,7 +20,7 @@ from numpy.typing import NDArray
 
 from ..errors import UserError
 from ..process.display import some
-from . import class_names, images, jpeg, labelled, tar_index
+from . import class_names, imagenet, images, jpeg, labelled, tar_index
 from .places import Shards
 from .regions import Regions
 from .samples import FileSamples
@@ -27,6 +28,9 @@ from .samples import FileSamples
 _AGAIN = "restore it, and start again"
 # Files beside the shards that have the class names.
 _NAMES = ("classes.json", "classnames.txt", "classes.txt", "_info.json", "info.json")
+
+# Tar files that are parts of a set; others may be called like the class that they hold.
+_NUMBERED = re.compile(r"(.*[-_.])?\d+\.tar|train\.tar|val\.tar|validation\.tar|test\.tar", re.IGNORECASE)
 
 _logger = logging.getLogger("mindghost")
 
@@ -96,11 +100,13 @@ def open_tar(place: Shards, decoder: jpeg.Decoder | None = None) -> TarSamples:
         names = _names_beside(place)
         classes, labels = labelled.settled([os.fsdecode(text) for text in index.texts], names, root)
         files = index.files
+    elif imagenet.all_flat(map(os.fsdecode, index.files)):
+        files = index.files
+        classes, labels = imagenet.labels_of(list(map(os.fsdecode, files)), place.files[0].parent)
     else:
-        files = _class_folders(index.files, root)
+        files = _class_folders(index, root)
         folders = [os.fsdecode(file).partition("/")[0] for file in files]
         classes, labels = labelled.by_name(folders)
-    labelled.say_empty(classes, labels, root)
     files = _apart(files, index.shards, index.titles)
     samples = TarSamples(
         classes,
@@ -133,9 +139,13 @@ def _names_beside(place: Shards) -> list[str] | None:
     return None
 
 
-def _class_folders(files: NDArray[Any], root: str) -> NDArray[Any]:
+def _class_folders(index: tar_index.Index, root: str) -> NDArray[Any]:
     """Paths that begin with the class: without the folder that all of them are in. Raises UserError without classes."""
+    files = index.files
     parts = [bytes(file).split(b"/") for file in files]
+    if all(len(path) == 1 for path in parts) and not any(map(_NUMBERED.fullmatch, index.titles)):
+        stems = [os.fsencode(os.path.splitext(title)[0]) for title in index.titles]
+        return np.array([stems[shard] + b"/" + bytes(file) for shard, file in zip(index.shards, files, strict=True)])
     flat = [index for index, path in enumerate(parts) if len(path) == 1]
     if flat:
         raise UserError(
