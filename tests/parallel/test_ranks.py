@@ -307,11 +307,26 @@ def test_without_mpirun_the_line_says_where_it_comes_from(images, tmp_path):
 
 @pytest.mark.slow
 def test_msrun_starts_the_same_run(straight, images, tmp_path):
-    """mpirun and msrun give the same bits: only the way in differs."""
+    """mpirun and msrun give the same bits: only the way in differs. The line is that of MindCV's README."""
     folder = tmp_path / "run"
-    options = ["--worker_num=2", "--local_worker_num=2", "--master_port=8128", "--join=True"]
-    result = run(
-        [str(BIN / "msrun"), *options, f"--log_dir={tmp_path / 'log'}", *train_arguments(images, folder)], tmp_path
-    )
-    assert result.returncode == 0, (tmp_path / "log" / "worker_0.log").read_text()
+    options = ["--bind_core=True", "--worker_num", "2", "--local_worker_num", "2", "--master_port=8128", "--join=True"]
+    options += ["--log_dir", str(tmp_path / "log"), "python"]
+    result = run([str(BIN / "msrun"), *options, *arguments(images, folder, batch_size=3)], tmp_path)
+    said = (tmp_path / "log" / "worker_0.log").read_text()
+    assert result.returncode == 0, said
+    assert "msrun started 2 ranks: distribute is True\n" in said
     assert_same_end(folder, straight[0])
+
+
+@pytest.mark.slow
+@pytest.mark.fault("command lines", "clean error")
+def test_an_msrun_that_starts_no_ranks_leaves_no_scheduler_behind(tmp_path):
+    """It starts 8 on each machine, unless it is told otherwise, and fails where there are to be fewer."""
+    log = tmp_path / "log"
+    options = ["--worker_num", "2", "--master_port=8129", "--log_dir", str(log), "python", "train.py"]
+    assert run([str(BIN / "msrun"), *options, "-c", "ghostnet_050_cpu"], tmp_path).returncode != 0
+    assert wait_until_gone(str(tmp_path), 60) == []
+    wanted = (
+        "train.py: error: msrun: it has ended without starting a rank here: with --worker_num 2, give --local"
+    )
+    assert (log / "scheduler.log").read_text().splitlines()[-1].startswith(wanted)

@@ -115,7 +115,8 @@ class Config(BaseModel):
     mode: Annotated[int, Field(ge=0, le=1)] = 0
     """How MindSpore runs: 0 compiles the network to a graph, 1 runs it operator by operator, to debug."""
     distribute: bool = False
-    """Train data-parallel on all ranks that mpirun or msrun started."""
+    """Train data-parallel on all ranks that mpirun or msrun started; of several ranks it is True unless a flag says
+    otherwise."""
     sync_bn: bool = False
     """Batch norm over the batches of all ranks; Ascend only. Otherwise each rank normalises its own batch, and
     statistics are averaged over ranks for evaluation and weight files."""
@@ -382,7 +383,7 @@ class Config(BaseModel):
 
     @property
     def given(self) -> frozenset[str]:
-        """The keys that recipe, command line or caller named; of the others, somebody else may know better."""
+        """The keys that recipe, command line, caller, or files beside weights named; the others are open."""
         return self._origin.given
 
     @property

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ..process import launch
 from . import beside_weights, command_line, proportion, rules, yaml_file
 from .arguments import Parser
 from .keys import Config, grouped
@@ -54,17 +55,29 @@ def load(
     values = {**recipe, **arguments.values}
     where |= dict.fromkeys(arguments.values, "--")
     worked_out, note = proportion.scaled(_defaults(), recipe, arguments.values)
-    values |= worked_out
+    launched, word = _launched(values, "distribute" in arguments.values)
+    values |= worked_out | launched
     said = Said() if weights is None else weights(str(values.get("ckpt_path") or ""), arguments.config is not None)
     config = settled(values, where, said)
-    given = set(values) - set(worked_out)
-    config = config.of_recipe(str(arguments.config or ""), given, [note] if note else [])
+    given = (set(values) | set(said.values)) - set(worked_out)
+    config = config.of_recipe(str(arguments.config or ""), given, [line for line in (note, word) if line])
     if arguments.print_config:
         for line in config.notes:
             print(f"# {line}")
         print(config.to_yaml(), end="")
         raise SystemExit(0)
     return config
+
+
+def _launched(values: Mapping[str, Any], is_flag: bool) -> tuple[dict[str, Any], str]:
+    """`distribute` where a launcher started several ranks, and a line about it; a flag has the last word.
+
+    A recipe for one process says False, and whoever starts several of them with it means to share the work.
+    """
+    found = launch.detect()
+    if found.ranks == 1 or is_flag or values.get("distribute") is True:
+        return {}, ""
+    return {"distribute": True}, f"{found.launcher} started {found.ranks} ranks: distribute is True"
 
 
 def arguments_of(prog: str, description: str) -> Parser:

@@ -7,11 +7,12 @@ which is left again before MindSpore begins, carries the address to the other ra
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from ..process import endings, launch
 from ..process.libc import die_with_parent
 from .cores import take_share
 from .mpi_bridge import bridge
+from .msrun import check_scheduler
 from .network import has_program
 from .watchdog import Neighbours, own_process
 
@@ -156,24 +158,31 @@ def start(device: str) -> Ranks:
         if device == "CPU":
             cores = bridge(found)
     os.environ.setdefault("MS_CPU_COMM_OP_TIMEOUT", str(_COLLECTIVE_TIMEOUT))
+    if found.scheduler:
+        check_scheduler(found.ranks)
     _join(device, found)
     if found.scheduler:
         raise SystemExit(0)
     from mindspore import communication
 
-    if cores is None and device == "CPU":
-        everything = os.sched_getaffinity(0)
-        local_rank, local_size = communication.get_local_rank(), communication.get_local_rank_size()
-        cores = take_share([everything] * local_size, everything, local_rank)
     alone = Ranks(communication.get_rank(), communication.get_group_size())
     names = alone.gather_bytes(socket.gethostname().encode())
     ranks = Ranks(alone.rank, alone.size, tuple(name.decode() for name in names), cores)
+    if cores is None and device == "CPU":
+        ranks = replace(ranks, cores=_share_cores(ranks))
     processes = ranks.gather(np.array(own_process()))
     on_host = {rank: (int(processes[rank][0]), int(processes[rank][1])) for rank in ranks.neighbours}
     neighbours = Neighbours(ranks.rank, on_host)
     endings.at_end(lambda status: _leave(found, ranks, neighbours, status))
     neighbours.watch()
     return ranks
+
+
+def _share_cores(ranks: Ranks) -> int:
+    """Bind this rank to its share of the cores; msrun may have bound each already (`--bind_core`). Returns how many."""
+    allowed = [json.loads(text) for text in ranks.gather_bytes(json.dumps(sorted(os.sched_getaffinity(0))).encode())]
+    neighbours = [set(allowed[rank]) for rank in ranks.neighbours]
+    return take_share(neighbours, set().union(*neighbours), ranks.neighbours.index(ranks.rank))
 
 
 def _join(device: str, found: launch.Launch) -> None:
