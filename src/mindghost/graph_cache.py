@@ -102,6 +102,10 @@ class GraphCache:
         elif what:
             log.info(f"compiling {what}")
 
+    def forget(self, cell: nn.Cell) -> None:
+        """Let go of a cell, so that its memory can be freed."""
+        self._known = {known: each for known, each in self._known.items() if each is not cell}
+
     def _compile(self, name: str, cell: nn.Cell, inputs: tuple[Tensor, ...], what: str) -> None:
         shelf = cache_dir() / "graphs"
         shelf.mkdir(parents=True, exist_ok=True)

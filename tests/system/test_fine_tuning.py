@@ -43,6 +43,14 @@ def configured(images: Path, folder: Path, **keys) -> Config:
     return Config.from_file(RECIPE).replace(**{**options, **keys})
 
 
+def assert_equal_runs(found: Path, expected: Path) -> None:
+    assert without_times(found) == without_times(expected)
+    first, second = (weights_file.read(folder / "run_state.ckpt") for folder in (found, expected))
+    assert set(first) == set(second)
+    for name in set(second) - {"run_log_bytes", "run_metrics_bytes"}:  # of text that holds times
+        np.testing.assert_array_equal(first[name], second[name], err_msg=name)
+
+
 @pytest.mark.parametrize("native", [pytest.param("off", marks=pytest.mark.slow), "on"])
 def test_frozen_stages_stay_to_the_last_bit(native, images, weights, tmp_path):
     """Through weight decay, the average and several rates; all others, and their statistics, move."""
@@ -76,10 +84,7 @@ def test_patience_ends_a_run_which_a_larger_one_takes_up_exactly(images, tmp_pat
     train(short_run.replace(resume=True, patience=2))
     train(short_run.replace(ckpt_save_dir=str(tmp_path / "long"), patience=2))
     assert capsys.readouterr().out.count("early stopping after epoch 3: ") == 2
-    assert without_times(tmp_path / "short") == without_times(tmp_path / "long")
-    found, expected = (weights_file.read(tmp_path / run / "run_state.ckpt") for run in ("short", "long"))
-    for name in set(expected) - {"run_log_bytes", "run_metrics_bytes"}:  # of text that holds times
-        np.testing.assert_array_equal(found[name], expected[name], err_msg=name)
+    assert_equal_runs(tmp_path / "short", tmp_path / "long")
 
 
 @pytest.mark.parametrize(
@@ -97,3 +102,59 @@ def test_a_state_of_an_older_version_is_counted_from_its_records(scores, waited,
     weights_file.write(tmp_path / "run" / "run_state.ckpt", state)
     with RunFolder(Config(ckpt_save_dir=str(tmp_path / "run"))) as folder:
         assert folder.read_state(True).position.waited == waited
+
+
+@pytest.fixture
+def snapshots(monkeypatch, tmp_path):
+    """Copies of the folder `run` as it was when a state was saved, by epochs and steps done."""
+    save, copies = RunFolder.save_state, {}
+
+    def save_and_copy(folder: RunFolder, state) -> None:
+        save(folder, state)
+        if folder.path == tmp_path / "run":
+            position = (state.position.epoch, state.position.step)
+            copies[position] = tmp_path / f"after {position}"
+            shutil.copytree(folder.path, copies[position])
+
+    monkeypatch.setattr(RunFolder, "save_state", save_and_copy)
+    return copies
+
+
+UNFROZEN = {
+    "unfreeze_epoch": 3,
+    "epoch_size": 3,
+    "decay_epochs": 3,
+    "ema": True,
+    "drop_rate": 0.3,
+    "lr": 1.0,
+    "weight_decay": 0.1,
+    "head_lr_factor": 3.0,
+    "gradient_accumulation_steps": 1,
+    "ckpt_save_interval_steps": 2,
+    "mixup": 0.2,
+}
+
+
+@pytest.mark.parametrize("native", [pytest.param("off", marks=pytest.mark.slow), "auto"])
+def test_a_run_unfreezes_and_is_resumed_before_at_and_after(native, images, weights, snapshots, tmp_path, capsys):
+    keys = {**UNFROZEN, "ckpt_path": str(weights), "native_ops": native}
+    config = configured(images, tmp_path / "run", **keys)
+    train(config)
+    printed = capsys.readouterr().out
+    assert "ghostnet_050 on CPU: 3,843 trainable parameters" in printed
+    assert "from epoch 3 on everything is trained: " in printed
+    assert list(snapshots) == [(0, 2), (1, 0), (1, 2), (2, 0), (2, 2), (3, 0)]
+    before, frozen, free = (
+        weights_file.read(path) for path in (weights, *(snapshots[at] / "run_state.ckpt" for at in ((2, 0), (2, 2))))
+    )
+    body = [name for name in before if not name.startswith("classifier.")]
+    assert all(np.array_equal(frozen[name], before[name]) for name in body)
+    assert not any(np.array_equal(free[name], before[name]) for name in body)
+    assert {name for name in frozen if name.startswith("moments.")} == {
+        "moments.classifier.weight",
+        "moments.classifier.bias",
+    }
+    assert (frozen["global_step"], free["global_step"]) == (6, 8)
+    for position in ((1, 2), (2, 0), (2, 2)):
+        train(config.replace(resume=True, ckpt_save_dir=str(snapshots[position])))
+        assert_equal_runs(snapshots[position], tmp_path / "run")

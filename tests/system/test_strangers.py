@@ -20,7 +20,7 @@ from mindghost.runs import curves
 from mindghost.runs.metrics import LARGEST, read_records
 from mindghost.runtime import Runtime
 from mindghost.tasks.classification import names as class_names
-from mindghost.train import trainer
+from mindghost.train.training_data import open_images
 from tests.helpers import short
 from tests.helpers.commands import command, flags, run_mindghost
 from tests.helpers.pictures import write_images
@@ -180,7 +180,7 @@ def test_folders_that_are_numbers_have_one_order_everywhere(tmp_path, caplog):
     caplog.clear()
     settled = Runtime(config.replace(val_while_train=True, batch_size=4), "CPU", ALONE, 1, [])
     with caplog.at_level("INFO", "mindghost"):
-        _, samples, val_samples = trainer._open_images(settled)
+        _, samples, val_samples = open_images(settled)
     assert samples.classes == val_samples.classes == tuple(sorted(NUMBERS))
     assert caplog.messages[0].startswith("the class folders are numbers: labels follow the sorted names")
     counted = dataset.open_split(config, "val", NUMBERS)

@@ -45,3 +45,10 @@ def _count(config: Config, epoch: int, stages: int) -> int:
 def unfrozen(config: Config, epoch: int) -> bool:
     """Whether, after so many finished epochs, all is trained that was frozen until then."""
     return config.unfreeze_epoch is not None and epoch >= config.unfreeze_epoch - 1
+
+
+def part_end(config: Config, epoch: int) -> int:
+    """The epoch that ends the part of the run which trains the same parameters; `epoch` are finished."""
+    if config.unfreeze_epoch is None or unfrozen(config, epoch):
+        return config.epoch_size
+    return min(config.unfreeze_epoch - 1, config.epoch_size)

@@ -206,13 +206,16 @@ class Epochs(ms.Callback):
         message = f"{stop_reason(number)} after epoch {epoch}, step {step}; go on with --resume"
         raise RunError(message) if number == signal.SIGCHLD else Stopped(number, message)
 
-    def _save_state(self, epoch: int, step: int) -> None:
-        """Save what the next step depends on: `epoch` epochs and `step` steps are done."""
+    def state(self, epoch: int, step: int) -> RunState:
+        """What the next step depends on: `epoch` epochs and `step` steps are done. Every rank has to ask for it."""
         position = Position(epoch, step, tuple(self.losses), self.skipped, self.best_score, self.waited)
         arrays = replicas.gathered_state(self.ranks, self.step.state(), self.step.own_entries())
+        data, file = self.data, self.folder.state
+        return RunState(file, arrays, position, self.config, data.digest, self.ranks.size, data.steps)
+
+    def _save_state(self, epoch: int, step: int) -> None:
+        state = self.state(epoch, step)
         if self.ranks.main:
-            data, file = self.data, self.folder.state
-            state = RunState(file, arrays, position, self.config, data.digest, self.ranks.size, data.steps)
             self.folder.save_state(state)
 
     def _check_finite(self, loss: float, finite: bool, scale: float, epoch: int, step: int) -> None:

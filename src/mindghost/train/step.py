@@ -244,13 +244,22 @@ class TrainStep(nn.Cell):
         for name, parameter in parameters.items():
             assign(parameter, state[name])
 
+    def optimizer_state(self) -> dict[str, NDArray[Any]]:
+        """The part of `state()` that begins with an optimizer: its own, but for the count of updates, and gradients."""
+        kept = {weight.name for weight in self.weights} | {self.optimizer.global_step.name}
+        entries = {parameter.name for parameter in self.optimizer.get_parameters()} - kept
+        return {name: array for name, array in self.state().items() if name in entries | self._totals()}
+
     def own_entries(self) -> set[str]:
         """Names in `state()` of what each rank has for itself: batch-norm statistics, gradients not yet summed up."""
         statistics = {p.name for p in self.network.get_parameters() if is_statistic(p.name)}
         if self.ema_decay is not None:
             statistics |= {average.name for average in self.average if is_statistic(average.name)}
-        gradients = {total.name for total in self.accumulated} if self.accumulation > 1 else set()
-        return statistics | gradients
+        return statistics | self._totals()
+
+    def _totals(self) -> set[str]:
+        """Names of the gradients that are not yet summed up."""
+        return {total.name for total in self.accumulated} if self.accumulation > 1 else set()
 
     def _all_parameters(self) -> dict[str, Parameter]:
         """Parameters by the names of their entries in `state()`. Learning rates come from the config, not from it."""

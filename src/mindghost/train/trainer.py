@@ -2,32 +2,23 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 
-import mindspore as ms
 import numpy as np
 from mindspore import nn
 
 from .. import build, tasks
 from ..checkpoint import weights as weights_file
-from ..checkpoint.load import fill_optimizer
 from ..config import Config
 from ..data import loader
 from ..data.order import EpochOrder
-from ..data.samples import Samples
-from ..data.scan import Part
 from ..errors import RunError, Stopped, UserError
 from ..evaluate.evaluator import WeightsEvaluator
 from ..files import intact, json_text
 from ..models.complexity import trainable_parameters
-from ..models.layers import reseed_dropout
-from ..models.surgery import synchronise_batch_norm
-from ..parallel import replicas
-from ..parallel.ranks import Ranks
 from ..process import streams
 from ..process.log import RunLog
 from ..process.signals import StopSignals
@@ -35,11 +26,9 @@ from ..runs import provenance
 from ..runs.folder import RunFolder
 from ..runs.state import Position, RunState, changed_keys, taken_up
 from ..runtime import Runtime
-from . import checks, distill, schedule
-from .freeze import freeze
-from .loop import Epochs
-from .step import TrainStep, make_step
-from .training_data import TrainingData, digest
+from . import schedule
+from .parts import Training
+from .training_data import TrainingData, digest, open_images
 
 log = logging.getLogger("mindghost")
 
@@ -90,50 +79,29 @@ def _train(runtime: Runtime, folder: RunFolder, run_log: RunLog, signals: StopSi
     # Before the images are looked at, which takes its time.
     build.facts(runtime.config.model)
     # Images, and with them the number of outputs: what this function reads from here on is settled.
-    runtime, samples, val_samples = _open_images(runtime)
+    runtime, samples, val_samples = open_images(runtime)
     config, ranks = runtime.config, runtime.ranks
     learnt_from = digest(config, samples)
     steps = EpochOrder(config, len(samples), ranks.rank, ranks.size).steps
     if saved:
         _check_unchanged(saved, config, learnt_from, ranks.size)
         saved = _fitted(saved, steps, config.gradient_accumulation_steps)
-    position = saved.position if saved else Position()
 
-    # The step, and the network that its weights are evaluated in.
-    network = _network(runtime, starts=saved is None)
-    rates = schedule.learning_rates(config, steps // config.gradient_accumulation_steps, ranks.size)
-    step = make_step(runtime, network, rates)
-    if config.resume_opt and saved is None:
-        log.info(f"loaded {fill_optimizer(step.optimizer, config.ckpt_path)} entries of optimizer state")
-    # After what takes shared memory, of which its workers get the rest.
-    assert config.num_classes is not None  # the data has settled it
-    batches = loader.train_batches(
-        config, samples, config.num_classes, ranks.rank, ranks.size, position.epoch, position.step
-    )
     images = min(steps * config.batch_size * ranks.size, len(samples), config.num_samples or len(samples))
-    data = TrainingData(batches, samples, val_samples, learnt_from, steps, images)
-    taught = _taught(step, config, len(samples))
+    data = TrainingData(samples, val_samples, learnt_from, steps, images)
     evaluator = WeightsEvaluator(runtime, val_samples) if val_samples else None
-    if saved:
-        _load_state(step, saved, ranks)
-    replicas.check_equal(ranks, {**step.shared_state(), "images": np.array(learnt_from)}, "before the first step")
 
+    training = Training(runtime, data, evaluator, folder, signals, saved)
+    if saved:
+        log.info(f"resuming from {saved.file}: {saved.position.epoch} epochs and {saved.position.step} steps are done")
     # From here on files are written.
     if ranks.main:
         _open_files(folder, saved, runtime, data, run_log)
-    _log_run(runtime, network, data)
-    epochs = Epochs(runtime, step, data, rates, evaluator, folder, position, signals)
-    if epochs.stopped_early:
-        log.info(f"{epochs.why_early(position.epoch)}; to go on, give a patience above {config.patience}")
-    elif position.epoch < config.epoch_size:
-        signals.spare_this_thread()
-        ms.Model(taught).train(
-            config.epoch_size,
-            batches,
-            callbacks=[epochs],
-            dataset_sink_mode=config.dataset_sink_mode,
-            initial_epoch=position.epoch,
-        )
+    _log_run(runtime, training.part.step.network, data)
+    signals.spare_this_thread()
+    del saved
+    training.run()
+    epochs = training.part.epochs
     if epochs.best_score is not None:
         task = tasks.of(config)
         log.info(f"best {task.score_title} {epochs.best_score:.2f}{task.score_unit}: {folder.best}")
@@ -149,13 +117,6 @@ def _check_batch_norm(runtime: Runtime) -> None:
         )
 
 
-def _taught(step: TrainStep, config: Config, samples: int) -> nn.Cell:
-    """The step, with a teacher where the configuration has one, which is tried on a batch as it will come."""
-    if not config.teacher:
-        return step
-    return distill.TaughtStep(step, distill.load(config.replace(batch_size=min(config.batch_size, samples))))
-
-
 def _saved_state(runtime: Runtime, folder: RunFolder) -> RunState | None:
     """The state to go on from, which rank 0 reads for all; None for a new run, whose folder is checked then."""
     config, ranks = runtime.config, runtime.ranks
@@ -169,39 +130,6 @@ def _saved_state(runtime: Runtime, folder: RunFolder) -> RunState | None:
         weights_file.check_exists(config.ckpt_path)
     content = ranks.from_main(saved.to_bytes() if saved and ranks.size > 1 else b"")
     return RunState.from_bytes(content) if content and not ranks.main else saved
-
-
-def _open_images(runtime: Runtime) -> tuple[Runtime, Samples, Samples | None]:
-    """The settled run, and the splits; ranks on one machine share the work of checking them."""
-    ranks, task = runtime.ranks, tasks.of(runtime.config)
-    here = ranks.neighbours
-
-    def merged(bad: dict[int, str]) -> dict[int, str]:
-        found = [json.loads(content) for content in ranks.gather_bytes(json_text.dumps(bad).encode())]
-        return {int(index): why for problems in found for index, why in problems.items()}
-
-    part = Part(here.index(ranks.rank), len(here), merged)
-    samples = task.open_split(runtime.config, "train", None, part)
-    runtime = runtime.with_classes(samples.classes)
-    runtime = runtime.with_config(task.settled(runtime.config, samples))
-    val_samples = None
-    if runtime.config.val_while_train:
-        val_samples = task.open_split(runtime.config, "val", samples.classes, part)
-    return runtime.with_config(checks.settled(runtime.config, samples, ranks.size)), samples, val_samples
-
-
-def _network(runtime: Runtime, starts: bool) -> nn.Cell:
-    """The network as it is trained; where it `starts`, from scratch or weights. A saved state fills it later."""
-    config, ranks = runtime.config, runtime.ranks
-    network = build.network(config)
-    reseed_dropout(network, ranks.rank)
-    if starts:
-        loaded = build.load_weights(network, config, fine_tune=True)
-        log.info(f"{config.model}: {loaded or 'starts from fresh weights'}")
-    freeze(network, config)
-    if config.sync_bn and ranks.size > 1:
-        synchronise_batch_norm(network)
-    return build.training_precision(network, config, runtime.operators)
 
 
 def _open_files(
@@ -257,16 +185,6 @@ def _fitted(saved: RunState, steps: int, accumulation: int) -> RunState:
     before = saved.position
     position = Position(epoch=epoch, best_score=before.best_score, waited=before.waited)
     return replace(saved, arrays=arrays, position=position)
-
-
-def _load_state(step: TrainStep, saved: RunState, ranks: Ranks) -> None:
-    """Take up a saved state, and say where it stands."""
-    try:
-        step.load_state(replicas.own_state(ranks, saved.arrays))
-    except (KeyError, ValueError) as error:
-        raise UserError(f"resume: {saved.file} is the state of another network or optimizer ({error})") from error
-    position = saved.position
-    log.info(f"resuming from {saved.file}: {position.epoch} epochs and {position.step} steps are done")
 
 
 def _log_run(runtime: Runtime, network: nn.Cell, data: TrainingData) -> None:

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import mindspore.dataset as ds
-
+from .. import tasks
 from ..config import Config
 from ..data.samples import Samples
-from . import distill
+from ..data.scan import Part
+from ..files import json_text
+from ..runtime import Runtime
+from . import checks, distill
 
 
 @dataclass(frozen=True)
 class TrainingData:
-    """What a run learns from, once its images are opened and its position is known.
+    """What a run learns from, once its images are opened.
 
     Attributes:
-        batches: of this rank, from where the run stands on.
         samples: to train on.
         val_samples: to evaluate on; None where the run is not validated.
         digest: of what the network learns from, hexadecimal (see `digest`).
@@ -26,7 +28,6 @@ class TrainingData:
         images: in an epoch, of all ranks.
     """
 
-    batches: ds.Dataset
     samples: Samples
     val_samples: Samples | None
     digest: str
@@ -49,3 +50,22 @@ def digest(config: Config, samples: Samples) -> str:
     if not config.teacher:
         return samples.digest()
     return hashlib.sha256(f"{samples.digest()} {distill.digest(config)}".encode()).hexdigest()
+
+
+def open_images(runtime: Runtime) -> tuple[Runtime, Samples, Samples | None]:
+    """The settled run, and the splits; ranks on one machine share the work of checking them."""
+    ranks, task = runtime.ranks, tasks.of(runtime.config)
+    here = ranks.neighbours
+
+    def merged(bad: dict[int, str]) -> dict[int, str]:
+        found = [json.loads(content) for content in ranks.gather_bytes(json_text.dumps(bad).encode())]
+        return {int(index): why for problems in found for index, why in problems.items()}
+
+    part = Part(here.index(ranks.rank), len(here), merged)
+    samples = task.open_split(runtime.config, "train", None, part)
+    runtime = runtime.with_classes(samples.classes)
+    runtime = runtime.with_config(task.settled(runtime.config, samples))
+    val_samples = None
+    if runtime.config.val_while_train:
+        val_samples = task.open_split(runtime.config, "val", samples.classes, part)
+    return runtime.with_config(checks.settled(runtime.config, samples, ranks.size)), samples, val_samples
