@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from mindcv.utils import amp
 from mindspore import nn
@@ -46,6 +47,20 @@ def published(model: str, variant: bool | str = True) -> Weights:
             f"pretrained: no weights {name[:60]!r} of {model} are published; {known}; True takes the usual weights"
         )
     return found.weights[name]
+
+
+def published_file(model: str, variant: bool | str = True, **patience: Any) -> Path:
+    """The file of those weights, downloaded unless it is here; `patience` is for `download.fetch`.
+
+    Raises UserError as `published`, and where the file cannot be had.
+    """
+    weights = published(model, variant)
+    return download.fetch(weights.url, cache_dir(), digest=weights.sha256, **patience)
+
+
+def published_place(model: str) -> Path:
+    """Where the file of the usual weights is, or would be."""
+    return download.place(published(model).url, cache_dir())
 
 
 def network(config: Config) -> Network:
@@ -137,8 +152,7 @@ def load_weights(net: nn.Cell, config: Config, *, fine_tune: bool) -> Loaded | N
     elif not config.pretrained:
         return None
     else:
-        weights = published(config.model, config.pretrained)
-        path = download.fetch(weights.url, cache_dir(), digest=weights.sha256)
+        path = published_file(config.model, config.pretrained)
     return fill_network(
         net,
         path,

@@ -39,6 +39,7 @@ label_smoothing: 0.0, aux_factor: 0.0, reduction: mean, amp_level: O0, val_amp_l
 loss_scale_type: fixed, loss_scale: 1.0, drop_overflow_update: false, eval_shuffle: false}
 """)
 OUR_DEFAULTS = {
+    "auto": False,
     "task": "classification",
     "sampler": None,
     "class_weights": None,
@@ -195,12 +196,13 @@ def test_a_cpus_recipe_is_the_ascends_where_a_cpu_can_take_it(path):
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.name)
 def test_recipe_header_and_round_trip(path, tmp_path):
-    header = path.read_text().split("\n\n")[0]
-    assert "arxiv.org" in header
-    assert f"configs/{path.parent.name}/{path.name}" in header
-    assert "Published" in header
     config = Config.from_file(path)
-    assert config.warnings() == []
+    if not config.open:
+        header = path.read_text().split("\n\n")[0]
+        assert "arxiv.org" in header
+        assert f"configs/{path.parent.name}/{path.name}" in header
+        assert "Published" in header
+        assert config.warnings() == []
     assert Config.from_file(write(tmp_path, config.to_yaml())) == config
 
 
@@ -267,7 +269,7 @@ def test_all_warnings_that_apply_are_given():
 
 
 # Only one value of these is allowed, and Config itself sees to it.
-CHECKED_IN_CONFIG = {"aug_splits", "aux_factor"}
+CHECKED_IN_CONFIG = {"aug_splits", "auto", "aux_factor"}
 
 
 def _keys_read(tree: ast.AST) -> set[str]:

@@ -62,7 +62,7 @@ def test_one_line_says_so(tmp_path):
     recipe = "epoch_size: 600\nwarmup_epochs: 20\ndecay_epochs: 580\n"
     (line,) = schedule(recipe, "--epoch_size 30", tmp_path).notes
     numbers = "warmup_epochs 1 (20 of 600) and decay_epochs 29 (580 of 600)"
-    assert line == f"epoch_size 30: {numbers}, in proportion; give them to have another"
+    assert line == f"epoch_size 30: {numbers}, in proportion; give them to have others"
     (line,) = schedule(recipe, "--epoch_size 30 --warmup_epochs 1", tmp_path).notes
     assert line == "epoch_size 30: decay_epochs 29 (580 of 600), in proportion; give it to have another"
     (line,) = cli("--epoch_size", "45").notes
@@ -110,4 +110,4 @@ def test_the_recipes_of_ours_can_be_shortened():
     for name, path in recipes.files().items():
         whole, short = cli("-c", name), cli("-c", name, "--epoch_size", "10")
         assert whole == Config.from_file(path), name
-        assert short.warnings() == whole.warnings() == [], name
+        assert short.warnings() == [], name

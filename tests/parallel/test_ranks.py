@@ -326,7 +326,5 @@ def test_an_msrun_that_starts_no_ranks_leaves_no_scheduler_behind(tmp_path):
     options = ["--worker_num", "2", "--master_port=8129", "--log_dir", str(log), "python", "train.py"]
     assert run([str(BIN / "msrun"), *options, "-c", "ghostnet_050_cpu"], tmp_path).returncode != 0
     assert wait_until_gone(str(tmp_path), 60) == []
-    wanted = (
-        "train.py: error: msrun: it has ended without starting a rank here: with --worker_num 2, give --local"
-    )
+    wanted = "train.py: error: msrun: it has ended without starting a rank here: with --worker_num 2, give --local"
     assert (log / "scheduler.log").read_text().splitlines()[-1].startswith(wanted)

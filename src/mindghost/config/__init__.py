@@ -1,11 +1,12 @@
 """The configuration room: `Config`, `load`, what is taken of the files beside weights. It does not import MindSpore."""
 
 from . import proportion, recipes
-from .keys import FREE_KEYS, Config
+from .keys import AUTO_KEYS, FREE_KEYS, Config
 from .loading import Said, arguments_of, load, settled
 from .yaml_file import recipe
 
 __all__ = [
+    "AUTO_KEYS",
     "FREE_KEYS",
     "Config",
     "Said",

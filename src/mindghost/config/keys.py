@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
 
-from . import doubts, rules, yaml_file
+from . import doubts, proportion, rules, yaml_file
 from .rules import (
     INT_MAX,
     AmpLevel,
@@ -75,6 +75,7 @@ FREE_KEYS = frozenset(
         "patience",  # the steps of an epoch are the same, whether or not it is the last one
         "num_parallel_workers",
         "compile_cache",
+        "auto",  # what it settled is compared
         "overwrite",
         "report",
         "predictions",
@@ -89,6 +90,19 @@ FREE_KEYS = frozenset(
         "resume_opt",
         "device_target",
     }
+)
+
+# Keys that `auto` settles where they are not given (train/settle.py).
+AUTO_KEYS = (
+    "pretrained",
+    "image_resize",
+    "crop_pct",
+    "hflip",
+    "batch_size",
+    "lr",
+    "head_lr_factor",
+    "epoch_size",
+    "patience",
 )
 
 
@@ -142,6 +156,10 @@ class Config(BaseModel):
     compile_cache: bool = True
     """Keep compiled graphs in the user's cache folder, and take from there what was compiled before; on a CPU, in graph
     mode."""
+    auto: bool = False
+    """Settle from the images and the machine what neither recipe nor command line gives of: image_resize, crop_pct,
+    hflip, batch_size, lr, head_lr_factor, epoch_size, patience, and pretrained, which is True where published weights
+    can be had."""
     resume: bool | Name = False
     """Go on with the run in ckpt_save_dir from its last saved state; or with that of the folder or file given."""
     resume_force: bool = False
@@ -387,6 +405,16 @@ class Config(BaseModel):
         return self._origin.given
 
     @property
+    def open(self) -> list[str]:
+        """The keys that `auto` has still to settle."""
+        if not self.auto:
+            return []
+        found = [key for key in AUTO_KEYS if key not in self.given]
+        if "epoch_size" in found:
+            found += [key for key in proportion.KEYS if key not in self.given]
+        return found
+
+    @property
     def notes(self) -> tuple[str, ...]:
         """One line for each thing that loading worked out; for the caller to log."""
         return self._origin.notes
@@ -427,12 +455,28 @@ class Config(BaseModel):
         return changed
 
     def to_yaml(self) -> str:
-        """Every key, grouped, in a stable order; reading the text back gives an equal configuration."""
+        """Every key, grouped, in a stable order; reading the text back gives an equal configuration.
+
+        A key that `auto` has still to settle is a comment.
+        """
         groups = [
-            "\n".join([f"# {title}", *(f"{key}: {yaml_file.dump(getattr(self, key))}" for key in keys)])
+            "\n".join([f"# {title}", *(self._line(key, key in self.open) for key in keys)])
             for title, keys in grouped().items()
         ]
         return "\n\n".join(groups) + "\n"
+
+    def _line(self, key: str, is_open: bool) -> str:
+        return f"# {key}: settled when the run starts" if is_open else f"{key}: {yaml_file.dump(getattr(self, key))}"
+
+    @classmethod
+    def defaults(cls) -> dict[str, Any]:
+        """Every key with its default."""
+        return {key: field.default for key, field in cls.model_fields.items()}
+
+    @classmethod
+    def default(cls, key: str) -> Any:
+        """The default of a key."""
+        return cls.model_fields[key].default
 
     def check_new_run(self) -> None:
         """Raise UserError for settings that work, but that nobody means, before a training that starts with them."""

@@ -43,8 +43,9 @@ def load(
         argv: arguments without the program's name; None takes those of the process.
         prog: name of the program, for `--help`.
         description: what the program does, for `--help`.
-        weights: called with `ckpt_path` (empty where it is not given) and whether there is a recipe; gives what the
-            file says, of the keys that neither recipe nor command line have, and what they must not contradict.
+        weights: called with `ckpt_path` (empty where it is not given) and whether there is a recipe that leaves
+            nothing to settle; gives what the file says, of the keys that neither recipe nor command line have, and what
+            they must not contradict.
 
     Raises:
         UserError: bad input; one line that starts with `FILE:LINE: ` or with the flag.
@@ -54,10 +55,12 @@ def load(
     recipe, where = ({}, {}) if arguments.config is None else yaml_file.recipe(arguments.config)
     values = {**recipe, **arguments.values}
     where |= dict.fromkeys(arguments.values, "--")
-    worked_out, note = proportion.scaled(_defaults(), recipe, arguments.values)
+    worked_out, note = proportion.scaled(Config.defaults(), recipe, arguments.values)
     launched, word = _launched(values, "distribute" in arguments.values)
     values |= worked_out | launched
-    said = Said() if weights is None else weights(str(values.get("ckpt_path") or ""), arguments.config is not None)
+    # What a recipe with `auto` leaves out was settled when the weights were trained.
+    complete = arguments.config is not None and values.get("auto") is not True
+    said = Said() if weights is None else weights(str(values.get("ckpt_path") or ""), complete)
     config = settled(values, where, said)
     given = (set(values) | set(said.values)) - set(worked_out)
     config = config.of_recipe(str(arguments.config or ""), given, [line for line in (note, word) if line])
@@ -83,10 +86,6 @@ def _launched(values: Mapping[str, Any], is_flag: bool) -> tuple[dict[str, Any],
 def arguments_of(prog: str, description: str) -> Parser:
     """The command line that `load` reads."""
     return command_line.make_parser(prog, description, grouped(), Config.model_fields)
-
-
-def _defaults() -> dict[str, Any]:
-    return {key: field.default for key, field in Config.model_fields.items()}
 
 
 def settled(values: Mapping[str, Any], where: Mapping[str, str], said: Said) -> Config:

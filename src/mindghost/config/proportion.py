@@ -54,8 +54,8 @@ def scaled(defaults: Mapping[str, Any], *layers: Mapping[str, Any]) -> tuple[dic
     parts = [
         f"{key} {_plain(value)} ({_plain(as_written[key])} of {written_for[key]})" for key, value in changed.items()
     ]
-    them = "it" if len(changed) == 1 else "them"
-    return changed, f"epoch_size {now['epoch_size']}: {' and '.join(parts)}, in proportion; give {them} to have another"
+    ending = "give it to have another" if len(changed) == 1 else "give them to have others"
+    return changed, f"epoch_size {now['epoch_size']}: {' and '.join(parts)}, in proportion; {ending}"
 
 
 def _stretched(before: Mapping[str, Any], now: Mapping[str, Any], keys: set[str]) -> dict[str, Any]:

@@ -260,7 +260,7 @@ def _fitting_workers(config: Config, ranks: int) -> tuple[int, int]:
     error, and with too few files MindSpore waits for ever.
     """
     workers = _workers(config.num_parallel_workers)
-    if workers < config.num_parallel_workers:
+    if workers < config.num_parallel_workers and "num_parallel_workers" in config.given:
         _logger.info(
             "num_parallel_workers: %d cut down to the %d core(s) that there are", config.num_parallel_workers, workers
         )

@@ -44,7 +44,15 @@ class _DownloadError(Exception):
     """Why an address did not give the file."""
 
 
-def fetch(url: str, target_dir: Path, *, digest: str, algorithm: str = "sha256", timeout: float = 60) -> Path:
+def fetch(
+    url: str,
+    target_dir: Path,
+    *,
+    digest: str,
+    algorithm: str = "sha256",
+    timeout: float = 60,
+    attempts: int = _ATTEMPTS,
+) -> Path:
     """Downloads `url` into `target_dir`, unless an intact copy is there, and returns the file's path.
 
     The file appears under its name only when complete and verified. Processes that want the same file take
@@ -55,6 +63,7 @@ def fetch(url: str, target_dir: Path, *, digest: str, algorithm: str = "sha256",
         digest: hexadecimal digest of the content, or its first eight digits or more.
         algorithm: "sha256" or "md5".
         timeout: seconds without data after which an attempt has failed.
+        attempts: of each host.
 
     Raises:
         UserError: the download failed or the content is not the expected one; names url and target.
@@ -62,7 +71,7 @@ def fetch(url: str, target_dir: Path, *, digest: str, algorithm: str = "sha256",
     if algorithm not in ("sha256", "md5") or len(digest) < _MIN_DIGEST:
         raise ValueError(f"{algorithm} digest {digest!r}: expected sha256 or md5 and {_MIN_DIGEST} digits or more")
     _check_scheme(url)
-    target = target_dir / unquote(urlsplit(url).path.rsplit("/", 1)[-1])
+    target = place(url, target_dir)
     with writing(target):
         # Before the lock: a folder that takes no files may hold this one.
         if _is_intact(target, algorithm, digest):
@@ -70,8 +79,13 @@ def fetch(url: str, target_dir: Path, *, digest: str, algorithm: str = "sha256",
         target_dir.mkdir(parents=True, exist_ok=True)
         with locked(target):
             if not _is_intact(target, algorithm, digest):
-                _download(url, target, digest.lower(), algorithm, timeout)
+                _download(url, target, digest.lower(), algorithm, timeout, attempts)
     return target
+
+
+def place(url: str, target_dir: Path) -> Path:
+    """The file that `fetch` makes: named after the last part of the address."""
+    return target_dir / unquote(urlsplit(url).path.rsplit("/", 1)[-1])
 
 
 @contextlib.contextmanager
@@ -83,13 +97,13 @@ def writing(path: Path) -> Iterator[None]:
         raise paths.refused(f"{path}: cannot be written ({paths.reason(error)})", error) from error
 
 
-def _download(url: str, target: Path, digest: str, algorithm: str, timeout: float) -> None:
+def _download(url: str, target: Path, digest: str, algorithm: str, timeout: float, attempts: int) -> None:
     """Fetches into a hidden file beside `target` and renames it once verified."""
     partial = target.with_name(f".{target.name}.{digest[:_MIN_DIGEST]}.part")
     reasons = []
     for address in _addresses(url):
         try:
-            _complete(address, partial, digest, algorithm, timeout)
+            _complete(address, partial, digest, algorithm, timeout, attempts)
         except _DownloadError as error:
             reasons.append(f"{address}: {error}")
         except (UserError, RunError):
@@ -110,7 +124,7 @@ def _addresses(url: str) -> list[str]:
     return [url] if mirror is None else [url, parts._replace(netloc=mirror).geturl()]
 
 
-def _complete(url: str, partial: Path, digest: str, algorithm: str, timeout: float) -> None:
+def _complete(url: str, partial: Path, digest: str, algorithm: str, timeout: float, attempts: int) -> None:
     """Makes `partial` the whole file. Where the content is wrong it is removed, and fetched again if it was spliced.
 
     Raises:
@@ -120,7 +134,7 @@ def _complete(url: str, partial: Path, digest: str, algorithm: str, timeout: flo
     while spliced:
         # A process that ended before it could rename the file has left all of it.
         if not (paths.is_file(partial) and _digest(partial, algorithm).startswith(digest)):
-            spliced = _transfer_with_retries(url, partial, timeout)
+            spliced = _transfer_with_retries(url, partial, timeout, attempts)
         found = _digest(partial, algorithm)
         if found.startswith(digest):
             return
@@ -128,10 +142,10 @@ def _complete(url: str, partial: Path, digest: str, algorithm: str, timeout: flo
     raise _DownloadError(f"its {algorithm} is {found}, expected {digest}")
 
 
-def _transfer_with_retries(url: str, partial: Path, timeout: float) -> bool:
+def _transfer_with_retries(url: str, partial: Path, timeout: float, attempts: int) -> bool:
     """Completes `partial` in a few attempts; whether it is made of more than one answer."""
     delay, validator = _RETRY_DELAY, None
-    for attempt in range(1, _ATTEMPTS + 1):
+    for attempt in range(1, attempts + 1):
         have = partial.stat().st_size if paths.is_file(partial) else 0
         try:
             with _opener.open(_request(url, have, validator), timeout=timeout) as response:
@@ -141,7 +155,7 @@ def _transfer_with_retries(url: str, partial: Path, timeout: float) -> bool:
             code = error.code if isinstance(error, urllib.error.HTTPError) else None
             if code == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE and have:
                 partial.unlink()
-            elif (code is not None and code < 500) or attempt == _ATTEMPTS:
+            elif (code is not None and code < 500) or attempt == attempts:
                 raise _DownloadError(f"download failed ({error})") from error
             time.sleep(delay)
             delay *= 2

@@ -9,7 +9,7 @@ import resource
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from ..errors import RunError
 
@@ -83,6 +83,16 @@ def has_room(size: int) -> bool:
     except OSError:
         return False
     return True
+
+
+def memory() -> int:
+    """Bytes of memory that this machine has, or that its container may take; not how many are free."""
+    found = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+    for file in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        # Not every machine has them, and "max" is no number.
+        with suppress(OSError, ValueError), open(file, encoding="ascii") as text:
+            found.append(int(text.read()))
+    return min(found)
 
 
 def try_threads(count: int) -> None:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from ..checkpoint import safetensors as safetensors_file
 from ..checkpoint import weights as weights_file
-from ..config import FREE_KEYS, Config, proportion
+from ..config import AUTO_KEYS, FREE_KEYS, Config, proportion
 from ..errors import UserError
 from ..files import json_text, paths
 from . import files as run_files
@@ -156,10 +156,11 @@ _ENTRIES = {
 
 
 def taken_up(saved: Config, given: Config) -> Config:
-    """The configuration of a resumed run: epochs of the schedule that nobody gave are those that the run has had."""
-    if (saved.epoch_size, saved.scheduler) != (given.epoch_size, given.scheduler):
-        return given
-    kept = {key: getattr(saved, key) for key in proportion.KEYS if key not in given.given}
+    """The configuration of a resumed run: what nobody gave, but was worked out or settled, is what the run has had."""
+    kept = {key: getattr(saved, key) for key in AUTO_KEYS if key in given.open}
+    epochs = kept.get("epoch_size", given.epoch_size)
+    if (saved.epoch_size, saved.scheduler) == (epochs, given.scheduler):
+        kept |= {key: getattr(saved, key) for key in proportion.KEYS if key not in given.given}
     return given.replace(**kept)
 
 

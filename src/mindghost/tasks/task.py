@@ -154,6 +154,10 @@ class Task(ABC):
     def doubts(self, config: Config, samples: Samples) -> list[str]:
         """A line for each setting that makes little sense with these samples."""
 
+    def mirrored(self, outputs: Sequence[str]) -> bool:
+        """Whether a mirror image has the label of its image, as far as the names of the outputs tell."""
+        return True
+
     # --- Learning and counting
 
     @abstractmethod

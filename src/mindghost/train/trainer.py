@@ -19,7 +19,7 @@ from ..errors import RunError, Stopped, UserError
 from ..evaluate.evaluator import WeightsEvaluator
 from ..files import intact, json_text
 from ..models.complexity import trainable_parameters
-from ..process import streams
+from ..process import display, streams
 from ..process.log import RunLog
 from ..process.signals import StopSignals
 from ..runs import provenance
@@ -41,7 +41,7 @@ def train(config: Config) -> None:
         RunError: a loss or gradient that is not finite, ranks that drift apart, or a file that cannot be written.
         Stopped: a signal came; the run's state is saved.
     """
-    if not config.resume:
+    if not config.resume and not config.open:
         config.check_new_run()
     streams.survive()
     run_log = RunLog()
@@ -73,7 +73,9 @@ def _train(runtime: Runtime, folder: RunFolder, run_log: RunLog, signals: StopSi
     if saved:
         runtime = runtime.with_config(taken_up(saved.config, runtime.config))
     news = [] if saved else runtime.config.notes
-    for line in [*runtime.notes, *news, *runtime.config.warnings()]:
+    # Of what is not settled yet, there is nothing to say.
+    doubts = [] if runtime.config.open else runtime.config.warnings()
+    for line in [*runtime.notes, *news, *doubts]:
         log.info(line)
     _check_batch_norm(runtime)
     # Before the images are looked at, which takes its time.
@@ -101,11 +103,19 @@ def _train(runtime: Runtime, folder: RunFolder, run_log: RunLog, signals: StopSi
     signals.spare_this_thread()
     del saved
     training.run()
-    epochs = training.part.epochs
-    if epochs.best_score is not None:
+    _log_end(config, folder, training.part.epochs.best_score)
+
+
+def _log_end(config: Config, folder: RunFolder, best_score: float | None) -> None:
+    """Say what there is now, and what to type next."""
+    weights = folder.last
+    if best_score is not None:
         task = tasks.of(config)
-        log.info(f"best {task.score_title} {epochs.best_score:.2f}{task.score_unit}: {folder.best}")
+        weights = folder.best
+        log.info(f"best {task.score_title} {best_score:.2f}{task.score_unit}: {weights}")
     log.info(f"last weights: {folder.last}")
+    option = f"--ckpt_path {display.shell(str(weights))}"
+    log.info(f"next: mindghost validate {option}, or mindghost predict IMAGE {option}")
 
 
 def _check_batch_norm(runtime: Runtime) -> None:

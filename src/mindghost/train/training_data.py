@@ -13,7 +13,7 @@ from ..data.samples import Samples
 from ..data.scan import Part
 from ..files import json_text
 from ..runtime import Runtime
-from . import checks, distill
+from . import checks, distill, settle
 
 
 @dataclass(frozen=True)
@@ -62,8 +62,9 @@ def open_images(runtime: Runtime) -> tuple[Runtime, Samples, Samples | None]:
         return {int(index): why for problems in found for index, why in problems.items()}
 
     part = Part(here.index(ranks.rank), len(here), merged)
+    runtime = settle.before_images(runtime)
     samples = task.open_split(runtime.config, "train", None, part)
-    runtime = runtime.with_classes(samples.classes)
+    runtime = settle.from_images(runtime.with_classes(samples.classes), samples)
     runtime = runtime.with_config(task.settled(runtime.config, samples))
     val_samples = None
     if runtime.config.val_while_train:

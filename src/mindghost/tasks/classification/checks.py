@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from ...config import Config
 from ...data.samples import Samples
@@ -11,12 +11,16 @@ from ...data.samples import Samples
 _DIGITS = 10
 
 
+def are_signs(classes: Sequence[str]) -> bool:
+    """Whether classes are digits or letters by their names, whose mirror images are others or none."""
+    return len(classes) >= _DIGITS and all(len(name) == 1 for name in classes)
+
+
 def doubts(config: Config, samples: Samples) -> Iterator[str]:
     """A line for each of them. `config` has its number of classes; `samples` are to be trained on."""
     if len(samples.classes) == 1 and config.num_classes == 1:
         yield f"one class ({samples.classes[0]}): every answer is right, and there is nothing to learn"
-    signs = len(samples.classes) >= _DIGITS and all(len(name) == 1 for name in samples.classes)
     flips = [key for key in ("hflip", "vflip") if getattr(config, key) > 0 and config.dataset != "mnist"]
-    if signs and flips:
+    if flips and are_signs(samples.classes):
         values = " and ".join(f"{key} {getattr(config, key):g}" for key in flips)
         yield f"classes are single characters ({', '.join(samples.classes[:3])}, ...): {values} mirrors them; set 0"

@@ -45,6 +45,9 @@ class Classification(Task):
     def settled(self, config: Config, samples: Samples) -> Config:
         return class_weights.settled(config, samples)
 
+    def mirrored(self, outputs: Sequence[str]) -> bool:
+        return not checks.are_signs(outputs)
+
     def doubts(self, config: Config, samples: Samples) -> list[str]:
         return list(checks.doubts(config, samples))
 
