@@ -49,7 +49,7 @@ def main(arguments: Sequence[str]) -> None:
     if deployed.exported:
         raise UserError(f"{args.ckpt_path}: exported already; give the checkpoint that it was made of")
     if args.data_dir:
-        deployed = replace(deployed, config=deployed.config.replace(data_dir=str(args.data_dir)))
+        deployed = replace(deployed, config=deployed.config.of_folder(args.data_dir))
     log = RunLog()
     try:
         Runtime.start(deployed.config)

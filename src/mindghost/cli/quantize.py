@@ -93,7 +93,7 @@ def main(arguments: Sequence[str]) -> None:
     deployed = artifact.of_file(args.model)
     config = settled({"ckpt_path": str(args.model), "mode": 1}, {}, artifact.said(str(args.model), False))
     if args.data_dir:
-        config = config.replace(data_dir=str(args.data_dir))
+        config = config.of_folder(args.data_dir)
     run_log = None if args.json else log.RunLog()
     try:
         goal = Goal(args.max_drop, args.max_float, args.write_anyway)

@@ -7,8 +7,8 @@ fetches, writes, deletes or compiles anything: those are the command's own.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Collection, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
 
 from .rules import Problem
 
@@ -30,6 +30,10 @@ KEYS = frozenset(
         "data_dir",
         "train_split",
         "val_split",
+        "train_list",
+        "val_list",
+        "val_fraction",
+        "class_names",
         "on_bad_image",
         # preprocessing
         "image_resize",
@@ -49,6 +53,20 @@ KEYS = frozenset(
 MAX_CLASSES, MAX_CHANNELS = 1_000_000, 1_024
 MAX_SIDE, MAX_COVERED = 4_096, 16_384  # pixels: of the network's input, and of the image that it is cut from
 MAX_VALUES = 2**29  # of a batch: 2 GB
+
+
+def fitting(values: Mapping[str, Any], given: Collection[str]) -> dict[str, Any]:
+    """Values of these keys, without those that what is `given` takes the place of.
+
+    Who names another folder does not mean the lists of the first one; who names another validation split does not mean
+    the list that took the place of the folder.
+    """
+    replaced = set()
+    if "data_dir" in given:
+        replaced |= {"train_list", "val_list"}
+    if "val_split" in given and values.get("val_list") != values.get("train_list"):
+        replaced.add("val_list")
+    return {key: value for key, value in values.items() if key not in replaced}
 
 
 def oversized(config: Config) -> Iterator[Problem]:

@@ -153,7 +153,8 @@ def _of_images(config: Config) -> Iterator[str]:
         yield "mixup and cutmix mix the images of a batch: with batch_size 1 they do nothing"
     if config.mixup + config.cutmix > 0 and config.cutmix_prob == 0:
         yield "cutmix_prob is 0: mixup and cutmix do nothing"
-    if config.val_while_train and config.val_split == config.train_split:
+    listed = config.train_list or config.val_list or config.val_fraction
+    if config.val_while_train and config.val_split == config.train_split and not listed:
         yield f"val_split and train_split are both {config.val_split!r}: the accuracy is that on the training images"
 
 

@@ -82,6 +82,9 @@ FREE_KEYS = frozenset(
         "resume",
         "resume_force",
         "data_dir",
+        "train_list",
+        "val_list",
+        "class_names",
         "on_bad_image",  # as data_dir: the digest of the images says whether they are the same
         "image_digests",
         "dataset_download",
@@ -178,6 +181,18 @@ class Config(BaseModel):
     """Folder under data_dir (or part of a binary dataset) to train on."""
     val_split: Text = "val"
     """Folder under data_dir (or part of a binary dataset) to evaluate on."""
+    train_list: Text = ""
+    """List of the images to train on, in place of the folder: a text file with a path and a label a line, CSV with
+    path,label (and perhaps split and weight) in its first line, or JSON lines. Paths begin in its folder, or else in
+    data_dir."""
+    val_list: Text = ""
+    """List of the images to evaluate on, likewise. Empty: the rows of train_list whose split is that, or the folder."""
+    val_fraction: ShareBelow1 = 0.0
+    """Share of the images that is kept for evaluation where there is no validation split: of each class, by a hash of
+    each image's path. The images are those of train_list, of the folder train_split, or of DATA_DIR/CLASS. 0: none."""
+    class_names: Text = ""
+    """File of the classes' names in label order, for data whose labels are numbers: one name a line, or JSON. Names in
+    the data have to be among them."""
     dataset_download: bool = False
     """Fetch cifar10, cifar100 or mnist into data_dir if it is not there."""
     on_bad_image: Literal["error", "skip"] = "error"
@@ -453,6 +468,10 @@ class Config(BaseModel):
         origin = self._origin
         changed._origin = _Origin(origin.recipe, origin.given | set(changes), origin.notes)
         return changed
+
+    def of_folder(self, data_dir: str | Path) -> Config:
+        """The same for images in another folder: lists, which name those of the first one, are left behind."""
+        return self.replace(data_dir=str(data_dir), train_list="", val_list="")
 
     def to_yaml(self) -> str:
         """Every key, grouped, in a stable order; reading the text back gives an equal configuration.

@@ -100,7 +100,7 @@ def settled(values: Mapping[str, Any], where: Mapping[str, str], said: Said) -> 
     """
     given = {key: value for key, value in values.items() if value is not None or key not in said.fixed}
     places = {**said.where, **{key: where[key] for key in given if key in where}}
-    config = Config.located({**said.values, **given}, places)
+    config = Config.located({**beside_weights.fitting(said.values, given), **given}, places)
     for key, wanted in said.fixed.items():
         if key in given and not _same(getattr(config, key), wanted):
             raise ConfigError(rules.contradiction(key, said.source, wanted, getattr(config, key)), where=places)

@@ -363,6 +363,13 @@ def _schedule_conflicts(config: Config) -> Iterator[Problem]:
 
 
 def _data_conflicts(config: Config) -> Iterator[Problem]:
+    for key in ("train_list", "val_list", "val_fraction"):
+        if config.dataset != "imagenet" and getattr(config, key):
+            yield Problem(
+                (key, "dataset"),
+                f"{config.dataset} is read from its binary files, which have splits of their own; leave {key} out, or "
+                "set dataset to imagenet",
+            )
     if config.aug_repeats > 0 and config.num_samples is not None:
         yield Problem(
             ("num_samples", "aug_repeats"),

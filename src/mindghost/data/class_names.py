@@ -30,23 +30,25 @@ _MOST_NAMES = 1_000_000
 _MOST_LETTERS = 1_000  # of a name
 _MARKUP = re.compile(r"<(?:!doctype|html|\?xml)", re.IGNORECASE)
 _NUMBERED = re.compile(r"([0-9]{1,7})[\s.,:;=)|]+\S.*")
+_LABEL_BEFORE = re.compile(r"([0-9]{1,7})[\s:,]\s*(\S.*)")
 _NUMBERED_AT_END = re.compile(r".*\S\s*[,;\t]\s*([0-9]{1,7})")
 _SYNSET = re.compile(r"n[0-9]+")
 # Under which key libraries keep the names: Hugging Face, torchvision (in `meta`), timm, our description of a file.
 _HOLDERS = ("id2label", "label2id", "categories", "class_to_idx", "label_names", "classes", "class_names", "names")
 
 
-def read(path: Path, remedy: str = WANTED) -> list[str]:
+def read(path: Path, remedy: str = WANTED, numbered: bool = False) -> list[str]:
     """The class names in a file, in label order; at least one, all different.
 
-    Text has one name a line. JSON is a list of names, or a map: label -> name, label -> [synset, name] (Keras),
-    name -> label; or an object that holds one of these (Hugging Face's config.json, torchvision's meta, timm's).
+    Text has one name a line, behind its label where they may be `numbered` (`0 cat`, as PaddleClas has it). JSON is a
+    list of names, or a map: label -> name, label -> [synset, name] (Keras), name -> label; or an object that holds one
+    of these (Hugging Face's config.json, torchvision's meta, timm's).
 
     Raises UserError, which names `path` and ends with `remedy`.
     """
     text = texts.decoded(path, paths.read(path, remedy, json_text.MOST_BYTES))
     value = _json(path, text, remedy)
-    names = _lines(path, text, remedy) if value is None else _of_json(path, value, remedy)
+    names = _lines(path, text, remedy, numbered) if value is None else _of_json(path, value, remedy)
     return checked(names, path, remedy)
 
 
@@ -110,7 +112,7 @@ def _meant_as_json(text: str) -> bool:
     return not closed or line[1:].lstrip()[:1] in tuple("\"'[{,") or (not others and "," in line)
 
 
-def _lines(path: Path, text: str, remedy: str) -> list[str]:
+def _lines(path: Path, text: str, remedy: str, numbered: bool) -> list[str]:
     if path.suffix.lower() in (".yaml", ".yml") or _MARKUP.match(text.lstrip()):
         raise UserError(f"{path}: neither plain text nor JSON; {remedy}")
     lines = [line.strip() for line in text.split("\n")]
@@ -122,6 +124,10 @@ def _lines(path: Path, text: str, remedy: str) -> list[str]:
         raise UserError(
             f"{path}: line {lines.index('') + 1} is blank, so which labels the later names have is not known; remove it"
         )
+    if numbered:
+        matches = [_LABEL_BEFORE.fullmatch(line) for line in lines]
+        if [int(match[1]) for match in matches if match] == list(range(len(lines))):
+            return [match[2] for match in matches if match]
     if _are_numbered(lines) or _are_numbered(lines[1:]):
         raise UserError(
             f"{path}: its lines are numbered ({lines[-1][:60]!r}); drop the numbers, or give a JSON list if they are "

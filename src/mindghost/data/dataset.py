@@ -1,14 +1,15 @@
 """Files -> samples: what a split holds, in which order, under which label.
 
-Each layout is a module beside this one that opens a place as samples: class folders (`folders`), a pack of them
-(`pack`), tar files (`tar_shards`), parquet files (`parquet`), binary files (`binary`). What is checked before the first
-epoch, whatever the layout, is here.
+Each layout is a module beside this one that opens a place as samples: class folders (`folders`), a list of files
+(`lists`), a pack (`pack`), tar files (`tar_shards`), parquet files (`parquet`), binary files (`binary`). Which place a
+split is in `splits` says. What is checked before the first epoch, whatever the layout, is here.
 """
 
 from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import replace
@@ -21,10 +22,26 @@ from numpy.typing import NDArray
 from ..errors import UserError
 from ..files import paths
 from ..process.display import some
-from . import binary, fetch, folders, imagenet, jpeg, parquet, places, scan, tar_shards, walk
+from . import (
+    binary,
+    class_names,
+    fetch,
+    folders,
+    imagenet,
+    jpeg,
+    lists,
+    parquet,
+    places,
+    scan,
+    splits,
+    tar_shards,
+    walk,
+)
 from . import pack as packs
+from .list_labels import Known
 from .samples import ArraySamples, FileSamples, Samples
 from .scan import WHOLE, Part
+from .splits import Source
 
 if TYPE_CHECKING:
     from ..config import Config
@@ -50,10 +67,9 @@ def open_split(
     """Opens a split and checks what can be known before the first epoch: classes, labels, readable images.
 
     Args:
-        config: reads dataset, data_dir, train_split, val_split, dataset_download, num_classes, on_bad_image,
-            image_digests.
-        split: "train" or "val": the role; its folder (or usage name) is config.train_split or
-            config.val_split.
+        config: reads dataset, data_dir, train_list, val_list, train_split, val_split, val_fraction, class_names,
+            dataset_download, num_classes, on_bad_image, image_digests.
+        split: "train" or "val": the role; see `splits.source`.
         classes: the names that define the labels (those of training). A name that the split lacks is fine,
             one that it has beyond them is an error. Absent: the split's own names, sorted.
         part: of several processes on one machine, this one's of the images to look into.
@@ -64,10 +80,12 @@ def open_split(
         UserError: no such split, an empty class, an unreadable image, unknown or too many classes; names the
             path.
     """
-    samples = _open(config, split)
+    place = place_of(config, split)
+    samples = _open(config, split, classes, several)
     if several:
         samples = _as_rows(samples)
-    place = _place(config, split)
+    if classes is None:
+        classes = _named(config)
     if classes is not None:
         samples = _relabel(samples, classes, place)
     else:
@@ -76,6 +94,13 @@ def open_split(
     if isinstance(samples, FileSamples):
         samples = _readable(config, samples, part)
     return samples
+
+
+def place_of(config: Config, split: str) -> str:
+    """What to call the place where the split "train" or "val" is opened, for people."""
+    if config.dataset != "imagenet":
+        return os.fspath(Path(config.data_dir) / _split_name(config, split))
+    return str(splits.source(config, split))
 
 
 def some_images(config: Config, split: str, count: int) -> list[NDArray[Any]]:
@@ -94,12 +119,30 @@ def some_images(config: Config, split: str, count: int) -> list[NDArray[Any]]:
     return found
 
 
-def _open(config: Config, split: str) -> Samples:
-    return (_open_images if config.dataset == "imagenet" else _open_binary)(config, split)
+def _open(config: Config, split: str, classes: Sequence[str] | None = None, several: bool = False) -> Samples:
+    if config.dataset != "imagenet":
+        return _open_binary(config, split)
+    if config.dataset_download:
+        raise UserError("dataset_download: ImageNet can't be downloaded; get it from image-net.org and set data_dir")
+    source = splits.source(config, split)
+    if source.note:
+        _logger.info(source.note)
+    decoder = jpeg.decoder(config.native_ops)
+    samples: Samples
+    if source.key:
+        known = Known(_named(config), classes, config.num_classes, several)
+        role = "train_split" if split == "train" or source.made else "val_split"
+        skip = config.on_bad_image == "skip"
+        options = lists.Options(source.key, Path(config.data_dir), source.name, role, known, skip)
+        samples = lists.open_list(source.place, options, decoder)
+    else:
+        samples = _open_images(config, source, decoder)
+    return splits.part(samples, split, config, source.place) if source.made else samples
 
 
-def _place(config: Config, split: str) -> Path:
-    return Path(config.data_dir) / _split_name(config, split)
+def _named(config: Config) -> Sequence[str] | None:
+    """The names of the classes by the key `class_names`."""
+    return class_names.read(Path(config.class_names), numbered=True) if config.class_names else None
 
 
 def _split_name(config: Config, split: str) -> str:
@@ -109,24 +152,34 @@ def _split_name(config: Config, split: str) -> str:
 # --- Images
 
 
-def _open_images(config: Config, split: str) -> Samples:
-    if config.dataset_download:
-        raise UserError("dataset_download: ImageNet can't be downloaded; get it from image-net.org and set data_dir")
-    data_dir, name = Path(config.data_dir), _split_name(config, split)
-    decoder = jpeg.decoder(config.native_ops)
-    if shards := places.shards(data_dir, name):
+def _open_images(config: Config, source: Source, decoder: jpeg.Decoder | None) -> Samples:
+    root = source.place
+    if shards := places.shards(Path(config.data_dir), source.name):
         is_tar = shards.kind == places.TAR
         return tar_shards.open_tar(shards, decoder) if is_tar else parquet.open_parquet(shards, decoder)
-    root = places.folder(data_dir, name)
     if not paths.is_folder(root):
-        remedy = (
-            f"expected {root}/CLASS/*.jpg, or {root}-*.tar or .parquet; data_dir is {data_dir}, {split}_split is "
-            f"{name}: name another one"
-        )
-        paths.check_folder(root, f"{remedy}{_likely(data_dir, name)}")
+        _refuse_place(config, source)
     if packs.is_pack(root):
         return packs.open_pack(root, decoder)
     return imagenet.open_flat(root, decoder) if imagenet.is_flat(root) else folders.open_folders(root, decoder)
+
+
+def _refuse_place(config: Config, source: Source) -> None:
+    """Raise UserError for a split that is not there, with what was perhaps meant."""
+    root, data_dir = source.place, Path(config.data_dir)
+    key = "train_split" if source.name == config.train_split else "val_split"
+    keys = f"data_dir is {config.data_dir}, {key} is {source.name}"
+    remedy = f"expected {root}/CLASS/*.jpg, or {root}-*.tar or .parquet; {keys}: name another one"
+    if config.train_list and key == "val_split":
+        remedy = f"train_list has no validation images: set val_list or val_fraction, or expected {root}/CLASS/*.jpg"
+    elif likely := _likely(data_dir, source.name):
+        remedy += likely
+    elif folders.has_classes(data_dir):
+        remedy += (
+            f"; or, if the folders in {data_dir} are the classes, set val_fraction: 0.1, which keeps a part of the "
+            "images for validation"
+        )
+    paths.check_folder(root, remedy)
 
 
 def _likely(data_dir: Path, split: str) -> str:
@@ -147,17 +200,23 @@ def _readable(config: Config, samples: FileSamples, part: Part) -> FileSamples:
         bad = part.merged(bad)
     if not bad:
         return samples
+
+    def told(index: int) -> str:
+        where = samples.where(index)
+        return f"{where}: {bad[index]}" if where else bad[index]
+
     if not skip:
-        raise UserError(f"{bad[min(bad)]}, or set on_bad_image: skip")
+        raise UserError(f"{told(min(bad))}, or set on_bad_image: skip")
     for index in sorted(bad)[:_BAD_LISTED]:
-        _logger.warning(f"left out: {bad[index]}")
-    _logger.warning(f"{samples.root}: {len(bad)} of {len(samples):,} images left out (on_bad_image: skip)")
+        _logger.warning(f"left out: {told(index)}")
+    _logger.warning(f"{samples.title}: {len(bad)} of {len(samples):,} images left out (on_bad_image: skip)")
     keep = ~np.isin(np.arange(len(samples)), list(bad))
     kept = samples.take(np.flatnonzero(keep))
     if gone := _present(samples) - _present(kept):
-        raise UserError(
-            f"{samples.root}/{samples.classes[min(gone)]}: no image in this class folder can be read; mend or remove it"
-        )
+        name = samples.classes[min(gone)]
+        if samples.title == samples.root:
+            raise UserError(f"{samples.root}/{name}: no image in this class folder can be read; mend or remove it")
+        raise UserError(f"{samples.title}: no image of the class {name} can be read; mend or remove them")
     return kept
 
 
@@ -183,7 +242,7 @@ def _open_binary(config: Config, split: str) -> ArraySamples:
 # --- Classes
 
 
-def _relabel(samples: Samples, classes: Sequence[str], place: Path) -> Samples:
+def _relabel(samples: Samples, classes: Sequence[str], place: str) -> Samples:
     """The samples with labels that index `classes`, mapped by name."""
     label_of = {name: label for label, name in enumerate(classes)}
     # A layout may know more classes than it has images of.
@@ -206,7 +265,7 @@ def _relabel(samples: Samples, classes: Sequence[str], place: Path) -> Samples:
     return replace(samples, classes=tuple(classes), labels=labels)
 
 
-def _say_empty(samples: Samples, place: Path) -> None:
+def _say_empty(samples: Samples, place: str) -> None:
     """Log which classes have no image, in layouts that know of such."""
     absent = sorted(set(range(len(samples.classes))) - _present(samples))
     if absent:
@@ -242,7 +301,7 @@ def _look_alike(unknown: Sequence[str], classes: Sequence[str]) -> str:
     return ""
 
 
-def _check_num_classes(samples: Samples, num_classes: int | None, place: Path) -> None:
+def _check_num_classes(samples: Samples, num_classes: int | None, place: str) -> None:
     found = len(samples.classes)
     if num_classes is not None and found > num_classes:
         raise UserError(f"{place}: {found} classes, but num_classes is {num_classes}; set num_classes: {found}")

@@ -14,8 +14,11 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import UserError
+from ..files import paths
 from . import jpeg, walk
 from .samples import FolderSamples
+
+_FOLDERS_SEEN = 10  # of those that may be classes
 
 _logger = logging.getLogger("mindghost")
 
@@ -43,6 +46,14 @@ def open_folders(root: Path, decoder: jpeg.Decoder | None = None) -> FolderSampl
     left_out.say(root)
     _say_twins(root, folders)
     return FolderSamples(tuple(folders), np.array(labels, np.int32), str(root), np.array(files), decoder)
+
+
+def has_classes(root: Path) -> bool:
+    """Whether folders in a folder hold images themselves, so that they are classes."""
+    if not paths.is_folder(root):
+        return False
+    names = walk.class_folders(root, walk.LeftOut())
+    return any(any(map(walk.is_image, paths.names_in(root / name))) for name in names[:_FOLDERS_SEEN])
 
 
 def _say_twins(root: Path, folders: Sequence[str]) -> None:

@@ -85,11 +85,13 @@ class FileSamples(Samples):
         root: the place of the split, for messages; what was found out about its images is remembered for it.
         files: what each image is called below root, as bytes, no two alike: strings would be copied into every worker.
         decoder: of JPEG files, in place of Pillow.
+        scope: which images of a place these are, where there are others: what is remembered of them is kept apart.
     """
 
     root: str
     files: NDArray[Any]
     decoder: jpeg.Decoder | None = None
+    scope: str = field(default="", kw_only=True)
 
     def read(self, index: int) -> NDArray[Any]:
         """The pixels of a file, all of them."""
@@ -98,6 +100,15 @@ class FileSamples(Samples):
     def name(self, index: int) -> str:
         """The path of the file."""
         return os.path.join(self.root, os.fsdecode(self.files[index]))
+
+    @property
+    def title(self) -> str:
+        """What to call all of them in messages."""
+        return self.root
+
+    def where(self, index: int) -> str:
+        """What names the image, for messages, where that is not the place that it lies in: a line of a list."""
+        return ""
 
     @abstractmethod
     def content(self, index: int) -> bytes:

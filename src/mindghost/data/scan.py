@@ -71,10 +71,10 @@ def bad_images(
     started = time.monotonic()
     indices = np.arange(part.number, len(samples), part.of)
     stats = np.array([samples.size_and_time(index) for index in indices], np.int64).reshape(-1, 2)
-    remembered = manifest(samples.root, part)
+    remembered = manifest(samples.root, part, samples.scope)
     names = samples.files[indices]
     new, sums = np.ones(len(indices), bool), np.zeros(len(indices), _SUM)
-    # Those of other numbers of processes, too.
+    # Those of other numbers of processes, too, and of other images of the place.
     start = f"{remembered.name.partition('.')[0]}."
     for name in paths.names_in(remembered.parent):
         if not (name.startswith(start) and name.endswith(".npz")):
@@ -86,7 +86,9 @@ def bad_images(
     if longer:
         count = "1 file has" if len(longer) == 1 else f"{len(longer):,} files have"
         example = samples.name(min(longer))
-        _logger.info(f"{samples.root}: {count} several frames or pages, of which the first is taken, such as {example}")
+        _logger.info(
+            f"{samples.title}: {count} several frames or pages, of which the first is taken, such as {example}"
+        )
     readable = ~np.isin(indices, list(bad))
     if digests and not (stop and bad):
         found = _sums(samples, indices)
@@ -96,21 +98,22 @@ def bad_images(
         sums = np.where(changed, sums, found)
     seconds = time.monotonic() - started
     if seconds > _SECONDS:
-        _logger.info(f"{samples.root}: looked at {new.sum():,} of {len(indices):,} images in {seconds:.0f} s")
+        _logger.info(f"{samples.title}: looked at {new.sum():,} of {len(indices):,} images in {seconds:.0f} s")
     if (new.any() or digests) and not (stop and bad):
         arrays = {"names": names, "stats": stats, "sums": sums}
         _remember(remembered, {name: column[readable] for name, column in arrays.items()}, decode)
     return bad
 
 
-def manifest(root: str, part: Part = WHOLE) -> Path:
-    """The file that remembers the good images of a place.
+def manifest(root: str, part: Part = WHOLE, scope: str = "") -> Path:
+    """The file that remembers the good images of a place, or those of a scope of it (see `FileSamples`).
 
     It holds their paths, sizes, times of change (ns), how they were read, and the sha256 of those that were read for
     it. Each of several processes has one. Deleting them has the images looked at again.
     """
     place = hashlib.sha256(os.fsencode(os.path.realpath(root))).hexdigest()
-    return cache_dir() / "scans" / f"{place[:32]}.{part.number}of{part.of}.npz"
+    inside = f"{hashlib.sha256(os.fsencode(scope)).hexdigest()[:16]}." if scope else ""
+    return cache_dir() / "scans" / f"{place[:32]}.{inside}{part.number}of{part.of}.npz"
 
 
 def _known(path: Path, names: NDArray[Any], stats: NDArray[Any], decode: bool) -> tuple[NDArray[Any], NDArray[Any]]:
@@ -171,7 +174,7 @@ def _look(samples: FileSamples, indices: NDArray[Any], decode: bool, stop: bool)
 
     indices = samples.reading_order(indices)
     bad: dict[int, str] = {}
-    title = os.path.basename(samples.root)
+    title = os.path.basename(samples.title)
     with (
         ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool,
         tqdm(total=len(indices), unit="image", desc=f"looking at {shown(title)}", leave=False, disable=None) as bar,

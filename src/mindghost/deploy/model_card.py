@@ -67,7 +67,7 @@ class Given:
         author: who made the weights.
         link: folder on the web that will hold the files; empty: names of files.
         license: of the weights; the hub takes Apache 2.0 alone.
-        dataset: name of the data; empty: that of the binary dataset, or of the folder `data_dir`.
+        dataset: name of the data; empty: that of the binary dataset, the list, or the folder `data_dir`.
         repository: address of the source; empty: not said.
     """
 
@@ -221,7 +221,9 @@ def front_matter(run: Run, given: Given) -> dict[str, Any]:
 def _dataset(config: Config, given: Given) -> str:
     if given.dataset:
         return given.dataset
-    return config.dataset if config.dataset != "imagenet" else Path(config.data_dir).name or "image folders"
+    if config.dataset != "imagenet":
+        return config.dataset
+    return Path(config.train_list or config.data_dir).name or "image folders"
 
 
 def _evaluation(record: Record) -> str:

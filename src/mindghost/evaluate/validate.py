@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from .. import __version__, build, tasks
 from ..config import Config
-from ..data import transforms
+from ..data import dataset, transforms
 from ..data.samples import Samples
 from ..errors import UserError
 from ..files import paths
@@ -119,7 +119,7 @@ def _open_images(runtime: Runtime, exported: Deployment | None) -> tuple[Runtime
     config, task = runtime.config, tasks.of(runtime.config)
     names = exported.known_classes if exported else task.known_names(config.ckpt_path)
     samples = task.open_split(config, "val", names)
-    if names is None and config.dataset == "imagenet":
+    if names is None and config.dataset == "imagenet" and not config.class_names:
         where = "the file has no names of classes" if exported else "no classes.json lies beside the weights"
         task.say_order(samples.classes, where)
     return runtime.with_classes(samples.classes), samples
@@ -169,7 +169,7 @@ def _facts(config: Config, samples: Samples, weights: str, precision: str) -> di
     return {
         "model": config.model,
         "weights": weights,
-        "images": f"{Path(config.data_dir) / config.val_split}, {len(samples.classes)} classes",
+        "images": f"{dataset.place_of(config, 'val')}, {len(samples.classes)} classes",
         "network input": " x ".join(map(str, (config.in_channels, *transforms.input_size(config)))),
         "precision": precision,
         "counted": counted(config),

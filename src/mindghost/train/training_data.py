@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from .. import tasks
 from ..config import Config
+from ..data import overlap
 from ..data.samples import Samples
 from ..data.scan import Part
 from ..files import json_text
@@ -69,4 +70,6 @@ def open_images(runtime: Runtime) -> tuple[Runtime, Samples, Samples | None]:
     val_samples = None
     if runtime.config.val_while_train:
         val_samples = task.open_split(runtime.config, "val", samples.classes, part)
+        if ranks.main:
+            overlap.say_shared(samples, val_samples)
     return runtime.with_config(checks.settled(runtime.config, samples, ranks.size)), samples, val_samples
