@@ -20,7 +20,7 @@ from tests.helpers.pictures import write_images
 
 CLASSES = ("ant", "bee", "cat")
 # Nothing but what makes it small: network, number of classes, optimizer, schedule and all else are the defaults.
-SMALL = ["--image_resize", "32", "--batch_size", "8", "--epoch_size", "2", "--warmup_epochs", "0"]
+SMALL = ["--image_resize", "32", "--batch_size", "8", "--epoch_size", "2"]
 MODEL = Config().model
 
 
@@ -53,11 +53,12 @@ def test_weights_have_the_classes_of_the_data(trained):
 
 
 @pytest.mark.fault("defaults", "ok")
-def test_what_a_default_does_to_such_a_short_run_is_said(trained):
-    """decay_epochs is 100: the run's log has all warnings of its configuration."""
-    (warning,) = Config.from_file(trained / "config.yaml").warnings()
-    assert "decay_epochs 100 reach past the end" in warning
-    assert warning in (trained / "train.log").read_text()
+def test_what_becomes_of_defaults_in_such_a_short_run_is_said(trained):
+    """Three epochs of warm-up and 100 of decay would not fit."""
+    config = Config.from_file(trained / "config.yaml")
+    assert (config.warmup_epochs, config.decay_epochs, config.warnings()) == (0, 2, [])
+    line = "epoch_size 2: warmup_epochs 0 (3 of 90) and decay_epochs 2 (100 of 90), in proportion"
+    assert line in (trained / "train.log").read_text()
 
 
 @pytest.mark.fault("defaults", "ok")
