@@ -1,5 +1,6 @@
-"""Top classes of images by an exported ONNX file, without MindSpore: `python predict_onnx.py MODEL.onnx IMAGES...`
+"""What an exported ONNX file says of images, without MindSpore: `python predict_onnx.py MODEL.onnx IMAGES...`
 
+The five likeliest classes; of a network that gives images several labels, those that reach their threshold.
 Needs numpy, Pillow and onnxruntime; copy it to where the file goes.
 """
 
@@ -44,6 +45,11 @@ def network_input(path, steps):
     return ((pixels - mean) / std)[np.newaxis]
 
 
+def shares(logits):
+    """Sigmoid: the probability of each label on its own."""
+    return 1 / (1 + np.exp(-np.clip(np.float64(logits), -700, 700)))
+
+
 def shown(text):
     """A name on one line, with escapes for whatever a terminal would obey or not show."""
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
@@ -58,6 +64,15 @@ if __name__ == "__main__":
         sys.exit(
             f"{shown(sys.argv[1])}: images are resized by {facts['preprocessing']['interpolation']}, which is not here"
         )
+    task = facts["config"].get("task", "classification")
+    if task not in ("classification", "multi_label"):
+        sys.exit(f"{shown(sys.argv[1])}: is made for the task {shown(task)}, which is not here")
+    thresholds = facts.get("thresholds", [0.5] * len(facts["classes"]))
     for path in sys.argv[2:]:
         logits = session.run(None, {"image": network_input(path, facts["preprocessing"])})[0][0]
-        print(*map(shown, [path, *(facts["classes"][label] for label in np.argsort(-logits)[:5])]), sep="\t")
+        labels = np.argsort(-logits, kind="stable")
+        if task == "multi_label":
+            found = [label for label in labels if shares(logits)[label] >= thresholds[label]]
+        else:
+            found = labels[:5]
+        print(*map(shown, [path, *([facts["classes"][label] for label in found] or ["none"])]), sep="\t")

@@ -94,7 +94,7 @@ class Regression(Task):
     name = "regression"
     record_keys = ("val_loss", "closeness")
     score = "closeness"
-    score_title = "closeness"
+    titles = {"closeness": "closeness"}  # noqa: RUF012
     score_unit = ""
     report = TextReport()
 
@@ -112,13 +112,13 @@ class Regression(Task):
     def loss(self, config) -> nn.Cell:
         return SquaredError()
 
-    def counts(self) -> ErrorCounts:
+    def counts(self, thresholds=None) -> ErrorCounts:
         return ErrorCounts()
 
     def line(self, record: Mapping[str, Any]) -> list[str]:
         return [] if record["closeness"] is None else [f"closeness {record['closeness']:.3f}"]
 
-    def answers(self, outputs: np.ndarray, classes: Sequence[str], most: int) -> list[tuple[Value, ...]]:
+    def answers(self, outputs, classes, most=None, thresholds=None) -> list[tuple[Value, ...]]:
         return [(Value(0, classes[0], float(value)),) for value in outputs[:, 0]]
 
     def draw(self, pixels: np.ndarray, answers: Sequence[Value]) -> Image.Image:

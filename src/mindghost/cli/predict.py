@@ -36,6 +36,8 @@ MARKS = ("predict", "predict.py")
 COUNT = number(int, 1, 1_000_000)
 # From this many images on a person waits.
 MANY = 64
+# In the table, of an image that gets no answer.
+NONE = "none"
 
 
 def make_parser() -> Parser:
@@ -45,7 +47,12 @@ def make_parser() -> Parser:
         "sources", nargs="+", metavar="IMAGES", help="files, folders, patterns, videos, or a camera's number"
     )
     network_arguments.add_arguments(parser)
-    parser.add_argument("--top_k", type=COUNT, default=5, metavar="N", help="classes to name for each image (5)")
+    parser.add_argument(
+        "--top_k",
+        type=COUNT,
+        metavar="N",
+        help="classes to name for each image (5; of several labels, all that reach their threshold)",
+    )
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="print one JSON object a line, one line an image")
     form.add_argument("--csv", action="store_true", help="print comma-separated values, one line a class of an image")
@@ -67,6 +74,8 @@ class Table:
 
     def add(self, prediction: Prediction) -> None:
         """The rows of an image."""
+        if not prediction.answers and not prediction.problem:
+            self._line(prediction.image, "", NONE)
         for rank, guess in enumerate(prediction.answers):
             self._line("" if rank else prediction.image, f"{100 * guess.probability:.2f}", guess.name)
 
@@ -93,7 +102,9 @@ class Csv:
         self._writer.writerow(["image", "rank", "class", "label", "probability"])
 
     def add(self, prediction: Prediction) -> None:
-        """The lines of an image."""
+        """The lines of an image; one without cells behind its name where there is no answer."""
+        if not prediction.answers and not prediction.problem:
+            self._writer.writerow([csv_cell(prediction.image), "", "", "", ""])
         for rank, guess in enumerate(prediction.answers, 1):
             names = csv_cell(prediction.image), rank, csv_cell(guess.name)
             self._writer.writerow([*names, guess.label, f"{guess.probability:.6g}"])
@@ -141,6 +152,9 @@ def main(arguments: Sequence[str]) -> None:
         note = (
             f"{args.ckpt_path}: no class names are known: classes are called by their labels; give --class_names FILE"
         )
+        tqdm.write(shown(f"{PROG}: {note}"), file=sys.stderr)
+    if tasks.of(deployed.config).has_thresholds and deployed.thresholds is None:
+        note = f"{args.ckpt_path}: no evaluation has left thresholds: labels are given from a probability of 0.5 on"
         tqdm.write(shown(f"{PROG}: {note}"), file=sys.stderr)
     if args.save_dir:
         paths.make_folder(args.save_dir, "--save_dir")

@@ -1,14 +1,15 @@
 """Make an exported ONNX file smaller and faster: int8 weights and activations, evaluated before it is kept.
 
 Scales per tensor and per channel are both tried, with ranges measured on real images. Where the better one loses more
-than --max_drop points of top-1, the layers that cost most are left in float, as few as will do. Writes STEM_int8.onnx,
-with --float16 STEM_float16.onnx, and a .json with the description beside each; nothing where the goal is not reached.
+than --max_drop points of top-1 (of mAP, with several labels), the layers that cost most are left in float, as few as
+will do. Writes STEM_int8.onnx, with --float16 STEM_float16.onnx, and a .json with the description beside each; nothing
+where the goal is not reached.
 Needs pip install onnx onnxruntime.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..config.arguments import Parser, add_overwrite, input_file, input_folder, number, output_folder
@@ -34,7 +35,7 @@ def make_parser() -> Parser:
         "--data_dir", type=images, metavar="D", help="images to evaluate on: D/val (that of the training)"
     )
     parser.add_argument(
-        "--max_drop", type=SHARE, default=0.5, metavar="P", help="points of top-1 that may be lost (0.5)"
+        "--max_drop", type=SHARE, default=0.5, metavar="P", help="points of the score that may be lost (0.5)"
     )
     parser.add_argument(
         "--max_float", type=SHARE, default=50.0, metavar="P", help="percent of the layers that may stay float (50)"
@@ -47,16 +48,21 @@ def make_parser() -> Parser:
     return parser
 
 
-def tables(record: dict[str, Any]) -> str:
-    """The record of a result for people: the files, and the layers that were left in float."""
+def tables(record: dict[str, Any], titles: Mapping[str, str], unit: str) -> str:
+    """The record of a result for people: the files, and the layers that were left in float.
+
+    Args:
+        record: of `Result.record`.
+        titles, unit: those of the scores of the task.
+    """
     timed = f"batch {record['latency']['batch']}, 1 thread"
-    rows = [("", "size", "top-1", "top-5", "loss", f"median latency ({timed})")]
+    rows = [("", "size", *titles.values(), "loss", f"median latency ({timed})")]
     first = record["files"][0]
     for file in record["files"]:
-        top_5 = "-" if file["top_5"] is None else f"{file['top_5']:.2f} %"
+        scores = ["-" if file[key] is None else f"{file[key]:.2f}{unit}" for key in titles]
         ratio = f"{first['latency_ms'] / file['latency_ms']:.2f} x"
         size, latency = f"{file['size'] / 1e6:.2f} MB", f"{file['latency_ms']:.2f} ms ({ratio} as fast)"
-        rows.append((file["kind"], size, f"{file['top_1']:.2f} %", top_5, f"{file['loss']:.4f}", latency))
+        rows.append((file["kind"], size, *scores, f"{file['loss']:.4f}", latency))
     lines = table.lines(rows)
     for file in record["files"][1:]:
         if file["float_layers"]:
@@ -79,6 +85,7 @@ def main(arguments: Sequence[str]) -> None:
     """Calibrate, evaluate, write, report."""
     args = make_parser().parse_args(arguments)
     # After the command line is known to be good: importing MindSpore takes seconds.
+    from .. import tasks
     from ..config import settled
     from ..deploy import quantize
     from ..deploy.quantize.search import Goal
@@ -111,4 +118,5 @@ def main(arguments: Sequence[str]) -> None:
         if run_log:
             run_log.close()
     record = result.record()
-    print(dumps(record) if args.json else tables(record))
+    task = tasks.of(config)
+    print(dumps(record) if args.json else tables(record, task.titles, task.score_unit))

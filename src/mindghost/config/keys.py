@@ -174,7 +174,8 @@ class Config(BaseModel):
     dataset: Dataset = "imagenet"
     """Layout of data_dir: imagenet (or empty) is any SPLIT/CLASS/*.jpg image folders, the others are binary files."""
     task: Name = "classification"
-    """What the labels of the images mean: classification: each image has one class."""
+    """What the labels of the images mean: classification: each image has one class; multi_label: any number of
+    labels."""
     data_dir: Name = "./"
     """Folder of the dataset."""
     train_split: Text = "train"
@@ -368,7 +369,7 @@ class Config(BaseModel):
     """Factor on the highest rate of each further cycle of cosine_decay."""
 
     loss: Literal["CE", "BCE"] = "CE"
-    """Cross entropy, or binary cross entropy for each class."""
+    """Cross entropy, or binary cross entropy for each class; task multi_label always takes the latter."""
     class_weights: ClassWeights | None = None
     """How much each class counts in the training loss: numbers in label order, a file of them (JSON list, JSON map of
     names, text or CSV lines of name and number), or balanced: images / (classes x images of the class). None: all

@@ -410,6 +410,11 @@ def _model_conflicts(config: Config) -> Iterator[Problem]:
         yield Problem(("teacher_ckpt_path", "teacher"), "there is no teacher to give weights to; name it with teacher")
     if config.teacher_ckpt_path and config.teacher.lower().endswith(".mindir"):
         yield Problem(("teacher_ckpt_path", "teacher"), "a MindIR file holds its weights; drop teacher_ckpt_path")
+    if config.teacher and config.task == "multi_label":
+        yield Problem(
+            ("teacher", "task"),
+            "what is learnt from a teacher are its softmax probabilities, which task multi_label has none of; drop it",
+        )
     if config.teacher.lower().endswith(".mindir") and not config.drop_remainder:
         yield Problem(
             ("drop_remainder", "teacher"), "a MindIR teacher takes batches of one size; set drop_remainder to True"

@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from .. import build
+from .. import build, tasks
 from ..checkpoint import weights as weights_file
 from ..config import Config
 from ..data import transforms
@@ -23,7 +23,8 @@ from ..files import intact, json_text, paths
 from ..process import display
 from ..runs import curves, provenance
 from ..runs.files import RunFiles
-from ..runs.metrics import Record, read_records
+from ..runs.metrics import read_records
+from ..runs.record import Record
 from ..tasks.classification import names as class_names
 
 # Files that an export leaves beside the weights, under their stem.
@@ -165,10 +166,11 @@ def _sessions(file: Path) -> list[dict[str, Any]]:
 def _offered(folder: Path, config: Config, records: Sequence[Record]) -> tuple[Path, Record]:
     """The weight file to offer, and the record of its epoch."""
     best = folder / f"{config.model}_best.ckpt"
-    validated = [record for record in records if record["top_1"] is not None]
+    score = tasks.of(config).score
+    validated = [record for record in records if record.get(score) is not None]
     if validated and paths.is_file(best):
         # Of equal ones the first: only a better epoch replaces the file.
-        return best, max(validated, key=lambda record: record["top_1"])
+        return best, max(validated, key=lambda record: record[score])
     return folder / f"{config.model}_last.ckpt", records[-1]
 
 
@@ -192,7 +194,7 @@ def front_matter(run: Run, given: Given) -> dict[str, Any]:
         "input-shape": [config.in_channels, *transforms.input_size(config)],
         "model-version": last["versions"].get("ghostnet", "unknown"),
         "train-dataset": dataset,
-        "evaluation": _evaluation(run.record),
+        "evaluation": _evaluation(config, run.record),
         "author": given.author,
         "update-time": datetime.datetime.fromisoformat(last["started"]).date(),
         "repo-link": given.repository or None,
@@ -226,9 +228,9 @@ def _dataset(config: Config, given: Given) -> str:
     return Path(config.train_list or config.data_dir).name or "image folders"
 
 
-def _evaluation(record: Record) -> str:
-    """Accuracies as the hub writes them, with two digits."""
-    named = (("top1acc", record["top_1"]), ("top5acc", record["top_5"]))
+def _evaluation(config: Config, record: Record) -> str:
+    """Scores as the hub writes them, with two digits."""
+    named = [(word, record.get(key)) for key, word in tasks.of(config).hub_words.items()]
     return " | ".join(f"{name}{value:.2f}" for name, value in named if value is not None) or "none"
 
 
@@ -283,21 +285,20 @@ def markdown(run: Run, given: Given, picture: str) -> str:
 
 
 def _evaluation_section(run: Run) -> str:
-    record, images = run.record, run.sessions[-1]["images"].get("val")
-    if record["top_1"] is None:
+    record, images, task = run.record, run.sessions[-1]["images"].get("val"), tasks.of(run.config)
+    if record.get(task.score) is None:
         return f"The weights are those of epoch {record['epoch']} of {run.config.epoch_size}; no epoch was validated."
-    rows = [("top-1", f"{record['top_1']:.2f} %")]
-    if record["top_5"] is not None:
-        rows.append(("top-5", f"{record['top_5']:.2f} %"))
+    found = [(title, record.get(key)) for key, title in task.titles.items()]
+    rows = [(title, f"{value:.2f}{task.score_unit}") for title, value in found if value is not None]
     if record["val_loss"] is not None:
-        rows.append(("loss (cross-entropy, nats)", f"{record['val_loss']:.4f}"))
+        rows.append((task.loss_title, f"{record['val_loss']:.4f}"))
     if images is not None:
         rows.append(("validation images", f"{images:,}"))
     if run.config.eval_mirror:
         rows.append(("counted", counted(run.config)))
     rows.append(("epoch", f"{record['epoch']} of {run.config.epoch_size}"))
     note = ""
-    if len([other for other in run.records if other["top_1"] is not None]) > 1:
+    if len([other for other in run.records if other.get(task.score) is not None]) > 1:
         note = "\n\nThe epoch was chosen by the same images, which flatters it a little."
     return _table(("metric", "value"), rows) + note
 

@@ -58,11 +58,17 @@ def outcomes(
 
 
 class Evaluator:
-    """Evaluates networks over the validation images, which the ranks share."""
+    """Evaluates networks over the validation images, which the ranks share.
 
-    def __init__(self, runtime: Runtime, samples: Samples) -> None:
+    Args:
+        runtime: its configuration says how images are read.
+        samples: to evaluate on.
+        thresholds: those that belong to the network (`Task.thresholds`); None where none are known.
+    """
+
+    def __init__(self, runtime: Runtime, samples: Samples, thresholds: tuple[float, ...] | None = None) -> None:
         config, ranks = runtime.config, runtime.ranks
-        self.runtime = runtime
+        self.runtime, self.thresholds = runtime, thresholds
         self.task = tasks.of(config)
         self.batches = loader.eval_batches(config, samples, ranks.rank, ranks.size)
         # A batch of copies of one image would take its memory and its time for nothing.
@@ -77,7 +83,9 @@ class Evaluator:
         """
         batches = tqdm(self.batches, "validation", unit="batch", leave=False, disable=not draws(self.runtime.ranks))
         network = mirrored(network) if self.runtime.config.eval_mirror else network
-        found = outcomes(self.task.counts(), network, batches, self.batch_size, self.runtime.ranks, predictions)
+        found = outcomes(
+            self.task.counts(self.thresholds), network, batches, self.batch_size, self.runtime.ranks, predictions
+        )
         return found.take(np.argsort(self.batches.order_over_ranks))
 
 

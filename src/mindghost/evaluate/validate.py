@@ -23,6 +23,7 @@ from ..inference.exported import is_exported
 from ..inference.network import Network, checked, of_cell, open_network
 from ..process import launch
 from ..process.log import RunLog
+from ..runs.files import thresholds_beside
 from ..runtime import Runtime
 from ..tasks.task import Metrics, Outcomes
 from . import predictions as predictions_file
@@ -84,7 +85,7 @@ def validate(config: Config) -> Validation:
         for line in runtime.config.warnings(training=False):
             log.info(line)
         network, path = (open_network(exported), exported.path) if exported else _of_weights(runtime)
-        evaluator = Evaluator(runtime, samples)
+        evaluator = Evaluator(runtime, samples, _thresholds(runtime, exported))
         predictions = _predictions(runtime, samples)
         outcomes = evaluator.outcomes(network, predictions)
         if predictions:
@@ -123,6 +124,20 @@ def _open_images(runtime: Runtime, exported: Deployment | None) -> tuple[Runtime
         where = "the file has no names of classes" if exported else "no classes.json lies beside the weights"
         task.say_order(samples.classes, where)
     return runtime.with_classes(samples.classes), samples
+
+
+def _thresholds(runtime: Runtime, exported: Deployment | None) -> tuple[float, ...] | None:
+    """The thresholds of the network's answers: those in an exported file, or beside weights; None where none are."""
+    config = runtime.config
+    if not tasks.of(config).has_thresholds:
+        return None
+    assert config.num_classes is not None  # the data has settled it
+    found = exported.thresholds if exported else None
+    if config.ckpt_path and not exported:
+        found = thresholds_beside(Path(config.ckpt_path), config.num_classes)
+    if found is None:
+        log.info("no evaluation has left thresholds: F1 is at those that are best for these images")
+    return found
 
 
 def _of_weights(runtime: Runtime) -> tuple[Network, Path]:

@@ -17,7 +17,7 @@ from ..data.class_names import checked
 from ..data.class_names import read as read_names
 from ..errors import UserError
 from ..files import json_text, paths
-from ..runs.files import RunFiles, said_beside, saved_by_training
+from ..runs.files import RunFiles, checked_thresholds, said_beside, saved_by_training, thresholds_beside
 from . import exported as exported_file
 
 # What of a configuration makes the network and its input.
@@ -55,6 +55,8 @@ class Deployment:
         classes: names in label order, one for each of the network's outputs.
         batch: images that an exported file takes at once; None where it takes any number.
         numbered: no class has a name: `classes` are the labels themselves.
+        thresholds: probabilities from which an answer is given, one an output (`Task.thresholds`); None where none are
+            known.
     """
 
     path: Path
@@ -62,6 +64,7 @@ class Deployment:
     classes: tuple[str, ...]
     batch: int | None = None
     numbered: bool = False
+    thresholds: tuple[float, ...] | None = None
 
     @property
     def exported(self) -> bool:
@@ -94,6 +97,7 @@ class Deployment:
             "output": {"name": "logits", "type": "float32", "shape": [self.batch, len(self.classes)]},
             "preprocessing": transforms.describe_evaluation(config),
             "config": {key: getattr(config, key) for key in _KEYS} | _task_of(config),
+            **({} if self.thresholds is None else {"thresholds": list(self.thresholds)}),
         }
 
 
@@ -158,7 +162,8 @@ def _of_weights(
         num_classes=outputs, ckpt_path=str(path), device_target=None, distribute=False, pretrained=False
     )
     names = names or known or []
-    return Deployment(path, config, _named(names, outputs, path), numbered=not names)
+    thresholds = thresholds_beside(path, outputs)
+    return Deployment(path, config, _named(names, outputs, path), numbered=not names, thresholds=thresholds)
 
 
 def _as_published(model: str) -> Config:
@@ -230,7 +235,11 @@ def of_description(path: Path, description: Mapping[str, Any]) -> Deployment:
             f"{str(batch)[:60]}; {_AGAIN}"
         )
     numbered = description.get("named") is False and _are_numbers(classes)
-    found = Deployment(path, config, classes, batch, numbered)
+    thresholds = None
+    if "thresholds" in description:
+        source = f"{path}: its description"
+        thresholds = checked_thresholds(description["thresholds"], len(classes), source, _AGAIN)
+    found = Deployment(path, config, classes, batch, numbered, thresholds)
     _check_consistent(found, description)
     return found
 

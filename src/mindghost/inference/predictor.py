@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -31,7 +31,7 @@ class Prediction:
 
     Attributes:
         image: path of the file, or of the video and number of the frame.
-        answers: the first one first; empty where the image cannot be read.
+        answers: the first one first; empty where the image cannot be read, or the network has none.
         problem: why it cannot be read, in one line; empty otherwise.
         pixels: uint8 (height, width, 3), RGB; None where it cannot be read.
     """
@@ -53,16 +53,16 @@ class Predictor:
 
     def __init__(self, deployed: Deployment, network: Network, batch_size: int = 32) -> None:
         self._network, self._classes, self._batch_size = network, deployed.classes, batch_size
-        self._task = tasks.of(deployed.config)
+        self._task, self._thresholds = tasks.of(deployed.config), deployed.thresholds
         self._in_channels = deployed.config.in_channels
         self._transform = transforms.eval_transform(deployed.config)
 
-    def predict(self, sources: Iterable[str], top_k: int = 5, every: int = 1) -> Iterator[Prediction]:
+    def predict(self, sources: Iterable[str], top_k: int | None = None, every: int = 1) -> Iterator[Prediction]:
         """The predictions of images, in order, as they come.
 
         Args:
             sources: of `expand`.
-            top_k: answers for each image; all of them where there are fewer.
+            top_k: answers for each image at most; None: as many as the task gives.
             every: of a video, one frame in `every` is looked at.
 
         An image or video that cannot be read is a prediction with a `problem`.
@@ -107,11 +107,14 @@ class Predictor:
         """What the network gets of an image, uint8 (height, width, 3): float32 (C, H, W)."""
         return np.asarray(self._transform(transforms.as_rgb(pixels, self._in_channels)), np.float32)
 
-    def _finish(self, loaded: list[_Loaded], top_k: int) -> Iterator[Prediction]:
+    def _finish(self, loaded: list[_Loaded], top_k: int | None) -> Iterator[Prediction]:
         inputs = [prepared for _, _, prepared in loaded if prepared is not None]
-        answers = iter(self._task.answers(self._network(np.stack(inputs)), self._classes, top_k) if inputs else ())
+        answers = iter(self._answers(inputs, top_k) if inputs else ())
         for name, pixels, prepared in loaded:
             if prepared is None:
                 yield Prediction(name, (), str(pixels))
             else:
                 yield Prediction(name, next(answers), pixels=pixels)
+
+    def _answers(self, inputs: list[NDArray[Any]], top_k: int | None) -> Sequence[tuple[Answer, ...]]:
+        return self._task.answers(self._network(np.stack(inputs)), self._classes, top_k, self._thresholds)

@@ -8,19 +8,19 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import UserError
 from ..files import figures, paths
-from .metrics import Record
+from .record import Record, score_keys
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 INCHES, DPI = (9, 10), 120
-# Title of each panel's y axis -> key of the records, name in the legend and line style of each of its curves.
-PANELS = {
-    "loss": (("train_loss", "training", "--"), ("val_loss", "validation", "-")),
-    "validation accuracy (%)": (("top_1", "top-1", "-"), ("top_5", "top-5", ":")),
-    "learning rate": (("lr", "learning rate", "-"),),
-}
+# A curve: key of the records, name in the legend, line style.
+Curve = tuple[str, str, str]
+LOSSES: Sequence[Curve] = (("train_loss", "training", "--"), ("val_loss", "validation", "-"))
+RATE: Sequence[Curve] = (("lr", "learning rate", "-"),)
+ACCURACIES: Sequence[Curve] = (("top_1", "top-1", "-"), ("top_5", "top-5", ":"))
+STYLES = ("-", ":", "--")  # of other scores
 # Where the longest run has more epochs, curves are drawn without markers.
 MAX_MARKERS = 40
 # Characters of a run's name that fit.
@@ -43,7 +43,7 @@ def png(runs: list[tuple[str, list[Record]]]) -> bytes:
 
 
 def draw(runs: list[tuple[str, list[Record]]]) -> Figure:
-    """Three panels over the epochs: loss, accuracy, learning rate; a colour for each run.
+    """Three panels over the epochs: loss, scores of the validation, learning rate; a colour for each run.
 
     Args:
         runs: name and records of each.
@@ -52,11 +52,11 @@ def draw(runs: list[tuple[str, list[Record]]]) -> Figure:
     from matplotlib.figure import Figure
 
     figure = Figure(INCHES, DPI, layout="constrained")
-    panels = figure.subplots(len(PANELS), sharex=True)
+    panels = figure.subplots(3, sharex=True)
     colormap: Any = matplotlib.colormaps["tab10" if len(runs) <= 10 else "tab20"]
     colors = colormap.colors
     short = max(len(records) for _, records in runs) <= MAX_MARKERS
-    for panel, (title, curves) in zip(panels, PANELS.items(), strict=True):
+    for panel, (title, curves) in zip(panels, _panels(runs).items(), strict=True):
         panel.set_ylabel(title)
         panel.grid(alpha=0.3)
         for index, (_, records) in enumerate(runs):
@@ -73,9 +73,19 @@ def draw(runs: list[tuple[str, list[Record]]]) -> Figure:
     return figure
 
 
+def _panels(runs: list[tuple[str, list[Record]]]) -> dict[str, Sequence[Curve]]:
+    """Title of each panel's y axis -> its curves: the scores are those that a run has, whatever its task."""
+    keys = dict.fromkeys(key for _, records in runs for record in records for key in score_keys(record))
+    accuracies = [curve for curve in ACCURACIES if curve[0] in keys]
+    others = [key for key in keys if key not in [curve[0] for curve in ACCURACIES]]
+    scores = [(key, key.replace("_", " "), STYLES[place % len(STYLES)]) for place, key in enumerate(others)]
+    title = "validation score (%)" if scores else "validation accuracy (%)"
+    return {"loss": LOSSES, title: [*accuracies, *scores], "learning rate": RATE}
+
+
 def _draw_curve(panel: Axes, records: list[Record], key: str, name: str, style: str, short: bool, color: Any) -> None:
     """One key of a run over the epochs that have it, with markers where the runs are short."""
-    points = [(record["epoch"], record[key]) for record in records if record[key] is not None]
+    points = [(record["epoch"], record[key]) for record in records if record.get(key) is not None]
     if points:
         marker = MARKERS[style] if short or len(points) == 1 else None
         look = {"linestyle": style, "linewidth": 1.4, "marker": marker, "markersize": 4, "color": color}

@@ -18,6 +18,7 @@ from typing import Any
 from ..errors import UserError
 from ..files import paths
 from ..files.intact import not_written
+from .record import score_keys
 
 # Key of a record -> TensorBoard's tag.
 TAGS = {
@@ -25,8 +26,6 @@ TAGS = {
     "lr": "train/lr",
     "images_per_second": "train/images_per_second",
     "val_loss": "val/loss",
-    "top_1": "val/top_1",
-    "top_5": "val/top_5",
 }
 
 
@@ -128,8 +127,9 @@ class EventFile:
         """Append a record's numbers; those that are None are left out. Raises RunError where it cannot be written."""
         from tensorboardX.proto.summary_pb2 import Summary
 
+        tags = {**TAGS, **{key: f"val/{key}" for key in score_keys(record)}}
         values = [
-            Summary.Value(tag=tag, simple_value=record[key]) for key, tag in TAGS.items() if record[key] is not None
+            Summary.Value(tag=tag, simple_value=record[key]) for key, tag in tags.items() if record[key] is not None
         ]
         self.time += record["seconds"]
         self._write(step=record["step"], summary=Summary(value=values))

@@ -24,6 +24,8 @@ STATE, PREVIOUS_STATE = "run_state.ckpt", "run_state_previous.ckpt"
 EVENTS = "tensorboard"
 # Of every run.
 FIXED = frozenset({CONFIG, CLASSES, SESSIONS, METRICS, LOG, STATE, PREVIOUS_STATE})
+# Ending, in place of `.ckpt`, of the file beside a weight file that holds the thresholds of its answers.
+_THRESHOLDS = ".thresholds.json"
 _RECORD = "files"  # key of the last entry of run.json
 _WEIGHTS = re.compile(r"(.+)_(best|last)\.ckpt|(.+)-(\d+)_(\d+)\.ckpt")
 _LOG_LINE = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d ")
@@ -58,6 +60,11 @@ class RunFiles:
     def classes(self) -> Path:
         """Class names in label order."""
         return self.path / CLASSES
+
+    @staticmethod
+    def thresholds(weights: Path) -> Path:
+        """Where the probabilities lie from which the network of a weight file gives an answer, if it has any."""
+        return weights.with_name(f"{weights.name.removesuffix('.ckpt')}{_THRESHOLDS}")
 
     @property
     def sessions(self) -> Path:
@@ -135,8 +142,14 @@ def said_beside(weights: Path) -> Said:
 
 def is_given(name: str) -> bool:
     """Whether a run of any network may give a file in its folder this name."""
-    name = name.removesuffix(".sha256")
+    name = weights_of(name)
     return name in FIXED or _WEIGHTS.fullmatch(name) is not None
+
+
+def weights_of(name: str) -> str:
+    """The name of the weight file that a file belongs to, as its digest and its thresholds do; else the name itself."""
+    name = name.removesuffix(".sha256")
+    return f"{name.removesuffix(_THRESHOLDS)}.ckpt" if name.endswith(_THRESHOLDS) else name
 
 
 def epoch_of(name: str, model: str) -> int | None:
@@ -159,8 +172,8 @@ def belonging(folder: Path) -> list[Path]:
 
 
 def with_sidecar(file: Path) -> list[Path]:
-    """The files that a run makes for one: a weight file or state has its digest beside it."""
-    return [file, intact.sidecar(file)] if file.suffix == ".ckpt" else [file]
+    """The files that a run makes for one: a weight file has its digest beside it, and maybe its thresholds."""
+    return [file, intact.sidecar(file), RunFiles.thresholds(file)] if file.suffix == ".ckpt" else [file]
 
 
 def recorded(folder: Path) -> set[str] | None:
@@ -181,6 +194,27 @@ def entries(file: Path) -> list[dict[str, Any]]:
     """The entries of a `run.json`, without what is none; `provenance.read` tells what is wrong with the file."""
     found = _json(_text(file))
     return [entry for entry in found if isinstance(entry, dict)] if isinstance(found, list) else []
+
+
+def thresholds_beside(weights: Path, outputs: int) -> tuple[float, ...] | None:
+    """The thresholds of a weight file's answers, one an output; None where none lie beside it.
+
+    Raises UserError where the file holds something else.
+    """
+    file = RunFiles.thresholds(weights)
+    if not paths.exists(file):
+        return None
+    remedy = "restore the one that training wrote, or delete it, which sets them to 0.5"
+    return checked_thresholds(json_text.read(file, remedy), outputs, file, remedy)
+
+
+def checked_thresholds(value: Any, outputs: int, source: str | Path, remedy: str) -> tuple[float, ...]:
+    """Thresholds of answers, if a JSON value is such: a number from 0 to 1 for each output. Raises UserError."""
+    if not isinstance(value, list) or not all(json_text.is_number(item) and 0 <= item <= 1 for item in value):
+        raise UserError(f"{source}: expected a list of thresholds from 0 to 1; {remedy}")
+    if len(value) != outputs:
+        raise UserError(f"{source}: {len(value)} thresholds for {outputs} outputs; {remedy}")
+    return tuple(map(float, value))
 
 
 def with_record(sessions: Sequence[Any], names: set[str]) -> bytes:

@@ -7,7 +7,7 @@ import json
 import logging
 import os
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -129,7 +129,7 @@ class RunFolder(RunFiles):
             found = set(self.path.iterdir()).difference(files)
         except OSError as error:
             raise self._not_writable(error) from error
-        epochs = {file: run_files.epoch_of(file.name.removesuffix(".sha256"), self.model) for file in found}
+        epochs = {file: run_files.epoch_of(run_files.weights_of(file.name), self.model) for file in found}
         ours = {file for file, epoch in epochs.items() if epoch is not None and epoch <= self._epochs}
         for name in (*run_files.FIXED, self.best.name, self.last.name):
             ours.update(run_files.with_sidecar(self.path / name))
@@ -208,7 +208,15 @@ class RunFolder(RunFiles):
             raise RunError(f"{file}: is not the run's, which would replace it; move it away, and go on with --resume")
         self._claim(file)
 
-    def save_weights(self, weights: Mapping[str, NDArray[Any]], epoch: int, step: int, best: bool, keep: bool) -> None:
+    def save_weights(
+        self,
+        weights: Mapping[str, NDArray[Any]],
+        epoch: int,
+        step: int,
+        best: bool,
+        keep: bool,
+        thresholds: Sequence[float] | None = None,
+    ) -> None:
         """Save the weights of an epoch as last, as best, and under the epoch's own name.
 
         Args:
@@ -217,18 +225,17 @@ class RunFolder(RunFiles):
             step: steps done in this epoch.
             best: whether they are the best so far.
             keep: also save `<model>-<epoch>_<step>.ckpt`.
+            thresholds: probabilities from which this network gives an answer; None for none.
 
         Raises RunError where a file cannot be written.
         """
         self._claim(self.last)
-        weights_file.write(self.last, weights)
-        if best:
-            self._claim_weights(self.best)
-            intact.copy(self.last, self.best)
-        if keep:
-            file = self.of_epoch(epoch, step)
+        with _beside(self.last, thresholds):
+            weights_file.write(self.last, weights)
+        for file in [*([self.best] if best else []), *([self.of_epoch(epoch, step)] if keep else [])]:
             self._claim_weights(file)
-            intact.copy(self.last, file)
+            with _beside(file, thresholds):
+                intact.copy(self.last, file)
 
     def add_record(self, record: Mapping[str, object]) -> None:
         """Append an epoch's line to the metrics (and to the event file); delete the epoch files that are too many.
@@ -244,6 +251,7 @@ class RunFolder(RunFiles):
         if self.event_file:
             self.event_file.add(record)
         for surplus in self._epoch_files()[: -self.keep]:
+            RunFiles.thresholds(surplus).unlink(missing_ok=True)
             intact.delete(surplus)
 
     def add_session(self, session: Mapping[str, object], source: Path | None) -> None:
@@ -381,6 +389,19 @@ class RunFolder(RunFiles):
         self._names.add(self.last.name)
         self._entries = run_files.entries(self.sessions)
         return files
+
+
+@contextlib.contextmanager
+def _beside(weights: Path, thresholds: Sequence[float] | None) -> Iterator[None]:
+    """Inside of `with`, a weight file is replaced: a crash leaves none beside the thresholds of others."""
+    file = RunFiles.thresholds(weights)
+    try:
+        file.unlink(missing_ok=True)
+    except OSError as error:
+        raise intact.not_written(file, error) from error
+    yield
+    if thresholds is not None:
+        intact.write_atomically(file, json_text.dumps(list(thresholds)).encode())
 
 
 def _cut(file: Path, size: int) -> None:

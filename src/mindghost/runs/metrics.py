@@ -3,28 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from ..errors import UserError
 from ..files import json_text, paths
 from .files import METRICS
+from .record import KEYS, OPTIONAL, Record, score_keys
 
-# Of a record that a run of classification wrote.
-KEYS = ("epoch", "train_loss", "val_loss", "top_1", "top_5", "lr")
-
-
-# Of an epoch without validation, and of fewer than five classes.
-MAY_BE_NONE = {"val_loss", "top_1", "top_5"}
-
-
-# What a record of an older run may lack.
-OPTIONAL = ("seconds", "images_per_second")
 WHOLE = {"epoch"}
 
 
 # Of numbers beyond, matplotlib cannot draw an axis.
 LARGEST = 1e100
-Record = dict[str, Any]
 
 
 def read_records(path: Path) -> list[Record]:
@@ -49,10 +38,13 @@ def _record(line: str, where: str) -> Record:
         record = None
     if not isinstance(record, dict):
         raise UserError(f"{where}: expected a JSON object; {remedy}")
-    for key in (*KEYS, *(key for key in OPTIONAL if key in record)):
+    scores = score_keys(record)
+    for key in (*KEYS, *scores, *(key for key in OPTIONAL if key in record)):
         value, whole = record.get(key), key in WHOLE
         fits = json_text.is_integer(value) if whole else json_text.is_number(value) and abs(value) <= LARGEST
-        if not fits and not (key in record and value is None and key in MAY_BE_NONE):
+        # Of an epoch without validation; top_5 also of fewer than five classes.
+        may_be_none = key == "val_loss" or key in scores
+        if not fits and not (key in record and value is None and may_be_none):
             found = repr(value)[:60] if key in record else "nothing"
             raise UserError(f"{where}: {key}: expected {'an integer' if whole else 'a number'}, got {found}; {remedy}")
     return record

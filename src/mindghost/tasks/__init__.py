@@ -12,7 +12,10 @@ if TYPE_CHECKING:
     from .task import Task
 
 # Value of the key `task` -> the module whose TASK it is, imported when it is asked for: it imports MindSpore.
-MODULES = {"classification": "mindghost.tasks.classification.task"}
+MODULES = {
+    "classification": "mindghost.tasks.classification.task",
+    "multi_label": "mindghost.tasks.multi_label.task",
+}
 
 
 def of(config: Config) -> Task:

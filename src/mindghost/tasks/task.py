@@ -104,16 +104,30 @@ class Task(ABC):
         record_keys: the entries of `metrics.jsonl` that an evaluation fills, in their order; one that is not evaluated
             leaves them None.
         score: which of them is the score.
-        score_title, score_unit: what the score is called in a sentence, and what follows its number: "top-1" and " %".
+        titles: what the entries beside the loss are called in a sentence: "top_1" is the top-1.
+        score_unit: what follows one of their numbers: " %".
+        loss_title: what the loss is, in words.
+        hub_words: what MindSpore Hub's cards call those entries.
+        most_answers: how many answers an image gets where nobody says; None for all that there are.
+        has_thresholds: whether an answer is given from a probability on that an evaluation found.
         report: the writer of reports.
     """
 
     name: ClassVar[str]
     record_keys: ClassVar[tuple[str, ...]]
     score: ClassVar[str]
-    score_title: ClassVar[str]
+    titles: ClassVar[Mapping[str, str]]
     score_unit: ClassVar[str]
+    loss_title: ClassVar[str] = "loss"
+    hub_words: ClassVar[Mapping[str, str]] = {}
+    most_answers: ClassVar[int | None] = 5
+    has_thresholds: ClassVar[bool] = False
     report: ClassVar[Report]
+
+    @property
+    def score_title(self) -> str:
+        """What the score is called in a sentence."""
+        return self.titles[self.score]
 
     # --- Labels
 
@@ -168,8 +182,15 @@ class Task(ABC):
         """
 
     @abstractmethod
-    def counts(self) -> Counts:
-        """An empty collection."""
+    def counts(self, thresholds: tuple[float, ...] | None = None) -> Counts:
+        """An empty collection; `thresholds` are those that an earlier evaluation of the network found, if any did."""
+
+    def thresholds(self, metrics: Any) -> tuple[float, ...] | None:
+        """The probability from which an answer is given, for each output, as an evaluation found it to be best.
+
+        They are kept beside the weights and inside of exported files. None for a task that has no use for them.
+        """
+        return None
 
     def record(self, metrics: Metrics | None) -> dict[str, Any]:
         """The entries of `metrics.jsonl` for an evaluation, or for none."""
@@ -204,8 +225,21 @@ class Task(ABC):
     # --- Answers
 
     @abstractmethod
-    def answers(self, outputs: NDArray[Any], classes: Sequence[str], most: int) -> Sequence[tuple[Answer, ...]]:
-        """What a network says of each image: outputs (N, num_classes) -> up to `most` answers each, the first first."""
+    def answers(
+        self,
+        outputs: NDArray[Any],
+        classes: Sequence[str],
+        most: int | None = None,
+        thresholds: tuple[float, ...] | None = None,
+    ) -> Sequence[tuple[Answer, ...]]:
+        """What a network says of each image, the first answer first.
+
+        Args:
+            outputs: (N, num_classes) float32.
+            classes: names of the outputs.
+            most: answers that are wanted at most; None: `most_answers`.
+            thresholds: those that belong to the network (see `thresholds`); None where none are known.
+        """
 
     @abstractmethod
     def draw(self, pixels: NDArray[Any], answers: Sequence[Any]) -> Image.Image:

@@ -162,7 +162,8 @@ class Epochs(ms.Callback):
         ends = last or self.stopped_early
         if self.ranks.main:
             keep = epoch % self.config.ckpt_save_interval == 0 or ends
-            self.folder.save_weights(weights, epoch, self.data.steps, best, keep)
+            thresholds = None if metrics is None else self.task.thresholds(metrics)
+            self.folder.save_weights(weights, epoch, self.data.steps, best, keep, thresholds)
             self.folder.add_record(record)
         line = epoch_line(self.task, record, self.config.epoch_size, best, self.skipped)
         self.losses, self.skipped, self.resumed_at = [], 0, 0

@@ -218,7 +218,7 @@ def test_more_outputs_than_class_names(tmp_path):
 
 
 def test_long_names_are_cut_in_the_middle():
-    from mindghost.tasks.classification.report.pictures import fit
+    from mindghost.tasks.report.pictures import fit
 
     assert fit("short", 9) == "short"
     assert fit("hippopotamus", 9) == "hipp…amus"

@@ -80,7 +80,7 @@ class Trial:
         with as_file(content) as path:
             # Logits that are not finite are no error here: such a form is one that gets all images wrong.
             run = of_exported(replace(self._deployed, path=path))
-            metrics = Evaluator(self._runtime, self._split).outcomes(run).metrics()
+            metrics = Evaluator(self._runtime, self._split, self._deployed.thresholds).outcomes(run).metrics()
         variant = Variant(kind, content, metrics, tuple(float_layers))
         self.variants.append(variant)
         in_float = f", {len(float_layers)} layers in float" if float_layers else ""

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...files.table_file import Column
+from ..report.words import output_names
 from .metrics import cross_entropy
-from .report.tables import class_names
 from .show import probabilities
 
 # The likeliest classes of a row; a network with fewer classes has a row of all.
@@ -21,7 +21,7 @@ MOST_LISTED = 100
 
 def columns(known: Sequence[str], classes: int) -> tuple[Column, ...]:
     """What a row has, of a network with so many classes, of which some are known by name."""
-    names = class_names(known, classes)
+    names = output_names(known, classes)
     places = [
         column
         for place in range(1, min(TOP, classes) + 1)

@@ -1,38 +1,17 @@
-"""The classes that a network gives images, as answers and drawn below the images."""
+"""The classes that a network gives images, as answers."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
 
-from ...process.display import shown
-
-# Of an annotated picture, in pixels.
-_MIN_WIDTH, _LINE, _MARGIN = 320, 20, 6
-_LONGEST = 4096  # that enlarging may make of its longer side
+from ..show import Guess
 
 
-@dataclass(frozen=True)
-class Guess:
-    """A class that an image may show.
-
-    Attributes:
-        label: index among the network's outputs.
-        name: of the class.
-        probability: softmax of its logit, from 0 to 1.
-    """
-
-    label: int
-    name: str
-    probability: float
-
-
-def guesses(logits: NDArray[Any], classes: Sequence[str], most: int) -> list[tuple[Guess, ...]]:
+def guesses(logits: NDArray[Any], classes: Sequence[str], most: int | None) -> list[tuple[Guess, ...]]:
     """Of each row of logits (N, classes), the likeliest classes, up to `most`; of equal ones the lower label first."""
     rows = []
     for shares in probabilities(logits):
@@ -45,22 +24,3 @@ def probabilities(logits: NDArray[Any]) -> NDArray[Any]:
     """Softmax of (N, classes), in float64."""
     exponentials = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
     return exponentials / exponentials.sum(axis=1, keepdims=True)
-
-
-def draw(pixels: NDArray[Any], answers: Sequence[Guess]) -> Image.Image:
-    """The picture, uint8 (height, width, 3), with a line for each guess below it; small pictures are enlarged."""
-    picture = Image.fromarray(pixels)
-    factor = max(1, min(-(-_MIN_WIDTH // picture.width), _LONGEST // max(picture.size)))
-    picture = picture.resize((picture.width * factor, picture.height * factor), Image.Resampling.NEAREST)
-    height = len(answers) * _LINE + 2 * _MARGIN
-    sheet = Image.new("RGB", (max(picture.width, _MIN_WIDTH), picture.height + height), "white")
-    sheet.paste(picture, (0, 0))
-    pen, font = ImageDraw.Draw(sheet), ImageFont.load_default()
-    for row, guess in enumerate(answers):
-        top = picture.height + _MARGIN + row * _LINE
-        # A bar as long as the probability, behind the text.
-        pen.rectangle((0, top, round(guess.probability * sheet.width), top + _LINE - 3), fill=(190, 215, 245))
-        # Pillow's own font has Latin letters only.
-        name = shown(guess.name).encode("latin-1", "replace").decode("latin-1")
-        pen.text((_MARGIN, top + 2), f"{guess.probability:6.1%}  {name}", fill="black", font=font)
-    return sheet

@@ -15,6 +15,7 @@ from ...data.samples import Samples
 from ...data.scan import WHOLE, Part
 from ...files.table_file import Column
 from .. import class_weights, losses
+from ..show import Guess, draw
 from ..task import Report, Task
 from . import checks, names, predictions, report, show
 from .metrics import Counts
@@ -26,8 +27,10 @@ class Classification(Task):
     name = "classification"
     record_keys = ("val_loss", "top_1", "top_5")
     score = "top_1"
-    score_title = "top-1"
+    titles: ClassVar[Mapping[str, str]] = {"top_1": "top-1", "top_5": "top-5"}
     score_unit = " %"
+    loss_title = "loss (cross-entropy, nats)"
+    hub_words: ClassVar[Mapping[str, str]] = {"top_1": "top1acc", "top_5": "top5acc"}
     report: ClassVar[Report] = report
 
     def open_split(self, config: Config, split: str, known: Sequence[str] | None = None, part: Part = WHOLE) -> Samples:
@@ -54,7 +57,7 @@ class Classification(Task):
     def loss(self, config: Config) -> nn.Cell:
         return losses.CrossEntropy(config) if config.loss == "CE" else losses.BinaryCrossEntropy(config)
 
-    def counts(self) -> Counts:
+    def counts(self, thresholds: tuple[float, ...] | None = None) -> Counts:
         return Counts()
 
     def in_mindcv_words(self, metrics: Any) -> dict[str, float]:
@@ -74,11 +77,17 @@ class Classification(Task):
     def values(self, outputs: NDArray[Any], labels: NDArray[Any]) -> dict[str, NDArray[Any]]:
         return predictions.values(outputs, labels)
 
-    def answers(self, outputs: NDArray[Any], classes: Sequence[str], most: int) -> list[tuple[show.Guess, ...]]:
-        return show.guesses(outputs, classes, most)
+    def answers(
+        self,
+        outputs: NDArray[Any],
+        classes: Sequence[str],
+        most: int | None = None,
+        thresholds: tuple[float, ...] | None = None,
+    ) -> list[tuple[Guess, ...]]:
+        return show.guesses(outputs, classes, most or self.most_answers)
 
-    def draw(self, pixels: NDArray[Any], answers: Sequence[show.Guess]) -> Image.Image:
-        return show.draw(pixels, answers)
+    def draw(self, pixels: NDArray[Any], answers: Sequence[Guess]) -> Image.Image:
+        return draw(pixels, answers)
 
 
 TASK = Classification()

@@ -13,13 +13,14 @@ Equal evaluations give equal bytes: nothing in the files depends on when, where 
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ....errors import RunError, UserError
-from ....files import intact, paths
+from ....errors import RunError
+from ....files import intact
+from ...report import folder as report_folder
+from ...report.words import output_names
 from . import page, tables
 
 if TYPE_CHECKING:
@@ -33,35 +34,8 @@ MISTAKES = 24
 
 
 def prepare(folder: Path, overwrite: bool) -> None:
-    """Make sure, before the work, that a report can be written into `folder`, which is made.
-
-    Raises UserError where a library is missing, the folder takes no files, or it holds a file with the name of one of a
-    report's and `overwrite` is false. Other files are left alone in any case.
-    """
-    try:
-        import matplotlib  # noqa: F401
-    except ImportError as error:
-        raise UserError(
-            f"report: matplotlib draws its pictures ({error}); pip install matplotlib, or leave the key out"
-        ) from error
-    paths.check_output_folder(folder, "report")
-    found = [name for name in FILES if os.path.lexists(folder / name)]
-    if found and not overwrite:
-        if _holds_a_report(folder):
-            raise UserError(
-                f"report: {folder} already holds a report; give another folder, or --overwrite True to replace it"
-            )
-        raise UserError(f"report: {folder} holds a file that is no report's ({found[0]}); give another folder")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        intact.check_room(folder, 1)
-    except OSError as error:
-        raise paths.not_writable(folder, "report", error) from error
-
-
-def _holds_a_report(folder: Path) -> bool:
-    """Whether a folder holds a whole report: its page is written last."""
-    return paths.is_file(folder / PAGE) and page.is_one(paths.read(folder / PAGE, "give another folder"))
+    """Make sure, before the work, that a report can be written into `folder`, which is made. See `report.folder`."""
+    report_folder.prepare(folder, overwrite, FILES)
 
 
 def write(folder: Path, outcomes: Outcomes, samples: Samples, facts: Mapping[str, str]) -> None:
@@ -86,7 +60,7 @@ def write(folder: Path, outcomes: Outcomes, samples: Samples, facts: Mapping[str
             f"report: the network gives no finite probabilities for {strange.sum():,} of {len(outcomes):,} images, "
             f"such as {samples.name(int(strange.argmax()))}; no report is written"
         )
-    names = tables.class_names(samples.classes, outcomes.classes)
+    names = output_names(samples.classes, outcomes.classes)
     matrix = tables.confusion(outcomes)
     scores = tables.scores(matrix)
     calibration = tables.calibration(outcomes)

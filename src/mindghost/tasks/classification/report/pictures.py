@@ -4,46 +4,30 @@ from __future__ import annotations
 
 import math
 import os
-import unicodedata
-from collections.abc import Callable, Sequence
-from functools import wraps
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
-from PIL import Image
 
-from ....files import figures
+from ...report.pictures import DPI, Captioned, as_png, fit, image_sheet, percent, text_width
 from .tables import BINS, Calibration, Mistake
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.collections import PathCollection
 
-DPI = 100
 # Pixels: side of the confusion matrix, and what a cell of it may measure; of a cell that a number or a name fits in.
 MATRIX, SMALLEST_CELL, LARGEST_CELL = 720, 2, 90
 NUMBER_CELL, NAME_CELL = 22, 11
 SMALLEST_SQUARE = 5
 # Letters of a class's name that are shown at an axis, and under a picture.
 AXIS_LETTERS, CAPTION_LETTERS = 24, 16
-# The image sheet; pixels of a picture's longer side, beside and below it.
-COLUMNS, THUMBNAIL, BESIDE, BELOW = 6, 160, 50, 66
 
 
-def _as_png(draw: Callable[..., Figure]) -> Callable[..., bytes]:
-    """The PNG file of the figure that a function draws."""
-
-    @wraps(draw)
-    def png(*arguments: Any) -> bytes:
-        return figures.png(lambda: draw(*arguments), bbox_inches="tight", pad_inches=0.12)
-
-    return png
-
-
-@_as_png
+@as_png
 def confusion(matrix: NDArray[Any], names: Sequence[str]) -> Figure:
     """The confusion matrix, a row for each true class: what was recognised in blue, mistakes in red.
 
@@ -96,7 +80,7 @@ def _name_axes(axes: Axes, names: Sequence[str], cell: int) -> None:
     at = range(0, len(names), step)
     size = min(10, 0.6 * cell * step)
     labels = [fit(names[n], AXIS_LETTERS) for n in at]
-    upright = all(_width(label) * size * 0.65 * DPI / 72 < cell * step for label in labels)
+    upright = all(text_width(label) * size * 0.65 * DPI / 72 < cell * step for label in labels)
     axes.set_yticks(at, labels, fontsize=size)
     if upright:
         axes.set_xticks(at, labels, fontsize=size)
@@ -133,53 +117,7 @@ def _explain_colors(figure: Figure, hits: Any, misses: Any, side: float) -> None
         bar.ax.set_title(f"{title}, share of the true class", fontsize=9, pad=4)
 
 
-@_as_png
-def mistakes(worst: Sequence[Mistake]) -> Figure:
-    """The worst mistakes, with true class, predicted class and their probabilities under each picture."""
-    if not worst:
-        figure = Figure((6, 1), DPI)
-        figure.text(0.5, 0.5, "No image was taken for another class.", ha="center", va="center", fontsize=12)
-        return figure
-    pictures = [thumbnail(mistake.pixels) for mistake in worst]
-    columns = min(COLUMNS, len(worst))
-    rows = math.ceil(len(worst) / columns)
-    height = max(picture.height for picture in pictures)
-    figure = Figure((columns * (THUMBNAIL + BESIDE) / DPI, rows * (height + BELOW) / DPI), DPI)
-    grid = figure.subplots(rows, columns, squeeze=False)
-    figure.subplots_adjust(0, 0, 1, 1, wspace=BESIDE / THUMBNAIL, hspace=BELOW / height)
-    for axes in grid.flat:
-        axes.set_axis_off()
-    # Fewer pictures than places leave the last ones empty.
-    for axes, mistake, picture in zip(grid.flat, worst, pictures, strict=False):
-        _draw_mistake(axes, mistake, picture)
-    return figure
-
-
-def _draw_mistake(axes: Axes, mistake: Mistake, picture: Image.Image) -> None:
-    axes.imshow(picture, interpolation="nearest")
-    axes.set_anchor("S")
-    lines = (
-        (f"true: {fit(mistake.true, CAPTION_LETTERS)} ({percent(mistake.true_probability)})", "tab:blue"),
-        (f"taken for: {fit(mistake.predicted, CAPTION_LETTERS)} ({percent(mistake.predicted_probability)})", "tab:red"),
-        (fit(os.path.basename(mistake.name), CAPTION_LETTERS + 10), "grey"),
-    )
-    for number, (text, color) in enumerate(lines):
-        offset = (0, -3 - 11 * number)
-        size = 7 if color == "grey" else 8
-        axes.annotate(
-            text, (0.5, 0), offset, "axes fraction", "offset points", ha="center", va="top", fontsize=size, color=color
-        )
-
-
-def thumbnail(pixels: NDArray[Any]) -> Image.Image:
-    """An image (height, width, 1 or 3), uint8, whose longer side has THUMBNAIL pixels; small ones keep hard edges."""
-    image = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels).convert("RGB")
-    factor = THUMBNAIL / max(image.size)
-    width, height = (max(1, round(factor * length)) for length in image.size)
-    return image.resize((width, height), Image.Resampling.NEAREST if factor > 2 else Image.Resampling.LANCZOS)
-
-
-@_as_png
+@as_png
 def reliability(calibration: Calibration) -> Figure:
     """Accuracy over probability, in bins, and how many images are in each."""
     figure = Figure((6, 5.4), DPI, layout="constrained")
@@ -208,27 +146,15 @@ def reliability(calibration: Calibration) -> Figure:
     return figure
 
 
-def percent(probability: float) -> str:
-    """A probability for people: three digits."""
-    return f"{100 * probability:.1f} %" if probability >= 0.0005 else f"{100 * probability:.0e} %"
+def mistakes(worst: Sequence[Mistake]) -> bytes:
+    """The worst mistakes, with true class, predicted class and their probabilities under each picture."""
+    return image_sheet(list(map(_captioned, worst)), "No image was taken for another class.")
 
 
-def fit(text: str, letters: int) -> str:
-    """A name that is at most so many Latin letters wide: cut in the middle, since names often differ at their ends."""
-    text = figures.label(text)
-    if _width(text) <= letters:
-        return text
-    head, tail = "", ""
-    for first, last in zip(text, reversed(text), strict=True):
-        if _width(head + first + tail) >= letters:
-            break
-        head += first
-        if _width(head + last + tail) >= letters:
-            break
-        tail = last + tail
-    return f"{head}…{tail}"
-
-
-def _width(text: str) -> int:
-    """Width in Latin letters: Chinese, Japanese and Korean signs take two."""
-    return sum(2 if unicodedata.east_asian_width(letter) in "WF" else 1 for letter in text)
+def _captioned(mistake: Mistake) -> Captioned:
+    lines = (
+        (f"true: {fit(mistake.true, CAPTION_LETTERS)} ({percent(mistake.true_probability)})", "tab:blue"),
+        (f"taken for: {fit(mistake.predicted, CAPTION_LETTERS)} ({percent(mistake.predicted_probability)})", "tab:red"),
+        (fit(os.path.basename(mistake.name), CAPTION_LETTERS + 10), "grey"),
+    )
+    return Captioned(mistake.pixels, lines)

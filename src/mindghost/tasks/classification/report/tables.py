@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ....process.display import csv_cell
+from ...report.words import csv_bytes, share
 
 if TYPE_CHECKING:
     from ....data.samples import Samples
@@ -95,11 +94,6 @@ class Mistake:
         )
 
 
-def class_names(known: Sequence[str], classes: int) -> list[str]:
-    """A name for each class of the network; those beyond the known ones are called by their number."""
-    return [*known, *(f"#{label}" for label in range(len(known), classes))]
-
-
 def finite(outcomes: Outcomes) -> NDArray[Any]:
     """Which samples have usable probabilities: bool, (N,)."""
     return (outcomes.predicted >= 0) & np.isfinite(outcomes.confidences) & np.isfinite(outcomes.losses)
@@ -163,27 +157,17 @@ def scores_csv(table: Scores, names: Sequence[str]) -> bytes:
             label,
             csv_cell(name),
             *(int(column[label]) for column in columns),
-            *(_share(column[label]) for column in shares),
+            *(share(column[label]) for column in shares),
         ]
         for label, name in enumerate(names)
     ]
     header = ["label", "class", "images", "predicted", "correct", "precision", "recall", "f1"]
-    return _csv([header, *rows])
-
-
-def _share(value: float) -> str:
-    return "" if math.isnan(value) else f"{value:.6f}"
+    return csv_bytes([header, *rows])
 
 
 def confusion_csv(matrix: NDArray[Any], names: Sequence[str]) -> bytes:
     """A line for each true class, a column for each predicted one."""
     cells = list(map(csv_cell, names))
-    return _csv(
+    return csv_bytes(
         [["true \\ predicted", *cells], *([cell, *row] for cell, row in zip(cells, matrix.tolist(), strict=True))]
     )
-
-
-def _csv(rows: Iterable[Sequence[object]]) -> bytes:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(rows)
-    return text.getvalue().encode()

@@ -1,0 +1,206 @@
+"""The report of an evaluation: what `validate.py --report DIR` writes for images with several labels.
+
+| file | holds |
+| --- | --- |
+| `per_class.csv` | images, average precision, threshold, precision, recall and F1 of each label |
+| `mistakes.png` | the images with a wrong answer whose loss is highest |
+| `report.html` | all of it in one page that needs no other file and no network |
+
+Equal evaluations give equal bytes: nothing in the files depends on when, where or on how many ranks they were made.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...errors import RunError
+from ...files import intact
+from ...process.display import csv_cell
+from ...process.display import html as escape
+from ..report import folder as report_folder
+from ..report.page import document, image, share, table, tiles
+from ..report.words import csv_bytes, output_names
+from ..report.words import share as cell
+from .metrics import Metrics, Outcomes, Scores, probabilities
+
+if TYPE_CHECKING:
+    from ...data.samples import Samples
+
+PAGE = "report.html"
+FILES = ("per_class.csv", "mistakes.png", PAGE)
+# What the image sheet has room for; labels that are named below an image; letters of such a line.
+MISTAKES, NAMED, LETTERS = 24, 3, 28
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """A sample with a wrong answer.
+
+    Attributes:
+        name: of the sample: its path.
+        missed: names and probabilities of the labels that it has and was not given, the least likely first.
+        wrong: those that it was given and does not have, the likeliest first.
+        pixels: uint8, (height, width, 1 or 3).
+    """
+
+    name: str
+    missed: tuple[tuple[str, float], ...]
+    wrong: tuple[tuple[str, float], ...]
+    pixels: NDArray[Any]
+
+
+def prepare(folder: Path, overwrite: bool) -> None:
+    """Make sure, before the work, that a report can be written into `folder`, which is made. See `report.folder`."""
+    report_folder.prepare(folder, overwrite, FILES)
+
+
+def write(folder: Path, outcomes: Outcomes, samples: Samples, facts: Mapping[str, str]) -> None:
+    """Write the report of an evaluation: all of its files, or none.
+
+    Args:
+        folder: see `prepare`.
+        outcomes: of each sample, in the order of `samples`.
+        samples: what was evaluated; the images of the worst mistakes are read from it.
+        facts: what the page says about the evaluation beside its numbers, by name.
+
+    Raises:
+        RunError: outputs that are not finite, or a file that cannot be written.
+        UserError: an image that can no longer be read.
+    """
+    strange = ~np.isfinite(outcomes.logits).all(axis=1)
+    if strange.any():
+        raise RunError(
+            f"report: the network gives no finite probabilities for {strange.sum():,} of {len(outcomes):,} images, "
+            f"such as {samples.name(int(strange.argmax()))}; no report is written"
+        )
+    names = output_names(samples.classes, outcomes.logits.shape[1])
+    mistakes = [_mistake(outcomes, index, names, samples) for index in worst(outcomes, MISTAKES)]
+    contents = {
+        "per_class.csv": _csv(outcomes.scores, outcomes.thresholds, names),
+        "mistakes.png": _sheet(mistakes),
+        PAGE: _html(outcomes, names, mistakes, facts),
+    }
+    intact.write_all_atomically({folder / name: contents[name] for name in FILES})
+
+
+def worst(outcomes: Outcomes, number: int) -> list[int]:
+    """The samples with a wrong answer whose loss is highest, the highest first; of equal ones the first sample."""
+    wrong = np.flatnonzero((outcomes.labels != outcomes.predicted).any(axis=1))
+    return wrong[np.argsort(-outcomes.losses[wrong], kind="stable")][:number].tolist()
+
+
+def _mistake(outcomes: Outcomes, index: int, names: Sequence[str], samples: Samples) -> Mistake:
+    shares = probabilities(outcomes.logits[index])
+    has, given = outcomes.labels[index], outcomes.predicted[index]
+
+    def named(labels: NDArray[Any], sign: int) -> tuple[tuple[str, float], ...]:
+        chosen = np.flatnonzero(labels)
+        order = chosen[np.argsort(sign * shares[chosen], kind="stable")]
+        return tuple((names[label], float(shares[label])) for label in order.tolist())
+
+    return Mistake(samples.name(index), named(has & ~given, 1), named(given & ~has, -1), samples.read(index))
+
+
+def _csv(scores: Scores, thresholds: Sequence[float], names: Sequence[str]) -> bytes:
+    """A line a label, in their order; shares with six digits, empty where they would be 0 / 0."""
+    header = ["label", "class", "images", "predicted", "correct", "average_precision", "threshold"]
+    rows: list[list[object]] = [[*header, "precision", "recall", "f1"]]
+    for label, name in enumerate(names):
+        counts = [int(column[label]) for column in (scores.support, scores.predicted, scores.correct)]
+        shares = [cell(column[label]) for column in (scores.precision, scores.recall, scores.f1)]
+        best = [cell(scores.average_precision[label]), f"{thresholds[label]:.6f}"]
+        rows.append([label, csv_cell(name), *counts, *best, *shares])
+    return csv_bytes(rows)
+
+
+def _sheet(mistakes: Sequence[Mistake]) -> bytes:
+    # Not at the top: it imports matplotlib, which is an extra.
+    from ..report.pictures import Captioned, fit, image_sheet
+
+    images = []
+    for mistake in mistakes:
+        missed = (fit(f"missed: {_listed(mistake.missed)}", LETTERS), "tab:blue")
+        wrong = (fit(f"wrong: {_listed(mistake.wrong)}", LETTERS), "tab:red")
+        images.append(
+            Captioned(mistake.pixels, (missed, wrong, (fit(os.path.basename(mistake.name), LETTERS), "grey")))
+        )
+    return image_sheet(images, "Every image was given its labels, and no others.")
+
+
+def _listed(labels: Sequence[tuple[str, float]]) -> str:
+    from ..report.pictures import percent
+
+    more = f" and {len(labels) - NAMED} more" if len(labels) > NAMED else ""
+    return (", ".join(f"{name} ({percent(share)})" for name, share in labels[:NAMED]) or "-") + more
+
+
+def _html(outcomes: Outcomes, names: Sequence[str], mistakes: Sequence[Mistake], facts: Mapping[str, str]) -> bytes:
+    metrics, scores = outcomes.metrics(), outcomes.scores
+    parts = [_tiles(metrics, scores), _labels(scores, outcomes.thresholds, names), _mistakes(mistakes)]
+    return document(f"{facts['model']}: mAP {metrics.mean_average_precision:.2f} %", facts, parts)
+
+
+def _tiles(metrics: Metrics, scores: Scores) -> str:
+    return tiles(
+        {
+            "mAP": f"{metrics.mean_average_precision:.2f} %",
+            "micro F1": f"{metrics.micro_f1:.2f} %",
+            "macro F1": f"{metrics.macro_f1:.2f} %",
+            "mean precision": f"{100 * scores.mean('precision'):.2f} %",
+            "mean recall": f"{100 * scores.mean('recall'):.2f} %",
+            "loss (nats)": f"{metrics.loss:.4f}",
+            "images": f"{metrics.num_samples:,}",
+        }
+    )
+
+
+def _labels(scores: Scores, thresholds: Sequence[float], names: Sequence[str]) -> str:
+    """A line a label, the lowest average precision first."""
+    precisions = np.nan_to_num(scores.average_precision, nan=2)
+    order = sorted(range(len(names)), key=lambda label: (precisions[label], label))
+    rows = [
+        (
+            names[label],
+            f"{scores.support[label]:,}",
+            f"{scores.predicted[label]:,}",
+            f"{scores.correct[label]:,}",
+            share(scores.average_precision[label]),
+            f"{thresholds[label]:.3f}",
+            *(share(column[label]) for column in (scores.precision, scores.recall, scores.f1)),
+        )
+        for label in order
+    ]
+    counts = ("label", "images", "predicted", "correct")
+    headings = (*counts, "average precision", "threshold", "precision", "recall", "F1")
+    note = (
+        "<p class=note>The labels with the lowest average precision first; in label order in per_class.csv. Precision, "
+        "recall and F1 are those at the threshold, a probability. Means are over the labels that an image has; a "
+        "precision of a label that was never given counts as 0 in them.</p>"
+    )
+    return f"<h2>Labels</h2>{note}<div class=scroll>{table(headings, rows, 1)}</div>"
+
+
+def _mistakes(mistakes: Sequence[Mistake]) -> str:
+    heading = "<h2>Worst mistakes</h2>"
+    if not mistakes:
+        return f"{heading}<p class=note>Every image was given its labels, and no others.</p>"
+    note = (
+        "<p class=note>The images with a wrong answer whose loss is highest: labels that were "
+        "<span class=true>missed</span>, and those that were <span class=predicted>given wrongly</span>, with their "
+        "probabilities. Wrong labels in the data are often among them.</p>"
+    )
+    figures = [
+        f"<figure>{image('mistake', mistake.name, mistake.pixels)}"
+        f"<span class=true>missed: {escape(_listed(mistake.missed))}</span><br>"
+        f"<span class=predicted>wrong: {escape(_listed(mistake.wrong))}</span><br>"
+        f"<span class=file>{escape(mistake.name)}</span></figure>"
+        for mistake in mistakes
+    ]
+    return f"{heading}{note}<div class=sheet>{''.join(figures)}</div>"

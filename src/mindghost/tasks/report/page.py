@@ -1,0 +1,95 @@
+"""The parts of a report's HTML page: pictures inside, no script, nothing fetched from anywhere."""
+
+from __future__ import annotations
+
+import base64
+import io
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from numpy.typing import NDArray
+
+from ...process.display import html as escape
+
+_JPEG_QUALITY = 85
+# The policy has the browser itself refuse scripts, and anything that is not in the page.
+_HEAD = """\
+<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{title}</title>
+<style>
+body {{ font: 15px/1.45 system-ui, sans-serif; color: #222; max-width: 1100px; margin: 2em auto; padding: 0 1em; }}
+h1 {{ font-size: 1.5em; margin-bottom: .2em; }}
+h2 {{ font-size: 1.15em; margin: 2em 0 .5em; border-bottom: 1px solid #ddd; }}
+p.note {{ color: #555; max-width: 46em; }}
+img {{ max-width: 100%; height: auto; }}
+table {{ border-collapse: collapse; }}
+th, td {{ padding: .15em .8em .15em 0; text-align: right; vertical-align: top; font-variant-numeric: tabular-nums; }}
+th {{ position: sticky; top: 0; background: #fff; border-bottom: 1px solid #bbb; }}
+.name {{ text-align: left; overflow-wrap: anywhere; }}
+.tiles {{ display: flex; flex-wrap: wrap; gap: .6em; margin: 1em 0; }}
+.tiles div {{ background: #f3f5f8; border-radius: 6px; padding: .5em .9em; }}
+.tiles b {{ display: block; font-size: 1.35em; }}
+.scroll {{ max-height: 30em; overflow: auto; border: 1px solid #ddd; padding: 0 .8em .4em; }}
+.sheet {{ display: grid; grid-template-columns: repeat(auto-fill, minmax(165px, 1fr)); gap: 1em; }}
+figure {{ margin: 0; font-size: .85em; overflow-wrap: anywhere; }}
+figure img {{ display: block; }}
+.true {{ color: #1f5fa8; }}
+.predicted {{ color: #b3261e; }}
+.file {{ color: #777; font-size: .9em; }}
+</style>
+</head>
+<body>
+"""
+
+
+def is_one(content: bytes) -> bool:
+    """Whether bytes begin as a page that was written here."""
+    return content.startswith(_HEAD.partition("{title}")[0].encode())
+
+
+def document(title: str, facts: Mapping[str, str], parts: Sequence[str]) -> bytes:
+    """A whole page in UTF-8: what is said of the evaluation (`facts`, by name; "model" heads it), and its parts."""
+    rows = [f"<tr><td class=name>{escape(key)}</td><td class=name>{escape(facts[key])}</td></tr>" for key in facts]
+    head = [_HEAD.format(title=escape(title)), f"<h1>{escape(facts['model'])}</h1>", f"<table>{''.join(rows)}</table>"]
+    return "\n".join([*head, *parts, "</body>\n</html>\n"]).encode()
+
+
+def tiles(numbers: Mapping[str, str]) -> str:
+    """The numbers that sum up the others, by name."""
+    return f"<div class=tiles>{''.join(f'<div>{name}<b>{value}</b></div>' for name, value in numbers.items())}</div>"
+
+
+def share(value: float) -> str:
+    """A share in percent; a dash where it would be 0 / 0."""
+    return "-" if math.isnan(value) else f"{100 * value:.2f} %"
+
+
+def table(headings: Sequence[str], rows: Iterable[Sequence[str]], names: int) -> str:
+    """A table whose first `names` columns hold text."""
+    kind = ["class=name" if column < names else "" for column in range(len(headings))]
+    head = "".join(f"<th {k}>{escape(text)}</th>" for k, text in zip(kind, headings, strict=True))
+    body = "\n".join(
+        f"<tr>{''.join(f'<td {k}>{escape(text)}</td>' for k, text in zip(kind, row, strict=True))}</tr>" for row in rows
+    )
+    return f"<table><thead><tr>{head}</tr></thead><tbody>\n{body}\n</tbody></table>"
+
+
+def image(kind: str, what: str, pixels: NDArray[Any]) -> str:
+    """A small picture of an image, uint8 (height, width, 1 or 3)."""
+    from .pictures import thumbnail
+
+    file = io.BytesIO()
+    thumbnail(pixels).save(file, format="JPEG", quality=_JPEG_QUALITY)
+    return picture(kind, what, "image/jpeg", file.getvalue())
+
+
+def picture(kind: str, what: str, media: str, content: bytes) -> str:
+    """A picture inside of the page: its CSS class, what it shows, its type and its bytes."""
+    data = base64.b64encode(content).decode()
+    return f'<img class={kind} alt="{escape(what)}" src="data:{media};base64,{data}">'

@@ -1,0 +1,25 @@
+"""Tables of a report as CSV, and names for all of a network's outputs."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Iterable, Sequence
+
+
+def output_names(known: Sequence[str], outputs: int) -> list[str]:
+    """A name for each output of a network; those beyond the known ones are called by their number."""
+    return [*known, *(f"#{label}" for label in range(len(known), outputs))]
+
+
+def share(value: float) -> str:
+    """A share as a cell: six digits, empty where it would be 0 / 0."""
+    return "" if math.isnan(value) else f"{value:.6f}"
+
+
+def csv_bytes(rows: Iterable[Sequence[object]]) -> bytes:
+    """A table as a CSV file in UTF-8."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue().encode()
