@@ -24,7 +24,8 @@ from mindghost.inference import artifact, predictor
 from mindghost.inference.network import open_network
 from mindghost.inference.sources import expand, frames, picture_name
 from mindghost.models import create_model
-from mindghost.tasks.classification import show
+from mindghost.tasks import show
+from mindghost.tasks.classification import show as classes
 from tests.helpers.commands import flags, run_mindghost
 from tests.helpers.places import ROOT
 from tests.helpers.trained import CLASSES, write_run
@@ -265,7 +266,7 @@ def test_the_plain_reader_gives_the_same_answers_for_files_of_each_kind(
         theirs = plain["network_input"](str(file), steps)
         ours_in = ours.prepare(images.read_image(str(file), upright=True))
         assert np.abs((theirs[0] - ours_in) * np.reshape(steps["std"], (-1, 1, 1))).max() < 1.01, file.name
-        shares = show.probabilities(network(theirs))[0]
+        shares = classes.probabilities(network(theirs))[0]
         found = {guess.label: guess.probability for guess in prediction.answers}
         np.testing.assert_allclose(shares, [found[label] for label in range(3)], atol=0.02, err_msg=file.name)
     monkeypatch.setattr(sys, "argv", ["predict_onnx.py", str(deployed.path), *map(str, files)])

@@ -106,6 +106,7 @@ def test_what_a_run_leaves(run):
         assert all(0 < threshold < 1 for threshold in thresholds)
 
 
+@pytest.mark.fault("labels", "ok")
 def test_a_run_that_goes_on_ends_the_same(run, tmp_path):
     folder, config = run
     resumed = config.replace(ckpt_save_dir=str(tmp_path / "again"), resume=str(folder / "run_state_previous.ckpt"))
@@ -168,6 +169,7 @@ def _named(image: str) -> set[str]:
     return {name for name, bit in zip(NAMES, image.rpartition("/")[2], strict=False) if bit == "1"}
 
 
+@pytest.mark.fault("labels", "clean error")
 def test_no_label_is_an_answer(run, mosaics, tmp_path, capsys):
     """In every form, with thresholds that nothing reaches; without any file, they are 0.5 and that is said."""
     folder, _ = run

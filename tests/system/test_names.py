@@ -19,7 +19,7 @@ from mindghost.config import Config
 from mindghost.data import dataset, folders
 from mindghost.errors import UserError
 from mindghost.inference.sources import expand, frames, picture_name
-from mindghost.tasks.classification import show
+from mindghost.tasks import show
 from tests.helpers.launchers import environment
 from tests.helpers.places import ROOT
 

@@ -93,5 +93,5 @@ def test_a_task_that_knows_no_classes(regression, grey, tmp_path):
 
 
 def test_a_task_that_is_none():
-    with pytest.raises(UserError, match=r"^task: 'clasification' is no task; give one of classification$"):
+    with pytest.raises(UserError, match=r"^task: 'clasification' is no task; give one of classification, multi_label$"):
         tasks.of(Config(task="clasification"))
