@@ -124,7 +124,7 @@ def test_nothing_is_settled_that_was_not_asked_for():
         key for key in AUTO_KEYS if key not in ("lr", "epoch_size")
     ]
     # A recipe's values are given, too.
-    assert cli("-c", "ghostnet_050_cpu", "--auto").open == ["head_lr_factor", "patience"]
+    assert cli("-c", "ghostnet_050_cpu", "--auto").open == ["head_lr_factor", "patience", "val_fraction"]
     assert of().open == []
 
 
@@ -195,6 +195,24 @@ def test_published_weights_are_taken_where_they_are(monkeypatch, log, tmp_path):
     monkeypatch.setattr("mindghost.build.published_file", lambda *_, **__: tmp_path)
     assert settle.before_images(runtime_of(cli("-c", "finetune"))).config.pretrained is True
     assert log() == []
+
+
+def test_images_without_a_validation_split_are_parted(tmp_path):
+    data = write_images(tmp_path / "data", ("ant", "bee"), 8, 3)
+
+    def fraction(folder: Path, *more: str) -> float:
+        config = cli("-c", "finetune", "--pretrained", "False", "--data_dir", str(folder), *more)
+        return settle.before_images(runtime_of(config)).config.val_fraction
+
+    # Class folders alone; with both splits; an empty place, which is refused for what it is.
+    assert [fraction(folder) for folder in (data / "train", data, tmp_path)] == [0.1, 0.0, 0.0]
+    assert fraction(data / "train", "--val_fraction", "0.25") == 0.25
+    shutil.rmtree(data / "val")
+    assert fraction(data) == 0.1
+    (tmp_path / "list.csv").write_text("path,label,split\na,b,train\n")
+    assert fraction(tmp_path, "--train_list", str(tmp_path / "list.csv")) == 0.0
+    (tmp_path / "list.csv").write_text("path,label\na,b\n")
+    assert fraction(tmp_path, "--train_list", str(tmp_path / "list.csv")) == 0.1
 
 
 def test_the_recipe_fits_every_network():

@@ -106,6 +106,7 @@ AUTO_KEYS = (
     "head_lr_factor",
     "epoch_size",
     "patience",
+    "val_fraction",
 )
 
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from ..errors import UserError
 from ..files import paths
-from . import list_rows, places
+from . import folders, list_rows, places
 from .samples import FileSamples, Samples
 
 if TYPE_CHECKING:
@@ -66,6 +66,14 @@ def source(config: Config, split: str) -> Source:
     if config.train_list and list_rows.has_splits(Path(config.train_list), "train_list"):
         return Source(Path(config.train_list), "train_list", config.val_split, note=note)
     return Source(places.folder(data_dir, config.val_split), "", config.val_split, note=note)
+
+
+def lacks_validation(config: Config) -> bool:
+    """Whether there are images to train on, and none for validation, so that `val_fraction` could make some."""
+    if config.dataset != "imagenet" or _own_validation(config):
+        return False
+    data_dir = Path(config.data_dir)
+    return bool(config.train_list) or _is_there(data_dir, config.train_split) or folders.has_classes(data_dir)
 
 
 def part(samples: Samples, split: str, config: Config, place: object) -> Samples:

@@ -19,6 +19,7 @@ import numpy as np
 
 from .. import build, tasks
 from ..config import Config, proportion
+from ..data import splits
 from ..data.samples import Samples
 from ..errors import UserError
 from ..files import json_text
@@ -46,6 +47,8 @@ _RUN_UPDATES, _EPOCHS = (600, 300), ((20, 60), (10, 30))
 # Of a batch of 32, by kind of optimizer: from fresh weights, and from trained ones.
 _RATES = {"sgd": (0.05, 0.01), "momentum": (0.05, 0.01), "lion": (1e-4, 3e-5)}
 _ADAPTIVE_RATES = (1e-3, 3e-4)
+# Of the images, for validation, where nothing else is.
+_FRACTION = 0.1
 # How much faster a fresh classifier learns on weights that are trained.
 _HEAD = (1.0, 10.0)
 # Epochs without a better score after which a run ends: a share of it, and so many at least.
@@ -74,10 +77,19 @@ class Facts:
 
 
 def before_images(runtime: Runtime) -> Runtime:
-    """The run with what can be settled before the images are opened: the weights that the network starts from."""
-    if "pretrained" not in runtime.config.open:
+    """The run with what can be settled before the images are opened.
+
+    These are the weights that the network starts from, and whether a part of the images is kept for validation.
+    """
+    config = runtime.config
+    if not {"pretrained", "val_fraction"} & set(config.open):
         return runtime
-    changes = {"pretrained": _has_published(runtime.config)} if runtime.ranks.main else {}
+    changes: dict[str, Any] = {}
+    if runtime.ranks.main:
+        if "val_fraction" in config.open:
+            changes["val_fraction"] = _FRACTION if splits.lacks_validation(config) else 0.0
+        if "pretrained" in config.open:
+            changes["pretrained"] = _has_published(config)
     return _agreed(runtime, changes)
 
 
