@@ -384,6 +384,11 @@ def test_the_command_line(weights, tmp_path):
 
 def test_what_weights_say_of_a_configuration(weights):
     beside(weights)
+    # A network that is named makes up for what is not there, and for nothing that is.
+    assert artifact.said("", with_recipe=False, with_model=True) == Said()
+    bare = weights.parent / "bare" / "w.ckpt"
+    assert artifact.said(str(bare), with_recipe=False, with_model=True) == Said()
+    assert artifact.said(str(weights), False, with_model=True) == artifact.said(str(weights), False) != Said()
     assert artifact.said(str(weights), with_recipe=True) == Said()
     found = artifact.said(str(weights), with_recipe=False)
     assert (found.values["crop_pct"], found.fixed) == (0.8, {"model": "ghostnet_050"})

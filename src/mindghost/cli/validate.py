@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 from ..config import arguments_of, load
 from ..config.arguments import Parser
@@ -25,7 +26,8 @@ def make_parser() -> Parser:
 
 def main(arguments: Sequence[str], prog: str = PROG) -> None:
     """Command line -> configuration -> evaluation -> lines for people and, as the last one, one JSON object."""
-    config = load(arguments, prog=prog, description=DESCRIPTION, weights=said)
+    with_model = any(word.partition("=")[0] == "--model" for word in arguments)
+    config = load(arguments, prog=prog, description=DESCRIPTION, weights=partial(said, with_model=with_model))
     # After the configuration is known to be good: importing MindSpore takes seconds.
     with importing():
         from ..evaluate.validate import validate

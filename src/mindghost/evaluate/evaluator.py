@@ -21,6 +21,7 @@ from ..models.parameters import assign
 from ..parallel.ranks import ALONE, Ranks
 from ..runtime import Runtime
 from ..tasks.task import Counts, Metrics, Outcomes
+from .batch import sparing
 from .predictions import Predictions
 
 
@@ -77,11 +78,13 @@ class Evaluator:
     def outcomes(self, network: Network, predictions: Predictions | None = None) -> Outcomes:
         """What a network makes of each sample, in the order of `samples`, whatever the number of ranks.
 
-        With the key `eval_mirror`, the network is `mirrored`. `predictions` get what it says.
+        With the key `eval_mirror`, the network is `mirrored`. `predictions` get what it says. Where memory runs out, it
+        takes fewer images at once.
 
         On a terminal, rank 0 draws a bar.
         """
         batches = tqdm(self.batches, "validation", unit="batch", leave=False, disable=not draws(self.runtime.ranks))
+        network = sparing(network)
         network = mirrored(network) if self.runtime.config.eval_mirror else network
         found = outcomes(
             self.task.counts(self.thresholds), network, batches, self.batch_size, self.runtime.ranks, predictions

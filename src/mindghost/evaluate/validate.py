@@ -26,6 +26,7 @@ from ..process.log import RunLog
 from ..runs.files import thresholds_beside
 from ..runtime import Runtime
 from ..tasks.task import Metrics, Outcomes
+from . import batch
 from . import predictions as predictions_file
 from .evaluator import Evaluator, counted
 from .predictions import Predictions
@@ -82,6 +83,7 @@ def validate(config: Config) -> Validation:
         if exported:
             runtime = runtime.with_config(artifact.agreed(runtime.config, exported))
         runtime, samples = _open_images(runtime, exported)
+        runtime = batch.settled(runtime, len(samples), exported.batch if exported else None)
         for line in runtime.config.warnings(training=False):
             log.info(line)
         network, path = (open_network(exported), exported.path) if exported else _of_weights(runtime)

@@ -299,19 +299,25 @@ def _said(found: Deployment) -> Said:
 
 def agreed(config: Config, found: Deployment) -> Config:
     """A configuration, if it says what an exported file says. Raises UserError, which names the key, otherwise."""
-    return settled({key: getattr(config, key) for key in Config.model_fields}, {}, _said(found))
+    said = _said(found)
+    same = settled({key: getattr(config, key) for key in Config.model_fields}, {}, said)
+    return config.replace(**{key: getattr(same, key) for key in said.fixed})
 
 
-def said(ckpt_path: str, with_recipe: bool) -> Said:
+def said(ckpt_path: str, with_recipe: bool, with_model: bool = False) -> Said:
     """What the file of `ckpt_path` and what is beside it say, for `config.load(weights=...)`.
 
     Of weights it is what training saved, where no recipe is given. Of an exported file the network and its input are
     those of the file, whatever a recipe says; where its images are and all else is what the run's `config.yaml` says,
-    if one is beside the file and no recipe is given. Raises UserError as `of_file` and `runs.files.saved_by_training`.
+    if one is beside the file and no recipe is given. Weights with nothing beside them, published ones too, need no
+    recipe where the network is given by its name (`with_model`): the rest is then the defaults.
+
+    Raises UserError as `of_file` and `runs.files.saved_by_training`.
     """
     path = Path(ckpt_path)
     if not exported_file.is_exported(path):
-        return Said() if with_recipe else saved_by_training(ckpt_path)
+        alone = with_model and not (ckpt_path and paths.exists(RunFiles.beside(path).config))
+        return Said() if with_recipe or alone else saved_by_training(ckpt_path)
     own = _said(of_file(path))
     if with_recipe or not paths.exists(RunFiles.beside(path).config):
         return own

@@ -32,6 +32,7 @@ _SAID = {
     os.strerror(errno.ENOMEM): errno.ENOMEM,
     "failed to map segment": errno.ENOMEM,
     "std::bad_alloc": errno.ENOMEM,
+    "Memory not enough": errno.ENOMEM,
     "Failed to allocate memory": errno.ENOMEM,
     "can't start new thread": errno.EAGAIN,
     os.strerror(errno.EAGAIN): errno.EAGAIN,
@@ -47,6 +48,11 @@ def lacking(error: BaseException) -> str | None:
     if isinstance(error, (OSError, ImportError, RuntimeError, SystemError)):
         return next((_SCARCE[number] for said, number in _SAID.items() if said in str(error)), None)
     return None
+
+
+def is_out_of_memory(error: BaseException | None) -> bool:
+    """Whether an error says that memory ran out."""
+    return error is not None and lacking(error) == OUT_OF_MEMORY
 
 
 def problem(error: BaseException) -> str | None:
@@ -92,6 +98,18 @@ def memory() -> int:
         # Not every machine has them, and "max" is no number.
         with suppress(OSError, ValueError), open(file, encoding="ascii") as text:
             found.append(int(text.read()))
+    return min(found)
+
+
+def free_memory() -> int:
+    """Bytes that this process could take now: of the machine, its container, its own limit (ulimit -v)."""
+    found = [memory()]
+    with suppress(OSError, ValueError, IndexError), open("/proc/meminfo", encoding="ascii") as lines:
+        found += [1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")]
+    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+    if limit != resource.RLIM_INFINITY:
+        with suppress(OSError, ValueError, IndexError), open("/proc/self/statm", encoding="ascii") as text:
+            found.append(max(0, limit - mmap.PAGESIZE * int(text.read().split()[0])))
     return min(found)
 
 
