@@ -67,6 +67,7 @@ if __name__ == "__main__":
     task = facts["config"].get("task", "classification")
     if task not in ("classification", "multi_label"):
         sys.exit(f"{shown(sys.argv[1])}: is made for the task {shown(task)}, which is not here")
+    names = facts.get("names", facts["classes"])  # words, where classes are ids of ImageNet's
     thresholds = facts.get("thresholds", [0.5] * len(facts["classes"]))
     for path in sys.argv[2:]:
         logits = session.run(None, {"image": network_input(path, facts["preprocessing"])})[0][0]
@@ -75,4 +76,4 @@ if __name__ == "__main__":
             found = [label for label in labels if shares(logits)[label] >= thresholds[label]]
         else:
             found = labels[:5]
-        print(*map(shown, [path, *([facts["classes"][label] for label in found] or ["none"])]), sep="\t")
+        print(*map(shown, [path, *([names[label] for label in found] or ["none"])]), sep="\t")

@@ -211,3 +211,48 @@ def test_the_table_of_names():
     assert [names[label] for label in (264, 474)] == ["Cardigan (n02113186)", "cardigan (n02963159)"]
     assert imagenet_names.shown_as(["tench", "n01440764", "rose"]) == ["tench", "tench (n01440764)", "rose"]
     assert [imagenet_names.synset_of(name) for name in ("tench", "n01440764", "rose")] == ["n01440764"] * 2 + [None]
+
+
+def written(root: Path, names: list[str]) -> Path:
+    for number, name in enumerate(names):
+        save_image(root / "val" / name / "a.png", number)
+    return root
+
+
+@pytest.mark.fault("imagenet", "ok")
+def test_classes_may_be_called_by_their_words(tmp_path):
+    words = ["tench", "golden retriever", "crane (n02012849)"]
+    samples = open_split(config_for(written(tmp_path, words)), "val", imagenet_names.synsets())
+    assert sorted(samples.labels.tolist()) == [0, 134, 207]
+    with pytest.raises(UserError) as caught:
+        open_split(config_for(written(tmp_path, ["crane"])), "val", imagenet_names.synsets())
+    message_of(caught, "1000 known ones lack: ", "crane")
+
+
+@pytest.mark.fault("imagenet", "ok")
+def test_numbers_count_the_known_classes(tmp_path):
+    save_image(tmp_path / "a.png", 1)
+    image = (tmp_path / "a.png").read_bytes()
+    tar(tmp_path / "data" / "val.tar", [("a.png", image), ("a.cls", "1"), ("b.png", image), ("b.cls", "2")])
+    config = config_for(tmp_path / "data")
+    samples = open_split(config, "val", ["rose", "tulip", "aster"])
+    assert (samples.classes, samples.labels.tolist()) == (("rose", "tulip", "aster"), [1, 2])
+    assert open_split(config, "val", ["2", "1"]).labels.tolist() == [1, 0], "names that are numbers are names"
+    with pytest.raises(UserError) as caught:
+        open_split(config, "val", ["rose", "tulip"])
+    message_of(caught, "2 class(es) that the 2 known ones lack: 1, 2")
+
+
+def test_some_folders_of_a_network_of_all_classes(tmp_path):
+    """Without a name beside the weights they would be taken for its first outputs."""
+    config = config_for(written(tmp_path, ["n02099601", "n01440764"]))
+    assert open_split(config.replace(num_classes=1000), "val").labels.tolist() == [0, 207]
+    assert open_split(config.replace(num_classes=999), "val").labels.tolist() == [0, 1]
+
+
+def test_the_names_of_other_libraries():
+    words = [name.partition(" (")[0] for name in imagenet_names.shown_as(imagenet_names.synsets())]
+    hugging_face = [f"{word}, and more" for word in words]
+    keras = [word.replace(" ", "_") for word in words]
+    assert all(map(imagenet_names.are_all, (words, hugging_face, keras)))
+    assert not any(map(imagenet_names.are_all, (words[:-1], words[::-1], ["tench"] * 1000)))

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
+from pathlib import Path
 
 from ..config.arguments import input_file, recipe_file
-from ..inference.artifact import Deployment, of_file
+from ..inference.artifact import IMAGENET, Deployment, of_file
 
 
 def add_arguments(parser: ArgumentParser, exported: bool = True) -> None:
@@ -28,10 +29,14 @@ def add_arguments(parser: ArgumentParser, exported: bool = True) -> None:
     parser.add_argument("--model", default="", metavar="NAME", help="network of a checkpoint with nothing beside it")
     parser.add_argument(
         "--class_names",
-        type=input_file("give one with class names"),
+        type=_class_names,
         metavar="FILE",
-        help="class names: text, one a line, or JSON",
+        help="class names: text, one a line, or JSON; imagenet: ImageNet's 1,000 classes",
     )
+
+
+def _class_names(text: str) -> Path:
+    return Path(text) if text == IMAGENET else input_file("give one with class names")(text)
 
 
 def of_arguments(arguments: Namespace) -> Deployment:

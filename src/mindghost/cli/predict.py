@@ -150,7 +150,8 @@ def main(arguments: Sequence[str]) -> None:
     run = predictor.Predictor(deployed, open_network(deployed, operators), args.batch_size)
     if deployed.numbered:
         note = (
-            f"{args.ckpt_path}: no class names are known: classes are called by their labels; give --class_names FILE"
+            f"{args.ckpt_path}: no class names are known: classes are called by their labels; give --class_names FILE, "
+            "or imagenet for its 1,000 classes"
         )
         tqdm.write(shown(f"{PROG}: {note}"), file=sys.stderr)
     if tasks.of(deployed.config).has_thresholds and deployed.thresholds is None:

@@ -23,11 +23,13 @@ from ..errors import UserError
 from ..files import paths
 from ..process.display import some
 from . import (
+    aliases,
     binary,
     class_names,
     fetch,
     folders,
     imagenet,
+    imagenet_names,
     jpeg,
     lists,
     parquet,
@@ -86,6 +88,9 @@ def open_split(
         samples = _as_rows(samples)
     if classes is None:
         classes = _named(config)
+    if classes is None and split == "val" and imagenet_names.are_some(samples.classes, config.num_classes):
+        # Of a network with all of them and no names: some of ImageNet's folders are not the first of its outputs.
+        classes = imagenet_names.synsets()
     if classes is not None:
         samples = _relabel(samples, classes, place)
     else:
@@ -244,6 +249,7 @@ def _open_binary(config: Config, split: str) -> ArraySamples:
 
 def _relabel(samples: Samples, classes: Sequence[str], place: str) -> Samples:
     """The samples with labels that index `classes`, mapped by name."""
+    samples = aliases.called_as(samples, classes, place)
     label_of = {name: label for label, name in enumerate(classes)}
     # A layout may know more classes than it has images of.
     present = _present(samples)

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+_ENOUGH = 0.95  # of the names that are to be the same
 _TABLE = Path(__file__).with_name("imagenet_synsets.txt")
 
 
@@ -36,6 +37,23 @@ def synset_of(name: str) -> str | None:
     if name in _words():
         return name
     return next((synset for synset, words in _words().items() if words == name), None)
+
+
+def are_some(names: Sequence[str], outputs: int | None) -> bool:
+    """Whether names are ids of ImageNet's classes, of a network that has as many outputs as there are."""
+    return outputs == len(_words()) and set(names) <= set(_words())
+
+
+def are_all(names: Sequence[str]) -> bool:
+    """Whether names are those of the 1,000 classes in their order, as other libraries write them.
+
+    `tench, Tinca tinca` and `great_white_shark` are theirs; that a few have other words than WordNet's is no matter.
+    """
+    words = [word.partition(" (")[0].lower() for word in _words().values()]
+    if len(names) != len(words):
+        return False
+    firsts = [name.partition(",")[0].replace("_", " ").strip().lower() for name in names]
+    return sum(first == word for first, word in zip(firsts, words, strict=True)) >= _ENOUGH * len(words)
 
 
 def shown_as(classes: Sequence[str]) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,8 +17,16 @@ _ROWS = 1 << 16  # paths that are changed at a time
 _LOWEST = 1  # letter that a path can have
 
 
-def settled(labels: Sequence[str], names: Sequence[str] | None, place: str) -> tuple[tuple[str, ...], NDArray[Any]]:
-    """Class names in label order, and the label of each image, int32 (n,).
+class Settled(NamedTuple):
+    """Class names in label order, the label of each image, int32 (n,), and whether the names are mere numbers."""
+
+    classes: tuple[str, ...]
+    labels: NDArray[Any]
+    numbered: bool
+
+
+def settled(labels: Sequence[str], names: Sequence[str] | None, place: str) -> Settled:
+    """The classes of images that say their label.
 
     Args:
         labels: what each image says. Where all are numbers they are the labels; else they are names.
@@ -38,7 +46,8 @@ def settled(labels: Sequence[str], names: Sequence[str] | None, place: str) -> t
             raise UserError(
                 f"{place}: label {int(largest)}, but there are {len(names)} class names, and labels count from 0"
             )
-        return tuple(names or map(str, range(count))), _mapped(labels, {label: int(label) for label in found})
+        numbers = _mapped(labels, {label: int(label) for label in found})
+        return Settled(tuple(names or map(str, range(count))), numbers, names is None)
     if names is None:
         return by_name(labels)
     label_of = {name: label for label, name in enumerate(names)}
@@ -47,13 +56,13 @@ def settled(labels: Sequence[str], names: Sequence[str] | None, place: str) -> t
             f"{place}: labels that none of the {len(label_of)} class names is: {some(unknown)}; correct the labels or "
             "the names"
         )
-    return tuple(label_of), _mapped(labels, label_of)
+    return Settled(tuple(label_of), _mapped(labels, label_of), False)
 
 
-def by_name(labels: Sequence[str]) -> tuple[tuple[str, ...], NDArray[Any]]:
-    """Class names, sorted as class folders are, and the label of each image, int32 (n,)."""
+def by_name(labels: Sequence[str]) -> Settled:
+    """The classes of images whose labels are names: sorted as class folders are."""
     classes = sorted(set(labels))
-    return tuple(classes), _mapped(labels, {name: label for label, name in enumerate(classes)})
+    return Settled(tuple(classes), _mapped(labels, {name: label for label, name in enumerate(classes)}), False)
 
 
 def _mapped(labels: Sequence[str], of: Mapping[str, int]) -> NDArray[Any]:

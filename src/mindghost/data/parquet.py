@@ -153,7 +153,7 @@ def open_parquet(place: Shards, decoder: jpeg.Decoder | None = None) -> ParquetS
     labels_said = [label for part in parts for label in part.labels]
     if not labels_said:
         raise UserError(f"{root}: no row in {_files(place)}")
-    classes, labels = labelled.settled(labels_said, parts[0].columns.names, root)
+    classes, labels, numbered = labelled.settled(labels_said, parts[0].columns.names, root)
     titles = tuple(file.name for file in place.files)
     shards = np.repeat(np.arange(len(parts), dtype=np.int32), [len(part.labels) for part in parts])
     numbers = np.concatenate([np.arange(len(part.labels)) for part in parts])
@@ -175,6 +175,7 @@ def open_parquet(place: Shards, decoder: jpeg.Decoder | None = None) -> ParquetS
         numbers,
         tuple(states),
         RowGroups(files, [part.columns.image for part in parts]),
+        numbered=numbered,
     )
     return samples.take(labelled.folder_order(labels, called))
 

@@ -25,12 +25,14 @@ class Samples(ABC):
     Attributes:
         classes: names in label order.
         labels: int32, (n,); where an image has several labels, float32, (n, classes), 1 for each that it has.
+        numbered: the names are the numbers of the labels, because no others are known.
         weights: how much each sample counts in the training loss, float32, (n,), over 0; None where all count alike.
     """
 
     classes: tuple[str, ...]
     labels: NDArray[Any]
     weights: NDArray[Any] | None = field(default=None, kw_only=True)
+    numbered: bool = field(default=False, kw_only=True)
 
     def __len__(self) -> int:
         return len(self.labels)

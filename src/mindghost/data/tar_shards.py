@@ -96,9 +96,10 @@ def open_tar(place: Shards, decoder: jpeg.Decoder | None = None) -> TarSamples:
     index.left_out.say(root)
     if not len(index.files):
         raise UserError(f"{root}: no image in {_files(index.titles)}; expected KEY.jpg and KEY.cls, or CLASS/*.jpg")
+    numbered = False
     if index.labelled:
         names = _names_beside(place)
-        classes, labels = labelled.settled([os.fsdecode(text) for text in index.texts], names, root)
+        classes, labels, numbered = labelled.settled([os.fsdecode(text) for text in index.texts], names, root)
         files = index.files
     elif imagenet.all_flat(map(os.fsdecode, index.files)):
         files = index.files
@@ -106,7 +107,7 @@ def open_tar(place: Shards, decoder: jpeg.Decoder | None = None) -> TarSamples:
     else:
         files = _class_folders(index, root)
         folders = [os.fsdecode(file).partition("/")[0] for file in files]
-        classes, labels = labelled.by_name(folders)
+        classes, labels, _ = labelled.by_name(folders)
     files = _apart(files, index.shards, index.titles)
     samples = TarSamples(
         classes,
@@ -120,6 +121,7 @@ def open_tar(place: Shards, decoder: jpeg.Decoder | None = None) -> TarSamples:
         index.lengths,
         index.times[index.shards],
         Regions([str(file) for file in place.files], _AGAIN),
+        numbered=numbered,
     )
     return samples.take(labelled.folder_order(labels, files))
 

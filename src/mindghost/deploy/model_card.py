@@ -16,7 +16,7 @@ import yaml
 from .. import build, tasks
 from ..checkpoint import weights as weights_file
 from ..config import Config
-from ..data import transforms
+from ..data import imagenet_names, transforms
 from ..errors import UserError
 from ..evaluate.evaluator import counted
 from ..files import intact, json_text, paths
@@ -366,7 +366,7 @@ def _environment(session: Mapping[str, Any]) -> str:
 
 
 def _class_list(classes: Sequence[str]) -> str:
-    shown = ", ".join(map(display.markdown, classes[:_CLASSES_SHOWN]))
+    shown = ", ".join(map(display.markdown, imagenet_names.shown_as(classes)[:_CLASSES_SHOWN]))
     more = len(classes) - _CLASSES_SHOWN
     return f"In label order: {shown}" + (f", and {more:,} more in `classes.json`." if more > 0 else ".")
 

@@ -17,7 +17,7 @@ from ..data import dataset, transforms
 from ..data.samples import Samples
 from ..errors import UserError
 from ..files import paths
-from ..inference import artifact
+from ..inference import artifact, published
 from ..inference.artifact import Deployment
 from ..inference.exported import is_exported
 from ..inference.network import Network, checked, of_cell, open_network
@@ -121,6 +121,8 @@ def _open_images(runtime: Runtime, exported: Deployment | None) -> tuple[Runtime
     """The settled run, and the validation split with labels as the network has them."""
     config, task = runtime.config, tasks.of(runtime.config)
     names = exported.known_classes if exported else task.known_names(config.ckpt_path)
+    if names is None and not exported and config.dataset == "imagenet" and not config.class_names:
+        names = published.classes(config)
     samples = task.open_split(config, "val", names)
     if names is None and config.dataset == "imagenet" and not config.class_names:
         where = "the file has no names of classes" if exported else "no classes.json lies beside the weights"

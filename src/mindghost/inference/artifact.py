@@ -13,13 +13,17 @@ from pathlib import Path
 from typing import Any
 
 from ..config import Config, Said, beside_weights, recipe, settled
+from ..data import imagenet_names
 from ..data.class_names import checked
 from ..data.class_names import read as read_names
 from ..errors import UserError
 from ..files import json_text, paths
 from ..runs.files import RunFiles, checked_thresholds, said_beside, saved_by_training, thresholds_beside
 from . import exported as exported_file
+from . import published
 
+# In the place of a file of class names: those of ImageNet's 1,000 classes.
+IMAGENET = "imagenet"
 # What of a configuration makes the network and its input.
 _KEYS = (
     "model",
@@ -88,9 +92,12 @@ class Deployment:
         from ..data import transforms
 
         config = self.config
+        names = imagenet_names.shown_as(self.classes)
         return {
             "model": config.model,
             "classes": list(self.classes),
+            # What people read in their place, where that is something else.
+            **({"names": names} if names != list(self.classes) else {}),
             # Whether those are names, and not numbers in the place of names.
             "named": not self.numbered,
             "input": {"name": "image", "type": "float32", "shape": [self.batch, *self.input_shape]},
@@ -116,7 +123,7 @@ def of_file(
         config_file: recipe to take in place of the `config.yaml` beside weights. Of an exported file it may say nothing
             else than the file, which needs none.
         model: the network of weights that have neither; the rest is then as it was published.
-        class_names: file with the names (see `data.class_names`), in place of those beside the weights.
+        class_names: file with the names (see `data.class_names`), in place of those beside the weights; or IMAGENET.
 
     Raises UserError where the file is not there, or not known or described well enough, or contradicted.
     """
@@ -124,7 +131,8 @@ def of_file(
     values, where = recipe(config_file) if config_file else ({}, {})
     if model:
         values["model"], where["model"] = model, "--"
-    names = read_names(class_names) if class_names else None
+    imagenet = str(class_names) == IMAGENET
+    names = list(imagenet_names.synsets()) if imagenet else read_names(class_names) if class_names else None
     if exported_file.is_exported(path):
         return _of_exported(path, values, where, names)
     return _of_weights(path, config_file, values, where, names)
@@ -144,10 +152,12 @@ def _of_weights(
         config = _as_published(values["model"])
     else:
         raise UserError(f"{path}: no config.yaml beside it, so the network is not known; give --model NAME or -c FILE")
-    published = config_file is None and not paths.exists(beside)
-    known = None if published else saved_classes(str(path))
+    as_published = config_file is None and not paths.exists(beside)
+    known = None if as_published else saved_classes(str(path))
+    if not names and known is None:
+        known = published.classes(config.replace(ckpt_path=str(path)))
     # Of a network that is known by name only, the names say how many outputs it has.
-    outputs = len(names) if names and published else config.num_classes
+    outputs = len(names) if names and as_published else config.num_classes
     if outputs is None:
         outputs = len(names or known or ()) or None
     if outputs is None:
@@ -247,6 +257,10 @@ def of_description(path: Path, description: Mapping[str, Any]) -> Deployment:
 def _check_consistent(found: Deployment, description: Mapping[str, Any]) -> None:
     """Raise UserError where what a description says to other programs is not what it says to this one."""
     expected = found.describe()
+    if "names" in description and description["names"] != expected.get("names"):
+        raise UserError(
+            f"{found.path}: its description contradicts itself: names are not those of its classes; {_AGAIN}"
+        )
     for part, keys in _CHECKED.items():
         said, wanted = description.get(part), expected[part]
         if not isinstance(wanted, dict):

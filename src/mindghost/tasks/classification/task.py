@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ...config import Config
-from ...data import dataset
+from ...data import dataset, imagenet_names
 from ...data.samples import Samples
 from ...data.scan import WHOLE, Part
 from ...files.table_file import Column
@@ -84,7 +84,7 @@ class Classification(Task):
         most: int | None = None,
         thresholds: tuple[float, ...] | None = None,
     ) -> list[tuple[Guess, ...]]:
-        return show.guesses(outputs, classes, most or self.most_answers)
+        return show.guesses(outputs, imagenet_names.shown_as(classes), most or self.most_answers)
 
     def draw(self, pixels: NDArray[Any], answers: Sequence[Guess]) -> Image.Image:
         return draw(pixels, answers)

@@ -7,10 +7,12 @@ import io
 import math
 from collections.abc import Iterable, Sequence
 
+from ...data import imagenet_names
+
 
 def output_names(known: Sequence[str], outputs: int) -> list[str]:
-    """A name for each output of a network; those beyond the known ones are called by their number."""
-    return [*known, *(f"#{label}" for label in range(len(known), outputs))]
+    """What each output of a network is shown as; those beyond the known ones are called by their number."""
+    return [*imagenet_names.shown_as(known), *(f"#{label}" for label in range(len(known), outputs))]
 
 
 def share(value: float) -> str:
