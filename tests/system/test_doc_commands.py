@@ -29,11 +29,14 @@ mindghost recipes
 mindghost train -c ghostnet_050_cpu --scale 0.35 1.0 --auto_augment None --distribute False --print_config
 DRY_RUN=1 DEVICES=8 bash scripts/launch_ascend.sh -c ghostnet_100_ascend --data_dir /path/to/imagenet
 mindghost pack --data_dir runs/digits --out runs/packed
-mindghost train -c ghostnet_050_cpu --data_dir DATA --num_classes 10 --ckpt_save_dir runs/mine \
-    --epoch_size 30 --warmup_epochs 2 --decay_epochs 28
+mindghost train -c finetune --data_dir DATA
+mindghost validate --ckpt_path ckpt/ghostnet_100_best.ckpt --report ckpt/report
+mindghost predict photo.jpg 'more/*.png' --ckpt_path ckpt/ghostnet_100_best.ckpt --top_k 1
+mindghost export --ckpt_path ckpt/ghostnet_100_best.ckpt --format onnx
+python examples/predict_onnx.py ckpt/ghostnet_100_best.onnx photo.jpg
+mindghost train -c ghostnet_050_cpu --data_dir DATA --num_classes 10 --ckpt_save_dir runs/mine --epoch_size 30
 mindghost validate --ckpt_path runs/mine/ghostnet_050_best.ckpt --report runs/mine/report
-mindghost predict photo.jpg 'more/*.png' --ckpt_path runs/mine/ghostnet_050_best.ckpt --top_k 1
-mindghost export --ckpt_path runs/mine/ghostnet_050_best.ckpt --format onnx
+mindghost export --ckpt_path runs/mine/ghostnet_050_best.ckpt
 python examples/predict_onnx.py runs/mine/ghostnet_050_best.onnx photo.jpg
 find . -name '*.jpg' | mindghost predict - --ckpt_path runs/mine/ghostnet_050_best.onnx --json --save_dir annotated
 mindghost show-ghosts photo.jpg --ckpt_path runs/mine/ghostnet_050_best.ckpt --layer blocks.3.0.ghost1 -o ghosts.png
@@ -43,9 +46,8 @@ mindghost model-card runs/mine --author "A. Uthor" --link https://example.org/we
 """
 # The same after those, by `-m slow`.
 TRIED_SLOWLY = r"""
-mpirun -n 2 mindghost train -c ghostnet_050_cpu --distribute True --data_dir DATA --num_classes 10 \
-    --ckpt_save_dir runs/two
-mpirun -n 2 mindghost validate --ckpt_path runs/two/ghostnet_050_best.ckpt
+mpirun -n 2 mindghost train -c finetune --data_dir DATA --ckpt_save_dir runs/two
+mpirun -n 2 mindghost validate --ckpt_path runs/two/ghostnet_100_best.ckpt
 mindghost validate --ckpt_path runs/mine/ghostnet_050_best.ckpt
 mindghost validate --ckpt_path runs/mine/ghostnet_050_best.onnx
 mindghost predict photo.jpg 'more/*.png' folder --ckpt_path runs/mine/ghostnet_050_best.ckpt
@@ -161,7 +163,7 @@ def test_commands_do_what_the_pages_say(folder, printed):
 @pytest.mark.usefixtures("printed")
 def test_slow_commands_do_what_the_pages_say(folder):
     printed = shell(folder, lines(TRIED_SLOWLY))
-    assert (folder / "runs" / "two" / "ghostnet_050_best.ckpt").is_file()
+    assert (folder / "runs" / "two" / "ghostnet_100_best.ckpt").is_file()
     assert (folder / "answers.csv").read_text().count("\n") == 2
     assert (folder / "deploy" / "ghostnet_050_best.onnx").is_file()
     by_checkpoint, by_onnx = (

@@ -50,7 +50,7 @@ def test_each_step_leaves_what_the_document_says(walked):
     assert "<html" in (runs / "tuned" / "report" / "report.html").read_text()
     assert (runs / "tuned" / "model_card.md").read_text().startswith("---\n")
     names = {path.name for path in (runs / "deploy").iterdir()}
-    assert {f"ghostnet_050_best{end}" for end in (".mindir", ".onnx", ".json", "_int8.onnx", "_int8.json")} <= names
+    assert {f"ghostnet_100_best{end}" for end in (".mindir", ".onnx", ".json", "_int8.onnx", "_int8.json")} <= names
 
 
 @pytest.mark.slow

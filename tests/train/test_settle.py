@@ -82,7 +82,7 @@ def test_trained_weights_take_fewer_epochs_and_a_lower_rate():
     assert (fresh.epoch_size, fresh.lr, fresh.head_lr_factor) == (20, 0.05, 1)
     assert (trained.epoch_size, trained.lr, trained.head_lr_factor) == (10, 0.01, 10)
     own = of("--ckpt_path", "own.ckpt", images=5000)
-    assert [getattr(own, key) for key in AUTO_KEYS[1:]] == [getattr(trained, key) for key in AUTO_KEYS[1:]]
+    assert own.replace(ckpt_path="", pretrained=True) == trained
     assert of("--opt", "adamw").lr == 1e-3
     assert of("--opt", "lion", "--pretrained", "True").lr == 3e-5
     assert of("--opt", "nadam", "--pretrained", "True").head_lr_factor == 1
@@ -207,6 +207,7 @@ def test_images_without_a_validation_split_are_parted(tmp_path):
     # Class folders alone; with both splits; an empty place, which is refused for what it is.
     assert [fraction(folder) for folder in (data / "train", data, tmp_path)] == [0.1, 0.0, 0.0]
     assert fraction(data / "train", "--val_fraction", "0.25") == 0.25
+    assert fraction(data / "train", "--val_while_train", "False") == 0.0
     shutil.rmtree(data / "val")
     assert fraction(data) == 0.1
     (tmp_path / "list.csv").write_text("path,label,split\na,b,train\n")
@@ -277,6 +278,12 @@ def test_a_run_of_another_recipe_is_not_taken_for_ours(tmp_path):
     now = taken_up(saved, cli("-c", "finetune"))
     assert (now.batch_size, now.epoch_size) == (4, 7)
     assert any(change.startswith("scale: ") for change in changed_keys(saved, now))
+
+
+@pytest.mark.fault("settings", "clean error")
+def test_a_folder_that_is_not_there_is_said_as_ever(no_network, tmp_path):
+    message = message_of(open_images, runtime_of(config_of(tmp_path / "none", tmp_path / "run")))
+    assert "none/train" in message
 
 
 @pytest.mark.parametrize("mode", ["L", "RGB"])

@@ -23,6 +23,7 @@ from .rules import expected, nearest_key
 
 _EXAMPLES = """\
 examples:
+  {train} -c finetune --data_dir D
   {train} -c {recipes}ghostnet_050_cpu{ending} --data_dir D --num_classes 10 --epoch_size 30
   mpirun -n 8 {train} --config {recipes}ghostnet_100_ascend{ending} --data_dir /path/to/imagenet
   {validate} --ckpt_path ckpt/ghostnet_050_best.ckpt --data_dir D

@@ -162,8 +162,8 @@ class Config(BaseModel):
     mode."""
     auto: bool = False
     """Settle from the images and the machine what neither recipe nor command line gives of: image_resize, crop_pct,
-    hflip, batch_size, lr, head_lr_factor, epoch_size, patience, and pretrained, which is True where published weights
-    can be had."""
+    hflip, batch_size, lr, head_lr_factor, epoch_size, patience; val_fraction, which is 0.1 where there is no validation
+    split; pretrained, which is True where published weights can be had."""
     resume: bool | Name = False
     """Go on with the run in ckpt_save_dir from its last saved state; or with that of the folder or file given."""
     resume_force: bool = False

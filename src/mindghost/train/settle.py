@@ -87,7 +87,8 @@ def before_images(runtime: Runtime) -> Runtime:
     changes: dict[str, Any] = {}
     if runtime.ranks.main:
         if "val_fraction" in config.open:
-            changes["val_fraction"] = _FRACTION if splits.lacks_validation(config) else 0.0
+            parted = config.val_while_train and splits.lacks_validation(config)
+            changes["val_fraction"] = _FRACTION if parted else 0.0
         if "pretrained" in config.open:
             changes["pretrained"] = _has_published(config)
     return _agreed(runtime, changes)
@@ -124,7 +125,7 @@ def chosen(config: Config, facts: Facts) -> dict[str, Any]:
     """The values of the keys that are open in a configuration; they depend on nothing else than what is passed.
 
     Args:
-        config: with `pretrained` settled; what is given in it goes before.
+        config: with `val_fraction` and `pretrained` settled; what is given in it goes before.
         facts: see there.
     """
     known = dict(config)
@@ -195,7 +196,7 @@ def _has_published(config: Config) -> bool:
         build.published_file(config.model, attempts=1, timeout=_PATIENCE)
     except UserError as error:
         reason = re.search(r"download failed \((.*?)\);", str(error))
-        why = reason[1] if reason else str(error)
+        why = re.sub(r"^<urlopen error (.*)>$", r"\1", reason[1]) if reason else str(error)
         place = build.published_place(config.model)
         log.info(f"{fresh}: the published ones cannot be had ({why}); saved as {place}, they are used")
         return False
@@ -210,8 +211,13 @@ def _agreed(runtime: Runtime, changes: Mapping[str, Any]) -> Runtime:
 
 def _line(config: Config, changes: Mapping[str, Any], images: int, facts: Facts) -> str:
     weights = "trained weights" if config.pretrained or config.ckpt_path else "fresh weights"
-    names = ("image_resize", "batch_size", "epoch_size", "patience", "lr", "head_lr_factor", "hflip")
-    found = [f"{key} {changes[key]:g}" for key in names if key in changes and changes[key] != Config.default(key)]
+    # The others are worth a word where they are not what they usually are.
+    always = ("image_resize", "batch_size", "epoch_size", "patience", "lr")
+    found = [
+        f"{key} {changes[key]:g}"
+        for key in (*always, "head_lr_factor", "hflip")
+        if key in changes and (key in always or changes[key] != Config.default(key))
+    ]
     return (
         f"auto: {images:,} images, {facts.side} pixels on their shorter sides, {weights}: {', '.join(found)}; a flag "
         "changes any of them"
