@@ -112,8 +112,9 @@ class Runtime:
         if config.num_classes is None:
             return self.with_config(config.replace(num_classes=len(classes)))
         if len(classes) < config.num_classes:
+            place = config.train_list or config.val_list or config.data_dir
             log.info(
-                f"{config.data_dir}: {len(classes)} classes, fewer than num_classes: {config.num_classes}; "
+                f"{place}: {len(classes)} classes, fewer than num_classes: {config.num_classes}; "
                 "labels follow their sorted names"
             )
         return self

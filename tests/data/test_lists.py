@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mindghost.data import dataset, list_rows, lists, loader, scan
+from mindghost.data import dataset, list_lines, list_rows, lists, loader, scan
 from mindghost.data.dataset import open_split
 from mindghost.errors import UserError
 from tests.helpers.data_folders import config_for, cut, epochs, message_of
@@ -290,6 +290,7 @@ def test_an_unknown_label_is_named_with_its_line(tmp_path):
         ),
         ("l.txt", "a.png\t1,1,0\nb.png\t0,0,0\nc.png\t0,0,1\n"),
         ("l.txt", "a.png 1 1 0\nb.png 0 0 0\nc.png 0 0 1\n"),
+        ("l.csv", "image,elk,cat,dog\na.png,0,1,1\nb.png,0,0,0\nc.png,1.0,0.0,0.0\n"),
         ("l.jsonl", '{"path":"a.png","label":[1,0]}\n{"path":"b.png","label":[]}\n{"path":"c.png","label":[2]}'),
     ],
 )
@@ -335,6 +336,16 @@ def test_one_label_each_makes_the_rows_of_class_folders(folder, tmp_path):
 )
 def test_several_labels_where_one_is_expected(tmp_path, name, content, line, shown):
     refused(listed(tmp_path, content, name), f"{name}:{line}: expected one label, got {shown}", "task: multi_label")
+
+
+def test_columns_of_classes_are_one_label_where_each_row_has_one(tmp_path):
+    """As ISIC's ground truth has them."""
+    content = "image,MEL,NV,split\na,1.0,0.0,train\nb,0.0,1.0,val\nc,0.0,1.0,train\n"
+    config = listed(tmp_path, content, "l.csv")
+    samples = open_split(config, "train")
+    assert (samples.classes, samples.labels.tolist()) == (("MEL", "NV"), [0, 1])
+    refused(listed(tmp_path, content.replace("c,0.0", "c,1.0"), "l.csv"), "l.csv:4: expected one label, got MEL, NV")
+    refused(listed(tmp_path, content.replace("c,0.0", "c,0.5"), "l.csv"), "l.csv:4: column MEL: expected 0 or 1")
 
 
 def test_a_name_with_commas_is_one_label(tmp_path):
@@ -467,6 +478,8 @@ def test_missing_and_damaged_images_are_left_out_and_counted(tmp_path, caplog):
 def test_a_class_none_of_whose_images_is_there_or_can_be_read(tmp_path):
     config = listed(tmp_path, "a.png x\nno.png y\n").replace(on_bad_image="skip")
     refused(config, "train.txt:1: no image of the class y is there")
+    config = listed(tmp_path, "no.png x\nneither.png x\n").replace(on_bad_image="skip")
+    refused(config, "train_list: ", f"none of its images is there; {tmp_path}/no.png: no such file")
     config = listed(tmp_path, "a.png x\nc.png y\n").replace(on_bad_image="skip")
     cut(tmp_path / "c.png", 40)
     refused(config, "train.txt: no image of the class y can be read")
@@ -521,7 +534,7 @@ def test_rows_are_read_in_chunks_and_blocks_whatever_their_size(folder, tmp_path
         config = config_for(folder / "train", train_list=f"{tmp_path}/l.{ending}")
         expected[form] = open_split(config, "train").digest()
         for block, chunk in ((1, 2), (7, 3), (64, 1)):
-            monkeypatch.setattr(list_rows, "_BLOCK", block)
+            monkeypatch.setattr(list_lines, "_BLOCK", block)
             monkeypatch.setattr(lists, "_CHUNK", chunk)
             assert open_split(config, "train").digest() == expected[form]
             monkeypatch.undo()

@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..process.display import shown, some
-from .list_rows import fail, is_bad_text, refuse_encoding
+from ..process.display import some
+from .list_lines import cut, fail, is_bad_text, refuse_encoding
 
 Written = str | tuple[str, ...]  # a label as a list has it, or several
 
@@ -78,7 +78,7 @@ def check(file: Path, line: int, label: Written, several: bool) -> None:
         if not text and not (several and isinstance(label, str)):
             fail(file, line, "an empty label; write it, or remove the line")
         if len(text) > _MOST_LETTERS:
-            fail(file, line, f"a label of {len(text):,} letters: {_cut(text)}")
+            fail(file, line, f"a label of {len(text):,} letters: {cut(text)}")
         if is_bad_text(text):
             refuse_encoding(file, line)
     if not several and isinstance(label, tuple) and len(label) != 1:
@@ -98,7 +98,7 @@ def settled(labels: Labels, known: Known) -> tuple[tuple[str, ...], NDArray[Any]
     classes, places = _classes(labels, texts, labels.line, known)
     for code in sorted(set(range(len(texts))) - set(np.unique(labels.codes).tolist())):
         if not known.trained:
-            fail(labels.file, 1, f"no image of the class {_cut(texts[code])} is there; mend its paths, or remove it")
+            fail(labels.file, 1, f"no image of the class {cut(texts[code])} is there; mend its paths, or remove it")
     return classes, np.array(places, np.int32)[labels.codes]
 
 
@@ -187,7 +187,7 @@ def _by_name(file: Path, texts: Sequence[str], line_of: Callable[[int], int], cl
             fail(
                 file,
                 line_of(place),
-                f"label {_cut(text)!r} is none of the {len(classes)} classes ({_cut(some(classes))}); correct it, or "
+                f"label {cut(text)!r} is none of the {len(classes)} classes ({cut(some(classes))}); correct it, or "
                 "remove the line",
             )
     return [label_of[text] for text in texts]
@@ -218,7 +218,7 @@ def _check_single(labels: Labels, texts: Sequence[str]) -> None:
 
 
 def _refuse_several(file: Path, line: int, label: Written) -> None:
-    written = _cut(label if isinstance(label, str) else ", ".join(label) or "none")
+    written = cut(label if isinstance(label, str) else ", ".join(label) or "none")
     fail(file, line, f"expected one label, got {written}; where images have several, set task: multi_label")
 
 
@@ -242,8 +242,3 @@ def _vector_length(parts: Sequence[tuple[str, ...]]) -> int:
     if len(lengths) != 1 or max(lengths) < 2 or {text for row in parts for text in row} - {"0", "1"}:
         return 0
     return max(lengths)
-
-
-def _cut(text: str) -> str:
-    text = shown(text)
-    return text if len(text) <= 100 else f"{text[:100]}..."

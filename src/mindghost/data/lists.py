@@ -19,15 +19,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import UserError
-from ..process.display import shown, some
-from . import jpeg, labelled, list_labels, list_rows
+from ..process.display import some
+from . import jpeg, labelled, list_labels, list_lines, list_rows
 from .list_labels import Known, Labels, Written
+from .list_lines import cut, fail
 from .list_paths import ListPaths
-from .list_rows import Row, fail
+from .list_rows import Row
 from .samples import FolderSamples
 
 _CHUNK = 1 << 16  # rows that are Python objects at a time
-_SHOWN = 100  # lines of missing images that are listed, and letters of a text
+_SHOWN = 100  # lines of missing images that are listed
 # Rows of a split are those that have its name, or one of these.
 _SPLITS = {"train": {"train", "training"}, "val": {"val", "valid", "validation"}, "test": {"test", "testing"}}
 _Columns = dict[str, NDArray[Any]]
@@ -188,12 +189,14 @@ class _Table:
     def _refuse_empty(self) -> None:
         start = f"{self._options.key}: {self._file}"
         if self._others:
-            counts = some([f"{_cut(name)} ({count:,})" for name, count in self._others.items()])
+            counts = some([f"{cut(name)} ({count:,})" for name, count in self._others.items()])
             raise UserError(
                 f"{start}: no row of the split {self._options.split!r}; it has {counts}: name one of them by "
                 f"{self._options.split_key}"
             )
-        raise UserError(f"{start}: no image in it; {list_rows.WANTED}")
+        if self._missing:
+            raise UserError(f"{start}: none of its images is there; {self._paths.why_missing(self._missing[0][1])}")
+        raise UserError(f"{start}: no image in it; {list_lines.WANTED}")
 
     def _is_wanted(self, row: Row) -> bool:
         split = (row.split or "").lower()
@@ -213,8 +216,8 @@ class _Table:
         return self.labels.setdefault(row.label, len(self.labels))
 
     def _miss(self, row: Row) -> None:
-        if list_rows.is_bad_text(row.path):
-            list_rows.refuse_encoding(self._file, row.line)
+        if list_lines.is_bad_text(row.path):
+            list_lines.refuse_encoding(self._file, row.line)
         self._missing_count += 1
         if len(self._missing) < _SHOWN:
             self._missing.append((row.line, row.path))
@@ -239,7 +242,7 @@ def _weight(file: Path, row: Row) -> float:
         weight = math.nan
     # What a loss is multiplied by is a number of 32 bits.
     if not (weight > 0 and math.isfinite(weight)):
-        fail(file, row.line, f"weight: expected a number over 0, got {_cut(str(row.weight))!r}")
+        fail(file, row.line, f"weight: expected a number over 0, got {cut(str(row.weight))!r}")
     return weight
 
 
@@ -286,15 +289,10 @@ def _check_agreement(file: Path, columns: _Columns, classes: Sequence[str], firs
             fail(
                 file,
                 int(lines[index]),
-                f"{path} has the {word} {_cut(here)} here, and {_cut(there)} in line {lines[first[index]]}; keep one",
+                f"{path} has the {word} {cut(here)} here, and {cut(there)} in line {lines[first[index]]}; keep one",
             )
     what = "their labels are put together" if columns["labels"].ndim > 1 else "each image is taken once"
     log.warning(
         f"{file}: {len(again):,} line(s) name an image that another line names, too: {what}; such as {path}, in lines "
         f"{lines[first[again[0]]]} and {lines[again[0]]}"
     )
-
-
-def _cut(text: str) -> str:
-    text = shown(text)
-    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
