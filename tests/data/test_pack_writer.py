@@ -308,9 +308,11 @@ def test_the_command(folder, tmp_path):
 
 def test_jpeg_quality(tmp_path):
     """More of it, more bytes."""
-    path = tmp_path / "noise.png"
+    path = tmp_path / "one" / "noise.png"
+    path.parent.mkdir()
     Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)).save(path)
-    sizes = [len(pack_writer.file_of(str(path), Options(32, quality))) for quality in (10, 50, 95)]
+    samples = folders.open_folders(tmp_path)
+    sizes = [len(pack_writer.file_of(samples, 0, Options(32, quality))) for quality in (10, 50, 95)]
     assert sizes == sorted(sizes)
     assert sizes[0] < sizes[2] / 2
 

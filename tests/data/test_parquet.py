@@ -10,7 +10,8 @@ import re
 import numpy as np
 import pytest
 
-from mindghost.data import loader, parquet
+from mindghost.data import loader, pack_writer, parquet
+from mindghost.data import pack as packs
 from mindghost.data.dataset import open_split
 from mindghost.data.parquet import ParquetSamples
 from mindghost.errors import UserError
@@ -121,6 +122,17 @@ def test_images_are_looked_at_row_group_by_row_group(folder, tmp_path, monkeypat
     assert read == 2 * [(0, 0), (0, 1), (0, 2), (1, 0), (1, 1), (1, 2)]
     open_split(config_for(tmp_path / "files"), "train")
     assert len(read) == 12, "what was good before is looked at again"
+
+
+def test_a_pack_of_them_is_that_of_the_folder(folder, tmp_path):
+    as_hugging_face(folder, tmp_path / "files")
+    for root, target in ((folder, "theirs"), (tmp_path / "files", "ours")):
+        pack_writer.pack(root / "val", tmp_path / target, pack_writer.Options())
+    expected, found = (packs.open_pack(tmp_path / target) for target in ("theirs", "ours"))
+    assert found.digest() == expected.digest()
+    assert [found.content(index) for index in range(7)] == [expected.content(index) for index in range(7)]
+    with pytest.raises(UserError, match="a pack already"):
+        pack_writer.pack(tmp_path / "ours", tmp_path / "again", pack_writer.Options())
 
 
 @pytest.mark.fault("shards", "ok")

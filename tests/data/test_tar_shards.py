@@ -11,7 +11,8 @@ import tarfile
 import numpy as np
 import pytest
 
-from mindghost.data import loader, tar_headers, tar_index, tar_members
+from mindghost.data import loader, pack_writer, tar_headers, tar_index, tar_members
+from mindghost.data import pack as packs
 from mindghost.data.dataset import open_split
 from mindghost.data.tar_shards import TarSamples
 from mindghost.errors import UserError
@@ -344,6 +345,21 @@ def test_damage_in_place_is_found_where_digests_are_asked_for(tmp_path):
     with pytest.raises(UserError) as caught:
         open_split(config, "train")
     message_of(caught, "ant/a.bmp (in train.tar)", "its sha256 differs")
+
+
+def test_a_pack_of_them_is_that_of_the_folder(folder, tmp_path):
+    as_names(folder, tmp_path / "tars")
+    expected = packs.open_pack(pack_of(folder / "train", tmp_path / "theirs"))
+    found = packs.open_pack(pack_of(tmp_path / "tars" / "train", tmp_path / "ours"))
+    assert found.digest() == expected.digest()
+    assert [found.content(index) for index in range(23)] == [expected.content(index) for index in range(23)]
+    smaller = packs.open_pack(pack_of(tmp_path / "tars" / "val", tmp_path / "pixels", short_side=5, uncompressed=True))
+    assert smaller.read(0).shape == (5, 6, 3)
+
+
+def pack_of(source, target, **options):
+    pack_writer.pack(source, target, pack_writer.Options(**options))
+    return target
 
 
 def test_headers_alone_are_read_of_large_sets(folder, tmp_path, monkeypatch):

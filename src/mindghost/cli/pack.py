@@ -1,4 +1,4 @@
-"""Pack image folders into MindRecord shards, which train.py and validate.py read as their --data_dir.
+"""Pack image folders, tar or parquet files into MindRecord shards, which train.py and validate.py read as --data_dir.
 
 Few large files instead of many small ones: for disks over a network, and for copying. --short_side N scales images down
 on the way (about 1.15 times the size that the network is given loses little): reading them takes a fraction of the
@@ -12,8 +12,8 @@ import argparse
 from collections.abc import Sequence
 
 from ..config.arguments import Parser, input_folder, number, output_folder
+from ..data.places import is_there
 from ..errors import UserError
-from ..files import paths
 from ..process.display import say
 from ..process.signals import importing
 
@@ -24,7 +24,13 @@ def make_parser() -> Parser:
     """The command line."""
     parser = Parser(PROG, __doc__)
     data_dir = input_folder("give one that has train/CLASS/*.jpg")
-    parser.add_argument("--data_dir", type=data_dir, required=True, metavar="D", help="folder of D/SPLIT/CLASS/*.jpg")
+    parser.add_argument(
+        "--data_dir",
+        type=data_dir,
+        required=True,
+        metavar="D",
+        help="folder of D/SPLIT/CLASS/*.jpg, or of tar or parquet files",
+    )
     parser.add_argument(
         "--out", type=output_folder, required=True, metavar="P", help="folder of the pack: P/SPLIT/*.mindrecord"
     )
@@ -53,7 +59,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
 def main(arguments: Sequence[str]) -> None:
     """Pack split after split."""
     args = parse(arguments)
-    splits = [split for split in args.splits if paths.is_folder(args.data_dir / split)]
+    splits = [split for split in args.splits if is_there(args.data_dir, split)]
     if not splits:
         raise UserError(f"--splits: {args.data_dir} holds none of {', '.join(args.splits)}; name its folders")
     # After the command line is known to be good: importing MindSpore takes seconds.

@@ -1,8 +1,8 @@
 """Files -> samples: what a split holds, in which order, under which label.
 
-Each layout is a module beside this one that opens a place as samples: class folders (`folders`), a list of files
-(`lists`), a pack (`pack`), tar files (`tar_shards`), parquet files (`parquet`), binary files (`binary`). Which place a
-split is in `splits` says. What is checked before the first epoch, whatever the layout, is here.
+What is checked before the first epoch, whatever the layout, is here. The layouts are modules beside this one: those of
+folders and what stands for them in `layouts`, lists of files in `lists`, binary files in `binary`. Which place a split
+is in `splits` says.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import unicodedata
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,18 +28,14 @@ from . import (
     class_names,
     fetch,
     folders,
-    imagenet,
     imagenet_names,
     jpeg,
+    layouts,
     lists,
-    parquet,
-    places,
     scan,
     splits,
-    tar_shards,
     walk,
 )
-from . import pack as packs
 from .list_labels import Known
 from .samples import ArraySamples, FileSamples, Samples
 from .scan import WHOLE, Part
@@ -158,18 +154,11 @@ def _split_name(config: Config, split: str) -> str:
 
 
 def _open_images(config: Config, source: Source, decoder: jpeg.Decoder | None) -> Samples:
-    root = source.place
-    if shards := places.shards(Path(config.data_dir), source.name):
-        is_tar = shards.kind == places.TAR
-        return tar_shards.open_tar(shards, decoder) if is_tar else parquet.open_parquet(shards, decoder)
-    if not paths.is_folder(root):
-        _refuse_place(config, source)
-    if packs.is_pack(root):
-        return packs.open_pack(root, decoder)
-    return imagenet.open_flat(root, decoder) if imagenet.is_flat(root) else folders.open_folders(root, decoder)
+    samples = layouts.opened(Path(config.data_dir), source.name, decoder)
+    return _refuse_place(config, source) if samples is None else samples
 
 
-def _refuse_place(config: Config, source: Source) -> None:
+def _refuse_place(config: Config, source: Source) -> NoReturn:
     """Raise UserError for a split that is not there, with what was perhaps meant."""
     root, data_dir = source.place, Path(config.data_dir)
     key = "train_split" if source.name == config.train_split else "val_split"
@@ -185,6 +174,7 @@ def _refuse_place(config: Config, source: Source) -> None:
             "images for validation"
         )
     paths.check_folder(root, remedy)
+    raise UserError(f"{root}: no images; {remedy}")
 
 
 def _likely(data_dir: Path, split: str) -> str:

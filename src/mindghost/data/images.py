@@ -164,7 +164,13 @@ def plain_file(pixels: NDArray[Any]) -> bytes:
 def size(path: str) -> tuple[int, int]:
     """Width and height of an image file as stored, from its header. Raises as `read_image` does."""
     with paths.open_file(path, _REMEDY) as file:
-        return _opened(file, path, lambda image, _: _stored_size(image))
+        return size_of(file, path)
+
+
+def size_of(source: BinaryIO, name: str) -> tuple[int, int]:
+    """As `size`, of an image file's bytes, which are read as far as need be; `name` is for messages."""
+    found: tuple[int, int] = _opened(source, name, lambda image, _: _stored_size(image))
+    return found
 
 
 def check_image(path: str, decode: bool) -> bool:

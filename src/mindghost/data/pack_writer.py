@@ -32,10 +32,10 @@ from ..errors import RunError, UserError
 from ..files import intact, paths, scratch
 from ..files.lock import FolderLock
 from ..process.display import shown
-from . import columns, folders, images
+from . import columns, images, layouts
 from . import pack as packs
 from .pack import COLUMNS, INDEX, SHARD
-from .samples import FolderSamples
+from .samples import FileSamples
 
 _T = TypeVar("_T")
 
@@ -84,10 +84,10 @@ class Packed:
 
 
 def pack(source: Path, target: Path, options: Options, overwrite: bool = False) -> Packed:
-    """Pack the class folders of a split.
+    """Pack the images of a split.
 
     Args:
-        source: folder of class folders.
+        source: folder of class folders, or of what stands for them: `DATA/train` for `DATA/train-000000.tar`.
         target: folder of the pack; it is made, and gone on with where it was begun with the same images and options.
         options: see there.
         overwrite: begin afresh, whatever pack `target` holds.
@@ -96,7 +96,11 @@ def pack(source: Path, target: Path, options: Options, overwrite: bool = False) 
         UserError: an image that cannot be read, or a target that holds something else or is damaged.
         RunError: the target cannot be written, or a shard does not hold what was written to it.
     """
-    samples = folders.open_folders(source)
+    samples = layouts.opened(source.parent, source.name)
+    if samples is None:
+        paths.check_folder(source, "give a folder of class folders")
+    if not isinstance(samples, FileSamples):
+        raise UserError(f"{source}: a pack already; give the images that it was made of")
     sizes, plan = _plan(samples, options)
     lock = FolderLock(target, "--out")
     paths.make_folder(target, "--out")
@@ -125,21 +129,20 @@ def pack(source: Path, target: Path, options: Options, overwrite: bool = False) 
     return Packed(len(samples), int(sizes.sum()), after, len(parts), made)
 
 
-def _plan(samples: FolderSamples, options: Options) -> tuple[NDArray[Any], str]:
+def _plan(samples: FileSamples, options: Options) -> tuple[NDArray[Any], str]:
     """The sizes of the files, and a digest of all that decides what a pack holds."""
-    status = [os.stat(samples.name(index)) for index in range(len(samples))]
-    facts = [samples.digest(), asdict(options), [(each.st_size, each.st_mtime_ns) for each in status]]
-    sizes = np.array([each.st_size for each in status], np.int64)
-    return sizes, hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+    status = [samples.size_and_time(index) for index in range(len(samples))]
+    facts = [samples.digest(), asdict(options), status]
+    return samples.file_sizes(), hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
 
-def _packed_sizes(samples: FolderSamples, sizes: NDArray[Any], options: Options) -> NDArray[Any]:
+def _packed_sizes(samples: FileSamples, sizes: NDArray[Any], options: Options) -> NDArray[Any]:
     """Bytes that each image will take in a shard, at the most. Raises UserError for an image that cannot be read."""
     if not options.uncompressed:
         return sizes
 
     def packed_size(index: int) -> int:
-        width, height = _scaled(images.size(samples.name(index)), options.short_side)
+        width, height = _scaled(samples.size(index), options.short_side)
         return 3 * width * height + _PLAIN_HEADER
 
     return np.array(list(_in_threads(packed_size, range(len(samples)))), np.int64)
@@ -191,7 +194,7 @@ def _is_made(target: Path, number: int) -> bool:
         return False
 
 
-def _make_shard(target: Path, number: int, part: range, samples: FolderSamples, options: Options) -> None:
+def _make_shard(target: Path, number: int, part: range, samples: FileSamples, options: Options) -> None:
     """Write a shard, read it again, and put it into place with its part of the index."""
     files = samples.files[part.start : part.stop]
     with ExitStack() as stack:
@@ -215,9 +218,9 @@ def _make_shard(target: Path, number: int, part: range, samples: FolderSamples, 
     intact.write_atomically(target / _PART.format(number), columns.encode({"shard_bytes": size, **arrays}))
 
 
-def _rows(part: range, samples: FolderSamples, options: Options) -> Iterator[dict[str, Any]]:
+def _rows(part: range, samples: FileSamples, options: Options) -> Iterator[dict[str, Any]]:
     def row(index: int) -> dict[str, Any]:
-        content = file_of(samples.name(index), options)
+        content = file_of(samples, index, options)
         name = bytes(samples.files[index]).decode(errors="replace")
         return {"name": name, "label": int(samples.labels[index]), "image": content}
 
@@ -233,25 +236,25 @@ def _in_threads(function: Callable[[int], _T], values: range) -> Iterator[_T]:
             pool.shutdown(cancel_futures=True)
 
 
-def file_of(path: str, options: Options) -> bytes:
+def file_of(samples: FileSamples, index: int, options: Options) -> bytes:
     """The bytes that a pack holds of an image file: its own, or those of a smaller JPEG file, or pixels.
 
     Raises UserError where the image cannot be read, or is too large.
     """
-    content = _content(path, options)
+    content = _content(samples, index, options)
     if len(content) > _LARGEST_IMAGE:
         raise UserError(
-            f"{path}: {len(content) >> 20} MB in a pack, which takes images of up to {_LARGEST_IMAGE >> 20} MB; "
-            "give --short_side, or scale the image down"
+            f"{samples.name(index)}: {len(content) >> 20} MB in a pack, which takes images of up to "
+            f"{_LARGEST_IMAGE >> 20} MB; give --short_side, or scale the image down"
         )
     return content
 
 
-def _content(path: str, options: Options) -> bytes:
+def _content(samples: FileSamples, index: int, options: Options) -> bytes:
     if options.short_side is None and not options.uncompressed:
-        images.check_image(path, decode=True)
-        return images.content(path)
-    pixels = images.read_image(path)
+        samples.check(index, decode=True)
+        return samples.content(index)
+    pixels = samples.read(index)
     before = pixels.shape[1], pixels.shape[0]
     size = _scaled(before, options.short_side)
     if size != before:
@@ -260,7 +263,7 @@ def _content(path: str, options: Options) -> bytes:
     if options.uncompressed:
         return images.plain_file(pixels)
     if size == before:
-        return images.content(path)
+        return samples.content(index)
     file = io.BytesIO()
     smaller.save(file, "JPEG", quality=options.quality)
     return file.getvalue()
@@ -376,7 +379,7 @@ def _check_with_mindspore(path: Path, rows: list[dict[str, Any]]) -> None:
         reader.close()
 
 
-def _finish(target: Path, samples: FolderSamples, shards: int, options: Options) -> None:
+def _finish(target: Path, samples: FileSamples, shards: int, options: Options) -> None:
     """Join the parts of the index; with it, the pack is complete."""
     if not (target / INDEX).exists():
         _write_index(target, samples, shards, options)
@@ -384,7 +387,7 @@ def _finish(target: Path, samples: FolderSamples, shards: int, options: Options)
         (target / _PART.format(number)).unlink(missing_ok=True)
 
 
-def _write_index(target: Path, samples: FolderSamples, shards: int, options: Options) -> None:
+def _write_index(target: Path, samples: FileSamples, shards: int, options: Options) -> None:
     parts = [columns.decode((target / _PART.format(number)).read_bytes()) for number in range(shards)]
     facts = {
         "classes": list(samples.classes),

@@ -117,6 +117,17 @@ class ParquetSamples(FileSamples):
         """Read the header of an image, with `decode` its pixels too; see `images.check_image`."""
         return images.check_stream(io.BytesIO(self.content(index)), self.name(index), decode)
 
+    def size(self, index: int) -> tuple[int, int]:
+        """Width and height of an image as stored, from its header. Raises UserError for one that is not usable."""
+        return images.size_of(io.BytesIO(self.content(index)), self.name(index))
+
+    def file_sizes(self) -> NDArray[Any]:
+        """Bytes of each image file, int64 (n,): of a parquet file, all images are read for it."""
+        found = np.empty(len(self), np.int64)
+        for index in self.reading_order(np.arange(len(self))).tolist():
+            found[index] = len(self.content(index))
+        return found
+
     def reading_order(self, indices: NDArray[Any]) -> NDArray[Any]:
         """Row group by row group."""
         return indices[np.lexsort((self.numbers[indices], self.shards[indices]))]

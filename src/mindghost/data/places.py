@@ -47,6 +47,11 @@ def folder(data_dir: Path, split: str) -> Path:
     return found[0] if found and not paths.exists(data_dir / split) else data_dir / split
 
 
+def is_there(data_dir: Path, split: str) -> bool:
+    """Whether there is a folder of a split, or what stands for one."""
+    return paths.is_folder(folder(data_dir, split)) or shards(data_dir, split) is not None
+
+
 def shards(data_dir: Path, split: str) -> Shards | None:
     """The tar or parquet files of a split; None where it is a folder of images, or is not there.
 

@@ -127,6 +127,14 @@ class FileSamples(Samples):
         Raises UserError for one that is not usable.
         """
 
+    @abstractmethod
+    def size(self, index: int) -> tuple[int, int]:
+        """Width and height of an image as stored, from its header. Raises UserError for one that is not usable."""
+
+    def file_sizes(self) -> NDArray[Any]:
+        """Bytes of each image file, int64 (n,)."""
+        return np.fromiter((self.size_and_time(index)[0] for index in range(len(self))), np.int64, len(self))
+
     def reading_order(self, indices: NDArray[Any]) -> NDArray[Any]:
         """These indices in the order in which their images are read fastest, one after the other."""
         return indices
@@ -158,6 +166,10 @@ class FolderSamples(FileSamples):
     def check(self, index: int, decode: bool) -> bool:
         """Read the header of an image, with `decode` its pixels too; see `images.check_image`."""
         return images.check_image(self.name(index), decode)
+
+    def size(self, index: int) -> tuple[int, int]:
+        """Width and height of an image as stored, from its header. Raises UserError for one that is not usable."""
+        return images.size(self.name(index))
 
 
 def time_of_change(found: os.stat_result) -> int:

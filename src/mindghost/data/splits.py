@@ -15,7 +15,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import UserError
-from ..files import paths
 from . import folders, list_rows, places
 from .samples import FileSamples, Samples
 
@@ -57,7 +56,7 @@ def source(config: Config, split: str) -> Source:
     if split == "train" or made:
         key = "train_list" if config.train_list else ""
         place = Path(config.train_list) if key else places.folder(data_dir, config.train_split)
-        if made and not key and not _is_there(data_dir, config.train_split):
+        if made and not key and not places.is_there(data_dir, config.train_split):
             return Source(data_dir, "", "", made)
         return Source(place, key, config.train_split, made)
     note = f"val_fraction is not used: the validation images are those of {own}" if own else ""
@@ -73,7 +72,7 @@ def lacks_validation(config: Config) -> bool:
     if config.dataset != "imagenet" or _own_validation(config):
         return False
     data_dir = Path(config.data_dir)
-    return bool(config.train_list) or _is_there(data_dir, config.train_split) or folders.has_classes(data_dir)
+    return bool(config.train_list) or places.is_there(data_dir, config.train_split) or folders.has_classes(data_dir)
 
 
 def part(samples: Samples, split: str, config: Config, place: object) -> Samples:
@@ -135,9 +134,5 @@ def _own_validation(config: Config) -> str:
         return f"val_list: {config.val_list}"
     if config.train_list and list_rows.has_splits(Path(config.train_list), "train_list"):
         return f"train_list, which has a column for the split: {config.train_list}"
-    there = config.val_split != config.train_split and _is_there(Path(config.data_dir), config.val_split)
+    there = config.val_split != config.train_split and places.is_there(Path(config.data_dir), config.val_split)
     return str(places.folder(Path(config.data_dir), config.val_split)) if there else ""
-
-
-def _is_there(data_dir: Path, name: str) -> bool:
-    return paths.is_folder(places.folder(data_dir, name)) or places.shards(data_dir, name) is not None

@@ -73,6 +73,14 @@ class TarSamples(FileSamples):
         stream = io.BytesIO(self.content(index)) if decode else self.regions.stream(*self._region(index))
         return images.check_stream(stream, self.name(index), decode)
 
+    def size(self, index: int) -> tuple[int, int]:
+        """Width and height of an image as stored, from its header. Raises UserError for one that is not usable."""
+        return images.size_of(self.regions.stream(*self._region(index)), self.name(index))
+
+    def file_sizes(self) -> NDArray[Any]:
+        """Bytes of each image file, int64 (n,)."""
+        return self.lengths
+
     def reading_order(self, indices: NDArray[Any]) -> NDArray[Any]:
         """As they lie in the tar files."""
         return indices[np.lexsort((self.offsets[indices], self.shards[indices]))]
