@@ -28,6 +28,7 @@ mindghost benchmark --help
 mindghost recipes
 mindghost train -c ghostnet_050_cpu --scale 0.35 1.0 --auto_augment None --distribute False --print_config
 DRY_RUN=1 DEVICES=8 bash scripts/launch_ascend.sh -c ghostnet_100_ascend --data_dir /path/to/imagenet
+mindghost stats --data_dir runs/digits --image_resize 32
 mindghost pack --data_dir runs/digits --out runs/packed
 mindghost train -c finetune --data_dir DATA
 mindghost validate --ckpt_path ckpt/ghostnet_100_best.ckpt --report ckpt/report

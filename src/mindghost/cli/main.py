@@ -26,6 +26,7 @@ COMMANDS = {
     "export": "write a checkpoint as MindIR or ONNX",
     "quantize": "make an ONNX file int8 or float16, and measure what that costs",
     "convert": "convert weights from PyTorch, .safetensors or .ckpt",
+    "stats": "mean, deviation, sizes and classes of the training images",
     "pack": "pack image folders into MindRecord shards",
     "benchmark": "measure speed, beside MindCV, PyTorch and ONNX Runtime",
     "model-card": "write the model card of a run",

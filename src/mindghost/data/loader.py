@@ -205,7 +205,7 @@ class EvalBatches:
         self._samples, self._batch_size = samples, config.batch_size
         self._shape = (config.in_channels, *transforms.input_size(config))
         self._transform = transforms.eval_transform(config)
-        self._workers = _workers(config.num_parallel_workers)
+        self._workers = workers_of(config.num_parallel_workers)
         order = np.arange(len(samples))
         if config.eval_shuffle:
             order = np.random.default_rng((config.seed, ORDER)).permutation(order)
@@ -248,7 +248,7 @@ class EvalBatches:
                 self._transform(transforms.as_rgb(self._samples.read(int(index)), self._shape[0]), images[place])
 
 
-def _workers(wanted: int) -> int:
+def workers_of(wanted: int) -> int:
     """`num_parallel_workers`, but no more than there are cores (MindSpore would refuse them)."""
     return min(wanted, len(os.sched_getaffinity(0)))
 
@@ -259,7 +259,7 @@ def _fitting_workers(config: Config, ranks: int) -> tuple[int, int]:
     One worker stands for none: it takes a thread. Without the check a container's 64 MB would end the run with a bus
     error, and with too few files MindSpore waits for ever.
     """
-    workers = _workers(config.num_parallel_workers)
+    workers = workers_of(config.num_parallel_workers)
     if workers < config.num_parallel_workers and "num_parallel_workers" in config.given:
         _logger.info(
             "num_parallel_workers: %d cut down to the %d core(s) that there are", config.num_parallel_workers, workers

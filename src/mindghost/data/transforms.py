@@ -103,6 +103,19 @@ def eval_transform(config: Config) -> Transform:
     return transform
 
 
+def eval_pixels(config: Config) -> Callable[[NDArray[Any]], NDArray[Any]]:
+    """The evaluation transform without the normalisation: uint8 (h, w, 3) -> uint8 (height, width, in_channels)."""
+    operators, channels = _cover_and_crop(config), config.in_channels
+    _final(config)  # refuses channels that images do not have
+
+    def transform(image: NDArray[Any]) -> NDArray[Any]:
+        for operator in operators:
+            image = operator(image)
+        return image[..., :channels]
+
+    return transform
+
+
 def input_size(config: Config) -> tuple[int, int]:
     """Height and width of the transformed images."""
     size = config.image_resize
