@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-from .. import build
 from ..config import Config
 from ..data import imagenet_names
 from ..files import paths
@@ -17,6 +16,9 @@ def classes(config: Config) -> list[str] | None:
     The file tells by its sha256: weights of anybody else, of 1,000 other classes perhaps, are never given these names.
     Raises UserError where it cannot be read.
     """
+    # Not at the top: it imports MindSpore, for which no command line waits.
+    from .. import build
+
     found, names = build.facts(config.model), imagenet_names.synsets()
     if found.num_classes != len(names) or config.num_classes not in (None, len(names)):
         return None
