@@ -359,6 +359,8 @@ def test_bad_values(keys, words):
         ({"ckpt_save_policy": "top_k"}, ["ckpt_save_policy: ", "set val_while_train to True"]),
         ({"num_samples": 10, "aug_repeats": 3}, ["num_samples", "aug_repeats to 0"]),
         ({"aug_splits": 3}, ["aug_splits: expected 0", "JSD"]),
+        ({"dataset": "cifar10", "train_list": "a.csv"}, ["train_list: cifar10", "leave train_list out"]),
+        ({"dataset": "mnist", "val_fraction": 0.1}, ["val_fraction: mnist", "splits of their own"]),
         ({"opt": "nadam", "layer_decay": 0.7}, ["layer_decay: ", "one rate", "another opt"]),
         ({"opt": "nadam", "head_lr_factor": 10}, ["head_lr_factor: ", "one rate"]),
         ({"patience": 5}, ["patience: ", "set val_while_train to True"]),

@@ -63,6 +63,24 @@ def test_what_is_given_goes_before_what_is_said_and_that_before_the_defaults():
     assert (config.lr, config.batch_size, config.epoch_size) == (0.5, 4, 90)
 
 
+def test_who_names_another_place_does_not_mean_the_lists_of_training():
+    values = {"train_list": "a.csv", "val_list": "b.csv", "val_fraction": 0.2, "data_dir": "d", "class_names": "n"}
+
+    def lists(said: dict, **given) -> tuple[str, str, str, float]:
+        config = settled(given, {}, Said(said, {}, {}, FILE))
+        return config.train_list, config.val_list, config.class_names, config.val_fraction
+
+    assert lists(values) == lists(values, lr=1.0) == ("a.csv", "b.csv", "n", 0.2)
+    assert lists(values, data_dir="e") == ("", "", "n", 0.2)
+    assert lists(values, data_dir="e", val_list="c.csv") == ("", "c.csv", "n", 0.2)
+    # A folder in place of the validation list; or other rows of a list that has both splits.
+    assert lists(values, val_split="test") == ("a.csv", "", "n", 0.2)
+    assert lists({**values, "val_list": "a.csv"}, val_split="test") == ("a.csv", "a.csv", "n", 0.2)
+    assert lists({**values, "val_list": ""}, val_split="test") == ("a.csv", "", "n", 0.2)
+    elsewhere = Config(**values).of_folder("e")
+    assert (elsewhere.data_dir, elsewhere.train_list, elsewhere.val_list) == ("e", "", "")
+
+
 def test_a_bad_value_is_named_where_it_stands():
     said = Said({"lr": -1}, {"lr": "c.yaml:2: "}, {}, FILE)
     assert message_of(settled, {}, {}, said).startswith("c.yaml:2: lr: ")

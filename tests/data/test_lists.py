@@ -219,6 +219,9 @@ def test_class_names_order_the_names_of_folders_and_lists_too(folder, tmp_path):
         samples = open_split(config.replace(class_names=str(tmp_path / "names.txt")), "train")
         assert samples.classes == ("dog", "cat", "bee", "ant")
         assert sorted(set(samples.labels.tolist())) == [1, 2, 3]
+    (tmp_path / "names.txt").write_text("dog\ncat\nbee\n")
+    config = config_for(folder, class_names=str(tmp_path / "names.txt"))
+    refused(config, f"by class_names: {tmp_path}/names.txt: 1 class(es) that the 3 known ones lack: ant")
 
 
 def test_numbers_of_a_validation_list_are_places_or_names_of_the_trained_classes(tmp_path, caplog):

@@ -82,8 +82,8 @@ def open_split(
     samples = _open(config, split, classes, several)
     if several:
         samples = _as_rows(samples)
-    if classes is None:
-        classes = _named(config)
+    if classes is None and (classes := _named(config)) is not None:
+        place = f"{place}, by class_names: {config.class_names}"
     if classes is None and split == "val" and imagenet_names.are_some(samples.classes, config.num_classes):
         # Of a network with all of them and no names: some of ImageNet's folders are not the first of its outputs.
         classes = imagenet_names.synsets()
