@@ -276,6 +276,8 @@ def test_an_unknown_label_is_named_with_its_line(tmp_path):
     refused(config, "train.txt:2: label 'frog' is none of the 2 classes (cat, dog)", classes=("cat", "dog"))
     (tmp_path / "names.txt").write_text("cat\ndog\n")
     refused(config.replace(class_names=str(tmp_path / "names.txt")), "train.txt:2: label 'frog'")
+    config = listed(tmp_path, "a.png caf\u0065\u0301\n")
+    refused(config, "train.txt:1: ", "looks like the known caf\xe9, but is written in other", classes=("caf\xe9",))
 
 
 # --- Several labels, weights

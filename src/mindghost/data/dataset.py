@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import unicodedata
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -30,6 +29,7 @@ from . import (
     folders,
     imagenet_names,
     jpeg,
+    labelled,
     layouts,
     lists,
     scan,
@@ -247,7 +247,7 @@ def _relabel(samples: Samples, classes: Sequence[str], place: str) -> Samples:
     if unknown:
         raise UserError(
             f"{place}: {len(unknown)} class(es) that the {len(classes)} known ones lack: {some(unknown)}; "
-            f"class folders must have the names they had in training{_look_alike(unknown, classes)}"
+            f"class folders must have the names they had in training{labelled.look_alike(unknown, classes)}"
         )
     found = {samples.classes[label] for label in present}
     absent = [name for name in classes if name not in found]
@@ -282,19 +282,6 @@ def _present(samples: Samples) -> set[int]:
     """The labels that at least one image has."""
     found = samples.labels if samples.labels.ndim == 1 else np.flatnonzero(samples.labels.any(axis=0))
     return set(map(int, np.unique(found)))
-
-
-def _look_alike(unknown: Sequence[str], classes: Sequence[str]) -> str:
-    """A remark, where a name is a known one written in other Unicode characters (`é` as one, or as two)."""
-    known = {unicodedata.normalize("NFC", name): name for name in classes}
-    for name in unknown:
-        if (other := known.get(unicodedata.normalize("NFC", name))) is not None:
-            form = "NFC" if unicodedata.is_normalized("NFC", name) else "NFD"
-            return (
-                f"; {name} looks like the known {other}, but is written in other Unicode characters ({form}): rename "
-                "the folder to what it was"
-            )
-    return ""
 
 
 def _check_num_classes(samples: Samples, num_classes: int | None, place: str) -> None:

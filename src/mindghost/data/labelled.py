@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -63,6 +64,19 @@ def by_name(labels: Sequence[str]) -> Settled:
     """The classes of images whose labels are names: sorted as class folders are."""
     classes = sorted(set(labels))
     return Settled(tuple(classes), _mapped(labels, {name: label for label, name in enumerate(classes)}), False)
+
+
+def look_alike(unknown: Sequence[str], classes: Sequence[str]) -> str:
+    """A remark, where a name is a known one written in other Unicode characters (`é` as one, or as two)."""
+    known = {unicodedata.normalize("NFC", name): name for name in classes}
+    for name in unknown:
+        if (other := known.get(unicodedata.normalize("NFC", name))) is not None:
+            form = "NFC" if unicodedata.is_normalized("NFC", name) else "NFD"
+            return (
+                f"; {name} looks like the known {other}, but is written in other Unicode characters ({form}): write it "
+                "as it was"
+            )
+    return ""
 
 
 def _mapped(labels: Sequence[str], of: Mapping[str, int]) -> NDArray[Any]:

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..process.display import some
+from . import labelled
 from .list_lines import cut, fail, is_bad_text, refuse_encoding
 
 Written = str | tuple[str, ...]  # a label as a list has it, or several
@@ -188,7 +189,7 @@ def _by_name(file: Path, texts: Sequence[str], line_of: Callable[[int], int], cl
                 file,
                 line_of(place),
                 f"label {cut(text)!r} is none of the {len(classes)} classes ({cut(some(classes))}); correct it, or "
-                "remove the line",
+                f"remove the line{labelled.look_alike([text], classes)}",
             )
     return [label_of[text] for text in texts]
 
