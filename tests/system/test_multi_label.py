@@ -204,3 +204,4 @@ def test_curves_and_card(run, capsys):
     assert f"evaluation: mAP{best:.2f}\n" in card
     assert f"| mAP | {best:.2f} % |" in card
     assert "| loss (binary cross-entropy, nats) |" in card
+    assert "With `config.yaml`, `classes.json` and `ghostnet_050_best.thresholds.json` of the run beside" in card

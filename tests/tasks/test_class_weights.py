@@ -66,6 +66,8 @@ def test_outputs_beyond_the_classes(tmp_path):
 
 
 def test_numbers_and_none():
+    assert settled((1, 0, 2), outputs=5) == (1, 0, 2, 1, 1)
+    assert settled((1, 0, 2, 4, 5), outputs=5) == (1, 0, 2, 4, 5)
     assert settled((1, 0, 2)) == (1, 0, 2)
     assert settled(None) is None
 

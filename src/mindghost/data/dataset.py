@@ -110,7 +110,8 @@ def some_images(config: Config, split: str, count: int) -> list[NDArray[Any]]:
     Unlike `open_split` it looks at no other image.
     """
     try:
-        samples = _open(config, split)
+        # Their labels do not matter: of a list, an image may have one or several.
+        samples = _open(config, split, None, True)
     except UserError:
         return []
     found = []

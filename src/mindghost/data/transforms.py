@@ -153,7 +153,6 @@ def describe_evaluation(config: Config) -> dict[str, object]:
         "mean": list(mean),
         "std": list(std),
         "layout": "float32, (images, channels, height, width), (pixel - mean) / std of pixels from 0 to 255",
-        "output": "logits; their softmax are the probabilities",
     }
 
 

@@ -16,7 +16,7 @@ import numpy as np
 from mindspore import Tensor, nn
 from numpy.typing import NDArray
 
-from .. import __version__, build
+from .. import __version__, build, tasks
 from ..errors import UserError
 from ..files import intact, json_text, paths, scratch
 from ..inference import exported as exported_file
@@ -126,7 +126,9 @@ def _check_onnx() -> None:
 
 def _description(target: Deployment) -> dict[str, object]:
     source = {"file": target.path.name, "sha256": hashlib.sha256(target.path.read_bytes()).hexdigest()}
-    return {**target.describe(), "source": source, "ghostnet": __version__, "mindspore": ms.__version__}
+    said = target.describe()
+    said["preprocessing"] = {**said["preprocessing"], "output": tasks.of(target.config).outputs_mean}
+    return {**said, "source": source, "ghostnet": __version__, "mindspore": ms.__version__}
 
 
 # --- Writing

@@ -276,12 +276,21 @@ def markdown(run: Run, given: Given, picture: str) -> str:
         "### Environment",
         _environment(run.sessions[-1]),
         "## Usage",
-        "With `config.yaml` and `classes.json` of the run beside the weights:",
+        f"With {_beside(run)} of the run beside the weights:",
         display.fenced("shell", f"python validate.py --ckpt_path {display.shell(run.assets[0].name)} --data_dir DATA"),
         "## Classes",
         _class_list(run.classes),
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _beside(run: Run) -> str:
+    """The files that belong to the weights, by name."""
+    names = ["config.yaml", "classes.json"]
+    if tasks.of(run.config).has_thresholds:
+        names.append(RunFiles.thresholds(Path(run.assets[0].name)).name)
+    *first, last = (f"`{name}`" for name in names)
+    return f"{', '.join(first)} and {last}"
 
 
 def _evaluation_section(run: Run) -> str:

@@ -43,7 +43,10 @@ def settled(config: Config, samples: Samples) -> Config:
     elif isinstance(given, str):
         weights = _of_file(Path(given), samples.classes, outputs)
     else:
-        weights = _checked(given, outputs, "class_weights")
+        # Of a network with more outputs than the data has classes, those of the classes are enough.
+        missing = outputs - len(samples.classes)
+        filled = (*given, *[1.0] * missing) if len(given) == len(samples.classes) else given
+        weights = _checked(filled, outputs, "class_weights")
     return config.replace(class_weights=tuple(weights))
 
 

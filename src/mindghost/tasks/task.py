@@ -108,6 +108,7 @@ class Task(ABC):
         score_unit: what follows one of their numbers: " %".
         loss_title: what the loss is, in words.
         hub_words: what MindSpore Hub's cards call those entries.
+        outputs_mean: what the outputs of an exported file are, for its description.
         most_answers: how many answers an image gets where nobody says; None for all that there are.
         has_thresholds: whether an answer is given from a probability on that an evaluation found.
         report: the writer of reports.
@@ -120,6 +121,7 @@ class Task(ABC):
     score_unit: ClassVar[str]
     loss_title: ClassVar[str] = "loss"
     hub_words: ClassVar[Mapping[str, str]] = {}
+    outputs_mean: ClassVar[str] = "logits; their softmax are the probabilities"
     most_answers: ClassVar[int | None] = 5
     has_thresholds: ClassVar[bool] = False
     report: ClassVar[Report]

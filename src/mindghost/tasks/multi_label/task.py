@@ -43,6 +43,7 @@ class MultiLabel(Task):
     score_unit = " %"
     loss_title = "loss (binary cross-entropy, nats)"
     hub_words: ClassVar[Mapping[str, str]] = {"mean_average_precision": "mAP"}
+    outputs_mean = "logits; the sigmoid of each is the probability of its label"
     most_answers = None
     has_thresholds = True
     report: ClassVar[Report] = report
