@@ -10,7 +10,7 @@ import re
 import numpy as np
 import pytest
 
-from mindghost.data import loader, pack_writer, parquet
+from mindghost.data import loader, pack_writer, parquet, places, row_groups
 from mindghost.data import pack as packs
 from mindghost.data.dataset import open_split
 from mindghost.data.parquet import ParquetSamples
@@ -44,6 +44,12 @@ def as_hugging_face(folder, root):
             huggingface(root / "data" / f"{name}-{number:05}-of-00002.parquet", folder / split, files[number::2])
 
 
+def as_it_was_packed(folder, root):
+    for split in ("train", "val"):
+        files = shuffled(image_files(folder / split))
+        huggingface(root / f"{split}.parquet", folder / split, files, compression="zstd", use_dictionary=True)
+
+
 def as_names(folder, root):
     """Whole paths, labels as text, in a folder for each split."""
     for split in ("train", "val"):
@@ -70,7 +76,7 @@ def as_bytes(folder, root):
 
 
 @pytest.mark.fault("shards", "ok")
-@pytest.mark.parametrize("write", [as_hugging_face, as_names, as_bytes])
+@pytest.mark.parametrize("write", [as_hugging_face, as_it_was_packed, as_names, as_bytes])
 def test_samples_are_those_of_the_folders(folder, tmp_path, write):
     write(folder, tmp_path / "files")
     for split in ("train", "val"):
@@ -87,7 +93,7 @@ def test_samples_are_those_of_the_folders(folder, tmp_path, write):
 @pytest.mark.parametrize("workers", [1, 2])
 def test_batches_are_those_of_the_folder(folder, tmp_path, workers, monkeypatch):
     """With a row group in the cache, the fewest that it holds, and images that are read before workers start."""
-    monkeypatch.setattr(parquet, "_CACHE_BYTES", 1)
+    monkeypatch.setattr(row_groups, "_KEPT_BYTES", 1)
     as_hugging_face(folder, tmp_path / "files")
     keys = {"num_parallel_workers": workers, "scale": (0.5, 1.0), "hflip": 0.5}
     found = []
@@ -112,16 +118,47 @@ def test_rows_without_a_path_stay_in_their_order(tmp_path):
     assert samples.name(5) == f"{tmp_path}/data/train/train-1.parquet/000000002 (row 2 of train-1.parquet)"
 
 
-def test_images_are_looked_at_row_group_by_row_group(folder, tmp_path, monkeypatch):
-    monkeypatch.setattr(parquet, "_CACHE_BYTES", 1)
+@pytest.fixture
+def reads(monkeypatch):
+    """The row groups that pyarrow reads, with but one of them kept."""
+    monkeypatch.setattr(row_groups, "_KEPT_BYTES", 1)
+    found, original = [], row_groups.RowGroups._read
+    monkeypatch.setattr(row_groups.RowGroups, "_read", lambda self, *at: found.append(at) or original(self, *at))
+    return found
+
+
+def test_images_are_looked_at_row_group_by_row_group(folder, tmp_path, reads, monkeypatch):
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0})
-    read, original = [], parquet.RowGroups._read
-    monkeypatch.setattr(parquet.RowGroups, "_read", lambda self, *at: read.append(at) or original(self, *at))
-    as_hugging_face(folder, tmp_path / "files")
-    open_split(config_for(tmp_path / "files", image_digests=True), "train")
-    assert read == 2 * [(0, 0), (0, 1), (0, 2), (1, 0), (1, 1), (1, 2)]
+    huggingface(tmp_path / "files" / "train.parquet", folder / "train", image_files(folder / "train"), **PACKED)
+    samples = open_split(config_for(tmp_path / "files", image_digests=True), "train")
+    assert reads == 2 * [(0, group) for group in range(6)]
     open_split(config_for(tmp_path / "files"), "train")
-    assert len(read) == 12, "what was good before is looked at again"
+    assert len(reads) == 12, "what was good before is looked at again"
+    for index in (0, 22, 0):
+        samples.content(index)
+    assert len(reads) == 15
+
+
+PACKED = {"compression": "snappy", "use_dictionary": True}
+
+
+@pytest.mark.parametrize("pages", [{}, {"data_page_size": 64, "write_batch_size": 1}, {"data_page_version": "2.0"}])
+def test_a_row_group_of_images_as_they_are_is_read_once(folder, tmp_path, reads, pages):
+    files = image_files(folder / "train")
+    images = [{"bytes": content if number % 7 else None, "path": name} for number, (name, content) in enumerate(files)]
+    columns = {"image": [*images, {"bytes": b"", "path": "empty"}], "label": [0] * 24}
+    path = shards.parquet(
+        tmp_path / "train.parquet", columns, None, 9, compression="none", use_dictionary=False, **pages
+    )
+    samples = parquet.open_parquet(places.shards(tmp_path, "train"))
+    for index in random.Random(0).choices(range(24), k=99):
+        number = samples.numbers[index]
+        assert samples.reader.image(0, samples.groups[index], samples.rows[index]) == columns["image"][number]["bytes"]
+    assert sorted(reads) == [(0, 0), (0, 1), (0, 2)]
+    path.write_bytes(path.read_bytes()[:200])
+    with pytest.raises(UserError) as caught:
+        samples.content(len(samples) - 2)
+    message_of(caught, path, "cut off since it was looked at")
 
 
 def test_a_pack_of_them_is_that_of_the_folder(folder, tmp_path):
@@ -193,6 +230,20 @@ def test_damaged_files_are_one_line(folder, tmp_path, change):
     with pytest.raises(UserError) as caught:
         open_split(config_for(tmp_path / "data"), "train")
     message_of(caught, path, "cannot be read as parquet", "download it again")
+
+
+@pytest.mark.fault("shards", "clean error")
+def test_files_with_paths_in_the_place_of_images(folder, tmp_path):
+    images = [{"bytes": None, "path": str(folder / "train" / "ant" / "000.png")}] * 3
+    path = tmp_path / "data" / "train.parquet"
+    # As pyarrow writes a column that has no bytes at all, if it is told its type.
+    import pyarrow
+
+    kind = pyarrow.struct({"bytes": pyarrow.binary(), "path": pyarrow.string()})
+    shards.parquet(path, {"image": pyarrow.array(images, kind), "label": [0] * 3})
+    with pytest.raises(UserError) as caught:
+        open_split(config_for(tmp_path / "data"), "train")
+    message_of(caught, path, "image.bytes has no bytes of images, paths alone", "push_to_hub")
 
 
 @pytest.mark.fault("shards", "clean error")

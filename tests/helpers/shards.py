@@ -45,8 +45,8 @@ def webdataset(path: Path, folder: Path, files: Iterable[tuple[str, bytes]], num
     return tar(path, members)
 
 
-def parquet(path: Path, columns: dict[str, list], features: dict | None = None, group: int = 4) -> Path:
-    """A parquet file, with what Hugging Face notes of its columns."""
+def parquet(path: Path, columns: dict[str, list], features: dict | None = None, group: int = 4, **options) -> Path:
+    """A parquet file, with what Hugging Face notes of its columns; `options` are `write_table`'s."""
     import pyarrow
     import pyarrow.parquet
 
@@ -55,18 +55,19 @@ def parquet(path: Path, columns: dict[str, list], features: dict | None = None, 
     if features is not None:
         noted = {"info": {"features": features}}
         table = table.replace_schema_metadata({"huggingface": json.dumps(noted)})
-    pyarrow.parquet.write_table(table, path, row_group_size=group)
+    pyarrow.parquet.write_table(table, path, row_group_size=group, **options)
     return path
 
 
 IMAGE = {"_type": "Image"}
 
 
-def huggingface(path: Path, folder: Path, files: Iterable[tuple[str, bytes]], group: int = 4) -> Path:
-    """Images as `datasets` writes an image folder: paths are those of the files alone."""
+def huggingface(path: Path, folder: Path, files: Iterable[tuple[str, bytes]], group: int = 4, **options) -> Path:
+    """Images as `datasets` writes an image folder: paths are those of the files alone, images are as they are."""
     files = list(files)
     classes = sorted(entry.name for entry in folder.iterdir())
     images = [{"bytes": content, "path": name.rpartition("/")[2]} for name, content in files]
     labels = [classes.index(name.split("/")[0]) for name, _ in files]
     features = {"image": IMAGE, "label": {"names": classes, "_type": "ClassLabel"}}
-    return parquet(path, {"image": images, "label": labels}, features, group)
+    options = {"compression": "none", "use_dictionary": False, **options}
+    return parquet(path, {"image": images, "label": labels}, features, group, **options)

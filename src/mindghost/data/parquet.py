@@ -8,31 +8,26 @@ from __future__ import annotations
 
 import io
 import os
-import threading
-from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import RunError, UserError
+from ..errors import UserError
 from ..files import json_text, paths
-from ..process import resources
 from ..process.display import some
-from . import class_names, images, jpeg, labelled
+from . import class_names, images, jpeg, labelled, row_groups
 from .places import Shards
+from .row_groups import RowGroups
 from .samples import FileSamples, time_of_change
 
-_AGAIN = "replace the file, or download it again"
-_CACHE_BYTES = 256 << 20  # of row groups, that each process holds
+_EMBED = "write the files with the images in them, as `push_to_hub` does, or give the folder of the images as data_dir"
 # What the columns are called, the likeliest first.
 _IMAGES = ("image", "img")
 _LABELS = ("label", "labels", "fine_label", "cls", "class")
 _PATHS = ("path", "file_name", "filename")
-
-_T = TypeVar("_T")
 
 
 class _Columns(NamedTuple):
@@ -44,40 +39,6 @@ class _Columns(NamedTuple):
     names: tuple[str, ...] | None
 
 
-class RowGroups:
-    """Images of the row groups of some files; those that were asked for last are kept, up to some bytes."""
-
-    def __init__(self, files: Sequence[str], columns: Sequence[str]) -> None:
-        self._files, self._columns = tuple(files), tuple(columns)
-        self._empty()
-
-    def _empty(self) -> None:
-        # A process that was forked begins anew: another thread may have held the lock.
-        self._process, self._lock = os.getpid(), threading.Lock()
-        self._open: dict[int, Any] = {}
-        self._kept: OrderedDict[tuple[int, int], Any] = OrderedDict()
-
-    def image(self, file: int, group: int, row: int) -> bytes | None:
-        """The bytes of an image by its row in a row group; None where it has none. Raises UserError for damage."""
-        if self._process != os.getpid():
-            self._empty()
-        with self._lock:
-            column = self._kept.pop((file, group), None)
-            if column is None:
-                column = _guarded(self._files[file], lambda: self._read(file, group), f"row group {group}")
-            self._kept[file, group] = column
-            while len(self._kept) > 1 and sum(each.nbytes for each in self._kept.values()) > _CACHE_BYTES:
-                self._kept.popitem(last=False)
-        content: bytes | None = column[row].as_py()
-        return content
-
-    def _read(self, file: int, group: int) -> Any:
-        if file not in self._open:
-            self._open[file] = _library(self._files[file]).ParquetFile(self._files[file], pre_buffer=False)
-        column = self._open[file].read_row_group(group, columns=[self._columns[file]], use_threads=False).column(0)
-        return _inner(column)
-
-
 @dataclass(frozen=True, eq=False)
 class ParquetSamples(FileSamples):
     """Images in parquet files.
@@ -87,7 +48,7 @@ class ParquetSamples(FileSamples):
         shards, groups, rows, numbers: number of the file, of the row group in it, of the row in that, and of the row in
             the file.
         states: size of each file, and when it was changed, (files, 2).
-        row_groups: reads them.
+        reader: reads them.
     """
 
     titles: tuple[str, ...] = ()
@@ -96,7 +57,7 @@ class ParquetSamples(FileSamples):
     rows: NDArray[Any] = field(default_factory=lambda: np.empty(0, np.int32))
     numbers: NDArray[Any] = field(default_factory=lambda: np.empty(0, np.int64))
     states: tuple[tuple[int, int], ...] = ()
-    row_groups: RowGroups = field(default_factory=lambda: RowGroups((), ()), repr=False)
+    reader: RowGroups = field(default_factory=lambda: RowGroups((), ()), repr=False)
 
     def open(self, index: int) -> NDArray[Any] | images.JpegImage:
         """The pixels of an image, of which a JPEG file is decoded as far as they are asked for."""
@@ -104,9 +65,9 @@ class ParquetSamples(FileSamples):
 
     def content(self, index: int) -> bytes:
         """The bytes of an image file. Raises UserError where the parquet file is damaged, or has none."""
-        found = self.row_groups.image(int(self.shards[index]), int(self.groups[index]), int(self.rows[index]))
+        found = self.reader.image(int(self.shards[index]), int(self.groups[index]), int(self.rows[index]))
         if found is None:
-            raise UserError(f"{self.name(index)}: no bytes of an image; write the files with the images in them")
+            raise UserError(f"{self.name(index)}: no bytes of an image; {_EMBED}")
         return found
 
     def size_and_time(self, index: int) -> tuple[int, int]:
@@ -154,10 +115,10 @@ def open_parquet(place: Shards, decoder: jpeg.Decoder | None = None) -> ParquetS
     root, files = str(place.root), [str(file) for file in place.files]
     states = []
     for file in files:
-        paths.check_file(file, _AGAIN)
+        paths.check_file(file, row_groups.AGAIN)
         status = os.stat(file)
         states.append((status.st_size, time_of_change(status)))
-    parts = [_guarded(file, lambda file=file: _part(file), "its labels") for file in files]  # type: ignore[misc]
+    parts = [row_groups.guarded(file, lambda file=file: _part(file), "its labels") for file in files]  # type: ignore[misc]
     for file, part in zip(files, parts, strict=True):
         if part.columns.names != parts[0].columns.names:
             raise UserError(f"{file}: other class names than {files[0]} has; write them in one go")
@@ -224,25 +185,35 @@ def _called(names: Sequence[str], shards: NDArray[Any], numbers: NDArray[Any], t
 
 
 def _part(file: str) -> _Part:
-    opened = _library(file).ParquetFile(file, pre_buffer=False)
+    opened = row_groups.library(file).ParquetFile(file, pre_buffer=False)
     columns = _columns(file, opened.schema_arrow)
+    if opened.metadata.num_rows and all(
+        _is_empty(opened, group, columns.image) for group in range(opened.num_row_groups)
+    ):
+        raise UserError(f"{file}: {columns.image} has no bytes of images, paths alone; {_EMBED}")
     wanted = [columns.label, *([columns.path] if columns.path else [])]
     table = opened.read(columns=wanted, use_threads=False)
-    labels = _inner(table.column(columns.label.partition(".")[0])).to_pylist()
+    labels = row_groups.inner(table.column(columns.label.partition(".")[0])).to_pylist()
     for row, label in enumerate(labels):
         if label is None or label == "" or label == -1:
             raise UserError(f"{file}: row {row}: no label in {columns.label}; leave the row out, or write its class")
         if isinstance(label, int) and label < 0:
             raise UserError(f"{file}: row {row}: {columns.label} is {label}; labels count from 0")
-    found = _inner(table.column(columns.path.partition(".")[0])).to_pylist() if columns.path else []
+    found = row_groups.inner(table.column(columns.path.partition(".")[0])).to_pylist() if columns.path else []
     complete = all(isinstance(path, str) and path for path in found)
     groups = [opened.metadata.row_group(group).num_rows for group in range(opened.metadata.num_row_groups)]
     return _Part(columns, list(map(str, labels)), found if complete else [], groups)
 
 
+def _is_empty(opened: Any, group: int, column: str) -> bool:
+    """Whether a row group says that nothing is in a column."""
+    found = row_groups.chunk(opened, group, column)
+    return found.statistics is not None and found.statistics.has_null_count and found.statistics.num_values == 0
+
+
 def _columns(file: str, schema: Any) -> _Columns:
     """Which columns of a file are images, paths and labels. Raises UserError where that would have to be guessed."""
-    types = _library(file, "types")
+    types = row_groups.library(file, "types")
     fields = {each.name: each.type for each in schema}
     known = f"its columns are {some(list(fields), 8) or 'none'}"
 
@@ -270,7 +241,7 @@ def _columns(file: str, schema: Any) -> _Columns:
         raise UserError(f"{file}: {label} holds {kind}; expected one class of each image, a number or a name")
     names = features.get(label, {}).get("names")
     if names is not None:
-        names = tuple(class_names.checked(names, f"{file}: names of {label}", _AGAIN))
+        names = tuple(class_names.checked(names, f"{file}: names of {label}", row_groups.AGAIN))
     if not types.is_struct(fields[image]):
         path = next((name for name in _PATHS if name in fields and types.is_string(fields[name])), "")
         return _Columns(image, path, label, names)
@@ -283,41 +254,9 @@ def _features(file: str, metadata: dict[bytes, bytes]) -> dict[str, Any]:
     text = metadata.get(b"huggingface")
     if text is None:
         return {}
-    value = json_text.parse(text.decode("utf-8", "replace"), f"{file}: its metadata for Hugging Face", _AGAIN)
+    value = json_text.parse(text.decode("utf-8", "replace"), f"{file}: its metadata for Hugging Face", row_groups.AGAIN)
     try:
         features = value["info"]["features"]
         return {name: feature for name, feature in features.items() if isinstance(feature, dict)}
     except (KeyError, TypeError, AttributeError):
         return {}
-
-
-def _inner(column: Any) -> Any:
-    """A column, or of a struct of which one field was read, that field."""
-    while str(column.type).startswith("struct<"):
-        compute = _library("", "compute")
-        column = compute.struct_field(column, [0])
-    return column
-
-
-def _library(file: str, module: str = "parquet") -> Any:
-    try:
-        import pyarrow.compute
-        import pyarrow.parquet
-        import pyarrow.types
-    except ImportError as error:
-        resources.check(error, "pyarrow")
-        raise UserError(f"{file}: pyarrow reads it ({error}); pip install 'mindghost[parquet]'") from error
-    return getattr(pyarrow, module)
-
-
-def _guarded(file: str, work: Callable[[], _T], what: str) -> _T:
-    """The result of reading; all that pyarrow says of a damaged file becomes one line. `what` is being read."""
-    try:
-        return work()
-    except (UserError, RunError):
-        raise
-    # A damaged file may be anything to pyarrow: ArrowInvalid, OSError, ValueError, a lack of memory for odd sizes.
-    except Exception as error:
-        resources.check(error, file)
-        reason = " ".join(str(error).split())[:120] or type(error).__name__
-        raise UserError(f"{file}: {what} cannot be read as parquet ({reason}); {_AGAIN}") from error
