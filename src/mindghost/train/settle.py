@@ -77,21 +77,12 @@ class Facts:
 
 
 def before_images(runtime: Runtime) -> Runtime:
-    """The run with what can be settled before the images are opened.
-
-    These are the weights that the network starts from, and whether a part of the images is kept for validation.
-    """
+    """The run with what is settled before the images are opened: whether a part of them is kept for validation."""
     config = runtime.config
-    if not {"pretrained", "val_fraction"} & set(config.open):
+    if "val_fraction" not in config.open:
         return runtime
-    changes: dict[str, Any] = {}
-    if runtime.ranks.main:
-        if "val_fraction" in config.open:
-            parted = config.val_while_train and splits.lacks_validation(config)
-            changes["val_fraction"] = _FRACTION if parted else 0.0
-        if "pretrained" in config.open:
-            changes["pretrained"] = _has_published(config)
-    return _agreed(runtime, changes)
+    parted = runtime.ranks.main and config.val_while_train and splits.lacks_validation(config)
+    return _agreed(runtime, {"val_fraction": _FRACTION if parted else 0.0})
 
 
 def from_images(runtime: Runtime, samples: Samples) -> Runtime:
@@ -99,12 +90,14 @@ def from_images(runtime: Runtime, samples: Samples) -> Runtime:
 
     Raises UserError where nobody means to train so (`Config.check_new_run`); logs what else there is to say.
     """
-    config = runtime.config
+    config, ranks = runtime.config, runtime.ranks
     if not config.open:
         return runtime
     changes: dict[str, Any] = {}
-    if runtime.ranks.main:
-        ranks = runtime.ranks
+    if ranks.main:
+        if "pretrained" in config.open:
+            changes["pretrained"] = _has_published(config)
+        config = config.replace(**changes)
         facts = Facts(
             images=min(len(samples), config.num_samples or len(samples)) // ranks.size,
             side=_shorter_side(samples),
@@ -112,7 +105,7 @@ def from_images(runtime: Runtime, samples: Samples) -> Runtime:
             device=runtime.device,
             memory=resources.memory() // len(ranks.neighbours),
         )
-        changes = chosen(config, facts)
+        changes |= chosen(config, facts)
         log.info(_line(config, changes, len(samples), facts))
     runtime = _agreed(runtime, changes)
     runtime.config.check_new_run()
