@@ -122,6 +122,15 @@ def test_no_file_of_a_run_is_replaced(tmp_path):
         assert message_of(file.prepare, given) == f"predictions: {tmp_path / name}: is what is read; name another file"
 
 
+@pytest.mark.fault("overwriting", "clean error")
+def test_the_list_of_the_images_is_not_replaced(tmp_path):
+    images = tmp_path / "val.csv"
+    images.write_text("path,label\n")
+    (tmp_path / "link.csv").symlink_to(images)
+    given = config(tmp_path / "link.csv", overwrite=True, val_list=str(images))
+    assert message_of(file.prepare, given).endswith("link.csv: is what is read; name another file")
+
+
 @pytest.mark.fault("folders", "clean error")
 def test_a_place_that_takes_no_file_is_refused(tmp_path):
     assert "there is no folder" in message_of(file.prepare, config(tmp_path / "none" / "p.csv"))

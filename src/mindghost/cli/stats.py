@@ -10,6 +10,7 @@ from tqdm import tqdm
 
 from ..config import Config, arguments_of, load
 from ..config.arguments import Parser
+from ..data.imagenet_names import shown_as
 from ..files.json_text import dumps
 from ..process import table
 from ..process.display import say, shown
@@ -93,7 +94,8 @@ def _lines(config: Config, samples: Samples, found: Statistics) -> list[str]:
     if not all(found.std):
         about.append("a channel has one value everywhere: its std of 0 is no value for the key")
     rows = [("", "smallest", "median", "largest"), _row("height", found.heights), _row("width", found.widths)]
-    about += ["", *table.lines(rows, right=True), "", *_classes(samples.classes, found.counts)]
+    names = list(map(shown, shown_as(samples.classes)))
+    about += ["", *table.lines(rows, right=True), "", *_classes(names, found.counts)]
     keys = [f"{key}: [{', '.join(f'{value:.6g}' for value in getattr(found, key))}]" for key in ("mean", "std")]
     return [*keys, *(f"# {line}".rstrip() for line in about)]
 
@@ -112,7 +114,7 @@ def _classes(names: Sequence[str], counts: Sequence[int]) -> list[str]:
         left_out = len(names) - len(order)
     total = sum(counts)
     rows = [("class", "images", "%")]
-    rows += [(shown(names[label]), f"{counts[label]:,}", f"{100 * counts[label] / total:.2f}") for label in order]
+    rows += [(names[label], f"{counts[label]:,}", f"{100 * counts[label] / total:.2f}") for label in order]
     lines = table.lines(rows, right=True)
     if left_out:
         lines.insert(1 + _LISTED, f"... {left_out:,} more ...")

@@ -79,7 +79,7 @@ def prepare(config: Config) -> Output:
     table_file.check_ending(path, "predictions")
     if paths.exists(path) and not config.overwrite:
         raise UserError(f"predictions: {path} exists; name another file, or give --overwrite True to replace it")
-    read = [config.recipe, config.ckpt_path]
+    read = [config.recipe, config.ckpt_path, config.train_list, config.val_list, config.class_names]
     if config.ckpt_path:
         beside = RunFiles.beside(Path(config.ckpt_path))
         read += map(str, (beside.config, beside.classes, beside.sessions, beside.metrics))
