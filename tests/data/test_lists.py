@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mindghost.data import dataset, list_lines, list_rows, lists, loader, scan
+from mindghost.data import dataset, imagenet_names, list_lines, list_rows, lists, loader, scan
 from mindghost.data.dataset import open_split
 from mindghost.errors import UserError
 from tests.helpers.data_folders import config_for, cut, epochs, message_of
@@ -278,6 +278,12 @@ def test_an_unknown_label_is_named_with_its_line(tmp_path):
     refused(config.replace(class_names=str(tmp_path / "names.txt")), "train.txt:2: label 'frog'")
     config = listed(tmp_path, "a.png caf\u0065\u0301\n")
     refused(config, "train.txt:1: ", "looks like the known caf\xe9, but is written in other", classes=("caf\xe9",))
+
+
+def test_labels_in_imagenets_words_are_its_classes(tmp_path):
+    samples = open_split(listed(tmp_path, "a.png tench\nb.png n01443537\n"), "train", imagenet_names.synsets())
+    assert samples.labels.tolist() == [0, 1]
+    assert samples.classes == imagenet_names.synsets()
 
 
 # --- Several labels, weights

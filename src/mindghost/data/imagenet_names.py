@@ -21,7 +21,7 @@ def _words() -> dict[str, str]:
     It is WordNet's first lemma. Those that two synsets have, upper and lower case aside, are followed by the id: the
     bird is `crane (n02012849)`, the machine `crane (n03126707)`.
     """
-    lines = [line for line in _TABLE.read_text("utf-8").splitlines() if line and not line.startswith("#")]
+    lines = [line for line in _TABLE.read_text(encoding="utf-8").splitlines() if line and not line.startswith("#")]
     lemmas = dict(line.split(" ", 1) for line in lines)
     times = Counter(map(str.lower, lemmas.values()))
     return {synset: f"{word} ({synset})" if times[word.lower()] > 1 else word for synset, word in lemmas.items()}

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..process.display import some
-from . import labelled
+from . import imagenet_names, labelled
 from .list_lines import cut, fail, is_bad_text, refuse_encoding
 
 Written = str | tuple[str, ...]  # a label as a list has it, or several
@@ -183,6 +183,8 @@ def _numbers(file: Path, texts: Sequence[str], line_of: Callable[[int], int]) ->
 
 def _by_name(file: Path, texts: Sequence[str], line_of: Callable[[int], int], classes: Sequence[str]) -> list[int]:
     label_of = {name: label for label, name in enumerate(classes)}
+    if tuple(classes) == imagenet_names.synsets():
+        texts = [imagenet_names.synset_of(text) or text for text in texts]
     for place, text in enumerate(texts):
         if text not in label_of:
             fail(

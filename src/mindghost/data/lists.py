@@ -112,7 +112,12 @@ def open_list(file: Path, options: Options, decoder: jpeg.Decoder | None = None)
         source=str(file),
         lines=columns["lines"],
         weights=columns.get("weights"),
+        numbered=not _are_known(options.known) and all(name == str(label) for label, name in enumerate(classes)),
     )
+
+
+def _are_known(known: Known) -> bool:
+    return known.names is not None or known.trained is not None
 
 
 class _Table:
