@@ -125,6 +125,20 @@ def test_a_validation_split_that_is_there_is_taken_which_one_line_says(folder, t
     assert len(open_split(config, "val")) == 7
 
 
+@pytest.mark.fault("folders", "ok")
+def test_beside_classes_in_data_dir_itself_other_folders_may_lie(tmp_path, caplog):
+    """As that of the runs, where a training was started in the folder of the images."""
+    config = flowers(tmp_path)
+    (tmp_path / "ckpt").mkdir()
+    (tmp_path / "ckpt" / "config.yaml").write_text("x")
+    assert open_split(config, "train").classes == ("daisy", "rose")
+    assert f"{tmp_path}: folders without images are no classes: ckpt" in caplog.messages
+    shutil.rmtree(tmp_path / "daisy")
+    shutil.rmtree(tmp_path / "rose")
+    with pytest.raises(UserError, match="ckpt: no image in this class folder"):
+        open_split(config, "train")
+
+
 @pytest.mark.fault("lists", "clean error")
 def test_too_few_images_to_be_parted(tmp_path):
     save_image(tmp_path / "ant" / "a.png", 1)

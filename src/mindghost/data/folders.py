@@ -15,6 +15,7 @@ import numpy as np
 
 from ..errors import UserError
 from ..files import paths
+from ..process.display import some
 from . import jpeg, walk
 from .samples import FolderSamples
 
@@ -23,8 +24,10 @@ _FOLDERS_SEEN = 10  # of those that may be classes
 _logger = logging.getLogger("mindghost")
 
 
-def open_folders(root: Path, decoder: jpeg.Decoder | None = None) -> FolderSamples:
+def open_folders(root: Path, decoder: jpeg.Decoder | None = None, mixed: bool = False) -> FolderSamples:
     """The image files below the class folders of a folder, by their names: none is opened.
+
+    `mixed`: other things may lie beside the classes, such as a folder of runs; a folder without images is no class.
 
     Raises UserError where there is no class folder, one without images, or only one that is no class but a split.
     """
@@ -32,20 +35,25 @@ def open_folders(root: Path, decoder: jpeg.Decoder | None = None) -> FolderSampl
     folders = walk.class_folders(root, left_out)
     if not folders:
         raise UserError(f"{root}: no class folder in it; expected {root}/CLASS/*.jpg")
-    files: list[bytes] = []
-    labels: list[int] = []
-    for label, folder in enumerate(folders):
-        found = [os.path.relpath(file, root) for file in walk.image_files(root / folder, left_out)]
-        if not found:
-            left_out.say(root)
-            raise UserError(f"{root / folder}: no image in this class folder; add some or remove the folder")
-        if len(folders) == 1:
-            _check_depth(root, found)
-        files += map(os.fsencode, found)
-        labels += [label] * len(found)
+    found = {folder: _below(root, folder, left_out) for folder in folders}
     left_out.say(root)
-    _say_twins(root, folders)
-    return FolderSamples(tuple(folders), np.array(labels, np.int32), str(root), np.array(files), decoder)
+    empty = [folder for folder, files in found.items() if not files]
+    if empty and (not mixed or len(empty) == len(folders)):
+        raise UserError(f"{root / empty[0]}: no image in this class folder; add some or remove the folder")
+    if empty:
+        _logger.warning(f"{root}: folders without images are no classes: {some(empty)}")
+    classes = tuple(folder for folder in folders if found[folder])
+    if len(classes) == 1:
+        _check_depth(root, list(map(os.fsdecode, found[classes[0]])))
+    _say_twins(root, classes)
+    labels = np.repeat(np.arange(len(classes), dtype=np.int32), [len(found[folder]) for folder in classes])
+    files = np.array([file for folder in classes for file in found[folder]])
+    return FolderSamples(classes, labels, str(root), files, decoder)
+
+
+def _below(root: Path, folder: str, left_out: walk.LeftOut) -> list[bytes]:
+    """The image files of a class folder, by their paths below `root`."""
+    return [os.fsencode(os.path.relpath(file, root)) for file in walk.image_files(root / folder, left_out)]
 
 
 def has_classes(root: Path) -> bool:

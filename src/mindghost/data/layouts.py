@@ -23,4 +23,6 @@ def opened(data_dir: Path, split: str, decoder: jpeg.Decoder | None = None) -> S
         return None
     if packs.is_pack(root):
         return packs.open_pack(root, decoder)
-    return imagenet.open_flat(root, decoder) if imagenet.is_flat(root) else folders.open_folders(root, decoder)
+    if imagenet.is_flat(root):
+        return imagenet.open_flat(root, decoder)
+    return folders.open_folders(root, decoder, mixed=not split)
