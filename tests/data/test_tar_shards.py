@@ -52,13 +52,14 @@ def as_names(folder, root):
     for split in ("train", "val"):
         files = shuffled(image_files(folder / split))
         for number in range(3):
-            webdataset(root / f"{split}-{number:06}.tar", folder / split, files[number::3], numbers=False)
+            name = f"{split}-{number:06}.tar" if split == "train" else f"animals3-{split}idation-{number:02}.tar"
+            webdataset(root / name, folder / split, files[number::3], numbers=False)
 
 
 def as_numbers(folder, root):
-    (root / "train").mkdir(parents=True)
-    (root / "train" / "classnames.txt").write_text("ant\nbee\ncat\n")
     (root / "val").mkdir(parents=True)
+    (root / "classnames.txt").write_text("ant\nbee\ncat\n")
+    (root / "val" / "info.json").write_text(json.dumps({"name": "any", "size": "7"}))
     (root / "val" / "_info.json").write_text(json.dumps({"splits": {}, "class_names": ["ant", "bee", "cat"]}))
     for split in ("train", "val"):
         files = shuffled(image_files(folder / split))

@@ -12,9 +12,11 @@ from mindghost.checkpoint import weights as weights_file
 from mindghost.cli import predict
 from mindghost.config import Config
 from mindghost.data import imagenet_names
+from mindghost.deploy import model_card
 from mindghost.evaluate.validate import validate
 from mindghost.inference import artifact, published
 from mindghost.models import Weights, create_model, ghostnet
+from mindghost.tasks.report import words
 from tests.helpers import short
 from tests.helpers.pictures import save_image
 
@@ -61,6 +63,11 @@ def test_published_weights_are_told_by_their_sha256(weights, tmp_path):
     numbered = artifact.of_file(other, model="ghostnet_050")
     assert (numbered.classes[:2], numbered.numbered) == (("0", "1"), True)
     assert "names" not in numbered.describe()
+
+
+def test_reports_and_cards_have_words():
+    assert words.output_names([FISH, "rose"], 3) == ["tench", "rose", "#2"]
+    assert model_card._class_list([FISH, "rose"]) == "In label order: tench, rose."
 
 
 @pytest.mark.fault("imagenet", "ok")

@@ -53,14 +53,10 @@ def read(path: Path, remedy: str = WANTED, numbered: bool = False) -> list[str]:
 
 
 def held(path: Path, remedy: str = WANTED) -> list[str] | None:
-    """As `read`; but None for a JSON object that holds other things, as webdataset's `_info.json` may."""
-    if path.suffix.lower() == ".json":
-        value = json_text.read(path, remedy)
-        if isinstance(value, dict) and not any(key in value for key in (*_HOLDERS, "meta")):
-            plain = value and all(isinstance(item, int | str | list) for item in value.values())
-            if not plain:
-                return None
-    return read(path, remedy)
+    """The class names in a JSON file that may hold them among other things, as `_info.json`; None where it has none."""
+    value = json_text.read(path, remedy)
+    found = isinstance(value, list) or (isinstance(value, dict) and any(key in value for key in _HOLDERS))
+    return read(path, remedy) if found else None
 
 
 def checked(names: Any, source: str | Path, remedy: str) -> list[str]:

@@ -56,8 +56,8 @@ def shards(data_dir: Path, split: str) -> Shards | None:
     """The tar or parquet files of a split; None where it is a folder of images, or is not there.
 
     They are `SPLIT` itself, such as `train.tar` or `train-{000000..000123}.tar`; else those in the folder `SPLIT`,
-    where it has no other folder in it; else `SPLIT.tar`, `SPLIT-*.tar` and the like in `data_dir` or, as Hugging Face
-    has it, in `data_dir/data`.
+    where it has no other folder in it; else `SPLIT.tar`, `SPLIT-*.tar`, `SET-SPLIT-*.tar` and the like in `data_dir`
+    or, as Hugging Face has it, in `data_dir/data`.
 
     Raises UserError where one of them is missing, or there are some of both kinds.
     """
@@ -72,7 +72,7 @@ def shards(data_dir: Path, split: str) -> Shards | None:
         return _shards(root, [root])
     for name in _ALSO.get(split, (split,)):
         for place in (data_dir, data_dir / "data"):
-            if name and (found := _in(place, name)):
+            if name and (found := _in(place, name) or _in(place, name, prefixed=True)):
                 return _shards(data_dir / name, found)
     return None
 
@@ -92,10 +92,14 @@ def _kind(name: str) -> str:
     return TAR if lower.endswith(_COMPRESSED) else _ENDINGS.get(os.path.splitext(lower)[1], "")
 
 
-def _in(folder: Path, name: str) -> list[Path]:
-    """The shards in a folder whose names begin with that of a split, and do not go on with a letter or digit."""
-    found = [entry for entry in paths.names_in(folder) if entry.startswith(name) and not entry.startswith(".")]
-    return [folder / entry for entry in found if _kind(entry) and (not name or entry[len(name)] in "-_.")]
+def _in(folder: Path, name: str, prefixed: bool = False) -> list[Path]:
+    """The shards in a folder whose names begin with that of a split, and do not go on with a letter or digit.
+
+    `prefixed`: those that have the name of a set before it, such as `imagenet1k-train-0000.tar`.
+    """
+    begins = re.compile((r".+[-_]" if prefixed else "") + re.escape(name) + (r"[-_.]" if name else ""))
+    found = [entry for entry in paths.names_in(folder) if begins.match(entry) and not entry.startswith(".")]
+    return [folder / entry for entry in found if _kind(entry)]
 
 
 def _listed(data_dir: Path, match: re.Match[str]) -> list[Path]:

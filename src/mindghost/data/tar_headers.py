@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from ..errors import UserError
+from ..process.display import shell
 
 BLOCK = 512
 _EMPTY = bytes(BLOCK)
@@ -160,7 +161,7 @@ def _check_kind(block: bytes, name: str) -> None:
         if block.startswith(magic):
             raise UserError(
                 f"{name}: a tar file compressed by {form}, out of which no single image can be read; make a plain tar "
-                f"file of it: {command} {name}"
+                f"file of it: {command} {shell(name)}"
             )
     if not block:
         raise UserError(f"{name}: empty; {_REMEDY}")

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import UserError
+from ..files import paths
 from ..process.display import some
 from . import class_names, imagenet, images, jpeg, labelled, tar_index
 from .places import Shards
@@ -26,8 +27,9 @@ from .regions import Regions
 from .samples import FileSamples
 
 _AGAIN = "restore it, and start again"
-# Files beside the shards that have the class names.
-_NAMES = ("classes.json", "classnames.txt", "classes.txt", "_info.json", "info.json")
+# Files beside the shards that have the class names, and those that may have them among other things.
+_NAMES = ("classes.json", "classnames.txt", "classes.txt")
+_INFORMATION = ("_info.json", "info.json")
 
 # Tar files that are parts of a set; others may be called like the class that they hold.
 _NUMBERED = re.compile(r"(.*[-_.])?\d+\.tar|train\.tar|val\.tar|validation\.tar|test\.tar", re.IGNORECASE)
@@ -139,12 +141,13 @@ def _files(titles: Sequence[str]) -> str:
 
 
 def _names_beside(place: Shards) -> list[str] | None:
-    """The class names in a file beside the shards, None where there is none."""
-    for name in _NAMES:
-        path = place.files[0].parent / name
-        if path.is_file():
-            found = class_names.held(path)
-            if found is not None:
+    """The class names in a file beside the shards or their folder, None where there is none."""
+    for folder in dict.fromkeys((place.files[0].parent, place.root.parent)):
+        for name in _NAMES:
+            if paths.is_file(folder / name):
+                return class_names.read(folder / name)
+        for name in _INFORMATION:
+            if paths.is_file(folder / name) and (found := class_names.held(folder / name)):
                 return found
     return None
 
