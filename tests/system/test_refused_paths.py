@@ -56,6 +56,8 @@ OPTIONS = [
     ("train.py", ("--data_dir D --resume", READ_FILE), ""),
     ("train.py", ("--data_dir D --batch_size 2 --teacher ghostnet_050 --teacher_ckpt_path", READ_FILE), ""),
     ("train.py", ("--data_dir D --batch_size 2 --teacher", READ_FILE), ".mindir"),
+    ("find-lr", ("--data_dir D --batch_size 2 --output", WRITE_FOLDER), ""),
+    ("find-lr", ("--output O --data_dir", READ_FOLDER), ""),
     ("validate.py", ("--ckpt_path", READ_FILE), ""),
     ("validate.py", ("--ckpt_path", READ_FILE), ".onnx"),
     ("validate.py", ("--ckpt_path", READ_FILE), ".mindir"),

@@ -51,7 +51,7 @@ def _completer_of(action: argparse.Action, command: str) -> Completer | None:
         return _recipes_and_files
     if action.dest == "model" and action.option_strings:
         return lambda **_: _networks()
-    if command in ("train", "validate", "stats") and action.dest in Config.model_fields:
+    if command in ("train", "find-lr", "validate", "stats") and action.dest in Config.model_fields:
         words = choices(Config.model_fields[action.dest].annotation)
         return (lambda **_: words) if words else None
     return None

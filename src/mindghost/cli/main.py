@@ -21,6 +21,7 @@ PROG = "mindghost"
 # Name of a command -> what it does. Its module has the same name, with an underscore for a hyphen.
 COMMANDS = {
     "train": "train a network, or go on with a run",
+    "find-lr": "find a learning rate by a range test",
     "validate": "evaluate a weight file or an exported file",
     "predict": "name the classes of images, videos, a camera's pictures",
     "export": "write a checkpoint as MindIR or ONNX",

@@ -15,8 +15,10 @@ from mindspore import Tensor
 from tqdm import tqdm
 
 from .. import tasks
+from ..config import Config
 from ..errors import RunError, Stopped
 from ..evaluate.evaluator import WeightsEvaluator, draws
+from ..graph_cache import GraphCache
 from ..models.layers import is_statistic
 from ..parallel import replicas
 from ..process.log import TO_FILE, TO_SCREEN
@@ -31,6 +33,14 @@ from .step import TrainStep
 from .training_data import TrainingData
 
 log = logging.getLogger("mindghost")
+
+
+def compile_step(step: TrainStep, batch: tuple[Tensor, ...], config: Config, graphs: GraphCache) -> None:
+    """Have a step compiled, if it is not, for batches like this one, with a word about it in the log."""
+    if config.teacher:
+        assert config.num_classes is not None  # the data has settled it
+        batch = (*batch, Tensor(np.zeros((len(batch[0]), config.num_classes)), ms.float32))
+    graphs.compile(step, *batch, what="the training step, which takes some tens of seconds")
 
 
 class Epochs(ms.Callback):
@@ -102,14 +112,7 @@ class Epochs(ms.Callback):
         # A sunk epoch takes its data while it computes.
         self.signals.waits_since = time.monotonic() if self.config.dataset_sink_mode else None
         if not self.config.dataset_sink_mode:
-            self._compile(run_context.original_args().train_dataset_element)
-
-    def _compile(self, batch: tuple[Tensor, ...]) -> None:
-        """Have the step compiled, if it is not, for batches like this one."""
-        if self.config.teacher:
-            assert self.config.num_classes is not None  # the data has settled it
-            batch = (*batch, Tensor(np.zeros((len(batch[0]), self.config.num_classes)), ms.float32))
-        self.graphs.compile(self.step, *batch, what="the training step, which takes some tens of seconds")
+            compile_step(self.step, run_context.original_args().train_dataset_element, self.config, self.graphs)
 
     def on_train_step_end(self, run_context: ms.RunContext) -> None:
         """Look at the loss, and save, log or stop where that is due."""

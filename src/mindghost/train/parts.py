@@ -129,12 +129,12 @@ class Training:
         batches = loader.train_batches(
             config, data.samples, config.num_classes, ranks.rank, ranks.size, position.epoch, position.step
         )
-        taught = _taught(step, config, len(data.samples))
+        cell = taught(step, config, len(data.samples))
         if saved:
             _load_state(step, saved, config, ranks)
         replicas.check_equal(ranks, {**step.shared_state(), "images": np.array(data.digest)}, "before the first step")
         epochs = Epochs(runtime, step, data, rates, self.evaluator, self.folder, position, self.signals)
-        return Part(step, taught, batches, epochs)
+        return Part(step, cell, batches, epochs)
 
 
 def network(runtime: Runtime, epoch: int, starts: bool) -> nn.Cell:
@@ -157,7 +157,7 @@ def network(runtime: Runtime, epoch: int, starts: bool) -> nn.Cell:
     return build.training_precision(net, config, runtime.operators)
 
 
-def _taught(step: TrainStep, config: Config, samples: int) -> nn.Cell:
+def taught(step: TrainStep, config: Config, samples: int) -> nn.Cell:
     """The step, with a teacher where the configuration has one, which is tried on a batch as it will come."""
     if not config.teacher:
         return step
