@@ -9,7 +9,9 @@ from mindghost.config import Config
 from mindghost.data.dataset import open_split
 from mindghost.data.loader import train_batches
 from mindghost.data.order import EpochOrder, balanced_draw
+from mindghost.data.samples import ArraySamples
 from mindghost.errors import UserError
+from mindghost.tasks.classification import checks
 from tests.helpers.data_folders import config_for, epochs, indices
 
 # 90 of class 0, 25 of class 2, 5 of class 4, 3 of class 7; the others have none.
@@ -118,6 +120,13 @@ def test_batches(folder):
 def test_what_cannot_be_balanced(keys, message):
     with pytest.raises(UserError, match=message):
         config(**keys)
+
+
+def test_a_line_says_what_is_drawn():
+    pixels = np.zeros((len(LABELS), 2, 2, 3), np.uint8)
+    samples = ArraySamples(tuple("abcdefgh"), LABELS, "made up", pixels)
+    (line,) = checks.doubts(config(num_classes=8), samples)
+    assert line == "sampler balanced: of 4 classes, each has some 31 images an epoch; the 3 of h come 10.2 times"
 
 
 def test_balancing_twice_is_doubted():

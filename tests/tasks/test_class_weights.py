@@ -8,6 +8,7 @@ from mindghost.config import Config
 from mindghost.data.samples import ArraySamples
 from mindghost.errors import UserError
 from mindghost.tasks import class_weights
+from tests.helpers import regression
 from tests.helpers.configs import cli
 
 NAMES = ("ant", "big bee", "cat")
@@ -27,6 +28,12 @@ def test_balanced_is_scikit_learns():
     labels = np.random.default_rng(0).choice(7, 500, p=np.arange(1, 8) / 28)
     expected = compute_class_weight("balanced", classes=np.arange(7), y=labels)
     assert class_weights.balanced(labels, 7) == pytest.approx(expected.tolist(), rel=1e-15)
+
+
+def test_a_line_says_how_far_they_are_apart(caplog):
+    with caplog.at_level("INFO", "mindghost"):
+        settled("balanced")
+    assert caplog.messages == ["class_weights: balanced: from 0.6667 (big bee) to 2 (cat)"]
 
 
 def test_balanced_where_outputs_have_no_image():
@@ -119,6 +126,13 @@ def test_a_file_that_is_no_text(tmp_path):
     path.write_bytes(b"ant 1\n\xff\xfe 2\n")
     with pytest.raises(UserError, match="line 2: no UTF-8 text"):
         settled(str(path))
+
+
+@pytest.mark.fault("labels", "clean error")
+@pytest.mark.parametrize("keys", [{"class_weights": (1.0,)}, {"sampler": "balanced"}])
+def test_tasks_without_classes_take_neither(keys):
+    with pytest.raises(UserError, match=f"^{next(iter(keys))}: task regression has no classes that it could be for"):
+        regression.TASK.settled(Config(**keys), samples())
 
 
 @pytest.mark.parametrize(

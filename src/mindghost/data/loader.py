@@ -73,13 +73,14 @@ def train_batches(
         UserError: too few samples for a batch, or for the batches of one update.
     """
     order = EpochOrder(config, len(samples), rank, ranks, samples.labels)
-    workers, ready = _fitting_workers(config, ranks)
+    columns = ["image", "label"] if samples.weights is None else ["image", "label", "weight"]
+    workers, ready = _fitting_workers(config, ranks, len(columns))
     ds.config.set_prefetch_size(ready)
     if workers > 1:
         _prepare_for(workers, config.seed)
     dataset = ds.GeneratorDataset(
         _TrainSource(config, samples, order, num_classes),
-        ["image", "label"] if samples.weights is None else ["image", "label", "weight"],
+        columns,
         sampler=_StepSampler(order.steps, start_epoch),
         num_parallel_workers=workers,
         python_multiprocessing=workers > 1,
@@ -253,7 +254,7 @@ def workers_of(wanted: int) -> int:
     return min(wanted, len(os.sched_getaffinity(0)))
 
 
-def _fitting_workers(config: Config, ranks: int) -> tuple[int, int]:
+def _fitting_workers(config: Config, ranks: int, columns: int = 2) -> tuple[int, int]:
     """Worker processes, and batches that each holds ready: as many as there are shared memory and open files for.
 
     One worker stands for none: it takes a thread. Without the check a container's 64 MB would end the run with a bus
@@ -279,7 +280,7 @@ def _fitting_workers(config: Config, ranks: int) -> tuple[int, int]:
         _logger.info("%s: %d MB free, enough for %d worker(s)", _SHARED_MEMORY, free >> 20, fitting)
         workers = fitting
     # A segment for each column of a batch, and the queues between the processes.
-    fitting = max(1, resources.free_descriptors() // (2 * (ready + _SPARE_SEGMENTS) + _FILES_OF_QUEUES))
+    fitting = max(1, resources.free_descriptors() // (columns * (ready + _SPARE_SEGMENTS) + _FILES_OF_QUEUES))
     if fitting < workers:
         _logger.info("ulimit -n: few files may be open, enough for %d worker(s); raise the limit", fitting)
         workers = fitting

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -17,6 +18,8 @@ from ..errors import UserError
 from ..files import json_text, paths
 from ..files.text import decoded
 from ..process.display import some
+
+log = logging.getLogger("mindghost")
 
 _REMEDY = (
     "give a JSON list of numbers in label order, a JSON map of class names to numbers, or lines of name and number"
@@ -47,6 +50,10 @@ def settled(config: Config, samples: Samples) -> Config:
         missing = outputs - len(samples.classes)
         filled = (*given, *[1.0] * missing) if len(given) == len(samples.classes) else given
         weights = _checked(filled, outputs, "class_weights")
+    if isinstance(given, str):
+        named = list(zip(weights, samples.classes, strict=False))
+        (low, first), (high, last) = min(named), max(named)
+        log.info(f"class_weights: {given}: from {low:.4g} ({first}) to {high:.4g} ({last})")
     return config.replace(class_weights=tuple(weights))
 
 

@@ -162,8 +162,9 @@ class Task(ABC):
 
         Raises UserError for a key that does not fit them.
         """
-        if config.class_weights is not None:
-            raise UserError(f"class_weights: task {self.name} has no classes to weigh; leave the key out")
+        for key in ("class_weights", "sampler"):
+            if getattr(config, key) is not None:
+                raise UserError(f"{key}: task {self.name} has no classes that it could be for; leave the key out")
         return config
 
     @abstractmethod
