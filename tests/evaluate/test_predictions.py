@@ -97,6 +97,14 @@ def test_many_classes_have_the_first_five_alone():
     assert values["top_1_label"].tolist() == [0, 1]
 
 
+def test_the_likeliest_classes_are_those_of_a_stable_sort():
+    """Few levels, so that many logits are equal."""
+    logits = np.random.default_rng(0).integers(-3, 3, (50, 20)).astype(np.float32)
+    values = tasks.of(CONFIG).values(logits, np.zeros(50, int))
+    found = np.stack([values[f"top_{place}_label"] for place in range(1, 6)], axis=1)
+    np.testing.assert_array_equal(found, np.argsort(-logits, axis=1, kind="stable")[:, :5])
+
+
 def config(path: Path, **keys) -> Config:
     return Config(predictions=str(path), **keys)
 

@@ -25,6 +25,7 @@ FILES, MEMORY, PROCESSES = "may open no more files", "memory ran out", "no more 
         (MemoryError(), MEMORY),
         (RuntimeError("can't start new thread"), PROCESSES),
         (RuntimeError("std::bad_alloc"), MEMORY),
+        (RuntimeError("- Memory not enough:\n---\nMemory isn't enough and alloc failed, kernel name: 1"), MEMORY),
         (RuntimeError("Failed to launch multiprocessing of GeneratorDataset: Too many open files. Please"), FILES),
         (ImportError("libx.so: failed to map segment from shared object"), MEMORY),
         (ImportError("x.so: cannot open shared object file: Too many open files"), FILES),

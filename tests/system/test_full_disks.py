@@ -13,6 +13,7 @@ from PIL import Image
 from mindghost.cli import command, main, predict
 from mindghost.config import Config
 from mindghost.errors import RunError
+from mindghost.evaluate import predictions
 from mindghost.files import outputs
 from mindghost.process import streams
 from mindghost.runs.folder import RunFolder
@@ -52,6 +53,16 @@ def test_a_file_that_an_option_names(full_disk):
     assert str(caught.value) == f"{small}/x.tsv: cannot be written ({why}); name another file with --report"
     assert files_in(small) == ["x.tsv"]
     assert (small / "x.tsv").read_bytes() == b"before"
+
+
+@pytest.mark.fault("disks", "clean error")
+def test_predictions(full_disk):
+    """Which are written in pieces."""
+    small, why = full_disk
+    output = predictions.prepare(Config(predictions=str(small / "p.csv")))
+    with pytest.raises(RunError, match=rf"p\.csv: cannot be written \({why}\); name another file with predictions"):
+        output.write(iter([b"path,true_label\n", MORE]))
+    assert files_in(small) == []
 
 
 @pytest.mark.fault("disks", "clean error")

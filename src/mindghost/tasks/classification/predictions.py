@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -42,16 +42,24 @@ def values(logits: NDArray[Any], labels: NDArray[Any]) -> dict[str, NDArray[Any]
     is the cross-entropy of the true class in nats.
     """
     shares = probabilities(logits)
-    order = np.argsort(-logits, axis=1, kind="stable")[:, :TOP]
     rows = np.arange(len(labels))
     found: dict[str, NDArray[Any]] = {
         "true_label": labels,
         "true_class": labels,
         "loss": cross_entropy(logits, labels),
     }
-    for place, best in enumerate(order.T, 1):
+    for place, best in enumerate(_best(logits), 1):
         found[f"top_{place}_label"] = found[f"top_{place}_class"] = best
         found[f"top_{place}_probability"] = shares[rows, best]
     if logits.shape[1] <= MOST_LISTED:
         found["probability"] = shares
     return found
+
+
+def _best(logits: NDArray[Any]) -> Iterator[NDArray[Any]]:
+    """The likeliest label of each row, the second one, and so on: to sort 1,000 classes takes several times as long."""
+    rows, left = np.arange(len(logits)), logits.copy()
+    for _ in range(min(TOP, logits.shape[1])):
+        best = left.argmax(axis=1)
+        yield best
+        left[rows, best] = -np.inf
