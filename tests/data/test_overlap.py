@@ -11,6 +11,7 @@ from mindghost.data.dataset import open_split
 from tests.helpers.data_folders import config_for
 from tests.helpers.lists import pairs, text
 from tests.helpers.pictures import save_image
+from tests.helpers.shards import image_files, tar
 
 
 @pytest.fixture
@@ -70,3 +71,14 @@ def test_what_cannot_be_read_is_no_image_of_both(tmp_path, opened):
     (tmp_path / "val/bee/d.bmp").unlink()
     os.mkfifo(tmp_path / "val/bee/d.bmp")
     assert overlap.shared(train, val) == []
+
+
+def test_images_in_tar_files_are_compared_with_any_others(tmp_path, opened):
+    save_image(tmp_path / "val/ant/x.bmp", 2)
+    tar(tmp_path / "tars" / "train.tar", image_files(tmp_path / "train"))
+    tar(tmp_path / "tars" / "val.tar", image_files(tmp_path / "val"))
+    ours = (f"{tmp_path}/tars/val/ant/x.bmp (in val.tar)", f"{tmp_path}/tars/train/ant/b.bmp (in train.tar)")
+    train, val = opened(config_for(tmp_path / "tars"))
+    assert overlap.shared(train, val) == [ours]
+    overlap.say_shared(train, val)
+    assert overlap.shared(train, opened()[1]) == [(f"{tmp_path}/val/ant/x.bmp", ours[1])]

@@ -138,6 +138,12 @@ def content(path: str) -> bytes:
     return paths.read(path, _REMEDY)
 
 
+def start(path: str, count: int) -> bytes:
+    """The first bytes of an image file. Raises as `read_image` does where they can't be read."""
+    with paths.open_file(path, _REMEDY) as file:
+        return _read(file, path, count)
+
+
 def open_content(content: bytes, name: str, decoder: jpeg.Decoder | None) -> NDArray[Any] | JpegImage:
     """The pixels of an image file's bytes, as `open_image`; `name` is for messages."""
     size = None if decoder is None else decoder.size(content)

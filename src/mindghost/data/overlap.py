@@ -11,25 +11,42 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 from ..errors import UserError
-from ..files import paths
-from .samples import FolderSamples, Samples
+from .samples import FileSamples, FolderSamples, Samples
+from .tar_shards import TarSamples
 
 MOST = 100_000  # images of both splits that are compared: of more, the first bytes alone take minutes from a disk
 _START = 1 << 12  # bytes: most files of one size differ in their first ones
 
+_KINDS = (FolderSamples, TarSamples)
+
 log = logging.getLogger("mindghost")
 
 
-class _Group(NamedTuple):
-    """Paths of files that may be one: those of the training split, and those of the validation split."""
+class _Image(NamedTuple):
+    """One of some samples."""
 
-    train: Sequence[str]
-    val: Sequence[str]
+    samples: FileSamples
+    number: int
+
+    @property
+    def name(self) -> str:
+        """What it is called."""
+        return self.samples.name(self.number)
+
+
+class _Group(NamedTuple):
+    """Images that may be one: those of the training split, and those of the validation split."""
+
+    train: Sequence[_Image]
+    val: Sequence[_Image]
 
 
 def say_shared(train: Samples, val: Samples) -> None:
-    """Log one line where validation images are the same file as training images. Layouts without files are left out."""
-    if not isinstance(train, FolderSamples) or not isinstance(val, FolderSamples) or len(train) + len(val) > MOST:
+    """Log one line where validation images are the same file as training images.
+
+    Layouts in which the size of a file is not known without reading it are left out.
+    """
+    if not (isinstance(train, _KINDS) and isinstance(val, _KINDS)) or len(train) + len(val) > MOST:
         return
     if not (found := shared(train, val)):
         return
@@ -41,50 +58,51 @@ def say_shared(train: Samples, val: Samples) -> None:
     )
 
 
-def shared(train: FolderSamples, val: FolderSamples) -> list[tuple[str, str]]:
+def shared(train: FileSamples, val: FileSamples) -> list[tuple[str, str]]:
     """Paths of the validation images whose content a training image has, each with the path of such a one.
 
     Only files of one size are opened, and only those that begin alike are read as a whole.
     """
-    ours, theirs = (list(map(samples.name, range(len(samples)))) for samples in (train, val))
+    ours, theirs = (
+        {samples.name(index): _Image(samples, index) for index in range(len(samples))} for samples in (train, val)
+    )
     both = set(ours) & set(theirs)
-    groups = [_Group([path for path in ours if path not in both], [path for path in theirs if path not in both])]
+    groups = [_Group(*([image for name, image in split.items() if name not in both] for split in (ours, theirs)))]
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-        groups = list(_parted(groups, lambda paths: map(_size, paths)))
+        groups = list(_parted(groups, lambda images: map(_size, images)))
         for read in (_start, _whole):
-            groups = list(_parted(groups, lambda paths, read=read: pool.map(read, paths)))  # type: ignore[misc]
-    same = [(path, group.train[0]) for group in groups for path in group.val]
+            groups = list(_parted(groups, lambda images, read=read: pool.map(read, images)))  # type: ignore[misc]
+    same = [(image.name, group.train[0].name) for group in groups for image in group.val]
     return sorted([*same, *((path, path) for path in both)])
 
 
-def _parted(groups: Iterable[_Group], values: Callable[[Sequence[str]], Iterable[Hashable | None]]) -> Iterator[_Group]:
+def _parted(
+    groups: Iterable[_Group], values: Callable[[Sequence[_Image]], Iterable[Hashable | None]]
+) -> Iterator[_Group]:
     """Smaller groups, of files with one value; those of one split alone, and files without a value, are left out."""
     for group in groups:
-        found: dict[Hashable, tuple[list[str], list[str]]] = defaultdict(lambda: ([], []))
-        for split, files in enumerate(group):
-            for path, value in zip(files, values(files), strict=True):
+        found: dict[Hashable, tuple[list[_Image], list[_Image]]] = defaultdict(lambda: ([], []))
+        for split, images in enumerate(group):
+            for image, value in zip(images, values(images), strict=True):
                 if value is not None:
-                    found[value][split].append(path)
+                    found[value][split].append(image)
         yield from (_Group(*both) for both in found.values() if all(both))
 
 
-def _size(path: str) -> int | None:
+def _size(image: _Image) -> int | None:
+    size, _ = image.samples.size_and_time(image.number)
+    return None if size < 0 else size
+
+
+def _start(image: _Image) -> bytes | None:
     try:
-        return os.stat(path).st_size
-    except OSError:
+        return image.samples.start(image.number, _START)
+    except UserError:
         return None
 
 
-def _start(path: str) -> bytes | None:
+def _whole(image: _Image) -> bytes | None:
     try:
-        with paths.open_file(path, "") as file:
-            return file.read(_START)
-    except (OSError, UserError):
-        return None
-
-
-def _whole(path: str) -> bytes | None:
-    try:
-        return hashlib.sha256(paths.read(path, "")).digest()
-    except (OSError, UserError):
+        return hashlib.sha256(image.samples.content(image.number)).digest()
+    except UserError:
         return None

@@ -116,6 +116,10 @@ class FileSamples(Samples):
     def content(self, index: int) -> bytes:
         """The bytes of a file. Raises UserError where they can't be read."""
 
+    def start(self, index: int, count: int) -> bytes:
+        """The first bytes of a file. Raises UserError where they can't be read."""
+        return self.content(index)[:count]
+
     @abstractmethod
     def size_and_time(self, index: int) -> tuple[int, int]:
         """Two numbers, of 64 bits, that change when a file changes; -1 and 0 where they can't be had."""
@@ -154,6 +158,10 @@ class FolderSamples(FileSamples):
     def content(self, index: int) -> bytes:
         """The bytes of a file. Raises UserError where they can't be read."""
         return images.content(self.name(index))
+
+    def start(self, index: int, count: int) -> bytes:
+        """The first bytes of a file. Raises UserError where they can't be read."""
+        return images.start(self.name(index), count)
 
     def size_and_time(self, index: int) -> tuple[int, int]:
         """The size of a file in bytes, and its time of change."""

@@ -66,6 +66,11 @@ class TarSamples(FileSamples):
             raise UserError(f"{self.name(index)}: cut off since the tar file was looked at; {_AGAIN}")
         return content
 
+    def start(self, index: int, count: int) -> bytes:
+        """The first bytes of an image file."""
+        shard, offset, length = self._region(index)
+        return self.regions.read(shard, offset, min(count, length))
+
     def size_and_time(self, index: int) -> tuple[int, int]:
         """The size of the image file, and when its tar file was changed."""
         return int(self.lengths[index]), int(self.times[index])
