@@ -237,6 +237,9 @@ def test_numbers_of_a_validation_list_are_places_or_names_of_the_trained_classes
     # Class folders 0, 1, 10, 2: sorted as text.
     assert opened("0", "1", "10", "2") == {"a": "10", "b": "2", "c": "1"}
     assert "labels are numbers, which are taken as names of the known classes: 0, 1, 2 10, 3 2" in caplog.text
+    (tmp_path / "names.txt").write_text("\n".join("abcdefghijk"))
+    named = config.replace(class_names=str(tmp_path / "names.txt"))
+    assert open_split(named, "train", ("0", "1", "10", "2")).labels.tolist() == [1, 2, 3]
     assert opened(*"abcdefghijk") == {"a": "k", "b": "c", "c": "b"}
     assert "labels are numbers, which count the known classes: 0 a, 1 b, 2 c, 3 d, 4 e, 5 f and 5 more" in caplog.text
     refused(config, "train.txt:1: label 10, where there are 10 classes", classes=list("abcdefghij"))

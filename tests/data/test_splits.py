@@ -126,6 +126,20 @@ def test_a_validation_split_that_is_there_is_taken_which_one_line_says(folder, t
 
 
 @pytest.mark.fault("folders", "ok")
+def test_a_class_whose_validation_images_are_bad_is_still_trained_on(tmp_path, caplog):
+    config = flowers(tmp_path, 4).replace(on_bad_image="skip")
+    for name in names(open_split(config, "val")):
+        if name.startswith("rose"):
+            (tmp_path / name).write_bytes(b"x")
+    train, val = open_split(config, "train"), open_split(config, "val", ("daisy", "rose"))
+    assert (set(train.labels.tolist()), set(val.labels.tolist())) == ({0, 1}, {0})
+    for name in names(val):
+        (tmp_path / name).write_bytes(b"x")
+    with pytest.raises(UserError, match="can be read"):
+        open_split(config, "val", ("daisy", "rose"))
+
+
+@pytest.mark.fault("folders", "ok")
 def test_beside_classes_in_data_dir_itself_other_folders_may_lie(tmp_path, caplog):
     """As that of the runs, where a training was started in the folder of the images."""
     config = flowers(tmp_path)

@@ -93,7 +93,9 @@ def open_split(
         _say_empty(samples, place)
     _check_num_classes(samples, config.num_classes, place)
     if isinstance(samples, FileSamples):
-        samples = _readable(config, samples, part)
+        # A class whose few validation images are bad has others, to train on.
+        drawn = split == "val" and config.dataset == "imagenet" and splits.source(config, split).made
+        samples = _readable(config, samples, part, needs_all=not drawn)
     return samples
 
 
@@ -187,8 +189,11 @@ def _likely(data_dir: Path, split: str) -> str:
     return f", such as data_dir: {found[0]}" if len(found) == 1 else ""
 
 
-def _readable(config: Config, samples: FileSamples, part: Part) -> FileSamples:
-    """The samples that can be read, as `on_bad_image` has it. Raises UserError for the first one that cannot."""
+def _readable(config: Config, samples: FileSamples, part: Part, needs_all: bool) -> FileSamples:
+    """The samples that can be read, as `on_bad_image` has it. Raises UserError for the first one that cannot.
+
+    Where some are left out, each class keeps one, if it `needs_all`; else one of all is enough.
+    """
     skip = config.on_bad_image == "skip"
     decode = skip or len(samples) <= FULL_CHECK_LIMIT
     bad = scan.bad_images(samples, decode, not skip, part, config.image_digests)
@@ -208,7 +213,8 @@ def _readable(config: Config, samples: FileSamples, part: Part) -> FileSamples:
     _logger.warning(f"{samples.title}: {len(bad)} of {len(samples):,} images left out (on_bad_image: skip)")
     keep = ~np.isin(np.arange(len(samples)), list(bad))
     kept = samples.take(np.flatnonzero(keep))
-    if gone := _present(samples) - _present(kept):
+    gone = _present(samples) - _present(kept)
+    if gone and (needs_all or not len(kept)):
         name = samples.classes[min(gone)]
         if samples.title == samples.root:
             raise UserError(f"{samples.root}/{name}: no image in this class folder can be read; mend or remove it")

@@ -146,7 +146,7 @@ def _classes(
     low = min(numbers)
     if low < 0:
         fail(file, line_of(numbers.index(low)), f"label {low}: numbers count the classes from 0")
-    if not known.names and known.trained and all(map(_INTEGER.fullmatch, known.trained)):
+    if known.trained and all(map(_INTEGER.fullmatch, known.trained)):
         _say(file, f"are taken as names of the known classes: {_listed(known.trained)}", known.trained)
         return tuple(known.trained), _by_name(file, [str(number) for number in numbers], line_of, known.trained)
     if wanted:
