@@ -13,6 +13,7 @@ import pytest
 from mindghost.data import dataset, imagenet_names, list_lines, list_rows, lists, loader, scan
 from mindghost.data.dataset import open_split
 from mindghost.errors import UserError
+from tests.helpers.commands import run_mindghost
 from tests.helpers.data_folders import config_for, cut, epochs, message_of
 from tests.helpers.lists import FORMS, numbers, pairs, table, text
 from tests.helpers.pictures import save_image
@@ -535,6 +536,22 @@ def test_lines_end_as_on_any_system(tmp_path):
 def test_a_list_without_validation_images_says_what_to_set(tmp_path):
     config = listed(tmp_path, "a.png x\n")
     refused(config, "set val_list or val_fraction", split="val")
+
+
+def test_the_pack_of_a_list_holds_its_samples(folder, tmp_path, capsys):
+    rows = [f"{split}/{path},{name},{split}" for split in ("train", "val") for path, name in pairs(folder / split)]
+    (tmp_path / "l.csv").write_text("\n".join(["path,label,split", *rows]))
+    words = ["pack", "--data_dir", folder, "--out", tmp_path / "packed", "--train_list", tmp_path / "l.csv"]
+    assert run_mindghost(*words) == 0
+    config = config_for(folder, train_list=str(tmp_path / "l.csv"))
+    for split in ("train", "val"):
+        packed, ours = (open_split(made, split) for made in (config_for(tmp_path / "packed"), config))
+        assert (packed.classes, packed.digest()) == (ours.classes, ours.digest())
+        assert [packed.read(index)[0, 0, 0] for index in range(len(ours))] == list(range(len(ours)))
+    (tmp_path / "l.csv").write_text("path,label,weight\ntrain/ant/000.png,ant,2\n")
+    assert run_mindghost(*words, "--overwrite") == 2
+    text_of = capsys.readouterr().err
+    assert f"--train_list: {tmp_path}/l.csv: a pack keeps no weights" in text_of
 
 
 # --- Length

@@ -1,21 +1,26 @@
-"""Pack image folders, tar or parquet files into MindRecord shards, which train.py and validate.py read as --data_dir.
+"""Pack images into MindRecord shards, which train.py and validate.py read as their --data_dir.
 
-Few large files instead of many small ones: for disks over a network, and for copying. --short_side N scales images down
-on the way (about 1.15 times the size that the network is given loses little): reading them takes a fraction of the
-time. --uncompressed keeps pixels, for which nothing is decoded any more: with --short_side 256, some 0.25 MB an image.
-Each shard is read again before it counts. A command that was ended goes on when it is given again.
+The images are those of class folders, of tar or parquet files, or of lists. Few large files instead of many small ones:
+for disks over a network, and for copying. --short_side N scales images down on the way (about 1.15 times the size that
+the network is given loses little): reading them takes a fraction of the time. --uncompressed keeps pixels, for which
+nothing is decoded any more: with --short_side 256, some 0.25 MB an image. Each shard is read again before it counts. A
+command that was ended goes on when it is given again.
 """
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from ..config.arguments import Parser, input_folder, number, output_folder
+from ..config.arguments import Parser, input_file, input_folder, number, output_folder
 from ..data.places import is_there
 from ..errors import UserError
 from ..process.display import say
 from ..process.signals import importing
+
+if TYPE_CHECKING:
+    from ..data.samples import FileSamples
 
 PROG = "mindghost pack"
 
@@ -31,6 +36,11 @@ def make_parser() -> Parser:
         metavar="D",
         help="folder of D/SPLIT/CLASS/*.jpg, or of tar or parquet files",
     )
+    listed = input_file("give a list of images and labels")
+    parser.add_argument(
+        "--train_list", type=listed, metavar="L", help="list of the images to pack as train, not D/train"
+    )
+    parser.add_argument("--val_list", type=listed, metavar="L", help="list of those of val")
     parser.add_argument(
         "--out", type=output_folder, required=True, metavar="P", help="folder of the pack: P/SPLIT/*.mindrecord"
     )
@@ -56,19 +66,40 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     return args
 
 
+def _list_of(args: argparse.Namespace, split: str) -> FileSamples | None:
+    """The images that a list has for a split; None where none is given."""
+    given = {key: str(getattr(args, key) or "") for key in ("train_list", "val_list")}
+    if split not in ("train", "val") or not any(given.values()):
+        return None
+    from ..config import Config
+    from ..data import lists, splits
+    from ..data.list_labels import Known
+
+    source = splits.source(Config(data_dir=str(args.data_dir), **given), split)
+    if not source.key:
+        return None
+    options = lists.Options(source.key, args.data_dir, split, "--splits", Known())
+    samples = lists.open_list(source.place, options)
+    if samples.weights is not None:
+        raise UserError(f"--{source.key}: {source.place}: a pack keeps no weights; leave the column out")
+    return samples
+
+
 def main(arguments: Sequence[str]) -> None:
     """Pack split after split."""
     args = parse(arguments)
-    splits = [split for split in args.splits if is_there(args.data_dir, split)]
-    if not splits:
+    listed = {split: _list_of(args, split) for split in args.splits}
+    wanted = [split for split in args.splits if listed[split] or is_there(args.data_dir, split)]
+    if not wanted:
         raise UserError(f"--splits: {args.data_dir} holds none of {', '.join(args.splits)}; name its folders")
     # After the command line is known to be good: importing MindSpore takes seconds.
     with importing():
         from ..data import pack_writer
 
     options = pack_writer.Options(args.short_side, args.quality, args.shard_mb << 20, args.uncompressed)
-    for split in splits:
-        packed = pack_writer.pack(args.data_dir / split, args.out / split, options, args.overwrite)
+    for split in wanted:
+        images = listed[split] or args.data_dir / split
+        packed = pack_writer.pack(images, args.out / split, options, args.overwrite)
         say(
             f"{args.out / split}: {packed.images:,} images in {packed.shards} shard(s), {packed.made} made now; "
             f"{packed.bytes_before / 1e6:,.1f} MB of files, {packed.bytes_after / 1e6:,.1f} MB of shards"

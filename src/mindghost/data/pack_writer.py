@@ -83,11 +83,12 @@ class Packed:
     made: int
 
 
-def pack(source: Path, target: Path, options: Options, overwrite: bool = False) -> Packed:
+def pack(source: Path | FileSamples, target: Path, options: Options, overwrite: bool = False) -> Packed:
     """Pack the images of a split.
 
     Args:
-        source: folder of class folders, or of what stands for them: `DATA/train` for `DATA/train-000000.tar`.
+        source: folder of class folders, or of what stands for them: `DATA/train` for `DATA/train-000000.tar`; or the
+            images of a list.
         target: folder of the pack; it is made, and gone on with where it was begun with the same images and options.
         options: see there.
         overwrite: begin afresh, whatever pack `target` holds.
@@ -96,11 +97,7 @@ def pack(source: Path, target: Path, options: Options, overwrite: bool = False) 
         UserError: an image that cannot be read, or a target that holds something else or is damaged.
         RunError: the target cannot be written, or a shard does not hold what was written to it.
     """
-    samples = layouts.opened(source.parent, source.name)
-    if samples is None:
-        paths.check_folder(source, "give a folder of class folders")
-    if not isinstance(samples, FileSamples):
-        raise UserError(f"{source}: a pack already; give the images that it was made of")
+    samples = source if isinstance(source, FileSamples) else _opened(source)
     sizes, plan = _plan(samples, options)
     lock = FolderLock(target, "--out")
     paths.make_folder(target, "--out")
@@ -111,7 +108,7 @@ def pack(source: Path, target: Path, options: Options, overwrite: bool = False) 
     try:
         _begin(target, plan, overwrite)
         made = 0
-        with tqdm(total=len(samples), unit="image", desc=shown(source.name), leave=False, disable=None) as bar:
+        with tqdm(total=len(samples), unit="image", desc=shown(target.name), leave=False, disable=None) as bar:
             parts = _parts(_packed_sizes(samples, sizes, options), options.shard_bytes)
             for number, part in enumerate(parts):
                 if not _is_made(target, number):
@@ -127,6 +124,15 @@ def pack(source: Path, target: Path, options: Options, overwrite: bool = False) 
     finally:
         lock.release()
     return Packed(len(samples), int(sizes.sum()), after, len(parts), made)
+
+
+def _opened(source: Path) -> FileSamples:
+    samples = layouts.opened(source.parent, source.name)
+    if samples is None:
+        paths.check_folder(source, "give a folder of class folders")
+    if not isinstance(samples, FileSamples):
+        raise UserError(f"{source}: a pack already; give the images that it was made of")
+    return samples
 
 
 def _plan(samples: FileSamples, options: Options) -> tuple[NDArray[Any], str]:
