@@ -500,8 +500,12 @@ class Config(BaseModel):
         return cls.model_fields[key].default
 
     def check_new_run(self) -> None:
-        """Raise UserError for settings that work, but that nobody means, before a training that starts with them."""
-        self._refuse(doubts.refused(self))
+        """Raise UserError for settings that work, but that nobody means, before a training that starts with them.
+
+        Nothing can be said before `auto` has settled what is open.
+        """
+        if not self.open:
+            self._refuse(doubts.refused(self))
 
     def check_evaluation(self) -> None:
         """Raise UserError for sizes of images that no machine has room for."""

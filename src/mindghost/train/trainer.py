@@ -41,7 +41,7 @@ def train(config: Config) -> None:
         RunError: a loss or gradient that is not finite, ranks that drift apart, or a file that cannot be written.
         Stopped: a signal came; the run's state is saved.
     """
-    if not config.resume and not config.open:
+    if not config.resume:
         config.check_new_run()
     streams.survive()
     run_log = RunLog()
