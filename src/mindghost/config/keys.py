@@ -173,16 +173,17 @@ class Config(BaseModel):
     file of predictions), instead of refusing to. Of a run's config.yaml it is never taken."""
 
     dataset: Dataset = "imagenet"
-    """Layout of data_dir: imagenet (or empty) is any SPLIT/CLASS/*.jpg image folders, the others are binary files."""
+    """Layout of data_dir: imagenet (or empty) is any SPLIT/CLASS/*.jpg image folders, or packs, tar or parquet files in
+    their place; the others are binary files."""
     task: Name = "classification"
     """What the labels of the images mean: classification: each image has one class; multi_label: any number of
     labels."""
     data_dir: Name = "./"
     """Folder of the dataset."""
     train_split: Text = "train"
-    """Folder under data_dir (or part of a binary dataset) to train on."""
+    """Folder under data_dir to train on, or what names of tar or parquet files begin with; part of a binary dataset."""
     val_split: Text = "val"
-    """Folder under data_dir (or part of a binary dataset) to evaluate on."""
+    """Folder, files or part to evaluate on."""
     train_list: Text = ""
     """List of the images to train on, in place of the folder: a text file with a path and a label a line, CSV with
     path,label (and perhaps split and weight) in its first line, or JSON lines. Paths begin in its folder, or else in
