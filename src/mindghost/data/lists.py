@@ -57,6 +57,17 @@ class ListSamples(FolderSamples):
         """The line that names a sample, for messages."""
         return f"{self.source}:{self.lines[index]}"
 
+    def _identity(self) -> NDArray[Any]:
+        """Paths below the folder that all images share: that of class folders, so that a run may go on with either."""
+        width = self.files.dtype.itemsize
+        letters = self.files.view(np.uint8).reshape(-1, width)
+        same = np.ones(width, bool)
+        for start in range(0, len(letters), _CHUNK):
+            same &= (letters[start : start + _CHUNK] == letters[0]).all(axis=0)
+        shared = bytes(letters[0, : width if same.all() else int(same.argmin())])
+        begin = shared.rfind(os.fsencode(os.sep)) + 1
+        return np.ascontiguousarray(letters[:, begin:]).view(f"S{width - begin}").ravel()
+
 
 @dataclass(frozen=True)
 class Options:
