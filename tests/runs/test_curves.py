@@ -65,6 +65,18 @@ def test_lines_equal_the_records(epochs, validated_every, top_5, tmp_path):
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["a", "b"]
 
 
+def test_scores_of_any_task(tmp_path):
+    """A run of several labels beside one of classes."""
+    records = write_run(tmp_path / "a", 3)
+    several = [{key: value for key, value in r.items() if not key.startswith("top")} for r in records]
+    several = [{**record, "mean_average_precision": 10.0 * record["epoch"]} for record in several]
+    panel = curves.draw([("a", records), ("b", several)]).axes[1]
+    assert panel.get_ylabel() == "validation score (%)"
+    lines = {line.get_label(): list(line.get_ydata()) for line in panel.lines}
+    assert list(lines) == ["top-1", "top-5", "mean average precision"]
+    assert lines["mean average precision"] == [10, 20, 30]
+
+
 def test_a_run_has_one_colour_and_its_curves_are_told_apart(tmp_path):
     runs = [(name, write_run(tmp_path / name, 5)) for name in "abc"]
     panel = curves.draw(runs).axes[0]

@@ -78,6 +78,21 @@ def test_a_step_moves_towards_the_teacher_which_stays_as_it_is(mode):
     assert not any(name.startswith("teacher.") for name in step.state())
 
 
+def test_a_step_hands_the_weights_of_samples_on():
+    """Between labels and the teacher's logits: weights of 0 leave the loss to the other samples."""
+    student, (images, labels) = tiny(0), batch(4)
+    loss = training_loss(config(teacher="ghostnet_100", num_classes=5))
+    step = TrainStep(student, loss, update_by(nn.SGD(student.trainable_params(), 0.1)), StepOptions())
+    together = TaughtStep(step, distill.Teacher(tiny(1)))
+    logits, taught = (cell(Tensor(images)).asnumpy() for cell in (student, together.teacher))
+    weights = np.array([0, 2, 0, 1], np.float32)
+    value, *_ = together(Tensor(images), Tensor(labels), Tensor(weights))
+    true = -np.log(softmax(logits)[np.arange(4), labels])
+    goal, found = softmax(taught), softmax(logits)
+    expected = (weights * (0.5 * true + 0.5 * (goal * np.log(goal / found)).sum(1))).mean()
+    assert float(value) == pytest.approx(expected, rel=1e-4)
+
+
 @pytest.fixture(scope="module")
 def teachers(tmp_path_factory) -> dict[str, tuple[nn.Cell, dict[str, str]]]:
     """Name -> a network in evaluation, and the keys by which it is named as a teacher."""
