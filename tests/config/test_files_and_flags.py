@@ -302,7 +302,7 @@ def test_help_explains_every_key(capsys):
         assert f"--{key} " in text
         assert " ".join(field.description.split()) in text, key
     assert "[one of CE, BCE; default: CE]" in text
-    assert "examples: python train.py -c configs/" in text
+    assert "examples: python train.py -c finetune --data_dir D python train.py -c configs/" in text
     assert text.startswith("usage: train.py [-c RECIPE] [--key value ...] Train. ")
 
 
