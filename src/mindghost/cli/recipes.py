@@ -1,6 +1,6 @@
-"""List the recipes: files of settings that train the networks as they were published.
+"""List the recipes: files of settings that train the networks as they were published, and `finetune` for your images.
 
-`-c NAME` takes one, for any command that takes a recipe; what else is given goes before it. The names end with the
+`-c NAME` takes one, for any command that takes a recipe; what else is given goes before it. Most names end with the
 device that a recipe is for. To change one, copy its file and name the copy: `-c ./my.yaml`.
 """
 
