@@ -85,8 +85,7 @@ def _checked(weights: Sequence[float], outputs: int, source: str) -> Sequence[fl
 
 
 def _of_file(path: Path, classes: Sequence[str], outputs: int) -> Sequence[float]:
-    if not paths.exists(path):
-        raise UserError(f"class_weights: {path}: no such file; give numbers, the path of a file, or balanced")
+    paths.check_file(path, "give numbers, the path of a file, or balanced", "class_weights")
     text = decoded(path, paths.read(path, _REMEDY, json_text.MOST_BYTES))
     if path.suffix.lower() == ".json" or text.lstrip()[:1] in ("[", "{"):
         value = json_text.parse(text, path, _REMEDY)
