@@ -106,7 +106,7 @@ def is_validation(files: NDArray[Any], labels: NDArray[Any], fraction: float) ->
     Those whose number is below `fraction`: the first 8 bytes of the sha256 of a path, as a share of all that there
     could be. Where that leaves all images of a class (of two and more) on one side, the one whose number is nearest to
     the other side goes there: the lowest to validation, the highest to training. Only such an image can ever change
-    its side, when a later one of its class is on that side by itself.
+    its side: when a later one of its class is on that side by itself, or when its class loses the last one there.
 
     Args:
         files: paths below the set's folder as bytes, (n,).
