@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..process import launch
+from ..process.display import say
 from . import beside_weights, command_line, proportion, rules, yaml_file
 from .arguments import Parser
 from .keys import Config, grouped
@@ -66,7 +67,7 @@ def load(
     config = config.of_recipe(str(arguments.config or ""), given, [line for line in (note, word) if line])
     if arguments.print_config:
         for line in config.notes:
-            print(f"# {line}")
+            say(f"# {line}")
         print(config.to_yaml(), end="")
         raise SystemExit(0)
     return config
