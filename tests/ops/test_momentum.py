@@ -95,13 +95,13 @@ def test_other_optimizers_stay_mindspores():
     weights = tiny().trainable_params()
     assert momentum.covers(nn.Momentum(weights, 0.1, 0.9))
     assert momentum.covers(nn.SGD(weights, 0.1, momentum=0.9, nesterov=True))
-    assert momentum.covers(nn.Momentum([{"params": weights[:2], "lr": 0.5}, {"params": weights[2:]}], 0.1, 0.9))
     for other in (
         nn.Adam(weights),
         nn.SGD(weights, 0.1),
         nn.SGD(weights, 0.1, momentum=0.9, dampening=0.5),
         nn.Momentum(weights, 0.1, 0.9, use_nesterov=True),
         nn.Momentum(weights, 0.1, 0.9, loss_scale=8.0),
+        nn.Momentum([{"params": weights[:2], "lr": 0.5}, {"params": weights[2:]}], 0.1, 0.9),
         nn.Momentum([{"params": weights, "grad_centralization": True}], 0.1, 0.9),
     ):
         assert not momentum.covers(other)

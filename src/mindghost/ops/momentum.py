@@ -13,6 +13,7 @@ from mindspore import Tensor, nn, ops
 from mindspore.ops.signature import make_sig, sig_rw
 
 from .fused import floats
+from .scaled_rates import ScaledRates
 
 _HEADS = 5  # inputs before the gradients
 
@@ -38,6 +39,10 @@ class MomentumUpdate(nn.Cell):
         nesterov = starts and optimizer.nesterov
         self.settings = Tensor([float(nesterov), float(starts)], ms.float32)
         self.decays = Tensor(_decays(optimizer), ms.float32)
+        self.scaled_rates = optimizer.is_group_lr
+        if self.scaled_rates:
+            self.table = optimizer.learning_rate[0].table
+            self.scales = Tensor([each.scale for each in optimizer.learning_rate], ms.float32)
         count = len(self.weights)
         self.squares = ops.Custom(f"{library}:ghostnet_square_sum", lambda *_: ([1],), floats(1), "aot")
         self.update = ops.Custom(f"{library}:ghostnet_momentum", lambda *_: ([1],), floats(1), "aot")
@@ -59,9 +64,10 @@ class MomentumUpdate(nn.Cell):
     def apply(self, gradients: tuple[Tensor, ...], factor: Tensor) -> Tensor:
         """Update the weights by their gradients times `factor`. Returns a tensor that is there when it is done."""
         optimizer = self.optimizer
-        rate = optimizer.get_lr()
-        if optimizer.is_group_lr:
-            rate = ops.stack(rate)
+        # The optimizer itself would look the table up for each weight, which takes long to compile.
+        rate = (
+            self.scales * ops.gather(self.table, optimizer.global_step, 0) if self.scaled_rates else optimizer.get_lr()
+        )
         heads = (self.settings, rate, factor, optimizer.momentum, self.decays)
         done = self.update(*heads, *gradients, *self.weights, *self.state)[0]
         counted = optimizer.assignadd(optimizer.global_step, optimizer.global_step_increase_tensor)
@@ -69,7 +75,7 @@ class MomentumUpdate(nn.Cell):
 
 
 def covers(optimizer: nn.Optimizer) -> bool:
-    """Whether `MomentumUpdate` knows an optimizer: weights in float32, and constant weight decay."""
+    """Whether `MomentumUpdate` knows an optimizer: weights in float32, multiples of one rate, constant weight decay."""
     if type(optimizer) is nn.Momentum:
         # MindSpore's kernel for the CPU knows no other.
         known = not optimizer.use_nesterov
@@ -79,6 +85,7 @@ def covers(optimizer: nn.Optimizer) -> bool:
         known = False
     return (
         known
+        and not (optimizer.is_group_lr and not all(isinstance(each, ScaledRates) for each in optimizer.learning_rate))
         and not (optimizer.dynamic_weight_decay or optimizer.need_scale)
         and not (optimizer.is_group and any(optimizer.grad_centralization_flags))
         and not optimizer.grad_centralization

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import mindspore as ms
 import numpy as np
-from mindspore import Parameter, Tensor, nn, ops
+from mindspore import Parameter, Tensor, nn
 
 from ..config import Config
 from ..models.depth import layers
 from ..models.network import Network
+from ..ops.scaled_rates import ScaledRates
 
 
 def scales(config: Config, network: nn.Cell) -> dict[str, float]:
@@ -63,21 +63,3 @@ def _decays(name: str, decay_filter: str) -> bool:
     """Whether weight decay applies to a parameter: MindCV's rules, and MindSpore's own for "auto"."""
     left_out = {"disable": (), "auto": ("beta", "gamma"), "norm_and_bias": ("beta", "gamma", "bias")}
     return not any(part in name for part in left_out[decay_filter])
-
-
-class ScaledRates(nn.learning_rate_schedule.LearningRateSchedule):
-    """A multiple of the schedule's rate, float32 (1,).
-
-    Args:
-        table: rate of each update, float32; the groups of an optimizer share one.
-        scale: the multiple.
-    """
-
-    def __init__(self, table: Parameter, scale: float) -> None:
-        super().__init__()
-        self.table = table
-        self.scale = scale
-
-    def construct(self, global_step: Tensor) -> Tensor:
-        """The rate of the update that comes after so many."""
-        return ops.gather(self.table, global_step, 0) * ops.cast(self.scale, ms.float32)
