@@ -1,6 +1,7 @@
 """The scheduler of an msrun that fails; the cores of ranks that msrun has bound."""
 
 import os
+import socket
 import subprocess
 import sys
 
@@ -24,6 +25,17 @@ def test_a_scheduler_waits_for_ranks_that_were_started(tmp_path):
         rank.communicate()
     with pytest.raises(UserError, match="give --local_worker_num 7 as well, which is 8 otherwise$"):
         msrun.check_scheduler(7, {"MS_SCHED_PORT": "40123"})
+
+
+@pytest.mark.fault("environments", "clean error")
+def test_a_port_that_is_taken_is_one_line():
+    """Ranks of this run would join the other one."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        environment = {"MS_SCHED_HOST": "127.0.0.1", "MS_SCHED_PORT": str(port)}
+        with pytest.raises(UserError, match=f"^msrun: port {port} of 127.0.0.1 is taken, .* with --master_port$"):
+            msrun.check_scheduler(8, environment)
+    msrun.check_scheduler(8, environment)
 
 
 def test_a_scheduler_waits_while_msrun_may_yet_start_ranks(monkeypatch):

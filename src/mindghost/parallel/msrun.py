@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import socket
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -13,11 +15,13 @@ _LOCAL_RANKS = 8
 
 
 def check_scheduler(ranks: int, environment: Mapping[str, str] = os.environ) -> None:
-    """Raise UserError in the scheduler of an msrun that has ended without starting a rank on this machine.
+    """Raise UserError in a scheduler that no rank will find.
 
-    msrun starts the scheduler first. Then it fails where `--local_worker_num`, 8 unless it is given, is more than
-    `--worker_num`. The scheduler would wait ten minutes for ranks, and keep its port from the next try.
+    Its port may be taken by another run, which the ranks would join. Or msrun has ended without starting a rank on this
+    machine: it starts the scheduler first, and fails where `--local_worker_num`, 8 unless it is given, is more than
+    `--worker_num`. The scheduler would wait ten minutes, and keep its port from the next try.
     """
+    _check_port(environment)
     if ranks >= _LOCAL_RANKS or _is_msrun(os.getppid()):
         return
     port = environment.get("MS_SCHED_PORT", "")
@@ -29,9 +33,25 @@ def check_scheduler(ranks: int, environment: Mapping[str, str] = os.environ) -> 
     )
 
 
+def _check_port(environment: Mapping[str, str]) -> None:
+    host, port = environment.get("MS_SCHED_HOST", ""), environment.get("MS_SCHED_PORT", "")
+    if not port.isascii() or not port.isdecimal():
+        return
+    try:
+        with socket.create_server((host, int(port))):
+            pass
+    except (OSError, OverflowError) as error:
+        if getattr(error, "errno", None) == errno.EADDRINUSE:
+            raise UserError(
+                f"msrun: port {port} of {host} is taken, perhaps by a run that is still there; end it, or give another "
+                "port with --master_port"
+            ) from error
+
+
 def _is_msrun(process: int) -> bool:
     try:
-        return b"msrun" in Path(f"/proc/{process}/cmdline").read_bytes()
+        words = Path(f"/proc/{process}/cmdline").read_bytes().split(b"\0")
+        return any(os.path.basename(word) == b"msrun" for word in words)
     except OSError:
         return False
 
