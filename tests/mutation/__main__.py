@@ -99,7 +99,7 @@ def _last_row(below: str) -> tuple[str, str]:
 
 # Faults that a sample by hand found to live: room, file, text, and what takes its place.
 NAMED = [
-    ("data", "data/loader.py", "_SAMPLE, epoch, index, copy", "_SAMPLE, epoch, index"),
+    ("data", "data/loader.py", "SAMPLE, epoch, index, copy", "SAMPLE, epoch, index"),
     ("data", "data/operations.py", "if neutral else -strength", "if neutral else 0.0"),
     ("data", "data/operations.py", "padded.shape[0] - height + 1", "padded.shape[0] - height"),
     ("data", "data/operations.py", "padded.shape[1] - width + 1", "padded.shape[1] - width"),
@@ -108,7 +108,7 @@ NAMED = [
     ("data", "data/transforms.py", "* 0.45)", "* 0.4)"),
     ("data", "data/transforms.py", '"translate_const"', '"translate"'),
     ("predict", "inference/predictor.py", "path, upright=True", "path"),
-    ("trainer", "train/trainer.py", "*runtime.notes, *runtime.config.warnings()", "*runtime.notes"),
+    ("trainer", "train/trainer.py", "*runtime.notes, *news, *doubts", "*runtime.notes, *news"),
     (
         "trainer",
         "train/trainer.py",
