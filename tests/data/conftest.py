@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mindghost.data.pack_writer import Options, pack
+from mindghost.data.pack.writer import Options, pack
 from tests.helpers.data_folders import CLASSES
 from tests.helpers.pictures import save_image
 

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from scipy.io import savemat
 
-from mindghost.data import imagenet_names
 from mindghost.data.dataset import open_split
+from mindghost.data.imagenet import names as imagenet_names
 from mindghost.errors import UserError
 from tests.helpers.data_folders import config_for, message_of
 from tests.helpers.pictures import save_image

@@ -10,8 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mindghost.data import dataset, imagenet_names, list_lines, list_rows, lists, loader, scan
+from mindghost.data import dataset, lists, loader, scan
 from mindghost.data.dataset import open_split
+from mindghost.data.imagenet import names as imagenet_names
+from mindghost.data.lists import lines as list_lines
+from mindghost.data.lists import rows as list_rows
 from mindghost.errors import UserError
 from tests.helpers.commands import run_mindghost
 from tests.helpers.data_folders import config_for, cut, epochs, message_of

@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mindghost.data import folders, pack_writer
+from mindghost.data import folders
 from mindghost.data import pack as packs
-from mindghost.data.pack_writer import Options, pack
+from mindghost.data.pack import writer as pack_writer
+from mindghost.data.pack.writer import Options, pack
 from mindghost.errors import RunError, UserError
 from mindghost.files import scratch
 from tests.helpers.data_folders import CLASSES, cut, message_of
@@ -161,7 +162,7 @@ def test_a_killed_command_goes_on(folder, packed, tmp_path):
 PACK = """
 import sys
 from pathlib import Path
-from mindghost.data.pack_writer import Options, pack
+from mindghost.data.pack.writer import Options, pack
 print("begins", flush=True)
 pack(Path(sys.argv[1]), Path(sys.argv[2]), Options(shard_bytes=400))
 """

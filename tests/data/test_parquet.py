@@ -10,10 +10,11 @@ import re
 import numpy as np
 import pytest
 
-from mindghost.data import loader, pack_writer, parquet, places, row_groups
+from mindghost.data import loader, parquet, places
 from mindghost.data import pack as packs
 from mindghost.data.dataset import open_split
-from mindghost.data.parquet import ParquetSamples
+from mindghost.data.pack import writer as pack_writer
+from mindghost.data.parquet import ParquetSamples, row_groups
 from mindghost.errors import UserError
 from tests.helpers import shards
 from tests.helpers.data_folders import config_for, epochs, message_of

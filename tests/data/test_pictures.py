@@ -17,11 +17,12 @@ import pytest
 from PIL import Image, ImageFile, PngImagePlugin
 
 from mindghost.csrc.cpp_library import NativeError
-from mindghost.data import images, jpeg, loader, pack_writer, transforms
+from mindghost.data import images, jpeg, loader, transforms
 from mindghost.data import pack as packs
 from mindghost.data.dataset import open_split
 from mindghost.data.folders import open_folders
 from mindghost.data.images import read_image
+from mindghost.data.pack import writer as pack_writer
 from mindghost.errors import RunError, UserError
 from tests.helpers.data_folders import config_for, message_of
 from tests.helpers.pictures import save_image

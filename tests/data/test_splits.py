@@ -11,7 +11,7 @@ import pytest
 
 from mindghost.data import splits
 from mindghost.data.dataset import open_split
-from mindghost.data.pack_writer import Options, pack
+from mindghost.data.pack.writer import Options, pack
 from mindghost.errors import UserError
 from tests.helpers.data_folders import config_for, message_of
 from tests.helpers.lists import pairs, table

@@ -11,10 +11,14 @@ import tarfile
 import numpy as np
 import pytest
 
-from mindghost.data import loader, pack_writer, tar_headers, tar_index, tar_members
+from mindghost.data import loader
 from mindghost.data import pack as packs
 from mindghost.data.dataset import open_split
-from mindghost.data.tar_shards import TarSamples
+from mindghost.data.pack import writer as pack_writer
+from mindghost.data.tar import TarSamples
+from mindghost.data.tar import headers as tar_headers
+from mindghost.data.tar import index as tar_index
+from mindghost.data.tar import members as tar_members
 from mindghost.errors import UserError
 from tests.helpers.data_folders import config_for, epochs, message_of
 from tests.helpers.pictures import save_image

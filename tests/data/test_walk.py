@@ -11,9 +11,10 @@ import pytest
 from PIL import Image
 
 from mindghost.data import pack as packs
-from mindghost.data import pack_writer, walk
+from mindghost.data import walk
 from mindghost.data.dataset import open_split
 from mindghost.data.folders import open_folders
+from mindghost.data.pack import writer as pack_writer
 from mindghost.deploy import quantize
 from mindghost.errors import UserError
 from mindghost.inference.sources import expand

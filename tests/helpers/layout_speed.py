@@ -15,7 +15,8 @@ import numpy as np
 from PIL import Image
 
 from mindghost.config import Config
-from mindghost.data import dataset, row_groups, transforms
+from mindghost.data import dataset, transforms
+from mindghost.data.parquet import row_groups
 from tests.helpers.shards import huggingface, image_files, webdataset
 
 _CLASSES, _MEASURED = 10, 400

@@ -11,7 +11,7 @@ from mindghost import build
 from mindghost.checkpoint import weights as weights_file
 from mindghost.cli import predict
 from mindghost.config import Config
-from mindghost.data import imagenet_names
+from mindghost.data.imagenet import names as imagenet_names
 from mindghost.deploy import model_card
 from mindghost.evaluate.validate import validate
 from mindghost.inference import artifact, published

@@ -47,7 +47,7 @@ class Room(NamedTuple):
 
 ROOMS = {
     "config": Room(("config/*.py",), ("tests/config",), mindspore=False),
-    "data": Room(("data/*.py",), ("tests/data",)),
+    "data": Room(("data/*.py", "data/*/*.py"), ("tests/data",)),
     "step": Room(("train/step.py",), ("tests/train/test_step.py",), untraced=True),
     "schedule": Room(("train/schedule.py",), ("tests/train/test_schedule_optim_loss.py",)),
     "evaluate": Room(

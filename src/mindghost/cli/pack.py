@@ -73,7 +73,7 @@ def _list_of(args: argparse.Namespace, split: str) -> FileSamples | None:
         return None
     from ..config import Config
     from ..data import lists, splits
-    from ..data.list_labels import Known
+    from ..data.lists.labels import Known
 
     source = splits.source(Config(data_dir=str(args.data_dir), **given), split)
     if not source.key:
@@ -94,7 +94,7 @@ def main(arguments: Sequence[str]) -> None:
         raise UserError(f"--splits: {args.data_dir} holds none of {', '.join(args.splits)}; name its folders")
     # After the command line is known to be good: importing MindSpore takes seconds.
     with importing():
-        from ..data import pack_writer
+        from ..data.pack import writer as pack_writer
 
     options = pack_writer.Options(args.short_side, args.quality, args.shard_mb << 20, args.uncompressed)
     for split in wanted:

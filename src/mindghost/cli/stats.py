@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from ..config import Config, arguments_of, load
 from ..config.arguments import Parser
-from ..data.imagenet_names import shown_as
+from ..data.imagenet.names import shown_as
 from ..files.json_text import dumps
 from ..process import table
 from ..process.display import say, shown

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import replace
 
-from . import imagenet_names
+from .imagenet import names as imagenet_names
 from .samples import Samples
 
 _logger = logging.getLogger("mindghost")

@@ -1,8 +1,8 @@
 """Files -> samples: what a split holds, in which order, under which label.
 
-What is checked before the first epoch, whatever the layout, is here. The layouts are modules beside this one: those of
-folders and what stands for them in `layouts`, lists of files in `lists`, binary files in `binary`. Which place a split
-is in `splits` says.
+What is checked before the first epoch, whatever the layout, is here. Each layout is a module or a package beside this
+one: `layouts` chooses among folders and what stands for them, lists of files are in `lists`, binary files in `binary`.
+Which place a split is in `splits` says.
 """
 
 from __future__ import annotations
@@ -21,22 +21,9 @@ from numpy.typing import NDArray
 from ..errors import UserError
 from ..files import paths
 from ..process.display import some
-from . import (
-    aliases,
-    binary,
-    class_names,
-    fetch,
-    folders,
-    imagenet_names,
-    jpeg,
-    labelled,
-    layouts,
-    lists,
-    scan,
-    splits,
-    walk,
-)
-from .list_labels import Known
+from . import aliases, binary, class_names, fetch, folders, jpeg, labelled, layouts, lists, scan, splits, walk
+from .imagenet import names as imagenet_names
+from .lists.labels import Known
 from .samples import ArraySamples, FileSamples, Samples
 from .scan import WHOLE, Part
 from .splits import Source

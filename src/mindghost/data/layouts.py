@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from ..files import paths
-from . import folders, imagenet, jpeg, parquet, places, tar_shards
+from . import folders, imagenet, jpeg, parquet, places
 from . import pack as packs
+from . import tar as tar_shards
 from .samples import Samples
 
 

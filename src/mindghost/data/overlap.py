@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from ..errors import UserError
 from .samples import FileSamples, FolderSamples, Samples
-from .tar_shards import TarSamples
+from .tar import TarSamples
 
 MOST = 100_000  # images of both splits that are compared: of more, the first bytes alone take minutes from a disk
 _START = 1 << 12  # bytes: most files of one size differ in their first ones

@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import UserError
-from . import folders, list_rows, places
+from . import folders, places
+from .lists import rows as list_rows
 from .samples import FileSamples, Samples
 
 if TYPE_CHECKING:

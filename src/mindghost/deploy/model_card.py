@@ -16,7 +16,8 @@ import yaml
 from .. import build, tasks
 from ..checkpoint import weights as weights_file
 from ..config import Config
-from ..data import imagenet_names, transforms
+from ..data import transforms
+from ..data.imagenet import names as imagenet_names
 from ..errors import UserError
 from ..evaluate.evaluator import counted
 from ..files import intact, json_text, paths

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from ..config import Config, Said, beside_weights, recipe, settled
-from ..data import imagenet_names
 from ..data.class_names import checked
 from ..data.class_names import read as read_names
+from ..data.imagenet import names as imagenet_names
 from ..errors import UserError
 from ..files import json_text, paths
 from ..runs.files import RunFiles, checked_thresholds, said_beside, saved_by_training, thresholds_beside

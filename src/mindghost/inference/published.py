@@ -6,7 +6,7 @@ import hashlib
 from pathlib import Path
 
 from ..config import Config
-from ..data import imagenet_names
+from ..data.imagenet import names as imagenet_names
 from ..files import paths
 
 

@@ -13,7 +13,8 @@ from mindspore import Tensor
 
 from mindghost import build
 from mindghost.config import Config
-from mindghost.data import dataset, loader, pack_writer
+from mindghost.data import dataset, loader
+from mindghost.data.pack import writer as pack_writer
 from mindghost.parallel.ranks import ALONE
 from mindghost.runtime import Runtime
 from mindghost.train.step import make_step

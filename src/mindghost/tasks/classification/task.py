@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ...config import Config
-from ...data import dataset, imagenet_names
+from ...data import dataset
+from ...data.imagenet import names as imagenet_names
 from ...data.samples import Samples
 from ...data.scan import WHOLE, Part
 from ...files.table_file import Column

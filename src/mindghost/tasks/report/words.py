@@ -7,7 +7,7 @@ import io
 import math
 from collections.abc import Iterable, Sequence
 
-from ...data import imagenet_names
+from ...data.imagenet import names as imagenet_names
 
 
 def output_names(known: Sequence[str], outputs: int) -> list[str]:

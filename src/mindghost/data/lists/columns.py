@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple, NoReturn
 
-from ..process.display import some
-from .list_lines import WANTED, cut, fail
+from ...process.display import some
+from .lines import WANTED, cut, fail
 
 # What people call the columns; of the first group that a list has one of, that one is taken.
 _PATHS = (

@@ -7,11 +7,11 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from ..errors import UserError
-from ..files import json_text
-from . import walk
-from .regions import Regions
-from .tar_headers import FILE, FOLDER, SPARSE, Member, members
+from ...errors import UserError
+from ...files import json_text
+from .. import walk
+from ..regions import Regions
+from .headers import FILE, FOLDER, SPARSE, Member, members
 
 _LONGEST_PATH, _LONGEST_LABEL, _LARGEST_JSON = 1_000, 1_000, 1 << 20  # bytes
 _CLS, _JSON = ".cls", ".json"

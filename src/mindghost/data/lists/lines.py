@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, NoReturn
 
-from ..errors import UserError
-from ..files import paths
-from ..process.display import shown
+from ...errors import UserError
+from ...files import paths
+from ...process.display import shown
 
 WANTED = 'give lines `path label`, CSV whose first line is `path,label`, or JSON lines {"path": ..., "label": ...}'
 

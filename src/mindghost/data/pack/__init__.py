@@ -19,11 +19,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import UserError
-from ..files import paths
-from ..process import resources
-from . import columns, images, jpeg
-from .samples import Samples
+from ...errors import UserError
+from ...files import paths
+from ...process import resources
+from .. import columns, images, jpeg
+from ..samples import Samples
 
 INDEX = "pack.npz"
 SHARD = "{:05}.mindrecord"

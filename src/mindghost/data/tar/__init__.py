@@ -18,13 +18,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import UserError
-from ..files import paths
-from ..process.display import some
-from . import class_names, imagenet, images, jpeg, labelled, tar_index
-from .places import Shards
-from .regions import Regions
-from .samples import FileSamples
+from ...errors import UserError
+from ...files import paths
+from ...process.display import some
+from .. import class_names, imagenet, images, jpeg, labelled
+from ..places import Shards
+from ..regions import Regions
+from ..samples import FileSamples
+from . import index as tar_index
 
 _AGAIN = "restore it, and start again"
 # Files beside the shards that have the class names, and those that may have them among other things.

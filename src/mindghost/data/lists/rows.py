@@ -20,12 +20,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ..files import json_text
-from . import list_columns
-from .images import EXTENSIONS
-from .list_columns import Columns
-from .list_lines import cut, fail, lines
-from .walk import is_image
+from ...files import json_text
+from ..images import EXTENSIONS
+from ..walk import is_image
+from . import columns as list_columns
+from .columns import Columns
+from .lines import cut, fail, lines
 
 _ENDING = re.compile(rf"\.(?:{'|'.join(ending[1:] for ending in EXTENSIONS)})(?= )", re.IGNORECASE)
 _JSON = {".jsonl", ".ndjson", ".json"}

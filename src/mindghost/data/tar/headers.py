@@ -9,8 +9,8 @@ import os
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-from ..errors import UserError
-from ..process.display import shell
+from ...errors import UserError
+from ...process.display import shell
 
 BLOCK = 512
 _EMPTY = bytes(BLOCK)

@@ -18,11 +18,12 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from ..errors import RunError, UserError
-from ..files import cache, intact, paths
-from ..process.display import shown
-from . import columns, samples, tar_members, walk
-from .regions import Regions
+from ...errors import RunError, UserError
+from ...files import cache, intact, paths
+from ...process.display import shown
+from .. import columns, samples, walk
+from ..regions import Regions
+from . import members as tar_members
 
 _REMEDY = "replace the file"
 _SECONDS = 2  # reading headers for longer is worth a line

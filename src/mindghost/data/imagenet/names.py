@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 _ENOUGH = 0.95  # of the names that are to be the same
-_TABLE = Path(__file__).with_name("imagenet_synsets.txt")
+_TABLE = Path(__file__).with_name("synsets.txt")
 
 
 @functools.cache

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import UserError
-from ..files import paths
-from .images import EXTENSIONS
+from ...errors import UserError
+from ...files import paths
+from ..images import EXTENSIONS
 
 _LONGEST, _LETTERS_SHOWN = 4_096, 100  # of a path
 OWN, BASE, ABSOLUTE = range(3)  # where a path begins: in the list's own folder, in data_dir, at the top

@@ -17,9 +17,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..process.display import some
-from . import imagenet_names, labelled
-from .list_lines import cut, fail, is_bad_text, refuse_encoding
+from ...process.display import some
+from .. import labelled
+from ..imagenet import names as imagenet_names
+from .lines import cut, fail, is_bad_text, refuse_encoding
 
 Written = str | tuple[str, ...]  # a label as a list has it, or several
 

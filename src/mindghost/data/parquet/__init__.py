@@ -15,13 +15,14 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import UserError
-from ..files import json_text, paths
-from ..process.display import some
-from . import class_names, images, jpeg, labelled, row_groups
-from .places import Shards
+from ...errors import UserError
+from ...files import json_text, paths
+from ...process.display import some
+from .. import class_names, images, jpeg, labelled
+from ..places import Shards
+from ..samples import FileSamples, time_of_change
+from . import row_groups
 from .row_groups import RowGroups
-from .samples import FileSamples, time_of_change
 
 _EMBED = "write the files with the images in them, as `push_to_hub` does, or give the folder of the images as data_dir"
 # What the columns are called, the likeliest first.

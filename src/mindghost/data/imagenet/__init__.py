@@ -18,11 +18,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import UserError
-from ..files import paths
-from ..process import resources
-from . import imagenet_names, jpeg, labelled, walk
-from .samples import FolderSamples
+from ...errors import UserError
+from ...files import paths
+from ...process import resources
+from .. import jpeg, labelled, walk
+from ..samples import FolderSamples
+from . import names as imagenet_names
 
 _IMAGE = re.compile(r"(ILSVRC20\d\d_val_(\d{8}))\.jpe?g", re.IGNORECASE)
 _SYNSET = re.compile(r"n\d{8}")

@@ -18,14 +18,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import UserError
-from ..process.display import some
-from . import jpeg, labelled, list_labels, list_lines, list_rows
-from .list_labels import Known, Labels, Written
-from .list_lines import cut, fail
-from .list_paths import ListPaths
-from .list_rows import Row
-from .samples import FolderSamples
+from ...errors import UserError
+from ...process.display import some
+from .. import jpeg, labelled
+from ..samples import FolderSamples
+from . import labels as list_labels
+from . import lines as list_lines
+from . import rows as list_rows
+from .labels import Known, Labels, Written
+from .lines import cut, fail
+from .paths import ListPaths
+from .rows import Row
 
 _CHUNK = 1 << 16  # rows that are Python objects at a time
 _SHOWN = 100  # lines of missing images that are listed

@@ -15,9 +15,9 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import RunError, UserError
-from ..process import resources
-from .regions import Regions
+from ...errors import RunError, UserError
+from ...process import resources
+from ..regions import Regions
 
 AGAIN = "replace the file, or download it again"
 _KEPT_BYTES = 256 << 20  # of row groups, that each process holds

@@ -28,14 +28,14 @@ from numpy.typing import NDArray
 from PIL import Image
 from tqdm import tqdm
 
-from ..errors import RunError, UserError
-from ..files import intact, paths, scratch
-from ..files.lock import FolderLock
-from ..process.display import shown
-from . import columns, images, layouts
-from . import pack as packs
-from .pack import COLUMNS, INDEX, SHARD
-from .samples import FileSamples
+from ...errors import RunError, UserError
+from ...files import intact, paths, scratch
+from ...files.lock import FolderLock
+from ...process.display import shown
+from .. import columns, images, layouts
+from .. import pack as packs
+from ..samples import FileSamples
+from . import COLUMNS, INDEX, SHARD
 
 _T = TypeVar("_T")
 
