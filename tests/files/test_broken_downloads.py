@@ -18,10 +18,9 @@ def test_a_broken_download_goes_on_where_it_broke(server, tmp_path):
 
 
 @pytest.mark.fault("downloads", "ok")
-def test_a_later_run_goes_on_too(server, tmp_path, monkeypatch):
-    monkeypatch.setattr(download, "_ATTEMPTS", 1)
+def test_a_later_run_goes_on_too(server, tmp_path):
     server.answers["/a.ckpt"] = lambda handler: partial_content(handler, 20_000)
-    failure(server.url("/a.ckpt"), tmp_path)
+    failure(server.url("/a.ckpt"), tmp_path, attempts=1)
     assert [part.read_bytes() for part in parts(tmp_path)] == [CONTENT[:20_000]]
     assert fetched(server, tmp_path) == CONTENT
     assert server.ranges == [None, "bytes=20000-"]

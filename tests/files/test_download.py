@@ -91,12 +91,11 @@ def test_a_passing_failure_is_survived(server, tmp_path):
 
 
 @pytest.mark.fault("downloads", "clean error")
-def test_a_silent_server_times_out(server, tmp_path, monkeypatch):
-    monkeypatch.setattr(download, "_ATTEMPTS", 1)
+def test_a_silent_server_times_out(server, tmp_path):
     released = threading.Event()
     server.answers["/a.ckpt"] = lambda handler: released.wait(5)
     try:
-        assert "timed out" in failure(server.url("/a.ckpt"), tmp_path, timeout=0.2)
+        assert "timed out" in failure(server.url("/a.ckpt"), tmp_path, timeout=0.2, attempts=1)
     finally:
         released.set()
 

@@ -142,7 +142,7 @@ def test_weights_without_names_say_what_the_classes_are_called(run, tmp_path, mo
     printed = capsys.readouterr()
     assert printed.err == (
         f"mindghost predict: {path}: no class names are known: classes are called by their labels; give "
-        "--class_names FILE\n"
+        "--class_names FILE, or imagenet for its 1,000 classes\n"
     )
     guesses = json.loads(printed.out.splitlines()[0])["predictions"]
     assert {(guess["class"], guess["label"]) for guess in guesses} == {("0", 0), ("1", 1), ("2", 2)}

@@ -60,7 +60,7 @@ def main(arguments: Sequence[str]) -> None:
     with on_stderr():
         samples = tasks.of(config).open_split(config, "train")
         if {"image_resize", "crop_pct"} & set(config.open):
-            config = settle.from_images(Runtime(config, "CPU", ALONE, 1, []), samples).config
+            config = settle.size_of_images(Runtime(config, "CPU", ALONE, 1, []), samples)
     with tqdm(total=len(samples), unit="image", leave=False, disable=not sys.stderr.isatty()) as bar:
         found = statistics.of_samples(config, samples, bar.update)
     if options.json:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 
 from ..errors import UserError
 from ..process.display import csv_cell, shown
+from . import json_text
 
 ENDINGS = (".csv", ".jsonl", ".json", ".parquet")
 
@@ -107,12 +107,12 @@ def _csv_lines(rows: Iterable[Sequence[str]]) -> bytes:
 
 
 def _json_lines(heading: str, columns: Sequence[Column], blocks: Iterable[Block]) -> Iterator[bytes]:
-    keys = [json.dumps(name) for name in (heading, *(column.name for column in columns))]
+    keys = [json_text.dumps(name) for name in (heading, *(column.name for column in columns))]
     for names, rows in blocks:
-        cells: list[Sequence[str]] = [list(map(json.dumps, names))]
+        cells: list[Sequence[str]] = [list(map(json_text.dumps, names))]
         for column in columns:
             if column.names:
-                texts = list(map(json.dumps, column.names))
+                texts = list(map(json_text.dumps, column.names))
                 cells.append([texts[index] for index in rows[column.name]])
             elif column.parts:
                 cells.append([f"[{', '.join(row)}]" for row in _numbers(rows[column.name], "null")])

@@ -98,13 +98,7 @@ def from_images(runtime: Runtime, samples: Samples) -> Runtime:
         if "pretrained" in config.open:
             changes["pretrained"] = _has_published(config)
         config = config.replace(**changes)
-        facts = Facts(
-            images=min(len(samples), config.num_samples or len(samples)) // ranks.size,
-            side=_shorter_side(samples),
-            mirrored=tasks.of(config).mirrored(samples.classes),
-            device=runtime.device,
-            memory=resources.memory() // len(ranks.neighbours),
-        )
+        facts = _facts(runtime, samples)
         changes |= chosen(config, facts)
         log.info(_line(config, changes, len(samples), facts))
     runtime = _agreed(runtime, changes)
@@ -112,6 +106,16 @@ def from_images(runtime: Runtime, samples: Samples) -> Runtime:
     for line in runtime.config.warnings():
         log.info(line)
     return runtime
+
+
+def size_of_images(runtime: Runtime, samples: Samples) -> Config:
+    """The configuration with the size that a run would give its images settled, and nothing else.
+
+    No weights are asked for; `samples` are those to train on.
+    """
+    config = runtime.config
+    found = chosen(config, _facts(runtime, samples))
+    return config.replace(**{key: found[key] for key in ("image_resize", "crop_pct") if key in found})
 
 
 def chosen(config: Config, facts: Facts) -> dict[str, Any]:
@@ -151,6 +155,17 @@ def chosen(config: Config, facts: Facts) -> dict[str, Any]:
         given = {key: known[key] for key in config.given} | {"epoch_size": epochs}
         known |= proportion.scaled(Config.defaults(), given)[0]
     return {key: known[key] for key in config.open}
+
+
+def _facts(runtime: Runtime, samples: Samples) -> Facts:
+    config, ranks = runtime.config, runtime.ranks
+    return Facts(
+        images=min(len(samples), config.num_samples or len(samples)) // ranks.size,
+        side=_shorter_side(samples),
+        mirrored=tasks.of(config).mirrored(samples.classes),
+        device=runtime.device,
+        memory=resources.memory() // len(ranks.neighbours),
+    )
 
 
 def _batch_size(facts: Facts, pixels: int) -> int:
