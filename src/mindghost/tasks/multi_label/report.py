@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...errors import RunError
 from ...files import intact
 from ...process.display import csv_cell
 from ...process.display import html as escape
@@ -74,12 +73,7 @@ def write(folder: Path, outcomes: Outcomes, samples: Samples, facts: Mapping[str
         RunError: outputs that are not finite, or a file that cannot be written.
         UserError: an image that can no longer be read.
     """
-    strange = ~np.isfinite(outcomes.logits).all(axis=1)
-    if strange.any():
-        raise RunError(
-            f"report: the network gives no finite probabilities for {strange.sum():,} of {len(outcomes):,} images, "
-            f"such as {samples.name(int(strange.argmax()))}; no report is written"
-        )
+    report_folder.check_finite(np.isfinite(outcomes.logits).all(axis=1), samples)
     names = output_names(samples.classes, outcomes.logits.shape[1])
     mistakes = [_mistake(outcomes, index, names, samples) for index in worst(outcomes, MISTAKES)]
     contents = {

@@ -1,12 +1,16 @@
-"""The folder of a report: what may be written into it."""
+"""A report before it is written: what its folder takes, and whether there is something to report."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from ...errors import UserError
+from numpy.typing import NDArray
+
+from ...data.samples import Samples
+from ...errors import RunError, UserError
 from ...files import intact, paths
 from . import page
 
@@ -38,6 +42,15 @@ def prepare(folder: Path, overwrite: bool, files: Sequence[str]) -> None:
         intact.check_room(folder, 1)
     except OSError as error:
         raise paths.not_writable(folder, "report", error) from error
+
+
+def check_finite(finite: NDArray[Any], samples: Samples) -> None:
+    """Raise RunError, which names an image, unless the network's probabilities for all samples are `finite` (n,)."""
+    if not finite.all():
+        raise RunError(
+            f"report: the network gives no finite probabilities for {(~finite).sum():,} of {len(finite):,} images, "
+            f"such as {samples.name(int(finite.argmin()))}; no report is written"
+        )
 
 
 def _holds_a_report(file: Path) -> bool:

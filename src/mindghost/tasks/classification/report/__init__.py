@@ -17,7 +17,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ....errors import RunError
 from ....files import intact
 from ...report import folder as report_folder
 from ...report.words import output_names
@@ -54,12 +53,7 @@ def write(folder: Path, outcomes: Outcomes, samples: Samples, facts: Mapping[str
     # Not at the top: it imports matplotlib, which is an extra.
     from . import pictures
 
-    strange = ~tables.finite(outcomes)
-    if strange.any():
-        raise RunError(
-            f"report: the network gives no finite probabilities for {strange.sum():,} of {len(outcomes):,} images, "
-            f"such as {samples.name(int(strange.argmax()))}; no report is written"
-        )
+    report_folder.check_finite(tables.finite(outcomes), samples)
     names = output_names(samples.classes, outcomes.classes)
     matrix = tables.confusion(outcomes)
     scores = tables.scores(matrix)
