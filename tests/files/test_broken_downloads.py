@@ -39,8 +39,8 @@ def test_a_file_that_changes_in_between_is_sent_from_its_start(server, tmp_path)
 
     def changing(handler: BaseHTTPRequestHandler) -> None:
         first = len(server.requests) == 1
-        partial_content(handler, 500 if first else None, tag='"v1"' if first else '"v2"')
         answers.append(handler.headers.get("If-Range"))
+        partial_content(handler, 500 if first else None, tag='"v1"' if first else '"v2"')
 
     answers: list[str | None] = []
     server.answers["/a.ckpt"] = changing

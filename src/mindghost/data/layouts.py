@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from ..files import paths
-from . import folders, imagenet, jpeg, parquet, places
+from . import folders, jpeg, parquet, places
 from . import pack as packs
 from . import tar as tar_shards
+from .imagenet import downloaded
 from .samples import Samples
 
 
@@ -24,6 +25,6 @@ def opened(data_dir: Path, split: str, decoder: jpeg.Decoder | None = None) -> S
         return None
     if packs.is_pack(root):
         return packs.open_pack(root, decoder)
-    if imagenet.is_flat(root):
-        return imagenet.open_flat(root, decoder)
+    if downloaded.is_flat(root):
+        return downloaded.open_flat(root, decoder)
     return folders.open_folders(root, decoder, mixed=not split)

@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 from ...errors import UserError
 from ...files import paths
 from ...process.display import some
-from .. import class_names, imagenet, images, jpeg, labelled
+from .. import class_names, images, jpeg, labelled
+from ..imagenet import downloaded
 from ..places import Shards
 from ..regions import Regions
 from ..samples import FileSamples
@@ -117,9 +118,9 @@ def open_tar(place: Shards, decoder: jpeg.Decoder | None = None) -> TarSamples:
         names = _names_beside(place)
         classes, labels, numbered = labelled.settled([os.fsdecode(text) for text in index.texts], names, root)
         files = index.files
-    elif imagenet.all_flat(map(os.fsdecode, index.files)):
+    elif downloaded.all_flat(map(os.fsdecode, index.files)):
         files = index.files
-        classes, labels = imagenet.labels_of(list(map(os.fsdecode, files)), place.files[0].parent)
+        classes, labels = downloaded.labels_of(list(map(os.fsdecode, files)), place.files[0].parent)
     else:
         files = _class_folders(index, root)
         folders = [os.fsdecode(file).partition("/")[0] for file in files]
