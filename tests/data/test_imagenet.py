@@ -25,9 +25,7 @@ TRUTH = (4, 1, 1, 3, 2, 5, 4, 2)
 CLASSES = tuple(sorted(SYNSETS))
 
 
-@pytest.fixture(autouse=True)
-def _own_cache(monkeypatch, tmp_path):
-    monkeypatch.setenv("MINDGHOST_HOME", str(tmp_path / "cache"))
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 
 def meta() -> bytes:
@@ -87,7 +85,7 @@ def listed(root: Path) -> None:
     (root / "val.txt").write_text("\n".join(lines))
 
 
-def check(samples) -> None:
+def assert_labels_of_synsets(samples) -> None:
     """Each image has the label of its synset among the sorted ones, in the order of class folders."""
     assert samples.classes == CLASSES
     numbers = [int(samples.read(index)[0, 0, 0]) for index in range(len(samples))]
@@ -102,9 +100,9 @@ def test_flat_images_have_the_labels_of_sorted_synsets(tmp_path, labels):
     labels(tmp_path / "data")
     train = open_split(config, "train")
     assert train.classes == CLASSES
-    check(open_split(config, "val", train.classes))
+    assert_labels_of_synsets(open_split(config, "val", train.classes))
     if labels is not listed:  # that one knows all of the classes
-        check(open_split(config, "val"))
+        assert_labels_of_synsets(open_split(config, "val"))
 
 
 @pytest.mark.fault("imagenet", "ok")
@@ -113,7 +111,7 @@ def test_kaggles_folders(tmp_path):
     images(root, "val")
     (root / "ILSVRC2012_img_train").rename(root / "train")
     kaggle(tmp_path)
-    check(open_split(config_for(root), "val", open_split(config_for(root), "train").classes))
+    assert_labels_of_synsets(open_split(config_for(root), "val", open_split(config_for(root), "train").classes))
 
 
 @pytest.mark.fault("imagenet", "ok")
@@ -129,7 +127,7 @@ def test_tar_files_as_they_are_downloaded(tmp_path):
     config = config_for(tmp_path / "data")
     train = open_split(config, "train")
     assert train.digest() == open_split(config_for(root), "train").digest()
-    check(open_split(config, "val", train.classes))
+    assert_labels_of_synsets(open_split(config, "val", train.classes))
     # Half unpacked: a tar file for each class.
     assert open_split(config_for(tmp_path, train_split="parts"), "train").digest() == train.digest()
 

@@ -1,4 +1,4 @@
-"""Images that a list names are those of the class folders, and what is wrong with a list is one line that names it."""
+"""Images that a list names are those of the class folders."""
 
 from __future__ import annotations
 
@@ -15,34 +15,12 @@ from mindghost.data.dataset import open_split
 from mindghost.data.imagenet import names as imagenet_names
 from mindghost.data.lists import lines as list_lines
 from mindghost.data.lists import rows as list_rows
-from mindghost.errors import UserError
 from tests.helpers.commands import run_mindghost
-from tests.helpers.data_folders import config_for, cut, epochs, message_of
-from tests.helpers.lists import FORMS, numbers, pairs, table, text
+from tests.helpers.data_folders import config_for, epochs
+from tests.helpers.lists import FORMS, assert_refused, listed, names, numbers, pairs, table, text
 from tests.helpers.pictures import save_image
 
-
-@pytest.fixture(autouse=True)
-def _own_cache(monkeypatch, tmp_path):
-    monkeypatch.setenv("MINDGHOST_HOME", str(tmp_path / "cache"))
-
-
-def names(samples) -> list[str]:
-    return [samples.name(index) for index in range(len(samples))]
-
-
-def listed(root: Path, content: str | bytes, name: str = "train.txt", images=("a.png", "b.png", "c.png"), **keys):
-    """A configuration of a list beside some images."""
-    for value, image in enumerate(images):
-        save_image(root / image, value)
-    (root / name).write_bytes(content if isinstance(content, bytes) else content.encode())
-    return config_for(root, train_list=str(root / name), **keys)
-
-
-def refused(config, *parts, split: str = "train", classes=None, **keys) -> str:
-    with pytest.raises(UserError) as caught:
-        open_split(config, split, classes, **keys)
-    return message_of(caught, *parts)
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 
 # --- The same images
@@ -187,15 +165,6 @@ def test_a_column_says_which_split_an_image_is_in(tmp_path):
     assert [len(open_split(config, split)) for split in ("train", "val")] == [1, 1]
 
 
-@pytest.mark.fault("lists", "clean error")
-def test_a_split_without_rows_is_named_beside_those_that_there_are(tmp_path):
-    content = "path,split,label\na.png,train,x\nb.png,test,x\nc.png,test,x\n"
-    config = listed(tmp_path, content, "all.csv")
-    refused(config, "train_list: ", "no row of the split 'val'", "test (2)", "val_split", split="val")
-    config = listed(tmp_path, content.replace(",test,", ",,"), "all.csv")
-    refused(config, "all.csv:3: an empty split")
-
-
 def test_of_a_list_and_a_folder_each_split_can_have_one(folder):
     (folder / "some.txt").write_bytes(text(pairs(folder / "val", folder)))
     config = config_for(folder, train_list=str(folder / "some.txt"))
@@ -239,7 +208,7 @@ def test_class_names_order_the_names_of_folders_and_lists_too(folder, tmp_path):
         assert sorted(set(samples.labels.tolist())) == [1, 2, 3]
     (tmp_path / "names.txt").write_text("dog\ncat\nbee\n")
     config = config_for(folder, class_names=str(tmp_path / "names.txt"))
-    refused(config, f"by class_names: {tmp_path}/names.txt: 1 class(es) that the 3 known ones lack: ant")
+    assert_refused(config, f"by class_names: {tmp_path}/names.txt: 1 class(es) that the 3 known ones lack: ant")
 
 
 def test_numbers_of_a_validation_list_are_places_or_names_of_the_trained_classes(tmp_path, caplog):
@@ -260,7 +229,7 @@ def test_numbers_of_a_validation_list_are_places_or_names_of_the_trained_classes
     assert open_split(named, "train", ("0", "1", "10", "2")).labels.tolist() == [1, 2, 3]
     assert opened(*"abcdefghijk") == {"a": "k", "b": "c", "c": "b"}
     assert "labels are numbers, which count the known classes: 0 a, 1 b, 2 c, 3 d, 4 e, 5 f and 5 more" in caplog.text
-    refused(config, "train.txt:1: label 10, where there are 10 classes", classes=list("abcdefghij"))
+    assert_refused(config, "train.txt:1: label 10, where there are 10 classes", classes=list("abcdefghij"))
 
 
 @pytest.mark.fault("lists", "ok")
@@ -274,31 +243,6 @@ def test_numbers_with_gaps_are_classes_without_images(tmp_path, caplog):
     # As class folders of these names, since one of them is no number as programs write it.
     samples = open_split(listed(tmp_path, "a.png 01\nb.png 1\nc.png 2\n"), "train")
     assert samples.classes == ("01", "1", "2")
-
-
-@pytest.mark.fault("lists", "clean error")
-@pytest.mark.parametrize(
-    ("content", "keys", "parts"),
-    [
-        ("a.png 0\nb.png -1\n", {}, ("train.txt:2: label -1: numbers count the classes from 0",)),
-        ("a.png 1\nb.png 2\nc.png 3\n", {"num_classes": 3}, (":3: label 3, where there are 3 classes", "subtract 1")),
-        ("a.png 0\nb.png 5\nc.png 3\n", {"num_classes": 3}, (":2: label 5, where there are 3 classes",)),
-        ("a.png 0\nb.png 1000000\n", {}, (":2: label 1000000: no network",)),
-        ("a.png 0.5\nb.png 1\n", {}, (":1: label 0.5: expected the name of a class, or a whole number",)),
-    ],
-)
-def test_numbers_that_are_of_no_class(tmp_path, content, keys, parts):
-    refused(listed(tmp_path, content, **keys), *parts)
-
-
-@pytest.mark.fault("lists", "clean error")
-def test_an_unknown_label_is_named_with_its_line(tmp_path):
-    config = listed(tmp_path, "a.png cat\nb.png frog\nc.png frog\n")
-    refused(config, "train.txt:2: label 'frog' is none of the 2 classes (cat, dog)", classes=("cat", "dog"))
-    (tmp_path / "names.txt").write_text("cat\ndog\n")
-    refused(config.replace(class_names=str(tmp_path / "names.txt")), "train.txt:2: label 'frog'")
-    config = listed(tmp_path, "a.png caf\u0065\u0301\n")
-    refused(config, "train.txt:1: ", "looks like the known caf\xe9, but is written in other", classes=("caf\xe9",))
 
 
 def test_labels_in_imagenets_words_are_its_classes(tmp_path):
@@ -353,31 +297,16 @@ def test_one_label_each_makes_the_rows_of_class_folders(folder, tmp_path):
     assert ours.digest() == theirs.digest()
 
 
-@pytest.mark.fault("lists", "clean error")
-@pytest.mark.parametrize(
-    ("name", "content", "line", "shown"),
-    [
-        ("l.csv", "path,label\na.png,cat\nb.png,cat;dog\n", 3, "cat;dog"),
-        ("l.csv", "path,label\na.png,cat|dog\n", 2, "cat|dog"),
-        ("l.csv", 'path,label\na.png,cat\nb.png,"cat,dog"\nc.png,dog\n', 3, "cat,dog"),
-        ("l.txt", "a.png\t0,1,0\nb.png\t1,1,0\n", 1, "0,1,0"),
-        ("l.txt", "a.png 3\nb.png 3 4\n", 2, "3 4"),
-        ("l.jsonl", '{"path": "a.png", "label": ["cat"]}\n{"path": "b.png", "label": ["cat", "dog"]}\n', 2, "cat, dog"),
-        ("l.jsonl", '{"path": "a.png", "label": []}\n', 1, "none"),
-    ],
-)
-def test_several_labels_where_one_is_expected(tmp_path, name, content, line, shown):
-    refused(listed(tmp_path, content, name), f"{name}:{line}: expected one label, got {shown}", "task: multi_label")
-
-
 def test_columns_of_classes_are_one_label_where_each_row_has_one(tmp_path):
     """As ISIC's ground truth has them."""
     content = "image,MEL,NV,split\na,1.0,0.0,train\nb,0.0,1.0,val\nc,0.0,1.0,train\n"
     config = listed(tmp_path, content, "l.csv")
     samples = open_split(config, "train")
     assert (samples.classes, samples.labels.tolist()) == (("MEL", "NV"), [0, 1])
-    refused(listed(tmp_path, content.replace("c,0.0", "c,1.0"), "l.csv"), "l.csv:4: expected one label, got MEL, NV")
-    refused(listed(tmp_path, content.replace("c,0.0", "c,0.5"), "l.csv"), "l.csv:4: column MEL: expected 0 or 1")
+    assert_refused(
+        listed(tmp_path, content.replace("c,0.0", "c,1.0"), "l.csv"), "l.csv:4: expected one label, got MEL, NV"
+    )
+    assert_refused(listed(tmp_path, content.replace("c,0.0", "c,0.5"), "l.csv"), "l.csv:4: column MEL: expected 0 or 1")
 
 
 def test_a_name_with_commas_is_one_label(tmp_path):
@@ -389,12 +318,6 @@ def test_a_name_with_commas_is_one_label(tmp_path):
     )
 
 
-@pytest.mark.fault("lists", "clean error")
-def test_vectors_of_another_length_than_the_classes(tmp_path):
-    config = listed(tmp_path, "a.png\t1,1,0\n")
-    refused(config, "train.txt:1: 3 numbers 0 or 1, one for each class; expected 2", classes=("x", "y"), several=True)
-
-
 def test_weights_follow_their_images(tmp_path):
     content = "weight,path,label\n2,b.png,y\n0.5,a.png,y\n1e2,c.png,x\n"
     samples = open_split(listed(tmp_path, content, "l.csv"), "train")
@@ -404,132 +327,6 @@ def test_weights_follow_their_images(tmp_path):
     lines = [{"path": "b.png", "label": 1, "weight": 3}, {"path": "a.png", "label": 0, "weight": 0.25}]
     samples = open_split(listed(tmp_path, "\n".join(map(json.dumps, lines)), "l.jsonl"), "train")
     assert samples.weights.tolist() == [0.25, 3]
-
-
-@pytest.mark.fault("lists", "clean error")
-@pytest.mark.parametrize("weight", ["nan", "-1", "0", "inf", "", "heavy", "1e-50"])
-def test_weights_that_are_none(tmp_path, weight):
-    content = f"path,label,weight\na.png,x,1\nb.png,x,{weight}\n"
-    refused(listed(tmp_path, content, "l.csv"), "l.csv:3: weight: expected a number over 0")
-    value = {"nan": "NaN", "inf": "Infinity", "": "null", "heavy": "true"}.get(weight, weight)
-    line = f'{{"path": "a.png", "label": 0, "weight": {value}}}'
-    refused(listed(tmp_path, line, "l.jsonl"), "l.jsonl:1: weight: expected a number over 0")
-
-
-# --- What is wrong with a list
-
-
-@pytest.mark.fault("lists", "clean error")
-@pytest.mark.parametrize(
-    ("name", "content", "parts"),
-    [
-        ("l.txt", "a.png x\n\nb.png x\n", (":2: an empty line",)),
-        ("l.txt", "a.png x\nb.png\n", (":2: no label in 'b.png'",)),
-        ("l.txt", "a.png x\n\tx\n", (":2: no path", "path label")),
-        ("l.txt", "", ("train_list: ", "no image in it")),
-        ("l.txt", "\n\n", ("train_list: ", "no image in it")),
-        ("l.csv", "", (":1: an empty first line",)),
-        ("l.csv", "path,label\n", ("train_list: ", "no image in it")),
-        ("l.csv", "path,label\na.png,x\n,\nb.png,x\n", (":3: an empty line",)),
-        ("l.csv", "path,label\n,x\n", (":2: an empty path",)),
-        ("l.csv", "path,label\na.png, \n", (":2: an empty label",)),
-        (
-            "l.csv",
-            'path,label\na.png,x\n"b.png,x\nc.png,x\n',
-            (":3: quotes that are not as in CSV", "close the quotes"),
-        ),
-        ("l.csv", 'path,label\n"a.png"x,x\n', (":2: quotes",)),
-        ("l.csv", "path,label\na.png,x,y\n", (":2: 3 cells, where the first line has 2", "double quotes")),
-        ("l.csv", "path,label\na.png\n", (":2: 1 cells",)),
-        ("l.csv", "a.png,x\nb.png,x\n", (":1: the first line names no columns", "`path,label`")),
-        ("l.csv", "path,colour\na.png,x\n", (":1: no column for the label", "path, colour")),
-        ("l.csv", "label,size\nx,3\n", (":1: no column for the path",)),
-        ("l.csv", "filename,file,label\na,a,x\n", (":1: two columns for one thing, filename and file",)),
-        ("l.jsonl", '{"path": "a.png", "label": "x"}\n{"path": "b.png"}\n', (":2: no column for the label",)),
-        ("l.jsonl", '{"path": "a.png", "label": "x"}\n{"path": 3, "label": "x"}\n', (":2: expected a path, got 3",)),
-        ("l.jsonl", '{"path": "a.png", "label": null}\n', (":1: expected a label",)),
-        ("l.jsonl", '{"path": "a.png", "label": "x"\n', ("l.jsonl:1: not JSON",)),
-        ("l.jsonl", '{"path": "a.png", "path": "b.png", "label": "x"}\n', ("l.jsonl:1: not JSON", "twice")),
-        ("l.jsonl", '["a.png", "x"]\n', (":1: a JSON list", "jq")),
-        ("l.jsonl", '{"path": "a.png", "label": 0}\n3\n', (":2: expected an object",)),
-        (
-            "l.jsonl",
-            '{"path": "a.png", "label": 0}\n{"path": "b.png", "label": 0, "weight": 1}\n',
-            (":2: a weight is",),
-        ),
-        ("l.txt", "a.png x\nb.png caf\xe9\n".encode("latin-1"), (":2: not UTF-8 text", "Latin-1")),
-        ("l.txt", "a.png x\ncaf\xe9.png x\n".encode("latin-1"), (":2: not UTF-8 text", "Latin-1")),
-        ("l.txt", "a.png x\n".encode("utf-16"), (":1: UTF-16 text",)),
-        ("l.txt", "a.png x\n".encode("utf-16-le"), (":1: no text", "UTF-16")),
-        ("l.txt", b"\x89PNG\r\n\x1a\n\0\0", (":3: no text",)),
-        ("l.txt", "a.png x\n" + 300_000 * "y", (":2: a line of over 262,144 bytes",)),
-        ("l.txt", f"a.png x\n{5000 * 'y'}.png x\n", (":2: ", "a path of 5,004 letters")),
-        ("l.txt", f"a.png {2000 * 'y'}\n", (":1: a label of 2,000 letters",)),
-        ("l.txt", "a.png x\nb.png y\n./a.png y\n", (":3: a.png has the label y here, and x in line 1",)),
-        ("l.csv", "path,label,weight\na.png,x,1\na.png,x,2\n", (":3: a.png has the weight 2 here, and 1 in line 2",)),
-    ],
-)
-def test_a_bad_list_is_one_line(tmp_path, name, content, parts):
-    message = refused(listed(tmp_path, content, name), *parts)
-    assert len(message) < 700
-
-
-@pytest.mark.fault("lists", "clean error")
-def test_images_that_are_missing_are_counted_and_the_first_are_named(tmp_path):
-    content = "a.png x\nno/1.png x\nb.png x\nno/2.png x\nfolder x\n"
-    (tmp_path / "folder").mkdir()
-    config = listed(tmp_path, content)
-    message = refused(
-        config, f"train.txt:2: {tmp_path}/no/1.png: no such file", "2 more, in lines 4, 5", "on_bad_image: skip"
-    )
-    assert "data_dir" not in message
-    refused(config.replace(data_dir="/nowhere"), f"train.txt:2: {tmp_path}/no/1.png", "nor in data_dir (/nowhere)")
-    refused(listed(tmp_path, "folder x\n"), f"train.txt:1: {tmp_path}/folder: a folder, not a file")
-    os.mkfifo(tmp_path / "pipe.png")
-    refused(listed(tmp_path, "pipe.png x\n"), "train.txt:1: ", "a FIFO, not a file")
-    (tmp_path / "gone.png").symlink_to(tmp_path / "nowhere")
-    refused(listed(tmp_path, "gone.png x\n"), "train.txt:1: ", "a link that leads nowhere")
-
-
-@pytest.mark.fault("lists", "ok")
-def test_missing_and_damaged_images_are_left_out_and_counted(tmp_path, caplog):
-    config = listed(tmp_path, "a.png x\nno.png x\nb.png y\nc.png y\n").replace(on_bad_image="skip")
-    cut(tmp_path / "c.png", 40)
-    samples = open_split(config, "train")
-    assert names(samples) == [f"{tmp_path}/a.png", f"{tmp_path}/b.png"]
-    source = tmp_path / "train.txt"
-    assert caplog.messages[:2] == [
-        f"left out: {source}:2: {tmp_path}/no.png: no such file",
-        f"{source}: 1 images that are not there left out (on_bad_image: skip)",
-    ]
-    assert caplog.messages[2].startswith(f"left out: {source}:4: {tmp_path}/c.png: not a readable image")
-    assert caplog.messages[3] == f"{source}: 1 of 3 images left out (on_bad_image: skip)"
-
-
-@pytest.mark.fault("lists", "clean error")
-def test_a_class_none_of_whose_images_is_there_or_can_be_read(tmp_path):
-    config = listed(tmp_path, "a.png x\nno.png y\n").replace(on_bad_image="skip")
-    refused(config, "train.txt:1: no image of the class y is there")
-    config = listed(tmp_path, "no.png x\nneither.png x\n").replace(on_bad_image="skip")
-    refused(config, "train_list: ", f"none of its images is there; {tmp_path}/no.png: no such file")
-    config = listed(tmp_path, "a.png x\nc.png y\n").replace(on_bad_image="skip")
-    cut(tmp_path / "c.png", 40)
-    refused(config, "train.txt: no image of the class y can be read")
-
-
-@pytest.mark.fault("lists", "clean error")
-def test_a_damaged_image_is_named_with_its_line(tmp_path):
-    config = listed(tmp_path, "a.png x\nb.png y\nc.png y\n")
-    cut(tmp_path / "c.png", 40)
-    refused(config, f"train.txt:3: {tmp_path}/c.png: not a readable image", "on_bad_image: skip")
-
-
-@pytest.mark.fault("lists", "clean error")
-def test_what_is_no_list(tmp_path):
-    os.mkfifo(tmp_path / "pipe")
-    for name, why in (("pipe", "a FIFO, not a file"), ("", "a folder, not a file"), ("no.txt", "no such file")):
-        refused(config_for(tmp_path, train_list=str(tmp_path / name)), "train_list: ", why)
-    refused(config_for(tmp_path, val_list=str(tmp_path / "no.txt")), "val_list: ", split="val")
 
 
 @pytest.mark.fault("lists", "ok")
@@ -548,11 +345,6 @@ def test_lines_end_as_on_any_system(tmp_path):
         for name, header in (("l.txt", ()), ("l.csv", ("path\tlabel",))):
             content = end.join([*header, "a.png\tx", "b.png\ty", ""])
             assert len(open_split(listed(tmp_path, content, name), "train")) == 2
-
-
-def test_a_list_without_validation_images_says_what_to_set(tmp_path):
-    config = listed(tmp_path, "a.png x\n")
-    refused(config, "set val_list or val_fraction", split="val")
 
 
 def test_the_pack_of_a_list_holds_its_samples(folder, tmp_path, capsys):

@@ -7,35 +7,29 @@ import os
 import random
 import re
 
-import numpy as np
 import pytest
 
-from mindghost.data import loader, parquet, places
 from mindghost.data import pack as packs
+from mindghost.data import parquet, places
 from mindghost.data.dataset import open_split
 from mindghost.data.pack import writer as pack_writer
 from mindghost.data.parquet import ParquetSamples, row_groups
 from mindghost.errors import UserError
 from tests.helpers import shards
-from tests.helpers.data_folders import config_for, epochs, message_of
-from tests.helpers.pictures import save_image
-from tests.helpers.shards import huggingface, image_files
+from tests.helpers.data_folders import config_for, message_of
+from tests.helpers.shards import (
+    assert_batches_of_folders,
+    assert_samples_of_folders,
+    huggingface,
+    image_files,
+    png,
+    shuffled,
+)
 
 pytest.importorskip("pyarrow")
 
 
-@pytest.fixture(autouse=True)
-def _own_cache(monkeypatch, tmp_path):
-    monkeypatch.setenv("MINDGHOST_HOME", str(tmp_path / "cache"))
-
-
-def png(tmp_path, value: int = 0) -> bytes:
-    save_image(tmp_path / "one" / "image.png", value)
-    return (tmp_path / "one" / "image.png").read_bytes()
-
-
-def shuffled(files):
-    return random.Random(0).sample(files, len(files))
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 
 def as_hugging_face(folder, root):
@@ -80,15 +74,7 @@ def as_bytes(folder, root):
 @pytest.mark.parametrize("write", [as_hugging_face, as_it_was_packed, as_names, as_bytes])
 def test_samples_are_those_of_the_folders(folder, tmp_path, write):
     write(folder, tmp_path / "files")
-    for split in ("train", "val"):
-        theirs, ours = (open_split(config_for(root), split) for root in (folder, tmp_path / "files"))
-        assert isinstance(ours, ParquetSamples)
-        assert ours.classes == theirs.classes
-        np.testing.assert_array_equal(ours.labels, theirs.labels)
-        for index in range(len(theirs)):
-            np.testing.assert_array_equal(ours.read(index), theirs.read(index))
-            assert ours.content(index) == theirs.content(index)
-        assert ours.digest() == theirs.digest(), "a run could not go on with the other one"
+    assert_samples_of_folders(tmp_path / "files", folder, ParquetSamples)
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -96,16 +82,7 @@ def test_batches_are_those_of_the_folder(folder, tmp_path, workers, monkeypatch)
     """With a row group in the cache, the fewest that it holds, and images that are read before workers start."""
     monkeypatch.setattr(row_groups, "_KEPT_BYTES", 1)
     as_hugging_face(folder, tmp_path / "files")
-    keys = {"num_parallel_workers": workers, "scale": (0.5, 1.0), "hflip": 0.5}
-    found = []
-    for root in (folder, tmp_path / "files"):
-        config = config_for(root, **keys)
-        training = epochs(loader.train_batches(config, open_split(config, "train"), 3), 2)
-        found.append([*(pair for epoch in training for pair in epoch)])
-        found[-1] += list(loader.eval_batches(config, open_split(config, "val")))
-    for theirs, ours in zip(*found, strict=True):
-        for expected, array in zip(theirs, ours, strict=True):
-            np.testing.assert_array_equal(array, expected)
+    assert_batches_of_folders(tmp_path / "files", folder, workers)
 
 
 def test_rows_without_a_path_stay_in_their_order(tmp_path):

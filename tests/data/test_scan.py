@@ -14,10 +14,7 @@ from mindghost.errors import UserError
 from tests.helpers.data_folders import config_for, message_of
 from tests.helpers.pictures import save_image
 
-
-@pytest.fixture(autouse=True)
-def _own_cache(monkeypatch, tmp_path):
-    monkeypatch.setenv("MINDGHOST_HOME", str(tmp_path / "cache"))
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 
 @pytest.fixture
@@ -186,7 +183,7 @@ def test_a_manifest_that_is_no_file_is_none(tmp_path, looked_at):
 def test_a_manifest_is_taken_from_a_cache_that_cannot_be_written(tmp_path, looked_at, read_only):
     config = tree(tmp_path, 1)
     open_split(config, "train")
-    read_only(tmp_path / "cache")
+    read_only(tmp_path / ".cache")
     open_split(config, "train")
     assert len(looked_at) == 2
     save_image(tmp_path / "train" / "ant" / "new.png", 1)
@@ -196,7 +193,7 @@ def test_a_manifest_is_taken_from_a_cache_that_cannot_be_written(tmp_path, looke
 
 def test_a_cache_that_takes_no_files_costs_a_second_look(tmp_path, looked_at, monkeypatch):
     config = tree(tmp_path)
-    (tmp_path / "cache").write_text("a file")
+    (tmp_path / ".cache").write_text("a file")
     for _ in range(2):
         assert len(open_split(config, "train")) == 10
     assert len(looked_at) == 20

@@ -17,10 +17,7 @@ from tests.helpers.data_folders import config_for, message_of
 from tests.helpers.lists import pairs, table
 from tests.helpers.pictures import save_image
 
-
-@pytest.fixture(autouse=True)
-def _own_cache(monkeypatch, tmp_path):
-    monkeypatch.setenv("MINDGHOST_HOME", str(tmp_path / ".cache"))
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 
 def flowers(root, count: int = 40, start: int = 0):

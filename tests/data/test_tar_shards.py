@@ -5,13 +5,10 @@ from __future__ import annotations
 import gzip
 import json
 import os
-import random
 import tarfile
 
-import numpy as np
 import pytest
 
-from mindghost.data import loader
 from mindghost.data import pack as packs
 from mindghost.data.dataset import open_split
 from mindghost.data.pack import writer as pack_writer
@@ -20,23 +17,19 @@ from mindghost.data.tar import headers as tar_headers
 from mindghost.data.tar import index as tar_index
 from mindghost.data.tar import members as tar_members
 from mindghost.errors import UserError
-from tests.helpers.data_folders import config_for, epochs, message_of
+from tests.helpers.data_folders import config_for, message_of
 from tests.helpers.pictures import save_image
-from tests.helpers.shards import image_files, tar, webdataset
+from tests.helpers.shards import (
+    assert_batches_of_folders,
+    assert_samples_of_folders,
+    image_files,
+    png,
+    shuffled,
+    tar,
+    webdataset,
+)
 
-
-@pytest.fixture(autouse=True)
-def _own_cache(monkeypatch, tmp_path):
-    monkeypatch.setenv("MINDGHOST_HOME", str(tmp_path / "cache"))
-
-
-def png(tmp_path, value: int = 0) -> bytes:
-    save_image(tmp_path / "one" / "image.png", value)
-    return (tmp_path / "one" / "image.png").read_bytes()
-
-
-def shuffled(files):
-    return random.Random(0).sample(files, len(files))
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 
 def as_folders(folder, root):
@@ -95,32 +88,13 @@ def as_tar_files_in_a_tar_file(folder, root):
 )
 def test_samples_are_those_of_the_folders(folder, tmp_path, write):
     write(folder, tmp_path / "tars")
-    for split in ("train", "val"):
-        theirs, ours = (open_split(config_for(root), split) for root in (folder, tmp_path / "tars"))
-        assert isinstance(ours, TarSamples)
-        assert ours.classes == theirs.classes
-        np.testing.assert_array_equal(ours.labels, theirs.labels)
-        assert ours.labels.dtype == np.int32
-        for index in range(len(theirs)):
-            np.testing.assert_array_equal(ours.read(index), theirs.read(index))
-            assert ours.content(index) == theirs.content(index)
-        assert ours.digest() == theirs.digest(), "a run could not go on with the other one"
+    assert_samples_of_folders(tmp_path / "tars", folder, TarSamples)
 
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_batches_are_those_of_the_folder(folder, tmp_path, workers):
     as_names(folder, tmp_path / "tars")
-    keys = {"num_parallel_workers": workers, "scale": (0.5, 1.0), "hflip": 0.5}
-    found = []
-    for root in (folder, tmp_path / "tars"):
-        config = config_for(root, **keys)
-        training = epochs(loader.train_batches(config, open_split(config, "train"), 3), 2)
-        found.append([*(pair for epoch in training for pair in epoch)])
-        found[-1] += list(loader.eval_batches(config, open_split(config, "val")))
-    assert len(found[0]) == 2 * 5 + 2
-    for theirs, ours in zip(*found, strict=True):
-        for expected, array in zip(theirs, ours, strict=True):
-            np.testing.assert_array_equal(array, expected)
+    assert_batches_of_folders(tmp_path / "tars", folder, workers)
 
 
 def test_a_second_start_reads_no_headers_but_of_changed_files(folder, tmp_path, monkeypatch):

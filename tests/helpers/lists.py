@@ -1,4 +1,4 @@
-"""List files of the images in class folders, their lines shuffled, in each form that is read."""
+"""List files of the images in class folders, shuffled, in each form that is read; and what is asked of lists."""
 
 from __future__ import annotations
 
@@ -8,6 +8,14 @@ import json
 import random
 from collections.abc import Callable, Sequence
 from pathlib import Path
+
+import pytest
+
+from mindghost.config import Config
+from mindghost.data.dataset import open_split
+from mindghost.errors import UserError
+from tests.helpers.data_folders import config_for, message_of
+from tests.helpers.pictures import save_image
 
 Pairs = Sequence[tuple[str, str]]  # path, name of the class
 
@@ -64,3 +72,25 @@ FORMS: dict[str, tuple[str, Callable[[Pairs], bytes]]] = {
     "json lines by content": ("txt", json_lines),
     "csv by content": ("txt", table),
 }
+
+
+def names(samples) -> list[str]:
+    """What each sample is called."""
+    return [samples.name(index) for index in range(len(samples))]
+
+
+def listed(
+    root: Path, content: str | bytes, name: str = "train.txt", images=("a.png", "b.png", "c.png"), **keys
+) -> Config:
+    """A configuration of a list beside some images."""
+    for value, image in enumerate(images):
+        save_image(root / image, value)
+    (root / name).write_bytes(content if isinstance(content, bytes) else content.encode())
+    return config_for(root, train_list=str(root / name), **keys)
+
+
+def assert_refused(config, *parts, split: str = "train", classes=None, **keys) -> str:
+    """Opening a split is refused in one line that has these parts."""
+    with pytest.raises(UserError) as caught:
+        open_split(config, split, classes, **keys)
+    return message_of(caught, *parts)

@@ -1,12 +1,20 @@
-"""The same images as tar and parquet files, and what is asked of both."""
+"""The same images as tar and parquet files, and what is asked of both: to be as the images in class folders."""
 
 from __future__ import annotations
 
 import io
 import json
+import random
 import tarfile
 from collections.abc import Iterable
 from pathlib import Path
+
+import numpy as np
+
+from mindghost.data import loader
+from mindghost.data.dataset import open_split
+from tests.helpers.data_folders import config_for, epochs
+from tests.helpers.pictures import save_image
 
 
 def tar(
@@ -25,6 +33,44 @@ def tar(
             info.size = len(content)
             archive.addfile(info, io.BytesIO(content))
     return path
+
+
+def png(folder: Path, value: int = 0) -> bytes:
+    """The file of a small image."""
+    save_image(folder / "one" / "image.png", value)
+    return (folder / "one" / "image.png").read_bytes()
+
+
+def shuffled(files: list[tuple[str, bytes]]) -> list[tuple[str, bytes]]:
+    return random.Random(0).sample(files, len(files))
+
+
+def assert_samples_of_folders(files: Path, folder: Path, kind: type) -> None:
+    """The splits in `files` are `kind` of samples, and hold what the class folders in `folder` do, in their order."""
+    for split in ("train", "val"):
+        theirs, ours = (open_split(config_for(root), split) for root in (folder, files))
+        assert isinstance(ours, kind)
+        assert ours.classes == theirs.classes
+        np.testing.assert_array_equal(ours.labels, theirs.labels)
+        assert ours.labels.dtype == np.int32
+        for index in range(len(theirs)):
+            np.testing.assert_array_equal(ours.read(index), theirs.read(index))
+            assert ours.content(index) == theirs.content(index)
+        assert ours.digest() == theirs.digest(), "a run could not go on with the other one"
+
+
+def assert_batches_of_folders(files: Path, folder: Path, workers: int) -> None:
+    """Two epochs of training and an evaluation have the same batches of both, bit for bit."""
+    found = []
+    for root in (folder, files):
+        config = config_for(root, num_parallel_workers=workers, scale=(0.5, 1.0), hflip=0.5)
+        training = epochs(loader.train_batches(config, open_split(config, "train"), 3), 2)
+        found.append([*(pair for epoch in training for pair in epoch)])
+        found[-1] += list(loader.eval_batches(config, open_split(config, "val")))
+    assert len(found[0]) == 2 * 5 + 2
+    for theirs, ours in zip(*found, strict=True):
+        for expected, array in zip(theirs, ours, strict=True):
+            np.testing.assert_array_equal(array, expected)
 
 
 def image_files(folder: Path) -> list[tuple[str, bytes]]:
