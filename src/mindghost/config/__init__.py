@@ -1,7 +1,8 @@
 """The configuration room: `Config`, `load`, what is taken of the files beside weights. It does not import MindSpore."""
 
 from . import proportion, recipes
-from .keys import AUTO_KEYS, FREE_KEYS, Config
+from .config import Config
+from .keys import AUTO_KEYS, FREE_KEYS
 from .loading import Said, arguments_of, load, settled
 from .yaml_file import recipe
 

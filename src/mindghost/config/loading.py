@@ -11,7 +11,8 @@ from ..process import launch
 from ..process.display import say
 from . import beside_weights, command_line, proportion, rules, yaml_file
 from .arguments import Parser
-from .keys import Config, grouped
+from .config import Config
+from .keys import grouped
 from .rules import ConfigError
 
 
