@@ -84,7 +84,7 @@ def test_scores_by_hand():
     np.testing.assert_allclose(scores.precision, [1, 1 / 2, 0])
     np.testing.assert_allclose(scores.recall, [2 / 3, 1 / 2, np.nan])
     np.testing.assert_allclose(scores.f1, [4 / 5, 1 / 2, 0])
-    assert (scores.mean("precision"), scores.mean("recall")) == (0.75, pytest.approx(7 / 12))
+    assert (scores.mean(scores.precision), scores.mean(scores.recall)) == (0.75, pytest.approx(7 / 12))
     assert tables.confused_pairs(matrix, 5) == [(0, 1, 1), (1, 2, 1)]
     assert tables.confused_pairs(matrix, 1) == [(0, 1, 1)]
     assert sorted(tables.worst_mistakes(outcomes, 5)) == [2, 4]
@@ -110,7 +110,9 @@ def test_scores_equal_those_of_scikit_learn():
     np.testing.assert_allclose(scores.f1[present], expected[2][present], rtol=1e-12)
     seen = {"labels": np.flatnonzero(present), "zero_division": 0, "average": "macro"}
     means = metrics.precision_recall_fscore_support(labels, predicted, **seen)[:3]
-    np.testing.assert_allclose([scores.mean(name) for name in ("precision", "recall", "f1")], means, rtol=1e-12)
+    np.testing.assert_allclose(
+        [scores.mean(score) for score in (scores.precision, scores.recall, scores.f1)], means, rtol=1e-12
+    )
     assert np.isnan(scores.precision[4])
     assert np.isnan(scores.recall[3])
 

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...parallel.ranks import ALONE, Ranks
+from ..scores import Scores
 
 # From this probability on a label is given, where no evaluation has found a better one.
 USUAL_THRESHOLD = 0.5
@@ -55,34 +56,6 @@ class Metrics:
             f"mAP {self.mean_average_precision:.2f} %, micro F1 {self.micro_f1:.2f} %, macro F1 {self.macro_f1:.2f} %, "
             f"loss {self.loss:.4f}"
         )
-
-
-@dataclass(frozen=True)
-class Scores:
-    """Counts and scores of each label: arrays (classes,). A score is NaN where it would be 0 / 0.
-
-    Attributes:
-        support: images that have the label.
-        predicted: images that were given it.
-        correct: images that have it and were given it.
-        average_precision: see `average_precision`.
-        precision: correct / predicted.
-        recall: correct / support.
-        f1: harmonic mean of the two: 2 correct / (support + predicted).
-    """
-
-    support: NDArray[Any]
-    predicted: NDArray[Any]
-    correct: NDArray[Any]
-    average_precision: NDArray[Any]
-    precision: NDArray[Any]
-    recall: NDArray[Any]
-    f1: NDArray[Any]
-
-    def mean(self, score: str) -> float:
-        """The mean of a score over the labels that an image has; one that is NaN counts as 0. 0 where there is none."""
-        values = np.nan_to_num(getattr(self, score)[self.support > 0])
-        return math.fsum(values) / len(values) if len(values) else 0.0
 
 
 @dataclass(frozen=True)
@@ -128,20 +101,13 @@ class Outcomes:
 
     @cached_property
     def scores(self) -> Scores:
-        """What each label amounts to."""
-        support, predicted = self.labels.sum(axis=0), self.predicted.sum(axis=0)
-        correct = (self.labels & self.predicted).sum(axis=0)
-        columns = zip(self.logits.T, self.labels.T, strict=True)
-        with np.errstate(invalid="ignore"):
-            return Scores(
-                support=support,
-                predicted=predicted,
-                correct=correct,
-                average_precision=np.array([average_precision(*column) for column in columns]),
-                precision=correct / predicted,
-                recall=correct / support,
-                f1=2 * correct / (support + predicted),
-            )
+        """What the answers for each label amount to."""
+        return Scores(self.labels.sum(axis=0), self.predicted.sum(axis=0), (self.labels & self.predicted).sum(axis=0))
+
+    @cached_property
+    def average_precisions(self) -> NDArray[Any]:
+        """The average precision of each label, float (classes,); NaN for one that no sample has."""
+        return np.array([average_precision(*column) for column in zip(self.logits.T, self.labels.T, strict=True)])
 
     def metrics(self) -> Metrics:
         """The numbers that they amount to: the same in any order of the samples, to the last bit.
@@ -155,9 +121,9 @@ class Outcomes:
         # Rounded once, so that the order of the samples does not matter.
         total = math.fsum(self.losses) if np.isfinite(self.losses).all() else float(self.losses.sum())
         return Metrics(
-            mean_average_precision=100 * scores.mean("average_precision"),
+            mean_average_precision=100 * scores.mean(self.average_precisions),
             micro_f1=200 * int(scores.correct.sum()) / answers if answers else 0.0,
-            macro_f1=100 * scores.mean("f1"),
+            macro_f1=100 * scores.mean(scores.f1),
             loss=total / samples,
             num_samples=samples,
             thresholds=self.thresholds,

@@ -14,6 +14,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,12 +23,12 @@ from numpy.typing import NDArray
 
 from ...files import intact
 from ...process.display import csv_cell
-from ...process.display import html as escape
 from ..report import folder as report_folder
-from ..report.page import document, image, share, table, tiles
+from ..report.page import document, mistake_figure, mistakes_section, share, table, tiles
 from ..report.words import csv_bytes, output_names
 from ..report.words import share as cell
-from .metrics import Metrics, Outcomes, Scores, probabilities
+from ..scores import Scores
+from .metrics import Metrics, Outcomes, probabilities
 
 if TYPE_CHECKING:
     from ...data.samples import Samples
@@ -55,19 +56,12 @@ class Mistake:
     pixels: NDArray[Any]
 
 
-def prepare(folder: Path, overwrite: bool) -> None:
-    """Make sure, before the work, that a report can be written into `folder`, which is made. See `report.folder`."""
-    report_folder.prepare(folder, overwrite, FILES)
+# Makes sure, before the work, that a report can be written into a folder, which is made.
+prepare = partial(report_folder.prepare, files=FILES)
 
 
 def write(folder: Path, outcomes: Outcomes, samples: Samples, facts: Mapping[str, str]) -> None:
-    """Write the report of an evaluation: all of its files, or none.
-
-    Args:
-        folder: see `prepare`.
-        outcomes: of each sample, in the order of `samples`.
-        samples: what was evaluated; the images of the worst mistakes are read from it.
-        facts: what the page says about the evaluation beside its numbers, by name.
+    """Write all files of a report, or none: what the arguments are, `task.Report` says.
 
     Raises:
         RunError: outputs that are not finite, or a file that cannot be written.
@@ -77,7 +71,7 @@ def write(folder: Path, outcomes: Outcomes, samples: Samples, facts: Mapping[str
     names = output_names(samples.classes, outcomes.logits.shape[1])
     mistakes = [_mistake(outcomes, index, names, samples) for index in worst(outcomes, MISTAKES)]
     contents = {
-        "per_class.csv": _csv(outcomes.scores, outcomes.thresholds, names),
+        "per_class.csv": _csv(outcomes, names),
         "mistakes.png": _sheet(mistakes),
         PAGE: _html(outcomes, names, mistakes, facts),
     }
@@ -102,15 +96,14 @@ def _mistake(outcomes: Outcomes, index: int, names: Sequence[str], samples: Samp
     return Mistake(samples.name(index), named(has & ~given, 1), named(given & ~has, -1), samples.read(index))
 
 
-def _csv(scores: Scores, thresholds: Sequence[float], names: Sequence[str]) -> bytes:
+def _csv(outcomes: Outcomes, names: Sequence[str]) -> bytes:
     """A line a label, in their order; shares with six digits, empty where they would be 0 / 0."""
+    scores = outcomes.scores
     header = ["label", "class", "images", "predicted", "correct", "average_precision", "threshold"]
     rows: list[list[object]] = [[*header, "precision", "recall", "f1"]]
     for label, name in enumerate(names):
-        counts = [int(column[label]) for column in (scores.support, scores.predicted, scores.correct)]
-        shares = [cell(column[label]) for column in (scores.precision, scores.recall, scores.f1)]
-        best = [cell(scores.average_precision[label]), f"{thresholds[label]:.6f}"]
-        rows.append([label, csv_cell(name), *counts, *best, *shares])
+        best = [cell(outcomes.average_precisions[label]), f"{outcomes.thresholds[label]:.6f}"]
+        rows.append([label, csv_cell(name), *scores.counts(label), *best, *map(cell, scores.shares(label))])
     return csv_bytes(rows)
 
 
@@ -122,9 +115,8 @@ def _sheet(mistakes: Sequence[Mistake]) -> bytes:
     for mistake in mistakes:
         missed = (fit(f"missed: {_listed(mistake.missed)}", LETTERS), "tab:blue")
         wrong = (fit(f"wrong: {_listed(mistake.wrong)}", LETTERS), "tab:red")
-        images.append(
-            Captioned(mistake.pixels, (missed, wrong, (fit(os.path.basename(mistake.name), LETTERS), "grey")))
-        )
+        file = (fit(os.path.basename(mistake.name), LETTERS), "grey")
+        images.append(Captioned(mistake.pixels, (missed, wrong, file)))
     return image_sheet(images, "Every image was given its labels, and no others.")
 
 
@@ -137,7 +129,7 @@ def _listed(labels: Sequence[tuple[str, float]]) -> str:
 
 def _html(outcomes: Outcomes, names: Sequence[str], mistakes: Sequence[Mistake], facts: Mapping[str, str]) -> bytes:
     metrics, scores = outcomes.metrics(), outcomes.scores
-    parts = [_tiles(metrics, scores), _labels(scores, outcomes.thresholds, names), _mistakes(mistakes)]
+    parts = [_tiles(metrics, scores), _labels(outcomes, names), _mistakes(mistakes)]
     return document(f"{facts['model']}: mAP {metrics.mean_average_precision:.2f} %", facts, parts)
 
 
@@ -147,27 +139,25 @@ def _tiles(metrics: Metrics, scores: Scores) -> str:
             "mAP": f"{metrics.mean_average_precision:.2f} %",
             "micro F1": f"{metrics.micro_f1:.2f} %",
             "macro F1": f"{metrics.macro_f1:.2f} %",
-            "mean precision": f"{100 * scores.mean('precision'):.2f} %",
-            "mean recall": f"{100 * scores.mean('recall'):.2f} %",
+            "mean precision": f"{100 * scores.mean(scores.precision):.2f} %",
+            "mean recall": f"{100 * scores.mean(scores.recall):.2f} %",
             "loss (nats)": f"{metrics.loss:.4f}",
             "images": f"{metrics.num_samples:,}",
         }
     )
 
 
-def _labels(scores: Scores, thresholds: Sequence[float], names: Sequence[str]) -> str:
+def _labels(outcomes: Outcomes, names: Sequence[str]) -> str:
     """A line a label, the lowest average precision first."""
-    precisions = np.nan_to_num(scores.average_precision, nan=2)
-    order = sorted(range(len(names)), key=lambda label: (precisions[label], label))
+    scores, precisions = outcomes.scores, outcomes.average_precisions
+    order = sorted(range(len(names)), key=lambda label: (np.nan_to_num(precisions[label], nan=2), label))
     rows = [
         (
             names[label],
-            f"{scores.support[label]:,}",
-            f"{scores.predicted[label]:,}",
-            f"{scores.correct[label]:,}",
-            share(scores.average_precision[label]),
-            f"{thresholds[label]:.3f}",
-            *(share(column[label]) for column in (scores.precision, scores.recall, scores.f1)),
+            *(f"{count:,}" for count in scores.counts(label)),
+            share(precisions[label]),
+            f"{outcomes.thresholds[label]:.3f}",
+            *map(share, scores.shares(label)),
         )
         for label in order
     ]
@@ -181,20 +171,16 @@ def _labels(scores: Scores, thresholds: Sequence[float], names: Sequence[str]) -
     return f"<h2>Labels</h2>{note}<div class=scroll>{table(headings, rows, 1)}</div>"
 
 
-def _mistakes(mistakes: Sequence[Mistake]) -> str:
-    heading = "<h2>Worst mistakes</h2>"
-    if not mistakes:
-        return f"{heading}<p class=note>Every image was given its labels, and no others.</p>"
+def _mistakes(found: Sequence[Mistake]) -> str:
     note = (
-        "<p class=note>The images with a wrong answer whose loss is highest: labels that were "
-        "<span class=true>missed</span>, and those that were <span class=predicted>given wrongly</span>, with their "
-        "probabilities. Wrong labels in the data are often among them.</p>"
+        "The images with a wrong answer whose loss is highest: labels that were <span class=true>missed</span>, and "
+        "those that were <span class=predicted>given wrongly</span>, with their probabilities. Wrong labels in the "
+        "data are often among them."
     )
     figures = [
-        f"<figure>{image('mistake', mistake.name, mistake.pixels)}"
-        f"<span class=true>missed: {escape(_listed(mistake.missed))}</span><br>"
-        f"<span class=predicted>wrong: {escape(_listed(mistake.wrong))}</span><br>"
-        f"<span class=file>{escape(mistake.name)}</span></figure>"
-        for mistake in mistakes
+        mistake_figure(
+            each.name, each.name, each.pixels, f"missed: {_listed(each.missed)}", f"wrong: {_listed(each.wrong)}"
+        )
+        for each in found
     ]
-    return f"{heading}{note}<div class=sheet>{''.join(figures)}</div>"
+    return mistakes_section(figures, "Every image was given its labels, and no others.", note)

@@ -93,3 +93,19 @@ def picture(kind: str, what: str, media: str, content: bytes) -> str:
     """A picture inside of the page: its CSS class, what it shows, its type and its bytes."""
     data = base64.b64encode(content).decode()
     return f'<img class={kind} alt="{escape(what)}" src="data:{media};base64,{data}">'
+
+
+def mistakes_section(figures: Sequence[str], none: str, note: str) -> str:
+    """The section of the worst mistakes, each a `mistake_figure`; `none` is said where there are none."""
+    heading = "<h2>Worst mistakes</h2>"
+    if not figures:
+        return f"{heading}<p class=note>{none}</p>"
+    return f"{heading}<p class=note>{note}</p><div class=sheet>{''.join(figures)}</div>"
+
+
+def mistake_figure(name: str, what: str, pixels: NDArray[Any], true: str, wrong: str) -> str:
+    """A picture, uint8 (height, width, 1 or 3), with what is true of it and what was said below, and its name."""
+    return (
+        f"<figure>{image('mistake', what, pixels)}<span class=true>{escape(true)}</span><br>"
+        f"<span class=predicted>{escape(wrong)}</span><br><span class=file>{escape(name)}</span></figure>"
+    )

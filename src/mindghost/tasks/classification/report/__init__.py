@@ -14,6 +14,7 @@ Equal evaluations give equal bytes: nothing in the files depends on when, where 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,9 +33,8 @@ FILES = ("per_class.csv", "confusion.csv", "confusion.png", "mistakes.png", "rel
 MISTAKES = 24
 
 
-def prepare(folder: Path, overwrite: bool) -> None:
-    """Make sure, before the work, that a report can be written into `folder`, which is made. See `report.folder`."""
-    report_folder.prepare(folder, overwrite, FILES)
+# Makes sure, before the work, that a report can be written into a folder, which is made.
+prepare = partial(report_folder.prepare, files=FILES)
 
 
 def write(folder: Path, outcomes: Outcomes, samples: Samples, facts: Mapping[str, str]) -> None:

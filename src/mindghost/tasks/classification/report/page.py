@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ....process.display import html as escape
-from ...report.page import document, image, picture, share, table, tiles
-from .tables import Calibration, Mistake, Scores, confused_pairs
+from ...report.page import document, mistake_figure, mistakes_section, picture, share, table, tiles
+from ...scores import Scores
+from .tables import Calibration, Mistake, confused_pairs
 
 if TYPE_CHECKING:
     from ..metrics import Metrics
@@ -62,9 +62,9 @@ def _tiles(metrics: Metrics, scores: Scores, calibration: Calibration) -> str:
     numbers |= {
         "loss (nats)": f"{metrics.loss:.4f}",
         "images": f"{metrics.num_samples:,}",
-        "mean precision": f"{100 * scores.mean('precision'):.2f} %",
-        "mean recall": f"{100 * scores.mean('recall'):.2f} %",
-        "mean F1": f"{100 * scores.mean('f1'):.2f} %",
+        "mean precision": f"{100 * scores.mean(scores.precision):.2f} %",
+        "mean recall": f"{100 * scores.mean(scores.recall):.2f} %",
+        "mean F1": f"{100 * scores.mean(scores.f1):.2f} %",
         "calibration error": f"{100 * calibration.error:.2f} %",
     }
     return tiles(numbers)
@@ -76,10 +76,8 @@ def _classes(scores: Scores, names: Sequence[str]) -> str:
     rows = [
         (
             names[label],
-            f"{scores.support[label]:,}",
-            f"{scores.predicted[label]:,}",
-            f"{scores.correct[label]:,}",
-            *(share(column[label]) for column in (scores.precision, scores.recall, scores.f1)),
+            *(f"{count:,}" for count in scores.counts(label)),
+            *map(share, scores.shares(label)),
         )
         for label in order
     ]
@@ -104,25 +102,18 @@ def _pairs(matrix: NDArray[Any], names: Sequence[str]) -> str:
     return f"<h2>Most frequent mistakes</h2>{table(headings, rows, 2)}"
 
 
-def _mistakes(mistakes: Sequence[Mistake]) -> str:
+def _mistakes(found: Sequence[Mistake]) -> str:
     """The worst mistakes: the pictures of the image sheet, with captions that can be selected."""
-    heading = "<h2>Worst mistakes</h2>"
-    if not mistakes:
-        return f"{heading}<p class=note>No image was taken for another class.</p>"
     note = (
-        "<p class=note>The images whose <span class=true>true class</span> got the lowest probability; below it the "
-        "<span class=predicted>predicted class</span>. Wrong labels are often among them.</p>"
+        "The images whose <span class=true>true class</span> got the lowest probability; below it the "
+        "<span class=predicted>predicted class</span>. Wrong labels are often among them."
     )
-    return f"{heading}{note}<div class=sheet>{''.join(map(_mistake, mistakes))}</div>"
+    return mistakes_section(list(map(_mistake, found)), "No image was taken for another class.", note)
 
 
-def _mistake(mistake: Mistake) -> str:
+def _mistake(found: Mistake) -> str:
     from ...report.pictures import percent
 
-    shown = image("mistake", f"{mistake.true}, taken for {mistake.predicted}", mistake.pixels)
-    true = f"true: {escape(mistake.true)} ({percent(mistake.true_probability)})"
-    predicted = f"taken for: {escape(mistake.predicted)} ({percent(mistake.predicted_probability)})"
-    return (
-        f"<figure>{shown}<span class=true>{true}</span><br><span class=predicted>{predicted}</span><br>"
-        f"<span class=file>{escape(mistake.name)}</span></figure>"
-    )
+    true = f"true: {found.true} ({percent(found.true_probability)})"
+    wrong = f"taken for: {found.predicted} ({percent(found.predicted_probability)})"
+    return mistake_figure(found.name, f"{found.true}, taken for {found.predicted}", found.pixels, true, wrong)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from ....process.display import csv_cell
 from ...report.words import csv_bytes, share
+from ...scores import Scores
 
 if TYPE_CHECKING:
     from ....data.samples import Samples
@@ -19,31 +20,6 @@ if TYPE_CHECKING:
 
 # Of equal width; as in Guo et al., On Calibration of Modern Neural Networks, ICML 2017 (arXiv:1706.04599).
 BINS = 15
-
-
-@dataclass(frozen=True)
-class Scores:
-    """Counts and scores of each class: arrays (classes,). A score is NaN where it would be 0 / 0.
-
-    Attributes:
-        support: images of the class.
-        predicted: images that were taken for the class.
-        correct: images of the class that were recognised.
-        precision: correct / predicted.
-        recall: correct / support.
-        f1: harmonic mean of the two: 2 correct / (support + predicted).
-    """
-
-    support: NDArray[Any]
-    predicted: NDArray[Any]
-    correct: NDArray[Any]
-    precision: NDArray[Any]
-    recall: NDArray[Any]
-    f1: NDArray[Any]
-
-    def mean(self, score: str) -> float:
-        """The mean of a score over the classes that have images; one that is NaN counts as 0."""
-        return float(np.nan_to_num(getattr(self, score)[self.support > 0]).mean())
 
 
 @dataclass(frozen=True)
@@ -108,16 +84,7 @@ def confusion(outcomes: Outcomes) -> NDArray[Any]:
 
 def scores(matrix: NDArray[Any]) -> Scores:
     """The scores that a confusion matrix amounts to."""
-    support, predicted, correct = matrix.sum(axis=1), matrix.sum(axis=0), matrix.diagonal()
-    with np.errstate(invalid="ignore"):
-        return Scores(
-            support=support,
-            predicted=predicted,
-            correct=correct,
-            precision=correct / predicted,
-            recall=correct / support,
-            f1=2 * correct / (support + predicted),
-        )
+    return Scores(matrix.sum(axis=1), matrix.sum(axis=0), matrix.diagonal())
 
 
 def calibration(outcomes: Outcomes) -> Calibration:
@@ -150,15 +117,8 @@ def confused_pairs(matrix: NDArray[Any], number: int) -> list[tuple[int, int, in
 
 def scores_csv(table: Scores, names: Sequence[str]) -> bytes:
     """A line a class, in label order; shares with six digits, empty where they would be 0 / 0."""
-    columns = (table.support, table.predicted, table.correct)
-    shares = (table.precision, table.recall, table.f1)
     rows = [
-        [
-            label,
-            csv_cell(name),
-            *(int(column[label]) for column in columns),
-            *(share(column[label]) for column in shares),
-        ]
+        [label, csv_cell(name), *table.counts(label), *map(share, table.shares(label))]
         for label, name in enumerate(names)
     ]
     header = ["label", "class", "images", "predicted", "correct", "precision", "recall", "f1"]
