@@ -40,8 +40,24 @@ _MIRRORS = {
 }
 
 
+class Unavailable(UserError):
+    """No address gave the file.
+
+    Attributes:
+        reason: why the first one did not, in a few words.
+    """
+
+    def __init__(self, message: str, reason: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
 class _DownloadError(Exception):
-    """Why an address did not give the file."""
+    """Why an address did not give the file: `reason`, in a few words, and a clause about it."""
+
+    def __init__(self, clause: str, reason: str) -> None:
+        super().__init__(clause)
+        self.reason = reason
 
 
 def fetch(
@@ -100,12 +116,13 @@ def writing(path: Path) -> Iterator[None]:
 def _download(url: str, target: Path, digest: str, algorithm: str, timeout: float, attempts: int) -> None:
     """Fetches into a hidden file beside `target` and renames it once verified."""
     partial = target.with_name(f".{target.name}.{digest[:_MIN_DIGEST]}.part")
-    reasons = []
+    clauses, reasons = [], []
     for address in _addresses(url):
         try:
             _complete(address, partial, digest, algorithm, timeout, attempts)
         except _DownloadError as error:
-            reasons.append(f"{address}: {error}")
+            clauses.append(f"{address}: {error}")
+            reasons.append(error.reason)
         except (UserError, RunError):
             # A disk that is full stays so as long as the part is there.
             partial.unlink(missing_ok=True)
@@ -114,7 +131,7 @@ def _download(url: str, target: Path, digest: str, algorithm: str, timeout: floa
             os.replace(partial, target)
             return
     advice = f"check the network, or download it by other means and save it as {target}"
-    raise UserError("; ".join([*reasons, advice]))
+    raise Unavailable("; ".join([*clauses, advice]), reasons[0])
 
 
 def _addresses(url: str) -> list[str]:
@@ -139,7 +156,8 @@ def _complete(url: str, partial: Path, digest: str, algorithm: str, timeout: flo
         if found.startswith(digest):
             return
         partial.unlink()
-    raise _DownloadError(f"its {algorithm} is {found}, expected {digest}")
+    wrong = f"its {algorithm} is {found}, expected {digest}"
+    raise _DownloadError(wrong, wrong)
 
 
 def _transfer_with_retries(url: str, partial: Path, timeout: float, attempts: int) -> bool:
@@ -156,10 +174,16 @@ def _transfer_with_retries(url: str, partial: Path, timeout: float, attempts: in
             if code == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE and have:
                 partial.unlink()
             elif (code is not None and code < 500) or attempt == attempts:
-                raise _DownloadError(f"download failed ({error})") from error
+                # urllib puts brackets around what the system says.
+                said = error.reason if type(error) is urllib.error.URLError else error
+                raise _failed(str(said)) from error
             time.sleep(delay)
             delay *= 2
-    raise _DownloadError("download failed (the server gives neither the file nor the rest of it)")
+    raise _failed("the server gives neither the file nor the rest of it")
+
+
+def _failed(reason: str) -> _DownloadError:
+    return _DownloadError(f"download failed ({reason})", reason)
 
 
 def _request(url: str, have: int, validator: str | None) -> urllib.request.Request:

@@ -10,7 +10,6 @@ import contextlib
 import json
 import logging
 import math
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -22,7 +21,7 @@ from ..config import Config, proportion
 from ..data import splits
 from ..data.samples import Samples
 from ..errors import UserError
-from ..files import json_text
+from ..files import download, json_text
 from ..models import card
 from ..process import resources
 from ..runtime import Runtime
@@ -203,8 +202,7 @@ def _has_published(config: Config) -> bool:
     try:
         build.published_file(config.model, attempts=1, timeout=_PATIENCE)
     except UserError as error:
-        reason = re.search(r"download failed \((.*?)\);", str(error))
-        why = re.sub(r"^<urlopen error (.*)>$", r"\1", reason[1]) if reason else str(error)
+        why = error.reason if isinstance(error, download.Unavailable) else error
         place = build.published_place(config.model)
         log.info(f"{fresh}: the published ones cannot be had ({why}); saved as {place}, they are used")
         return False

@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 
 from ...errors import UserError
 from ...files import paths
-from ...process import resources
 from .. import columns, images, jpeg
+from ..regions import Regions
 from ..samples import Samples
 
 INDEX = "pack.npz"
@@ -42,6 +42,7 @@ class PackSamples(Samples):
         uncompressed: the pack holds pixels in place of the image files.
         files: paths below the folder that was packed, as bytes.
         shards, offsets, lengths, checks: number of the shard, where the image's bytes are in it, and their CRC-32.
+        regions: reads them.
     """
 
     root: str
@@ -53,7 +54,7 @@ class PackSamples(Samples):
     lengths: NDArray[Any]
     checks: NDArray[Any]
     decoder: jpeg.Decoder | None = None
-    _open: dict[int, int] = field(default_factory=dict, repr=False)
+    regions: Regions = field(default_factory=lambda: Regions((), AGAIN), repr=False)
 
     def open(self, index: int) -> NDArray[Any] | images.JpegImage:
         """The pixels of an image, of which a JPEG file is decoded as far as they are asked for."""
@@ -66,16 +67,9 @@ class PackSamples(Samples):
     def content(self, index: int) -> bytes:
         """The bytes of an image file. Raises UserError where the shard is damaged there, RunError as `images`."""
         shard, length = int(self.shards[index]), int(self.lengths[index])
-        path = os.path.join(self.root, SHARD.format(shard))
-        try:
-            # One descriptor for all threads and worker processes: `pread` moves no position.
-            if shard not in self._open:
-                self._open[shard] = os.open(path, os.O_RDONLY)
-            content = os.pread(self._open[shard], length, int(self.offsets[index]))
-        except (OSError, MemoryError) as error:
-            resources.check(error, path)
-            raise UserError(f"{path}: cannot be read ({paths.reason(error)}); {AGAIN}") from error
+        content = self.regions.read(shard, int(self.offsets[index]), length)
         if len(content) != length or zlib.crc32(content) != self.checks[index]:
+            path = os.path.join(self.root, SHARD.format(shard))
             raise UserError(f"{path}: damaged where it holds {os.fsdecode(self.files[index])}; {AGAIN}")
         return content
 
@@ -131,6 +125,7 @@ def open_pack(folder: Path, decoder: jpeg.Decoder | None = None) -> PackSamples:
         arrays["lengths"],
         arrays["checks"],
         decoder,
+        Regions([str(folder / SHARD.format(number)) for number in range(len(sizes))], AGAIN),
     )
 
 
