@@ -6,7 +6,7 @@ from mindghost import build
 from mindghost.config import Config
 from mindghost.errors import UserError
 from mindghost.models import create_model
-from mindghost.tasks.classification import names as class_names
+from mindghost.tasks import names as class_names
 
 
 def config(**keys) -> Config:

@@ -40,10 +40,10 @@ def test_a_port_that_is_taken_is_one_line():
 
 def test_a_scheduler_waits_while_msrun_may_yet_start_ranks(monkeypatch):
     # As many ranks as msrun starts by itself, or more: they may be on other machines.
-    msrun.check_scheduler(8, {})
+    assert msrun.check_scheduler(8, {}) is None
     monkeypatch.setattr(msrun.os, "getppid", os.getpid)
     monkeypatch.setattr(msrun.Path, "read_bytes", lambda path: b"python\0/usr/bin/msrun\0--worker_num\0")
-    msrun.check_scheduler(2, {})
+    assert msrun.check_scheduler(2, {}) is None
 
 
 def test_ranks_that_msrun_has_bound_keep_their_cores():

@@ -19,7 +19,7 @@ from mindghost.parallel.ranks import ALONE
 from mindghost.runs import curves
 from mindghost.runs.metrics import LARGEST, read_records
 from mindghost.runtime import Runtime
-from mindghost.tasks.classification import names as class_names
+from mindghost.tasks import names as class_names
 from mindghost.train.training_data import open_images
 from tests.helpers import short
 from tests.helpers.commands import command, flags, run_mindghost

@@ -63,7 +63,7 @@ def settings(ckpt_path: Path, config_file: Path | None) -> Config:
 
     Raises UserError where it is not known, or leaves the number of classes open.
     """
-    from ..tasks.classification import names as class_names
+    from ..tasks import names as class_names
 
     if config_file:
         path, config = config_file, Config.from_file(config_file)

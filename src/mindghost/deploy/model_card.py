@@ -26,7 +26,7 @@ from ..runs import curves, provenance
 from ..runs.files import RunFiles
 from ..runs.metrics import read_records
 from ..runs.record import Record
-from ..tasks.classification import names as class_names
+from ..tasks import names as class_names
 
 # Files that an export leaves beside the weights, under their stem.
 EXPORTED = ("mindir", "onnx", "air")

@@ -141,7 +141,7 @@ def of_file(
 def _of_weights(
     path: Path, config_file: Path | None, values: Mapping[str, Any], where: Mapping[str, str], names: list[str] | None
 ) -> Deployment:
-    from ..tasks.classification.names import saved_classes
+    from ..tasks.names import saved_classes
 
     beside = RunFiles.beside(path).config
     if config_file is not None:

@@ -15,10 +15,10 @@ from ...data.imagenet import names as imagenet_names
 from ...data.samples import Samples
 from ...data.scan import WHOLE, Part
 from ...files.table_file import Column
-from .. import class_weights, losses
+from .. import class_weights, losses, names
 from ..show import Guess, draw
 from ..task import Report, Task
-from . import checks, names, predictions, report, show
+from . import checks, predictions, report, show
 from .metrics import Counts
 
 

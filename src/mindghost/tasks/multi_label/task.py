@@ -18,8 +18,7 @@ from ...data.samples import Samples
 from ...data.scan import WHOLE, Part
 from ...files.table_file import Column
 from ...process.display import some
-from .. import class_weights, losses
-from ..classification import names
+from .. import class_weights, losses, names
 from ..report.words import output_names
 from ..show import Guess, draw
 from ..task import Report, Task

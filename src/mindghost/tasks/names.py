@@ -6,10 +6,10 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-from ...data import class_names
-from ...files import paths
-from ...process.display import some
-from ...runs.files import RunFiles
+from ..data import class_names
+from ..files import paths
+from ..process.display import some
+from ..runs.files import RunFiles
 
 log = logging.getLogger("mindghost")
 
