@@ -78,6 +78,7 @@ def network(config: Config) -> Network:
             in_channels=config.in_channels,
             drop_rate=config.drop_rate,
             drop_path_rate=config.drop_path_rate,
+            init=config.init,
         )
     except ValueError as error:
         raise UserError(str(error)) from error

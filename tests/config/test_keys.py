@@ -55,6 +55,7 @@ OUR_DEFAULTS = {
     "crop_padding": None,
     "image_digests": False,
     "lr_reference_batch": None,
+    "init": "mindcv",
     "freeze_backbone": False,
     "freeze_stages": 0,
     "unfreeze_epoch": None,

@@ -82,6 +82,7 @@ FREE_KEYS = frozenset(
         "on_bad_image",  # as data_dir: the digest of the images says whether they are the same
         "image_digests",
         "dataset_download",
+        "init",
         "ckpt_path",
         "pretrained",
         "resume_opt",
@@ -258,6 +259,9 @@ class Keys(BaseModel):
     """Dropout before the classifier; None takes the network's own."""
     drop_path_rate: ShareBelow1 | None = None
     """Stochastic depth, for networks that have it; None takes the network's own."""
+    init: Literal["mindcv", "pytorch"] = "mindcv"
+    """How fresh weights are drawn, those of a fresh classifier, too: as MindCV starts such a network, or as PyTorch's
+    layers start and with them timm's GhostNets, which is less than half as large."""
     pretrained: Pretrained = False
     """Start from the published weights of the network; or from a variant of them by its name, such as 910v2 of
     ghostnet_050."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Sequence
+from typing import Literal
 
 from . import mindcv_registry
 from .network import FeatureNetwork, Network
@@ -43,6 +44,7 @@ def create_model(
     deploy: bool = False,
     features_only: bool = False,
     out_indices: Sequence[int] | None = None,
+    init: Literal["mindcv", "pytorch"] = "mindcv",
 ) -> Network | FeatureNetwork:
     """Build a network with fresh weights.
 
@@ -57,6 +59,8 @@ def create_model(
             weights.
         features_only: a network that gives feature maps instead, see `FeatureNetwork`.
         out_indices: which maps, as indices into `feature_info`; None for the last one of each stride.
+        init: how the weights are drawn, as MindCV does it for such a network or as PyTorch's layers start; that of
+            later classifiers, too (`Network.reset_classifier`).
 
     Raises:
         ValueError: an unknown name, an option that the network does not have, or wrong indices.
@@ -76,6 +80,8 @@ def create_model(
     if out_indices is not None and not features_only:
         raise ValueError("out_indices: only for features_only=True; leave it out")
     network = facts.build(num_classes=num_classes, in_channels=in_channels, **options)
+    if init != network.init:
+        network.start_afresh(init)
     return FeatureNetwork(network, out_indices) if features_only else network
 
 

@@ -264,7 +264,12 @@ class CifarAirbench(Network):
         self.feature_info = FeatureInfo.last_of_each_stride(maps)
         self.add_head(width, num_classes, drop_rate)
         self.initialise(self)
-        self._start_from_patterns()
+
+    def initialise(self, cell: nn.Cell) -> None:
+        """As the others start, but for the first filters: patterns."""
+        super().initialise(cell)
+        if cell is self:
+            self._start_from_patterns()
 
     def _start_from_patterns(self) -> None:
         """Have the first filters be patterns and their negatives, as far as there are enough; others stay random."""

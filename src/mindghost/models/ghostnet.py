@@ -203,7 +203,7 @@ class GhostNet(Network):
         self.add_head(HEAD_FEATURES, num_classes, drop_rate)
         self.initialise(self)
 
-    def initialise(self, cell: nn.Cell) -> None:
+    def initialise_as_mindcv(self, cell: nn.Cell) -> None:
         """As MindCV starts its GhostNet."""
         he_uniform_init(cell)
 

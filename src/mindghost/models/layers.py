@@ -231,6 +231,21 @@ def he_normal_init(network: nn.Cell) -> None:
             assign(weight, initializer.initializer(start, weight.shape, weight.dtype))
 
 
+def pytorch_init(network: nn.Cell) -> None:
+    """Weights and biases of convolutions and dense layers uniform within 1 / sqrt(fan-in), as PyTorch's layers start.
+
+    timm's GhostNets and their authors' start so: neither draws weights anew. The weights are 1 / sqrt(6) = 0.41 of
+    `he_uniform_init`'s.
+    """
+    for _, cell in network.cells_and_names():
+        if isinstance(cell, (nn.Conv2d, nn.Dense)):
+            bound = float(np.prod(cell.weight.shape[1:])) ** -0.5
+            for parameter in (cell.weight, cell.bias):
+                if parameter is not None:
+                    start = initializer.Uniform(bound)
+                    assign(parameter, initializer.initializer(start, parameter.shape, parameter.dtype))
+
+
 def forget_graphs(network: nn.Cell) -> None:
     """Have a network that was compiled be compiled again: graph mode would go on to run cells that were replaced."""
     for _, cell in network.cells_and_names():

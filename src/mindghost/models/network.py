@@ -10,7 +10,7 @@ from typing import Any
 
 from mindspore import Tensor, nn, ops
 
-from .layers import Dropout, MapMeans, forget_graphs, he_normal_init
+from .layers import Dropout, MapMeans, forget_graphs, he_normal_init, pytorch_init
 
 
 class FeatureInfo(list[dict[str, Any]]):
@@ -47,10 +47,12 @@ class Network(nn.Cell):
         num_classes: outputs of the classifier; 0 where it was removed, and the network gives embeddings.
         feature_info: the last map of each stride.
         left_out: names of parameters that files of the whole network hold and this one does without.
+        init: how fresh weights are drawn: "mindcv" or "pytorch".
     """
 
     body: tuple[str, ...]
     classifier_name = "classifier"
+    init = "mindcv"
     feature_info: FeatureInfo
 
     def add_head(self, num_features: int, num_classes: int, drop_rate: float) -> None:
@@ -60,8 +62,25 @@ class Network(nn.Cell):
         self.dropout = Dropout(drop_rate)
         self._set_classifier(num_classes)
 
+    def start_afresh(self, init: str) -> None:
+        """Draw the network's weights anew, and those of later classifiers, as MindCV or as PyTorch does.
+
+        Raises ValueError for an `init` that is neither "mindcv" nor "pytorch".
+        """
+        if init not in ("mindcv", "pytorch"):
+            raise ValueError(f"init: expected mindcv or pytorch, got {init!r}")
+        self.init = init
+        self.initialise(self)
+
     def initialise(self, cell: nn.Cell) -> None:
-        """Draw fresh weights for the network or a part of it, as PyTorch's ResNets and RegNets start."""
+        """Draw fresh weights for the network or a part of it, as `init` says."""
+        if self.init == "pytorch":
+            pytorch_init(cell)
+        else:
+            self.initialise_as_mindcv(cell)
+
+    def initialise_as_mindcv(self, cell: nn.Cell) -> None:
+        """As MindCV starts its ResNets and RegNets, and the authors of Ghost-ResNet and G-GhostNet theirs."""
         he_normal_init(cell)
 
     def _set_classifier(self, num_classes: int) -> None:
