@@ -103,11 +103,11 @@ def test_no_test_imports_another():
 
 
 def test_each_room_has_a_folder_of_tests():
-    """And a folder of tests is a package's; but for `helpers`, whole runs (`system`) and faults made in the source."""
+    """And a folder of tests is a package's; but for helpers, examples, whole runs (`system`), faults (`mutation`)."""
 
     def folders(root: Path) -> set[str]:
         return {str(file.parent.relative_to(root)) for file in root.rglob("*.py")} - {"."}
 
     tested, packages = folders(ROOT / "tests"), folders(SOURCE)
-    assert tested - packages == {"helpers", "mutation", "system", "system/fault"}
+    assert tested - packages == {"examples", "helpers", "mutation", "system", "system/fault"}
     assert {room.split("/")[0] for room in packages} <= {folder.split("/")[0] for folder in tested}
