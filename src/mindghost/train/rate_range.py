@@ -26,6 +26,9 @@ _TIMES_LOWEST, _SHARE_OF_FALL = 4.0, 0.75
 # A fall that is no noise, in standard deviations of the smoothed loss.
 _NO_NOISE = 3.0
 _A_LITTLE = 0.01  # of the loss at the start
+# A fall after which a rise means that the network is lost, as a share of the loss at the start: from batch to batch
+# the loss of a network that learns little moves by less.
+_LEARNT = 0.1
 # Updates that make the start; and the factor on the lowest rate before which no fall is taken for the real one.
 _START, _TOO_EARLY = 10, 100
 
@@ -65,7 +68,7 @@ class RangeTest:
         if self.rates[-1] < _TOO_EARLY * self.rates[0]:
             return False
         fall, rise = self.start - lowest, last - lowest
-        return fall > self.noise and rise > max(_SHARE_OF_FALL * fall, self.noise)
+        return fall > max(_LEARNT * abs(self.start), self.noise) and rise > max(_SHARE_OF_FALL * fall, self.noise)
 
     @property
     def lowest(self) -> int:
