@@ -94,6 +94,6 @@ def test_the_picture_is_one():
 
 def test_small_waves_before_the_fall_are_no_explosion():
     """From batch to batch the loss falls by 4 % and rises again: the network has learnt nothing that it could lose."""
-    found = outcome(lambda rate: falls_at(0.05, 5.0)(rate) - 0.1 * (2e-4 < rate < 1e-3))
+    found = outcome(lambda rate: falls_at(0.3, 5.0)(rate) - 0.15 * (2e-4 < rate < 1e-3))
     assert found.rates[-1] > 1
-    assert 0.01 < found.suggestion() < 0.2
+    assert 0.1 < found.suggestion() < 1
