@@ -222,7 +222,7 @@ def test_few_open_files_mean_fewer_workers(folder, caplog):
     try:
         for free in (29, 30):
             resource.setrlimit(resource.RLIMIT_NOFILE, (used + 8 + free, before[1]))
-            workers.append(loader._fitting_workers(config, 1)[0])
+            workers.append(loader._fitting_workers(config, 1, 2, 4 * 4 * 3 * 8 * 8)[0])
         resource.setrlimit(resource.RLIMIT_NOFILE, (used + 8, before[1]))
         (epoch,) = epochs(train_batches(config, samples, 3))
     finally:

@@ -59,5 +59,5 @@ def test_runs_of_any_name_are_drawn():
     runs = [(name, [RECORD]) for name in ("$\\frac$", "a\nb\udcff", "_x" * 80)]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert curves.png(runs).startswith(b"\x89PNG")
-        assert curves.png(runs[:1]).startswith(b"\x89PNG")
+        assert curves.png(runs, {}).startswith(b"\x89PNG")
+        assert curves.png(runs[:1], {}).startswith(b"\x89PNG")

@@ -112,7 +112,7 @@ class Regression(Task):
     def loss(self, config) -> nn.Cell:
         return SquaredError()
 
-    def counts(self, thresholds=None) -> ErrorCounts:
+    def counts(self, samples, thresholds=None) -> ErrorCounts:
         return ErrorCounts()
 
     def line(self, record: Mapping[str, Any]) -> list[str]:

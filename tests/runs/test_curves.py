@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from mindghost import tasks
 from mindghost.cli import main
 from mindghost.runs import curves
 from mindghost.runs.metrics import read_records
@@ -59,7 +60,7 @@ def test_lines_equal_the_records(epochs, validated_every, top_5, tmp_path):
         for _, records in runs
         for name, key in curves.items()
     ]
-    figure = curves.draw(runs)
+    figure = curves.draw(runs, tasks.score_titles())
     found = [(panel, name, points) for (panel, name, _), points in drawn(figure).items()]
     assert found == [line for line in expected if line[2]]
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["a", "b"]
@@ -70,16 +71,16 @@ def test_scores_of_any_task(tmp_path):
     records = write_run(tmp_path / "a", 3)
     several = [{key: value for key, value in r.items() if not key.startswith("top")} for r in records]
     several = [{**record, "mean_average_precision": 10.0 * record["epoch"]} for record in several]
-    panel = curves.draw([("a", records), ("b", several)]).axes[1]
+    panel = curves.draw([("a", records), ("b", several)], tasks.score_titles()).axes[1]
     assert panel.get_ylabel() == "validation score (%)"
     lines = {line.get_label(): list(line.get_ydata()) for line in panel.lines}
-    assert list(lines) == ["top-1", "top-5", "mean average precision"]
-    assert lines["mean average precision"] == [10, 20, 30]
+    assert list(lines) == ["top-1", "top-5", "mAP"]
+    assert lines["mAP"] == [10, 20, 30]
 
 
 def test_a_run_has_one_colour_and_its_curves_are_told_apart(tmp_path):
     runs = [(name, write_run(tmp_path / name, 5)) for name in "abc"]
-    panel = curves.draw(runs).axes[0]
+    panel = curves.draw(runs, tasks.score_titles()).axes[0]
     looks = [(line.get_color(), line.get_linestyle()) for line in panel.lines]
     assert len(set(looks)) == 6
     assert len({color for color, _ in looks}) == 3
@@ -88,7 +89,7 @@ def test_a_run_has_one_colour_and_its_curves_are_told_apart(tmp_path):
 
 @pytest.mark.parametrize(("epochs", "marked"), [(1, True), (40, True), (41, False)])
 def test_few_points_are_marked(epochs, marked, tmp_path):
-    lines = curves.draw([("a", write_run(tmp_path / "a", epochs))]).axes[0].lines
+    lines = curves.draw([("a", write_run(tmp_path / "a", epochs))], tasks.score_titles()).axes[0].lines
     assert all((line.get_marker() != "None") == marked for line in lines)
 
 

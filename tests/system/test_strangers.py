@@ -195,4 +195,4 @@ def test_the_largest_numbers_of_a_metrics_file_are_drawn(tmp_path):
     lines = [json.dumps({"epoch": epoch, **values}) for epoch in (-(2**62), 2**62)]
     path = tmp_path / "metrics.jsonl"
     path.write_text("\n".join(lines) + "\n")
-    assert curves.png([("run", read_records(path))]).startswith(b"\x89PNG")
+    assert curves.png([("run", read_records(path))], {}).startswith(b"\x89PNG")

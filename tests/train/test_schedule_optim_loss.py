@@ -74,6 +74,8 @@ def by_epoch(rates, steps):
             [0.4, 0.4, 0.4, 0.2, 0.2, 0.1],
         ),
         ({"scheduler": "exponential_decay", "decay_rate": 0.5}, [0.4 * 0.5**e for e in range(6)]),
+        ({"scheduler": "poly"}, [0.4 * (1 - e / 6) ** 0.9 for e in range(6)]),
+        ({"scheduler": "poly", "decay_rate": 2.0}, [0.4 * (1 - e / 6) ** 2 for e in range(6)]),
         (
             {"scheduler": "multi_step_decay", "multi_step_decay_milestones": [1, 4], "decay_rate": 0.1},
             [0.4, 0.04, 0.04, 0.04, 0.004, 0.004],

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from .. import tasks
 from ..config.arguments import Parser, add_overwrite, output_file
 from ..errors import UserError
 from ..files import outputs, paths
@@ -44,5 +45,5 @@ def main(arguments: Sequence[str]) -> None:
     target = outputs.Output(output, "--output", outputs.png_of(*MARKS), args.overwrite, outputs.identities(files))
     runs = list(zip(names(files), map(read_records, files), strict=True))
     target.check()
-    target.write(outputs.mark_png(png(runs), MARKS[0]))
+    target.write(outputs.mark_png(png(runs, tasks.score_titles()), MARKS[0]))
     say(f"wrote {output}")

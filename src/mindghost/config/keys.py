@@ -330,7 +330,7 @@ class Keys(BaseModel):
     """Term added to the denominator by adam, adamw, rmsprop, rmsproptf, lamb and nadam."""
 
     scheduler: Scheduler = "cosine_decay"
-    """Course of the learning rate after the warm-up."""
+    """Course of the learning rate after the warm-up; poly falls to 0 with (1 - share of the run) ^ decay_rate."""
     lr: Positive = 0.001
     """Highest learning rate, for a global batch of lr_reference_batch images."""
     lr_reference_batch: Positive | None = None
@@ -345,7 +345,7 @@ class Keys(BaseModel):
     decay_epochs: DecayEpochs = 100
     """cosine_decay: epochs until min_lr; step_decay: epochs between two drops, even a fraction like 2.4."""
     decay_rate: Positive = 0.9
-    """Factor of each drop of exponential_decay, step_decay and multi_step_decay."""
+    """Factor of each drop of exponential_decay, step_decay and multi_step_decay; power of poly."""
     multi_step_decay_milestones: Milestones = (30, 60, 90)
     """Epochs of the drops of multi_step_decay, counted from the end of the warm-up."""
     lr_epoch_stair: bool = False

@@ -223,7 +223,14 @@ Optimizer = Annotated[
     Literal["sgd", "momentum", "adam", "adamw", "lion", "rmsprop", "rmsproptf", "adagrad", "lamb", "nadam"], _Lower
 ]
 Scheduler = Literal[
-    "constant", "cosine_decay", "exponential_decay", "step_decay", "multi_step_decay", "one_cycle", "cyclic"
+    "constant",
+    "cosine_decay",
+    "exponential_decay",
+    "step_decay",
+    "multi_step_decay",
+    "poly",
+    "one_cycle",
+    "cyclic",
 ]
 LossScaleType = Annotated[Literal["fixed", "dynamic", "auto"], _Lower]
 AmpLevel = Literal["O0", "O1", "O2", "O3"]

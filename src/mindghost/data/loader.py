@@ -28,7 +28,8 @@ from ..errors import RunError, UserError
 from ..files import paths, scratch
 from ..process import resources
 from ..process.display import shown
-from . import mix, transforms
+from . import mix
+from .examples import Labels
 from .order import MIX, ORDER, SAMPLE, EpochOrder
 
 if TYPE_CHECKING:
@@ -74,12 +75,13 @@ def train_batches(
     """
     order = EpochOrder(config, len(samples), rank, ranks, samples.labels)
     columns = ["image", "label"] if samples.weights is None else ["image", "label", "weight"]
-    workers, ready = _fitting_workers(config, ranks, len(columns))
+    source = _TrainSource(config, samples, order, num_classes)
+    workers, ready = _fitting_workers(config, ranks, len(columns), source.batch_bytes)
     ds.config.set_prefetch_size(ready)
     if workers > 1:
         _prepare_for(workers, config.seed)
     dataset = ds.GeneratorDataset(
-        _TrainSource(config, samples, order, num_classes),
+        source,
         columns,
         sampler=_StepSampler(order.steps, start_epoch),
         num_parallel_workers=workers,
@@ -135,8 +137,8 @@ class _TrainSource:
     def __init__(self, config: Config, samples: Samples, order: EpochOrder, num_classes: int) -> None:
         self._config, self._samples, self._order = config, samples, order
         self._num_classes = num_classes
-        self._shape = (config.in_channels, *transforms.input_size(config))
-        self._transform = transforms.train_transform(config)
+        self._examples = samples.examples(config, training=True)
+        self.batch_bytes = 4 * config.batch_size * (math.prod(self._examples.shape) + self._examples.label_size)
         self._mixing = config.mixup + config.cutmix > 0 and config.batch_size > 1
         self._weights = relative_weights(samples)
         self._known_epoch: tuple[int, tuple[NDArray[Any], NDArray[Any]]] | None = None
@@ -148,10 +150,11 @@ class _TrainSource:
         epoch, step = divmod(int(step), self._order.steps)
         batch = slice(step * self._config.batch_size, (step + 1) * self._config.batch_size)
         indices, copies = (column[batch] for column in self._epoch_order(epoch))
-        images = np.empty((len(indices), *self._shape), np.float32)
-        for image, index, copy in zip(images, indices, copies, strict=True):
-            self._make_sample(epoch, int(index), int(copy), image)
-        labels = self._samples.labels[indices]
+        images = np.empty((len(indices), *self._examples.shape), np.float32)
+        labels: Any = self._examples.labels(indices)
+        for place, (image, index, copy) in enumerate(zip(images, indices, copies, strict=True)):
+            rng = np.random.default_rng((self._config.seed, SAMPLE, epoch, int(index), int(copy)))
+            self._make_sample(int(index), image, labels, place, rng)
         weights = None if self._weights is None else self._weights[indices]
         if self._mixing:
             return self._mixed(images, labels, weights, epoch, step)
@@ -162,11 +165,12 @@ class _TrainSource:
             self._known_epoch = epoch, self._order.epoch(epoch)
         return self._known_epoch[1]
 
-    def _make_sample(self, epoch: int, index: int, copy: int, out: NDArray[Any]) -> None:
-        rng = np.random.default_rng((self._config.seed, SAMPLE, epoch, index, copy))
+    def _make_sample(
+        self, index: int, image: NDArray[Any], labels: Labels, place: int, rng: np.random.Generator
+    ) -> None:
         try:
             with resources.spent_on(self._samples.name(index)):
-                self._transform(transforms.as_rgb(self._samples.open(index), self._config.in_channels), rng, out)
+                self._examples.fill(index, image, labels, place, rng)
         except (UserError, RunError) as error:
             # The pipeline hands on a text, of which the last line that begins like an error of ours is taken.
             raise type(error)(shown(str(error))) from error
@@ -196,7 +200,7 @@ def relative_weights(samples: Samples) -> NDArray[Any] | None:
 
 
 class EvalBatches:
-    """Numpy batches, iterable any number of times: images float32 (B, C, H, W), labels as the samples have them.
+    """Numpy batches, iterable any number of times: images float32 (B, C, H, W), labels as `Samples.examples` has them.
 
     Attributes:
         order_over_ranks: indices of the samples of all ranks, rank after rank, in the order in which they come.
@@ -204,8 +208,7 @@ class EvalBatches:
 
     def __init__(self, config: Config, samples: Samples, rank: int, ranks: int) -> None:
         self._samples, self._batch_size = samples, config.batch_size
-        self._shape = (config.in_channels, *transforms.input_size(config))
-        self._transform = transforms.eval_transform(config)
+        self._examples = samples.examples(config, training=False)
         self._workers = workers_of(config.num_parallel_workers)
         order = np.arange(len(samples))
         if config.eval_shuffle:
@@ -218,35 +221,37 @@ class EvalBatches:
         """The number of batches."""
         return len(self._chunks)
 
-    def __iter__(self) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
-        """Images, float32 (N, C, H, W), and labels of each batch.
+    def __iter__(self) -> Iterator[tuple[NDArray[Any], Any]]:
+        """Images, float32 (N, C, H, W), and labels of each batch, as many.
 
         Raises UserError for an image that can't be read, RunError where the machine lacks what reading takes.
         """
         chunks = iter(self._chunks)
         pool = ThreadPoolExecutor(self._workers)
-        ahead: deque[tuple[NDArray[Any], NDArray[Any], list[Future[None]]]] = deque()
+        ahead: deque[tuple[NDArray[Any], Labels, list[Future[None]]]] = deque()
         try:
             while True:
                 while len(ahead) < _EVAL_BATCHES_AHEAD and (chunk := next(chunks, None)) is not None:
-                    images = np.empty((len(chunk), *self._shape), np.float32)
-                    parts = [slice(start, start + _EVAL_TASK) for start in range(0, len(chunk), _EVAL_TASK)]
-                    tasks = [pool.submit(self._load, chunk[part], images[part]) for part in parts]
-                    ahead.append((chunk, images, tasks))
+                    images = np.empty((len(chunk), *self._examples.shape), np.float32)
+                    labels = self._examples.labels(chunk)
+                    starts = range(0, len(chunk), _EVAL_TASK)
+                    tasks = [pool.submit(self._load, chunk, images, labels, start) for start in starts]
+                    ahead.append((images, labels, tasks))
                 if not ahead:
                     return
-                chunk, images, tasks = ahead.popleft()
+                images, labels, tasks = ahead.popleft()
                 for task in tasks:
                     task.result()
-                yield images, self._samples.labels[chunk]
+                yield images, labels
         finally:
             pool.shutdown(cancel_futures=True)
 
-    def _load(self, part: NDArray[Any], images: NDArray[Any]) -> None:
-        """Writes the samples of these indices to `images`."""
-        for place, index in enumerate(part):
-            with resources.spent_on(self._samples.name(int(index))):
-                self._transform(transforms.as_rgb(self._samples.read(int(index)), self._shape[0]), images[place])
+    def _load(self, chunk: NDArray[Any], images: NDArray[Any], labels: Labels, start: int) -> None:
+        """Writes some samples of a batch, from one on, to `images` and `labels`."""
+        for place in range(start, min(start + _EVAL_TASK, len(chunk))):
+            index = int(chunk[place])
+            with resources.spent_on(self._samples.name(index)):
+                self._examples.fill(index, images[place], labels, place)
 
 
 def workers_of(wanted: int) -> int:
@@ -254,7 +259,7 @@ def workers_of(wanted: int) -> int:
     return min(wanted, len(os.sched_getaffinity(0)))
 
 
-def _fitting_workers(config: Config, ranks: int, columns: int = 2) -> tuple[int, int]:
+def _fitting_workers(config: Config, ranks: int, columns: int, batch_bytes: int) -> tuple[int, int]:
     """Worker processes, and batches that each holds ready: as many as there are shared memory and open files for.
 
     One worker stands for none: it takes a thread. Without the check a container's 64 MB would end the run with a bus
@@ -266,7 +271,6 @@ def _fitting_workers(config: Config, ranks: int, columns: int = 2) -> tuple[int,
             "num_parallel_workers: %d cut down to the %d core(s) that there are", config.num_parallel_workers, workers
         )
     ready = min(max(_IMAGES_READY // config.batch_size, _FEWEST_READY), _MOST_READY)
-    batch_bytes = 4 * config.batch_size * config.in_channels * math.prod(transforms.input_size(config))
     if workers == 1:
         return workers, ready
     if problem := _no_shared_memory():

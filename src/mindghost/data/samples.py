@@ -7,12 +7,16 @@ import json
 import os
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from . import images, jpeg
+
+if TYPE_CHECKING:
+    from ..config import Config
+    from .examples import Examples
 
 _Kind = TypeVar("_Kind", bound="Samples")
 _HALF = 1 << 63
@@ -50,6 +54,13 @@ class Samples(ABC):
             UserError: the image can't be read; cutting may raise it, too.
         """
         return self.read(index)
+
+    def examples(self, config: Config, training: bool) -> Examples:
+        """Returns what makes them what a network gets, by the transforms of a configuration."""
+        # Not at the top: it imports MindSpore.
+        from .examples import Examples
+
+        return Examples(config, self, training)
 
     @abstractmethod
     def read(self, index: int) -> NDArray[Any]:

@@ -400,5 +400,5 @@ def write(folder: Path, output: Path, given: Given, overwrite: bool) -> None:
             raise UserError(f"{file} exists; name another file with --output, or give --overwrite to replace it")
     run = read(folder)
     text = markdown(run, given, picture.name)
-    drawn = curves.png([(paths.real(folder).name, list(run.records))])
+    drawn = curves.png([(paths.real(folder).name, list(run.records))], tasks.score_titles())
     intact.write_all_atomically({output: text.encode(), picture: drawn})

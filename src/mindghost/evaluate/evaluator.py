@@ -33,7 +33,7 @@ def counted(config: Config) -> str:
 def outcomes(
     counts: Counts,
     network: Network,
-    batches: Iterable[tuple[NDArray[Any], NDArray[Any]]],
+    batches: Iterable[tuple[NDArray[Any], Any]],
     batch_size: int,
     ranks: Ranks = ALONE,
     predictions: Predictions | None = None,
@@ -43,7 +43,7 @@ def outcomes(
     Args:
         counts: of the task, empty.
         network: see `of_cell`.
-        batches: numpy images and labels (N,) int; N may be smaller in the last one. Those of this rank.
+        batches: numpy images and labels, N each; N may be smaller in the last one. Those of this rank.
         batch_size: each batch is `filled` up to this size, so that the graph is compiled for one shape only.
         ranks: which share the evaluation and all get its results.
         predictions: get what the network says, too.
@@ -69,7 +69,7 @@ class Evaluator:
 
     def __init__(self, runtime: Runtime, samples: Samples, thresholds: tuple[float, ...] | None = None) -> None:
         config, ranks = runtime.config, runtime.ranks
-        self.runtime, self.thresholds = runtime, thresholds
+        self.runtime, self.samples, self.thresholds = runtime, samples, thresholds
         self.task = tasks.of(config)
         self.batches = loader.eval_batches(config, samples, ranks.rank, ranks.size)
         # A batch of copies of one image would take its memory and its time for nothing.
@@ -86,9 +86,8 @@ class Evaluator:
         batches = tqdm(self.batches, "validation", unit="batch", leave=False, disable=not draws(self.runtime.ranks))
         network = sparing(network)
         network = mirrored(network) if self.runtime.config.eval_mirror else network
-        found = outcomes(
-            self.task.counts(self.thresholds), network, batches, self.batch_size, self.runtime.ranks, predictions
-        )
+        counts = self.task.counts(self.samples, self.thresholds)
+        found = outcomes(counts, network, batches, self.batch_size, self.runtime.ranks, predictions)
         return found.take(np.argsort(self.batches.order_over_ranks))
 
 

@@ -36,8 +36,8 @@ class Predictions:
         self._dtype = table_file.dtype_of(self.columns)
         self._parts: list[NDArray[Any]] = []
 
-    def add(self, outputs: NDArray[Any], labels: NDArray[Any]) -> None:
-        """Keep the rows of one batch: outputs (N, num_classes) float32, labels as the batches have them."""
+    def add(self, outputs: NDArray[Any], labels: Any) -> None:
+        """Keep the rows of one batch: outputs (N, num_classes, ...) float32, labels as the batches have them."""
         rows = np.empty(len(labels), self._dtype)
         values = self._task.values(outputs, labels)
         for name in self._dtype.names or ():

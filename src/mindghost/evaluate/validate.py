@@ -150,7 +150,8 @@ def _of_weights(runtime: Runtime) -> tuple[Network, Path]:
     log.info(str(loaded))
     classes = runtime.config.num_classes
     assert classes is not None  # the data has settled it
-    return checked(of_cell(cell, runtime.graphs), loaded.path, classes), loaded.path
+    is_dense = tasks.of(runtime.config).is_dense
+    return checked(of_cell(cell, runtime.graphs), loaded.path, classes, is_dense), loaded.path
 
 
 def _predictions(runtime: Runtime, samples: Samples) -> Predictions | None:

@@ -12,7 +12,7 @@ import numpy as np
 from mindspore import Tensor, nn
 from numpy.typing import NDArray
 
-from .. import build
+from .. import build, tasks
 from ..errors import UserError
 from ..files import intact, paths
 from ..graph_cache import GraphCache
@@ -37,7 +37,7 @@ def open_network(deployed: Deployment, operators: Path | None = None) -> Network
         run = of_cell(network)
     else:
         run = of_exported(deployed)
-    return checked(run, deployed.path, len(deployed.classes))
+    return checked(run, deployed.path, len(deployed.classes), tasks.of(deployed.config).is_dense)
 
 
 def of_exported(deployed: Deployment) -> Network:
@@ -46,17 +46,21 @@ def of_exported(deployed: Deployment) -> Network:
     return run if deployed.batch is None else in_batches(run, deployed.batch)
 
 
-def checked(network: Network, path: Path, classes: int) -> Network:
-    """A network that raises UserError, which names its file, for logits that are not finite, or not one a class."""
+def checked(network: Network, path: Path, classes: int, is_dense: bool = False) -> Network:
+    """A network that raises UserError, which names its file, for logits that are not finite, or not one a class.
+
+    `is_dense`: there are logits for each pixel.
+    """
 
     def run(images: NDArray[Any]) -> NDArray[Any]:
         logits = network(images)
-        if logits.shape != (len(images), classes):
-            found, wanted = (" x ".join(map(str, shape)) for shape in (logits.shape, (len(images), classes)))
+        expected = (len(images), classes, *(images.shape[2:] if is_dense else ()))
+        if logits.shape != expected:
+            found, wanted = (" x ".join(map(str, shape)) for shape in (logits.shape, expected))
             raise UserError(
                 f"{path}: gives logits of shape {found}, expected {wanted}: its description is of another file"
             )
-        bad = ~np.isfinite(logits).all(axis=1)
+        bad = ~np.isfinite(logits).reshape(len(images), -1).all(axis=1)
         if bad.any():
             raise UserError(
                 f"{path}: its logits are not finite (NaN or infinity) for {bad.sum()} of {len(bad)} images; use "
@@ -116,7 +120,7 @@ def in_batches(run: Network, size: int) -> Network:
     return logits
 
 
-# Images (N, channels, height, width) float32 -> logits (N, classes) float32.
+# Images (N, channels, height, width) float32 -> logits (N, classes), of pixels (N, classes, height, width), float32.
 Network = Callable[[NDArray[Any]], NDArray[Any]]
 
 
@@ -134,10 +138,11 @@ def of_cell(network: nn.Cell, graphs: GraphCache | None = None) -> Network:
 
 
 def mirrored(network: Network) -> Network:
-    """The mean logits of each image and of its mirror image (left and right exchanged)."""
+    """The mean logits of each image and of its mirror image (left and right exchanged); of pixels, each its own."""
 
     def run(images: NDArray[Any]) -> NDArray[Any]:
-        return (network(images) + network(np.ascontiguousarray(images[..., ::-1]))) / 2
+        mirror = network(np.ascontiguousarray(images[..., ::-1]))
+        return (network(images) + (mirror[..., ::-1] if mirror.ndim == images.ndim else mirror)) / 2
 
     return run
 

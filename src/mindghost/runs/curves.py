@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,8 +19,10 @@ INCHES, DPI = (9, 10), 120
 Curve = tuple[str, str, str]
 LOSSES: Sequence[Curve] = (("train_loss", "training", "--"), ("val_loss", "validation", "-"))
 RATE: Sequence[Curve] = (("lr", "learning rate", "-"),)
-ACCURACIES: Sequence[Curve] = (("top_1", "top-1", "-"), ("top_5", "top-5", ":"))
-STYLES = ("-", ":", "--")  # of other scores
+STYLES = ("-", ":", "--")  # of scores
+SCORES = "validation score (%)"  # the axis of scores that have none of their own, or several
+# Entry of a record that is a score -> what it is called, and what its axis is called (`tasks.score_titles`).
+Titles = Mapping[str, tuple[str, str]]
 # Where the longest run has more epochs, curves are drawn without markers.
 MAX_MARKERS = 40
 # Characters of a run's name that fit.
@@ -34,19 +36,20 @@ def names(files: list[Path]) -> list[str]:
     return short if len(set(short)) == len(short) else [str(file.parent) for file in files]
 
 
-def png(runs: list[tuple[str, list[Record]]]) -> bytes:
+def png(runs: list[tuple[str, list[Record]]], titles: Titles) -> bytes:
     """The picture that `draw` makes, as a PNG file. Raises UserError where matplotlib is missing."""
     try:
-        return figures.png(lambda: draw(runs))
+        return figures.png(lambda: draw(runs, titles))
     except ImportError as error:
         raise UserError(f"matplotlib draws the picture ({error}); pip install matplotlib") from error
 
 
-def draw(runs: list[tuple[str, list[Record]]]) -> Figure:
+def draw(runs: list[tuple[str, list[Record]]], titles: Titles) -> Figure:
     """Three panels over the epochs: loss, scores of the validation, learning rate; a colour for each run.
 
     Args:
         runs: name and records of each.
+        titles: what scores are called; others are called by their entries.
     """
     import matplotlib
     from matplotlib.figure import Figure
@@ -56,7 +59,7 @@ def draw(runs: list[tuple[str, list[Record]]]) -> Figure:
     colormap: Any = matplotlib.colormaps["tab10" if len(runs) <= 10 else "tab20"]
     colors = colormap.colors
     short = max(len(records) for _, records in runs) <= MAX_MARKERS
-    for panel, (title, curves) in zip(panels, _panels(runs).items(), strict=True):
+    for panel, (title, curves) in zip(panels, _panels(runs, titles).items(), strict=True):
         panel.set_ylabel(title)
         panel.grid(alpha=0.3)
         for index, (_, records) in enumerate(runs):
@@ -73,14 +76,13 @@ def draw(runs: list[tuple[str, list[Record]]]) -> Figure:
     return figure
 
 
-def _panels(runs: list[tuple[str, list[Record]]]) -> dict[str, Sequence[Curve]]:
+def _panels(runs: list[tuple[str, list[Record]]], titles: Titles) -> dict[str, Sequence[Curve]]:
     """Title of each panel's y axis -> its curves: the scores are those that a run has, whatever its task."""
     keys = dict.fromkeys(key for _, records in runs for record in records for key in score_keys(record))
-    accuracies = [curve for curve in ACCURACIES if curve[0] in keys]
-    others = [key for key in keys if key not in [curve[0] for curve in ACCURACIES]]
-    scores = [(key, key.replace("_", " "), STYLES[place % len(STYLES)]) for place, key in enumerate(others)]
-    title = "validation score (%)" if scores else "validation accuracy (%)"
-    return {"loss": LOSSES, title: [*accuracies, *scores], "learning rate": RATE}
+    known = {key: titles.get(key, (key.replace("_", " "), SCORES)) for key in keys}
+    scores = [(key, title, STYLES[place % len(STYLES)]) for place, (key, (title, _)) in enumerate(known.items())]
+    axes = {axis for _, axis in known.values()}
+    return {"loss": LOSSES, axes.pop() if len(axes) == 1 else SCORES: scores, "learning rate": RATE}
 
 
 def _draw_curve(panel: Axes, records: list[Record], key: str, name: str, style: str, short: bool, color: Any) -> None:

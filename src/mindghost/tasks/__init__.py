@@ -23,3 +23,12 @@ def of(config: Config) -> Task:
     if config.task not in MODULES:
         raise UserError(f"task: {config.task!r} is no task; give one of {', '.join(MODULES)}")
     return importlib.import_module(MODULES[config.task]).TASK
+
+
+def score_titles() -> dict[str, tuple[str, str]]:
+    """Entry of a record that is a task's score -> what it is called, and what its axis in a picture is called.
+
+    For all tasks, without MindSpore.
+    """
+    packages = [importlib.import_module(module.rpartition(".")[0]) for module in MODULES.values()]
+    return {key: (title, package.AXIS) for package in packages for key, title in package.TITLES.items()}

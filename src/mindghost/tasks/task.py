@@ -54,8 +54,8 @@ class Outcomes(Protocol):
 class Counts(Protocol):
     """Collects what a network made of each sample, batch by batch."""
 
-    def add(self, outputs: NDArray[Any], labels: NDArray[Any], /) -> None:
-        """Count one batch: outputs (N, num_classes) float32, labels (N, ...)."""
+    def add(self, outputs: NDArray[Any], labels: Any, /) -> None:
+        """Count one batch: outputs (N, num_classes, ...) float32, labels as the batches have them, N of them."""
 
     def outcomes(self, ranks: Ranks = ALONE) -> Outcomes:
         """The outcomes of all ranks' samples, rank after rank. Every rank has to call it."""
@@ -111,6 +111,7 @@ class Task(ABC):
         outputs_mean: what the outputs of an exported file are, for its description.
         most_answers: how many answers an image gets where nobody says; None for all that there are.
         has_thresholds: whether an answer is given from a probability on that an evaluation found.
+        is_dense: whether outputs are of each pixel: (N, num_classes, H, W).
         report: the writer of reports.
     """
 
@@ -124,6 +125,7 @@ class Task(ABC):
     outputs_mean: ClassVar[str] = "logits; their softmax are the probabilities"
     most_answers: ClassVar[int | None] = 5
     has_thresholds: ClassVar[bool] = False
+    is_dense: ClassVar[bool] = False
     report: ClassVar[Report]
 
     @property
@@ -179,14 +181,19 @@ class Task(ABC):
 
     @abstractmethod
     def loss(self, config: Config) -> nn.Cell:
-        """Outputs (N, num_classes) float32 and labels as the batches have them -> scalar float32.
+        """Outputs (N, num_classes, ...) float32 and labels as the batches have them -> scalar float32.
 
         Where samples have weights, it is given these, too: float32 (N,), see `data.loader.train_batches`.
         """
 
     @abstractmethod
-    def counts(self, thresholds: tuple[float, ...] | None = None) -> Counts:
-        """An empty collection; `thresholds` are those that an earlier evaluation of the network found, if any did."""
+    def counts(self, samples: Samples, thresholds: tuple[float, ...] | None = None) -> Counts:
+        """An empty collection.
+
+        Args:
+            samples: that are to be evaluated.
+            thresholds: those that an earlier evaluation of the network found, if any did.
+        """
 
     def thresholds(self, metrics: Any) -> tuple[float, ...] | None:
         """The probability from which an answer is given, for each output, as an evaluation found it to be best.
@@ -221,8 +228,8 @@ class Task(ABC):
         """
         return (Column("true", "f8"), Column("output", "f4", parts=[str(index) for index in range(outputs)]))
 
-    def values(self, outputs: NDArray[Any], labels: NDArray[Any]) -> Mapping[str, NDArray[Any]]:
-        """What stands in each column for one batch: outputs (N, num_classes) float32, labels (N, ...)."""
+    def values(self, outputs: NDArray[Any], labels: Any) -> Mapping[str, NDArray[Any]]:
+        """What stands in each column for one batch: outputs and labels as for `Counts.add`."""
         return {"true": labels, "output": outputs}
 
     # --- Answers

@@ -46,7 +46,8 @@ def learning_rates(config: Config, updates_per_epoch: int, ranks: int = 1) -> li
         )
     return create_scheduler(
         updates_per_epoch,
-        scheduler=config.scheduler,
+        # mindcv's name; its power is `decay_rate`.
+        scheduler="polynomial_decay" if config.scheduler == "poly" else config.scheduler,
         lr=rate,
         min_lr=config.min_lr,
         warmup_epochs=config.warmup_epochs,

@@ -18,7 +18,7 @@ from ...files.table_file import Column
 from .. import class_weights, losses, names
 from ..show import Guess, draw
 from ..task import Report, Task
-from . import checks, predictions, report, show
+from . import TITLES, checks, predictions, report, show
 from .metrics import Counts
 
 
@@ -28,7 +28,7 @@ class Classification(Task):
     name = "classification"
     record_keys = ("val_loss", "top_1", "top_5")
     score = "top_1"
-    titles: ClassVar[Mapping[str, str]] = {"top_1": "top-1", "top_5": "top-5"}
+    titles: ClassVar[Mapping[str, str]] = TITLES
     score_unit = " %"
     loss_title = "loss (cross-entropy, nats)"
     hub_words: ClassVar[Mapping[str, str]] = {"top_1": "top1acc", "top_5": "top5acc"}
@@ -58,7 +58,7 @@ class Classification(Task):
     def loss(self, config: Config) -> nn.Cell:
         return losses.CrossEntropy(config) if config.loss == "CE" else losses.BinaryCrossEntropy(config)
 
-    def counts(self, thresholds: tuple[float, ...] | None = None) -> Counts:
+    def counts(self, samples: Samples, thresholds: tuple[float, ...] | None = None) -> Counts:
         return Counts()
 
     def in_mindcv_words(self, metrics: Any) -> dict[str, float]:

@@ -22,7 +22,7 @@ from .. import class_weights, losses, names
 from ..report.words import output_names
 from ..show import Guess, draw
 from ..task import Report, Task
-from . import predictions, report, show
+from . import TITLES, predictions, report, show
 from .metrics import Counts, Metrics
 
 log = logging.getLogger("mindghost")
@@ -34,11 +34,7 @@ class MultiLabel(Task):
     name = "multi_label"
     record_keys = ("val_loss", "mean_average_precision", "micro_f1", "macro_f1")
     score = "mean_average_precision"
-    titles: ClassVar[Mapping[str, str]] = {
-        "mean_average_precision": "mAP",
-        "micro_f1": "micro F1",
-        "macro_f1": "macro F1",
-    }
+    titles: ClassVar[Mapping[str, str]] = TITLES
     score_unit = " %"
     loss_title = "loss (binary cross-entropy, nats)"
     hub_words: ClassVar[Mapping[str, str]] = {"mean_average_precision": "mAP"}
@@ -78,7 +74,7 @@ class MultiLabel(Task):
     def loss(self, config: Config) -> nn.Cell:
         return losses.BinaryCrossEntropy(config)
 
-    def counts(self, thresholds: tuple[float, ...] | None = None) -> Counts:
+    def counts(self, samples: Samples, thresholds: tuple[float, ...] | None = None) -> Counts:
         return Counts(thresholds)
 
     def thresholds(self, metrics: Metrics) -> tuple[float, ...]:
