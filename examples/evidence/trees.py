@@ -45,9 +45,9 @@ def is_git_directory(folder: Path) -> bool:
     return all(paths.exists(folder / name) for name in GIT_DIRECTORY)
 
 
-def git_file(git_directory: Path, path: str) -> bytes:
-    """One file of a git directory's HEAD. Raises UserError where it has none."""
-    return _checked(git_directory, ["git", f"--git-dir={git_directory}", "show", f"HEAD:{path}"])
+def git_file(git_directory: Path, path: str, revision: str = "HEAD") -> bytes:
+    """One file of a git directory's revision. Raises UserError where it has none."""
+    return _checked(git_directory, ["git", f"--git-dir={git_directory}", "show", f"{revision}:{path}"])
 
 
 def _of_git(git_directory: Path, below: Sequence[str], unpacked: Path) -> None:

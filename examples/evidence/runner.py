@@ -1,0 +1,334 @@
+"""Trainings of several variants and seeds, one after the other: what each learnt and took, as a table.
+
+A folder holds `results.json`, the runs' own folders and what they said. What is done is not done again; a training that
+was stopped, or whose process was killed, goes on where it was.
+"""
+
+import os
+import platform
+import re
+import shutil
+import statistics
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import measured
+from mindghost.config.arguments import Parser, number, output_folder
+from mindghost.errors import RunError, UserError
+from mindghost.files import figures, intact, json_text, outputs, paths
+from mindghost.process.display import say, shell, shown, some
+from mindghost.runs import curves, provenance
+from mindghost.runs.files import RunFiles
+from mindghost.runs.metrics import read_records
+
+RESULTS, TABLE = "results.json", "table.md"
+# How the trainer is started.
+MINDGHOST = (sys.executable, "-m", "mindghost")
+# CPU seconds of others, as a share of the time of a run on all cores, from which on its time says little.
+_DISTURBED = 0.05
+
+Record = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Run:
+    """A training.
+
+    Attributes:
+        variant: what is compared, beside others.
+        seed: of it.
+        words: its command line, asked for when it starts: an earlier run may decide.
+        facts: what else to write down of it.
+    """
+
+    variant: str
+    seed: int
+    words: Callable[["Run", Path], Sequence[str]]
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """Of its entry in the results."""
+        return f"{self.variant}, seed {self.seed}"
+
+    @property
+    def folder_name(self) -> str:
+        """Of its folder: letters, digits and few signs."""
+        return "".join(letter if letter.isalnum() or letter in "-._" else "_" for letter in self.name)
+
+    def to_go_on(self, folder: Path) -> list[str] | None:
+        """What is added to its command to go on with what is in its folder; None: it has to begin afresh."""
+        raise NotImplementedError
+
+    def records(self, folder: Path) -> list[Record]:
+        """`epoch` (from 1), `top_1` (percent), `train_loss` and `val_loss` of its epochs."""
+        raise NotImplementedError
+
+
+def place(folder: Path, run: Run) -> Path:
+    """The folder of a run, in that of the results."""
+    return folder / "runs" / run.folder_name
+
+
+class MindghostRun(Run):
+    """A training of ours; `words` have all but `--seed` and `--ckpt_save_dir`."""
+
+    def to_go_on(self, folder: Path) -> list[str] | None:
+        files = RunFiles(folder)
+        return ["--resume"] if paths.exists(files.state) or paths.exists(files.previous_state) else None
+
+    def records(self, folder: Path) -> list[Record]:
+        return read_records(RunFiles(folder).metrics)
+
+
+def trained_with(*flags: str) -> Callable[[Run, Path], list[str]]:
+    """Command line of `mindghost train` with some flags."""
+    return lambda run, folder: [
+        *MINDGHOST,
+        "train",
+        *flags,
+        *("--seed", str(run.seed)),
+        *("--ckpt_save_dir", str(folder)),
+    ]
+
+
+def merged(words: Sequence[str], more: Sequence[str]) -> list[str]:
+    """Flags with their values, those of `more` in the place of the same ones in `words`."""
+    given = {_flag(word) for word in more if _flag(word)}
+    kept, keep = [], True
+    for word in words:
+        if flag := _flag(word):
+            keep = flag not in given
+        if keep:
+            kept.append(word)
+    return [*kept, *more]
+
+
+def _flag(word: str) -> str:
+    """The name of a flag; nothing for a value, such as a negative number."""
+    return word.partition("=")[0] if re.match("--?[A-Za-z]", word) else ""
+
+
+class Results:
+    """The file of results, and the folders of the runs beside it.
+
+    Args:
+        folder: of both; made if it is not there.
+        prog: the program that makes them, by which it knows its own.
+
+    Raises UserError where the folder holds results of another program, or something that is none.
+    """
+
+    def __init__(self, folder: Path, prog: str) -> None:
+        self.folder, self.prog = folder, prog
+        self.file = folder / RESULTS
+        self.entries: dict[str, dict[str, Any]] = {}
+        remedy = "give another folder by --output"
+        if paths.exists(self.file):
+            content = json_text.read(self.file, remedy)
+            if not outputs.json_of(prog)(paths.read(self.file, remedy)) or not isinstance(content.get("runs"), dict):
+                raise UserError(f"{self.file}: was not made by {prog}; {remedy}")
+            self.entries = content["runs"]
+        elif paths.exists(folder) and paths.names_in(folder):
+            raise UserError(f"--output: {folder}: holds files, and no {RESULTS} of {prog}; {remedy}")
+        paths.make_folder(folder / "runs", "--output")
+        self.write()
+
+    def place(self, run: Run) -> Path:
+        """The folder of a run."""
+        return place(self.folder, run)
+
+    def write(self) -> None:
+        """Replace the file. Raises RunError on a full disk."""
+        content = outputs.mark_json({"machine": machine(), "runs": self.entries}, self.prog)
+        intact.write_atomically(self.file, json_text.dumps(content, indent=1).encode())
+
+    def is_done(self, run: Run) -> bool:
+        return bool(self.entries.get(run.name, {}).get("done"))
+
+    def do(self, run: Run) -> None:
+        """Train, or go on with it, and write down what it took.
+
+        Raises:
+            RunError: it ended with an error.
+            Stopped: a signal came.
+        """
+        folder = self.place(run)
+        log = folder.with_name(f"{folder.name}.log")
+        entry = self.entries.get(run.name, {})
+        more = run.to_go_on(folder) if entry else None
+        if more is None and paths.exists(folder):
+            # Of a run that has saved nothing yet: the folder is under ours, and so is all that is in it.
+            shutil.rmtree(folder)
+            entry = {}
+        command = [*run.words(run, folder), *(more or [])]
+        before = measured.Cost(**entry.get("cost", {}))
+        told = entry.get("command") or " ".join(map(shell, command))
+        # Where this program was killed, the time of that session is not known.
+        lost = entry.get("lost_sessions", 0) + entry.get("running", False)
+        sessions = entry.get("sessions", 0) + 1
+        entry = {**run.facts, "variant": run.variant, "seed": run.seed, "command": told, "sessions": sessions}
+        entry["lost_sessions"] = lost
+        self.entries[run.name] = {**entry, "done": False, "running": True, "cost": asdict(before)}
+        self.write()
+        status, cost, stopped = measured.run(command, log)
+        entry |= {"done": status == 0, "cost": asdict(before + cost)}
+        if status == 0:
+            entry |= _learnt(run.records(folder))
+        self.entries[run.name] = entry
+        self.write()
+        if stopped:
+            raise stopped
+        if status:
+            last = paths.read(log, "see there").decode(errors="replace").strip().split("\n")[-1]
+            raise RunError(f"{run.name}: ended with status {status} ({log}): {shown(last)}")
+
+
+def _learnt(records: list[Record]) -> dict[str, Any]:
+    scores = [record["top_1"] for record in records if record.get("top_1") is not None]
+    return {"last": scores[-1], "best": max(scores), "epochs": records}
+
+
+def do_all(results: Results, runs: Sequence[Run]) -> None:
+    """Do what is not done yet, in this order; says what begins and what came out."""
+    for index, run in enumerate(runs, 1):
+        if not results.is_done(run):
+            say(f"{index} of {len(runs)}: {run.name}")
+            sys.stdout.flush()
+            results.do(run)
+        entry = results.entries[run.name]
+        minutes = entry["cost"]["wall_seconds"] / 60
+        say(f"{run.name}: {entry['last']:.2f} % top-1 (best {entry['best']:.2f} %), {minutes:.1f} minutes")
+        sys.stdout.flush()
+
+
+# --- Tables and pictures
+
+
+def of_variant(results: Results, variant: str) -> list[dict[str, Any]]:
+    """The entries of a variant's runs that are done."""
+    return [entry for entry in results.entries.values() if entry["variant"] == variant and entry["done"]]
+
+
+def mean(values: Sequence[float]) -> float:
+    return statistics.fmean(values)
+
+
+def spread(values: Sequence[float]) -> str:
+    """Mean and standard deviation (of a sample: n - 1) of some numbers; of one, the number."""
+    deviation = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
+    return f"{mean(values):.2f}{deviation}"
+
+
+def table(results: Results, variants: Sequence[str]) -> str:
+    """A Markdown table, a row a variant: accuracies over the seeds, times and memory."""
+    lines = [
+        "| | seeds | top-1, last epoch (%) | top-1, best epoch (%) | minutes | CPU minutes | memory (GB) |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for variant in variants:
+        if not (entries := of_variant(results, variant)):
+            continue
+        costs = [measured.Cost(**entry["cost"]) for entry in entries]
+        cells = [
+            variant,
+            " ".join(str(entry["seed"]) for entry in entries),
+            spread([entry["last"] for entry in entries]),
+            spread([entry["best"] for entry in entries]),
+            f"{mean([cost.wall_seconds for cost in costs]) / 60:.2f}{_marks(entries)}",
+            f"{mean([cost.cpu_seconds for cost in costs]) / 60:.2f}",
+            f"{max(cost.peak_memory_mb for cost in costs) / 1e3:.2f}",
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    rows = "\n".join(lines)
+    notes = ["Mean ± standard deviation over the seeds; memory: the most of any."]
+    notes += [f"{mark}: {meaning}." for mark, meaning in _MARKS.items() if mark in rows]
+    facts = machine()
+    return "\n".join([rows, "", *notes, f"{facts['cores']} cores of {facts['cpu']}."])
+
+
+_MARKS = {
+    "*": f"other programs used more than {_DISTURBED:.0%} of the machine meanwhile",
+    "†": "without the time of a session whose measurement was killed",
+}
+
+
+def _marks(entries: Sequence[Mapping[str, Any]]) -> str:
+    """What is to be said of the times of some runs."""
+    costs = [measured.Cost(**entry["cost"]) for entry in entries]
+    limit = _DISTURBED * (os.cpu_count() or 1)
+    disturbed = any(cost.other_cpu_seconds > limit * cost.wall_seconds for cost in costs)
+    return ("*" if disturbed else "") + ("†" if any(entry["lost_sessions"] for entry in entries) else "")
+
+
+def write_table(results: Results, text: str) -> None:
+    """Print a table and keep it beside the results."""
+    print(text)
+    intact.write_atomically(results.folder / TABLE, f"{text}\n".encode())
+
+
+def write_picture(results: Results, name: str, picture: bytes) -> None:
+    """Keep a PNG picture beside the results. Raises UserError where another one has its name."""
+    file = results.folder / name
+    outputs.Output(file, "--output", outputs.png_of(results.prog)).write(outputs.mark_png(picture, results.prog))
+    say(f"wrote {file}")
+
+
+def write_curves(results: Results, variants: Sequence[str], name: str = "curves.png") -> None:
+    """Keep a picture of loss, accuracy and rate over the epochs of each variant's first run."""
+    first = [(variant, entries[0]) for variant in variants if (entries := of_variant(results, variant))]
+    if first:
+        labels = [(f"{variant}, seed {entry['seed']}", entry["epochs"]) for variant, entry in first]
+        write_picture(results, name, curves.png(labels))
+
+
+def picture(draw: Callable[[], Any]) -> bytes:
+    """The PNG file of a figure. Raises UserError where matplotlib is missing."""
+    try:
+        return figures.png(draw)
+    except ImportError as error:
+        raise UserError(f"matplotlib draws the picture ({error}); pip install matplotlib") from error
+
+
+def machine() -> dict[str, Any]:
+    """What the times are of."""
+    return {"cpu": provenance.cpu(), "cores": len(os.sched_getaffinity(0)), "platform": platform.platform()}
+
+
+# --- Command line
+
+
+def add_options(parser: Parser, seeds: str) -> None:
+    """The options that all of these programs have."""
+    parser.add_argument("--output", type=output_folder, required=True, metavar="DIR", help="folder for all of this")
+    seed = number(int, 0, 2**32 - 1)
+    help_of_seeds = f"of each variant ({seeds})"
+    parser.add_argument(
+        "--seeds", type=seed, nargs="+", default=list(map(int, seeds.split())), metavar="N", help=help_of_seeds
+    )
+    parser.add_argument("--only", nargs="+", default=[], metavar="TEXT", help="variants that have one of these in them")
+    parser.add_argument(
+        "--print_commands", action="store_true", help="print what would be run, as it can be typed, and run nothing"
+    )
+
+
+def chosen(runs: Sequence[Run], only: Sequence[str]) -> list[Run]:
+    """The runs of the variants that `--only` names. Raises UserError where it names none."""
+    found = [run for run in runs if not only or any(part in run.variant for part in only)]
+    if not found:
+        raise UserError(f"--only: {some(only)}: in no variant; there are {some({run.variant: 0 for run in runs}, 8)}")
+    return found
+
+
+def variants_of(runs: Sequence[Run]) -> list[str]:
+    return list(dict.fromkeys(run.variant for run in runs))
+
+
+def print_commands(folder: Path, runs: Sequence[Run]) -> None:
+    """Print the command line of each run, for a shell."""
+    for run in runs:
+        print(f"# {shown(run.name)}")
+        print(" ".join(map(shell, run.words(run, place(folder, run)))))
