@@ -44,6 +44,7 @@ mindghost show-ghosts photo.jpg --ckpt_path runs/mine/ghostnet_050_best.ckpt --l
 mindghost convert runs/mine/ghostnet_050_best.ckpt mine.safetensors --model ghostnet_050 --num_classes 10
 mindghost plot runs/mine
 mindghost model-card runs/mine --author "A. Uthor" --link https://example.org/weights --dataset "My animals"
+mindghost release runs/mine --output release --data_license "CC BY 2.0"
 """
 # The same after those, by `-m slow`.
 TRIED_SLOWLY = r"""

@@ -88,6 +88,8 @@ OPTIONS = [
     ("plot", ("R --output", WRITE_FILE), ".png"),
     ("model-card", ("", READ_FOLDER), ""),
     ("model-card", ("R --output", WRITE_FILE), ".md"),
+    ("release", ("--output O", READ_FOLDER), ""),
+    ("release", ("R --output", WRITE_FOLDER), ""),
     ("show-ghosts", ("--ckpt_path R/w.ckpt", READ_FILE), ".png"),
     ("show-ghosts", ("D/val/ant/0.png --ckpt_path", READ_FILE), ""),
     ("show-ghosts", ("D/val/ant/0.png --ckpt_path R/w.ckpt -c", READ_FILE), ""),

@@ -31,6 +31,7 @@ COMMANDS = {
     "pack": "pack image folders into MindRecord shards",
     "benchmark": "measure speed, beside MindCV, PyTorch and ONNX Runtime",
     "model-card": "write the model card of a run",
+    "release": "gather what others need of a run: small weights, card, digests",
     "plot": "draw the curves of runs",
     "complexity": "count parameters, multiply-accumulates and activations",
     "show-ghosts": "draw what a Ghost module makes of an image",

@@ -6,10 +6,15 @@ sha256. Offered are the weights of the best epoch, and what was exported from th
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from ..config.arguments import Parser, input_folder, output_file
 from ..process.display import say
+
+if TYPE_CHECKING:
+    from ..deploy.model_card import Given
 
 PROG = "mindghost model-card"
 
@@ -25,6 +30,12 @@ def make_parser() -> Parser:
     )
     parser.add_argument("--output", type=output_file, metavar="FILE", help="the card; default: RUN/model_card.md")
     parser.add_argument("--overwrite", action="store_true", help="replace a card that is there")
+    add_given(parser)
+    return parser
+
+
+def add_given(parser: Parser) -> None:
+    """The arguments that say what no file of a run knows."""
     parser.add_argument("--author", default="unknown", help="who made the weights; default: unknown")
     parser.add_argument("--link", default="", metavar="URL", help="web folder of the files; default: their names alone")
     parser.add_argument(
@@ -32,16 +43,24 @@ def make_parser() -> Parser:
     )
     parser.add_argument("--dataset", default="", metavar="NAME", help="name of the data; default: that of data_dir")
     parser.add_argument("--repository", default="", metavar="URL", help="address of the source; default: not said")
-    return parser
+    parser.add_argument(
+        "--data_license", default="", metavar="TEXT", help="terms of the training images; default: not said"
+    )
+
+
+def given_in(args: argparse.Namespace) -> Given:
+    """What they say."""
+    from ..deploy.model_card import Given
+
+    return Given(args.author, args.link, args.license, args.dataset, args.repository, args.data_license)
 
 
 def main(arguments: Sequence[str]) -> None:
     """Read, draw, write."""
     args = make_parser().parse_args(arguments)
     # Importing MindSpore takes seconds.
-    from ..deploy.model_card import Given, write
+    from ..deploy.model_card import write
 
-    given = Given(args.author, args.link, args.license, args.dataset, args.repository)
     output = args.output or args.run / "model_card.md"
-    write(args.run, output, given, args.overwrite)
+    write(args.run, output, given_in(args), args.overwrite)
     say(f"wrote {output} and {output.with_suffix('.png')}")

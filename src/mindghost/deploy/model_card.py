@@ -71,6 +71,7 @@ class Given:
         license: of the weights; the hub takes Apache 2.0 alone.
         dataset: name of the data; empty: that of the binary dataset, the list, or the folder `data_dir`.
         repository: address of the source; empty: not said.
+        data_license: under which terms the training images are; empty: not said.
     """
 
     author: str = "unknown"
@@ -78,6 +79,7 @@ class Given:
     license: str = "Apache2.0"
     dataset: str = ""
     repository: str = ""
+    data_license: str = ""
 
 
 @dataclass(frozen=True)
@@ -102,6 +104,8 @@ class Run:
         record: that of the epoch whose weights are offered: the best one, or the last where none was validated.
         assets: these weights, and what was exported from them.
         parameters: trainable ones.
+        weights: the file of the run that the first asset is, or was made from.
+        note: said of the assets; empty where they are as the run left them.
     """
 
     config: Config
@@ -111,6 +115,8 @@ class Run:
     record: Record
     assets: Sequence[Asset]
     parameters: int
+    weights: Path
+    note: str = ""
 
 
 def read(folder: Path) -> Run:
@@ -142,10 +148,14 @@ def read(folder: Path) -> Run:
     trainable = [array.size for name, array in arrays.items() if not name.endswith(("moving_mean", "moving_variance"))]
     exported = [weights.with_suffix(f".{kind}") for kind in EXPORTED]
     assets = [
-        _asset(weights, content),
-        *(_asset(file, paths.read(file, "restore it, or move it away")) for file in exported if paths.is_file(file)),
+        asset(weights.name, content),
+        *(
+            asset(file.name, paths.read(file, "restore it, or move it away"))
+            for file in exported
+            if paths.is_file(file)
+        ),
     ]
-    return Run(config, classes, records, sessions, record, assets, sum(trainable))
+    return Run(config, classes, records, sessions, record, assets, sum(trainable), weights)
 
 
 def _sessions(file: Path) -> list[dict[str, Any]]:
@@ -175,8 +185,9 @@ def _offered(folder: Path, config: Config, records: Sequence[Record]) -> tuple[P
     return folder / f"{config.model}_last.ckpt", records[-1]
 
 
-def _asset(file: Path, content: bytes) -> Asset:
-    return Asset(file.name, file.suffix[1:], len(content), hashlib.sha256(content).hexdigest())
+def asset(name: str, content: bytes) -> Asset:
+    """A file to offer."""
+    return Asset(name, PurePosixPath(name).suffix[1:], len(content), hashlib.sha256(content).hexdigest())
 
 
 def front_matter(run: Run, given: Given) -> dict[str, Any]:
@@ -267,6 +278,7 @@ def markdown(run: Run, given: Given, picture: str) -> str:
                 for asset in run.assets
             ],
         ),
+        *([run.note] if run.note else []),
         "## Evaluation",
         _evaluation_section(run),
         "## Training",
@@ -281,6 +293,8 @@ def markdown(run: Run, given: Given, picture: str) -> str:
         display.fenced("shell", f"python validate.py --ckpt_path {display.shell(run.assets[0].name)} --data_dir DATA"),
         "## Classes",
         _class_list(run.classes),
+        "## Licences",
+        _licences(given),
     ]
     return "\n\n".join(parts) + "\n"
 
@@ -381,6 +395,16 @@ def _class_list(classes: Sequence[str]) -> str:
     return f"In label order: {shown}" + (f", and {more:,} more in `classes.json`." if more > 0 else ".")
 
 
+def _licences(given: Given) -> str:
+    return _table(
+        ("", ""),
+        [
+            ("weights", display.markdown(given.license)),
+            ("training images", display.markdown(given.data_license or "not said; see to them before you pass it on")),
+        ],
+    )
+
+
 def _table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     lines = [headings, ["---"] * len(headings), *rows]
     return "\n".join(f"| {' | '.join(' '.join(str(cell).split()) for cell in line)} |" for line in lines)
@@ -398,7 +422,11 @@ def write(folder: Path, output: Path, given: Given, overwrite: bool) -> None:
         paths.check_output(file, "--output")
         if paths.exists(file) and not overwrite:
             raise UserError(f"{file} exists; name another file with --output, or give --overwrite to replace it")
-    run = read(folder)
+    intact.write_all_atomically(files(read(folder), given, output, paths.real(folder).name))
+
+
+def files(run: Run, given: Given, output: Path, title: str) -> dict[Path, bytes]:
+    """The card, which will be `output`, and its picture beside it; `title` is said above the curves."""
+    picture = output.with_suffix(".png")
     text = markdown(run, given, picture.name)
-    drawn = curves.png([(paths.real(folder).name, list(run.records))], tasks.score_titles())
-    intact.write_all_atomically({output: text.encode(), picture: drawn})
+    return {output: text.encode(), picture: curves.png([(title, list(run.records))], tasks.score_titles())}

@@ -1,0 +1,83 @@
+"""What others need of a run, in a folder of its own: small weights, their card, and what belongs beside them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..checkpoint import weights as weights_file
+from ..checkpoint.names import timm_names
+from ..errors import UserError
+from ..files import intact, paths, scratch
+from ..runs.files import RunFiles
+from . import model_card
+from .model_card import Given
+
+CARD = "model_card.md"
+_ROUNDED = (
+    "The weights are rounded to float16, which halves the files; they are computed with in float32. The figures below "
+    "are those of the run, before rounding."
+)
+
+
+def make(run: Path, output: Path, given: Given, half: bool = True) -> Path:
+    """Write a release of the run in the folder `run` to the folder `output`: all of its files, or nothing.
+
+    Args:
+        run: the run (`ckpt_save_dir`).
+        output: does not exist yet, or is empty.
+        given: for the card.
+        half: round the weights to float16.
+
+    Returns the `.ckpt` file. Raises UserError where the run's files are not in order, `output` is not free, or a weight
+    is too large for float16; RunError where the file system refuses.
+    """
+    _check_free(output)
+    found = model_card.read(run)
+    arrays = weights_file.read(found.weights)
+    if half:
+        arrays = _rounded(found.weights, arrays)
+    weights = output / found.weights.name
+    target = paths.real(output)
+    paths.make_folder(target.parent, "--output")
+    with scratch.folder("release", near=target.parent) as temporary:
+        made = temporary / "release"
+        made.mkdir()
+        ckpt = made / weights.name
+        weights_file.write(ckpt, arrays)
+        tensors = ckpt.with_suffix(".safetensors")
+        theirs = timm_names(arrays)
+        weights_file.write_safetensors(tensors, {theirs[name]: array for name, array in arrays.items()})
+        beside = (RunFiles(run).config, RunFiles(run).classes, RunFiles.thresholds(found.weights))
+        for file in filter(paths.is_file, beside):
+            intact.copy(file, made / file.name)
+        assets = [model_card.asset(file.name, file.read_bytes()) for file in (ckpt, tensors)]
+        offered = replace(found, assets=assets, note=_ROUNDED if half else "")
+        title = paths.real(run).name
+        intact.write_all_atomically(model_card.files(offered, given, made / CARD, title))
+        os.replace(made, target)
+    return weights
+
+
+def _check_free(output: Path) -> None:
+    paths.check_output_folder(output, "--output")
+    if output.is_dir() and any(output.iterdir()):
+        raise UserError(f"--output: {output} is not empty; give a folder that is not there yet")
+
+
+def _rounded(file: Path, arrays: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    """Arrays of floating-point numbers as float16. Raises UserError for one with a number beyond its range."""
+    largest = np.finfo(np.float16).max
+    for name, array in arrays.items():
+        if np.issubdtype(array.dtype, np.floating) and np.abs(array).max(initial=0) > largest:
+            raise UserError(f"{file}: {name} has values beyond float16's {largest:g}; give --float32")
+    return {
+        name: array.astype(np.float16) if np.issubdtype(array.dtype, np.floating) else array
+        for name, array in arrays.items()
+    }
