@@ -17,7 +17,7 @@ import pytest
 import mindghost  # noqa: F401  (environment defaults, before MindSpore is imported)
 from tests.helpers.fault_counts import faults_of
 from tests.helpers.pictures import write_images
-from tests.helpers.short import stages
+from tests.helpers.short import cut
 from tests.system.fault.harness import table
 
 if measured := os.environ.get("COVERAGE_PROCESS_CONFIG"):
@@ -38,10 +38,11 @@ def images(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def short_network(monkeypatch) -> None:
-    """GhostNet of four bottlenecks in this process, for tests of anything but the network."""
-    from mindghost.models import ghostnet
+    """GhostNet and RepGhostNet of four bottlenecks in this process, for tests of anything but the network."""
+    from mindghost.models import ghostnet, repghostnet
 
-    monkeypatch.setattr(ghostnet, "STAGES", stages())
+    for module in (ghostnet, repghostnet):
+        monkeypatch.setattr(module, "STAGES", cut(module.STAGES))
 
 
 @pytest.fixture(autouse=True)

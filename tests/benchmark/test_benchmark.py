@@ -176,13 +176,16 @@ def test_quick_run_of_everything(tmp_path):
     found = json.loads(file.read_text())
     assert set(found["tasks"]) == {"training", "inference", "latency", "pipeline", "evaluation pipeline", "startup"}
     assert {"copy", "layers_alone", "layers_fused"} == set(found["bandwidth"])
-    assert len(found["family"]) == 10
+    assert len(found["family"]) == 18
     assert plot.read_bytes().startswith(b"\x89PNG")
 
 
 def test_family_picture():
     pytest.importorskip("matplotlib")
-    entries = picture.points({"ghostnet_050": 0.01, "ghostnet_100": 0.02, "ghostnetv3_100": 0.03})
+    entries = picture.points(
+        {"ghostnet_050": 0.01, "ghostnet_100": 0.02, "ghostnetv3_100": 0.03, "repghostnet_100": 0.02}
+    )
+    assert entries[3]["family"] == "RepGhostNet, fused"
     assert entries[2] == {
         "name": "ghostnetv3_100",
         "family": "GhostNetV3, fused",

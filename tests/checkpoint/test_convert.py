@@ -49,6 +49,7 @@ def test_names_go_there_and_back(name):
             "blocks.1.0.dw_rpr_scale.bn1.running_var",
             "blocks.1.0.dw_rpr_scale.bn.running_var",
         ),
+        ("blocks.0.0.ghost1.fusion_bn.0.gamma", "blocks.0.0.ghost1.fusion_bn.0.weight", None),
         ("layer1.0.downsample.1.gamma", "layer1.0.downsample.1.weight", None),
     ],
 )
@@ -61,7 +62,7 @@ def test_names_of_every_family(ours, timms, authors):
         assert our_names([theirs, *statistics])[theirs] == ours
 
 
-@pytest.mark.parametrize("name", [name for name in list_models() if name.startswith("ghostnet")])
+@pytest.mark.parametrize("name", [name for name in list_models() if name.startswith(("ghostnet", "rep"))])
 def test_names_are_timms(name, timm):
     theirs = [entry for entry in timm.create_model(name).state_dict() if not entry.endswith("num_batches_tracked")]
     names = [parameter.name for parameter in create_model(name).get_parameters()]
@@ -144,18 +145,19 @@ def test_averaged_weights_of_mindcvs_trainer(ours, run, tmp_path):
     assert "holds no averaged weights (ema.*); leave --ema out" in error
 
 
-def test_a_trained_ghostnetv3_is_fused(run, tmp_path):
-    """What is written loads into the fused network; the file's logits are those of reparam.fuse's weights."""
+@pytest.mark.parametrize("model", ["ghostnetv3_050", "repghostnet_050"])
+def test_a_trained_network_is_fused(model, run, tmp_path):
+    """What is written loads into the fused network; its weights are those that reparam.fuse makes."""
     ms.set_context(mode=ms.PYNATIVE_MODE)
-    name = ("--model", "ghostnetv3_050", "--num_classes", 3)
-    trained = create_model("ghostnetv3_050", num_classes=3)
+    name = ("--model", model, "--num_classes", 3)
+    trained = create_model(model, num_classes=3)
     arrays = {parameter.name: parameter.asnumpy() for parameter in trained.get_parameters()}
     weights_file.write(tmp_path / "trained.ckpt", arrays)
     status, said, error = run(tmp_path / "trained.ckpt", tmp_path / "fused.ckpt", "--deploy", *name)
     assert (status, error) == (0, "")
-    assert "parameters of ghostnetv3_050" in said
+    assert f"parameters of {model}" in said
     assert ", fused for deploy=True" in said
-    deployed = create_model("ghostnetv3_050", num_classes=3, deploy=True)
+    deployed = create_model(model, num_classes=3, deploy=True)
     fill_network(deployed, tmp_path / "fused.ckpt", stem="conv_stem", classifier="classifier")
     expected = reparam.fuse(arrays)
     for parameter in deployed.get_parameters():
@@ -166,7 +168,7 @@ def test_a_trained_ghostnetv3_is_fused(run, tmp_path):
     assert "fused.ckpt: holds no branches to fuse; are the weights fused already? leave --deploy out" in again[2]
     other = run(tmp_path / "trained.ckpt", tmp_path / "twice.ckpt", "--deploy")
     assert other[0] == 2
-    assert "--deploy: ghostnet_050 has no fused form" in other[2]
+    assert "--deploy: ghostnet_050 has no fused form, only ghostnetv3_* and repghostnet_* have" in other[2]
     assert not (tmp_path / "twice.ckpt").exists()
 
 

@@ -19,6 +19,7 @@ from mindghost.models.ghostify import GhostConvolution
 from mindghost.models.ghostnet import GhostModule
 from mindghost.models.ghostnetv2 import DfcGhostModule
 from mindghost.models.ghostnetv3 import branched, fused
+from mindghost.models.repghostnet import RepGhostModule
 from tests.helpers.places import ROOT
 from tests.helpers.weights import randomise
 
@@ -135,6 +136,18 @@ def test_modules_of_later_ghostnets(make, weighed):
     np.testing.assert_array_equal(maps.sources, np.arange(4))
     plain = module.primary_conv(Tensor(image[np.newaxis])).asnumpy()[0]
     assert np.array_equal(maps.intrinsic, plain) != weighed
+
+
+def test_a_repghost_modules_maps_stand_beside_what_it_makes_of_them():
+    ms.set_context(mode=ms.PYNATIVE_MODE)
+    module = RepGhostModule(4, 8, relu=False)
+    randomise(module)
+    network = nn.SequentialCell(module).set_train(False)
+    image = np.random.default_rng(0).standard_normal((4, 6, 6)).astype(np.float32)
+    maps = show_ghosts.maps_of(network, module, image)
+    np.testing.assert_array_equal(maps.ghosts, network(Tensor(image[np.newaxis])).asnumpy()[0])
+    np.testing.assert_array_equal(maps.intrinsic, module.primary_conv(Tensor(image[np.newaxis])).asnumpy()[0])
+    np.testing.assert_array_equal(maps.sources, np.arange(8))
 
 
 def test_the_most_similar_pairs():

@@ -22,6 +22,7 @@ RECIPES = sorted(path for path in CONFIGS.rglob("*.yaml") if path.parent.name !=
 UPDATES = 10  # in an epoch
 # By part of a name: the rates of the first and the last update, for the global batch that the recipe is meant for.
 RATES = {
+    "repghostnet": (1e-4, 1e-5 + (0.6 - 1e-5) * (1 - math.cos(math.pi / 295)) / 2),
     "ghostnetv2": (1e-6, 0.064 * 0.973**185),
     "ghostnetv3": (1e-4, 1e-5),
     "ghostnet_": (0, 1e-7),
@@ -57,7 +58,11 @@ def test_recipe_makes_a_step(path):
 
 
 @pytest.mark.parametrize(
-    "name", ["ghostnet_050", "ghostnetv2_100", "ghostnetv3_050", "ghost_resnet50_s4", "ghost_resnet56", "ghost_vgg16"]
+    "name",
+    [
+        *("ghostnet_050", "ghostnetv2_100", "ghostnetv3_050", "repghostnet_050"),
+        *("ghost_resnet50_s4", "ghost_resnet56", "ghost_vgg16"),
+    ],
 )
 def test_recipe_builds_its_network(name):
     """One of a kind (G-Ghost-RegNet's, the largest, has no key of the network's): the others differ in their size."""

@@ -48,6 +48,7 @@ def check_onnx(path: Path, checkpoint: Path, batches=(1, 2, 7)) -> dict:
         {"model": "ghostnetv2_100", "image_resize": (32, 48)},
         # 6 x 16 pixels: attention on maps of one pixel's height, whose 5x1 convolutions are mostly padding.
         {"model": "ghostnetv3_050", "image_resize": (6, 16)},
+        {"model": "repghostnet_050"},
     ],
     ids=lambda keys: keys["model"],
 )

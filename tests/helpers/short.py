@@ -10,11 +10,16 @@ import sys
 from mindghost.process.signals import importing
 
 
+def cut(table: tuple) -> tuple:
+    """A table like GhostNet's with one bottleneck of each kind: plain, stride 2, squeeze-and-excitation, both."""
+    return tuple((table[stage][0],) for stage in (0, 1, 3, 4))
+
+
 def stages() -> tuple:
-    """GhostNet's table with one bottleneck of each kind: plain, stride 2, squeeze-and-excitation, both."""
+    """GhostNet's, cut."""
     from mindghost.models import ghostnet
 
-    return tuple((ghostnet.STAGES[stage][0],) for stage in (0, 1, 3, 4))
+    return cut(ghostnet.STAGES)
 
 
 if __name__ == "__main__":

@@ -16,6 +16,10 @@ MATCHERS = {
         "stem": r"^conv_stem|bn1",
         "blocks": [(r"^blocks\.(\d+)\.(\d+)\.", None), (r"^blocks\.(9)\.", None), (r"conv_head", (99999,))],
     },
+    "repghostnet_050": {
+        "stem": r"^conv_stem|bn1",
+        "blocks": [(r"^blocks\.(\d+)\.(\d+)\.", None), (r"^blocks\.(9)\.", None), (r"conv_head", (99999,))],
+    },
     "ghost_resnet50_s4": {"stem": r"^conv1|bn1", "blocks": r"^layer(\d+)\.(\d+)"},
     "resnet56_cifar": {"stem": r"^conv1|bn1", "blocks": r"^layer(\d+)\.(\d+)"},
     "vgg16_cifar": {"stem": r"^conv1|bn1", "blocks": [(r"^features\.(\d+)", None), (r"hidden", (99999,))]},

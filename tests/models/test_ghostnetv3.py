@@ -135,5 +135,6 @@ def test_what_cannot_be_fused_is_named():
 
 
 def test_only_branches_have_a_fused_form():
-    with pytest.raises(ValueError, match="deploy: ghostnetv2_100 has no fused form"):
+    message = r"deploy: ghostnetv2_100 has no fused form, only ghostnetv3_\* and repghostnet_\* have; leave"
+    with pytest.raises(ValueError, match=message):
         create_model("ghostnetv2_100", deploy=True)

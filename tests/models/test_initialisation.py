@@ -53,8 +53,15 @@ def test_others_start_as_mindcvs_resnets(name):
 
 @pytest.mark.parametrize("name", [*MINDCV_IS_HE_UNIFORM, *MINDCV_IS_HE_NORMAL])
 def test_all_can_start_as_pytorchs_layers(name):
-    ms.set_seed(1)
-    for cell in layers(create_model(name, init="pytorch")):
+    assert_pytorchs(create_model(name, init="pytorch"))
+
+
+def test_repghostnets_start_as_pytorchs_layers_in_any_case():
+    assert_pytorchs(create_model("repghostnet_050"))
+
+
+def assert_pytorchs(network):
+    for cell in layers(network):
         bound = 1 / math.sqrt(fan_in(cell))
         assert_uniform(cell.weight.asnumpy(), bound)
         if cell.bias is not None and cell.bias.size > 500:

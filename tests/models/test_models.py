@@ -171,8 +171,9 @@ def test_dropout_masks_follow_their_counter_and_are_uniform():
 
 
 def graph_mode_cases() -> list:
-    """Every network, and one of V3's in its fused form; the one that compiles fastest in quick runs too."""
-    cases = [*((name, {}) for name in list_models()), ("ghostnetv3_050", {"deploy": True})]
+    """Every network, and fused forms; the one that compiles fastest in quick runs too."""
+    fused = [(name, {"deploy": True}) for name in ("ghostnetv3_050", "repghostnet_050")]
+    cases = [*((name, {}) for name in list_models()), *fused]
     return [pytest.param(*case, marks=[] if case[0] == "ghost_vgg16" else pytest.mark.slow) for case in cases]
 
 

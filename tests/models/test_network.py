@@ -162,7 +162,9 @@ def test_feature_maps(name):
         assert found.asnumpy().std() > 0
 
 
-@pytest.mark.parametrize("name", ["ghostnetv2_100", "ghostnetv3_050", "resnet56_cifar", "vgg16_cifar"])
+@pytest.mark.parametrize(
+    "name", ["ghostnetv2_100", "ghostnetv3_050", "repghostnet_050", "resnet56_cifar", "vgg16_cifar"]
+)
 def test_other_networks_give_feature_maps(name):
     """What is said of the maps is so; their network's parameters and those left out are the whole network's."""
     ms.set_context(mode=ms.PYNATIVE_MODE)
@@ -208,10 +210,11 @@ def test_chosen_maps_in_graph_mode_from_a_file_of_the_whole_network(tmp_path):
         fill_network(features, tmp_path / "other.ckpt", stem="conv_stem", classifier="classifier")
 
 
-def test_feature_maps_of_the_fused_form():
+@pytest.mark.parametrize("name", ["ghostnetv3_050", "repghostnet_050"])
+def test_feature_maps_of_the_fused_form(name):
     ms.set_context(mode=ms.PYNATIVE_MODE)
     trained, deployed = (
-        create_model("ghostnetv3_050", features_only=True, out_indices=[4], deploy=deploy).set_train(False)
+        create_model(name, features_only=True, out_indices=[4], deploy=deploy).set_train(False)
         for deploy in (False, True)
     )
     randomise(trained, 1, gamma=(0.225, 0.675))

@@ -20,6 +20,7 @@ from mindghost.models import ghostnet
 from mindghost.models.ghostnet import GhostBottleneck, GhostModule
 from mindghost.models.ghostnetv3 import GhostNetV3
 from mindghost.models.layers import ConvBnAct, SqueezeExcite, convolution, depthwise_convolution, freeze_batch_norm
+from mindghost.models.repghostnet import RepGhostNet
 from mindghost.ops import allreduce, fused, library, rewrite
 from mindghost.ops.library import native_operators
 from mindghost.train.step import StepOptions, TrainStep
@@ -183,7 +184,9 @@ def test_training_agrees_in_graph_mode(monkeypatch):
     assert names[0] == names[1]
 
 
-@pytest.mark.parametrize("name", ["ghostnet_050", "ghostnet_100"])
+@pytest.mark.parametrize(
+    "name", ["ghostnet_050", "ghostnet_100", pytest.param("repghostnet_080", marks=pytest.mark.slow)]
+)
 def test_golden_logits(name, tmp_path):
     """The published network's, in graph mode, of two sizes from one compiled network."""
     write_golden(name, tmp_path / "golden.ckpt")
@@ -193,6 +196,28 @@ def test_golden_logits(name, tmp_path):
     assert_golden_logits(network, name)
 
 
+@pytest.mark.parametrize("deploy", [False, True])
+def test_repghostnet_agrees_with_and_without(short_network, deploy):
+    """Logits of evaluation; in training, gradients of every parameter, and the statistics that are left."""
+    ms.set_context(mode=ms.PYNATIVE_MODE)
+    plain, native = (RepGhostNet(0.5, num_classes=3, drop_rate=0.0, deploy=deploy) for _ in range(2))
+    for network in (plain, native):
+        randomise(network, gamma=(0.3, 0.9))
+    rewrite.use(native, LIBRARY)
+    x = Tensor(np.random.default_rng(0).standard_normal((4, 3, 48, 40)).astype(np.float32))
+    found = []
+    for network in (plain, native):
+        network.set_train(False)
+        logits = network(x).asnumpy()
+        network.set_train(True)
+        gradients = ms.grad(lambda x, network=network: (network(x) ** 2).mean(), None, network.trainable_params())(x)
+        statistics = [p.asnumpy() for p in network.get_parameters() if ".moving_" in p.name]
+        found.append([logits, *(gradient.asnumpy() for gradient in gradients), *statistics])
+    assert [p.name for p in native.get_parameters()] == [p.name for p in plain.get_parameters()]
+    for ours, expected in zip(*found, strict=True):
+        np.testing.assert_allclose(ours, expected, rtol=0, atol=2e-4 * max(np.abs(expected).max(), 1e-3))
+
+
 def test_what_a_network_has_is_replaced():
     network = ghostnet.ghostnet_050()
     rewrite.use(network, LIBRARY)
@@ -200,10 +225,11 @@ def test_what_a_network_has_is_replaced():
     held = {id(c) for _, cell in network.cells_and_names() if id(cell) in chains for c in cell._cells.values()}
     norms = [cell for _, cell in network.cells_and_names() if type(cell) is nn.BatchNorm2d]
     assert {id(norm) for norm in norms} <= held
-    v3 = GhostNetV3(0.5)
-    rewrite.use(v3, LIBRARY)
-    held = {id(c) for _, cell in v3.cells_and_names() if isinstance(cell, fused.Chain) for c in cell._cells.values()}
-    assert all(id(cell) in held for _, cell in v3.cells_and_names() if type(cell) is nn.BatchNorm2d)
+    for other in (GhostNetV3(0.5), RepGhostNet(0.5)):
+        rewrite.use(other, LIBRARY)
+        cells = [cell for _, cell in other.cells_and_names()]
+        held = {id(c) for cell in cells if isinstance(cell, fused.Chain) for c in cell._cells.values()}
+        assert all(id(cell) in held for cell in cells if type(cell) is nn.BatchNorm2d)
 
 
 def test_frozen_norms_and_other_convolutions_stay():

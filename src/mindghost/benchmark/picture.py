@@ -12,7 +12,12 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 # Name's beginning -> what the line is called.
-_FAMILIES = {"ghostnet_": "GhostNet", "ghostnetv2_": "GhostNetV2", "ghostnetv3_": "GhostNetV3, fused"}
+_FAMILIES = {
+    "ghostnet_": "GhostNet",
+    "ghostnetv2_": "GhostNetV2",
+    "ghostnetv3_": "GhostNetV3, fused",
+    "repghostnet_": "RepGhostNet, fused",
+}
 
 
 def family_names() -> list[str]:

@@ -162,7 +162,7 @@ def plan(
         if not selection.averaged:
             raise UserError(f"{source}: holds no averaged weights (ema.*); leave --ema out")
         key = "ema"
-    if fuse and not any(".rpr_" in name for name in selection.names):
+    if fuse and not reparam.branches(selection.names):
         raise UserError(f"{source}: holds no branches to fuse; are the weights fused already? leave --deploy out")
     return Conversion(source, target, model, key, arrays, selection.names, selection.prefix, shapes, fuse)
 

@@ -72,7 +72,7 @@ def make_parser() -> Parser:
         "--plot",
         type=output_file,
         metavar="PNG",
-        help="draw published accuracy against latency in ONNX Runtime, and MACs, of GhostNet, V2, V3",
+        help="draw published accuracy against latency in ONNX Runtime, and MACs, of GhostNet, V2, V3, RepGhostNet",
     )
     add_overwrite(parser)
     return parser

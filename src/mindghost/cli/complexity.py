@@ -3,7 +3,7 @@
 Everything but the accuracy is counted by building the network and running its own layers on one image. Activations
 are the elements of the outputs of convolutions and dense layers, as fvcore and timm's tables count them. The accuracies
 are those that others published, on ImageNet or (networks with 10 classes) CIFAR-10, whatever --input says. GhostNetV3
-has two rows: as it is trained, and fused as it is deployed.
+and RepGhostNet have two rows: as they are trained, and fused as they are deployed.
 """
 
 from __future__ import annotations

@@ -29,7 +29,9 @@ def make_parser() -> Parser:
     parser.add_argument("--in_channels", type=COUNT, default=3, metavar="N", help="channels of its images (3)")
     parser.add_argument("--ema", action="store_true", help="take the averaged weights of a training state")
     parser.add_argument(
-        "--deploy", action="store_true", help="fuse the branches of a trained GhostNetV3, for deploy=True"
+        "--deploy",
+        action="store_true",
+        help="fuse the branches that a network (GhostNetV3, RepGhostNet) was trained with, for deploy=True",
     )
     parser.add_argument(
         "--report", type=output_file, metavar="FILE", help="write what mapped to what, as a table with tabs"

@@ -1,4 +1,4 @@
-"""Write a checkpoint as MindIR or ONNX: batch norms folded, GhostNetV3 fused, compared with the checkpoint.
+"""Write a checkpoint as MindIR or ONNX: batch norms folded, branches fused, compared with the checkpoint.
 
 A file is kept if its logits differ from the checkpoint's by no more than 1e-4 of their size, on images of the run's
 data_dir where it is there. Class names and preprocessing are inside of it, and in STEM.json beside it. The network and

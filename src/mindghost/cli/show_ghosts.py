@@ -108,10 +108,14 @@ def module_named(network: nn.Cell, model: str, layer: str | None) -> tuple[str, 
 
 
 def maps_of(network: nn.Cell, module: nn.Cell, image: NDArray[Any]) -> Maps:
-    """Run a network on one image, (in_channels, height, width), and take the output of one of its Ghost modules."""
+    """Run a network on one image, (in_channels, height, width), and take the output of one of its Ghost modules.
+
+    A RepGhost module, which adds where others join, puts out what it made of each intrinsic map.
+    """
     from mindspore import Tensor
 
     from ..models.complexity import forward_hooks, run
+    from ..models.repghostnet import RepGhostModule
 
     seen: dict[str, NDArray[Any]] = {}
 
@@ -126,6 +130,8 @@ def maps_of(network: nn.Cell, module: nn.Cell, image: NDArray[Any]) -> Maps:
     # From the output, which may be weighed (DFC attention) and without maps beyond its channels.
     count = len(seen["intrinsic"])
     intrinsic, ghosts = seen["output"][:count], seen["output"][count:]
+    if isinstance(module, RepGhostModule):
+        intrinsic, ghosts = seen["intrinsic"], seen["output"]
     return Maps(intrinsic, ghosts, np.arange(len(ghosts)) // (len(seen["ghosts"]) // count))
 
 

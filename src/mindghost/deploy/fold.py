@@ -15,7 +15,7 @@ from ..models.surgery import replace_cells
 
 
 def deployed_form(name: str, trained: nn.Cell, num_classes: int, in_channels: int = 3) -> nn.Cell:
-    """A new network with the logits of a trained one, to rounding: branches fused (GhostNetV3), batch norms folded.
+    """A new network with the logits of a trained one, to rounding: branches fused, batch norms folded.
 
     Args:
         name: of the network, in the registry.

@@ -32,7 +32,10 @@ def card(name: str) -> Card:
 def check_fused_form(name: str) -> None:
     """Raise ValueError where the network `name` has no fused form."""
     if card(name).fused_parameters is None:
-        raise ValueError(f"deploy: {name} has no fused form, only GhostNetV3 has; leave the option out")
+        fused = sorted(
+            {f"{known.rpartition('_')[0]}_*" for known in CARDS if CARDS[known].fused_parameters is not None}
+        )
+        raise ValueError(f"deploy: {name} has no fused form, only {' and '.join(fused)} have; leave the option out")
 
 
 def create_model(
@@ -55,8 +58,8 @@ def create_model(
         in_channels: channels of the image.
         drop_rate: dropout before the classifier; None is the network's own default.
         drop_path_rate: stochastic depth, which no network here has: anything but None or 0 is refused.
-        deploy: the fused form of a network that is trained with branches (GhostNetV3); `reparam.fuse` makes its
-            weights.
+        deploy: the fused form of a network that is trained with branches (GhostNetV3, RepGhostNet); `reparam.fuse`
+            makes its weights.
         features_only: a network that gives feature maps instead, see `FeatureNetwork`.
         out_indices: which maps, as indices into `feature_info`; None for the last one of each stride.
         init: how the weights are drawn, as MindCV does it for such a network or as PyTorch's layers start; that of

@@ -5,7 +5,7 @@ Parameter names are those of MindCV's GhostNet, so its `.ckpt` files load withou
 
 import itertools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeAlias
 
 from mindspore import Tensor, nn, ops
 
@@ -78,7 +78,7 @@ class GhostBottleneck(nn.Cell):
         kernel_size: of the strided depthwise convolutions.
         stride: 1 or 2.
         se_ratio: squeeze-and-excitation reduction; 0 for none.
-        expand: class of the first Ghost module.
+        expand, project: make the two Ghost modules, called as `GhostModule` is.
         conv_bn: makes the convolutions with batch norm of all parts but the shortcut.
     """
 
@@ -90,7 +90,8 @@ class GhostBottleneck(nn.Cell):
         kernel_size: int,
         stride: int,
         se_ratio: float,
-        expand: type[GhostModule] = GhostModule,
+        expand: Callable[..., nn.Cell] = GhostModule,
+        project: Callable[..., nn.Cell] = GhostModule,
         conv_bn: Callable[..., tuple[nn.Cell, nn.Cell]] = conv_bn,
     ) -> None:
         super().__init__()
@@ -99,7 +100,7 @@ class GhostBottleneck(nn.Cell):
         if stride > 1:
             self.conv_dw, self.bn_dw = conv_bn(expanded, expanded, kernel_size, stride, group=expanded)
         self.se = SqueezeExcite(expanded, se_ratio) if se_ratio > 0 else None
-        self.ghost2 = GhostModule(expanded, out_channels, relu=False, conv_bn=conv_bn)
+        self.ghost2 = project(expanded, out_channels, relu=False, conv_bn=conv_bn)
         if in_channels == out_channels and stride == 1:
             self.shortcut = None
         else:
@@ -123,9 +124,12 @@ class GhostBottleneck(nn.Cell):
         return self.ghost2(out) + x
 
 
-# Table 1 of the paper: one row a bottleneck, one list a stage (the index in `blocks`).
+# One row a bottleneck, one list a stage (the index in `blocks`).
 # kernel size, expanded channels, output channels, squeeze-and-excitation reduction, stride
-STAGES = (
+Table: TypeAlias = tuple[tuple[tuple[int, int, int, float, int], ...], ...]
+
+# Table 1 of the paper.
+STAGES: Table = (
     ((3, 16, 16, 0, 1),),
     ((3, 48, 24, 0, 2),),
     ((3, 72, 24, 0, 1),),
@@ -159,6 +163,8 @@ class GhostNet(Network):
         in_channels: channels of the image.
         drop_rate: probability of dropping a feature before the classifier, in training.
         bottleneck_at: index of a bottleneck, from 0 to 15 -> what makes it, called as GhostBottleneck is.
+        stages: a table like STAGES, which is taken without.
+        widest: channels of the 1x1 convolution after the bottlenecks, for each one that the last of them expands to.
 
     Input (N, in_channels, H, W), any H and W of at least 1 pixel; output logits (N, num_classes). The last feature maps
     are (N, 960 * width, H / 32, W / 32), each size rounded up.
@@ -175,6 +181,8 @@ class GhostNet(Network):
         in_channels: int = 3,
         drop_rate: float = 0.2,
         bottleneck_at: Callable[[int], Callable[..., nn.Cell]] = lambda _: GhostBottleneck,
+        stages: Table | None = None,
+        widest: int = 1,
     ) -> None:
         super().__init__()
         channels = make_divisible(16 * width, 4)
@@ -182,23 +190,25 @@ class GhostNet(Network):
         self.bn1 = nn.BatchNorm2d(channels)
         self.act1 = nn.ReLU()
 
-        stages: list[nn.Cell] = []
+        parts: list[nn.Cell] = []
         maps, reduction = [], 2
         indices = itertools.count()
-        for rows in STAGES:
+        for rows in STAGES if stages is None else stages:
             blocks = []
             for kernel_size, expanded, out, se_ratio, stride in rows:
-                expanded, out = make_divisible(expanded * width, 4), make_divisible(out * width, 4)
+                out = make_divisible(out * width, 4)
                 bottleneck = bottleneck_at(next(indices))
-                blocks.append(bottleneck(channels, expanded, out, kernel_size, stride, se_ratio))
+                hidden = make_divisible(expanded * width, 4)
+                blocks.append(bottleneck(channels, hidden, out, kernel_size, stride, se_ratio))
                 channels, reduction = out, reduction * stride
-            maps.append((f"blocks.{len(stages)}", channels, reduction))
-            stages.append(nn.SequentialCell(blocks))
-        stages.append(ConvBnAct(channels, expanded, 1))
-        self.blocks = nn.SequentialCell(stages)
+            maps.append((f"blocks.{len(parts)}", channels, reduction))
+            parts.append(nn.SequentialCell(blocks))
+        last = make_divisible(expanded * width * widest, 4)
+        parts.append(ConvBnAct(channels, last, 1))
+        self.blocks = nn.SequentialCell(parts)
         self.feature_info = FeatureInfo.last_of_each_stride(maps)
 
-        self.conv_head = convolution(expanded, HEAD_FEATURES, 1, bias=True)
+        self.conv_head = convolution(last, HEAD_FEATURES, 1, bias=True)
         self.act2 = nn.ReLU()
         self.add_head(HEAD_FEATURES, num_classes, drop_rate)
         self.initialise(self)

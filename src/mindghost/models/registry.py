@@ -8,7 +8,7 @@ from functools import partial
 
 from mindspore import nn
 
-from . import g_ghost_regnet, ghost_cifar, ghost_resnet, ghostnet, ghostnetv2, ghostnetv3
+from . import g_ghost_regnet, ghost_cifar, ghost_resnet, ghostnet, ghostnetv2, ghostnetv3, repghostnet
 
 # Names a network's usual weights, beside which there may be variants.
 USUAL = ""
@@ -44,7 +44,7 @@ class Card:
         macs: multiply-accumulates of convolutions and dense layers for one image of 3 x `input_size` x `input_size`,
             counted likewise.
         paper_top_1: in the paper.
-        paper_parameters, paper_macs: in millions, as the paper prints them (GhostNetV3: of the fused form).
+        paper_parameters, paper_macs: in millions, as the paper prints them, of the fused form where there is one.
         timm_top_1, timm_top_5: of timm's weights.
         weights: MindCV's, by the name of the variant; those that are usually meant have the name USUAL.
         fused_parameters, fused_macs: of the form that `deploy=True` builds; None where there is none.
@@ -198,6 +198,103 @@ CARDS: dict[str, Card] = {
         paper_top_1=80.4,
         paper_parameters=12.38,
         paper_macs=400,
+    ),
+    # What is fused has no convolution of its own, so that both forms have the same multiply-accumulates.
+    "repghostnet_050": Card(
+        repghostnet.repghostnet_050,
+        parameters=2_313_968,
+        macs=43_314_720,
+        fused_parameters=2_306_528,
+        fused_macs=43_314_720,
+        paper_top_1=66.9,
+        paper_parameters=2.3,
+        paper_macs=43,
+        timm_top_1=66.978,
+        timm_top_5=86.936,
+    ),
+    "repghostnet_058": Card(
+        repghostnet.repghostnet_058,
+        parameters=2_546_388,
+        macs=59_804_016,
+        fused_parameters=2_537_736,
+        fused_macs=59_804_016,
+        paper_top_1=68.9,
+        paper_parameters=2.5,
+        paper_macs=60,
+        timm_top_1=68.938,
+        timm_top_5=88.386,
+    ),
+    "repghostnet_080": Card(
+        repghostnet.repghostnet_080,
+        parameters=3_278_968,
+        macs=95_518_948,
+        fused_parameters=3_267_112,
+        fused_macs=95_518_948,
+        paper_top_1=72.2,
+        paper_parameters=3.3,
+        paper_macs=96,
+        timm_top_1=72.24,
+        timm_top_5=90.492,
+    ),
+    "repghostnet_100": Card(
+        repghostnet.repghostnet_100,
+        parameters=4_073_604,
+        macs=142_394_128,
+        fused_parameters=4_058_772,
+        fused_macs=142_394_128,
+        paper_top_1=74.2,
+        paper_parameters=4.1,
+        paper_macs=142,
+        timm_top_1=74.208,
+        timm_top_5=91.55,
+    ),
+    "repghostnet_111": Card(
+        repghostnet.repghostnet_111,
+        parameters=4_539_984,
+        macs=170_124_224,
+        fused_parameters=4_523_568,
+        fused_macs=170_124_224,
+        paper_top_1=75.1,
+        paper_parameters=4.5,
+        paper_macs=170,
+        timm_top_1=75.06,
+        timm_top_5=92.196,
+    ),
+    "repghostnet_130": Card(
+        repghostnet.repghostnet_130,
+        parameters=5_478_612,
+        macs=231_123_652,
+        fused_parameters=5_459_316,
+        fused_macs=231_123_652,
+        paper_top_1=76.4,
+        paper_parameters=5.5,
+        paper_macs=231,
+        timm_top_1=76.378,
+        timm_top_5=92.898,
+    ),
+    "repghostnet_150": Card(
+        repghostnet.repghostnet_150,
+        parameters=6_575_336,
+        macs=301_315_856,
+        fused_parameters=6_553_064,
+        fused_macs=301_315_856,
+        paper_top_1=77.5,
+        paper_parameters=6.6,
+        paper_macs=301,
+        timm_top_1=77.474,
+        timm_top_5=93.496,
+    ),
+    "repghostnet_200": Card(
+        repghostnet.repghostnet_200,
+        parameters=9_796_124,
+        macs=515_869_856,
+        fused_parameters=9_766_460,
+        fused_macs=515_869_856,
+        paper_top_1=78.8,
+        paper_parameters=9.8,
+        paper_macs=516,
+        timm_top_1=78.802,
+        timm_top_5=94.332,
     ),
     "g_ghost_regnetx_032": _resnet(
         g_ghost_regnet.g_ghost_regnetx_032,

@@ -7,8 +7,8 @@ al., 2021, https://arxiv.org/abs/2101.03697) describes the arithmetic.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,8 +16,46 @@ from numpy.typing import NDArray
 # Of mindspore.nn.BatchNorm2d, as of torch.nn.BatchNorm2d.
 EPSILON = 1e-5
 
-_FIRST_KERNEL = ".rpr_conv.0.conv.weight"
-_BRANCH = re.compile(r"^.+\.rpr_(conv\.\d+|scale|skip)(?=\.)")
+
+class Branch(NamedTuple):
+    """One of the branches whose sum is a layer.
+
+    Attributes:
+        convolution: name of its convolution; None where it takes the layer's input as it is.
+        norm: name of the batch norm that ends it.
+    """
+
+    convolution: str | None
+    norm: str
+
+
+# What a parameter's name begins with -> the layer that it is a branch of, and branches of that layer. GhostNetV3's, and
+# RepGhostNet's, whose convolution has the names of an ordinary one: the batch norm beside it tells.
+_BRANCHED = (
+    (r"(.+)\.rpr_(conv\.\d+|scale)\.", r"\1", ((r"\1.rpr_\2.conv", r"\1.rpr_\2.bn"),)),
+    (r"(.+)\.rpr_skip\.", r"\1", ((None, r"\1.rpr_skip"),)),
+    (
+        r"(.+)\.fusion_bn\.(\d+)\.",
+        r"\1.cheap_operation",
+        ((r"\1.cheap_operation.0", r"\1.cheap_operation.1"), (None, r"\1.fusion_bn.\2")),
+    ),
+)
+
+
+def branches(names: Iterable[str]) -> dict[str, list[Branch]]:
+    """Name of each layer that is a sum of branches -> its branches.
+
+    Args:
+        names: of a network's parameters.
+    """
+    found: dict[str, dict[Branch, None]] = {}
+    for name in names:
+        for pattern, layer, parts in _BRANCHED:
+            if match := re.match(pattern, name):
+                of_layer = found.setdefault(match.expand(layer), {})
+                for convolution, norm in parts:
+                    of_layer[Branch(convolution and match.expand(convolution), match.expand(norm))] = None
+    return {layer: list(of_layer) for layer, of_layer in found.items()}
 
 
 def fold_batch_norm(
@@ -63,24 +101,27 @@ def fold(parameters: Mapping[str, NDArray[Any]], norms: Mapping[str, str]) -> di
 
 
 def fuse(parameters: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-    """The parameters of GhostNetV3's fused form (`deploy=True`) from those of its training form.
+    """The parameters of a network's fused form (`deploy=True`) from those of its training form.
 
-    The branches `P.rpr_*` of a layer P become one convolution, `P.weight` and `P.bias`; the rest stays as it is.
+    The branches of a layer P (GhostNetV3, RepGhostNet) become one convolution, `P.weight` and `P.bias`; the rest stays
+    as it is.
 
     Raises:
         ValueError: there are no branches (fused already, or another network), or a branch lacks a parameter.
     """
     rest = dict(parameters)
-    layers = [name.removesuffix(_FIRST_KERNEL) for name in parameters if name.endswith(_FIRST_KERNEL)]
+    layers = branches(parameters)
     if not layers:
-        raise ValueError(f"nothing to fuse: no parameter ends with {_FIRST_KERNEL}; are the weights fused already?")
+        raise ValueError("nothing to fuse: there are no branches among the weights; are they fused already?")
     fused = {}
-    for layer in layers:
-        fused[f"{layer}.weight"], fused[f"{layer}.bias"] = _take_branches(rest, layer)
+    for layer, of_layer in layers.items():
+        fused[f"{layer}.weight"], fused[f"{layer}.bias"] = _take_branches(rest, layer, of_layer)
     return rest | fused
 
 
-def _take_branches(parameters: dict[str, NDArray[Any]], layer: str) -> tuple[NDArray[Any], NDArray[Any]]:
+def _take_branches(
+    parameters: dict[str, NDArray[Any]], layer: str, of_layer: Iterable[Branch]
+) -> tuple[NDArray[Any], NDArray[Any]]:
     """Kernel and bias of the one convolution that equals the branches of a layer, which leave `parameters`."""
 
     def take(name: str) -> NDArray[Any]:
@@ -88,22 +129,17 @@ def _take_branches(parameters: dict[str, NDArray[Any]], layer: str) -> tuple[NDA
             raise ValueError(f"{name}: missing among the weights, and {layer} cannot be fused without it")
         return parameters.pop(name)
 
-    first = parameters[layer + _FIRST_KERNEL]
-    kernel, bias = np.zeros(first.shape), np.zeros(len(first))
-    for branch in {name: None for name in map(_branch_of, parameters) if name.startswith(f"{layer}.rpr_")}:
-        skip = branch.endswith(".rpr_skip")
-        own_kernel = _identity(first.shape) if skip else _centred(take(f"{branch}.conv.weight"), first.shape)
-        norm = branch if skip else f"{branch}.bn"
-        statistics = (take(f"{norm}.{kind}") for kind in ("gamma", "beta", "moving_mean", "moving_variance"))
+    kernels = {branch: take(f"{branch.convolution}.weight") for branch in of_layer if branch.convolution}
+    if not kernels:
+        raise ValueError(f"{layer}: no convolution is among its branches, and it cannot be fused without one")
+    largest = max(kernels.values(), key=np.size)
+    kernel, bias = np.zeros(largest.shape), np.zeros(len(largest))
+    for branch in of_layer:
+        own_kernel = _centred(kernels[branch], largest.shape) if branch in kernels else _identity(largest.shape)
+        statistics = (take(f"{branch.norm}.{kind}") for kind in ("gamma", "beta", "moving_mean", "moving_variance"))
         folded = fold_batch_norm(own_kernel, *statistics)
         kernel, bias = kernel + folded[0], bias + folded[1]
-    return kernel.astype(first.dtype), bias.astype(first.dtype)
-
-
-def _branch_of(name: str) -> str:
-    """`P.rpr_conv.1` of `P.rpr_conv.1.bn.gamma`; empty for a parameter of no branch."""
-    match = _BRANCH.match(name)
-    return match.group() if match else ""
+    return kernel.astype(largest.dtype), bias.astype(largest.dtype)
 
 
 def _centred(kernel: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:
