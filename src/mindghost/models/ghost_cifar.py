@@ -232,7 +232,7 @@ class CifarAirbench(Network):
     `cosine_patterns`, each with both signs, and learns.
 
     The last convolution of each stage is a Ghost module, the others are plain ones: with Ghost modules throughout, and
-    without shortcuts, a smaller network was 1.3 points worse after three epochs (docs/results.md).
+    without shortcuts, a smaller network was 1.3 points worse after three epochs (docs/cifar10.md).
 
     Args:
         ratio: of the residual Ghost modules; 1 for plain convolutions.
