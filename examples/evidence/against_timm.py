@@ -18,13 +18,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import report
 import runner
 import timm_environment
 from mindghost.cli.command import run_program
 from mindghost.config.arguments import Parser, input_folder, number
 from mindghost.errors import UserError
 from mindghost.files import paths
-from mindghost.models import list_models
 from mindghost.process.display import say
 from runner import Results, Run
 
@@ -152,12 +152,12 @@ def comparison(results: Results, models: Sequence[str]) -> str:
     """A line a network: by how much accuracy and time differ, of the seeds that both have."""
     lines = []
     for model in models:
-        sides = [runner.of_variant(results, f"{model}, {side}") for side in (OURS, TIMMS)]
+        sides = [report.of_variant(results, f"{model}, {side}") for side in (OURS, TIMMS)]
         common = {entry["seed"] for entry in sides[0]} & {entry["seed"] for entry in sides[1]}
         if common:
             pairs = [[entry for entry in side if entry["seed"] in common] for side in sides]
-            ours, timms = (runner.mean([entry["last"] for entry in side]) for side in pairs)
-            times = [runner.mean([entry["cost"]["wall_seconds"] for entry in side]) for side in pairs]
+            ours, timms = (report.mean([entry["last"] for entry in side]) for side in pairs)
+            times = [report.mean([entry["cost"]["wall_seconds"] for entry in side]) for side in pairs]
             lines.append(
                 f"- {model}: ours {ours - timms:+.2f} points in {times[0] / times[1]:.2f} of timm's time "
                 f"({len(common)} seeds)"
@@ -186,7 +186,6 @@ def make_parser() -> Parser:
     parser.add_argument(
         "--models",
         nargs="+",
-        choices=list_models(),
         default=models,
         metavar="NAME",
         help=f"networks ({' '.join(models)})",
@@ -234,8 +233,8 @@ def main() -> None:
         say(timm_environment.prepare(args.timm_python, args.timm_checkout, args.output, needed))
     runner.do_all(results, runs)
     variants = runner.variants_of(everything)
-    runner.write_table(results, f"{runner.table(results, variants)}\n\n{comparison(results, args.models)}")
-    runner.write_curves(results, variants)
+    report.write_table(results, f"{report.table(results, variants)}\n\n{comparison(results, args.models)}")
+    report.write_curves(results, variants)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Trainings of several variants and seeds, one after the other: what each learnt and took, as a table.
+"""Trainings of several variants and seeds, one after the other, and what each learnt and took.
 
 A folder holds `results.json`, the runs' own folders and what they said. What is done is not done again; a training that
 was stopped, or whose process was killed, goes on where it was.
@@ -8,27 +8,24 @@ import os
 import platform
 import re
 import shutil
-import statistics
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import measured
 from mindghost.config.arguments import Parser, number, output_folder
 from mindghost.errors import RunError, UserError
-from mindghost.files import figures, intact, json_text, outputs, paths
+from mindghost.files import intact, json_text, outputs, paths
 from mindghost.process.display import say, shell, shown, some
-from mindghost.runs import curves, provenance
+from mindghost.runs import provenance
 from mindghost.runs.files import RunFiles
 from mindghost.runs.metrics import read_records
 
-RESULTS, TABLE = "results.json", "table.md"
+RESULTS = "results.json"
 # How the trainer is started.
 MINDGHOST = (sys.executable, "-m", "mindghost")
-# CPU seconds of others, as a share of the time of a run on all cores, from which on its time says little.
-_DISTURBED = 0.05
 
 Record = dict[str, Any]
 
@@ -40,14 +37,12 @@ class Run:
     Attributes:
         variant: what is compared, beside others.
         seed: of it.
-        words: its command line, asked for when it starts: an earlier run may decide.
-        facts: what else to write down of it.
+        words: its command line, for a folder, asked for when it starts: an earlier run may decide.
     """
 
     variant: str
     seed: int
     words: Callable[["Run", Path], Sequence[str]]
-    facts: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -57,7 +52,7 @@ class Run:
     @property
     def folder_name(self) -> str:
         """Of its folder: letters, digits and few signs."""
-        return "".join(letter if letter.isalnum() or letter in "-._" else "_" for letter in self.name)
+        return re.sub(r"[^\w.]+", "-", self.name)
 
     def to_go_on(self, folder: Path) -> list[str] | None:
         """What is added to its command to go on with what is in its folder; None: it has to begin afresh."""
@@ -170,7 +165,7 @@ class Results:
         # Where this program was killed, the time of that session is not known.
         lost = entry.get("lost_sessions", 0) + entry.get("running", False)
         sessions = entry.get("sessions", 0) + 1
-        entry = {**run.facts, "variant": run.variant, "seed": run.seed, "command": told, "sessions": sessions}
+        entry = {"variant": run.variant, "seed": run.seed, "command": told, "sessions": sessions}
         entry["lost_sessions"] = lost
         self.entries[run.name] = {**entry, "done": False, "running": True, "cost": asdict(before)}
         self.write()
@@ -193,7 +188,12 @@ def _learnt(records: list[Record]) -> dict[str, Any]:
 
 
 def do_all(results: Results, runs: Sequence[Run]) -> None:
-    """Do what is not done yet, in this order; says what begins and what came out."""
+    """Do what is not done yet, in this order; says what begins and what came out.
+
+    Raises UserError where two runs would have one folder.
+    """
+    if len({run.folder_name for run in runs}) < len(runs):
+        raise UserError(f"{some(variants_of(runs), 8)}: names of variants have to differ by letters or digits")
     for index, run in enumerate(runs, 1):
         if not results.is_done(run):
             say(f"{index} of {len(runs)}: {run.name}")
@@ -203,94 +203,6 @@ def do_all(results: Results, runs: Sequence[Run]) -> None:
         minutes = entry["cost"]["wall_seconds"] / 60
         say(f"{run.name}: {entry['last']:.2f} % top-1 (best {entry['best']:.2f} %), {minutes:.1f} minutes")
         sys.stdout.flush()
-
-
-# --- Tables and pictures
-
-
-def of_variant(results: Results, variant: str) -> list[dict[str, Any]]:
-    """The entries of a variant's runs that are done."""
-    return [entry for entry in results.entries.values() if entry["variant"] == variant and entry["done"]]
-
-
-def mean(values: Sequence[float]) -> float:
-    return statistics.fmean(values)
-
-
-def spread(values: Sequence[float]) -> str:
-    """Mean and standard deviation (of a sample: n - 1) of some numbers; of one, the number."""
-    deviation = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
-    return f"{mean(values):.2f}{deviation}"
-
-
-def table(results: Results, variants: Sequence[str]) -> str:
-    """A Markdown table, a row a variant: accuracies over the seeds, times and memory."""
-    lines = [
-        "| | seeds | top-1, last epoch (%) | top-1, best epoch (%) | minutes | CPU minutes | memory (GB) |",
-        "| --- | --- | --- | --- | --- | --- | --- |",
-    ]
-    for variant in variants:
-        if not (entries := of_variant(results, variant)):
-            continue
-        costs = [measured.Cost(**entry["cost"]) for entry in entries]
-        cells = [
-            variant,
-            " ".join(str(entry["seed"]) for entry in entries),
-            spread([entry["last"] for entry in entries]),
-            spread([entry["best"] for entry in entries]),
-            f"{mean([cost.wall_seconds for cost in costs]) / 60:.2f}{_marks(entries)}",
-            f"{mean([cost.cpu_seconds for cost in costs]) / 60:.2f}",
-            f"{max(cost.peak_memory_mb for cost in costs) / 1e3:.2f}",
-        ]
-        lines.append(f"| {' | '.join(cells)} |")
-    rows = "\n".join(lines)
-    notes = ["Mean ± standard deviation over the seeds; memory: the most of any."]
-    notes += [f"{mark}: {meaning}." for mark, meaning in _MARKS.items() if mark in rows]
-    facts = machine()
-    return "\n".join([rows, "", *notes, f"{facts['cores']} cores of {facts['cpu']}."])
-
-
-_MARKS = {
-    "*": f"other programs used more than {_DISTURBED:.0%} of the machine meanwhile",
-    "†": "without the time of a session whose measurement was killed",
-}
-
-
-def _marks(entries: Sequence[Mapping[str, Any]]) -> str:
-    """What is to be said of the times of some runs."""
-    costs = [measured.Cost(**entry["cost"]) for entry in entries]
-    limit = _DISTURBED * (os.cpu_count() or 1)
-    disturbed = any(cost.other_cpu_seconds > limit * cost.wall_seconds for cost in costs)
-    return ("*" if disturbed else "") + ("†" if any(entry["lost_sessions"] for entry in entries) else "")
-
-
-def write_table(results: Results, text: str) -> None:
-    """Print a table and keep it beside the results."""
-    print(text)
-    intact.write_atomically(results.folder / TABLE, f"{text}\n".encode())
-
-
-def write_picture(results: Results, name: str, picture: bytes) -> None:
-    """Keep a PNG picture beside the results. Raises UserError where another one has its name."""
-    file = results.folder / name
-    outputs.Output(file, "--output", outputs.png_of(results.prog)).write(outputs.mark_png(picture, results.prog))
-    say(f"wrote {file}")
-
-
-def write_curves(results: Results, variants: Sequence[str], name: str = "curves.png") -> None:
-    """Keep a picture of loss, accuracy and rate over the epochs of each variant's first run."""
-    first = [(variant, entries[0]) for variant in variants if (entries := of_variant(results, variant))]
-    if first:
-        labels = [(f"{variant}, seed {entry['seed']}", entry["epochs"]) for variant, entry in first]
-        write_picture(results, name, curves.png(labels))
-
-
-def picture(draw: Callable[[], Any]) -> bytes:
-    """The PNG file of a figure. Raises UserError where matplotlib is missing."""
-    try:
-        return figures.png(draw)
-    except ImportError as error:
-        raise UserError(f"matplotlib draws the picture ({error}); pip install matplotlib") from error
 
 
 def machine() -> dict[str, Any]:

@@ -56,7 +56,7 @@ def test_sides_take_turns_and_have_the_same_numbers(data, tmp_path, capsys, monk
     assert after(ours, "--seed") == after(timms, "--seed") == "6"
     assert timms[:2] == ["P", str(tmp_path / "out" / "timm_train.py")]
     assert ours[:4] == [*runner.MINDGHOST, "train"]
-    folder = tmp_path / "out" / "runs" / "ghostnet_050__timm__seed_6"
+    folder = tmp_path / "out" / "runs" / "ghostnet_050-timm-seed-6"
     assert (after(timms, "--output"), after(timms, "--experiment")) == (str(folder.parent), folder.name)
 
 

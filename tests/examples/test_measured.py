@@ -38,8 +38,12 @@ def test_memory_and_time_of_children_count(tmp_path):
 
 
 def test_time_of_a_child_that_nobody_waits_for_counts(tmp_path):
-    child = f"{BUSY}\ntime.sleep(0.3)"
-    parent = f"import subprocess, sys, time; subprocess.Popen([sys.executable, '-c', {child!r}]); time.sleep(1.5)"
+    child = f"{BUSY}\nopen({str(tmp_path / 'busy no more')!r}, 'w').close()\ntime.sleep(60)"
+    parent = (
+        f"import os, subprocess, sys, time\nchild = subprocess.Popen([sys.executable, '-c', {child!r}])\n"
+        f"while not os.path.exists({str(tmp_path / 'busy no more')!r}): time.sleep(0.02)\n"
+        "time.sleep(0.5)\nos.kill(child.pid, 9)\nos._exit(0)"
+    )
     assert measured.run(program(parent), tmp_path / "log")[1].cpu_seconds > 0.4
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+import report
 import runner
 from mindghost.errors import RunError, UserError
 
@@ -46,18 +47,18 @@ def test_runs_are_done_once_and_their_numbers_are_kept(tmp_path, capsys):
     assert entries["wide, ours, seed 1"]["best"] == 72.0
     assert entries["wide, ours, seed 1"]["sessions"] == 1
     assert entries["wide, ours, seed 1"]["command"].startswith(sys.executable)
-    before = (tmp_path / "out" / "runs" / "wide__ours__seed_1" / "metrics.jsonl").stat().st_mtime_ns
+    before = (tmp_path / "out" / "runs" / "wide-ours-seed-1" / "metrics.jsonl").stat().st_mtime_ns
     again = results_in(tmp_path / "out")
     runner.do_all(again, runs)
-    assert (tmp_path / "out" / "runs" / "wide__ours__seed_1" / "metrics.jsonl").stat().st_mtime_ns == before
-    row = next(line for line in runner.table(again, ["wide, ours"]).split("\n") if line.startswith("| wide"))
+    assert (tmp_path / "out" / "runs" / "wide-ours-seed-1" / "metrics.jsonl").stat().st_mtime_ns == before
+    row = next(line for line in report.table(again, ["wide, ours"]).split("\n") if line.startswith("| wide"))
     cells = [cell.strip() for cell in row.strip("|").split("|")]
     assert cells[1:4] == ["1 2", f"72.00 ± {2**0.5:.2f}", f"73.00 ± {2**0.5:.2f}"]
 
 
 def test_a_run_that_failed_says_why_and_goes_on_when_it_is_asked_again(tmp_path):
     results, run = results_in(tmp_path / "out"), run_of("narrow", 1, how="fails")
-    with pytest.raises(RunError, match=r"narrow, seed 1: ended with status 1 \(.*narrow__seed_1\.log\): no room"):
+    with pytest.raises(RunError, match=r"narrow, seed 1: ended with status 1 \(.*narrow-seed-1\.log\): no room"):
         results.do(run)
     first = results.entries[run.name]
     assert (first["done"], first["sessions"]) == (False, 1)
@@ -76,12 +77,30 @@ def test_a_run_whose_measurement_was_killed_is_marked_in_the_table(tmp_path):
         results.do(run)
     results.entries[run.name]["running"] = True  # as it is in the file while a training runs
     results.do(run)
-    assert "†: without the time of a session" in runner.table(results, ["narrow"])
+    assert "†: without the time of a session" in report.table(results, ["narrow"])
+
+
+def test_variants_that_would_share_a_folder_are_refused(tmp_path):
+    with pytest.raises(UserError, match="a, b, a b: names of variants have to differ by letters or digits"):
+        runner.do_all(results_in(tmp_path / "out"), [run_of("a, b", 1), run_of("a b", 1)])
+
+
+def test_pictures_are_kept_beside_the_results_and_not_in_the_place_of_others(tmp_path):
+    pytest.importorskip("matplotlib")
+    results = results_in(tmp_path / "out")
+    results.do(run_of("narrow", 1))
+    report.write_curves(results, ["narrow", "wide"])
+    file = tmp_path / "out" / "curves.png"
+    assert file.read_bytes().startswith(b"\x89PNG")
+    report.write_curves(results, ["narrow"])
+    file.write_bytes(b"mine")
+    with pytest.raises(UserError, match=r"curves\.png: exists, and is not what this command has written"):
+        report.write_curves(results, ["narrow"])
 
 
 def test_one_seed_has_no_spread():
-    assert runner.spread([71.234]) == "71.23"
-    assert runner.spread([1, 2, 4]) == "2.33 ± 1.53"
+    assert report.spread([71.234]) == "71.23"
+    assert report.spread([1, 2, 4]) == "2.33 ± 1.53"
 
 
 def test_later_flags_take_the_place_of_earlier_ones():
