@@ -10,6 +10,7 @@
 #include <cstring>
 #include <limits>
 #include <random>
+#include <stdexcept>
 #include <thread>
 #include <vector>
 
@@ -17,9 +18,11 @@
 #include "convolution.h"
 #include "max_pool.h"
 #include "momentum.h"
-#include "thread_pool.h"
+#include "pixel_loss.h"
 #include "shared_sum.h"
 #include "squeeze_excite.h"
+#include "thread_pool.h"
+#include "upsample.h"
 
 using namespace ghostnet;
 
@@ -497,6 +500,107 @@ void check_max_pool() {
   }
 }
 
+// Bilinear resizing and its gradient by their definitions: every factor that has loops of its own, odd ones, sizes that are
+// no multiples, that shrink, and that are one pixel; a map that is shared out among threads.
+void check_upsample(const Kernels& kernels) {
+  const int64_t sizes[][4] = {{3, 5, 6, 10},  {7, 9, 28, 36}, {4, 3, 32, 24}, {5, 4, 15, 12}, {1, 1, 4, 2}, {2, 2, 4, 4},
+                              {1, 2, 8, 16},  {6, 7, 13, 9},  {9, 8, 4, 3},   {31, 18, 2, 7}, {5, 6, 5, 6}, {8, 40, 16, 80},
+                              {2, 700, 200, 1400}};
+  for (const auto& size : sizes) {
+    const Resize k{3, size[0], size[1], size[2], size[3]};
+    std::mt19937 generator(9);
+    const Floats x = random_floats(k.maps * k.height * k.width, generator);
+    const Floats d_out = random_floats(k.maps * k.out_height * k.out_width, generator);
+    Doubles out(d_out.size(), 0.0), d_x(x.size(), 0.0);
+    for (int64_t at = 0; at < static_cast<int64_t>(out.size()); ++at) {
+      const int64_t map = at / (k.out_height * k.out_width);
+      const double scale_y = static_cast<double>(k.height) / k.out_height;
+      const double scale_x = static_cast<double>(k.width) / k.out_width;
+      const double y = std::max(0.0, (at / k.out_width % k.out_height + 0.5) * scale_y - 0.5);
+      const double from = std::max(0.0, (at % k.out_width + 0.5) * scale_x - 0.5);
+      const int64_t top = static_cast<int64_t>(y), left = static_cast<int64_t>(from);
+      for (int64_t corner = 0; corner < 4; ++corner) {
+        const int64_t row = std::min(top + corner / 2, k.height - 1), column = std::min(left + corner % 2, k.width - 1);
+        const double weight = (corner / 2 ? y - top : 1 - y + top) * (corner % 2 ? from - left : 1 - from + left);
+        const int64_t in = (map * k.height + row) * k.width + column;
+        out[at] += weight * x[in];
+        d_x[in] += weight * d_out[at];
+      }
+    }
+    Floats first, first_d_x;
+    for (int threads : {1, 2, 3}) {
+      set_threads(threads);
+      Floats found(out.size(), 9.0f), found_d_x(d_x.size(), 9.0f);
+      upsample(kernels, k, x.data(), found.data());
+      upsample_gradient(kernels, k, d_out.data(), found_d_x.data());
+      compare("upsampled", found, out);
+      compare("gradient of upsampled", found_d_x, d_x);
+      compare_bits("upsampled", threads, &first, found);
+      compare_bits("gradient of upsampled", threads, &first_d_x, found_d_x);
+    }
+  }
+}
+
+// A pixel's loss and its gradient by their definitions; logits that are large, labels that are ignored.
+void check_pixel_losses(const Kernels& kernels) {
+  const int64_t sizes[][3] = {{2, 1, 3}, {1, 2, 8}, {3, 5, 700}, {1, 150, 301}};
+  for (const auto& size : sizes) {
+    for (const float smoothing : {0.0f, 0.1f}) {
+      PixelLoss k{size[0], size[1], size[2], 255, smoothing, nullptr, nullptr, nullptr};
+      std::mt19937 generator(13);
+      const Floats logits = random_floats(k.batch * k.classes * k.pixels, generator, -60, 60);
+      const Floats weights = random_floats(k.classes, generator, 0, 2);
+      const Floats d_losses = random_floats(k.batch * k.pixels, generator);
+      const float d_sum = 0.5f;
+      std::vector<int32_t> labels(k.batch * k.pixels);
+      for (int32_t& label : labels) label = generator() % 4 ? generator() % k.classes : 255;
+      Doubles losses(labels.size(), 0.0), d_logits(logits.size(), 0.0), sums(2, 0.0);
+      double all_weights = 0;
+      for (float weight : weights) all_weights += weight;
+      for (size_t at = 0; at < labels.size(); ++at) {
+        if (labels[at] == k.ignored) continue;
+        const int64_t place = at / k.pixels * k.classes * k.pixels + at % k.pixels;
+        double largest = -1e9, total = 0;
+        for (int64_t c = 0; c < k.classes; ++c) largest = std::max<double>(largest, logits[place + c * k.pixels]);
+        for (int64_t c = 0; c < k.classes; ++c) total += std::exp(logits[place + c * k.pixels] - largest);
+        const double own = weights[labels[at]] * (1 - smoothing), gradient = d_losses[at] + d_sum;
+        for (int64_t c = 0; c < k.classes; ++c) {
+          const double goal = (c == labels[at] ? own : 0) + smoothing / k.classes * weights[c];
+          const double below = logits[place + c * k.pixels] - largest;
+          losses[at] += goal * (std::log(total) - below);
+          d_logits[place + c * k.pixels] =
+              gradient * (std::exp(below) / total * (own + smoothing / k.classes * all_weights) - goal);
+        }
+        sums[0] += losses[at];
+        sums[1] += weights[labels[at]];
+      }
+      k.logits = logits.data();
+      k.labels = labels.data();
+      k.weights = weights.data();
+      Floats first, first_gradient;
+      for (int threads : {1, 2, 3}) {
+        set_threads(threads);
+        Floats found(losses.size()), found_sums(2), found_gradient(logits.size());
+        pixel_losses(kernels, k, found.data(), &found_sums[0], &found_sums[1]);
+        pixel_losses_gradient(kernels, k, d_losses.data(), d_sum, found_gradient.data());
+        compare("pixels' losses", found, losses, 1e-6);
+        compare("pixels' sums", found_sums, sums, 1e-6);
+        compare("gradient of pixels' losses", found_gradient, d_logits, 1e-6);
+        compare_bits("pixels' sums", threads, &first, found_sums);
+        compare_bits("gradient of pixels' losses", threads, &first_gradient, found_gradient);
+      }
+      labels[0] = static_cast<int32_t>(k.classes);
+      try {
+        Floats found(losses.size()), found_sums(2);
+        pixel_losses(kernels, k, found.data(), &found_sums[0], &found_sums[1]);
+        std::printf("a label that is no class was taken\n");
+        ++failures;
+      } catch (const std::out_of_range&) {
+      }
+    }
+  }
+}
+
 // Sums over processes, which threads stand for here: each maps the file on its own.
 void check_sum(const Kernels& kernels) {
   const int ranks = 3, rounds = 40;
@@ -599,6 +703,12 @@ void check_nan(const Kernels& kernels) {
   Data data({2, 1, 3, 3, 1, 1, 1, 1, 0, true, false, false, true, false, false}, 1);
   data.x[4] = std::numeric_limits<float>::quiet_NaN();
   run(kernels, &data);
+  const float logits[] = {1, data.x[4], 2, 3}, weights[] = {1, 1};
+  const int32_t labels[] = {0, 0};
+  float losses[2], sum, weight;
+  pixel_losses(kernels, {1, 2, 2, 255, 0, logits, labels, weights}, losses, &sum, &weight);
+  data.out.push_back(losses[1]);
+  data.out.push_back(sum);
   for (float value : data.out) {
     if (!std::isnan(value)) {
       std::printf("a NaN was lost\n");
@@ -628,6 +738,8 @@ int main(int count, char** arguments) {
     check_squeeze(*each);
     check_sum(*each);
     check_momentum(*each);
+    check_upsample(*each);
+    check_pixel_losses(*each);
     check_nan(*each);
   }
   check_convolutions(kernels);

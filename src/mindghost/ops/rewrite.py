@@ -13,6 +13,7 @@ from ..models.layers import GhostMaps, MapMeans, SqueezeExcite
 from ..models.network import Network
 from ..models.surgery import replace_cells
 from .fused import Chain, Dense, Gated, OfMaps, parameters
+from .pixels import NativePixelLosses, PixelLosses
 
 
 def _is_norm(cell: nn.Cell | None) -> bool:
@@ -64,9 +65,10 @@ def _is_max_pool(cell: nn.Cell) -> bool:
 
 
 def use(network: nn.Cell, library: Path) -> None:
-    """Have a float32 network's norms, depthwise convolutions, means and gates of maps computed by our operators.
+    """Have what our operators know of a float32 network, or of a loss, computed by them.
 
-    Together with what follows them, where that is known: ReLU, a Ghost module's concatenation, a bottleneck's sum.
+    These are norms, depthwise and dense convolutions, pooling, means and gates of maps, together with what follows
+    them, where that is known (ReLU, a Ghost module's concatenation, a bottleneck's sum); and the losses of pixels.
     Parameters stay the same objects under the same names, in the same order.
     """
     names = [(parameter, parameter.name) for parameter in network.get_parameters()]
@@ -88,6 +90,8 @@ def use(network: nn.Cell, library: Path) -> None:
             replacements[id(cell)] = Dense(library, cell)
         elif _is_max_pool(cell):
             replacements[id(cell)] = OfMaps(library, "max_pool")
+        elif type(cell) is PixelLosses:
+            replacements[id(cell)] = NativePixelLosses(library, cell)
     replace_cells(network, replacements)
     _rename(names)
 

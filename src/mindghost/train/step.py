@@ -14,7 +14,7 @@ from .. import tasks
 from ..config import Config
 from ..models.layers import Dropout, is_statistic
 from ..models.parameters import assign
-from ..ops import allreduce
+from ..ops import allreduce, rewrite
 from ..runtime import Runtime
 from . import optim
 from .distill import DistillationLoss
@@ -290,4 +290,7 @@ def make_step(runtime: Runtime, network: nn.Cell, rates: Sequence[float]) -> Tra
     rank_sum = allreduce.rank_sum(network, runtime.operators, ranks)
     optimizer = optim.optimizer(config, network, rates, runtime.device)
     update = update_by(optimizer, runtime.operators)
-    return TrainStep(network, training_loss(config), update, StepOptions.from_config(config), ranks.size, rank_sum)
+    loss = training_loss(config)
+    if runtime.operators is not None:
+        rewrite.use(loss, runtime.operators)
+    return TrainStep(network, loss, update, StepOptions.from_config(config), ranks.size, rank_sum)

@@ -1,6 +1,6 @@
 // The operators, as `mindspore.ops.Custom(..., func_type="aot")` calls them.
 //
-// All arguments are float32 tensors, inputs first. `options` says which of those in brackets are there:
+// All arguments are float32 tensors, if nothing else is said, inputs first. `options` says which of those in brackets are there:
 //   ghostnet_forward   options, x, [NORM1], [weight], [NORM2], [residual] -> out, [STATE1], [STATE2]
 //   ghostnet_evaluate  options, x, [NORM1], [weight], [NORM2], [residual] -> out
 //   ghostnet_backward  options, x, d_out, [SAVED1], [weight], [SAVED2] -> d_x, [GRAD1], [d_weight], [GRAD2]
@@ -15,6 +15,11 @@
 //   ghostnet_convolution_weight_gradient   padding, x, d_out, weight -> d_weight
 //   ghostnet_max_pool            x -> out
 //   ghostnet_max_pool_gradient   x, d_out -> d_x
+//   ghostnet_upsample            x, rows, columns -> out, of as many rows and columns as there are values in these two
+//   ghostnet_upsample_gradient   d_out, rows, columns -> d_x, likewise
+//   ghostnet_pixel_losses            options, logits, labels, weights -> losses, their sum, sum of the labels' weights
+//   ghostnet_pixel_losses_gradient   options, logits, labels, weights, d_losses, d_sum -> d_logits
+// of which the labels are int32, and options are the label that is ignored, and the share of label smoothing.
 //   ghostnet_sum_over_ranks      x1, x2, ... -> their sums over all processes; after ghostnet_join_ranks
 //   ghostnet_square_sum          factor, gradient1, gradient2, ... -> sum of squares of what is times `factor`
 //   ghostnet_momentum            settings, rates, factor, momentum, decays, gradient1, ..., weight1, ..., moment1, ...,
@@ -32,9 +37,11 @@
 #include "convolution.h"
 #include "max_pool.h"
 #include "momentum.h"
-#include "thread_pool.h"
+#include "pixel_loss.h"
 #include "shared_sum.h"
 #include "squeeze_excite.h"
+#include "thread_pool.h"
+#include "upsample.h"
 
 namespace ghostnet {
 
@@ -81,12 +88,13 @@ constexpr const char* kOptionNames = GHOSTNET_OPTIONS(NAME);
 // MindSpore's arguments, one after the other.
 class Arguments {
  public:
-  Arguments(int count, void** values, int64_t** shapes, const char** types)
-      : count_(count), values_(values), shapes_(shapes), types_(types) {}
+  // `integers`: the place of one that is int32, if there is any.
+  Arguments(int count, void** values, int64_t** shapes, const char** types, int integers = -1)
+      : count_(count), values_(values), shapes_(shapes), types_(types), integers_(integers) {}
 
   bool valid() const {
     for (int i = 0; i < count_; ++i) {
-      if (std::strcmp(types_[i], "float32") != 0) return false;
+      if (std::strcmp(types_[i], i == integers_ ? "int32" : "float32") != 0) return false;
     }
     return true;
   }
@@ -96,6 +104,7 @@ class Arguments {
   int64_t maps() const { return shape()[0] * shape()[1]; }
   int64_t map_size() const { return shape()[2] * shape()[3]; }
   float* take() { return static_cast<float*>(values_[next_++]); }
+  const int32_t* take_integers() { return static_cast<const int32_t*>(values_[next_++]); }
   float* take_if(bool there) { return there ? take() : nullptr; }
   bool all_taken() const { return next_ == count_; }
 
@@ -104,6 +113,7 @@ class Arguments {
   void** const values_;
   int64_t** const shapes_;
   const char** const types_;
+  const int integers_;
   int next_ = 0;
 };
 
@@ -197,6 +207,21 @@ ConvolutionInputs take_convolution(Arguments& arguments, bool gradient) {
   const int64_t pad_height = static_cast<int64_t>(padding[0]), pad_width = static_cast<int64_t>(padding[1]);
   inputs.sizes = {x[0], x[1], weight[0], {x[2], x[3], weight[2], weight[3], 1, pad_height, pad_width}};
   return inputs;
+}
+
+// What both operators of a pixel's loss begin with.
+PixelLoss take_pixel_loss(Arguments& arguments) {
+  PixelLoss loss{};
+  const float* options = arguments.take();
+  loss.ignored = static_cast<int32_t>(options[0]);
+  loss.smoothing = options[1];
+  loss.batch = arguments.shape()[0];
+  loss.classes = arguments.shape()[1];
+  loss.pixels = arguments.map_size();
+  loss.logits = arguments.take();
+  loss.labels = arguments.take_integers();
+  loss.weights = arguments.take();
+  return loss;
 }
 
 enum { kDone, kWrongType, kWrongCount, kFailed };
@@ -322,6 +347,51 @@ GHOSTNET_OPERATOR(ghostnet_max_pool_gradient) {
   const float* d_out = arguments.take();
   ghostnet::max_pool_gradient(maps, height, width, x, d_out, arguments.take());
   return ghostnet::kDone;
+}
+
+GHOSTNET_OPERATOR(ghostnet_upsample) {
+  ghostnet::Resize sizes{arguments.maps(), arguments.shape()[2], arguments.shape()[3], 0, 0};
+  const float* x = arguments.take();
+  sizes.out_height = arguments.shape()[0];
+  arguments.take();
+  sizes.out_width = arguments.shape()[0];
+  arguments.take();
+  upsample(ghostnet::kernels(), sizes, x, arguments.take());
+  return ghostnet::kDone;
+}
+
+GHOSTNET_OPERATOR(ghostnet_upsample_gradient) {
+  ghostnet::Resize sizes{arguments.maps(), 0, 0, arguments.shape()[2], arguments.shape()[3]};
+  const float* d_out = arguments.take();
+  sizes.height = arguments.shape()[0];
+  arguments.take();
+  sizes.width = arguments.shape()[0];
+  arguments.take();
+  upsample_gradient(ghostnet::kernels(), sizes, d_out, arguments.take());
+  return ghostnet::kDone;
+}
+
+// The place of the labels among the arguments of a pixel's loss.
+constexpr int kLabels = 2;
+
+extern "C" int ghostnet_pixel_losses(int count, void** values, int*, int64_t** shapes, const char** types, void*,
+                                     void*) {
+  return ghostnet::guarded(Arguments(count, values, shapes, types, kLabels), [](Arguments& arguments) -> int {
+    const ghostnet::PixelLoss loss = ghostnet::take_pixel_loss(arguments);
+    float *losses = arguments.take(), *sum = arguments.take();
+    pixel_losses(ghostnet::kernels(), loss, losses, sum, arguments.take());
+    return ghostnet::kDone;
+  });
+}
+
+extern "C" int ghostnet_pixel_losses_gradient(int count, void** values, int*, int64_t** shapes, const char** types,
+                                              void*, void*) {
+  return ghostnet::guarded(Arguments(count, values, shapes, types, kLabels), [](Arguments& arguments) -> int {
+    const ghostnet::PixelLoss loss = ghostnet::take_pixel_loss(arguments);
+    const float *d_losses = arguments.take(), *d_sum = arguments.take();
+    pixel_losses_gradient(ghostnet::kernels(), loss, d_losses, *d_sum, arguments.take());
+    return ghostnet::kDone;
+  });
 }
 
 // The number of elements of a tensor.

@@ -13,7 +13,8 @@ namespace {
 
 constexpr int kWidth = GHOSTNET_WIDTH;
 typedef float Vector __attribute__((vector_size(kWidth * 4), aligned(4), may_alias));
-typedef int32_t Mask __attribute__((vector_size(kWidth * 4)));
+typedef int32_t Integers __attribute__((vector_size(kWidth * 4)));
+typedef uint32_t Bits __attribute__((vector_size(kWidth * 4)));
 
 inline Vector load(const float* x) { return *reinterpret_cast<const Vector*>(x); }
 inline void store(float* y, Vector value) { *reinterpret_cast<Vector*>(y) = value; }
@@ -266,6 +267,156 @@ void correlate_gradient(double* sums, const float* gradient, int64_t gradient_st
   }
 }
 
+template <int kVectors>
+inline void combine_block(float* y, const float* x, Taps taps) {
+  Vector sums[kVectors];
+  for (int v = 0; v < kVectors; ++v) sums[v] = Vector{};
+  for (int t = 0; t < taps.count; ++t) {
+    const Vector weight = all(taps.weight[t]);
+    const float* from = x + taps.offset[t];
+    for (int v = 0; v < kVectors; ++v) sums[v] += weight * load(from + v * kWidth);
+  }
+  for (int v = 0; v < kVectors; ++v) store(y + v * kWidth, sums[v]);
+}
+
+void combine(float* y, const float* x, int64_t size, Taps taps) {
+  int64_t i = 0;
+  for (; i + 4 * kWidth <= size; i += 4 * kWidth) combine_block<4>(y + i, x + i, taps);
+  for (; i + kWidth <= size; i += kWidth) combine_block<1>(y + i, x + i, taps);
+  if (i == size) return;
+  Vector sum{};
+  for (int t = 0; t < taps.count; ++t) sum += all(taps.weight[t]) * load_part(x + taps.offset[t] + i, size - i);
+  store_part(y + i, sum, size - i);
+}
+
+inline Vector clipped_below(Vector x, float least) { return x < all(least) ? all(least) : x; }
+
+// e^x for x up to 0, from polynomials of the rest that a power of two leaves (Cephes, by S. Moshier). What is not a
+// number stays.
+inline Vector exponential(Vector x) {
+  x = clipped_below(x, -87.0f);
+  const Vector shifted = x * all(1.44269504f) + all(12582912.0f);  // 1.5 * 2^23: rounds to a whole number
+  const Vector power = shifted - all(12582912.0f);
+  const Vector rest = x - power * all(0.693359375f) - power * all(-2.12194440e-4f);
+  static constexpr float kFactors[] = {1.9875691500e-4f, 1.3981999507e-3f, 8.3334519073e-3f,
+                                       4.1665795894e-2f, 1.6666665459e-1f, 5.0000001201e-1f};
+  Vector sum{};
+  for (int i = 0; i < 6; ++i) sum = sum * rest + all(kFactors[i]);
+  sum = sum * rest * rest + rest + all(1.0f);
+  // The whole number, in the last bits of `shifted`, goes to the exponent.
+  return sum * (Vector)(((Bits)shifted << 23) + (Bits)all(1.0f));
+}
+
+// ln x for x from 1 on, in the same way.
+inline Vector logarithm_of(Vector x) {
+  // x = 2^power * rest, with the rest between sqrt(1/2) and sqrt(2).
+  const Bits bits = (Bits)x, whole = (bits - (Bits)all(0.70710678f)) >> 23;
+  const Vector rest = (Vector)(bits - (whole << 23)) - all(1.0f);
+  const Vector power = __builtin_convertvector((Integers)whole, Vector);
+  const Vector square = rest * rest;
+  static constexpr float kFactors[] = {7.0376836292e-2f,  -1.1514610310e-1f, 1.1676998740e-1f,
+                                       -1.2420140846e-1f, 1.4249322787e-1f,  -1.6668057665e-1f,
+                                       2.0000714765e-1f,  -2.4999993993e-1f, 3.3333331174e-1f};
+  Vector sum{};
+  for (int i = 0; i < 9; ++i) sum = sum * rest + all(kFactors[i]);
+  sum = sum * rest * square + power * all(-2.12194440e-4f) - all(0.5f) * square;
+  const Vector result = rest + sum + power * all(0.693359375f);
+  return x == x ? result : x;
+}
+
+void logarithm(float* y, const float* x, int64_t size) {
+  int64_t i = 0;
+  for (; i + kWidth <= size; i += kWidth) store(y + i, logarithm_of(load(x + i)));
+  if (i < size) store_part(y + i, logarithm_of(load_part(x + i, size - i)), size - i);
+}
+
+// Row by row to begin with: values of one column that lie a power of two apart would push each other out of the cache.
+void soft_max(float* top, float* total, float* to, int64_t to_row, const float* x, int64_t row, int64_t rows,
+              int64_t count) {
+  for (int64_t r = 0; r < rows; ++r, x += row) {
+    float* copy = to + r * to_row;
+    for (int64_t i = 0; i < count; ++i) copy[i] = x[i];
+    if (r == 0) {
+      for (int64_t i = 0; i < count; ++i) top[i] = x[i];
+    } else {
+      for (int64_t i = 0; i < count; ++i) top[i] = x[i] > top[i] ? x[i] : top[i];
+    }
+  }
+  for (int64_t i = 0; i < count; i += kWidth) {
+    const Vector largest = load(top + i);
+    Vector sum{};
+    for (int64_t r = 0; r < rows; ++r) {
+      float* value = to + r * to_row + i;
+      const Vector power = exponential(load(value) - largest);
+      sum += power;
+      store(value, power);
+    }
+    store(total + i, sum);
+  }
+}
+
+void stretch_part(float* out, const float* in, const Resampling& columns, int64_t first, int64_t end) {
+  for (int64_t o = first; o < end; ++o) {
+    out[o] = columns.near[o] * in[columns.first[o]] + columns.far[o] * in[columns.second[o]];
+  }
+}
+
+// kFactor outputs of each input, an even number; all inputs but those at the ends give the same weights.
+template <int kFactor>
+void stretch_by(float* out, const float* in, const Resampling& columns) {
+  constexpr int kHalf = kFactor / 2;
+  stretch_part(out, in, columns, 0, kHalf);
+  float near[kFactor], far[kFactor];
+  for (int j = 0; j < kFactor; ++j) {
+    near[j] = columns.near[kHalf + j];
+    far[j] = columns.far[kHalf + j];
+  }
+  float* to = out + kHalf;
+  for (int64_t i = 0; i + 1 < columns.inputs; ++i) {
+    for (int j = 0; j < kFactor; ++j) to[i * kFactor + j] = near[j] * in[i] + far[j] * in[i + 1];
+  }
+  stretch_part(out, in, columns, columns.outputs - kHalf, columns.outputs);
+}
+
+void stretch(float* out, const float* in, const Resampling& columns) {
+  if (columns.inputs > 1 && columns.factor == 2) return stretch_by<2>(out, in, columns);
+  if (columns.inputs > 1 && columns.factor == 4) return stretch_by<4>(out, in, columns);
+  if (columns.inputs > 1 && columns.factor == 8) return stretch_by<8>(out, in, columns);
+  stretch_part(out, in, columns, 0, columns.outputs);
+}
+
+void shrink_part(float* d_in, const float* d_out, const Resampling& columns, int64_t first, int64_t end) {
+  for (int64_t i = first; i < end; ++i) {
+    const float* from = d_out + columns.begin[i];
+    const float* shares = columns.shares + columns.start[i];
+    const int64_t count = columns.start[i + 1] - columns.start[i];
+    float sum = 0;
+    for (int64_t j = 0; j < count; ++j) sum += shares[j] * from[j];
+    d_in[i] = sum;
+  }
+}
+
+template <int kFactor>
+void shrink_by(float* d_in, const float* d_out, const Resampling& columns) {
+  shrink_part(d_in, d_out, columns, 0, 1);
+  float shares[2 * kFactor];
+  for (int j = 0; j < 2 * kFactor; ++j) shares[j] = columns.shares[columns.start[1] + j];
+  const float* from = d_out - kFactor / 2;
+  for (int64_t i = 1; i + 1 < columns.inputs; ++i) {
+    float sum = 0;
+    for (int j = 0; j < 2 * kFactor; ++j) sum += shares[j] * from[i * kFactor + j];
+    d_in[i] = sum;
+  }
+  shrink_part(d_in, d_out, columns, columns.inputs - 1, columns.inputs);
+}
+
+void shrink(float* d_in, const float* d_out, const Resampling& columns) {
+  if (columns.inputs > 2 && columns.factor == 2) return shrink_by<2>(d_in, d_out, columns);
+  if (columns.inputs > 2 && columns.factor == 4) return shrink_by<4>(d_in, d_out, columns);
+  if (columns.inputs > 2 && columns.factor == 8) return shrink_by<8>(d_in, d_out, columns);
+  shrink_part(d_in, d_out, columns, 0, columns.inputs);
+}
+
 // A vector of one or two pixels of kTogether samples. As an argument of a template it would lose its alignment: their number is.
 template <int kPixels>
 struct Pixels {
@@ -495,6 +646,7 @@ extern const Kernels GHOSTNET_KERNELS;
 const Kernels GHOSTNET_KERNELS = {GHOSTNET_NAME, kAtOnce,       moments,       sum, product,   scale,
                                   affine,        norm_sums,     norm_gradient, add, correlate,
                                   correlate_gradient, window, to_sides<kPatchInputs, left_sides>, from_products,
-                                  to_sides<kPatch, gradients_of_sums>, multiply, window_gradient, squares, momentum};
+                                  to_sides<kPatch, gradients_of_sums>, multiply, window_gradient, squares, momentum,
+                                  combine, soft_max, logarithm, stretch, shrink};
 
 }  // namespace ghostnet

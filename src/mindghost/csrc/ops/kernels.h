@@ -57,6 +57,17 @@ struct MomentumStep {
   float factor, decay, momentum, rate, gradient_share, moment_share;
 };
 
+// A row of pixels made of another one by linear interpolation: output o is near[o] of input first[o] and far[o] of input
+// second[o]. Input i went to the outputs from begin[i] on, with shares[start[i]] to shares[start[i + 1] - 1].
+struct Resampling {
+  int64_t inputs, outputs;
+  int64_t factor;  // outputs of each input; 0 if that is no whole number
+  const int32_t *first, *second;
+  const float *near, *far;
+  const int32_t *begin, *start;
+  const float* shares;
+};
+
 // What a set of loops computes at once: as many sums as there are registers for.
 struct Blocking {
   int window_outs;                         // outputs of `window`, with kWindowPixels pixels of each
@@ -130,6 +141,21 @@ struct Kernels {
 
   // One update of the weights and their moments.
   void (*momentum)(float* weight, float* moment, const float* gradient, int64_t size, MomentumStep step);
+
+  // y[i] = sum over taps of weight * x[offset + i].
+  void (*combine)(float* y, const float* x, int64_t size, Taps taps);
+
+  // Of each of `count` columns of `rows` values, which are `row` elements apart: the largest one, exponentials of what
+  // all of them have less than it, `to_row` elements apart, and the exponentials' sum. There is room for whole vectors.
+  void (*soft_max)(float* top, float* total, float* to, int64_t to_row, const float* x, int64_t row, int64_t rows,
+                   int64_t count);
+
+  // y = the natural logarithm of x, for x from 1 on.
+  void (*logarithm)(float* y, const float* x, int64_t size);
+
+  // A row of another width, and the gradient of the first row from that of the second.
+  void (*stretch)(float* out, const float* in, const Resampling& columns);
+  void (*shrink)(float* d_in, const float* d_out, const Resampling& columns);
 };
 
 }  // namespace ghostnet
