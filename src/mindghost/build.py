@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from mindcv.utils import amp
 from mindspore import nn
 
+from . import tasks
 from .checkpoint import weights as weights_file
 from .checkpoint.load import Loaded, fill_network
 from .config import Config
 from .errors import UserError
 from .files import download
 from .files.cache import cache_dir
-from .models import USUAL, Card, Weights, card, create_model
-from .models.network import Network
+from .models import CLASSIFICATION, SEGMENTATION, USUAL, Card, Weights, backbone_name, card, create_model, list_models
+from .models.network import RegistryNetwork
+from .models.segmentation import SegmentationNetwork
 from .ops import rewrite
 
 
@@ -63,26 +67,59 @@ def published_place(model: str) -> Path:
     return download.place(published(model).url, cache_dir())
 
 
-def network(config: Config) -> Network:
+def trunk(config: Config) -> str:
+    """Name of the classifier that the network is, or whose feature maps it is made of.
+
+    Raises UserError for a network that is not known, does not fit the task, or has no such backbone.
+    """
+    found, wanted = facts(config.model), SEGMENTATION if tasks.of(config).is_dense else CLASSIFICATION
+    if found.task != wanted:
+        usual = Config.default("model") if wanted == CLASSIFICATION else list_models(wanted)[0]
+        raise UserError(
+            f"model: {config.model} is a network for {found.task}, not for task {config.task}; give another model, "
+            f"such as {usual}, or another task"
+        )
+    try:
+        return backbone_name(config.model, config.backbone)
+    except ValueError as error:
+        raise UserError(str(error)) from error
+
+
+def check(config: Config) -> None:
+    """Raise UserError where what a training asks of its network shows to be wrong before any image is looked at."""
+    trunk(config)
+    if config.backbone_ckpt_path:
+        _check_start(config)
+
+
+def options(config: Config) -> dict[str, Any]:
+    """What `create_model` takes of a configuration, but for how fresh weights are drawn."""
+    return {
+        "num_classes": config.num_classes,
+        "in_channels": config.in_channels,
+        "drop_rate": config.drop_rate,
+        "drop_path_rate": config.drop_path_rate,
+        "backbone": config.backbone,
+        "decoder_width": config.decoder_width,
+        "upsampling": config.upsampling,
+    }
+
+
+def network(config: Config) -> RegistryNetwork:
     """The network of `config.model` with fresh weights, before mixed precision.
 
-    Raises UserError for an unknown name, or an option that the network does not have; ValueError for a configuration
-    whose `num_classes` is not settled (`Runtime.with_classes`): the network would have its own default.
+    Raises UserError for an unknown name, an option that the network does not have, or another task's network;
+    ValueError for a configuration whose `num_classes` is not settled (`Runtime.with_classes`): the network would have
+    its own default.
     """
     if config.num_classes is None:
         raise ValueError("num_classes: not settled; Runtime.with_classes takes that of the data")
+    trunk(config)
     try:
-        made = create_model(
-            config.model,
-            num_classes=config.num_classes,
-            in_channels=config.in_channels,
-            drop_rate=config.drop_rate,
-            drop_path_rate=config.drop_path_rate,
-            init=config.init,
-        )
+        made = create_model(config.model, init=config.init, **options(config))
     except ValueError as error:
         raise UserError(str(error)) from error
-    assert isinstance(made, Network)  # features_only was not asked for
+    assert isinstance(made, RegistryNetwork)  # features_only was not asked for
     return made
 
 
@@ -136,18 +173,23 @@ def _layer(name: str) -> type[nn.Cell]:
 
 
 def load_weights(net: nn.Cell, config: Config, *, fine_tune: bool) -> Loaded | None:
-    """Fill `net` from `ckpt_path`, else from the published weights where `pretrained` is set; None where neither is.
+    """Fill `net` from a file that the configuration names; None where it names none.
+
+    That is `ckpt_path`, else the published weights where `pretrained` is set. A training for segmentation fills the
+    backbone alone, of `backbone_ckpt_path`, or of the backbone's published weights.
 
     Args:
         net: the network of `config.model`.
         config: names the file.
-        fine_tune: a classifier of another size starts fresh; otherwise it must fit too.
+        fine_tune: a training starts from these weights. A classifier of another size starts fresh then; otherwise it
+            must fit too.
 
     Raises UserError where the file cannot be had or does not fit.
     """
-    facts = card(config.model)
-    if fine_tune and config.pretrained and config.ckpt_path:
-        raise UserError("pretrained: pretrained and ckpt_path both name weights to start from; drop one of them")
+    if fine_tune:
+        _check_start(config)
+        if _starts_from_backbone(config):
+            return _fill_backbone(net, config)
     if config.ckpt_path:
         path = Path(config.ckpt_path)
     elif not config.pretrained:
@@ -157,11 +199,49 @@ def load_weights(net: nn.Cell, config: Config, *, fine_tune: bool) -> Loaded | N
     return fill_network(
         net,
         path,
-        stem=facts.stem,
-        classifier=facts.classifier,
+        stem=_stem(config),
+        classifier=facts(config.model).classifier,
         averaged=config.ema,
         fresh_classifier=fine_tune,
     )
+
+
+def _check_start(config: Config) -> None:
+    """Raise UserError where a training is told twice what weights to start from, or a classifier of a backbone's."""
+    keys = [key for key in ("pretrained", "backbone_ckpt_path", "ckpt_path") if getattr(config, key)]
+    if len(keys) > 1:
+        raise UserError(f"{keys[0]}: {keys[0]} and {keys[1]} both name weights to start from; drop one of them")
+    if config.backbone_ckpt_path and facts(config.model).task != SEGMENTATION:
+        raise UserError(f"backbone_ckpt_path: {config.model} is a classifier, which has no backbone; give ckpt_path")
+
+
+def _starts_from_backbone(config: Config) -> bool:
+    return bool(config.backbone_ckpt_path or (config.pretrained and facts(config.model).task == SEGMENTATION))
+
+
+def _fill_backbone(net: nn.Cell, config: Config) -> Loaded:
+    """Fill the backbone of a network for segmentation, and nothing else of it."""
+    assert isinstance(net, SegmentationNetwork)
+    backbone = trunk(config)
+    path = Path(config.backbone_ckpt_path) if config.backbone_ckpt_path else published_file(backbone, config.pretrained)
+    found = card(backbone)
+    loaded = fill_network(
+        net.backbone,
+        path,
+        stem=found.stem,
+        classifier=found.classifier,
+        averaged=config.ema,
+        prefix=net.prefix,
+        key="backbone",
+    )
+    fresh = tuple(p.name for p in net.get_parameters() if not p.name.startswith(net.prefix))
+    return replace(loaded, part=f"the backbone {backbone}", fresh=fresh)
+
+
+def _stem(config: Config) -> str:
+    """Name of the cell that depends on the image's channels."""
+    prefix = SegmentationNetwork.prefix if facts(config.model).task == SEGMENTATION else ""
+    return prefix + facts(trunk(config)).stem
 
 
 def trained_network(config: Config, operators: Path | None = None) -> tuple[nn.Cell, Loaded]:
@@ -181,14 +261,15 @@ def trained_network(config: Config, operators: Path | None = None) -> tuple[nn.C
 def _check_sizes(config: Config) -> None:
     """Raise UserError where `num_classes` or `in_channels` is not that of the weights in `ckpt_path`."""
     found, path = facts(config.model), Path(config.ckpt_path)
+    trunk(config)
     shapes = {name: array.shape for name, array in weights_file.read(path).items()}
-    outputs = _size_of(shapes, f"{found.classifier}.weight", 0)
+    outputs = _size_of(shapes, found.classifier, 0)
     if outputs is not None and config.num_classes != outputs:
         raise UserError(
             f"num_classes: {config.num_classes}, but the classifier in {path} has {outputs} outputs; give "
             "the num_classes that the file was made with"
         )
-    channels = _size_of(shapes, f"{found.stem}.weight", 1)
+    channels = _size_of(shapes, _stem(config), 1)
     # Weights for colour images take grey ones, too.
     if channels is not None and config.in_channels != channels and (config.in_channels, channels) != (1, 3):
         raise UserError(
@@ -201,9 +282,10 @@ def _check_sizes(config: Config) -> None:
             raise UserError(f"{key}: {getattr(config, key)}, but no weight in {path} is as large; correct {key}")
 
 
-def _size_of(shapes: Mapping[str, tuple[int, ...]], name: str, axis: int) -> int | None:
-    """A size of the parameter with this name, whatever stands before the name; None where it is not known."""
-    entries = [entry for entry in shapes if entry == name or entry.endswith(f".{name}")]
+def _size_of(shapes: Mapping[str, tuple[int, ...]], cell: str, axis: int) -> int | None:
+    """A size of the weight of a cell, or of its parts, whatever stands before its name; None where it is not known."""
+    pattern = re.compile(rf"(?:.+\.)?{re.escape(cell)}\.(?:\w+\.)?weight")
+    entries = [entry for entry in shapes if pattern.fullmatch(entry)]
     # Of several the outermost: blocks have a conv1, too.
     shape = shapes[min(entries, key=len)] if entries else ()
     return shape[axis] if len(shape) > axis else None

@@ -164,6 +164,7 @@ RANGES = {
      "head_lr_factor", "backbone_lr_factor"): ((0.0, False), NO_END),
     ("color_jitter", "mixup", "cutmix", "weight_decay", "min_lr", "warmup_factor"): ((0.0, True), NO_END),
     ("loss_scale",): ((1.0, True), NO_END),
+    ("decoder_width",): ((0.1, True), (8.0, True)),
 }  # fmt: skip
 KEY_RANGES = [(key, *ends) for keys, ends in RANGES.items() for key in keys]
 

@@ -21,7 +21,7 @@ from mindghost.config import Config
 from mindghost.deploy import export, onnx_fixes, probe_images
 from mindghost.errors import UserError
 from mindghost.inference import artifact
-from mindghost.models import list_models
+from mindghost.models import CLASSIFICATION, list_models
 from tests.helpers.commands import flags, process, run_mindghost
 from tests.helpers.pictures import write_images
 from tests.helpers.trained import CLASSES, trained_logits, write_run
@@ -241,8 +241,8 @@ def quick(tmp_path, monkeypatch):
         seen["precision"] = config.val_amp_level
         return nn.ReLU().set_train(True), "loaded it"
 
-    def deployed_form(model, network, classes, channels):
-        seen.update(training=network.training, form=(model, classes, channels))
+    def deployed_form(model, network, num_classes, in_channels, **others):
+        seen.update(training=network.training, form=(model, num_classes, in_channels))
         seen["modes"].append(ms.get_context("mode"))
         return network
 
@@ -387,7 +387,7 @@ def test_made_up_pictures_have_contrast():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", list_models())
+@pytest.mark.parametrize("name", list_models(CLASSIFICATION))
 def test_every_network_in_both_formats(tmp_path, name):
     path = write_run(tmp_path, model=name, image_resize=(64, 32))
     written = export.export(artifact.of_file(path), export.FORMATS)

@@ -22,6 +22,13 @@ def stages() -> tuple:
     return cut(ghostnet.STAGES)
 
 
+def all_strides() -> tuple:
+    """GhostNet's table with one bottleneck of each stride from 1 to 32, for networks that read maps of all of them."""
+    from mindghost.models import ghostnet
+
+    return tuple((ghostnet.STAGES[stage][0],) for stage in (0, 1, 3, 5, 7))
+
+
 if __name__ == "__main__":
     with importing():
         from mindghost.models import ghostnet

@@ -9,7 +9,7 @@ from mindcv.optim import create_optimizer
 from mindspore import Tensor, nn
 
 from mindghost.checkpoint import weights as weights_file
-from mindghost.models import card, create_model, layers, list_models
+from mindghost.models import CLASSIFICATION, card, create_model, layers, list_models
 from mindghost.models.ghostnet import GhostModule
 from mindghost.train.step import StepOptions, TrainStep
 from mindghost.train.update import update_by
@@ -171,9 +171,9 @@ def test_dropout_masks_follow_their_counter_and_are_uniform():
 
 
 def graph_mode_cases() -> list:
-    """Every network, and fused forms; the one that compiles fastest in quick runs too."""
+    """Every classifier, and fused forms; the one that compiles fastest in quick runs too."""
     fused = [(name, {"deploy": True}) for name in ("ghostnetv3_050", "repghostnet_050")]
-    cases = [*((name, {}) for name in list_models()), *fused]
+    cases = [*((name, {}) for name in list_models(CLASSIFICATION)), *fused]
     return [pytest.param(*case, marks=[] if case[0] == "ghost_vgg16" else pytest.mark.slow) for case in cases]
 
 

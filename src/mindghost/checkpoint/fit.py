@@ -50,10 +50,13 @@ class Differences:
         return "; ".join(f"{len(names)} {kind}: {some(names)}" for kind, names in kinds if names)
 
 
-def check_fit(path: Path, differences: Differences, keys: Mapping[str, str], prefix: str = "") -> None:
+def check_fit(
+    path: Path, differences: Differences, keys: Mapping[str, str], prefix: str = "", key: str = "model"
+) -> None:
     """Raise UserError where there are differences.
 
-    `keys` says which option sets the shapes of which cells, `prefix` what was taken off the file's names.
+    `keys` says which option sets the shapes of which cells, `prefix` what was taken off the file's names, `key` which
+    option names the network.
     """
     if not differences:
         return
@@ -62,10 +65,10 @@ def check_fit(path: Path, differences: Differences, keys: Mapping[str, str], pre
             f"{path}: holds the network under {prefix}, and more beside it ({differences}); have the network's weights "
             "saved alone"
         )
-    to_blame = "model"
+    to_blame = key
     if not (differences.missing or differences.surplus):
         to_blame = next(
-            (key for cell, key in keys.items() if all(name.startswith(cell) for name in differences.unequal)), "model"
+            (shape for cell, shape in keys.items() if all(name.startswith(cell) for name in differences.unequal)), key
         )
     raise UserError(
         f"{path}: does not fit the network ({differences}{taken_off(prefix)}); give the {to_blame} that the file was "

@@ -27,7 +27,8 @@ class Loaded:
         parameters: how many were loaded.
         averaged: whether the file's averaged weights (`ema.*`) were taken.
         training_entries: entries of a trainer (moments, averages, counts) that were left out.
-        fresh: parameters that keep their initial values (a classifier of another size).
+        part: of the network, which alone is filled; empty for all of it.
+        fresh: parameters that keep their initial values (a classifier of another size; all beside the part).
         stem_summed: whether the filters of a 3-channel stem were summed for a 1-channel image.
         dropped: parameters of the whole network in the file that this part of it does without.
         prefix: of a wrapper, that was taken off the file's names.
@@ -37,13 +38,15 @@ class Loaded:
     parameters: int
     averaged: bool
     training_entries: int
+    part: str = ""
     fresh: tuple[str, ...] = ()
     stem_summed: bool = False
     dropped: tuple[str, ...] = ()
     prefix: str = ""
 
     def __str__(self) -> str:
-        text = f"loaded {self.parameters} parameters from {self.path}"
+        of_part = f" of {self.part}" if self.part else ""
+        text = f"loaded {self.parameters} parameters{of_part} from {self.path}"
         if self.averaged:
             text += ", the averaged ones (ema.*)"
         if self.prefix:
@@ -52,10 +55,13 @@ class Loaded:
             text += f"; left out {self.training_entries} entries of its trainer"
         if self.stem_summed:
             text += "; summed the stem's filters for 1-channel images"
-        if self.fresh:
+        if self.fresh and not self.part:
             text += f"; fresh, since the number of classes differs: {', '.join(self.fresh)}"
         if self.dropped:
             text += f"; dropped {len(self.dropped)} that the network does without: {some(self.dropped)}"
+        if self.fresh and self.part:
+            cells = dict.fromkeys(name.partition(".")[0] for name in self.fresh)
+            text += f"; everything else is fresh: {', '.join(cells)} ({len(self.fresh)} parameters)"
         return text
 
 
@@ -67,6 +73,8 @@ def fill_network(
     classifier: str,
     averaged: bool = False,
     fresh_classifier: bool = False,
+    prefix: str = "",
+    key: str = "model",
 ) -> Loaded:
     """Fill a network from a `.ckpt` or `.safetensors` file: everything must fit, or nothing is changed.
 
@@ -80,13 +88,15 @@ def fill_network(
         stem, classifier: names of the cells that depend on the image's channels and the number of classes.
         averaged: take the `ema.*` entries, where the file has them.
         fresh_classifier: leave the classifier as it is where its shape differs.
+        prefix: what stands before the file's names in those of the network, which is a part of another one.
+        key: names the network, for messages.
 
     Raises:
         UserError: the file cannot be read, or parameters are missing, left over or of another shape (listed).
     """
     path = Path(path)
     arrays = weights_file.read(path)
-    wanted = {parameter.name: parameter for parameter in network.get_parameters()}
+    wanted = {parameter.name.removeprefix(prefix): parameter for parameter in network.get_parameters()}
     selection = select(path, arrays, wanted, averaged)
     weights = {ours: arrays[theirs] for ours, theirs in selection.names.items()}
     dropped = tuple(name for name in getattr(network, "left_out", ()) if weights.pop(name, None) is not None)
@@ -95,12 +105,20 @@ def fill_network(
     fresh = _drop_classifier(weights, wanted, classifier) if fresh_classifier else ()
     shapes = {name: p.shape for name, p in wanted.items() if name not in fresh}
     differences = Differences.between(weights, shapes)
-    check_fit(path, differences, {f"{classifier}.": "num_classes", f"{stem}.": "in_channels"}, selection.prefix)
+    keys = {f"{classifier}.": "num_classes", f"{stem}.": "in_channels"}
+    check_fit(path, differences, keys, selection.prefix, key)
     weights = {name: as_float32(path, name, array) for name, array in weights.items()}
     for name, array in weights.items():
         assign(wanted[name], array)
     return Loaded(
-        path, len(weights), selection.averaged, selection.training, fresh, stem_summed, dropped, selection.prefix
+        path,
+        len(weights),
+        selection.averaged,
+        selection.training,
+        fresh=fresh,
+        stem_summed=stem_summed,
+        dropped=dropped,
+        prefix=selection.prefix,
     )
 
 

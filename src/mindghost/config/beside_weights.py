@@ -23,6 +23,9 @@ KEYS = frozenset(
         "in_channels",
         "drop_rate",
         "drop_path_rate",
+        "backbone",
+        "decoder_width",
+        "upsampling",
         "ema",
         # the layout of the data, and what its labels mean
         "dataset",

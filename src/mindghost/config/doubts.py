@@ -33,11 +33,11 @@ def refused(config: Config) -> Iterator[Problem]:
         key, _, rest = scale.partition(" ")
         yield Problem((key,), rest)
     frozen = [key for key in ("freeze_backbone", "freeze_stages", "unfreeze_epoch") if getattr(config, key)]
-    if frozen and not (config.ckpt_path or config.pretrained):
+    if frozen and not (config.ckpt_path or config.backbone_ckpt_path or config.pretrained):
         yield Problem(
             (frozen[0],),
             "the features would stay the random ones that the network starts with; name its weights with ckpt_path, or "
-            "set pretrained to True",
+            "those of its backbone with backbone_ckpt_path, or set pretrained to True",
         )
     if config.unfreeze_epoch is not None and config.unfreeze_epoch > config.epoch_size:
         yield Problem(

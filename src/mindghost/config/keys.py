@@ -22,6 +22,7 @@ from .rules import (
     Count,
     Dataset,
     DecayEpochs,
+    DecoderWidth,
     EraseValue,
     ImageSize,
     Interpolation,
@@ -84,6 +85,7 @@ FREE_KEYS = frozenset(
         "dataset_download",
         "init",
         "ckpt_path",
+        "backbone_ckpt_path",
         "pretrained",
         "resume_opt",
         "device_target",
@@ -259,15 +261,26 @@ class Keys(BaseModel):
     """Dropout before the classifier; None takes the network's own."""
     drop_path_rate: ShareBelow1 | None = None
     """Stochastic depth, for networks that have it; None takes the network's own."""
+    backbone: Text = ""
+    """Network for segmentation: the classifier whose feature maps it reads, by its name in the registry. Empty: its
+    usual one, ghostnet_100."""
+    decoder_width: DecoderWidth = 1.0
+    """Network for segmentation: factor on the channels of its decoder."""
+    upsampling: Literal["bilinear", "transposed"] = "bilinear"
+    """Network for segmentation: how its decoder enlarges maps, bilinearly or by transposed convolutions, which are
+    learnt (ghost_unet, plain_unet). The logits are always enlarged bilinearly."""
     init: Literal["mindcv", "pytorch"] = "mindcv"
     """How fresh weights are drawn, those of a fresh classifier, too: as MindCV starts such a network, or as PyTorch's
     layers start and with them timm's GhostNets, which is less than half as large."""
     pretrained: Pretrained = False
-    """Start from the published weights of the network; or from a variant of them by its name, such as 910v2 of
-    ghostnet_050."""
+    """Start from the published weights of the network (of one for segmentation: of its backbone); or from a variant of
+    them by its name, such as 910v2 of ghostnet_050."""
     ckpt_path: Text = ""
     """Weights to start from (train) or to evaluate (validate): a .ckpt or .safetensors file; validate takes a .onnx
     or .mindir file of `mindghost export`, too."""
+    backbone_ckpt_path: Text = ""
+    """Network for segmentation: weights of the classifier that is its backbone to start from, a .ckpt or .safetensors
+    file; the rest is fresh."""
     teacher: Text = ""
     """Network to learn from (knowledge distillation), by its name here or in mindcv, or a .mindir file that takes
     batches of batch_size. It sees the same images. Empty: none."""
@@ -276,8 +289,8 @@ class Keys(BaseModel):
     resume_opt: bool = False
     """Load the optimizer's moments from ckpt_path, too (a run_state.ckpt, or a file of MindCV's trainer)."""
     freeze_backbone: bool = False
-    """Train the classifier alone; everything before it, batch-norm statistics included, stays as it is: that of
-    ckpt_path or of the published weights."""
+    """Train the classifier alone (for segmentation: all but the backbone); everything before it, batch-norm statistics
+    included, stays as it is: that of ckpt_path, of backbone_ckpt_path or of the published weights."""
     freeze_stages: Natural = 0
     """Keep the first stages of the network as they are, batch-norm statistics included: 1: the stem, 2: and all up to
     its next feature map, and so on; all of them are what freeze_backbone keeps."""
@@ -310,7 +323,7 @@ class Keys(BaseModel):
     """Layer-wise decay of the learning rate, as in timm: the classifier learns at the schedule's rate, the block before
     it at layer_decay times that, the one before at layer_decay^2, and so on down to the stem."""
     head_lr_factor: Positive = 1.0
-    """Rate of the classifier, as a multiple of the schedule's."""
+    """Rate of the classifier (for segmentation: of decoder and classifier), as a multiple of the schedule's."""
     backbone_lr_factor: Positive = 1.0
     """Rate of everything before the classifier, as a multiple of the schedule's; layer_decay multiplies with it."""
     gradient_accumulation_steps: Count = 1

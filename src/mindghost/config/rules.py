@@ -168,6 +168,9 @@ NotNegative = Annotated[float, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 ShareBelow1 = Annotated[float, Field(ge=0, lt=1)]
 ShareAbove0 = Annotated[float, Field(gt=0, le=1)]
+# With the largest, a decoder has more channels than GhostNet itself; more may be asked for by anybody's config.yaml.
+DECODER_WIDTHS = (0.1, 8)
+DecoderWidth = Annotated[float, Field(ge=DECODER_WIDTHS[0], le=DECODER_WIDTHS[1])]
 Text = Annotated[str, Field(pattern=r"^[^\x00]*$"), WrapValidator(_file_name)]
 Name = Annotated[Text, Field(min_length=1), Expected("text that is not empty")]
 Pretrained = Annotated[bool | Name, Expected("True, False or the name of a variant")]
@@ -316,6 +319,15 @@ _KNOWN_AS = {
     "head_lr": "head_lr_factor",
     "backbone_lr": "backbone_lr_factor",
     "layerwise_lr_decay": "layer_decay",
+    "encoder": "backbone",
+    "encoder_name": "backbone",
+    "encoder_weights": "backbone_ckpt_path",
+    "backbone_ckpt": "backbone_ckpt_path",
+    "backbone_checkpoint": "backbone_ckpt_path",
+    "backbone_pretrained": "backbone_ckpt_path",
+    "backbone_weights": "backbone_ckpt_path",
+    "weights_backbone": "backbone_ckpt_path",
+    "decoder_channels": "decoder_width",
 }
 
 

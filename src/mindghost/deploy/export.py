@@ -89,7 +89,7 @@ def export(
     images, real = comparison_images(deployed)
     with _mode(ms.PYNATIVE_MODE):
         expected = trained(Tensor(images)).asnumpy()
-        network = fold.deployed_form(config.model, trained, config.num_classes, config.in_channels)
+        network = fold.deployed_form(config.model, trained, **build.options(config))
     target = replace(deployed, batch=batch)
     description = _description(target)
     results, contents = [], {}

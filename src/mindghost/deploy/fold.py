@@ -4,32 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from mindspore import Tensor, nn
 
-from ..models import reparam
+from ..models import backbone_name, card, create_model, reparam
 from ..models.complexity import forward_hooks, run
 from ..models.parameters import assign
-from ..models.registry import CARDS
 from ..models.surgery import replace_cells
 
 
-def deployed_form(name: str, trained: nn.Cell, num_classes: int, in_channels: int = 3) -> nn.Cell:
+def deployed_form(name: str, trained: nn.Cell, num_classes: int, in_channels: int = 3, **others: Any) -> nn.Cell:
     """A new network with the logits of a trained one, to rounding: branches fused, batch norms folded.
 
     Args:
         name: of the network, in the registry.
         trained: the network with its weights, which stays as it is.
         num_classes, in_channels: as it was built with.
+        others: what else it was built with, as `create_model` takes it.
 
     The result is in evaluation mode: images (N, in_channels, H, W) -> logits (N, num_classes).
     """
     weights = {parameter.name: parameter.asnumpy() for parameter in trained.get_parameters()}
-    options = {}
-    if CARDS[name].fused_parameters is not None:
+    fused = card(backbone_name(name, others.get("backbone", ""))).fused_parameters is not None
+    if fused:
         weights = reparam.fuse(weights)
-        options["deploy"] = True
-    network = CARDS[name].build(num_classes=num_classes, in_channels=in_channels, **options)
+    network = create_model(name, num_classes, in_channels, deploy=fused, **others)
     norms = batch_norms(network, in_channels)
     _without_norms(network, norms)
     folded = reparam.fold(weights, norms)

@@ -19,8 +19,8 @@ class Complexity:
     Attributes:
         parameters: trainable values.
         values: trainable values and batch-norm statistics: all that a weight file holds.
-        macs: multiply-accumulates of convolutions and dense layers.
-        activations: elements of the outputs of convolutions and dense layers, as fvcore and timm's tables count them.
+        macs: multiply-accumulates of convolutions, transposed ones among them, and dense layers.
+        activations: elements of the outputs of these layers, as fvcore and timm's tables count them.
     """
 
     parameters: int
@@ -36,14 +36,17 @@ def complexity(network: nn.Cell, height: int = 224, width: int = 224, in_channel
     """
     macs = activations = 0
 
-    def count(cell: nn.Cell, _inputs: tuple[Tensor, ...], output: Tensor) -> None:
+    def count(cell: nn.Cell, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         nonlocal macs, activations
         elements = output.size // output.shape[0]
         activations += elements
-        # Each output value is one dot product with one filter: the weight's size over its output channels.
-        macs += elements * (cell.weight.size // cell.weight.shape[0])
+        # Each output value is one dot product with one filter: the weight's size over its output channels. Each value
+        # that goes into a transposed convolution is multiplied with one filter.
+        factors = inputs[0].size // inputs[0].shape[0] if isinstance(cell, nn.Conv2dTranspose) else elements
+        macs += factors * (cell.weight.size // cell.weight.shape[0])
 
-    layers = [cell for _, cell in network.cells_and_names() if isinstance(cell, (nn.Conv2d, nn.Dense))]
+    kinds = (nn.Conv2d, nn.Conv2dTranspose, nn.Dense)
+    layers = [cell for _, cell in network.cells_and_names() if isinstance(cell, kinds)]
     with forward_hooks(layers, count):
         run(network, (in_channels, height, width))
     return Complexity(trainable_parameters(network), sum(p.size for p in network.get_parameters()), macs, activations)

@@ -10,7 +10,7 @@ import re
 from bisect import bisect_left
 from typing import NamedTuple
 
-from .network import Network
+from .network import RegistryNetwork
 
 # Of a block in a list of blocks; of a part of a stage of G-Ghost-RegNet.
 _BLOCK = re.compile(r"(\d+)\.[^.]+\.")
@@ -29,13 +29,13 @@ class Stage(NamedTuple):
     parameters: tuple[str, ...]
 
 
-def stages(network: Network) -> list[Stage]:
-    """All that comes before the classifier: stem, then up to each map of `feature_info`, then what follows the last.
+def stages(network: RegistryNetwork) -> list[Stage]:
+    """All that comes before the head: stem, then up to each map of `feature_info`, then what follows the last.
 
     The stem is what comes before the first block. What follows the last map (GhostNet's last two convolutions, VGG's
     hidden layer) is a stage of its own where there is something. A map without parameters of its own makes no stage.
     """
-    places = {name: _place(network, name) for name in _features(network)}
+    places = {name: _place(network, name) for name in network.before_head()}
     first_block = min(place for name, place in places.items() if place and not _in_stem(network, name))
     taps = {_place(network, entry["name"]): entry["reduction"] for entry in network.feature_info}
     ends = sorted(place for place in taps if place >= first_block)
@@ -47,49 +47,43 @@ def stages(network: Network) -> list[Stage]:
     return [Stage(titles[index], tuple(found[index])) for index in sorted(found)]
 
 
-def layers(network: Network) -> dict[str, int]:
+def layers(network: RegistryNetwork) -> dict[str, int]:
     """Number of the layer that each parameter belongs to, by name: timm's numbers (`group_matcher`).
 
-    0 is the stem; then each block is one, in the order in which they run; the classifier is the last. What lies between
-    the last block and the classifier counts with that block.
+    0 is the stem; then each block is one, in the order in which they run; the head (the classifier, or decoder and
+    classifier) is the last. What lies between the last block and the head counts with that block.
     """
-    keys = {name: _layer(network, name) for name in _features(network)}
+    keys = {name: _layer(network, name) for name in network.before_head()}
     ordered = sorted({key for key in keys.values() if key})
     number = {key: index for index, key in enumerate(ordered)}
     numbers = {name: number.get(key, len(ordered) - 1) for name, key in keys.items()}
     return {parameter.name: numbers.get(parameter.name, len(ordered)) for parameter in network.get_parameters()}
 
 
-def _features(network: Network) -> list[str]:
-    """Names of the parameters before the classifier."""
-    start = f"{network.classifier_name}."
-    return [parameter.name for parameter in network.get_parameters() if not parameter.name.startswith(start)]
-
-
-def _in_stem(network: Network, name: str) -> bool:
+def _in_stem(network: RegistryNetwork, name: str) -> bool:
     """Whether a parameter belongs to a single layer of the body: what is made of blocks has longer names."""
-    cell, _, rest = name.partition(".")
+    cell, _, rest = name.removeprefix(network.prefix).partition(".")
     return cell in network.body and "." not in rest
 
 
-def _place(network: Network, name: str) -> tuple[int, ...]:
+def _place(network: RegistryNetwork, name: str) -> tuple[int, ...]:
     """Where the cell with this name, or with this parameter, runs, as fine as `feature_info` names cells.
 
     Its place in the body, and its number there if it is one of several; nothing behind the body.
     """
-    cell, _, rest = name.partition(".")
+    cell, _, rest = name.removeprefix(network.prefix).partition(".")
     if cell not in network.body:
         return ()
     fine = any(entry["name"].startswith(f"{cell}.") for entry in network.feature_info)
     return (network.body.index(cell), int(rest.partition(".")[0])) if fine else (network.body.index(cell),)
 
 
-def _layer(network: Network, name: str) -> tuple[int, ...]:
+def _layer(network: RegistryNetwork, name: str) -> tuple[int, ...]:
     """The place of the block that a parameter belongs to: one tuple for all of the stem, nothing behind the body."""
     if _in_stem(network, name):
         return (-1,)
     place = _place(network, name)
-    inside = name.split(".", len(place))[-1]
+    inside = name.removeprefix(network.prefix).split(".", len(place))[-1]
     if block := _BLOCK.match(inside):
         return (*place, int(block[1]))
     if part := _GHOST_STAGE.match(inside):

@@ -21,21 +21,10 @@ import numpy as np
 from mindspore import Tensor, nn, ops
 from numpy.typing import NDArray
 
-from .ghostnet import GhostModule
+from .ghostnet import conv_bn_relu
 from .layers import convolution
 from .network import FeatureInfo, Network
 from .parameters import assign
-
-
-def conv_bn_relu(in_channels: int, out_channels: int, ratio: int, stride: int = 1, relu: bool = True) -> nn.Cell:
-    """3x3 convolution -> batch norm [-> ReLU] for ratio 1, the Ghost module in its place for others.
-
-    (N, in_channels, H, W) -> (N, out_channels, H / stride, W / stride), rounded up
-    """
-    if ratio > 1:
-        return GhostModule(in_channels, out_channels, 3, ratio, stride=stride, relu=relu)
-    cells = [convolution(in_channels, out_channels, 3, stride), nn.BatchNorm2d(out_channels)]
-    return nn.SequentialCell([*cells, nn.ReLU()] if relu else cells)
 
 
 class BasicBlock(nn.Cell):

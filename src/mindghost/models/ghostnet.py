@@ -70,6 +70,19 @@ class GhostModule(GhostMaps):
         )
 
 
+def conv_bn_relu(
+    in_channels: int, out_channels: int, ratio: int, stride: int = 1, relu: bool = True, kernel_size: int = 3
+) -> nn.Cell:
+    """Convolution -> batch norm [-> ReLU] for ratio 1, the Ghost module in its place for others.
+
+    (N, in_channels, H, W) -> (N, out_channels, H / stride, W / stride), rounded up
+    """
+    if ratio > 1:
+        return GhostModule(in_channels, out_channels, kernel_size, ratio, stride=stride, relu=relu)
+    cells = [*conv_bn(in_channels, out_channels, kernel_size, stride)]
+    return nn.SequentialCell([*cells, nn.ReLU()] if relu else cells)
+
+
 class GhostBottleneck(nn.Cell):
     """Ghost module (expand, ReLU) -> [depthwise stride 2 + BN] -> [SE] -> Ghost module (project), plus shortcut.
 

@@ -215,7 +215,7 @@ def _xor_shifted(bits: Tensor, shift: int) -> Tensor:
 def he_uniform_init(network: nn.Cell) -> None:
     """He-uniform weights and zero biases for convolutions and dense layers, as MindCV starts its GhostNet."""
     for _, cell in network.cells_and_names():
-        if isinstance(cell, (nn.Conv2d, nn.Dense)):
+        if isinstance(cell, (nn.Conv2d, nn.Conv2dTranspose, nn.Dense)):
             weight = cell.weight
             assign(weight, initializer.initializer(initializer.HeUniform(), weight.shape, weight.dtype))
             if cell.bias is not None:
@@ -225,7 +225,7 @@ def he_uniform_init(network: nn.Cell) -> None:
 def he_normal_init(network: nn.Cell) -> None:
     """He-normal weights by fan-out for convolutions, as PyTorch's ResNets and RegNets start; dense layers stay."""
     for _, cell in network.cells_and_names():
-        if isinstance(cell, nn.Conv2d):
+        if isinstance(cell, (nn.Conv2d, nn.Conv2dTranspose)):
             weight = cell.weight
             start = initializer.HeNormal(mode="fan_out", nonlinearity="relu")
             assign(weight, initializer.initializer(start, weight.shape, weight.dtype))
@@ -238,7 +238,7 @@ def pytorch_init(network: nn.Cell) -> None:
     `he_uniform_init`'s.
     """
     for _, cell in network.cells_and_names():
-        if isinstance(cell, (nn.Conv2d, nn.Dense)):
+        if isinstance(cell, (nn.Conv2d, nn.Conv2dTranspose, nn.Dense)):
             bound = float(np.prod(cell.weight.shape[1:])) ** -0.5
             for parameter in (cell.weight, cell.bias):
                 if parameter is not None:

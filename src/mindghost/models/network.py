@@ -34,33 +34,26 @@ class FeatureInfo(list[dict[str, Any]]):
         return [entry["reduction"] for entry in self]
 
 
-class Network(nn.Cell):
-    """Body -> embedding -> dropout -> classifier.
-
-    A subclass makes the cells of its body, sets `feature_info` and calls `add_head`; `embed` is the mean over pixels
-    where it says nothing else.
+class RegistryNetwork(nn.Cell):
+    """What `create_model` builds: a body that makes feature maps, and a head that is made for the task.
 
     Attributes:
         body: names of the cells that make feature maps of an image; they run in this order.
-        classifier_name: of the last cell, a dense layer.
-        num_features: length of the embedding, which the classifier reads.
-        num_classes: outputs of the classifier; 0 where it was removed, and the network gives embeddings.
+        prefix: what stands before them in the names of parameters.
+        classifier_name: of the cell that depends on the number of classes.
+        num_classes: outputs of the classifier.
         feature_info: the last map of each stride.
         left_out: names of parameters that files of the whole network hold and this one does without.
         init: how fresh weights are drawn: "mindcv" or "pytorch".
     """
 
     body: tuple[str, ...]
+    prefix = ""
     classifier_name = "classifier"
+    num_classes: int
     init = "mindcv"
     feature_info: FeatureInfo
-
-    def add_head(self, num_features: int, num_classes: int, drop_rate: float) -> None:
-        """Make pooling, dropout and classifier, the last cells of a network."""
-        self.num_features = num_features
-        self.global_pool = MapMeans()
-        self.dropout = Dropout(drop_rate)
-        self._set_classifier(num_classes)
+    left_out: tuple[str, ...] = ()
 
     def start_afresh(self, init: str) -> None:
         """Draw the network's weights anew, and those of later classifiers, as MindCV or as PyTorch does.
@@ -83,32 +76,64 @@ class Network(nn.Cell):
         """As MindCV starts its ResNets and RegNets, and the authors of Ghost-ResNet and G-GhostNet theirs."""
         he_normal_init(cell)
 
+    def before_head(self) -> list[str]:
+        """Names of the parameters of all that is not made for the task."""
+        raise NotImplementedError
+
     def _set_classifier(self, num_classes: int) -> None:
-        if num_classes < 0:
-            raise ValueError(f"num_classes: expected 0 (embeddings) or more, got {num_classes}")
-        self.num_classes = num_classes
-        setattr(self, self.classifier_name, nn.Dense(self.num_features, num_classes) if num_classes else nn.Identity())
-        self.left_out = () if num_classes else tuple(f"{self.classifier_name}.{kind}" for kind in ("weight", "bias"))
+        """Make a classifier. Raises ValueError for a number of classes that the network cannot have."""
+        raise NotImplementedError
 
     def get_classifier(self) -> nn.Cell:
-        """The dense layer that ends the network, or what stands in its place."""
+        """The cell that ends the network, or what stands in its place."""
         return getattr(self, self.classifier_name)
 
     def reset_classifier(self, num_classes: int) -> None:
         """Put a fresh classifier in the place of the old one; 0 removes it, and the network gives embeddings.
 
         Graphs that the network was compiled to are dropped; those of a cell that holds the network are not. Call it
-        before the optimizer and mixed precision are made. Raises ValueError for a negative number.
+        before the optimizer and mixed precision are made. Raises ValueError for a negative number, and for 0 where the
+        network has no embedding.
         """
-        # In a larger network, names begin with the cell's place there.
-        path, parameter = next(self.parameters_and_names())
-        prefix = parameter.name.removesuffix(path)
+        # In a larger network, names begin with the cell's place there. A backbone's do not tell.
+        named = ((path, parameter.name) for path, parameter in self.parameters_and_names())
+        prefix = next(name.removesuffix(path) for path, name in named if name.endswith(path))
         self._set_classifier(num_classes)
         classifier = self.get_classifier()
         self.initialise(classifier)
         for name, parameter in classifier.parameters_and_names():
             parameter.name = f"{prefix}{self.classifier_name}.{name}"
         forget_graphs(self)
+
+
+class Network(RegistryNetwork):
+    """Body -> embedding -> dropout -> classifier.
+
+    A subclass makes the cells of its body, sets `feature_info` and calls `add_head`; `embed` is the mean over pixels
+    where it says nothing else.
+
+    Attributes:
+        num_features: length of the embedding, which the classifier, a dense layer, reads.
+        num_classes: outputs of the classifier; 0 where it was removed, and the network gives embeddings.
+    """
+
+    def add_head(self, num_features: int, num_classes: int, drop_rate: float) -> None:
+        """Make pooling, dropout and classifier, the last cells of a network."""
+        self.num_features = num_features
+        self.global_pool = MapMeans()
+        self.dropout = Dropout(drop_rate)
+        self._set_classifier(num_classes)
+
+    def before_head(self) -> list[str]:
+        start = f"{self.classifier_name}."
+        return [parameter.name for parameter in self.get_parameters() if not parameter.name.startswith(start)]
+
+    def _set_classifier(self, num_classes: int) -> None:
+        if num_classes < 0:
+            raise ValueError(f"num_classes: expected 0 (embeddings) or more, got {num_classes}")
+        self.num_classes = num_classes
+        setattr(self, self.classifier_name, nn.Dense(self.num_features, num_classes) if num_classes else nn.Identity())
+        self.left_out = () if num_classes else tuple(f"{self.classifier_name}.{kind}" for kind in ("weight", "bias"))
 
     def steps(self) -> Iterator[tuple[str, nn.Cell]]:
         """The cells of the body in the order in which they run, as fine as `feature_info` names them."""

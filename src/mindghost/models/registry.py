@@ -8,7 +8,19 @@ from functools import partial
 
 from mindspore import nn
 
-from . import g_ghost_regnet, ghost_cifar, ghost_resnet, ghostnet, ghostnetv2, ghostnetv3, repghostnet
+from . import (
+    g_ghost_regnet,
+    ghost_cifar,
+    ghost_lraspp,
+    ghost_resnet,
+    ghost_unet,
+    ghostnet,
+    ghostnetv2,
+    ghostnetv3,
+    repghostnet,
+)
+
+CLASSIFICATION, SEGMENTATION = "classification", "segmentation"
 
 # Names a network's usual weights, beside which there may be variants.
 USUAL = ""
@@ -39,7 +51,8 @@ class Card:
 
     Attributes:
         build: makes the network; takes `num_classes`, `in_channels`, where given `drop_rate`, and `deploy` where
-            there is a fused form.
+            there is a fused form. Of a network for segmentation: takes `backbone`, a network, in the place of
+            `in_channels` and `deploy`, and `width`.
         parameters: trainable parameters with `num_classes` classes, counted on the network that `build` makes.
         macs: multiply-accumulates of convolutions and dense layers for one image of 3 x `input_size` x `input_size`,
             counted likewise.
@@ -50,6 +63,9 @@ class Card:
         fused_parameters, fused_macs: of the form that `deploy=True` builds; None where there is none.
         stem, classifier: the cells that depend on `in_channels` and `num_classes`.
         input_size, num_classes: pixels and classes of the data set that the network was published with.
+        task: what its outputs are made for: "classification" (of images; one class or several) or "segmentation".
+        backbone: name of the network that a network for segmentation has as its backbone where nobody says.
+        upsamplings: ways in which its decoder can enlarge maps.
     """
 
     build: Callable[..., nn.Cell]
@@ -67,6 +83,9 @@ class Card:
     classifier: str = "classifier"
     input_size: int = 224
     num_classes: int = 1000
+    task: str = CLASSIFICATION
+    backbone: str = ""
+    upsamplings: tuple[str, ...] = ()
 
     @property
     def mindcv_top_1(self) -> float | None:
@@ -82,6 +101,10 @@ class Card:
 # Networks whose cells have ResNet's names; and those of them for CIFAR-10.
 _resnet = partial(Card, stem="conv1", classifier="fc")
 _small = partial(_resnet, input_size=32, num_classes=10)
+# Networks for segmentation, counted with their usual backbone and as many classes as torchvision's, Pascal VOC's.
+_segmentation = partial(Card, task=SEGMENTATION, backbone="ghostnet_100", num_classes=21)
+_unet = partial(_segmentation, upsamplings=("bilinear", "transposed"))
+_lraspp = partial(_segmentation, upsamplings=("bilinear",))
 
 _MINDCV = "https://download.mindspore.cn/toolkits/mindcv/ghostnet"
 _NEWER_MINDCV = "https://download-mindspore.osinfra.cn/toolkits/mindcv/ghostnet"
@@ -361,4 +384,8 @@ CARDS: dict[str, Card] = {
         parameters=6_023_018,
         macs=452_979_456,
     ),
+    "ghost_unet": _unet(ghost_unet.ghost_unet, parameters=2_654_361, macs=257_878_704),
+    "plain_unet": _unet(ghost_unet.plain_unet, parameters=2_789_289, macs=374_669_616),
+    "ghost_lraspp": _lraspp(ghost_lraspp.ghost_lraspp, parameters=2_551_030, macs=132_456_048),
+    "plain_lraspp": _lraspp(ghost_lraspp.plain_lraspp, parameters=2_560_694, macs=132_929_584),
 }

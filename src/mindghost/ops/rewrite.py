@@ -10,10 +10,11 @@ from mindspore import Parameter, nn
 from ..models.ghostnet import GhostBottleneck
 from ..models.ghostnetv3 import ConvBn
 from ..models.layers import GhostMaps, MapMeans, SqueezeExcite
-from ..models.network import Network
+from ..models.network import FeatureNetwork, Network
 from ..models.surgery import replace_cells
+from ..models.upsample import Upsample
 from .fused import Chain, Dense, Gated, OfMaps, parameters
-from .pixels import NativePixelLosses, PixelLosses
+from .pixels import NativePixelLosses, NativeUpsample, PixelLosses
 
 
 def _is_norm(cell: nn.Cell | None) -> bool:
@@ -68,7 +69,8 @@ def use(network: nn.Cell, library: Path) -> None:
     """Have what our operators know of a float32 network, or of a loss, computed by them.
 
     These are norms, depthwise and dense convolutions, pooling, means and gates of maps, together with what follows
-    them, where that is known (ReLU, a Ghost module's concatenation, a bottleneck's sum); and the losses of pixels.
+    them, where that is known (ReLU, a Ghost module's concatenation, a bottleneck's sum); bilinear resizing, and the
+    losses of pixels.
     Parameters stay the same objects under the same names, in the same order.
     """
     names = [(parameter, parameter.name) for parameter in network.get_parameters()]
@@ -92,6 +94,8 @@ def use(network: nn.Cell, library: Path) -> None:
             replacements[id(cell)] = OfMaps(library, "max_pool")
         elif type(cell) is PixelLosses:
             replacements[id(cell)] = NativePixelLosses(library, cell)
+        elif type(cell) is Upsample:
+            replacements[id(cell)] = NativeUpsample(library)
     replace_cells(network, replacements)
     _rename(names)
 
@@ -140,6 +144,9 @@ def _run(parent: nn.Cell) -> list[nn.Cell]:
     """Children that run one after the other."""
     if isinstance(parent, nn.SequentialCell):
         return list(parent._cells.values())
+    if isinstance(parent, FeatureNetwork):
+        # What a map is taken from ends a run: no ReLU follows it.
+        return list(parent.chain._cells.values())
     names: tuple[str, ...] = ()
     if isinstance(parent, Network):
         names = parent.body

@@ -6,10 +6,10 @@ from ..config import Config
 from ..errors import UserError
 from ..models.depth import stages
 from ..models.layers import freeze_batch_norm
-from ..models.network import Network
+from ..models.network import RegistryNetwork
 
 
-def freeze(network: Network, config: Config, epoch: int = 0) -> None:
+def freeze(network: RegistryNetwork, config: Config, epoch: int = 0) -> None:
     """Keep the parameters and batch-norm statistics of the frozen stages as they are.
 
     Args:

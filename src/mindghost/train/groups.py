@@ -10,20 +10,21 @@ from mindspore import Parameter, Tensor, nn
 
 from ..config import Config
 from ..models.depth import layers
-from ..models.network import Network
+from ..models.network import RegistryNetwork
 from ..ops.scaled_rates import ScaledRates
 
 
 def scales(config: Config, network: nn.Cell) -> dict[str, float]:
     """The multiple of each trainable parameter by name; empty where the configuration sets no factor.
 
-    `layer_decay ** (last - layer)`, with timm's numbers of the layers (see `models.depth.layers`: the classifier is the
-    last one), times `head_lr_factor` for the classifier and `backbone_lr_factor` for all else.
+    `layer_decay ** (last - layer)`, with timm's numbers of the layers (see `models.depth.layers`: the head is the last
+    one), times `head_lr_factor` for the head and `backbone_lr_factor` for all else. The head is the classifier; of a
+    network for segmentation, decoder and classifier.
     """
     decay = 1.0 if config.layer_decay is None else config.layer_decay
     if decay == config.head_lr_factor == config.backbone_lr_factor == 1:
         return {}
-    assert isinstance(network, Network)  # of the registry
+    assert isinstance(network, RegistryNetwork)  # of the registry
     numbers = layers(network)
     last = max(numbers.values())
     found = {}

@@ -131,7 +131,7 @@ def chosen(config: Config, facts: Facts) -> dict[str, Any]:
             known[key] = value
         return known[key]
 
-    trained = bool(config.pretrained or config.ckpt_path)
+    trained = bool(config.pretrained or config.ckpt_path or config.backbone_ckpt_path)
     usual = card(config.model).input_size
     enlarged = max(_SMALLEST, _STRIDE * math.ceil(_ENLARGED * facts.side / _STRIDE))
     size = settle("image_resize", min(usual, enlarged))
@@ -193,17 +193,18 @@ def _shorter_side(samples: Samples) -> int:
 
 def _has_published(config: Config) -> bool:
     """Whether the published weights of the network are here, or came when they were asked for; says why not."""
-    if config.ckpt_path:
+    if config.ckpt_path or config.backbone_ckpt_path:
         return False
+    trunk = build.trunk(config)
     fresh = f"{config.model} starts from fresh weights"
-    if not card(config.model).weights:
+    if not card(trunk).weights:
         log.info(f"{fresh}: none are published for MindSpore; ckpt_path names weights of your own")
         return False
     try:
-        build.published_file(config.model, attempts=1, timeout=_PATIENCE)
+        build.published_file(trunk, attempts=1, timeout=_PATIENCE)
     except UserError as error:
         why = error.reason if isinstance(error, download.Unavailable) else error
-        place = build.published_place(config.model)
+        place = build.published_place(trunk)
         log.info(f"{fresh}: the published ones cannot be had ({why}); saved as {place}, they are used")
         return False
     return True
@@ -216,7 +217,8 @@ def _agreed(runtime: Runtime, changes: Mapping[str, Any]) -> Runtime:
 
 
 def _line(config: Config, changes: Mapping[str, Any], images: int, facts: Facts) -> str:
-    weights = "trained weights" if config.pretrained or config.ckpt_path else "fresh weights"
+    trained = config.pretrained or config.ckpt_path or config.backbone_ckpt_path
+    weights = "trained weights" if trained else "fresh weights"
     # The others are worth a word where they are not what they usually are.
     always = ("image_resize", "batch_size", "epoch_size", "patience", "lr")
     found = [

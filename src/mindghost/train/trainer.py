@@ -79,7 +79,7 @@ def _train(runtime: Runtime, folder: RunFolder, run_log: RunLog, signals: StopSi
         log.info(line)
     _check_batch_norm(runtime)
     # Before the images are looked at, which takes its time.
-    build.facts(runtime.config.model)
+    build.check(runtime.config)
     # Images, and with them the number of outputs: what this function reads from here on is settled.
     runtime, samples, val_samples = open_images(runtime)
     config, ranks = runtime.config, runtime.ranks
