@@ -142,7 +142,19 @@ class Results:
         intact.write_atomically(self.file, json_text.dumps(content, indent=1).encode())
 
     def is_done(self, run: Run) -> bool:
-        return bool(self.entries.get(run.name, {}).get("done"))
+        """Whether the results have a run. Raises UserError where they have another one of its name."""
+        entry = self.entries.get(run.name, {})
+        if not entry.get("done"):
+            return False
+        # The first word is a Python, which may have moved.
+        words = list(run.words(run, self.place(run)))[1:]
+        if entry["arguments"] != words:
+            changed = [word for word in words if word not in entry["arguments"]] or entry["arguments"]
+            raise UserError(
+                f"{self.file}: {run.name} was trained with other arguments (now {shown(' '.join(changed))}); "
+                "give another folder by --output"
+            )
+        return True
 
     def do(self, run: Run) -> None:
         """Train, or go on with it, and write down what it took.
@@ -159,31 +171,36 @@ class Results:
             # Of a run that has saved nothing yet: the folder is under ours, and so is all that is in it.
             shutil.rmtree(folder)
             entry = {}
-        command = [*run.words(run, folder), *(more or [])]
+        command = list(run.words(run, folder))
         before = measured.Cost(**entry.get("cost", {}))
-        told = entry.get("command") or " ".join(map(shell, command))
-        # Where this program was killed, the time of that session is not known.
-        lost = entry.get("lost_sessions", 0) + entry.get("running", False)
-        sessions = entry.get("sessions", 0) + 1
-        entry = {"variant": run.variant, "seed": run.seed, "command": told, "sessions": sessions}
-        entry["lost_sessions"] = lost
-        self.entries[run.name] = {**entry, "done": False, "running": True, "cost": asdict(before)}
-        self.write()
-        status, cost, stopped = measured.run(command, log)
-        entry |= {"done": status == 0, "cost": asdict(before + cost)}
-        if status == 0:
-            entry |= _learnt(run.records(folder))
-        self.entries[run.name] = entry
-        self.write()
+        entry = {
+            "variant": run.variant,
+            "seed": run.seed,
+            "command": " ".join(map(shell, command)),
+            "arguments": command[1:],
+            "sessions": entry.get("sessions", 0) + 1,
+            # Where this program was killed, the time of that session is not known.
+            "lost_sessions": entry.get("lost_sessions", 0) + entry.get("running", False),
+        }
+        self._keep(run, entry | {"done": False, "running": True, "cost": asdict(before)})
+        status, cost, stopped = measured.run([*command, *(more or [])], log)
+        learnt = {} if status else _learnt(run, run.records(folder))
+        self._keep(run, entry | {"done": not status, "cost": asdict(before + cost)} | learnt)
         if stopped:
             raise stopped
         if status:
             last = paths.read(log, "see there").decode(errors="replace").strip().split("\n")[-1]
             raise RunError(f"{run.name}: ended with status {status} ({log}): {shown(last)}")
 
+    def _keep(self, run: Run, entry: dict[str, Any]) -> None:
+        self.entries[run.name] = entry
+        self.write()
 
-def _learnt(records: list[Record]) -> dict[str, Any]:
+
+def _learnt(run: Run, records: list[Record]) -> dict[str, Any]:
     scores = [record["top_1"] for record in records if record.get("top_1") is not None]
+    if not scores:
+        raise RunError(f"{run.name}: no epoch was evaluated; leave out the flags that say so")
     return {"last": scores[-1], "best": max(scores), "epochs": records}
 
 

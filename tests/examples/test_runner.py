@@ -56,6 +56,13 @@ def test_runs_are_done_once_and_their_numbers_are_kept(tmp_path, capsys):
     assert cells[1:4] == ["1 2", f"72.00 ± {2**0.5:.2f}", f"73.00 ± {2**0.5:.2f}"]
 
 
+@pytest.mark.fault("examples", "clean error")
+def test_what_was_trained_otherwise_is_not_taken_for_it(tmp_path):
+    runner.do_all(results_in(tmp_path / "out"), [run_of("narrow", 1, 70.0)])
+    with pytest.raises(UserError, match=r"narrow, seed 1 was trained with other arguments \(now 71\.5\); give another"):
+        runner.do_all(results_in(tmp_path / "out"), [run_of("narrow", 1, 71.5)])
+
+
 def test_a_run_that_failed_says_why_and_goes_on_when_it_is_asked_again(tmp_path):
     results, run = results_in(tmp_path / "out"), run_of("narrow", 1, how="fails")
     with pytest.raises(RunError, match=r"narrow, seed 1: ended with status 1 \(.*narrow-seed-1\.log\): no room"):
