@@ -74,27 +74,42 @@ def test_traffic_by_hand():
     assert prepare.traffic(network, 4) == (4 * (convolution + norm + relu), 4 * convolution)
 
 
-@pytest.mark.parametrize("name", ["ghostnet_050", "ghostnet_130"])
+@pytest.mark.parametrize("name", ["ghostnet_050", "ghostnet_130", "ghost_unet"])
 def test_pytorch_network_has_our_logits(name):
+    """Of images of an odd size, too: the U-Net cuts its maps in the same way."""
     torch = pytest.importorskip("torch")
     import mindspore as ms
     from mindspore import Tensor
 
-    from mindghost.benchmark.contenders import prepare, torch_network
+    from mindghost.benchmark.contenders import prepare, torch_network, torch_segmentation
     from mindghost.models import create_model
     from tests.helpers.weights import randomise
 
     ms.set_context(mode=ms.PYNATIVE_MODE)
     network = create_model(name, num_classes=5).set_train(False)
     randomise(network, gamma=(0.3, 0.6))
-    table = json.loads(json.dumps(prepare.table(network)))
-    theirs = torch_network.TorchGhostNet(table, 0.2).eval()
+    table = json.loads(json.dumps(prepare.known_table(network)))
+    kind = torch_segmentation.TorchGhostUnet if name == "ghost_unet" else torch_network.TorchGhostNet
+    theirs = kind(table, 0.2).eval()
     torch_network.load(theirs, prepare.for_torch({p.name: p.asnumpy() for p in network.get_parameters()}))
-    images = np.random.default_rng(0).standard_normal((2, 3, 64, 64)).astype(np.float32)
+    images = np.random.default_rng(0).standard_normal((2, 3, 70, 45)).astype(np.float32)
     expected = network(Tensor(images)).asnumpy()
     with torch.inference_mode():
         found = theirs(torch.from_numpy(images)).numpy()
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
+
+
+def test_networks_that_pytorch_has_not():
+    from mindghost.benchmark.contenders import prepare
+    from mindghost.models import create_model
+
+    for options in (
+        {"name": "plain_unet"},
+        {"name": "ghost_unet", "upsampling": "transposed"},
+        {"name": "ghost_lraspp"},
+    ):
+        assert prepare.known_table(create_model(**options, num_classes=5)) is None
+    assert prepare.known_table(create_model("ghost_unet", num_classes=5, backbone="ghostnetv2_100")) is None
 
 
 def test_contenders_start_without_what_we_set(monkeypatch):

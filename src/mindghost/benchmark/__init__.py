@@ -20,6 +20,7 @@ from typing import Any
 
 from ..errors import RunError
 from ..files import json_text, scratch
+from ..models import SEGMENTATION, card
 from .contenders.job import Job
 
 OURS = "ours"
@@ -182,6 +183,7 @@ def _measure(plan: Plan, one: Contender, task: str, folder: str) -> tuple[dict[s
         image_size=plan.image_size,
         batch_size=1 if task == "latency" else plan.batch_size,
         num_classes=plan.num_classes,
+        dense=card(plan.model).task == SEGMENTATION,
         threads=plan.threads,
         steps=0 if task == "startup" else plan.steps,
         seconds=plan.seconds,

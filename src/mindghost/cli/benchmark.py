@@ -52,7 +52,12 @@ def make_parser() -> Parser:
     parser.add_argument("--model", metavar="NAME", help=f"network ({default.model})")
     parser.add_argument("--batch_size", type=COUNT, metavar="N", help=f"images in a step ({default.batch_size})")
     parser.add_argument("--image_size", type=COUNT, metavar="PIXELS", help=f"height and width ({default.image_size})")
-    parser.add_argument("--num_classes", type=COUNT, metavar="N", help=f"outputs ({default.num_classes})")
+    parser.add_argument(
+        "--num_classes",
+        type=COUNT,
+        metavar="N",
+        help=f"outputs (as published; {default.model}: {default.num_classes})",
+    )
     parser.add_argument("--rounds", type=COUNT, metavar="N", help=f"turns of each contender ({default.rounds})")
     parser.add_argument("--steps", type=COUNT, metavar="N", help=f"steps in a turn ({default.steps})")
     parser.add_argument(
@@ -98,8 +103,9 @@ def main(arguments: Sequence[str]) -> None:
 
     given = {field.name: getattr(args, field.name) for field in fields(benchmark.Plan)}
     given = {name: value for name, value in given.items() if value is not None}
-    plan = benchmark.Plan(**{**(QUICK if args.quick else {}), **given})
-    build.facts(plan.model)
+    given = {**(QUICK if args.quick else {}), **given}
+    classes = build.facts(given.get("model", benchmark.Plan.model)).num_classes
+    plan = benchmark.Plan(**{"num_classes": classes, **given})
 
     plot = args.plot and outputs.Output(args.plot, "--plot", outputs.png_of(*MARKS), args.overwrite)
     record = args.json and outputs.Output(args.json, "--json", outputs.json_of(*MARKS), args.overwrite)

@@ -19,7 +19,8 @@ class Job:
         task: "training", "inference", "pipeline" or "evaluation pipeline"; "copy" for memory alone.
         variant: which form of the contender, e.g. how PyTorch runs.
         folder: what `prepare` wrote, and where the images are.
-        model, image_size, batch_size, num_classes: of the network and what goes in; pixels are square.
+        model, image_size, batch_size, num_classes: of the network and what goes in; images are square.
+        dense: whether every pixel of an image has a label, and not the image.
         threads: cores that the process may use.
         steps: steps to measure, after the first (which compiles) and one more; 0 stops after the first.
         seconds: no further step begins after that time, once three were measured.
@@ -34,6 +35,7 @@ class Job:
     image_size: int
     batch_size: int
     num_classes: int
+    dense: bool
     threads: int
     steps: int
     seconds: float

@@ -31,7 +31,12 @@ def measure(job: Job) -> dict[str, Any]:
     ms.set_seed(1)
     native_ops = "off" if job.variant == "off" else "auto"
     config = Config(
-        model=job.model, num_classes=job.num_classes, image_resize=job.image_size, native_ops=native_ops, **TRAINING
+        task="segmentation" if job.dense else "classification",
+        model=job.model,
+        num_classes=job.num_classes,
+        image_resize=job.image_size,
+        native_ops=native_ops,
+        **TRAINING,
     )
     return time_steps(job, (_training if job.task == "training" else _inference)(job, config))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,9 @@ from mindghost.checkpoint.names import timm_names
 from mindghost.deploy import export
 from mindghost.inference import artifact
 from mindghost.models import complexity, create_model
-from mindghost.models.ghostnet import GhostBottleneck, GhostNet
+from mindghost.models.ghost_unet import GhostUnet
+from mindghost.models.ghostnet import GhostBottleneck, GhostModule, GhostNet
+from mindghost.models.upsample import Enlarge
 
 from .job import Job, answer
 from .recipe import TABLE, TORCH_WEIGHTS, WEIGHTS
@@ -37,8 +39,9 @@ def measure(job: Job) -> dict[str, Any]:
     weights |= {name: array / 2 for name, array in weights.items() if name.endswith(".gamma")}
     weights_file.write(folder / WEIGHTS, weights)
     np.savez(folder / TORCH_WEIGHTS, **for_torch(weights))
-    if type(network) is GhostNet and all(type(cell) is GhostBottleneck for cell in bottlenecks(network)):
-        (folder / TABLE).write_text(json.dumps(table(network)), encoding="utf-8")
+    found = known_table(network)
+    if found is not None:
+        (folder / TABLE).write_text(json.dumps(found), encoding="utf-8")
     if job.variant == "with onnx":
         _export(folder / WEIGHTS, job)
     size = job.image_size
@@ -66,9 +69,22 @@ def for_torch(weights: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
     return {names[name]: array for name, array in weights.items()}
 
 
-def bottlenecks(network: GhostNet) -> list[nn.Cell]:
-    """The bottlenecks in the order in which they run."""
-    return [cell for stage in list(network.blocks)[:-1] for cell in stage]
+def known_table(network: nn.Cell) -> dict[str, Any] | None:
+    """The table of a network that is written in PyTorch, too; None of any other."""
+    if type(network) is GhostNet and _is_plain(list(network.blocks)[:-1]):
+        return table(network)
+    if type(network) is GhostUnet and isinstance(network.decoder[0].fuse, GhostModule):
+        stages = [cell for cell in network.backbone.chain if isinstance(cell, nn.SequentialCell)]
+        bilinear = all(isinstance(level.enlarge, Enlarge) for level in network.decoder)
+        if bilinear and _is_plain(stages):
+            return unet_table(network, stages)
+    return None
+
+
+def _is_plain(stages: Sequence[nn.Cell]) -> bool:
+    """Whether stages are GhostNet's own: its relatives have other bottlenecks, or other modules in them."""
+    cells = [cell for stage in stages for cell in stage]
+    return all(type(cell) is GhostBottleneck and type(cell.ghost1) is GhostModule for cell in cells)
 
 
 def table(network: GhostNet) -> dict[str, Any]:
@@ -83,6 +99,22 @@ def table(network: GhostNet) -> dict[str, Any]:
     }
 
 
+def unet_table(network: GhostUnet, stages: Sequence[nn.Cell]) -> dict[str, Any]:
+    """A `ghost_unet` in numbers, as `table`, with the stages whose maps are taken, and the channels of its levels."""
+    return {
+        "stem": network.backbone.chain[0].out_channels,
+        "stages": [[bottleneck(cell) for cell in stage] for stage in stages],
+        "taken": [int(entry["name"].rpartition(".")[2]) for entry in network.backbone.feature_info],
+        "levels": [[level.fuse.primary_conv[0].in_channels, ghosts(level.fuse)] for level in network.decoder],
+        "classes": network.num_classes,
+    }
+
+
+def ghosts(module: nn.Cell) -> int:
+    """The output channels of a Ghost module."""
+    return module.primary_conv[0].out_channels + module.cheap_operation[0].out_channels
+
+
 def bottleneck(cell: GhostBottleneck) -> dict[str, Any]:
     """A bottleneck in numbers: channels before, between and after its Ghost modules, kernel size, stride, and so on."""
     expand, project = cell.ghost1, cell.ghost2
@@ -90,7 +122,7 @@ def bottleneck(cell: GhostBottleneck) -> dict[str, Any]:
     return {
         "in_channels": expand.primary_conv[0].in_channels,
         "expanded": project.primary_conv[0].in_channels,
-        "out_channels": project.primary_conv[0].out_channels + project.cheap_operation[0].out_channels,
+        "out_channels": ghosts(project),
         # Without a stride or a shortcut there is nothing of that size.
         "kernel_size": spatial.kernel_size[0] if spatial is not None else 1,
         "stride": cell.stride,

@@ -44,8 +44,9 @@ def images_of(job: Job) -> NDArray[Any]:
 
 
 def labels_of(job: Job) -> NDArray[Any]:
-    """Labels (N,) int32."""
-    return np.random.default_rng(1).integers(0, job.num_classes, job.batch_size).astype(np.int32)
+    """Labels int32: (N,), or (N, H, W) of pixels."""
+    shape = (job.batch_size, *([job.image_size] * 2 if job.dense else ()))
+    return np.random.default_rng(1).integers(0, job.num_classes, shape).astype(np.int32)
 
 
 def time_batches(job: Job, epoch: Callable[[], Iterable[int]]) -> dict[str, Any]:

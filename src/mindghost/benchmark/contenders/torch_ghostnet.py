@@ -1,4 +1,4 @@
-"""GhostNet in PyTorch: variants "eager", "channels_last" and "compile" (channels-last too)."""
+"""GhostNet, and the U-Net on it, in PyTorch: variants "eager", "channels_last" and "compile" (channels-last too)."""
 
 from __future__ import annotations
 
@@ -15,16 +15,19 @@ from torch import nn
 from .job import Job, answer, time_steps
 from .recipe import TABLE, TORCH_WEIGHTS, TRAINING, images_of, labels_of
 from .torch_network import TorchGhostNet, load
+from .torch_segmentation import TorchGhostUnet
 
 
 def measure(job: Job) -> dict[str, Any]:
     """Training or inference."""
     path = Path(job.folder, TABLE)
     if not path.exists():
-        return {"missing": f"written for GhostNet, not for {job.model}"}
+        return {"missing": f"written for GhostNet and ghost_unet, not for {job.model}"}
     torch.set_num_threads(job.threads)
     torch.manual_seed(1)
-    network = TorchGhostNet(json.loads(path.read_text(encoding="utf-8")), TRAINING["drop_rate"])
+    network = (TorchGhostUnet if job.dense else TorchGhostNet)(
+        json.loads(path.read_text(encoding="utf-8")), TRAINING["drop_rate"]
+    )
     load(network, np.load(Path(job.folder, TORCH_WEIGHTS)))
     layout = torch.contiguous_format if job.variant == "eager" else torch.channels_last
     network = network.to(memory_format=layout)

@@ -20,11 +20,11 @@ def conv_bn(in_channels: int, out_channels: int, kernel: int, stride: int = 1, g
 class Ghosts(nn.Module):
     """A Ghost module of as many ghosts as intrinsic maps; all widths of the table are even."""
 
-    def __init__(self, in_channels: int, out_channels: int, relu: bool) -> None:
+    def __init__(self, in_channels: int, out_channels: int, relu: bool, kernel: int = 1) -> None:
         super().__init__()
         half = out_channels // 2
         act = [nn.ReLU(inplace=True)] if relu else []
-        self.primary_conv = nn.Sequential(*conv_bn(in_channels, half, 1), *act)
+        self.primary_conv = nn.Sequential(*conv_bn(in_channels, half, kernel), *act)
         self.cheap_operation = nn.Sequential(*conv_bn(half, half, 3, groups=half), *act)
 
     def forward(self, x: Tensor) -> Tensor:
