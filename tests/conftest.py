@@ -37,6 +37,12 @@ def images(tmp_path_factory) -> Path:
 
 
 @pytest.fixture
+def own_cache(monkeypatch, tmp_path) -> None:
+    """The test's own cache folder, where nothing was looked at before."""
+    monkeypatch.setenv("MINDGHOST_HOME", str(tmp_path / ".cache"))
+
+
+@pytest.fixture
 def short_network(monkeypatch) -> None:
     """GhostNet and RepGhostNet of four bottlenecks in this process, for tests of anything but the network."""
     from mindghost.models import ghostnet, repghostnet

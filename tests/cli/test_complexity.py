@@ -57,13 +57,7 @@ def run(*arguments: object, capsys) -> tuple[int, str, str]:
     return status, *capsys.readouterr()
 
 
-def slow_where_alike(name: str):
-    """RepGhostNets differ in their width alone: two of them in quick runs."""
-    alike = name.startswith("repghostnet_") and name not in ("repghostnet_050", "repghostnet_130")
-    return pytest.param(name, marks=pytest.mark.slow if alike else [])
-
-
-@pytest.mark.parametrize("name", [slow_where_alike(name) for name in list_models()])
+@pytest.mark.parametrize("name", list_models())
 def test_cards_count_their_networks(name):
     """As trained and, where there is one, in the fused form."""
     ms.set_context(mode=ms.PYNATIVE_MODE)

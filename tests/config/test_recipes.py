@@ -8,7 +8,7 @@ from mindspore import nn
 
 from mindghost import build
 from mindghost.config import Config, recipes
-from mindghost.models import CARDS, CLASSIFICATION, card, list_models
+from mindghost.models import CARDS, CLASSIFICATION, SEGMENTATION, card, list_models
 from mindghost.models.complexity import trainable_parameters
 from mindghost.models.layers import ConvBnAct
 from mindghost.train import optim, schedule
@@ -22,6 +22,8 @@ RECIPES = sorted(path for path in CONFIGS.rglob("*.yaml") if path.parent.name !=
 UPDATES = 10  # in an epoch
 # By part of a name: the rates of the first and the last update, for the global batch that the recipe is meant for.
 RATES = {
+    "unet": (0, 0.001 / (98 * UPDATES) ** 0.9),
+    "lraspp": (0, 0.001 / (98 * UPDATES) ** 0.9),
     "repghostnet": (1e-4, 1e-5 + (0.6 - 1e-5) * (1 - math.cos(math.pi / 295)) / 2),
     "ghostnetv2": (1e-6, 0.064 * 0.973**185),
     "ghostnetv3": (1e-4, 1e-5),
@@ -37,7 +39,12 @@ def test_recipe_makes_a_step(path):
     """All that a recipe decides, over a small network: building all of them would take minutes."""
     config = Config.from_file(path)
     facts = card(config.model)
-    assert (config.num_classes, config.image_resize) == (facts.num_classes, facts.input_size)
+    if facts.task == SEGMENTATION:
+        # Its classes are those of the masks, its size that of the images.
+        assert (config.task, config.num_classes) == ("segmentation", None)
+        config = config.replace(num_classes=5)
+    else:
+        assert (config.num_classes, config.image_resize) == (facts.num_classes, facts.input_size)
 
     ranks = config.lr_reference_batch // config.batch_size
     rates = schedule.learning_rates(config, UPDATES, ranks)
@@ -74,8 +81,9 @@ def test_recipe_builds_its_network(name):
 def test_every_published_network_has_two_recipes_that_say_what_they_train():
     ours = {path for path in RECIPES if path.parent.name == "cifar10"}
     published = {name for name, facts in CARDS.items() if facts.paper_top_1 is not None}
+    dense = {"ghost_unet", "ghost_lraspp"}
     found = {path.stem for path in RECIPES if path not in ours}
-    assert found == {f"{name}_{device}" for name in published for device in ("ascend", "cpu")}
+    assert found == {f"{name}_{device}" for name in published | dense for device in ("ascend", "cpu")}
     assert {path.stem for path in ours} == set(list_models(CLASSIFICATION)) - published
     for path in RECIPES:
         config = Config.from_file(path)

@@ -18,12 +18,6 @@ def _two_cores(monkeypatch):
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1})
 
 
-@pytest.fixture
-def own_cache(monkeypatch, tmp_path) -> None:
-    """The test's own cache folder, where nothing was looked at before."""
-    monkeypatch.setenv("MINDGHOST_HOME", str(tmp_path / ".cache"))
-
-
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
     """data_dir with 23 training, 7 validation images; the red channel of each is its index in the split."""

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from mindspore import Tensor, nn, ops
 
-from mindghost.models import SEGMENTATION, create_model, ghostnet, list_models, reparam
+from mindghost.models import SEGMENTATION, create_model, ghostnet, list_models
 from mindghost.models.complexity import complexity
 from mindghost.models.depth import layers, stages
 from mindghost.models.layers import he_normal_init, he_uniform_init, pytorch_init
@@ -163,11 +163,10 @@ def test_any_backbone(backbone, channels):
     assert network(Tensor(images(1, 3, 33, 40))).shape == (1, 2, 33, 40)
 
 
-@pytest.mark.parametrize("backbone", ["ghostnetv3_050", "repghostnet_050"])
-def test_the_fused_form_of_a_backbone(small, backbone):
-    trained, fused = (create_model("ghost_lraspp", backbone=backbone, deploy=deploy) for deploy in (0, 1))
-    weights = reparam.fuse({p.name: p.asnumpy() for p in trained.get_parameters()})
-    assert weights.keys() == fused.parameters_dict().keys()
+def test_the_fused_form_of_a_backbone(small):
+    trained, fused = (create_model("ghost_lraspp", backbone="ghostnetv3_050", deploy=deploy) for deploy in (0, 1))
+    kinds = [{p.name.rpartition(".rpr_")[1] for p in net.get_parameters()} for net in (trained, fused)]
+    assert kinds == [{"", ".rpr_"}, {""}]
 
 
 @pytest.mark.parametrize(

@@ -93,5 +93,7 @@ def test_a_task_that_knows_no_classes(regression, grey, tmp_path):
 
 
 def test_a_task_that_is_none():
-    with pytest.raises(UserError, match=r"^task: 'clasification' is no task; give one of classification, multi_label$"):
+    with pytest.raises(
+        UserError, match=r"^task: 'clasification' is no task; give one of classification, multi_label, segmentation$"
+    ):
         tasks.of(Config(task="clasification"))

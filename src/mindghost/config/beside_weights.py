@@ -37,6 +37,7 @@ KEYS = frozenset(
         "val_list",
         "val_fraction",
         "class_names",
+        "ignore_index",
         "on_bad_image",
         # preprocessing
         "image_resize",

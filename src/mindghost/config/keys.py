@@ -161,7 +161,7 @@ class Keys(BaseModel):
     their place; the others are binary files."""
     task: Name = "classification"
     """What the labels of the images mean: classification: each image has one class; multi_label: any number of
-    labels."""
+    labels; segmentation: each pixel has one, in a mask."""
     data_dir: Name = "./"
     """Folder of the dataset."""
     train_split: Text = "train"
@@ -182,6 +182,8 @@ class Keys(BaseModel):
     the data have to be among them."""
     dataset_download: bool = False
     """Fetch cifar10, cifar100 or mnist into data_dir if it is not there."""
+    ignore_index: Annotated[int, Field(ge=0, le=65_535)] = 255
+    """task segmentation: value of pixels in masks that do not count, neither in training nor in evaluation."""
     on_bad_image: Literal["error", "skip"] = "error"
     """What an image file that cannot be read does, before the first epoch: error: ends the run; skip: it is left out,
     listed and counted."""
@@ -212,6 +214,9 @@ class Keys(BaseModel):
     crop_padding: Annotated[int, Field(ge=0)] | None = None
     """Random crop in training by shifts alone, as for CIFAR: of an image that covers image_resize, after so many black
     pixels were added on every side; takes the place of scale and ratio. None: they say what is cropped."""
+    random_scale: RatioRange = (0.5, 2.0)
+    """task segmentation, in training: range of factors that an image is scaled by, once it is fitted into image_resize,
+    before a box of image_resize is cut out of it; takes the place of scale, ratio and crop_padding."""
     hflip: Share = 0.5
     """Probability of a horizontal flip."""
     vflip: Share = 0.0
@@ -374,6 +379,11 @@ class Keys(BaseModel):
     """How much each class counts in the training loss: numbers in label order, a file of them (JSON list, JSON map of
     names, text or CSV lines of name and number), or balanced: images / (classes x images of the class). None: all
     alike."""
+    dice_weight: NotNegative = 0.0
+    """task segmentation: this times the Dice loss of a batch is added to its cross entropy."""
+    ohem: ShareAbove0 | None = None
+    """task segmentation: share of a batch's pixels whose cross entropy counts, those with the highest (online hard
+    example mining). None: all."""
     label_smoothing: ShareBelow1 = 0.0
     """Share of a label that is spread over all classes."""
     distill_alpha: Share = 0.5

@@ -176,30 +176,45 @@ def _likely(data_dir: Path, split: str) -> str:
     return f", such as data_dir: {found[0]}" if len(found) == 1 else ""
 
 
-def _readable(config: Config, samples: FileSamples, part: Part, needs_all: bool) -> FileSamples:
-    """The samples that can be read, as `on_bad_image` has it. Raises UserError for the first one that cannot.
+def readable(
+    config: Config, samples: FileSamples, part: Part = WHOLE, notes: dict[int, str] | None = None
+) -> NDArray[Any]:
+    """Indices of the samples that can be read, as `on_bad_image` has it; what is left out is logged.
 
-    Where some are left out, each class keeps one, if it `needs_all`; else one of all is enough.
+    `notes` gets what is to be remembered of each good one, whichever process has looked at it (`FileSamples.look`).
+
+    Raises UserError for the first one that cannot be read, unless such ones are to be skipped.
     """
     skip = config.on_bad_image == "skip"
     decode = skip or len(samples) <= FULL_CHECK_LIMIT
-    bad = scan.bad_images(samples, decode, not skip, part, config.image_digests)
+    own: dict[int, str] = {}
+    bad = scan.bad_images(samples, decode, not skip, part, config.image_digests, own)
     if skip:
         bad = part.merged(bad)
-    if not bad:
-        return samples
 
     def told(index: int) -> str:
         where = samples.where(index)
         return f"{where}: {bad[index]}" if where else bad[index]
 
-    if not skip:
+    if bad and not skip:
         raise UserError(f"{told(min(bad))}, or set on_bad_image: skip")
     for index in sorted(bad)[:_BAD_LISTED]:
         _logger.warning(f"left out: {told(index)}")
-    _logger.warning(f"{samples.title}: {len(bad)} of {len(samples):,} images left out (on_bad_image: skip)")
-    keep = ~np.isin(np.arange(len(samples)), list(bad))
-    kept = samples.take(np.flatnonzero(keep))
+    if bad:
+        _logger.warning(f"{samples.title}: {len(bad)} of {len(samples):,} images left out (on_bad_image: skip)")
+    if notes is not None:
+        notes |= part.merged(own)
+    return np.flatnonzero(~np.isin(np.arange(len(samples)), list(bad)))
+
+
+def _readable(config: Config, samples: FileSamples, part: Part, needs_all: bool) -> FileSamples:
+    """The samples that can be read (see `readable`).
+
+    Where some are left out, each class keeps one, if it `needs_all`; else one of all is enough.
+    """
+    kept = samples.take(readable(config, samples, part))
+    if len(kept) == len(samples):
+        return samples
     gone = _present(samples) - _present(kept)
     if gone and (needs_all or not len(kept)):
         name = samples.classes[min(gone)]

@@ -89,7 +89,7 @@ def read_image(path: str, upright: bool = False) -> NDArray[Any]:
         RunError: the machine has no more memory or open files.
     """
     with paths.open_file(path, _REMEDY) as file:
-        return _opened(file, path, _upright if upright else _as_stored)
+        return opened(file, path, _upright if upright else _as_stored)
 
 
 class JpegImage:
@@ -122,7 +122,7 @@ def open_image(path: str, decoder: jpeg.Decoder | None) -> NDArray[Any] | JpegIm
             if start == jpeg.START and os.fstat(file.fileno()).st_size <= _LARGEST_JPEG:
                 return open_content(start + _read(file, path), path, decoder)
             file.seek(0)
-        return _opened(file, path, _as_stored)
+        return opened(file, path, _as_stored)
 
 
 def _read(file: BinaryIO, name: str, size: int = -1) -> bytes:
@@ -159,7 +159,7 @@ def decode_image(content: bytes, name: str) -> NDArray[Any]:
         # Pillow would copy the pixels twice; it has the word on any other file.
         if not _beyond_bounds(width, height) and len(content) - header.end() == 3 * width * height:
             return np.frombuffer(content, np.uint8, offset=header.end()).reshape(height, width, 3)
-    return _opened(io.BytesIO(content), name, _as_stored)
+    return opened(io.BytesIO(content), name, _as_stored)
 
 
 def plain_file(pixels: NDArray[Any]) -> bytes:
@@ -175,7 +175,7 @@ def size(path: str) -> tuple[int, int]:
 
 def size_of(source: BinaryIO, name: str) -> tuple[int, int]:
     """As `size`, of an image file's bytes, which are read as far as need be; `name` is for messages."""
-    found: tuple[int, int] = _opened(source, name, lambda image, _: _stored_size(image))
+    found: tuple[int, int] = opened(source, name, lambda image, _: _stored_size(image))
     return found
 
 
@@ -198,7 +198,7 @@ def check_stream(source: BinaryIO, name: str, decode: bool) -> bool:
             _load(image, name)
         return _has_more(image)
 
-    found: bool = _opened(source, name, check)
+    found: bool = opened(source, name, check)
     return found
 
 
@@ -222,8 +222,11 @@ def _beyond_bounds(width: int, height: int) -> str:
     return ""
 
 
-def _opened(source: BinaryIO, name: str, use: Callable[[Image.Image, str], Any]) -> Any:
-    """`use(image, name)` on the opened image; every failure becomes an error of one line that has the name."""
+def opened(source: BinaryIO, name: str, use: Callable[[Image.Image, str], Any]) -> Any:
+    """`use(image, name)` on the image of a file, as Pillow opens it, within the bounds that are accepted.
+
+    Every failure becomes an error of one line that has the name. Raises as `read_image` does.
+    """
     with contextlib.suppress(MemoryError):
         return _attempt(source, name, use)
     try:

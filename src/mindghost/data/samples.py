@@ -142,6 +142,10 @@ class FileSamples(Samples):
         Raises UserError for one that is not usable.
         """
 
+    def look(self, index: int, decode: bool) -> tuple[bool, str]:
+        """As `check`, and what to remember of a sample beside: a short text, as long as its files stay as they are."""
+        return self.check(index, decode), ""
+
     @abstractmethod
     def size(self, index: int) -> tuple[int, int]:
         """Width and height of an image as stored, from its header. Raises UserError for one that is not usable."""

@@ -41,7 +41,8 @@ class Part:
 
     Attributes:
         number, of: this process's part of the images: those `number`, `number + of`, ...
-        merged: bad images (index -> why) that it found -> those that any of them found. All of them have to call it.
+        merged: what it found of images (index -> text, such as why one is bad) -> what any of them found. All of them
+            have to call it.
     """
 
     number: int = 0
@@ -53,7 +54,12 @@ WHOLE = Part()
 
 
 def bad_images(
-    samples: FileSamples, decode: bool, stop: bool = False, part: Part = WHOLE, digests: bool = False
+    samples: FileSamples,
+    decode: bool,
+    stop: bool = False,
+    part: Part = WHOLE,
+    digests: bool = False,
+    notes: dict[int, str] | None = None,
 ) -> dict[int, str]:
     """Indices of the images that cannot be read, in order, and for each why, in one line that has its path.
 
@@ -67,22 +73,27 @@ def bad_images(
         part: of several processes, this one's. What the others have found is not in the result.
         digests: read all images, and compare them with the sha256 that the manifest has of them; one that has changed
             under the same size and time of change is bad.
+        notes: gets what is remembered of each good image beside, by its index (`FileSamples.look`).
     """
     started = time.monotonic()
+    noted: dict[int, str] = {} if notes is None else notes
     indices = np.arange(part.number, len(samples), part.of)
     stats = np.array([samples.size_and_time(index) for index in indices], np.int64).reshape(-1, 2)
     remembered = manifest(samples.root, part, samples.scope)
     names = samples.files[indices]
     new, sums = np.ones(len(indices), bool), np.zeros(len(indices), _SUM)
+    texts = np.full(len(indices), "", object)
     # Those of other numbers of processes, too, and of other images of the place.
     start = f"{remembered.name.partition('.')[0]}."
     for name in paths.names_in(remembered.parent):
         if not (name.startswith(start) and name.endswith(".npz")):
             continue
-        known, their_sums = _known(remembered.parent / name, names, stats, decode)
+        known, their_sums, their_texts = _known(remembered.parent / name, names, stats, decode)
         new &= ~known
         sums = np.where(their_sums != b"", their_sums, sums)
-    bad, longer = _look(samples, indices[new], decode, stop)
+        texts = np.where(known, their_texts, texts)
+    bad, longer, found_texts = _look(samples, indices[new], decode, stop)
+    noted |= {int(index): text for index, text in zip(indices[~new], texts[~new], strict=True)} | found_texts
     if longer:
         count = "1 file has" if len(longer) == 1 else f"{len(longer):,} files have"
         example = samples.name(min(longer))
@@ -100,7 +111,8 @@ def bad_images(
     if seconds > _SECONDS:
         _logger.info(f"{samples.title}: looked at {new.sum():,} of {len(indices):,} images in {seconds:.0f} s")
     if (new.any() or digests) and not (stop and bad):
-        arrays = {"names": names, "stats": stats, "sums": sums}
+        lines = np.array([noted.get(int(index), "").encode() for index in indices], np.bytes_)
+        arrays = {"names": names, "stats": stats, "sums": sums, "notes": lines}
         _remember(remembered, {name: column[readable] for name, column in arrays.items()}, decode)
     return bad
 
@@ -116,12 +128,12 @@ def manifest(root: str, part: Part = WHOLE, scope: str = "") -> Path:
     return cache_dir() / "scans" / f"{place[:32]}.{inside}{part.number}of{part.of}.npz"
 
 
-def _known(path: Path, names: NDArray[Any], stats: NDArray[Any], decode: bool) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Which of these images the manifest has as good, read as thoroughly as now, and the sums that it has of them.
+def _known(path: Path, names: NDArray[Any], stats: NDArray[Any], decode: bool) -> tuple[NDArray[Any], ...]:
+    """Which of these images the manifest has as good, read as thoroughly as now; their sums; what was noted of them.
 
     A damaged one knows none, and is deleted.
     """
-    none = np.zeros(len(names), bool), np.zeros(len(names), _SUM)
+    none = np.zeros(len(names), bool), np.zeros(len(names), _SUM), np.full(len(names), "", object)
     try:
         found = columns.decode(paths.read(path, "delete it"))
     except UserError:
@@ -138,7 +150,9 @@ def _known(path: Path, names: NDArray[Any], stats: NDArray[Any], decode: bool) -
     at = np.searchsorted(known_names, names)
     at[at == len(known_names)] = 0
     same = (known_names[at] == names) & (found["stats"][at] == stats).all(axis=1)
-    return same & (decoded or not decode), np.where(same, found["sums"].astype(_SUM)[at], b"")
+    # An older version noted nothing.
+    texts = np.array([text.decode() for text in found["notes"][at]], object) if "notes" in found else none[2]
+    return same & (decoded or not decode), np.where(same, found["sums"].astype(_SUM)[at], b""), texts
 
 
 def _sums(samples: FileSamples, indices: NDArray[Any]) -> NDArray[Any]:
@@ -156,15 +170,19 @@ def _sums(samples: FileSamples, indices: NDArray[Any]) -> NDArray[Any]:
     return np.array([found[index] for index in indices.tolist()], _SUM)
 
 
-def _look(samples: FileSamples, indices: NDArray[Any], decode: bool, stop: bool) -> tuple[dict[int, str], list[int]]:
-    """Which of these images are bad, and why; and which hold more than one image."""
+def _look(
+    samples: FileSamples, indices: NDArray[Any], decode: bool, stop: bool
+) -> tuple[dict[int, str], list[int], dict[int, str]]:
+    """Which of these images are bad, and why; which hold more than one image; what is to be noted of the good ones."""
     longer: list[int] = []
+    notes: dict[int, str] = {}
 
     def look(start: int) -> dict[int, str]:
         found = {}
         for index in indices[start : start + _TASK]:
             try:
-                if samples.check(int(index), decode):
+                more, notes[int(index)] = samples.look(int(index), decode)
+                if more:
                     longer.append(int(index))
             except UserError as error:
                 found[int(index)] = str(error)
@@ -188,7 +206,7 @@ def _look(samples: FileSamples, indices: NDArray[Any], decode: bool, stop: bool)
                     break
         finally:
             pool.shutdown(cancel_futures=True)
-    return bad, longer
+    return bad, longer, notes
 
 
 def _remember(path: Path, arrays: dict[str, NDArray[Any]], decode: bool) -> None:

@@ -57,9 +57,9 @@ def train_transform(config: Config) -> Transform:
     steps: list[Step] = []
     size = input_size(config)
     if _is_folder(config) and config.crop_padding is None:
-        steps.append(RandomResizedCrop(size, config.scale, config.ratio, _interpolation(config)))
+        steps.append(RandomResizedCrop(size, config.scale, config.ratio, interpolation(config)))
     elif _is_folder(config):
-        steps += [_centre(size, _interpolation(config)), PaddedCrop(size, config.crop_padding or 0)]
+        steps += [_centre(size, interpolation(config)), PaddedCrop(size, config.crop_padding or 0)]
     elif config.dataset != "mnist":
         steps.append(PaddedCrop(_CIFAR_SIZE, _CIFAR_PADDING))
     if config.dataset != "mnist":
@@ -67,13 +67,13 @@ def train_transform(config: Config) -> Transform:
     if config.auto_augment:
         steps.append(_auto_augment(config))
     elif _is_folder(config) and config.color_jitter is not None:
-        steps.append(ColorJitter(*_jitter_strengths(config.color_jitter)))
+        steps.append(color_jitter(config.color_jitter))
     if not _is_folder(config):
         cover, crop = _cover_and_crop(config)
         steps.append(_without_rng(cover))
         if len(set(size)) > 1:  # the images themselves are square
             steps.append(_without_rng(crop))
-    final = _final(config)
+    final = normalisation(config)
     erase = _erasing(config) if config.re_prob > 0 else None
 
     def transform(image: NDArray[Any], rng: np.random.Generator, out: NDArray[Any] | None = None) -> NDArray[Any]:
@@ -93,7 +93,7 @@ def eval_transform(config: Config) -> Transform:
     The image is resized, with its own aspect ratio, until it just covers `image_resize / crop_pct` (`image_resize`
     where it is no image of a folder); then the centre is cut out.
     """
-    operators, final = _cover_and_crop(config), _final(config)
+    operators, final = _cover_and_crop(config), normalisation(config)
 
     def transform(image: NDArray[Any], out: NDArray[Any] | None = None) -> NDArray[Any]:
         for operator in operators:
@@ -106,7 +106,7 @@ def eval_transform(config: Config) -> Transform:
 def eval_pixels(config: Config) -> Callable[[NDArray[Any]], NDArray[Any]]:
     """The evaluation transform without the normalisation: uint8 (h, w, 3) -> uint8 (height, width, in_channels)."""
     operators, channels = _cover_and_crop(config), config.in_channels
-    _final(config)  # refuses channels that images do not have
+    normalisation(config)  # refuses channels that images do not have
 
     def transform(image: NDArray[Any]) -> NDArray[Any]:
         for operator in operators:
@@ -176,8 +176,8 @@ def _covered_size(config: Config) -> tuple[int, int]:
 
 def _cover_and_crop(config: Config) -> list[Callable[[NDArray[Any]], NDArray[Any]]]:
     """Evaluation's resize and crop; the images of binary data sets are square and lose nothing to a square crop."""
-    interpolation = _interpolation(config) if _is_folder(config) else vision.Inter.LINEAR
-    return [CoveringResize(_covered_size(config), interpolation), vision.CenterCrop(input_size(config))]
+    kind = interpolation(config) if _is_folder(config) else vision.Inter.LINEAR
+    return [CoveringResize(_covered_size(config), kind), vision.CenterCrop(input_size(config))]
 
 
 def _is_folder(config: Config) -> bool:
@@ -194,15 +194,16 @@ def _without_rng(operator: Callable[[NDArray[Any]], NDArray[Any]]) -> Step:
     return lambda image, rng: operator(image)
 
 
-def _interpolation(config: Config) -> vision.Inter:
+def interpolation(config: Config) -> vision.Inter:
+    """How images are resized."""
     return getattr(vision.Inter, config.interpolation.upper())
 
 
 # --- Last steps: uint8 (h, w, 3) -> float32 (channels, h, w)
 
 
-def _final(config: Config) -> Final:
-    """Scaling, normalisation and channel order."""
+def normalisation(config: Config) -> Final:
+    """Scaling, normalisation and channel order. Raises UserError for channels that images do not have."""
     channels = config.in_channels
     if channels not in (1, 3):
         raise UserError(f"in_channels: {channels}; images have 1 (grayscale) or 3 (RGB)")
@@ -233,9 +234,9 @@ def _per_channel(
     return fit(mean), fit(std)
 
 
-def _jitter_strengths(value: float | tuple[float, ...]) -> tuple[float, ...]:
-    """`color_jitter`: one strength for brightness, contrast and saturation, or three, or four with hue."""
-    return value if isinstance(value, tuple) else (value,) * 3
+def color_jitter(value: float | tuple[float, ...]) -> ColorJitter:
+    """The key `color_jitter`: one strength for brightness, contrast and saturation, or three, or four with hue."""
+    return ColorJitter(*(value if isinstance(value, tuple) else (value,) * 3))
 
 
 def _erasing(config: Config) -> RandomErasing:
@@ -264,7 +265,7 @@ def _auto_augment(config: Config) -> SeededPolicy:
     hparams = {
         "translate_const": int(min(input_size(config)) * 0.45),
         "img_mean": fill if len(fill) == 3 else fill * 3,
-        "interpolation": _interpolation(config),
+        "interpolation": interpolation(config),
     }
     if factory is mindcv.augment_and_mix_transform:
         hparams["translate_pct"] = 0.3

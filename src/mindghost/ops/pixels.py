@@ -35,6 +35,16 @@ class NativeUpsample(nn.Cell):
         return self.operator(x, ops.zeros((size[0],), ms.float32), ops.zeros((size[1],), ms.float32))[0]
 
 
+class LogSoftmax(nn.Cell):
+    """Log probabilities of logits (N, C, H, W) over C. MindSpore's own gradient takes 20 times as long on a CPU."""
+
+    def construct(self, logits: Tensor) -> Tensor:
+        return ops.log_softmax(logits, 1)
+
+    def bprop(self, logits: Tensor, out: Tensor, dout: Tensor) -> tuple[Tensor]:
+        return (dout - ops.exp(out) * ops.expand_dims(ops.reduce_sum(dout, 1), 1),)
+
+
 class PixelLosses(nn.Cell):
     """Cross-entropy of the classes of every pixel, with what the mean over a batch needs.
 
@@ -61,11 +71,12 @@ class PixelLosses(nn.Cell):
         self.label_smoothing = label_smoothing
         weights = [1.0] * num_classes if class_weights is None else list(class_weights)
         self.weights = Tensor(weights, ms.float32)
+        self.logs = LogSoftmax()
 
     def construct(self, logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         counts = labels != self.ignore_index
         places = ops.expand_dims(ops.select(counts, labels, ops.zeros_like(labels)), 1)
-        weighted = ops.reshape(self.weights, (1, -1, 1, 1)) * ops.log_softmax(logits, 1)
+        weighted = ops.reshape(self.weights, (1, -1, 1, 1)) * self.logs(logits)
         own = ops.squeeze(ops.gather_elements(weighted, 1, places), 1)
         others = ops.reduce_mean(weighted, 1)
         counted = ops.cast(counts, ms.float32)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 from ..config import Config
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 MODULES = {
     "classification": "mindghost.tasks.classification.task",
     "multi_label": "mindghost.tasks.multi_label.task",
+    "segmentation": "mindghost.tasks.segmentation.task",
 }
 
 
@@ -30,5 +32,20 @@ def score_titles() -> dict[str, tuple[str, str]]:
 
     For all tasks, without MindSpore.
     """
-    packages = [importlib.import_module(module.rpartition(".")[0]) for module in MODULES.values()]
-    return {key: (title, package.AXIS) for package in packages for key, title in package.TITLES.items()}
+    return {key: (title, package.AXIS) for package in _packages().values() for key, title in package.TITLES.items()}
+
+
+def doubts(config: Config) -> list[str]:
+    """A line for each key that is given, but that only another task reads."""
+    found = {name: getattr(package, "KEYS", ()) for name, package in _packages().items() if name != config.task}
+    return [
+        f"{key}: only task {name} reads it"
+        for name, keys in found.items()
+        for key in keys
+        if key in config.given and getattr(config, key) != Config.default(key)
+    ]
+
+
+def _packages() -> dict[str, ModuleType]:
+    """What says of each task, without MindSpore, what is known of it."""
+    return {name: importlib.import_module(module.rpartition(".")[0]) for name, module in MODULES.items()}

@@ -50,10 +50,14 @@ def settled(config: Config, samples: Samples) -> Config:
         missing = outputs - len(samples.classes)
         filled = (*given, *[1.0] * missing) if len(given) == len(samples.classes) else given
         weights = _checked(filled, outputs, "class_weights")
-    if isinstance(given, str):
-        named = list(zip(weights, samples.classes, strict=False))
-        (low, first), (high, last) = min(named), max(named)
-        log.info(f"class_weights: {given}: from {low:.4g} ({first}) to {high:.4g} ({last})")
+    return by_rule(config, samples, weights) if isinstance(given, str) else config.replace(class_weights=tuple(weights))
+
+
+def by_rule(config: Config, samples: Samples, weights: Sequence[float]) -> Config:
+    """The configuration with these `class_weights`, which follow from what the key says; a line says their range."""
+    named = list(zip(weights, samples.classes, strict=False))
+    (low, first), (high, last) = min(named), max(named)
+    log.info(f"class_weights: {config.class_weights}: from {low:.4g} ({first}) to {high:.4g} ({last})")
     return config.replace(class_weights=tuple(weights))
 
 

@@ -14,13 +14,16 @@ from mindspore import dtype as mstype
 from ..config import Config
 
 
-def _weights(config: Config) -> Tensor | None:
+def settled_weights(config: Config) -> tuple[float, ...] | None:
     """The numbers of `class_weights`, which the data has settled; None where all classes count alike."""
-    if config.class_weights is None:
-        return None
     if isinstance(config.class_weights, str):
         raise ValueError("class_weights are not settled yet")
-    return Tensor(config.class_weights, mstype.float32)
+    return config.class_weights
+
+
+def _weights(config: Config) -> Tensor | None:
+    weights = settled_weights(config)
+    return None if weights is None else Tensor(weights, mstype.float32)
 
 
 def _factory(config: Config, name: str) -> nn.Cell:
@@ -61,11 +64,11 @@ class CrossEntropy(nn.Cell):
         if self.weights is None:
             return ops.reduce_mean(losses)
         # A batch whose classes all have weight 0 has no loss.
-        return ops.reduce_sum(losses) / ops.maximum(ops.reduce_sum(labels * self.weights), _SMALLEST)
+        return ops.reduce_sum(losses) / ops.maximum(ops.reduce_sum(labels * self.weights), SMALLEST)
 
 
 # Of a sum of weights that is not 0: single precision has no smaller normal number.
-_SMALLEST = Tensor(1.2e-38, mstype.float32)
+SMALLEST = Tensor(1.2e-38, mstype.float32)
 
 
 class BinaryCrossEntropy(nn.Cell):

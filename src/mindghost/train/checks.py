@@ -48,7 +48,7 @@ def settled(config: Config, samples: Samples, ranks: int) -> Config:
         log.info(f"the last batch of an epoch would be {why}: it is dropped (drop_remainder: True)")
         config = config.replace(drop_remainder=True)
         order = EpochOrder(config, len(samples), 0, ranks)
-    for line in [*tasks.of(config).doubts(config, samples), *_doubts(config, order)]:
+    for line in [*tasks.doubts(config), *tasks.of(config).doubts(config, samples), *_doubts(config, order)]:
         log.info(line)
     return config
 

@@ -130,6 +130,11 @@ def open_list(file: Path, options: Options, decoder: jpeg.Decoder | None = None)
     )
 
 
+def split_names(name: str) -> set[str]:
+    """What the column of splits may have for the split of this name, in lower case."""
+    return _SPLITS.get(name.lower(), set()) | {name.lower()}
+
+
 def _are_known(known: Known) -> bool:
     return known.names is not None or known.trained is not None
 
@@ -144,7 +149,7 @@ class _Table:
     def __init__(self, file: Path, options: Options) -> None:
         self._file, self._options = file, options
         self._paths = ListPaths(file, options.data_dir)
-        self._wanted = _SPLITS.get(options.split.lower(), set()) | {options.split.lower()}
+        self._wanted = split_names(options.split)
         self._chunks: list[_Columns] = []
         self._others: dict[str, int] = {}  # rows of other splits
         self._missing: list[tuple[int, str]] = []  # the first ones: line, path
@@ -161,7 +166,7 @@ class _Table:
             code = self.labels.get(row.label)
             if code is None:
                 code = self._new_label(row)
-            weight = None if row.weight is None else _weight(self._file, row)
+            weight = None if row.weight is None else weight_of(self._file, row)
             found = self._paths.find(row.path)
             if found is None:
                 self._miss(row)
@@ -254,7 +259,8 @@ def _joined(chunks: Sequence[_Columns], name: str) -> NDArray[Any]:
     return whole
 
 
-def _weight(file: Path, row: Row) -> float:
+def weight_of(file: Path, row: Row) -> float:
+    """How much the image of a row counts. Raises UserError for what is no number over 0."""
     try:
         weight = math.nan if isinstance(row.weight, bool) else float(np.float32(row.weight))  # type: ignore[arg-type]
     except (TypeError, ValueError):

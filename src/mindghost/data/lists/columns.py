@@ -22,6 +22,7 @@ _LABELS = (
     ("label", "labels"),
     ("class", "classes", "class_name", "category", "category_name", "label_name", "target", "tags"),
     ("class_id", "label_id", "category_id", "class_idx", "label_idx", "class_label"),
+    ("mask", "masks", "mask_path", "mask_file", "segmentation", "annotation"),
 )
 _SPLITS = (("split", "splits"), ("subset", "partition", "phase"), ("set", "data_set", "dataset"))
 _WEIGHTS = (("weight", "weights", "sample_weight"),)

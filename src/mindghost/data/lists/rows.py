@@ -51,16 +51,19 @@ class Row(NamedTuple):
     weight: object
 
 
-def rows(file: Path, key: str) -> Iterator[Row]:
-    """The rows of a list, in their order. `key` is what the list was given by.
+def rows(file: Path, key: str, of_files: bool = False) -> Iterator[Row]:
+    """The rows of a list, in their order. `key` is what the list was given by. `of_files`: labels are paths, too.
 
     Raises UserError (`FILE:LINE: why; remedy`), at the row that is bad.
     """
-    yield from _form(file, key)(file, key)
+    form = _form(file, key)
+    yield from _of_text(file, key, of_files) if form is _of_text else form(file, key)
 
 
 def has_splits(file: Path, key: str) -> bool:
     """Whether the rows of a list say which split they belong to, by the first of them. Raises UserError as `rows`."""
+    if _form(file, key) is _of_text:
+        return False
     first = next(rows(file, key), None)
     return first is not None and first.split is not None
 
@@ -90,9 +93,9 @@ def _numbered(file: Path, key: str) -> Iterator[tuple[int, str]]:
 # --- Text
 
 
-def _of_text(file: Path, key: str) -> Iterator[Row]:
+def _of_text(file: Path, key: str, of_files: bool = False) -> Iterator[Row]:
     for number, line in _numbered(file, key):
-        path, label = parted(line)
+        path, label = parted(line, of_files)
         label = label.strip()
         if not path or not label:
             missing = "path" if label else "label"
@@ -100,13 +103,16 @@ def _of_text(file: Path, key: str) -> Iterator[Row]:
         yield Row(number, path, label, None, None)
 
 
-def parted(line: str) -> tuple[str, str]:
-    """Path and label of a line of text; one of them is empty where the line lacks it."""
+def parted(line: str, of_files: bool = False) -> tuple[str, str]:
+    """Path and label of a line of text; one of them is empty where the line lacks it.
+
+    Labels are paths, too, where the list is one `of_files`.
+    """
     if "\t" in line:
         path, _, label = line.rstrip().rpartition("\t")
         return path, label
     line = line.strip()
-    if is_image(line):
+    if is_image(line) and not of_files:
         return line, ""
     end = 0
     for found in _ENDING.finditer(line):
@@ -114,7 +120,7 @@ def parted(line: str) -> tuple[str, str]:
     if end:
         return line[:end], line[end:]
     path, _, label = line.partition(" ")
-    return path, label.replace("/", "_")
+    return path, label if of_files else label.replace("/", "_")
 
 
 # --- Tables

@@ -1,0 +1,83 @@
+"""Sizes of images and masks: how one that is as large as it likes fits into what the network gets, and back.
+
+Pixels are compared as PyTorch's `align_corners=False` does: pixel i of n is at (i + 0.5) / n.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from mindspore.dataset import vision
+from numpy.typing import NDArray
+
+Size = tuple[int, int]  # height and width
+
+
+def fitted(size: Size, within: Size, factor: float = 1.0) -> Size:
+    """The largest size of an image's own aspect ratio that lies within another one, times a factor.
+
+    Each side is rounded to the nearest number, and is one pixel at least.
+    """
+    scale = factor * min(wanted / own for own, wanted in zip(size, within, strict=True))
+    height, width = (max(1, int(side * scale + 0.5)) for side in size)
+    return height, width
+
+
+def resized(image: NDArray[Any], size: Size, interpolation: vision.Inter) -> NDArray[Any]:
+    """An image, uint8 (h, w, 3), at another size; one that has it already is the same array."""
+    return image if image.shape[:2] == size else _resize(size, interpolation)(image)
+
+
+@lru_cache(64)
+def _resize(size: Size, interpolation: vision.Inter) -> vision.Resize:
+    return vision.Resize(size, interpolation)
+
+
+def nearest(mask: NDArray[Any], size: Size, rows: slice, columns: slice) -> NDArray[Any]:
+    """A box of a mask, (h, w), at another size: each pixel is the one of the mask that its middle lies in."""
+    inside, across = (_nearest(own, new) for own, new in zip(mask.shape, size, strict=True))
+    return mask[inside[rows, np.newaxis], across[columns]]
+
+
+def _nearest(own: int, new: int) -> NDArray[Any]:
+    """Of each of `new` pixels, the one of `own` that it lies in."""
+    return ((2 * np.arange(new, dtype=np.int64) + 1) * own) // (2 * new)
+
+
+def brought_back(outputs: NDArray[Any], size: Size) -> NDArray[Any]:
+    """What a network said of an image that was `fitted` into its input, at the image's own size.
+
+    Args:
+        outputs: float32, (classes, height, width), those of the padding among them.
+        size: of the image.
+
+    Returns float32, (classes, *size): interpolated bilinearly.
+    """
+    height, width = fitted(size, (outputs.shape[1], outputs.shape[2]))
+    return bilinear(outputs[:, :height, :width], size)
+
+
+def bilinear(values: NDArray[Any], size: Size) -> NDArray[Any]:
+    """Float32 (channels, h, w) at another size, as PyTorch's `interpolate` makes it with `align_corners=False`."""
+    for axis, new in zip((1, 2), size, strict=True):
+        if values.shape[axis] != new:
+            low, high, share = _neighbours(values.shape[axis], new)
+            share = share.reshape((-1, 1) if axis == 1 else (-1,))
+            below = np.take(values, low, axis)
+            above = np.take(values, high, axis)
+            # In this form, equal neighbours give what they are.
+            above -= below
+            above *= share
+            below += above
+            values = below
+    return values
+
+
+@lru_cache(256)
+def _neighbours(own: int, new: int) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+    """Of each of `new` pixels, the two of `own` that it lies between, and how near it is to the second."""
+    places = np.clip((np.arange(new) + 0.5) * (own / new) - 0.5, 0, own - 1)
+    low = places.astype(np.int64)
+    return low, np.minimum(low + 1, own - 1), (places - low).astype(np.float32)

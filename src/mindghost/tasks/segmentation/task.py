@@ -1,0 +1,88 @@
+"""Semantic segmentation, as `tasks.task` asks for it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+from mindspore import nn
+from numpy.typing import NDArray
+from PIL import Image
+
+from ...config import Config
+from ...data.samples import Samples
+from ...data.scan import WHOLE, Part
+from ...errors import UserError
+from ...files.table_file import Column
+from .. import class_weights, names
+from ..task import Answer, Report, Task
+from . import TITLES, checks, losses, predictions, report, weights
+from .metrics import Counts
+from .samples import MaskSamples, open_split
+
+
+class Segmentation(Task):
+    """Labels are masks: in training int32 (N, H, W), in evaluation a list of what is in the files, of any sizes."""
+
+    name = "segmentation"
+    record_keys = ("val_loss", "miou", "pixel_accuracy")
+    score = "miou"
+    titles: ClassVar[Mapping[str, str]] = TITLES
+    score_unit = " %"
+    loss_title = "loss (cross-entropy of a pixel, nats)"
+    hub_words: ClassVar[Mapping[str, str]] = {"miou": "mIoU"}
+    outputs_mean = "logits of each pixel; their softmax over the classes are the probabilities"
+    most_answers = None
+    is_dense = True
+    report: ClassVar[Report] = report
+
+    def open_split(self, config: Config, split: str, known: Sequence[str] | None = None, part: Part = WHOLE) -> Samples:
+        if split == "train":
+            checks.refuse(config)
+        return open_split(config, split, known, part)
+
+    def known_names(self, weights: str) -> list[str] | None:
+        return names.saved_classes(weights)
+
+    def settled(self, config: Config, samples: Samples) -> Config:
+        assert isinstance(samples, MaskSamples)
+        rule = weights.RULES.get(str(config.class_weights))
+        if rule is None:
+            return class_weights.settled(config, samples)
+        return class_weights.by_rule(config, samples, rule(samples.pixels()))
+
+    def doubts(self, config: Config, samples: Samples) -> list[str]:
+        assert isinstance(samples, MaskSamples)
+        return list(checks.doubts(config, samples))
+
+    def loss(self, config: Config) -> nn.Cell:
+        return losses.MaskLoss(config)
+
+    def counts(self, samples: Samples, thresholds: tuple[float, ...] | None = None) -> Counts:
+        return Counts(samples.classes)
+
+    def line(self, record: Mapping[str, Any]) -> list[str]:
+        if record["miou"] is None:
+            return []
+        return [f"val loss {record['val_loss']:.4f}", *(f"{t} {record[key]:.2f} %" for key, t in self.titles.items())]
+
+    def columns(self, classes: Sequence[str], outputs: int) -> tuple[Column, ...]:
+        return predictions.COLUMNS
+
+    def values(self, outputs: NDArray[Any], labels: Any) -> dict[str, NDArray[Any]]:
+        return predictions.values(outputs, labels)
+
+    def answers(
+        self,
+        outputs: NDArray[Any],
+        classes: Sequence[str],
+        most: int | None = None,
+        thresholds: tuple[float, ...] | None = None,
+    ) -> Sequence[tuple[Answer, ...]]:
+        raise UserError("task segmentation: only train and validate know masks")
+
+    def draw(self, pixels: NDArray[Any], answers: Sequence[Any]) -> Image.Image:
+        return Image.fromarray(pixels)
+
+
+TASK = Segmentation()
