@@ -216,7 +216,7 @@ def main() -> None:
     """Command line."""
     # Before the command line is parsed, as with --help: it needs no other option.
     if "--settings" in sys.argv[1:]:
-        print(settings_table())
+        report.say_lines(settings_table())
         return
     args = make_parser().parse_args()
     everything = plan(args, args.output / timm_environment.TRAIN_PY)

@@ -18,7 +18,7 @@ from mindghost.cli.command import run_program
 from mindghost.config.arguments import Parser, input_file, input_folder, number
 from mindghost.data.images import read_image
 from mindghost.errors import UserError
-from mindghost.process.display import some
+from mindghost.process.display import say, some
 
 PROG = "filters.py"
 Pixels = np.ndarray  # uint8 (height, width, 3)
@@ -122,14 +122,14 @@ def main() -> None:
     chosen = [files[index] for index in np.linspace(0, len(files) - 1, min(args.photos, len(files))).astype(int)]
     found = crops((read_image(str(file)) for file in chosen), args.size, tuple(args.scale), (0.75, 1.333))
     shrunk = np.array(found.shrunk)
-    print(
+    say(
         f"{len(found.apart)} random crops: {100 * (shrunk > 1).mean():.0f} % of the sides shrink; side / {args.size}: "
         f"{shrunk.mean():.2f} on average, 99 % below {np.quantile(shrunk, 0.99):.2f}"
     )
-    print(f"pixels of the two filters are {np.mean(found.apart):.2f} of 255 apart on average")
+    say(f"pixels of the two filters are {np.mean(found.apart):.2f} of 255 apart on average")
     sys.stdout.flush()
     for name, top_1 in accuracies(args) if args.ckpt_path else ():
-        print(f"evaluated with {name} filter: {top_1:.2f} % top-1")
+        say(f"evaluated with {name} filter: {top_1:.2f} % top-1")
 
 
 if __name__ == "__main__":

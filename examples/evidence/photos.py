@@ -81,7 +81,7 @@ def make(name: str, source: Path, output: Path, options: Options) -> str:
         MAKERS[name](folder, made, options)
         _check_totals(name, made, source, options)
         thin_out(made / "train", options.fraction, options.seed)
-        (made / RECORD).write_text(json_text.dumps(record | _counts(made), indent=2))
+        (made / RECORD).write_bytes(json_text.dumps(record | _counts(made), indent=2).encode())
         os.sync()
         os.rename(made, output)
     return _line(output)

@@ -78,9 +78,15 @@ def _marks(entries: Sequence[Mapping[str, Any]]) -> str:
     return ("*" if disturbed else "") + ("†" if any(entry["lost_sessions"] for entry in entries) else "")
 
 
+def say_lines(text: str) -> None:
+    """Print a text of several lines, with names in it."""
+    for line in text.split("\n"):
+        say(line)
+
+
 def write_table(results: Results, text: str) -> None:
     """Print a table and keep it beside the results."""
-    print(text)
+    say_lines(text)
     intact.write_atomically(results.folder / TABLE, f"{text}\n".encode())
 
 

@@ -259,5 +259,5 @@ def variants_of(runs: Sequence[Run]) -> list[str]:
 def print_commands(folder: Path, runs: Sequence[Run]) -> None:
     """Print the command line of each run, for a shell."""
     for run in runs:
-        print(f"# {shown(run.name)}")
-        print(" ".join(map(shell, run.words(run, place(folder, run)))))
+        say(f"# {run.name}")
+        say(" ".join(map(shell, run.words(run, place(folder, run)))))
