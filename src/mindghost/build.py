@@ -203,7 +203,16 @@ def load_weights(net: nn.Cell, config: Config, *, fine_tune: bool) -> Loaded | N
         classifier=facts(config.model).classifier,
         averaged=config.ema,
         fresh_classifier=fine_tune,
+        key=_made_with(config),
     )
+
+
+def _made_with(config: Config) -> str:
+    """The keys that say what the cells of the network are."""
+    keys = ["model"]
+    if facts(config.model).task == SEGMENTATION:
+        keys += ["backbone", "decoder_width", "upsampling"]
+    return ", ".join(keys)
 
 
 def _check_start(config: Config) -> None:

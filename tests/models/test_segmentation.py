@@ -3,18 +3,25 @@
 import mindspore as ms
 import numpy as np
 import pytest
+from mindcv.optim import create_optimizer
 from mindspore import Tensor, nn, ops
 
+from mindghost.deploy import fold
 from mindghost.models import SEGMENTATION, create_model, ghostnet, list_models
 from mindghost.models.complexity import complexity
 from mindghost.models.depth import layers, stages
 from mindghost.models.layers import he_normal_init, he_uniform_init, pytorch_init
 from mindghost.models.upsample import Enlarge, TransposedEnlarge, Upsample
+from mindghost.ops import library, rewrite
+from mindghost.train.step import StepOptions, TrainStep
+from mindghost.train.update import update_by
 from tests.helpers import short
 from tests.helpers.networks import images
 from tests.helpers.weights import randomise
 
 VARIANTS = [*((name, {}) for name in list_models(SEGMENTATION)), ("ghost_unet", {"upsampling": "transposed"})]
+# The plain twins have nothing that the others have not.
+VARIANTS = [pytest.param(*case, marks=pytest.mark.slow if case[0].startswith("plain") else []) for case in VARIANTS]
 
 
 @pytest.fixture
@@ -114,6 +121,32 @@ def test_decoders_are_those_of_numpy_at_an_odd_size(small, name, options):
     np.testing.assert_allclose(network(x).asnumpy(), expected, rtol=0, atol=1e-4 * np.abs(expected).max())
 
 
+def test_the_plain_head_is_torchvisions(small):
+    """Its `LRASPPHead` with our weights, on our maps; then resized as its `LRASPP` does, to a multiple of 32."""
+    torch = pytest.importorskip("torch")
+    head = pytest.importorskip("torchvision.models.segmentation.lraspp").LRASPPHead(20, 80, 5, 64).eval()
+    network = create_model("plain_lraspp", num_classes=5, backbone="ghostnet_050", decoder_width=0.5)
+    randomise(network)
+    ours = {p.name: torch.tensor(p.asnumpy()) for p in network.get_parameters()}
+    convolution, norm, _ = network.decoder.features
+    layers = {"cbr.0": convolution, "cbr.1": norm, "scale.1": network.decoder.gates[1]}
+    layers |= {f"{kind}_classifier": getattr(network.classifier, kind) for kind in ("low", "high")}
+    kinds = {"gamma": "weight", "beta": "bias", "moving_mean": "running_mean", "moving_variance": "running_var"}
+    state = {}
+    for theirs, cell in layers.items():
+        for parameter in cell.get_parameters():
+            kind = parameter.name.rpartition(".")[2]
+            state[f"{theirs}.{kinds.get(kind, kind)}"] = ours[parameter.name]
+    missing, surplus = head.load_state_dict(state, strict=False)
+    assert (missing, surplus) == (["cbr.1.num_batches_tracked"], [])
+    x = Tensor(images(2, 3, 64, 96))
+    low, high = (torch.tensor(each.asnumpy()) for each in network.set_train(False).backbone(x))
+    with torch.no_grad():
+        logits = head({"low": low, "high": high})
+        expected = torch.nn.functional.interpolate(logits, size=(64, 96), mode="bilinear", align_corners=False)
+    np.testing.assert_allclose(network(x).asnumpy(), expected.numpy(), rtol=0, atol=1e-4 * float(expected.abs().max()))
+
+
 # --- Resizing
 
 
@@ -151,8 +184,9 @@ def test_any_size_of_image(small, name, options):
 @pytest.mark.parametrize(
     ("backbone", "channels"),
     [
-        ("ghostnetv3_050", [8, 12, 20, 56, 80]),
-        ("g_ghost_regnetx_032", [32, 96, 192, 432, 1008]),
+        pytest.param("ghostnetv3_050", [8, 12, 20, 56, 80], marks=pytest.mark.slow),
+        pytest.param("repghostnet_050", [8, 12, 20, 56, 80], marks=pytest.mark.slow),
+        pytest.param("g_ghost_regnetx_032", [32, 96, 192, 432, 1008], marks=pytest.mark.slow),
         ("ghost_resnet50_s4", [64, 256, 512, 1024, 2048]),
     ],
 )
@@ -163,10 +197,18 @@ def test_any_backbone(backbone, channels):
     assert network(Tensor(images(1, 3, 33, 40))).shape == (1, 2, 33, 40)
 
 
-def test_the_fused_form_of_a_backbone(small):
-    trained, fused = (create_model("ghost_lraspp", backbone="ghostnetv3_050", deploy=deploy) for deploy in (0, 1))
-    kinds = [{p.name.rpartition(".rpr_")[1] for p in net.get_parameters()} for net in (trained, fused)]
-    assert kinds == [{"", ".rpr_"}, {""}]
+@pytest.mark.parametrize("backbone", ["ghostnetv3_050", pytest.param("repghostnet_050", marks=pytest.mark.slow)])
+def test_the_deployed_form_has_the_same_logits(small, backbone):
+    """Branches of the backbone fused, batch norms folded, in the decoder, too."""
+    options = {"num_classes": 3, "backbone": backbone, "decoder_width": 0.5, "upsampling": "transposed"}
+    trained = create_model("ghost_unet", **options)
+    randomise(trained, gamma=(0.2, 0.4))
+    x = Tensor(images(1, 3, 45, 64))
+    expected = trained.set_train(False)(x).asnumpy()
+    deployed = fold.deployed_form("ghost_unet", trained, **options)
+    kinds = {p.name.rpartition(".")[2] for p in deployed.get_parameters()}
+    assert kinds == {"weight", "bias"}
+    np.testing.assert_allclose(deployed(x).asnumpy(), expected, rtol=0, atol=1e-4 * np.abs(expected).max())
 
 
 @pytest.mark.parametrize(
@@ -281,3 +323,40 @@ class PixelLoss(nn.Cell):
     def construct(self, logits: Tensor, labels: Tensor) -> Tensor:
         rows = ops.reshape(ops.transpose(logits, (0, 2, 3, 1)), (-1, logits.shape[1]))
         return ops.cross_entropy(rows, ops.reshape(labels, (-1,)))
+
+
+def graph_cases() -> list:
+    """Every network and way of enlarging; one of them in quick runs, too."""
+    cases = [case.values for case in VARIANTS]
+    return [pytest.param(*case, marks=[] if case[0] == "ghost_lraspp" else pytest.mark.slow) for case in cases]
+
+
+@pytest.mark.parametrize("native", [True, pytest.param(False, marks=pytest.mark.slow)], ids=["native", "mindspore"])
+@pytest.mark.parametrize(("name", "options"), graph_cases())
+def test_every_network_trains_and_evaluates_in_graph_mode(small, name, options, native):
+    """Compiled training starts from PyNative mode's loss, lowers it, and evaluates to PyNative mode's logits."""
+    x, labels = Tensor(images(4, 3, 61, 64)), np.zeros((4, 61, 64), np.int32)
+    labels[:, 20:, 30:] = 2
+    labels = Tensor(labels)
+    network, loss = create_model(name, num_classes=3, backbone="ghostnet_050", **options), PixelLoss()
+    expected = float(loss(network.set_train(True)(x), labels))
+
+    ms.set_context(mode=ms.GRAPH_MODE)
+    if native:
+        rewrite.use(network, library.library())
+    optimizer = create_optimizer(network.trainable_params(), "momentum", lr=[0.02] * 8)
+    step = TrainStep(network, loss, update_by(optimizer), StepOptions()).set_train(True)
+    losses = [float(step(x, labels)[0]) for _ in range(8)]
+    # The first step of PyNative mode moved the statistics, which training does not read.
+    assert losses[0] == pytest.approx(expected, rel=1e-4)
+    assert losses[-1] < 0.8 * losses[0]
+    assert [moment.name for moment in optimizer.moments if not moment.asnumpy().any()] == []
+
+    compiled = network.set_train(False)(x).asnumpy()
+    ms.set_context(mode=ms.PYNATIVE_MODE)
+    plain = create_model(name, num_classes=3, backbone="ghostnet_050", **options).set_train(False)
+    for parameter, trained in zip(plain.get_parameters(), network.get_parameters(), strict=True):
+        assert parameter.name == trained.name
+        parameter.set_data(Tensor(trained.asnumpy()))
+    expected = plain(x).asnumpy()
+    np.testing.assert_allclose(compiled, expected, rtol=0, atol=1e-4 * np.abs(expected).max())

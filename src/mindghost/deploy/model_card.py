@@ -200,7 +200,7 @@ def front_matter(run: Run, given: Given) -> dict[str, Any]:
     dataset = _dataset(config, given)
     keys = {
         "model-name": config.model,
-        "backbone-name": config.model,
+        "backbone-name": build.trunk(config),
         "module-type": "cv-classification",
         "fine-tunable": True,
         "input-shape": [config.in_channels, *transforms.input_size(config)],

@@ -181,8 +181,10 @@ def _as_published(model: str) -> Config:
     from .. import build
 
     facts = build.facts(model)
-    dataset = "imagenet" if facts.num_classes == 1000 else "cifar10"
-    return Config(model=model, dataset=dataset, image_resize=facts.input_size, num_classes=facts.num_classes)
+    dataset = "cifar10" if facts.input_size == 32 else "imagenet"
+    return Config(
+        model=model, task=facts.task, dataset=dataset, image_resize=facts.input_size, num_classes=facts.num_classes
+    )
 
 
 def _named(names: Sequence[str], outputs: int, path: Path) -> tuple[str, ...]:
