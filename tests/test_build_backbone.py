@@ -127,7 +127,7 @@ def test_a_network_goes_through_its_file(tmp_path):
         build.trained_network(saved.replace(decoder_width=1.0))
     grey, loaded = build.trained_network(saved.replace(in_channels=1))
     assert loaded.stem_summed
-    assert grey.backbone.chain[0].weight.shape[1] == 1
+    assert grey.backbone.conv_stem.weight.shape[1] == 1
     # A training on other classes starts with a fresh classifier.
     other = saved.replace(num_classes=5)
     fresh = build.load_weights(build.network(other), other, fine_tune=True).fresh

@@ -137,8 +137,7 @@ def test_the_plain_head_is_torchvisions(small):
         for parameter in cell.get_parameters():
             kind = parameter.name.rpartition(".")[2]
             state[f"{theirs}.{kinds.get(kind, kind)}"] = ours[parameter.name]
-    missing, surplus = head.load_state_dict(state, strict=False)
-    assert (missing, surplus) == (["cbr.1.num_batches_tracked"], [])
+    head.load_state_dict(state)
     x = Tensor(images(2, 3, 64, 96))
     low, high = (torch.tensor(each.asnumpy()) for each in network.set_train(False).backbone(x))
     with torch.no_grad():

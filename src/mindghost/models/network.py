@@ -95,9 +95,9 @@ class RegistryNetwork(nn.Cell):
         before the optimizer and mixed precision are made. Raises ValueError for a negative number, and for 0 where the
         network has no embedding.
         """
-        # In a larger network, names begin with the cell's place there. A backbone's do not tell.
-        named = ((path, parameter.name) for path, parameter in self.parameters_and_names())
-        prefix = next(name.removesuffix(path) for path, name in named if name.endswith(path))
+        # In a larger network, names begin with the cell's place there.
+        path, parameter = next(self.parameters_and_names())
+        prefix = parameter.name.removesuffix(path)
         self._set_classifier(num_classes)
         classifier = self.get_classifier()
         self.initialise(classifier)
@@ -169,13 +169,14 @@ class Network(RegistryNetwork):
 class FeatureNetwork(nn.Cell):
     """Images (N, in_channels, H, W) -> a tuple of feature maps (N, C, H', W'), for detection and segmentation.
 
-    It takes over the cells of a network, as far as the last map needs them, with the names of their parameters.
+    It takes over the cells of a network, as far as the last map needs them, under the names that they have there.
 
     Args:
         network: whose maps; it must not be used afterwards.
         out_indices: which entries of its `feature_info`, in growing order; None for all.
 
     Attributes:
+        body: names of the cells that run, in this order; those in `fine` are lists of cells.
         feature_info: of the chosen maps.
         out_channels: their channels, under MindCV's name.
         left_out: names of the network's parameters that this one does without.
@@ -194,17 +195,27 @@ class FeatureNetwork(nn.Cell):
             )
         self.feature_info = FeatureInfo(offered[index] for index in chosen)
         self.out_channels = self.feature_info.channels()
-        names, cells = zip(*network.steps(), strict=True)
+        steps = list(network.steps())
+        names = [name for name, _ in steps]
         self.taken = tuple(names.index(entry["name"]) for entry in self.feature_info)
         parameters = [parameter.name for parameter in network.get_parameters()]
-        self.chain = nn.CellList(list(cells[: self.taken[-1] + 1]), auto_prefix=False)
+        parts: dict[str, list[nn.Cell]] = {}
+        for name, cell in steps[: self.taken[-1] + 1]:
+            parts.setdefault(name.partition(".")[0], []).append(cell)
+        self.body = tuple(parts)
+        self.fine = tuple(name for name in parts if name not in names)
+        for name, cells in parts.items():
+            setattr(self, name, nn.CellList(cells, auto_prefix=False) if name in self.fine else cells[0])
         kept = {parameter.name for parameter in self.get_parameters()}
         self.left_out = tuple(name for name in (*parameters, *network.left_out) if name not in kept)
 
     def construct(self, x: Tensor) -> tuple[Tensor, ...]:
         maps = ()
-        for index, step in enumerate(self.chain):
-            x = step(x)
-            if index in self.taken:
-                maps = (*maps, x)
+        index = 0
+        for name in self.body:
+            for step in getattr(self, name) if name in self.fine else (getattr(self, name),):
+                x = step(x)
+                if index in self.taken:
+                    maps = (*maps, x)
+                index += 1
         return maps

@@ -37,12 +37,7 @@ class SegmentationNetwork(RegistryNetwork):
         offered = self.feature_info.reduction()
         if not set(strides) <= set(offered):
             raise ValueError(f"the decoder reads maps of strides {list(strides)}, the backbone has {offered}")
-        features = FeatureNetwork(backbone, [offered.index(stride) for stride in strides])
-        names = [(parameter, parameter.name) for parameter in features.get_parameters()]
-        self.backbone = features
-        for parameter, name in names:
-            # MindSpore named it after its place in the chain of cells.
-            parameter.name = self.prefix + name
+        self.backbone = FeatureNetwork(backbone, [offered.index(stride) for stride in strides])
 
     def finish(self, num_classes: int) -> None:
         """Make the classifier, and draw the weights of all that is not the backbone's."""

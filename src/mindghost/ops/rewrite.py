@@ -144,11 +144,9 @@ def _run(parent: nn.Cell) -> list[nn.Cell]:
     """Children that run one after the other."""
     if isinstance(parent, nn.SequentialCell):
         return list(parent._cells.values())
-    if isinstance(parent, FeatureNetwork):
-        # What a map is taken from ends a run: no ReLU follows it.
-        return list(parent.chain._cells.values())
     names: tuple[str, ...] = ()
-    if isinstance(parent, Network):
+    if isinstance(parent, (Network, FeatureNetwork)):
+        # What a map is taken from ends a run: no ReLU follows it.
         names = parent.body
     elif isinstance(parent, GhostBottleneck):
         names = ("conv_dw", "bn_dw")

@@ -74,9 +74,9 @@ def known_table(network: nn.Cell) -> dict[str, Any] | None:
     if type(network) is GhostNet and _is_plain(list(network.blocks)[:-1]):
         return table(network)
     if type(network) is GhostUnet and isinstance(network.decoder[0].fuse, GhostModule):
-        stages = [cell for cell in network.backbone.chain if isinstance(cell, nn.SequentialCell)]
+        stages = list(network.backbone.blocks) if "blocks" in network.backbone.body else []
         bilinear = all(isinstance(level.enlarge, Enlarge) for level in network.decoder)
-        if bilinear and _is_plain(stages):
+        if bilinear and stages and _is_plain(stages):
             return unet_table(network, stages)
     return None
 
@@ -102,7 +102,7 @@ def table(network: GhostNet) -> dict[str, Any]:
 def unet_table(network: GhostUnet, stages: Sequence[nn.Cell]) -> dict[str, Any]:
     """A `ghost_unet` in numbers, as `table`, with the stages whose maps are taken, and the channels of its levels."""
     return {
-        "stem": network.backbone.chain[0].out_channels,
+        "stem": network.backbone.conv_stem.out_channels,
         "stages": [[bottleneck(cell) for cell in stage] for stage in stages],
         "taken": [int(entry["name"].rpartition(".")[2]) for entry in network.backbone.feature_info],
         "levels": [[level.fuse.primary_conv[0].in_channels, ghosts(level.fuse)] for level in network.decoder],
