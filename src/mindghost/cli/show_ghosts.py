@@ -83,10 +83,11 @@ def network_input(image: Path, config: Config) -> NDArray[Any]:
 
     Raises UserError where it cannot be read.
     """
+    from .. import tasks
     from ..data import images, transforms
 
     pixels = transforms.as_rgb(images.read_image(str(image), upright=True), config.in_channels)
-    return np.asarray(transforms.eval_transform(config)(pixels), np.float32)
+    return np.asarray(tasks.of(config).eval_transform(config)(pixels), np.float32)
 
 
 def ghost_modules(network: nn.Cell) -> dict[str, nn.Cell]:

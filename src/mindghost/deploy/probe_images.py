@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .. import tasks
 from ..data import dataset, transforms
 from ..inference.artifact import Deployment
 
@@ -22,7 +23,7 @@ def comparison_images(deployed: Deployment) -> tuple[NDArray[Any], bool]:
     config = deployed.config
     found = dataset.some_images(config, "val", IMAGES) or dataset.some_images(config, "train", IMAGES)
     made_up = [picture(seed) for seed in range(IMAGES - len(found))]
-    transform = transforms.eval_transform(config)
+    transform = tasks.of(config).eval_transform(config)
     images = [transform(transforms.as_rgb(pixels, config.in_channels)) for pixels in (*found, *made_up)]
     return np.stack(images).astype(np.float32), not made_up
 

@@ -89,7 +89,7 @@ class Deployment:
 
     def describe(self) -> dict[str, Any]:
         """The description that exported files carry: `of_description` reads it, other programs may."""
-        from ..data import transforms
+        from .. import tasks
 
         config = self.config
         names = imagenet_names.shown_as(self.classes)
@@ -102,7 +102,7 @@ class Deployment:
             "named": not self.numbered,
             "input": {"name": "image", "type": "float32", "shape": [self.batch, *self.input_shape]},
             "output": {"name": "logits", "type": "float32", "shape": [self.batch, len(self.classes)]},
-            "preprocessing": transforms.describe_evaluation(config),
+            "preprocessing": tasks.of(config).describe_evaluation(config),
             "config": {key: getattr(config, key) for key in _KEYS} | _task_of(config),
             **({} if self.thresholds is None else {"thresholds": list(self.thresholds)}),
         }
@@ -271,10 +271,10 @@ def _check_consistent(found: Deployment, description: Mapping[str, Any]) -> None
             raise UserError(f"{found.path}: its description does not fit: it lacks {part!r}; {_AGAIN}")
         for key in keys:
             # One that an older export did not have yet is no contradiction.
-            if key in said and said[key] != wanted[key]:
+            if key in said and said[key] != wanted.get(key):
                 raise UserError(
                     f"{found.path}: its description contradicts itself: {part} has {key} {str(said[key])[:60]}, but "
-                    f"{str(wanted[key])[:60]} follows from the rest of it; {_AGAIN}"
+                    f"{str(wanted.get(key))[:60]} follows from the rest of it; {_AGAIN}"
                 )
 
 

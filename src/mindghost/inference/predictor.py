@@ -55,7 +55,7 @@ class Predictor:
         self._network, self._classes, self._batch_size = network, deployed.classes, batch_size
         self._task, self._thresholds = tasks.of(deployed.config), deployed.thresholds
         self._in_channels = deployed.config.in_channels
-        self._transform = transforms.eval_transform(deployed.config)
+        self._transform = self._task.eval_transform(deployed.config)
 
     def predict(self, sources: Iterable[str], top_k: int | None = None, every: int = 1) -> Iterator[Prediction]:
         """The predictions of images, in order, as they come.

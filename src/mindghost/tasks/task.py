@@ -12,8 +12,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ..config import Config
+from ..data import transforms
 from ..data.samples import Samples
 from ..data.scan import WHOLE, Part
+from ..data.transforms import Transform
 from ..errors import UserError
 from ..files.table_file import Column
 from ..parallel.ranks import ALONE, Ranks
@@ -231,6 +233,16 @@ class Task(ABC):
     def values(self, outputs: NDArray[Any], labels: Any) -> Mapping[str, NDArray[Any]]:
         """What stands in each column for one batch: outputs and labels as for `Counts.add`."""
         return {"true": labels, "output": outputs}
+
+    # --- What a network gets of an image
+
+    def eval_transform(self, config: Config) -> Transform:
+        """What evaluation makes of an image (see `transforms.as_rgb`): called with (image, out=None) -> (C, H, W)."""
+        return transforms.eval_transform(config)
+
+    def describe_evaluation(self, config: Config) -> dict[str, object]:
+        """The same in words and numbers, for programs without this package; see `transforms.describe_evaluation`."""
+        return transforms.describe_evaluation(config)
 
     # --- Answers
 

@@ -117,7 +117,9 @@ def test_evaluation_fits_images_of_any_size(tmp_path):
     [(images, masks)] = list(eval_batches(config, samples))
     assert images.shape == (3, 3, 32, 64)
     assert [mask.shape for mask in masks] == [(50, 45), (40, 56), (40, 56)]
+    transform = TASK.eval_transform(config)
     for index, mask in enumerate(masks):
+        np.testing.assert_array_equal(transform(samples.read(index)), images[index])
         height, width = geometry.fitted(mask.shape, (32, 64))
         assert (images[index][:, :height, :width] > 0).any(axis=0).all()
         assert (images[index][:, :, width:] == 0).all()

@@ -189,7 +189,7 @@ def calibration_images(config: Config, folder: Path, count: int, classes: Sequen
             f"--calib_dir: {folder} has images in {len(groups)} folder(s), and the network {outputs} classes: "
             "ranges measured on images of all classes lose less"
         )
-    transform = transforms.eval_transform(config)
+    transform = tasks.of(config).eval_transform(config)
     inputs = [transform(transforms.as_rgb(read(index), config.in_channels)) for index in chosen]
     return np.stack(inputs).astype(np.float32)
 

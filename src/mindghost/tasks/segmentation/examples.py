@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,6 +16,52 @@ from . import geometry, masks
 
 if TYPE_CHECKING:
     from .samples import MaskSamples
+
+
+def fitting(config: Config) -> transforms.Transform:
+    """The transform of evaluation: an image, uint8 (h, w, 3), is fitted into `image_resize`, normalised and padded.
+
+    Called with (image, out=None) -> float32 (in_channels, height, width).
+    """
+    size, interpolation, pad = transforms.input_size(config), transforms.interpolation(config), padding(config)
+
+    def transform(image: NDArray[Any], out: NDArray[Any] | None = None) -> NDArray[Any]:
+        wanted = geometry.fitted((image.shape[0], image.shape[1]), size)
+        return pad(geometry.resized(image, wanted, interpolation), out)
+
+    return transform
+
+
+def describe_fitting(config: Config) -> dict[str, object]:
+    """The same for programs without this package; see `transforms.describe_evaluation`."""
+    described = transforms.describe_evaluation(config)
+    for key in ("center_crop", "center_crop_rule"):
+        del described[key]
+    return {
+        **described,
+        "resize": list(transforms.input_size(config)),
+        "resize_rule": "the largest size of the same aspect ratio that lies within it: both sides times one factor, "
+        "rounded to the nearest number, and at least 1",
+        "padding": 0,
+        "padding_rule": "at the right and below, up to that size, behind the normalisation",
+        "output_rule": "logits of the padding are cut off; the others are resized bilinearly to the image's own size, "
+        "of pixels (target + 0.5) * size / new size - 0.5, edges repeated; the largest of each pixel is its class",
+    }
+
+
+def padding(config: Config) -> Callable[[NDArray[Any], NDArray[Any] | None], NDArray[Any]]:
+    """What writes pixels, uint8 (h, w, 3), normalised, to the top left of a network's input, and 0 elsewhere."""
+    shape, normalized = (config.in_channels, *transforms.input_size(config)), transforms.normalisation(config)
+
+    def pad(pixels: NDArray[Any], out: NDArray[Any] | None) -> NDArray[Any]:
+        image = np.empty(shape, np.float32) if out is None else out
+        height, width = pixels.shape[:2]
+        normalized(pixels, image[:, :height, :width])
+        image[:, height:] = 0
+        image[:, :height, width:] = 0
+        return image
+
+    return pad
 
 
 class MaskExamples(Examples):
@@ -35,10 +82,10 @@ class MaskExamples(Examples):
         self.label_size = math.prod(self._size)
         self._pairs, self._training = samples, training
         self._factors, self._ignored = config.random_scale, config.ignore_index
-        self._interpolation = transforms.interpolation(config)
+        self._interpolation, self._fit = transforms.interpolation(config), fitting(config)
         self._flips = [(axis, share) for axis, share in ((1, config.hflip), (0, config.vflip)) if share > 0]
         self._recolor = None if config.color_jitter is None else transforms.color_jitter(config.color_jitter)
-        self._normalized = transforms.normalisation(config)
+        self._pad = padding(config)
 
     def labels(self, indices: NDArray[Any]) -> Labels:
         """Room for the masks."""
@@ -53,22 +100,19 @@ class MaskExamples(Examples):
         mask = samples.mask(index)
         masks.check_size(mask, (pixels.shape[0], pixels.shape[1]), samples.mask_name(index), samples.name(index))
         if rng is None:
-            self._padded(geometry.resized(pixels, self._fitted(pixels), self._interpolation), image)
+            self._fit(pixels, image)
             labels[place] = np.where(mask == self._ignored, masks.IGNORED, mask.astype(np.int16))
         else:
             pixels, mask = self._augmented(pixels, mask, rng)
-            self._padded(pixels, image)
+            self._pad(pixels, image)
             labels[place] = self._ignored
             labels[place][: mask.shape[0], : mask.shape[1]] = mask
-
-    def _fitted(self, pixels: NDArray[Any], factor: float = 1.0) -> geometry.Size:
-        return geometry.fitted((pixels.shape[0], pixels.shape[1]), self._size, factor)
 
     def _augmented(
         self, pixels: NDArray[Any], mask: NDArray[Any], rng: np.random.Generator
     ) -> tuple[NDArray[Any], NDArray[Any]]:
         """A box of a scaled image, uint8 (h, w, 3), perhaps mirrored and in other colours, and that of its mask."""
-        size = self._fitted(pixels, rng.uniform(*self._factors))
+        size = geometry.fitted((pixels.shape[0], pixels.shape[1]), self._size, rng.uniform(*self._factors))
         starts = [int(rng.integers(max(0, side - wanted) + 1)) for side, wanted in zip(size, self._size, strict=True)]
         rows, columns = (slice(start, start + side) for start, side in zip(starts, self._size, strict=True))
         pixels = geometry.resized(pixels, size, self._interpolation)[rows, columns]
@@ -78,10 +122,3 @@ class MaskExamples(Examples):
                 pixels, mask = np.flip(pixels, axis), np.flip(mask, axis)
         pixels = np.ascontiguousarray(pixels)
         return pixels if self._recolor is None else self._recolor(pixels, rng), mask
-
-    def _padded(self, pixels: NDArray[Any], image: NDArray[Any]) -> None:
-        """Write pixels, uint8 (h, w, 3), to the top left of `image`, normalised, and 0 beside them."""
-        height, width = pixels.shape[:2]
-        self._normalized(pixels, image[:, :height, :width])
-        image[:, height:] = 0
-        image[:, :height, width:] = 0

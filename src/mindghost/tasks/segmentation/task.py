@@ -12,11 +12,13 @@ from PIL import Image
 from ...config import Config
 from ...data.samples import Samples
 from ...data.scan import WHOLE, Part
+from ...data.transforms import Transform
 from ...errors import UserError
 from ...files.table_file import Column
 from .. import class_weights, names
 from ..task import Answer, Report, Task
 from . import TITLES, checks, losses, predictions, report, weights
+from .examples import describe_fitting, fitting
 from .metrics import Counts
 from .samples import MaskSamples, open_split
 
@@ -71,6 +73,12 @@ class Segmentation(Task):
 
     def values(self, outputs: NDArray[Any], labels: Any) -> dict[str, NDArray[Any]]:
         return predictions.values(outputs, labels)
+
+    def eval_transform(self, config: Config) -> Transform:
+        return fitting(config)
+
+    def describe_evaluation(self, config: Config) -> dict[str, object]:
+        return describe_fitting(config)
 
     def answers(
         self,
