@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
@@ -239,6 +239,10 @@ class Task(ABC):
     def eval_transform(self, config: Config) -> Transform:
         """What evaluation makes of an image (see `transforms.as_rgb`): called with (image, out=None) -> (C, H, W)."""
         return transforms.eval_transform(config)
+
+    def eval_pixels(self, config: Config) -> Callable[[NDArray[Any]], NDArray[Any]]:
+        """The pixels that a network sees of an image: uint8 (h, w, 3) -> uint8 (h, w, in_channels)."""
+        return transforms.eval_pixels(config)
 
     def describe_evaluation(self, config: Config) -> dict[str, object]:
         """The same in words and numbers, for programs without this package; see `transforms.describe_evaluation`."""

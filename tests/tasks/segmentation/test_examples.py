@@ -7,6 +7,7 @@ from PIL import Image
 from mindghost import tasks
 from mindghost.config import Config
 from mindghost.data.loader import eval_batches, train_batches
+from mindghost.data.transforms import as_rgb
 from mindghost.errors import UserError
 from mindghost.tasks.segmentation import geometry
 from tests.helpers.data_folders import epochs
@@ -199,3 +200,20 @@ def test_a_mask_that_changes_during_training(tmp_path):
     save(tmp_path / "train" / "masks" / "0.png", np.full((50, 45), 9, np.uint8))
     with pytest.raises(UserError, match="2,250 pixels of 9, but there are 3 classes"):
         examples.fill(0, np.empty(examples.shape, np.float32), labels, 0, np.random.default_rng(0))
+
+
+@pytest.mark.parametrize("keys", [{}, {"in_channels": 1}])
+def test_prediction_gives_a_network_what_validation_does(tmp_path, keys):
+    config = config_for(write_scenes(tmp_path, 1, 3), image_resize=(33, 64), mean=(9.0, 8.0, 7.0), **keys)
+    samples = TASK.open_split(config, "val")
+    (inputs, _), *_ = eval_batches(config, samples, 0, 1)
+    transform, pixels_of = TASK.eval_transform(config), TASK.eval_pixels(config)
+    for index, wanted in enumerate(inputs):
+        image = as_rgb(samples.read(index), config.in_channels)
+        np.testing.assert_array_equal(transform(image), wanted)
+        pixels = pixels_of(image)
+        height, width = geometry.fitted(image.shape[:2], (33, 64))
+        assert (pixels.shape, pixels.dtype) == ((height, width, config.in_channels), np.uint8)
+        mean = (9, 8, 7) if config.in_channels == 3 else (0.299 * 9 + 0.587 * 8 + 0.114 * 7,)
+        seen = wanted[:, :height, :width] + np.array(mean)[:, np.newaxis, np.newaxis]
+        np.testing.assert_allclose(seen, pixels.transpose(2, 0, 1), atol=1e-4)

@@ -32,6 +32,18 @@ def fitting(config: Config) -> transforms.Transform:
     return transform
 
 
+def fitting_pixels(config: Config) -> Callable[[NDArray[Any]], NDArray[Any]]:
+    """The same without normalisation and padding: uint8 (h, w, 3) -> uint8 (height, width, in_channels)."""
+    size, interpolation = transforms.input_size(config), transforms.interpolation(config)
+    transforms.normalisation(config)  # refuses channels that images do not have
+
+    def transform(image: NDArray[Any]) -> NDArray[Any]:
+        wanted = geometry.fitted((image.shape[0], image.shape[1]), size)
+        return geometry.resized(image, wanted, interpolation)[..., : config.in_channels]
+
+    return transform
+
+
 def describe_fitting(config: Config) -> dict[str, object]:
     """The same for programs without this package; see `transforms.describe_evaluation`."""
     described = transforms.describe_evaluation(config)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 from mindspore import nn
@@ -18,7 +18,7 @@ from ...files.table_file import Column
 from .. import class_weights, names
 from ..task import Answer, Report, Task
 from . import TITLES, checks, losses, predictions, report, weights
-from .examples import describe_fitting, fitting
+from .examples import describe_fitting, fitting, fitting_pixels
 from .metrics import Counts
 from .samples import MaskSamples, open_split
 
@@ -76,6 +76,9 @@ class Segmentation(Task):
 
     def eval_transform(self, config: Config) -> Transform:
         return fitting(config)
+
+    def eval_pixels(self, config: Config) -> Callable[[NDArray[Any]], NDArray[Any]]:
+        return fitting_pixels(config)
 
     def describe_evaluation(self, config: Config) -> dict[str, object]:
         return describe_fitting(config)
