@@ -99,6 +99,35 @@ def test_every_width_is_timms(name, timm):
     np.testing.assert_allclose(deployed(Tensor(x)).asnumpy(), fused_logits, rtol=0, atol=1e-5 * scale)
 
 
+def test_training_is_timms(timm):
+    """The same batch with the same weights: gradients of every parameter, and the statistics that it leaves."""
+    import torch
+
+    ms.set_context(mode=ms.PYNATIVE_MODE)
+    torch.manual_seed(1)
+    theirs = timm.create_model("repghostnet_050", num_classes=5, drop_rate=0.0).train()
+    ours = create_model("repghostnet_050", num_classes=5, drop_rate=0.0).set_train(True)
+    start = {entry: value.numpy().copy() for entry, value in theirs.state_dict().items()}
+    ms.load_param_into_net(ours, as_parameters(from_pytorch(start)), strict_load=True)
+    x, parameters = images(8, 3, 96, 96, seed=1), ours.trainable_params()
+    gradients = ms.grad(lambda x: (ours(x) ** 2).mean(), None, parameters)(Tensor(x))
+    (theirs(torch.from_numpy(x)) ** 2).mean().backward()
+    names = timm_names(parameter.name for parameter in ours.get_parameters())
+    expected = {name: parameter.grad.numpy().ravel() for name, parameter in theirs.named_parameters()}
+    assert len(parameters) == len(expected)
+    for parameter, gradient in zip(parameters, gradients, strict=True):
+        wanted, found = expected[names[parameter.name]], gradient.asnumpy().ravel()
+        # Rounding opens or closes a ReLU now and then, and before a batch norm a bias has no gradient but rounding.
+        if np.abs(wanted).max() > 1e-6:
+            assert np.linalg.norm(found - wanted) < 0.05 * np.linalg.norm(wanted), parameter.name
+    left = {name: value.numpy() for name, value in theirs.state_dict().items()}
+    for parameter in ours.get_parameters():
+        if ".moving_" in parameter.name:
+            np.testing.assert_allclose(
+                parameter.asnumpy(), left[names[parameter.name]], rtol=1e-4, atol=1e-5, err_msg=parameter.name
+            )
+
+
 def as_parameters(arrays: dict[str, np.ndarray]) -> dict[str, ms.Parameter]:
     return {name: ms.Parameter(Tensor(array), name) for name, array in arrays.items()}
 
