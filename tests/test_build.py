@@ -37,9 +37,17 @@ def test_training_takes_weights_from_one_place():
         build.load_weights(create_model("ghostnet_050"), both, fine_tune=False)
 
 
-def test_a_network_without_published_weights_says_so():
-    with pytest.raises(UserError, match="pretrained: no weights of ghost_vgg16 are published for MindSpore"):
-        build.load_weights(None, config(model="ghost_vgg16", pretrained=True), fine_tune=False)
+@pytest.mark.parametrize(
+    ("model", "weights"),
+    [
+        ("ghost_vgg16", "its PyTorch weights"),
+        ("repghostnet_050", r"its PyTorch weights \(https://huggingface.co/timm/repghostnet_050.in1k\)"),
+    ],
+)
+def test_a_network_without_published_weights_says_so(model, weights):
+    message = f"pretrained: no weights of {model} are published for MindSpore; convert {weights} with"
+    with pytest.raises(UserError, match=message):
+        build.load_weights(None, config(model=model, pretrained=True), fine_tune=False)
 
 
 @pytest.mark.parametrize(

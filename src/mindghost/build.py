@@ -41,7 +41,7 @@ def published(model: str, variant: bool | str = True) -> Weights:
     found = facts(model)
     if not found.weights:
         raise UserError(
-            f"pretrained: no weights of {model} are published for MindSpore; convert its PyTorch weights with "
+            f"pretrained: no weights of {model} are published for MindSpore; convert {found.pytorch_weights} with "
             "`mindghost convert` and name the file with ckpt_path"
         )
     name = USUAL if isinstance(variant, bool) else variant

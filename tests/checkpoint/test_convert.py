@@ -15,6 +15,7 @@ from mindghost.checkpoint.load import fill_network
 from mindghost.checkpoint.names import our_names, timm_names
 from mindghost.errors import UserError
 from mindghost.models import create_model, list_models, reparam
+from mindghost.models.registry import CARDS
 from tests.helpers.converted import NAME, assert_golden, assert_same, golden_example, loaded, write_safetensors
 from tests.helpers.places import GOLDEN, ROOT
 from tests.helpers.weights import golden_state
@@ -67,6 +68,13 @@ def test_names_are_timms(name, timm):
     theirs = [entry for entry in timm.create_model(name).state_dict() if not entry.endswith("num_batches_tracked")]
     names = [parameter.name for parameter in create_model(name).get_parameters()]
     assert sorted(timm_names(names).values()) == sorted(theirs)
+
+
+def test_timm_has_the_weights_that_cards_name(timm):
+    named = {name: facts.timm for name, facts in CARDS.items() if facts.timm}
+    assert all(theirs.partition(".")[0] == name for name, theirs in named.items())
+    assert set(named.values()) <= set(timm.list_models(pretrained=True))
+    assert set(named) == {name for name in CARDS if timm.is_model_pretrained(name)}
 
 
 def test_timm_takes_what_is_written(ours, run, timm, tmp_path):

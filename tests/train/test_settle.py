@@ -193,7 +193,10 @@ def test_without_published_weights_a_run_starts_from_scratch_after_one_line(no_n
 def test_weights_that_nobody_published_or_nobody_wants_are_not_asked_for(no_network, log):
     assert starts_from("ghostnetv2_100") is False
     line, _ = log()
-    assert line.startswith("ghostnetv2_100 starts from fresh weights: none are published for MindSpore")
+    assert line == (
+        "ghostnetv2_100 starts from fresh weights: none are published for MindSpore; ckpt_path names weights of your "
+        "own, or its PyTorch weights (https://huggingface.co/timm/ghostnetv2_100.in1k) after `mindghost convert`"
+    )
     for given in (["--pretrained", "False"], ["--ckpt_path", "x.ckpt"]):
         assert starts_from("ghostnet_100", *given) is False
     assert len(log()) == 2 + 1 + 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from .network import FeatureNetwork, Network
+from .registry import CARDS
 
 Create = Callable[..., Network | FeatureNetwork]
 
@@ -33,8 +34,8 @@ def _builder(name: str, create: Create) -> Create:
     def build(pretrained: bool = False, **options: object) -> Network | FeatureNetwork:
         if pretrained:
             raise ValueError(
-                f"pretrained: no weights of {name} are published for MindSpore; convert the PyTorch ones with "
-                "`mindghost convert` and give them as checkpoint_path"
+                f"pretrained: no weights of {name} are published for MindSpore; convert "
+                f"{CARDS[name].pytorch_weights} with `mindghost convert` and give them as checkpoint_path"
             )
         return create(name, **options)
 

@@ -58,7 +58,8 @@ class Card:
             counted likewise.
         paper_top_1: in the paper.
         paper_parameters, paper_macs: in millions, as the paper prints them, of the fused form where there is one.
-        timm_top_1, timm_top_5: of timm's weights.
+        timm: name of timm's weights, with their tag; None where there are none.
+        timm_top_1, timm_top_5: of these.
         weights: MindCV's, by the name of the variant; those that are usually meant have the name USUAL.
         fused_parameters, fused_macs: of the form that `deploy=True` builds; None where there is none.
         stem, classifier: the cells that depend on `in_channels` and `num_classes`.
@@ -74,6 +75,7 @@ class Card:
     paper_top_1: float | None = None
     paper_parameters: float | None = None
     paper_macs: float | None = None
+    timm: str | None = None
     timm_top_1: float | None = None
     timm_top_5: float | None = None
     weights: Mapping[str, Weights] = field(default_factory=dict)
@@ -91,6 +93,11 @@ class Card:
     def mindcv_top_1(self) -> float | None:
         """Of MindCV's usual weights."""
         return self.weights[USUAL].top_1 if USUAL in self.weights else None
+
+    @property
+    def pytorch_weights(self) -> str:
+        """What messages call the weights that can be converted, with the place of those that are timm's."""
+        return "its PyTorch weights" + (f" (https://huggingface.co/timm/{self.timm})" if self.timm else "")
 
     @property
     def variants(self) -> list[str]:
@@ -135,6 +142,7 @@ CARDS: dict[str, Card] = {
         paper_top_1=73.9,
         paper_parameters=5.2,
         paper_macs=141,
+        timm="ghostnet_100.in1k",
         timm_top_1=73.958,
         timm_top_5=91.542,
         weights={USUAL: _of_mindcv("ghostnet_100-bef8025a.ckpt", 73.78, 91.66)},
@@ -155,6 +163,7 @@ CARDS: dict[str, Card] = {
         paper_top_1=75.3,
         paper_parameters=6.16,
         paper_macs=167,
+        timm="ghostnetv2_100.in1k",
         timm_top_1=75.186,
         timm_top_5=92.334,
     ),
@@ -165,6 +174,7 @@ CARDS: dict[str, Card] = {
         paper_top_1=76.9,
         paper_parameters=8.96,
         paper_macs=269,
+        timm="ghostnetv2_130.in1k",
         timm_top_1=76.746,
         timm_top_5=93.364,
     ),
@@ -175,6 +185,7 @@ CARDS: dict[str, Card] = {
         paper_top_1=77.8,
         paper_parameters=12.39,
         paper_macs=399,
+        timm="ghostnetv2_160.in1k",
         timm_top_1=77.836,
         timm_top_5=93.948,
     ),
@@ -199,6 +210,7 @@ CARDS: dict[str, Card] = {
         paper_top_1=77.1,
         paper_parameters=6.15,
         paper_macs=170,
+        timm="ghostnetv3_100.in1k",
         timm_top_1=76.936,
         timm_top_5=93.124,
     ),
@@ -232,6 +244,7 @@ CARDS: dict[str, Card] = {
         paper_top_1=66.9,
         paper_parameters=2.3,
         paper_macs=43,
+        timm="repghostnet_050.in1k",
         timm_top_1=66.978,
         timm_top_5=86.936,
     ),
@@ -244,6 +257,7 @@ CARDS: dict[str, Card] = {
         paper_top_1=68.9,
         paper_parameters=2.5,
         paper_macs=60,
+        timm="repghostnet_058.in1k",
         timm_top_1=68.938,
         timm_top_5=88.386,
     ),
@@ -256,6 +270,7 @@ CARDS: dict[str, Card] = {
         paper_top_1=72.2,
         paper_parameters=3.3,
         paper_macs=96,
+        timm="repghostnet_080.in1k",
         timm_top_1=72.24,
         timm_top_5=90.492,
     ),
@@ -268,6 +283,7 @@ CARDS: dict[str, Card] = {
         paper_top_1=74.2,
         paper_parameters=4.1,
         paper_macs=142,
+        timm="repghostnet_100.in1k",
         timm_top_1=74.208,
         timm_top_5=91.55,
     ),
@@ -280,6 +296,7 @@ CARDS: dict[str, Card] = {
         paper_top_1=75.1,
         paper_parameters=4.5,
         paper_macs=170,
+        timm="repghostnet_111.in1k",
         timm_top_1=75.06,
         timm_top_5=92.196,
     ),
@@ -292,6 +309,7 @@ CARDS: dict[str, Card] = {
         paper_top_1=76.4,
         paper_parameters=5.5,
         paper_macs=231,
+        timm="repghostnet_130.in1k",
         timm_top_1=76.378,
         timm_top_5=92.898,
     ),
@@ -304,6 +322,7 @@ CARDS: dict[str, Card] = {
         paper_top_1=77.5,
         paper_parameters=6.6,
         paper_macs=301,
+        timm="repghostnet_150.in1k",
         timm_top_1=77.474,
         timm_top_5=93.496,
     ),
@@ -316,6 +335,7 @@ CARDS: dict[str, Card] = {
         paper_top_1=78.8,
         paper_parameters=9.8,
         paper_macs=516,
+        timm="repghostnet_200.in1k",
         timm_top_1=78.802,
         timm_top_5=94.332,
     ),

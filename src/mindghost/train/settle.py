@@ -198,7 +198,9 @@ def _has_published(config: Config) -> bool:
     trunk = build.trunk(config)
     fresh = f"{config.model} starts from fresh weights"
     if not card(trunk).weights:
-        log.info(f"{fresh}: none are published for MindSpore; ckpt_path names weights of your own")
+        key = "ckpt_path" if trunk == config.model else "backbone_ckpt_path"
+        others = f", or {card(trunk).pytorch_weights} after `mindghost convert`" if card(trunk).timm else ""
+        log.info(f"{fresh}: none are published for MindSpore; {key} names weights of your own{others}")
         return False
     try:
         build.published_file(trunk, attempts=1, timeout=_PATIENCE)
