@@ -463,6 +463,16 @@ void check_convolutions(const std::vector<const Kernels*>& kernels) {
   check_convolution(kernels, {72, 17, 16, {4, 5, 3, 3, 1, 1, 1}});
 }
 
+// Maps that are worked on in parts, side by side and below each other, of any number of samples.
+void check_large_convolutions(const std::vector<const Kernels*>& kernels) {
+  check_convolution(kernels, {1, 3, 5, {35, 131, 3, 3, 1, 1, 1}});
+  check_convolution(kernels, {3, 4, 2, {61, 18, 5, 3, 1, 2, 1}});
+  check_convolution(kernels, {9, 2, 3, {1, 1025, 1, 3, 1, 0, 1}});
+  check_convolution(kernels, {2, 90, 4, {30, 40, 3, 3, 1, 0, 0}});
+  check_convolution(kernels, {1, 17, 18, {45, 130, 3, 3, 1, 1, 1}});
+  check_convolution(kernels, {3, 40, 16, {34, 35, 3, 3, 1, 0, 0}});
+}
+
 // The largest of 2x2 pixels, and the gradient of the first of them. The values are few, so that many are equal.
 void check_max_pool() {
   const int64_t maps = 5, sizes[][2] = {{2, 2}, {7, 6}, {8, 9}, {1, 3}, {33, 16}};
@@ -743,6 +753,7 @@ int main(int count, char** arguments) {
     check_nan(*each);
   }
   check_convolutions(kernels);
+  check_large_convolutions(kernels);
   check_max_pool();
   std::printf("%zu cases, %d failures\n", all.size(), failures);
   return failures > 0;

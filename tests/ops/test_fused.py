@@ -94,6 +94,7 @@ CELLS = {
     "dense 3x3, many channels": (lambda: sequence(convolution(48, 44, 3)), (16, 48, 9, 12)),
     "dense 3x3 of one map, norm": (lambda: sequence(convolution(1, 6, 3), nn.BatchNorm2d(6), nn.ReLU()), (8, 1, 6, 9)),
     "dense 3x3, one map of one": (lambda: sequence(convolution(1, 1, 3)), (8, 1, 6, 9)),
+    "dense 3x3, an odd batch of large maps": (lambda: sequence(convolution(3, 4, 3)), (3, 3, 70, 66)),
     "dense 5x3, no padding": (lambda: sequence(convolution(4, 4, (5, 3), pad_mode="valid")), (8, 4, 7, 7)),
     "dense 3x3, an odd batch": (lambda: sequence(convolution(5, 7, 3), nn.BatchNorm2d(7)), (5, 5, 6, 9)),
     "max pool": (lambda: sequence(nn.MaxPool2d(2, 2)), (2, 3, 8, 6)),

@@ -187,8 +187,14 @@ class Gated(nn.Cell):
         return self.scaled(x, self.se.gates(x))[0]
 
 
+# Pixels of maps that are worked on in parts: these fill blocks of samples whatever the batch is.
+_LARGE_MAP = 64 * 64
+
+
 class Dense(nn.Cell):
-    """A dense convolution of stride 1 by our operators, for whole blocks of samples; others run as they were.
+    """A dense convolution of stride 1 by our operators, for whole blocks of samples or large maps.
+
+    Small maps of other batches run as they were.
 
     Args:
         library: file of the C++ operators.
@@ -215,7 +221,7 @@ class Dense(nn.Cell):
             each.add_prim_attr("kind", [*self.weight.shape, pad_height, pad_width])
 
     def construct(self, x: Tensor) -> Tensor:
-        if x.shape[0] % SAMPLES_TOGETHER:
+        if x.shape[0] % SAMPLES_TOGETHER and x.shape[2] * x.shape[3] < _LARGE_MAP:
             return self.convolution(x)
         return self.convolved(self.padding, x, self.weight)[0]
 

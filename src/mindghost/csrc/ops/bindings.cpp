@@ -317,7 +317,6 @@ GHOSTNET_OPERATOR(ghostnet_gate_gradient) {
 
 GHOSTNET_OPERATOR(ghostnet_convolution) {
   const ghostnet::ConvolutionInputs inputs = ghostnet::take_convolution(arguments, false);
-  if (inputs.sizes.batch % ghostnet::kTogether != 0) return ghostnet::kWrongCount;
   convolve(ghostnet::kernels(), inputs.sizes, inputs.x, inputs.weight, arguments.take());
   return ghostnet::kDone;
 }

@@ -26,66 +26,92 @@ void separate(float* to, const float* from, int64_t apart, int64_t pixels) {
   }
 }
 
-// kTogether samples of a tensor (N, channels, height, width), with zeros around each map: element l of pixel (y, x) is
-// the one of sample l.
+// A place in a map, which may be outside of it: where a part of the map begins. Channel c begins c maps after `map`.
+template <typename Float>
+struct Place {
+  Float* map = nullptr;  // null: no map
+  int64_t top = 0, left = 0;
+};
+
+// Equal parts of kTogether maps, of several channels each: element l of pixel (y, x) is the one of map l.
 class Block {
  public:
-  // `more_height`, `more_width`: zeros after each map, and after each row.
-  Block(int64_t channels, int64_t height, int64_t width, int64_t pad_height, int64_t pad_width, int64_t more_height = 0,
-        int64_t more_width = 0)
-      : channels_(channels),
-        height_(height),
-        width_(width),
-        row_((width + 2 * pad_width + more_width) * kTogether),
-        plane_((height + 2 * pad_height + more_height) * row_),
-        first_(pad_height * row_ + pad_width * kTogether),
-        values_(channels * plane_) {}
+  Block(const Kernels& kernels, int64_t channels, int64_t rows, int64_t columns)
+      : kernels_(kernels),
+        channels_(channels),
+        rows_(rows),
+        columns_(columns),
+        row_(columns * kTogether),
+        plane_(rows * row_),
+        values_(channels * plane_),
+        zeros_(columns, 0.0f) {}
 
   int64_t row() const { return row_; }
   int64_t plane() const { return plane_; }
-  // Where the padding begins, and where the map does.
-  float* padded() { return values_.get(); }
-  float* map() { return values_.get() + first_; }
+  float* get() { return values_.get(); }
 
-  void read(const float* samples) {
-    each_row([&](float* row, int64_t at) { interleave<kTogether>(row, samples + at, sample(), width_); });
+  // The parts of maps of height x width pixels that begin at these places, with zeros where there is no map.
+  void read(const Place<const float>* places, int64_t height, int64_t width) {
+    int64_t first[kTogether], end[kTogether];  // columns that are in the map
+    for (int l = 0; l < kTogether; ++l) {
+      first[l] = std::clamp<int64_t>(-places[l].left, 0, columns_);
+      end[l] = std::clamp<int64_t>(width - places[l].left, first[l], columns_);
+    }
+    const int64_t all_first = *std::max_element(first, first + kTogether);
+    const int64_t all_end = std::max(all_first, *std::min_element(end, end + kTogether));
+    float* to = values_.get();
+    for (int64_t c = 0; c < channels_; ++c) {
+      for (int64_t y = 0; y < rows_; ++y, to += row_) {
+        const float* rows[kTogether];
+        for (int l = 0; l < kTogether; ++l) {
+          const Place<const float>& at = places[l];
+          const int64_t row = at.top + y;
+          const bool outside = at.map == nullptr || row < 0 || row >= height;
+          rows[l] = outside ? zeros_.data() : at.map + (c * height + row) * width + at.left;
+        }
+        read_edge(to, rows, first, end, 0, all_first);
+        for (const float*& row : rows) row += all_first;
+        kernels_.interleave(to + all_first * kTogether, rows, all_end - all_first);
+        for (const float*& row : rows) row -= all_first;
+        read_edge(to, rows, first, end, all_end, columns_);
+      }
+    }
   }
 
-  // Maps number `first` and following of a tensor, up to kTogether, in place of samples: for a block of one channel.
-  void read_channels(const float* maps, int64_t first, int64_t count) {
-    const int64_t map = height_ * width_;
-    const float* from = maps + first * map;
-    float* to = this->map();
-    for (int64_t y = 0; y < height_; ++y, to += row_, from += width_) {
-      if (count == kTogether) {
-        interleave<kTogether>(to, from, map, width_);
-        continue;
-      }
-      for (int64_t x = 0; x < width_; ++x) {
-        for (int64_t lane = 0; lane < kTogether; ++lane) {
-          to[x * kTogether + lane] = lane < count ? from[lane * map + x] : 0.0f;
+  // The way back, of what is in the maps.
+  void write(const Place<float>* places, int64_t height, int64_t width) {
+    for (int64_t c = 0; c < channels_; ++c) {
+      for (int64_t y = 0; y < rows_; ++y) {
+        const float* from = values_.get() + c * plane_ + y * row_;
+        float* rows[kTogether];
+        int64_t columns[kTogether], fewest = columns_;  // in the map
+        for (int l = 0; l < kTogether; ++l) {
+          const Place<float>& at = places[l];
+          const bool inside = at.map != nullptr && at.top + y < height;
+          rows[l] = inside ? at.map + (c * height + at.top + y) * width + at.left : nullptr;
+          columns[l] = inside ? std::min(columns_, width - at.left) : 0;
+          fewest = std::min(fewest, columns[l]);
+        }
+        if (fewest > 0) kernels_.separate(rows, from, fewest);
+        for (int l = 0; l < kTogether; ++l) {
+          for (int64_t x = fewest; x < columns[l]; ++x) rows[l][x] = from[x * kTogether + l];
         }
       }
     }
   }
 
-  void write(float* samples) {
-    each_row([&](const float* row, int64_t at) { separate<kTogether>(samples + at, row, sample(), width_); });
-  }
-
  private:
-  int64_t sample() const { return channels_ * height_ * width_; }
-
-  // Calls visit(row of this block, where it is in a sample).
-  template <typename Visit>
-  void each_row(const Visit& visit) {
-    for (int64_t c = 0; c < channels_; ++c) {
-      for (int64_t y = 0; y < height_; ++y) visit(map() + c * plane_ + y * row_, (c * height_ + y) * width_);
+  static void read_edge(float* to, const float* const* rows, const int64_t* first, const int64_t* end, int64_t from,
+                        int64_t until) {
+    for (int64_t x = from; x < until; ++x) {
+      for (int l = 0; l < kTogether; ++l) to[x * kTogether + l] = x >= first[l] && x < end[l] ? rows[l][x] : 0.0f;
     }
   }
 
-  const int64_t channels_, height_, width_, row_, plane_, first_;
-  Buffer values_;
+  const Kernels& kernels_;
+  const int64_t channels_, rows_, columns_, row_, plane_;
+  Scratch values_;
+  std::vector<float> zeros_;
 };
 
 // Where `window` looks for a weight: `at_once` outputs (of the last ones, those that are left) lie side by side.

@@ -8,8 +8,9 @@
 
 namespace ghostnet {
 
-// A convolution's sizes: of `map`, the stride is 1. All tensors are float32 (N, C, H, W) without gaps, N a multiple of
-// kTogether; weights are (out_channels, in_channels, kernel_height, kernel_width).
+// A convolution's sizes: of `map`, the stride is 1. All tensors are float32 (N, C, H, W) without gaps; weights are
+// (out_channels, in_channels, kernel_height, kernel_width). Small maps should come in whole blocks of kTogether samples:
+// what is lacking is computed, too.
 struct Convolution {
   int64_t batch, in_channels, out_channels;
   Geometry map;

@@ -267,6 +267,64 @@ void correlate_gradient(double* sums, const float* gradient, int64_t gradient_st
   }
 }
 
+#if GHOSTNET_WIDTH == 8 && defined(__has_builtin)
+#if __has_builtin(__builtin_shufflevector)
+#define GHOSTNET_TRANSPOSES
+#endif
+#endif
+
+#ifdef GHOSTNET_TRANSPOSES
+// Rows of eight vectors -> columns: single elements of neighbours side by side, then pairs, then halves.
+inline void transpose(Vector* v) {
+  Vector pairs[8], fours[8];
+  for (int i = 0; i < 8; i += 2) {
+    pairs[i] = __builtin_shufflevector(v[i], v[i + 1], 0, 8, 1, 9, 4, 12, 5, 13);
+    pairs[i + 1] = __builtin_shufflevector(v[i], v[i + 1], 2, 10, 3, 11, 6, 14, 7, 15);
+  }
+  for (int i = 0; i < 8; i += 4) {
+    for (int j = 0; j < 2; ++j) {
+      fours[i + 2 * j] = __builtin_shufflevector(pairs[i + j], pairs[i + j + 2], 0, 1, 8, 9, 4, 5, 12, 13);
+      fours[i + 2 * j + 1] = __builtin_shufflevector(pairs[i + j], pairs[i + j + 2], 2, 3, 10, 11, 6, 7, 14, 15);
+    }
+  }
+  for (int i = 0; i < 4; ++i) {
+    v[i] = __builtin_shufflevector(fours[i], fours[i + 4], 0, 1, 2, 3, 8, 9, 10, 11);
+    v[i + 4] = __builtin_shufflevector(fours[i], fours[i + 4], 4, 5, 6, 7, 12, 13, 14, 15);
+  }
+}
+#endif
+
+void interleave(float* to, const float* const* rows, int64_t count) {
+  int64_t i = 0;
+#ifdef GHOSTNET_TRANSPOSES
+  static_assert(kTogether == kWidth, "as many rows as a vector has elements");
+  for (; i + kWidth <= count; i += kWidth) {
+    Vector values[kTogether];
+    for (int l = 0; l < kTogether; ++l) values[l] = load(rows[l] + i);
+    transpose(values);
+    for (int l = 0; l < kTogether; ++l) store(to + (i + l) * kTogether, values[l]);
+  }
+#endif
+  for (; i < count; ++i) {
+    for (int l = 0; l < kTogether; ++l) to[i * kTogether + l] = rows[l][i];
+  }
+}
+
+void separate(float* const* rows, const float* from, int64_t count) {
+  int64_t i = 0;
+#ifdef GHOSTNET_TRANSPOSES
+  for (; i + kWidth <= count; i += kWidth) {
+    Vector values[kTogether];
+    for (int l = 0; l < kTogether; ++l) values[l] = load(from + (i + l) * kTogether);
+    transpose(values);
+    for (int l = 0; l < kTogether; ++l) store(rows[l] + i, values[l]);
+  }
+#endif
+  for (; i < count; ++i) {
+    for (int l = 0; l < kTogether; ++l) rows[l][i] = from[i * kTogether + l];
+  }
+}
+
 template <int kVectors>
 inline void combine_block(float* y, const float* x, Taps taps) {
   Vector sums[kVectors];
@@ -647,6 +705,6 @@ const Kernels GHOSTNET_KERNELS = {GHOSTNET_NAME, kAtOnce,       moments,       s
                                   affine,        norm_sums,     norm_gradient, add, correlate,
                                   correlate_gradient, window, to_sides<kPatchInputs, left_sides>, from_products,
                                   to_sides<kPatch, gradients_of_sums>, multiply, window_gradient, squares, momentum,
-                                  combine, soft_max, logarithm, stretch, shrink};
+                                  interleave, separate, combine, soft_max, logarithm, stretch, shrink};
 
 }  // namespace ghostnet

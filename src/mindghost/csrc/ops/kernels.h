@@ -142,6 +142,10 @@ struct Kernels {
   // One update of the weights and their moments.
   void (*momentum)(float* weight, float* moment, const float* gradient, int64_t size, MomentumStep step);
 
+  // to[i * kTogether + l] = rows[l][i] for `count` elements of kTogether rows, and the way back.
+  void (*interleave)(float* to, const float* const* rows, int64_t count);
+  void (*separate)(float* const* rows, const float* from, int64_t count);
+
   // y[i] = sum over taps of weight * x[offset + i].
   void (*combine)(float* y, const float* x, int64_t size, Taps taps);
 

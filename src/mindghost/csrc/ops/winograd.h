@@ -115,7 +115,7 @@ class Winograd {
     const int64_t ins = k_.in_channels, outs = k_.out_channels;
     for (int64_t i = 0; i < ins; ++i) {
       each_patch(first, end, [&](int64_t patch, int64_t block, int64_t y, int64_t x) {
-        const float* from = in[block].padded() + i * in[block].plane() + y * in[block].row() + x * kTogether;
+        const float* from = in[block].get() + i * in[block].plane() + y * in[block].row() + x * kTogether;
         kernels_.to_products(room.products.get() + place(i, patch, ins), step(ins), from, in[block].row());
       });
     }
@@ -123,7 +123,7 @@ class Winograd {
     const int64_t height = k_.map.out_height(), width = k_.map.out_width();
     for (int64_t o = 0; o < outs; ++o) {
       each_patch(first, end, [&](int64_t patch, int64_t block, int64_t y, int64_t x) {
-        float* to = out[block].map() + o * out[block].plane() + y * out[block].row() + x * kTogether;
+        float* to = out[block].get() + o * out[block].plane() + y * out[block].row() + x * kTogether;
         kernels_.from_products(to, out[block].row(), room.sums.get() + place(o, patch, outs), step(outs),
                                static_cast<int>(std::min<int64_t>(kPatch, height - y)),
                                static_cast<int>(std::min<int64_t>(kPatch, width - x)));
@@ -165,21 +165,21 @@ class WinogradGradient {
         patch_columns_(divide_up(k.map.out_width(), kPatch)),
         ins_(divide_up(k.in_channels, kTogether)),
         outs_(divide_up(k.out_channels, kTogether)),
-        samples_(std::max<int64_t>(1, kPatches / (patch_rows_ * patch_columns_))),
-        plane_(samples_ * patch_rows_ * patch_columns_ * kTogether),
+        lines_(lines_at_once(patch_rows_, patch_columns_)),
+        plane_(lines_ * patch_columns_ * kTogether),
         left_(kProducts * product_step(ins_ * plane_)),
         gradients_(kProducts * product_step(outs_ * plane_)),
         sums_(kProducts * sums_step()) {}
 
   void run(const float* x, const float* d_out, float* d_weight) {
-    for (int64_t first = 0; first < k_.batch; first += samples_) {
-      const int64_t samples = std::min(samples_, k_.batch - first);
-      make_sides(x + first * k_.in_channels * k_.map.height * k_.map.width,
-                 d_out + first * k_.out_channels * k_.map.out_height() * k_.map.out_width(), samples);
+    const int64_t lines = k_.batch * patch_rows_;
+    for (int64_t first = 0; first < lines; first += lines_) {
+      const int64_t end = std::min(first + lines_, lines);
+      make_sides(x, d_out, first, end);
       parallel(kProducts, 1, [&](Parts& parts) {
         for (int64_t product; parts.next(&product);) {
           if (first == 0) std::fill_n(sums_.get() + product * sums_step(), sums_step(), 0.0f);
-          multiply(product, samples * patch_rows_ * patch_columns_);
+          multiply(product, (end - first) * patch_columns_);
         }
       });
     }
@@ -195,37 +195,58 @@ class WinogradGradient {
   // From the sums of one product to those of the next.
   int64_t sums_step() const { return product_step(k_.out_channels * ins_ * kTogether); }
 
-  // Both sides of the products of some samples.
-  void make_sides(const float* x, const float* d_out, int64_t samples) {
-    const int64_t height = k_.map.out_height(), width = k_.map.out_width();
-    const int64_t more_height = up_to_patch(height), more_width = up_to_patch(width);
+  // Rows of patches that are multiplied at a time: of whole samples, or of a part of a large one.
+  static int64_t lines_at_once(int64_t rows, int64_t columns) {
+    const int64_t samples = kPatches / (rows * columns);
+    return samples > 0 ? samples * rows : std::max<int64_t>(1, kPatches / columns);
+  }
+
+  // Both sides of the products of some lines: rows of patches, those of all samples in a row.
+  void make_sides(const float* x, const float* d_out, int64_t first, int64_t end) {
+    const int64_t rows = std::min(end - first, patch_rows_) * kPatch, columns = patch_columns_ * kPatch;
     parallel(ins_ + outs_, 1, [&](Parts& parts) {
-      Block in(1, k_.map.height, k_.map.width, k_.map.pad_height, k_.map.pad_width, more_height, more_width);
-      Block gradient(1, height, width, 0, 0, more_height, more_width);
+      Block in(kernels_, 1, rows + 2, columns + 2), gradient(kernels_, 1, rows, columns);
       for (int64_t i; parts.next(&i);) {
         if (i < ins_) {
-          make_side(in, x, k_.in_channels, i * kTogether, samples, left_.get() + i * plane_, product_step(ins_ * plane_),
+          const Maps maps{x, k_.in_channels, k_.map.height, k_.map.width, k_.map.pad_height, k_.map.pad_width};
+          make_side(in, maps, i * kTogether, first, end, left_.get() + i * plane_, product_step(ins_ * plane_),
                     kernels_.to_products);
         } else {
-          make_side(gradient, d_out, k_.out_channels, (i - ins_) * kTogether, samples,
-                    gradients_.get() + (i - ins_) * plane_, product_step(outs_ * plane_), kernels_.to_gradients);
+          const Maps maps{d_out, k_.out_channels, k_.map.out_height(), k_.map.out_width(), 0, 0};
+          make_side(gradient, maps, (i - ins_) * kTogether, first, end, gradients_.get() + (i - ins_) * plane_,
+                    product_step(outs_ * plane_), kernels_.to_gradients);
         }
       }
     });
   }
 
-  // One side, of kTogether channels from `first` on: product i of each patch goes to to[i * step].
+  // A tensor, and the padding of its maps.
+  struct Maps {
+    const float* values;
+    int64_t channels, height, width, pad_height, pad_width;
+  };
+
+  // One side, of kTogether channels from `channel` on: product i of each patch goes to to[i * step].
   template <typename Transform>
-  void make_side(Block& block, const float* x, int64_t channels, int64_t first, int64_t samples, float* to, int64_t step,
+  void make_side(Block& block, const Maps& maps, int64_t channel, int64_t first, int64_t end, float* to, int64_t step,
                  const Transform& transform) const {
-    for (int64_t n = 0; n < samples; ++n) {
-      block.read_channels(x, n * channels + first, std::min<int64_t>(kTogether, channels - first));
-      for (int64_t row = 0; row < patch_rows_; ++row) {
-        const float* from = block.padded() + row * kPatch * block.row();
+    for (int64_t line = first; line < end;) {
+      // As many lines as there are of one sample.
+      const int64_t n = line / patch_rows_, top = line % patch_rows_, lines = std::min(patch_rows_ - top, end - line);
+      Place<const float> places[kTogether];
+      for (int64_t l = 0; l < kTogether; ++l) {
+        const bool there = channel + l < maps.channels;
+        places[l] = {there ? maps.values + (n * maps.channels + channel + l) * maps.height * maps.width : nullptr,
+                     top * kPatch - maps.pad_height, -maps.pad_width};
+      }
+      block.read(places, maps.height, maps.width);
+      for (int64_t row = 0; row < lines; ++row) {
+        const float* from = block.get() + row * kPatch * block.row();
         for (int64_t column = 0; column < patch_columns_; ++column, from += kPatch * kTogether, to += kTogether) {
           transform(to, step, from, block.row());
         }
       }
+      line += lines;
     }
   }
 
@@ -274,7 +295,7 @@ class WinogradGradient {
   const Convolution& k_;
   const int64_t patch_rows_, patch_columns_;
   const int64_t ins_, outs_;  // channels, in blocks of kTogether
-  const int64_t samples_;     // at a time
+  const int64_t lines_;       // at a time
   const int64_t plane_;       // elements of such a block of channels
   Scratch left_, gradients_, sums_;
 };
