@@ -371,12 +371,6 @@ def test_names_that_do_not_fit(tmp_path, tree):
     assert "2 names, but num_classes is 5" in refused(tree, class_names=str(file), num_classes=5)
 
 
-def test_a_palette_where_there_are_no_colours():
-    assert classes.palette(4) == [(0, 0, 0), (128, 0, 0), (0, 128, 0), (128, 128, 0)]
-    assert classes.palette(22)[20:] == [(0, 64, 128), (128, 64, 128)]
-    assert len(set(classes.palette(150))) == 150
-
-
 # --- Keys
 
 

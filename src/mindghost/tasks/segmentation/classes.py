@@ -12,12 +12,12 @@ from ...data import class_names
 from ...errors import UserError
 from ...files import json_text, paths
 from ...files.text import decoded
+from .colors import Color, distinct
 
 WANTED = (
     "give lines `name,r,g,b` or `r g b name`, one name a line, or JSON: a map of names to [r, g, b], a list of names, "
     'or a list of {"name": ..., "color": [r, g, b]}'
 )
-Color = tuple[int, int, int]
 _LAST = 255
 _COLOR_FIRST = re.compile(r"(\d{1,3})[\s,]+(\d{1,3})[\s,]+(\d{1,3})[\s,]+(\S.*)")
 _HEADING = ["r", "g", "b"]
@@ -49,16 +49,8 @@ def read(path: Path) -> Classes:
 
 
 def palette(count: int) -> list[Color]:
-    """Colours for so many classes where none are known: VOC's, of which the first is black."""
-    return [_spread(label) for label in range(count)]
-
-
-def _spread(label: int) -> Color:
-    """The bits of a number, three by three, as the highest bits of red, green and blue."""
-    color = [0, 0, 0]
-    for bit in range(24):
-        color[bit % 3] |= (label >> bit & 1) << (7 - bit // 3)
-    return color[0], color[1], color[2]
+    """Colours for so many classes where none are known."""
+    return list(distinct(count))
 
 
 def _of_json(path: Path, value: Any) -> list[tuple[str, Color]] | None:
