@@ -12,8 +12,9 @@ from mindspore import Tensor, nn, ops
 
 from mindghost.cli import complexity as command
 from mindghost.cli import main
-from mindghost.models import card, create_model, list_models, registry
+from mindghost.models import card, create_model, ghostnet, list_models, registry
 from mindghost.models.complexity import Complexity, complexity
+from tests.helpers import short
 from tests.helpers.places import ROOT
 
 
@@ -92,6 +93,31 @@ def test_rows_are_cards_and_fused_forms(monkeypatch, capsys):
         assert 1 < row["file_bytes"] / (4 * row["values"]) < 1.05
 
 
+def test_a_network_for_segmentation_says_its_backbone(monkeypatch, capsys):
+    """Both forms where the backbone has two; `512x1024` is a height and a width."""
+    monkeypatch.setattr(ghostnet, "STAGES", short.all_strides())
+    options = ("--backbone", "ghostnetv3_050", "--decoder_width", 0.5, "--upsampling", "transposed")
+    status, said, error = run("ghost_unet", *options, "--input", "40x72", "--num_classes", 3, "--json", capsys=capsys)
+    assert (status, error) == (0, "")
+    rows = json.loads(said)
+    asked = [(row["model"], row["backbone"], row["height"], row["width"], row["num_classes"]) for row in rows]
+    assert asked == [("ghost_unet", "ghostnetv3_050", 40, 72, 3)] * 2
+    titles = [line.split("  ")[0] for line in command.table(rows).splitlines()]
+    assert titles == ["model", "ghost_unet on ghostnetv3_050", "ghost_unet on ghostnetv3_050, fused"]
+    for row in rows:
+        keys = {"backbone": "ghostnetv3_050", "decoder_width": 0.5, "upsampling": "transposed", "num_classes": 3}
+        counted = complexity(create_model("ghost_unet", deploy=row["deploy"], **keys), 40, 72)
+        assert {key: row[key] for key in vars(counted)} == vars(counted)
+
+
+def test_options_of_decoders_ask_for_networks_for_segmentation(monkeypatch, capsys):
+    for name in set(list_models()) - {"ghost_lraspp", "ghostnet_050", "ghostnet_100"}:
+        monkeypatch.delitem(registry.CARDS, name)
+    monkeypatch.setattr(ghostnet, "STAGES", short.all_strides())
+    status, said, _ = run("--backbone", "ghostnet_050", "--json", capsys=capsys)
+    assert (status, [row["model"] for row in json.loads(said)]) == (0, ["ghost_lraspp"])
+
+
 def test_the_table_for_another_image_and_unpublished_accuracy(monkeypatch, capsys):
     monkeypatch.setitem(registry.CARDS, "ghostnet_050", replace(card("ghostnet_050"), weights={}, timm_top_1=66.125))
     arguments = ("ghostnet_050", "--input", 64, 32, "--num_classes", 10)
@@ -114,6 +140,10 @@ def test_the_table_for_another_image_and_unpublished_accuracy(monkeypatch, capsy
         (["--input", "9999"], "--input: expected one or two numbers from 1 to 2048 (height width), got 9999"),
         (["--input", "2", "3", "4"], "--input: expected one or two numbers from 1 to 2048 (height width), got 2 3 4"),
         (["--input", "224", "ghostnet_050"], "--input: 'ghostnet_050' is no number; names of networks go before"),
+        (["ghost_unet", "--backbone", "ghost_vgg16"], "backbone: ghost_vgg16 is made for images of 32 x 32 pixels and"),
+        (["ghostnet_050", "--decoder_width", "2"], "decoder_width: ghostnet_050 is a classifier, which has no decoder"),
+        (["--decoder_width", "9"], "--decoder_width: expected a number from 0.1 to 8, got '9'"),
+        (["--input", "12x"], "--input: '12x' is no number"),
         (["--num_classes", "0"], "--num_classes: expected an integer from 1 to 1,000,000, got '0'"),
         (["--what"], "unrecognized arguments: --what"),
     ],

@@ -57,7 +57,8 @@ def boxes(maps: list[Tensor], values: int) -> Tensor:
 class Ssd(nn.Cell):
     """Two maps of a backbone, four smaller ones, and what is predicted of each: the example's form for MobileNetV2."""
 
-    extras = (512, 256, 256, 128)
+    # Of the four smaller maps, channels inside and after.
+    extras = ((32, 512), (128, 256), (128, 256), (64, 128))
     defaults = (3, 6, 6, 6, 6, 6)
 
     def __init__(self, network: nn.Cell) -> None:
@@ -65,8 +66,12 @@ class Ssd(nn.Cell):
         self.backbone = network
         first, second = network.out_channels
         self.expand = conv_bn(first, 6 * first, 1)
-        channels = (second, *self.extras)
-        self.smaller = nn.CellList([halved(a, max(a // 4, 32), b) for a, b in zip(channels, self.extras, strict=False)])
+        channels = [second]
+        cells = []
+        for hidden, out_channels in self.extras:
+            cells.append(halved(channels[-1], hidden, out_channels))
+            channels.append(out_channels)
+        self.smaller = nn.CellList(cells)
         of_maps = list(zip((6 * first, *channels), self.defaults, strict=True))
         self.places = nn.CellList([predictor(channels, 4 * count) for channels, count in of_maps])
         self.kinds = nn.CellList([predictor(channels, CLASSES * count) for channels, count in of_maps])
