@@ -204,7 +204,7 @@ def make_parser() -> Parser:
         "--timm_flags",
         default="--channels-last",
         metavar="TEXT",
-        help="more flags of train.py ('--channels-last'); such as '--channels-last --torchcompile'",
+        help="more flags of train.py (--channels-last), a single one as in --timm_flags=--torchcompile",
     )
     parser.add_argument("--timm_python", type=Path, metavar="P", help="Python of an environment that has timm")
     parser.add_argument("--timm_checkout", type=Path, metavar="DIR", help="checkout or git directory that has train.py")

@@ -28,6 +28,8 @@ RESULTS = "results.json"
 MINDGHOST = (sys.executable, "-m", "mindghost")
 
 Record = dict[str, Any]
+# What each run has in the results.
+_ENTRY = {"variant", "seed", "command", "arguments", "sessions", "lost_sessions", "done", "cost"}
 
 
 @dataclass(frozen=True)
@@ -124,8 +126,8 @@ class Results:
         remedy = "give another folder by --output"
         if paths.exists(self.file):
             content = json_text.read(self.file, remedy)
-            if not outputs.json_of(prog)(paths.read(self.file, remedy)) or not isinstance(content.get("runs"), dict):
-                raise UserError(f"{self.file}: was not made by {prog}; {remedy}")
+            if not outputs.json_of(prog)(paths.read(self.file, remedy)) or not _are_entries(content.get("runs")):
+                raise UserError(f"{self.file}: was not made by {prog}, or was changed since; {remedy}")
             self.entries = content["runs"]
         elif paths.exists(folder) and paths.names_in(folder):
             raise UserError(f"--output: {folder}: holds files, and no {RESULTS} of {prog}; {remedy}")
@@ -195,6 +197,11 @@ class Results:
     def _keep(self, run: Run, entry: dict[str, Any]) -> None:
         self.entries[run.name] = entry
         self.write()
+
+
+def _are_entries(runs: Any) -> bool:
+    """Whether a value is what `Results` keeps of its runs."""
+    return isinstance(runs, dict) and all(isinstance(entry, dict) and set(entry) >= _ENTRY for entry in runs.values())
 
 
 def _learnt(run: Run, records: list[Record]) -> dict[str, Any]:

@@ -131,6 +131,7 @@ def test_only_names_variants():
     [
         ("letter", "Dear", "holds files, and no results.json of test.py"),
         ("results.json", '{"made_by": "other.py", "runs": {}}', "was not made by test.py"),
+        ("results.json", '{"made_by": "test.py", "runs": {"a, seed 1": {"done": true}}}', "or was changed since"),
         ("results.json", "[", "not JSON"),
     ],
 )
