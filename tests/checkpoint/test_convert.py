@@ -171,6 +171,11 @@ def test_a_trained_network_is_fused(model, run, tmp_path):
     for parameter in deployed.get_parameters():
         np.testing.assert_array_equal(parameter.asnumpy(), expected[parameter.name])
 
+    status, said, _ = run(tmp_path / "fused.ckpt", tmp_path / "theirs.safetensors", *name)
+    assert status == 0
+    assert f"{len(expected)} parameters of {model} (fused, for deploy=True) from " in said
+    assert run(tmp_path / "theirs.safetensors", tmp_path / "back.ckpt", *name)[0] == 0
+    assert_same(weights_file.read(tmp_path / "back.ckpt"), expected)
     again = run(tmp_path / "fused.ckpt", tmp_path / "twice.ckpt", "--deploy", *name)
     assert again[0] == 2
     assert "fused.ckpt: holds no branches to fuse; are the weights fused already? leave --deploy out" in again[2]

@@ -32,6 +32,7 @@ class Conversion:
         prefix: of the file's names, that ours lack.
         shapes: of the network's parameters, by our names.
         fuse: whether the weights are written as those of the fused form.
+        is_fused: whether the file holds those of the fused form.
     """
 
     source: Path
@@ -43,6 +44,7 @@ class Conversion:
     prefix: str
     shapes: dict[str, tuple[int, ...]] = field(repr=False)
     fuse: bool = False
+    is_fused: bool = False
 
     @property
     def differences(self) -> Differences:
@@ -106,9 +108,10 @@ class Conversion:
     def __str__(self) -> str:
         taken = f" ({self.key})" if self.key else ""
         left_out = f"; left out {len(self.left_out)} entries that are no weights" if self.left_out else ""
+        form = " (fused, for deploy=True)" if self.is_fused else ""
         fused = ", fused for deploy=True" if self.fuse else ""
         return (
-            f"{self.target}: {len(self.shapes)} parameters of {self.model} from {self.source}{taken}{fused}"
+            f"{self.target}: {len(self.shapes)} parameters of {self.model}{form} from {self.source}{taken}{fused}"
             f"{taken_off(self.prefix)}{left_out}"
         )
 
@@ -131,6 +134,7 @@ def plan(
 
     Args:
         source: a PyTorch file, a `.safetensors` or a `.ckpt`, by PyTorch's or MindCV's names, whatever it is called.
+            Without branches, where the network has some in training, it is one of the fused form.
         target: the file to write; its suffix, `.ckpt` or `.safetensors`, chooses the format.
         model: a name of `models.list_models()`.
         num_classes: outputs of the network that the file was made with; None is the network's own default.
@@ -144,14 +148,12 @@ def plan(
     """
     weights_file.check_exists(source)
     _check_target(source, target)
-    options: dict[str, Any] = {} if num_classes is None else {"num_classes": num_classes}
     try:
         if fuse:
             check_fused_form(model)
-        network = create_model(model, in_channels=in_channels, **options)
+        shapes = _shapes(model, num_classes, in_channels)
     except ValueError as error:
         raise UserError(f"--{error}") from error
-    shapes = {parameter.name: tuple(parameter.shape) for parameter in network.get_parameters()}
     content, key = intact.read_intact(source), ""
     is_pytorch = pytorch_file.is_one(content)
     if is_pytorch:
@@ -162,9 +164,19 @@ def plan(
         if not selection.averaged:
             raise UserError(f"{source}: holds no averaged weights (ema.*); leave --ema out")
         key = "ema"
-    if fuse and not reparam.branches(selection.names):
-        raise UserError(f"{source}: holds no branches to fuse; are the weights fused already? leave --deploy out")
-    return Conversion(source, target, model, key, arrays, selection.names, selection.prefix, shapes, fuse)
+    is_fused = bool(reparam.branches(shapes)) and not reparam.branches(selection.names)
+    if is_fused:
+        if fuse:
+            raise UserError(f"{source}: holds no branches to fuse; are the weights fused already? leave --deploy out")
+        shapes = _shapes(model, num_classes, in_channels, deploy=True)
+        selection = select(source, arrays, shapes, averaged)
+    return Conversion(source, target, model, key, arrays, selection.names, selection.prefix, shapes, fuse, is_fused)
+
+
+def _shapes(model: str, num_classes: int | None, in_channels: int, deploy: bool = False) -> dict[str, tuple[int, ...]]:
+    """Of a network's parameters, by name."""
+    network = create_model(model, num_classes, in_channels, deploy=deploy)
+    return {parameter.name: tuple(parameter.shape) for parameter in network.get_parameters()}
 
 
 def _check_target(source: Path, target: Path) -> None:
