@@ -121,7 +121,7 @@ class Regression(Task):
     def answers(self, outputs, classes, most=None, thresholds=None) -> list[tuple[Value, ...]]:
         return [(Value(0, classes[0], float(value)),) for value in outputs[:, 0]]
 
-    def draw(self, pixels: np.ndarray, answers: Sequence[Value]) -> Image.Image:
+    def draw(self, pixels: np.ndarray, answers: Sequence[Value], mask=None, colors=None) -> Image.Image:
         return Image.fromarray(pixels)
 
 

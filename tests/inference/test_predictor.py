@@ -129,6 +129,13 @@ def test_the_script_prints_tables_json_and_csv_and_saves_pictures(
     assert row.split() == [records[0]["image"], f"{100 * best['probability']:.2f}", best["class"]]
 
 
+def test_only_a_network_of_pixels_has_masks(photos, tmp_path, capsys):
+    path = write_run(tmp_path / "run", model="ghostnet_050")
+    assert run_mindghost("predict", photos, *flags(ckpt_path=path, mask_dir=tmp_path / "masks")) == 2
+    assert "--mask_dir: task classification says nothing of single pixels; leave it out" in capsys.readouterr().err
+    assert not (tmp_path / "masks").exists()
+
+
 def test_exported_files_answer_and_validate_alike(short_network, photos, tmp_path, monkeypatch, capsys):
     path = write_run(tmp_path / "run", model="ghostnet_050", data_dir=str(photos), num_parallel_workers=1)
     deployed = artifact.of_file(path)

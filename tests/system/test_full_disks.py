@@ -10,11 +10,12 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from mindghost.cli import command, main, predict
+from mindghost.cli import command, main
 from mindghost.config import Config
 from mindghost.errors import RunError
 from mindghost.evaluate import predictions
 from mindghost.files import outputs
+from mindghost.inference import pictures
 from mindghost.process import streams
 from mindghost.runs.folder import RunFolder
 from mindghost.tasks.classification import report
@@ -69,7 +70,7 @@ def test_predictions(full_disk):
 def test_annotated_pictures(full_disk):
     small, why = full_disk
     with pytest.raises(RunError, match=rf"big\.png: cannot be written \({why}\)"):
-        predict._save(
+        pictures.save(
             Image.effect_noise((900, 900), 90), outputs.Output(small / "big.png", "--save_dir", outputs.nothing)
         )
     assert files_in(small) == []

@@ -70,6 +70,7 @@ OPTIONS = [
     ("predict", ("D --ckpt_path R/w.ckpt --class_names", READ_FILE), ""),
     ("predict", ("D --ckpt_path R/w.ckpt -c", READ_FILE), ""),
     ("predict", ("D --ckpt_path R/w.ckpt --save_dir", WRITE_FOLDER), ""),
+    ("predict", ("D --ckpt_path R/w.ckpt --mask_dir", WRITE_FOLDER), ""),
     ("export", ("--ckpt_path", READ_FILE), ""),
     ("export", ("--ckpt_path R/w.ckpt -c", READ_FILE), ""),
     ("export", ("--ckpt_path R/w.ckpt --class_names", READ_FILE), ""),

@@ -1,9 +1,11 @@
 """Images with masks, from training to validation: what a run leaves, that it resumes exactly."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from mindghost.cli import main
 from mindghost.config import Config
@@ -104,6 +106,65 @@ def test_validation_equals_the_evaluation_in_training(run, scenes, tmp_path, cap
 def test_curves(run, capsys):
     folder, _ = run
     assert main.run(["plot", str(folder), "--output", str(folder.parent / "curves.png")]) == 0
+
+
+def predict(run, *arguments) -> int:
+    return main.run(["predict", "--ckpt_path", str(run[0] / "ghost_lraspp_last.ckpt"), *map(str, arguments)])
+
+
+def test_predicted_masks_are_those_that_validation_counts(run, scenes, tmp_path, capsys):
+    folders = ["--save_dir", tmp_path / "pictures", "--mask_dir", tmp_path / "masks"]
+    assert predict(run, scenes / "val" / "images", "--json", *folders) == 0
+    found = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    correct = pixels = 0
+    for record in found:
+        image = Path(record["image"])
+        assert record["mask"] == str(tmp_path / "masks" / image.name)
+        with Image.open(record["mask"]) as picture, Image.open(image) as original:
+            assert (picture.mode, picture.size) == ("P", original.size)
+            mask = np.asarray(picture)
+        with Image.open(scenes / "val" / "masks" / image.name) as picture:
+            true = np.asarray(picture)
+        correct, pixels = correct + ((mask == true) & (true != 255)).sum(), pixels + (true != 255).sum()
+        shares = {answer["class"]: answer["share"] for answer in record["predictions"]}
+        assert list(shares.values()) == sorted(shares.values(), reverse=True)
+        assert shares == {NAMES[label]: (mask == label).mean() for label in np.unique(mask)}
+        with Image.open(tmp_path / "pictures" / image.name) as picture:
+            assert picture.size[0] % (2 * mask.shape[1]) == 0
+    # Operator by operator, and in a compiled graph: a pixel on an edge may be another class's.
+    assert 100 * correct / pixels == pytest.approx(records(run[0])[-1]["pixel_accuracy"], abs=0.1)
+
+
+@pytest.mark.fault("masks", "ok")
+def test_files_of_images_with_one_stem(run, scenes, tmp_path, capsys):
+    images = [scenes / split / "images" / "0.png" for split in ("val", "train")]
+    assert predict(run, *images, "--csv", "--top_k", 1, "--mask_dir", tmp_path) == 0
+    heading, *rows = capsys.readouterr().out.splitlines()
+    assert heading == "image,rank,class,label,share"
+    assert [row.split(",")[0] for row in rows] == list(map(str, images))
+    assert {file.name for file in tmp_path.iterdir()} == {"0.png", "0_2.png"}
+    assert (tmp_path / "0.png").read_bytes() != (tmp_path / "0_2.png").read_bytes()
+    # Its own files are replaced.
+    assert predict(run, *images, "--mask_dir", tmp_path) == 0
+
+
+@pytest.mark.fault("masks", "clean error")
+def test_masks_replace_nothing_of_the_users(run, scenes, capsys):
+    images, masks = scenes / "val" / "images", scenes / "val" / "masks"
+    before = {file: file.read_bytes() for folder in (images, masks) for file in folder.iterdir()}
+    for folder, overwrite, why in (
+        (masks, [], "0.png: exists, and is not what this command has written"),
+        (images, ["--overwrite"], "0.png: is what is read"),
+    ):
+        assert predict(run, images, "--mask_dir", folder, *overwrite) == 2
+        assert why in capsys.readouterr().err
+    assert {file: file.read_bytes() for file in before} == before
+
+
+@pytest.mark.fault("masks", "clean error")
+def test_pictures_and_masks_in_one_folder(run, scenes, tmp_path, capsys):
+    assert predict(run, scenes / "val" / "images", "--mask_dir", tmp_path, "--save_dir", f"{tmp_path}/.") == 2
+    assert f"--mask_dir: {tmp_path} is --save_dir, too, and the files have equal names" in capsys.readouterr().err
 
 
 @pytest.mark.fault("masks", "clean error")

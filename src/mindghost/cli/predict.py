@@ -1,4 +1,4 @@
-"""Name the classes of images: files, folders, patterns, videos, a camera; - reads a list from standard input.
+"""Name the classes of images or of their pixels: files, folders, patterns, videos, a camera; - reads a list.
 
 The network, its classes and its preprocessing are those that training left beside the checkpoint, or those in the
 .onnx or .mindir file. Images are turned upright (EXIF). Exit status: 1 where an image could not be read.
@@ -9,31 +9,32 @@ from __future__ import annotations
 import argparse
 import codecs
 import csv
-import io
+import math
 import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
 from ..config.arguments import Parser, add_overwrite, number, output_folder
 from ..errors import RunError, UserError
-from ..files import json_text, outputs, paths
+from ..files import json_text
 from ..process.display import csv_cell, shown
 from ..process.signals import importing
 from . import network_arguments
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
-
+    from ..inference.artifact import Deployment
     from ..inference.predictor import Prediction
+    from ..tasks.task import Task
 
 PROG = "mindghost predict"
-# What it is called in files that it writes; the second is its name of the past.
-MARKS = ("predict", "predict.py")
 COUNT = number(int, 1, 1_000_000)
+# Images run at once, of those that are not large.
+MOST = 32
 # From this many images on a person waits.
 MANY = 64
 # In the table, of an image that gets no answer.
@@ -51,7 +52,7 @@ def make_parser() -> Parser:
         "--top_k",
         type=COUNT,
         metavar="N",
-        help="classes to name for each image (5; of several labels, all that reach their threshold)",
+        help="classes to name for each image (5; of several labels, all that reach their threshold; of pixels, all)",
     )
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="print one JSON object a line, one line an image")
@@ -59,7 +60,15 @@ def make_parser() -> Parser:
     parser.add_argument(
         "--save_dir", type=output_folder, metavar="DIR", help="write each image with its classes below it (PNG)"
     )
-    parser.add_argument("--batch_size", type=COUNT, default=32, metavar="N", help="images run at once (32)")
+    parser.add_argument(
+        "--mask_dir",
+        type=output_folder,
+        metavar="DIR",
+        help="write the class of each pixel: an index PNG as large as the image (task segmentation)",
+    )
+    parser.add_argument(
+        "--batch_size", type=COUNT, metavar="N", help=f"images run at once ({MOST}, fewer where they are large)"
+    )
     parser.add_argument("--every", type=COUNT, default=1, metavar="N", help="of a video, take one frame in N (1)")
     add_overwrite(parser)
     return parser
@@ -72,7 +81,7 @@ class Table:
         self._width = max(map(len, [*map(shown, images), "image"]))
         self._line("image", "%", "class")
 
-    def add(self, prediction: Prediction) -> None:
+    def add(self, prediction: Prediction, mask: Path | None = None) -> None:
         """The rows of an image."""
         if not prediction.answers and not prediction.problem:
             self._line(prediction.image, "", NONE)
@@ -84,24 +93,37 @@ class Table:
 
 
 class JsonLines:
-    """An object for each image; one that cannot be read has an "error"."""
+    """An object for each image; one that cannot be read has an "error".
 
-    def add(self, prediction: Prediction) -> None:
-        """The line of an image."""
+    Args:
+        value: what the number of an answer is (`Task.answer_value`).
+    """
+
+    def __init__(self, value: str) -> None:
+        self._value = value
+
+    def add(self, prediction: Prediction, mask: Path | None = None) -> None:
+        """The line of an image; `mask` is the file that was written of it."""
         found = prediction.answers
-        guesses = [{"class": guess.name, "label": guess.label, "probability": guess.probability} for guess in found]
-        record = {"image": prediction.image, "predictions": guesses}
+        guesses = [{"class": guess.name, "label": guess.label, self._value: guess.probability} for guess in found]
+        record: dict[str, Any] = {"image": prediction.image, "predictions": guesses}
+        if mask is not None:
+            record["mask"] = str(mask)
         _print(json_text.dumps({**record, "error": prediction.problem} if prediction.problem else record))
 
 
 class Csv:
-    """A line for each class of an image, under a heading; no cell is a formula to a spreadsheet."""
+    """A line for each class of an image, under a heading; no cell is a formula to a spreadsheet.
 
-    def __init__(self) -> None:
+    Args:
+        value: what the number of an answer is (`Task.answer_value`).
+    """
+
+    def __init__(self, value: str) -> None:
         self._writer = csv.writer(sys.stdout, lineterminator="\n")
-        self._writer.writerow(["image", "rank", "class", "label", "probability"])
+        self._writer.writerow(["image", "rank", "class", "label", value])
 
-    def add(self, prediction: Prediction) -> None:
+    def add(self, prediction: Prediction, mask: Path | None = None) -> None:
         """The lines of an image; one without cells behind its name where there is no answer."""
         if not prediction.answers and not prediction.problem:
             self._writer.writerow([csv_cell(prediction.image), "", "", "", ""])
@@ -135,58 +157,50 @@ def main(arguments: Sequence[str]) -> None:
     # After the command line is known to be good: importing MindSpore takes seconds.
     with importing():
         from .. import tasks
+        from ..data import transforms
+        from ..evaluate import batch
         from ..inference import predictor
         from ..inference.network import open_network
-        from ..inference.sources import expand, is_video, picture_name
+        from ..inference.pictures import Pictures
+        from ..inference.sources import expand
+        from ..process import resources
         from ..runtime import Runtime
 
     images = expand(args.sources, _listed())
     if not images:
         raise UserError("-: no image in the list on standard input")
     deployed = network_arguments.of_arguments(args)
+    task = tasks.of(deployed.config)
+    pictures = Pictures(deployed, images, args.save_dir, args.mask_dir, args.overwrite)
     # Operator by operator: compiling a graph takes longer than most lists of images.
     runtime = Runtime.start(deployed.config.replace(mode=1))
     operators = None if deployed.exported else runtime.operators
-    run = predictor.Predictor(deployed, open_network(deployed, operators), args.batch_size)
-    if deployed.numbered:
-        note = (
-            f"{args.ckpt_path}: no class names are known: classes are called by their labels; give --class_names FILE, "
-            "or imagenet for its 1,000 classes"
-        )
+    fitting = batch.fitting(math.prod(transforms.input_size(deployed.config)), resources.free_memory())
+    network = batch.sparing(open_network(deployed, operators))
+    run = predictor.Predictor(deployed, network, args.batch_size or min(MOST, fitting))
+    for note in _notes(args, deployed, task):
         tqdm.write(shown(f"{PROG}: {note}"), file=sys.stderr)
-    if tasks.of(deployed.config).has_thresholds and deployed.thresholds is None:
-        note = f"{args.ckpt_path}: no evaluation has left thresholds: labels are given from a probability of 0.5 on"
-        tqdm.write(shown(f"{PROG}: {note}"), file=sys.stderr)
-    if args.save_dir:
-        paths.make_folder(args.save_dir, "--save_dir")
-        read = outputs.identities(images)
-        # Before the work; what a video's frames are called comes with them.
-        for name in {picture_name(image, set()) for image in images if not is_video(image)}:
-            _output(args, name, read).check()
-    output = JsonLines() if args.json else Csv() if args.csv else Table(images)
+    value = task.answer_value
+    output = JsonLines(value) if args.json else Csv(value) if args.csv else Table(images)
     total, unreadable = 0, 0
-    names: set[str] = set()
     with _progress(images) as bar:
         for prediction in run.predict(images, args.top_k, args.every):
-            output.add(prediction)
+            output.add(prediction, pictures.write(prediction))
             total += 1
             bar.update()
             if prediction.problem:
                 unreadable += 1
                 tqdm.write(shown(f"{PROG}: skipped: {prediction.problem}"), file=sys.stderr)
-            elif args.save_dir and prediction.pixels is not None:
-                name = picture_name(prediction.image, names)
-                picture = tasks.of(deployed.config).draw(prediction.pixels, prediction.answers)
-                _save(picture, _output(args, name, read))
     if unreadable:
         raise RunError(f"{unreadable} of {total} images could not be read")
 
 
-def _output(args: argparse.Namespace, name: str, read: frozenset[tuple[int, int]]) -> outputs.Output:
-    return outputs.Output(args.save_dir / name, "--save_dir", outputs.png_of(*MARKS), args.overwrite, read)
-
-
-def _save(picture: Image, output: outputs.Output) -> None:
-    content = io.BytesIO()
-    picture.save(content, "PNG")
-    output.write(outputs.mark_png(content.getvalue(), MARKS[0]))
+def _notes(args: argparse.Namespace, deployed: Deployment, task: Task) -> Iterator[str]:
+    """What is not known of a network."""
+    if deployed.numbered:
+        yield (
+            f"{args.ckpt_path}: no class names are known: classes are called by their labels; give --class_names FILE, "
+            "or imagenet for its 1,000 classes"
+        )
+    if task.has_thresholds and deployed.thresholds is None:
+        yield f"{args.ckpt_path}: no evaluation has left thresholds: labels are given from a probability of 0.5 on"

@@ -34,12 +34,14 @@ class Prediction:
         answers: the first one first; empty where the image cannot be read, or the network has none.
         problem: why it cannot be read, in one line; empty otherwise.
         pixels: uint8 (height, width, 3), RGB; None where it cannot be read.
+        mask: the class of each pixel, uint8 or uint16 (height, width); None where the task is about whole images.
     """
 
     image: str
     answers: tuple[Answer, ...]
     problem: str = ""
     pixels: NDArray[Any] | None = None
+    mask: NDArray[Any] | None = None
 
 
 class Predictor:
@@ -108,13 +110,20 @@ class Predictor:
         return np.asarray(self._transform(transforms.as_rgb(pixels, self._in_channels)), np.float32)
 
     def _finish(self, loaded: list[_Loaded], top_k: int | None) -> Iterator[Prediction]:
-        inputs = [prepared for _, _, prepared in loaded if prepared is not None]
-        answers = iter(self._answers(inputs, top_k) if inputs else ())
+        readable = [(pixels.shape[:2], prepared) for _, pixels, prepared in loaded if prepared is not None]
+        found = iter(self._said(readable, top_k) if readable else ())
         for name, pixels, prepared in loaded:
             if prepared is None:
                 yield Prediction(name, (), str(pixels))
             else:
-                yield Prediction(name, next(answers), pixels=pixels)
+                answers, mask = next(found)
+                yield Prediction(name, answers, pixels=pixels, mask=mask)
 
-    def _answers(self, inputs: list[NDArray[Any]], top_k: int | None) -> Sequence[tuple[Answer, ...]]:
-        return self._task.answers(self._network(np.stack(inputs)), self._classes, top_k, self._thresholds)
+    def _said(
+        self, readable: Sequence[tuple[tuple[int, int], NDArray[Any]]], top_k: int | None
+    ) -> Iterator[tuple[tuple[Answer, ...], NDArray[Any] | None]]:
+        """For the size of each image and what the network gets of it: the answers, and the mask, if there are any."""
+        outputs = self._network(np.stack([prepared for _, prepared in readable]))
+        masks = self._task.masks(outputs, [size for size, _ in readable])
+        answers = self._task.answers(outputs if masks is None else masks, self._classes, top_k, self._thresholds)
+        return zip(answers, [None] * len(answers) if masks is None else masks, strict=True)

@@ -19,6 +19,7 @@ from ..data.transforms import Transform
 from ..errors import UserError
 from ..files.table_file import Column
 from ..parallel.ranks import ALONE, Ranks
+from .show import Color
 
 
 class Metrics(Protocol):
@@ -92,7 +93,7 @@ class Answer(Protocol):
 
     @property
     def probability(self) -> float:
-        """How sure the network is, from 0 to 1; for a task without probabilities, the value itself."""
+        """How sure the network is, from 0 to 1; for a task without probabilities, its `answer_value`."""
 
 
 class Task(ABC):
@@ -112,6 +113,7 @@ class Task(ABC):
         hub_words: what MindSpore Hub's cards call those entries.
         outputs_mean: what the outputs of an exported file are, for its description.
         most_answers: how many answers an image gets where nobody says; None for all that there are.
+        answer_value: what the number of an answer is.
         has_thresholds: whether an answer is given from a probability on that an evaluation found.
         is_dense: whether outputs are of each pixel: (N, num_classes, H, W).
         report: the writer of reports.
@@ -126,6 +128,7 @@ class Task(ABC):
     hub_words: ClassVar[Mapping[str, str]] = {}
     outputs_mean: ClassVar[str] = "logits; their softmax are the probabilities"
     most_answers: ClassVar[int | None] = 5
+    answer_value: ClassVar[str] = "probability"
     has_thresholds: ClassVar[bool] = False
     is_dense: ClassVar[bool] = False
     report: ClassVar[Report]
@@ -153,6 +156,10 @@ class Task(ABC):
     @abstractmethod
     def known_names(self, weights: str) -> list[str] | None:
         """The names of the outputs that lie beside a weight file; None where there are none."""
+
+    def palette(self, outputs: int) -> Sequence[Color] | None:
+        """Colours for so many outputs where none are kept; None for a task whose pictures have none."""
+        return None
 
     def say_order(self, classes: Sequence[str], why: str) -> None:  # noqa: B027  (most tasks have nothing to say)
         """Say which output is which, where only the data knows it."""
@@ -250,10 +257,19 @@ class Task(ABC):
 
     # --- Answers
 
+    def masks(self, outputs: NDArray[Any], sizes: Sequence[tuple[int, int]]) -> Sequence[NDArray[Any]] | None:
+        """The class of each pixel of some images, uint8 or uint16 (height, width); None unless `is_dense`.
+
+        Args:
+            outputs: (N, num_classes, ...) float32.
+            sizes: height and width of each image.
+        """
+        return None
+
     @abstractmethod
     def answers(
         self,
-        outputs: NDArray[Any],
+        outputs: Any,
         classes: Sequence[str],
         most: int | None = None,
         thresholds: tuple[float, ...] | None = None,
@@ -261,12 +277,29 @@ class Task(ABC):
         """What a network says of each image, the first answer first.
 
         Args:
-            outputs: (N, num_classes) float32.
+            outputs: (N, num_classes) float32; or the `masks` that were made of them.
             classes: names of the outputs.
             most: answers that are wanted at most; None: `most_answers`.
             thresholds: those that belong to the network (see `thresholds`); None where none are known.
         """
 
     @abstractmethod
-    def draw(self, pixels: NDArray[Any], answers: Sequence[Any]) -> Image.Image:
-        """A picture of an image, uint8 (height, width, 3), with the answers in it."""
+    def draw(
+        self,
+        pixels: NDArray[Any],
+        answers: Sequence[Any],
+        mask: NDArray[Any] | None = None,
+        colors: Sequence[Color] | None = None,
+    ) -> Image.Image:
+        """A picture of an image, uint8 (height, width, 3), with the answers in it.
+
+        Args:
+            pixels: of the image.
+            answers: of `answers`.
+            mask: of `masks`.
+            colors: of the classes in it.
+        """
+
+    def picture_of(self, mask: NDArray[Any], colors: Sequence[Color]) -> Image.Image:
+        """One of the `masks` as an image to be saved, whose pixels are labels. Raises TypeError unless `is_dense`."""
+        raise TypeError(f"task {self.name} has no masks")

@@ -151,3 +151,14 @@ def test_words():
     assert task.line(record)[1:] == [f"mIoU {metrics.miou:.2f} %", f"pixel accuracy {metrics.pixel_accuracy:.2f} %"]
     assert task.line(task.record(None)) == []
     assert tasks.score_titles()["miou"] == ("mIoU", "validation score (%)")
+
+
+@pytest.mark.parametrize("classes", [5, 300])
+@pytest.mark.parametrize("size", [(24, 32), (61, 32), (7, 90), (24, 64)])
+@pytest.mark.parametrize("at_once", [1, 10_000, 1 << 22])
+def test_predicted_masks_are_judged_ones(monkeypatch, classes, size, at_once):
+    outputs = RNG.normal(0, 2, (classes, 24, 32)).astype(np.float32)
+    monkeypatch.setattr(geometry, "_AT_ONCE", at_once)
+    found = geometry.predicted(outputs, size)
+    np.testing.assert_array_equal(found, judged(outputs, np.zeros(size, np.int16)).predicted)
+    assert found.dtype == (np.uint8 if classes == 5 else np.uint16)

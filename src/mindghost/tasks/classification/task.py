@@ -16,7 +16,7 @@ from ...data.samples import Samples
 from ...data.scan import WHOLE, Part
 from ...files.table_file import Column
 from .. import class_weights, losses, names
-from ..show import Guess, draw
+from ..show import Color, Guess, draw
 from ..task import Report, Task
 from . import TITLES, checks, predictions, report, show
 from .metrics import Counts
@@ -87,7 +87,13 @@ class Classification(Task):
     ) -> list[tuple[Guess, ...]]:
         return show.guesses(outputs, imagenet_names.shown_as(classes), most or self.most_answers)
 
-    def draw(self, pixels: NDArray[Any], answers: Sequence[Guess]) -> Image.Image:
+    def draw(
+        self,
+        pixels: NDArray[Any],
+        answers: Sequence[Guess],
+        mask: NDArray[Any] | None = None,
+        colors: Sequence[Color] | None = None,
+    ) -> Image.Image:
         return draw(pixels, answers)
 
 

@@ -20,7 +20,7 @@ from ...files.table_file import Column
 from ...process.display import some
 from .. import class_weights, losses, names
 from ..report.words import output_names
-from ..show import Guess, draw
+from ..show import Color, Guess, draw
 from ..task import Report, Task
 from . import TITLES, predictions, report, show
 from .metrics import Counts, Metrics
@@ -101,7 +101,13 @@ class MultiLabel(Task):
     ) -> list[tuple[Guess, ...]]:
         return show.labels(outputs, classes, most, thresholds)
 
-    def draw(self, pixels: NDArray[Any], answers: Sequence[Guess]) -> Image.Image:
+    def draw(
+        self,
+        pixels: NDArray[Any],
+        answers: Sequence[Guess],
+        mask: NDArray[Any] | None = None,
+        colors: Sequence[Color] | None = None,
+    ) -> Image.Image:
         return draw(pixels, answers)
 
 

@@ -12,7 +12,8 @@ from ...data import class_names
 from ...errors import UserError
 from ...files import json_text, paths
 from ...files.text import decoded
-from .colors import Color, distinct
+from ..show import Color
+from .colors import distinct
 
 WANTED = (
     "give lines `name,r,g,b` or `r g b name`, one name a line, or JSON: a map of names to [r, g, b], a list of names, "

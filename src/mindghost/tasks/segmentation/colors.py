@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-Color = tuple[int, int, int]
+from ..show import Color
 
 _FIRST: tuple[Color, ...] = (
     (0, 0, 0),
@@ -69,7 +69,7 @@ def seen(colors: NDArray[Any]) -> NDArray[Any]:
 
 
 def differences(colors: NDArray[Any], other: NDArray[Any]) -> NDArray[Any]:
-    """How much colours differ from another one to whoever sees that least: those of `seen`, (n, kinds, 3) and (kinds, 3).
+    """How much colours differ from another one to whoever sees that least, (n,): of `seen`, (n, kinds, 3), (kinds, 3).
 
     Rounded, so that all machines agree.
     """

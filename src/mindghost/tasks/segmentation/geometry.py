@@ -13,6 +13,8 @@ from mindspore.dataset import vision
 from numpy.typing import NDArray
 
 Size = tuple[int, int]  # height and width
+_ALL = slice(None)
+_AT_ONCE = 1 << 22  # logits that `predicted` has in memory
 
 
 def fitted(size: Size, within: Size, factor: float = 1.0) -> Size:
@@ -59,11 +61,36 @@ def brought_back(outputs: NDArray[Any], size: Size) -> NDArray[Any]:
     return bilinear(outputs[:, :height, :width], size)
 
 
-def bilinear(values: NDArray[Any], size: Size) -> NDArray[Any]:
-    """Float32 (channels, h, w) at another size, as PyTorch's `interpolate` makes it with `align_corners=False`."""
-    for axis, new in zip((1, 2), size, strict=True):
-        if values.shape[axis] != new:
-            low, high, share = _neighbours(values.shape[axis], new)
+def predicted(outputs: NDArray[Any], size: Size) -> NDArray[Any]:
+    """The class of each pixel of an image, uint8, or uint16 where they are many: (height, width).
+
+    It is that of the largest logit (see `brought_back`), of equal ones the lowest: made some rows at a time, since a
+    large image may have more logits than there is memory.
+    """
+    height, width = fitted(size, (outputs.shape[1], outputs.shape[2]))
+    found = np.empty(size, kind_of(len(outputs)))
+    rows = max(1, _AT_ONCE // (len(outputs) * size[1]))
+    for top in range(0, size[0], rows):
+        band = slice(top, top + rows)
+        found[band] = bilinear(outputs[:, :height, :width], size, band).argmax(axis=0)
+    return found
+
+
+def kind_of(classes: int) -> type[np.uint8 | np.uint16]:
+    """The type of a mask of so many classes."""
+    return np.uint8 if classes <= np.iinfo(np.uint8).max + 1 else np.uint16
+
+
+def bilinear(values: NDArray[Any], size: Size, rows: slice = _ALL) -> NDArray[Any]:
+    """Float32 (channels, h, w) at another size, as PyTorch's `interpolate` makes it with `align_corners=False`.
+
+    `rows`: which of the new rows are wanted.
+    """
+    for axis, new, part in zip((1, 2), size, (rows, _ALL), strict=True):
+        if values.shape[axis] == new:
+            values = values[:, part] if axis == 1 else values
+        else:
+            low, high, share = (column[part] for column in _neighbours(values.shape[axis], new))
             share = share.reshape((-1, 1) if axis == 1 else (-1,))
             below = np.take(values, low, axis)
             above = np.take(values, high, axis)

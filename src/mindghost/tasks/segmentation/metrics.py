@@ -81,8 +81,7 @@ def judged(outputs: NDArray[Any], mask: NDArray[Any]) -> Judged:
     """
     outputs = geometry.brought_back(outputs, (mask.shape[0], mask.shape[1]))
     classes = len(outputs)
-    kind = np.uint8 if classes <= np.iinfo(np.uint8).max + 1 else np.uint16
-    predicted = outputs.argmax(axis=0).astype(kind)
+    predicted = outputs.argmax(axis=0).astype(geometry.kind_of(classes))
     counts = mask != IGNORED
     true, found = mask[counts].astype(np.int64), predicted[counts]
     confusion = np.bincount(true * classes + found, minlength=classes**2).reshape(classes, classes)

@@ -13,11 +13,11 @@ from ...config import Config
 from ...data.samples import Samples
 from ...data.scan import WHOLE, Part
 from ...data.transforms import Transform
-from ...errors import UserError
 from ...files.table_file import Column
 from .. import class_weights, names
-from ..task import Answer, Report, Task
-from . import TITLES, checks, losses, predictions, report, weights
+from ..show import Color, Guess
+from ..task import Report, Task
+from . import TITLES, checks, classes, geometry, losses, predictions, report, show, weights
 from .examples import describe_fitting, fitting, fitting_pixels
 from .metrics import Counts
 from .samples import MaskSamples, open_split
@@ -35,6 +35,7 @@ class Segmentation(Task):
     hub_words: ClassVar[Mapping[str, str]] = {"miou": "mIoU"}
     outputs_mean = "logits of each pixel; their softmax over the classes are the probabilities"
     most_answers = None
+    answer_value = "share"
     is_dense = True
     report: ClassVar[Report] = report
 
@@ -45,6 +46,9 @@ class Segmentation(Task):
 
     def known_names(self, weights: str) -> list[str] | None:
         return names.saved_classes(weights)
+
+    def palette(self, outputs: int) -> Sequence[Color]:
+        return classes.palette(outputs)
 
     def settled(self, config: Config, samples: Samples) -> Config:
         assert isinstance(samples, MaskSamples)
@@ -85,15 +89,29 @@ class Segmentation(Task):
 
     def answers(
         self,
-        outputs: NDArray[Any],
+        outputs: Sequence[NDArray[Any]],
         classes: Sequence[str],
         most: int | None = None,
         thresholds: tuple[float, ...] | None = None,
-    ) -> Sequence[tuple[Answer, ...]]:
-        raise UserError("task segmentation: only train and validate know masks")
+    ) -> list[tuple[Guess, ...]]:
+        return [show.shares(mask, classes, most) for mask in outputs]
 
-    def draw(self, pixels: NDArray[Any], answers: Sequence[Any]) -> Image.Image:
-        return Image.fromarray(pixels)
+    def masks(self, outputs: NDArray[Any], sizes: Sequence[tuple[int, int]]) -> list[NDArray[Any]]:
+        return [geometry.predicted(logits, size) for logits, size in zip(outputs, sizes, strict=True)]
+
+    def draw(
+        self,
+        pixels: NDArray[Any],
+        answers: Sequence[Guess],
+        mask: NDArray[Any] | None = None,
+        colors: Sequence[Color] | None = None,
+    ) -> Image.Image:
+        assert mask is not None
+        assert colors is not None
+        return show.draw(pixels, answers, mask, colors)
+
+    def picture_of(self, mask: NDArray[Any], colors: Sequence[Color]) -> Image.Image:
+        return show.picture_of(mask, colors)
 
 
 TASK = Segmentation()
