@@ -74,10 +74,10 @@ def trunk(config: Config) -> str:
     """
     found, wanted = facts(config.model), SEGMENTATION if tasks.of(config).is_dense else CLASSIFICATION
     if found.task != wanted:
-        usual = Config.default("model") if wanted == CLASSIFICATION else list_models(wanted)[0]
+        fitting = Config.default("model") if wanted == CLASSIFICATION else f"one of {', '.join(list_models(wanted))}"
         raise UserError(
-            f"model: {config.model} is a network for {found.task}, not for task {config.task}; give another model, "
-            f"such as {usual}, or another task"
+            f"model: {config.model} is a network for {found.task}, not for task {config.task}; give {fitting}, or "
+            "another task"
         )
     try:
         return backbone_name(config.model, config.backbone)
