@@ -217,6 +217,7 @@ def test_the_deployed_form_has_the_same_logits(small, backbone):
         ({"backbone": "ghost_lraspp"}, "backbone: ghost_lraspp is no classifier; give one such as ghostnet_100"),
         ({"backbone": "ghost_vgg16"}, "backbone: ghost_vgg16 is made for images of 32 x 32 pixels"),
         ({"upsampling": "nearest"}, "upsampling: ghost_unet takes bilinear or transposed, not 'nearest'"),
+        ({"decoder_width": 0.0}, "decoder_width: expected a number above 0, got 0.0"),
         ({"num_classes": 0}, "num_classes: expected 1 or more, got 0"),
         ({"features_only": True}, "features_only: ghost_unet gives logits of pixels; ask its backbone, ghostnet_100"),
         ({"deploy": True}, "deploy: ghostnet_100 has no fused form"),
@@ -282,6 +283,30 @@ def test_names_stages_and_layers_are_those_of_the_classifier(small):
     assert found == {
         name: of_classifier[name.removeprefix("backbone.")] if name.startswith("backbone.") else head for name in names
     }
+
+
+def test_names_of_decoders_stay_what_they_are(small):
+    """Weight files hold them."""
+
+    def names(name: str, **options: str) -> set[str]:
+        network = create_model(name, backbone="ghostnet_050", **options)
+        return {p.name for p in network.get_parameters() if not p.name.startswith("backbone.")}
+
+    kinds = ("moving_mean", "moving_variance", "gamma", "beta")
+    part = {"0.weight", *(f"1.{kind}" for kind in kinds)}
+    ghost = {f"{half}.{name}" for half in ("primary_conv", "cheap_operation") for name in part}
+    levels = {f"decoder.{level}.{module}" for level in range(4) for module in ("fuse", "refine")}
+    ends = {f"classifier.{kind}" for kind in ("weight", "bias")}
+    learnt = {f"decoder.{level}.enlarge.transposed.{kind}" for level in range(4) for kind in ("weight", "bias")}
+    expected = {f"{place}.{name}" for place in levels for name in ghost} | ends
+    assert names("ghost_unet") == expected
+    assert names("ghost_unet", upsampling="transposed") == expected | learnt
+    assert names("plain_unet") == {f"{place}.{name}" for place in levels for name in part} | ends
+
+    ends = {f"classifier.{map}.{kind}" for map in ("low", "high") for kind in ("weight", "bias")}
+    ends.add("decoder.gates.1.weight")
+    assert names("ghost_lraspp") == {f"decoder.features.{name}" for name in ghost} | ends
+    assert names("plain_lraspp") == {f"decoder.features.{name}" for name in part} | ends
 
 
 @pytest.mark.parametrize(

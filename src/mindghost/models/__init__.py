@@ -146,6 +146,8 @@ def _decoder(name: str, facts: Card, width: float, upsampling: str) -> dict[str,
     """What the decoder of a network for segmentation is made with."""
     if upsampling not in facts.upsamplings:
         raise ValueError(f"upsampling: {name} takes {' or '.join(facts.upsamplings)}, not {upsampling!r}")
+    if not width > 0:
+        raise ValueError(f"decoder_width: expected a number above 0, got {width}")
     return {"width": width, **({"upsampling": upsampling} if len(facts.upsamplings) > 1 else {})}
 
 
