@@ -98,6 +98,14 @@ def test_mirrored_by_hand():
     np.testing.assert_array_equal(logits, [[3.5, 2, 3.5], [5.5, 5, 5.5]])
 
 
+def test_outputs_of_pixels_are_turned_back():
+    images = np.random.default_rng(0).normal(size=(2, 3, 4, 5)).astype(np.float32)
+    np.testing.assert_array_equal(mirrored(lambda batch: batch[:, :2].copy())(images), images[:, :2])
+    seen = mirrored(lambda batch: np.cumsum(batch, axis=3))(images)
+    by_hand = (np.cumsum(images, axis=3) + np.cumsum(images[..., ::-1], axis=3)[..., ::-1]) / 2
+    np.testing.assert_array_equal(seen, by_hand)
+
+
 def test_nothing_to_evaluate():
     with pytest.raises(ValueError, match="no sample"):
         Counts().outcomes().metrics()

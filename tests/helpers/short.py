@@ -32,6 +32,6 @@ def all_strides() -> tuple:
 if __name__ == "__main__":
     with importing():
         from mindghost.models import ghostnet
-    ghostnet.STAGES = stages()
+    ghostnet.STAGES = all_strides() if "segmentation" in sys.argv else stages()
     sys.argv = sys.argv[1:]
     runpy.run_path(sys.argv[0], run_name="__main__")

@@ -176,6 +176,14 @@ def test_logits_are_checked_whoever_gives_them(tmp_path):
         with pytest.raises(UserError, match="for 1 of 2 images"):
             checked(lambda _, found=value: np.array([[0, 1, 2], [0, found, 2]]), tmp_path, 3)(images)
     assert checked(lambda _: np.ones((2, 3)), tmp_path, 3)(images).sum() == 6
+    # Of each pixel.
+    pixels = np.ones((2, 3, 8, 8))
+    assert checked(lambda _: pixels, tmp_path, 3, is_dense=True)(images).sum() == pixels.size
+    with pytest.raises(UserError, match="gives logits of shape 2 x 3, expected 2 x 3 x 8 x 8"):
+        checked(lambda _: np.ones((2, 3)), tmp_path, 3, is_dense=True)(images)
+    pixels[1, 0, 3, 3] = np.nan
+    with pytest.raises(UserError, match="for 1 of 2 images"):
+        checked(lambda _: pixels, tmp_path, 3, is_dense=True)(images)
 
 
 @pytest.mark.fault("class names", "ok")

@@ -11,7 +11,7 @@ from mindghost.cli import main
 from mindghost.config import Config
 from mindghost.models import ghostnet
 from mindghost.train.trainer import train
-from tests.helpers import short
+from tests.helpers import launchers, short
 from tests.helpers.masks import write_scenes
 from tests.helpers.training import without_times
 
@@ -173,3 +173,27 @@ def test_what_is_not_there_yet_is_one_line(run, scenes, tmp_path, capsys):
     weights = str(folder / "ghost_lraspp_last.ckpt")
     assert main.run(["validate", "--ckpt_path", weights, "--report", str(tmp_path / "report")]) == 2
     assert "report: task segmentation writes none" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_ranks_by_a_recipe(scenes, tmp_path):
+    """Two ranks that go on end as two that were never stopped; one, two and three find the same numbers."""
+
+    def started(ranks: int, program: str, *arguments: object) -> str:
+        line = ["tests/helpers/short.py", program, "--task", "segmentation", *arguments]
+        done = launchers.run(launchers.mpirun_command(ranks, *line), tmp_path)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    keys = ["--image_resize", 32, 48, "--batch_size", 2, "--epoch_size", 3, "--backbone", "ghostnet_050"]
+    line = ["-c", "ghost_lraspp_cpu", "--data_dir", scenes, *keys, "--num_parallel_workers", 1]
+    straight, again = tmp_path / "straight", tmp_path / "again"
+    started(2, "train.py", *line, "--ckpt_save_dir", straight)
+    started(2, "train.py", *line, "--ckpt_save_dir", again, "--resume", straight / "run_state_previous.ckpt")
+    assert without_times(again) == without_times(straight)
+    weights = straight / "ghost_lraspp_last.ckpt"
+    assert (again / weights.name).read_bytes() == weights.read_bytes()
+    found = [started(ranks, "validate.py", "--ckpt_path", weights, "--batch_size", 2) for ranks in (1, 2, 3)]
+    results = [json.loads(text.splitlines()[-1]) for text in found]
+    assert results[0] == results[1] == results[2]
+    assert (results[0]["miou"], results[0]["loss"]) == tuple(records(straight)[-1][key] for key in ("miou", "val_loss"))

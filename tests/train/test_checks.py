@@ -116,6 +116,8 @@ def test_a_run_without_end_is_refused_before_its_rates_fill_the_memory(log):
         ({"classes": ("ant",)}, "one class (ant): every answer is right"),
         ({"classes": tuple("0123456789")}, "(0, 1, 2, ...): hflip 0.5 mirrors them; set 0"),
         ({"classes": tuple("0123456789"), "hflip": 0.0, "vflip": 0.1}, "(0, 1, 2, ...): vflip 0.1 mirrors them"),
+        ({"classes": ("images", "masks")}, "if these are images with masks, give --task segmentation"),
+        ({"ohem": 0.5}, "ohem: only task segmentation reads it"),
         ({"batch_size": 20_000, "size": 8}, "batch_size 20000: there are only 8 images for it"),
         ({"ckpt_save_interval_steps": 2}, "ckpt_save_interval_steps 2: an epoch has 2 steps, so none is saved inside"),
     ],

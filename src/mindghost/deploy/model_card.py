@@ -201,7 +201,7 @@ def front_matter(run: Run, given: Given) -> dict[str, Any]:
     keys = {
         "model-name": config.model,
         "backbone-name": build.trunk(config),
-        "module-type": "cv-classification",
+        "module-type": tasks.of(config).hub_type,
         "fine-tunable": True,
         "input-shape": [config.in_channels, *transforms.input_size(config)],
         "model-version": last["versions"].get("ghostnet", "unknown"),

@@ -111,6 +111,7 @@ class Task(ABC):
         score_unit: what follows one of their numbers: " %".
         loss_title: what the loss is, in words.
         hub_words: what MindSpore Hub's cards call those entries.
+        hub_type: what they call the task.
         outputs_mean: what the outputs of an exported file are, for its description.
         most_answers: how many answers an image gets where nobody says; None for all that there are.
         answer_value: what the number of an answer is.
@@ -126,6 +127,7 @@ class Task(ABC):
     score_unit: ClassVar[str]
     loss_title: ClassVar[str] = "loss"
     hub_words: ClassVar[Mapping[str, str]] = {}
+    hub_type: ClassVar[str] = "cv-classification"
     outputs_mean: ClassVar[str] = "logits; their softmax are the probabilities"
     most_answers: ClassVar[int | None] = 5
     answer_value: ClassVar[str] = "probability"

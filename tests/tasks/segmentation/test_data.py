@@ -257,6 +257,13 @@ def test_colours_turned_gray_are_no_classes(tree):
 
 
 @pytest.mark.fault("masks", "clean error")
+def test_another_folder_was_meant(tree):
+    assert refused(tree.parent).endswith(f"; give another data_dir, such as {tree}")
+    message = refused(tree, train_split="test")
+    assert f"{tree}: no images with masks for the split 'test'; expected {tree}/test/images/*.jpg" in message
+
+
+@pytest.mark.fault("masks", "clean error")
 def test_nothing_counts(tree):
     for file in (tree / "train" / "masks").iterdir():
         save(file, np.full(np.asarray(Image.open(file)).shape, 7, np.uint8))

@@ -11,6 +11,8 @@ from ...data.samples import Samples
 
 # Fewer classes of one character may be the numbers of classes.
 _DIGITS = 10
+# Folders that are no classes.
+_SCENES = {"images", "masks"}
 
 
 def are_signs(classes: Sequence[str]) -> bool:
@@ -22,6 +24,8 @@ def doubts(config: Config, samples: Samples) -> Iterator[str]:
     """A line for each of them. `config` has its number of classes; `samples` are to be trained on."""
     if len(samples.classes) == 1 and config.num_classes == 1:
         yield f"one class ({samples.classes[0]}): every answer is right, and there is nothing to learn"
+    if set(samples.classes) == _SCENES:
+        yield "the classes are images and masks: if these are images with masks, give --task segmentation"
     if config.sampler == "balanced":
         yield _drawn(config, samples)
     flips = [key for key in ("hflip", "vflip") if getattr(config, key) > 0 and config.dataset != "mnist"]

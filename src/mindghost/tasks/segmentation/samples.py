@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...config import Config
-from ...data import dataset, jpeg, splits
+from ...data import dataset, jpeg, splits, walk
 from ...data.samples import FolderSamples, time_of_change
 from ...data.scan import WHOLE, Part
 from ...errors import UserError
@@ -269,6 +269,9 @@ def _refused(config: Config, name: str) -> Pairs:
     parted = layouts.whole(data_dir) is not None
     hint = "; its images and masks have no splits: set val_fraction: 0.1" if parted and not config.val_fraction else ""
     paths.check_folder(data_dir, "correct data_dir")
+    below = [data_dir / folder for folder in walk.class_folders(data_dir, walk.LeftOut())]
+    if meant := [folder for folder in below if layouts.split(folder, name)]:
+        hint = f"; give another data_dir, such as {meant[0]}"
     raise UserError(
         f"{data_dir}: no images with masks for the split {name!r}; expected {data_dir / name / 'images'}/*.jpg with "
         f"{data_dir / name / 'masks'}/*.png, the folders of VOC or Cityscapes, or a list (train_list){hint}"

@@ -33,6 +33,7 @@ class Segmentation(Task):
     score_unit = " %"
     loss_title = "loss (cross-entropy of a pixel, nats)"
     hub_words: ClassVar[Mapping[str, str]] = {"miou": "mIoU"}
+    hub_type = "cv-segmentation"
     outputs_mean = "logits of each pixel; their softmax over the classes are the probabilities"
     most_answers = None
     answer_value = "share"
