@@ -99,7 +99,7 @@ def _last_row(below: str) -> tuple[str, str]:
 
 # Faults that a sample by hand found to live: room, file, text, and what takes its place.
 NAMED = [
-    ("data", "data/loader.py", "SAMPLE, epoch, index, copy", "SAMPLE, epoch, index"),
+    ("data", "data/loader.py", "SAMPLE, epoch, int(index), int(copy)", "SAMPLE, epoch, int(index)"),
     ("data", "data/operations.py", "if neutral else -strength", "if neutral else 0.0"),
     ("data", "data/operations.py", "padded.shape[0] - height + 1", "padded.shape[0] - height"),
     ("data", "data/operations.py", "padded.shape[1] - width + 1", "padded.shape[1] - width"),

@@ -7,6 +7,7 @@ import pytest
 from mindspore import nn
 
 from mindghost.config import Config
+from mindghost.data.examples import Examples
 from mindghost.errors import UserError
 from mindghost.evaluate.evaluator import Evaluator
 from mindghost.models import create_model, ghostnet
@@ -155,6 +156,9 @@ class Images(Set):
 
     def read(self, index: int) -> np.ndarray:
         return np.full((8, 8, 3), index, np.uint8)
+
+    def examples(self, config: Config, training: bool) -> Examples:
+        return Examples(config, self, training)
 
 
 @pytest.mark.fault("settings", "ok")
