@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from mindspore import Tensor, nn
+from mindspore import Tensor, nn, ops
 
 from ..models import backbone_name, card, create_model, reparam
 from ..models.complexity import forward_hooks, run
 from ..models.parameters import assign
 from ..models.surgery import replace_cells
+from ..models.upsample import Size, Upsample
 
 
 def deployed_form(name: str, trained: nn.Cell, num_classes: int, in_channels: int = 3, **others: Any) -> nn.Cell:
@@ -36,17 +37,17 @@ def deployed_form(name: str, trained: nn.Cell, num_classes: int, in_channels: in
     for parameter in network.get_parameters():
         assign(parameter, folded.pop(parameter.name))
     _without_padded_pools(network)
+    _without_interpolate(network)
     if folded:
         raise ValueError(f"{name}: no place for {', '.join(folded)}")
     return network.set_train(False)
 
 
 def batch_norms(network: nn.Cell, in_channels: int = 3) -> dict[str, str]:
-    """Name of each convolution that a batch norm follows -> name of that batch norm.
+    """Name of each convolution that a batch norm follows -> name of that batch norm, as their parameters have them.
 
     Found by running the network once on a small image: a batch norm follows the convolution whose output it is given.
     """
-    names = {id(cell): name for name, cell in network.cells_and_names()}
     source: dict[int, str] = {}
     found: dict[str, str] = {}
     # Kept until the end, so that no two of them have one id.
@@ -55,19 +56,28 @@ def batch_norms(network: nn.Cell, in_channels: int = 3) -> dict[str, str]:
     def note(cell: nn.Cell, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         outputs.append(output)
         if isinstance(cell, nn.Conv2d):
-            source[id(output)] = names[id(cell)]
+            source[id(output)] = _name(cell)
         elif id(inputs[0]) in source:
-            found[source[id(inputs[0])]] = names[id(cell)]
+            found[source[id(inputs[0])]] = _name(cell)
 
-    cells = [cell for _, cell in network.cells_and_names() if isinstance(cell, (nn.Conv2d, nn.BatchNorm2d))]
-    with forward_hooks(cells, note):
+    with forward_hooks(_convolutions_and_norms(network), note):
         run(network, (in_channels, 32, 32))
     return found
 
 
+def _convolutions_and_norms(network: nn.Cell) -> list[nn.Cell]:
+    return [cell for _, cell in network.cells_and_names() if isinstance(cell, (nn.Conv2d, nn.BatchNorm2d))]
+
+
+def _name(cell: nn.Cell) -> str:
+    """What the parameters of a convolution or batch norm have before their own names: a cell may have another name."""
+    parameter = cell.weight if isinstance(cell, nn.Conv2d) else cell.gamma
+    return parameter.name.rpartition(".")[0]
+
+
 def _without_norms(network: nn.Cell, norms: dict[str, str]) -> None:
     """Give convolutions a bias, and put nothing in the place of the batch norms after them. Changes the network."""
-    cells = dict(network.cells_and_names())
+    cells = {_name(cell): cell for cell in _convolutions_and_norms(network)}
     replacements: dict[int, nn.Cell] = {}
     for convolution, norm in norms.items():
         old = cells[convolution]
@@ -94,11 +104,20 @@ def _without_padded_pools(network: nn.Cell) -> None:
     replace_cells(network, {id(pool): PaddedMaxPool(pool) for pool in pools})
 
 
+def _without_interpolate(network: nn.Cell) -> None:
+    """Resize bilinearly by MindSpore's operator alone. Changes the network."""
+    found = [cell for _, cell in network.cells_and_names() if type(cell) is Upsample]
+    replace_cells(network, {id(cell): OneUpsample() for cell in found})
+
+
 @contextmanager
 def plain_operators(network: nn.Cell) -> Iterator[None]:
-    """Inside of `with`, a network uses only operators that MindSpore's ONNX exporter knows; its logits stay."""
-    found = [cell for _, cell in network.cells_and_names() if isinstance(cell, nn.HSigmoid)]
-    plain = [OnnxHardSigmoid() for _ in found]
+    """Inside of `with`, a network uses only operators that MindSpore's ONNX exporter knows; its logits stay.
+
+    Bilinear resizing, which it does not know, is marked in the file, for `onnx_fixes`.
+    """
+    found = [cell for _, cell in network.cells_and_names() if type(cell) in _PLAIN]
+    plain = [_PLAIN[type(cell)]() for cell in found]
     replace_cells(network, {id(old): new for old, new in zip(found, plain, strict=True)})
     try:
         yield
@@ -115,6 +134,30 @@ class OnnxHardSigmoid(nn.Cell):
 
     def construct(self, x: Tensor) -> Tensor:
         return self.relu6(x + 3.0) / 6.0
+
+
+class OneUpsample(nn.Cell):
+    """`Upsample` by one operator: `ops.interpolate` does not run in a MindIR file for any number of images."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.resize = ops.operations.image_ops.ResizeBilinearV2(align_corners=False, half_pixel_centers=True)
+
+    def construct(self, x: Tensor, size: Size) -> Tensor:
+        return self.resize(x, size)
+
+
+class MarkedUpsample(nn.Cell):
+    """In the place of `OneUpsample`: a resizing to the same size that MindSpore's ONNX exporter knows.
+
+    Its corners are aligned, as those of no other one are: by that `onnx_fixes` tells it.
+    """
+
+    def construct(self, x: Tensor, size: Size) -> Tensor:
+        return ops.ResizeNearestNeighbor((size[0], size[1]), True)(x)
+
+
+_PLAIN: dict[type[nn.Cell], Callable[[], nn.Cell]] = {nn.HSigmoid: OnnxHardSigmoid, OneUpsample: MarkedUpsample}
 
 
 class PaddedMaxPool(nn.Cell):

@@ -28,6 +28,7 @@ def tidy(content: bytes, batch: int, dynamic: bool, entries: dict[str, str]) -> 
     graph = model.graph
     _rename(graph, graph.input[0].name, "image")
     _rename(graph, graph.output[0].name, "logits")
+    _resize_bilinearly(model)
     for node in graph.node:
         if node.op_type == "Conv":
             _order_padding(node)
@@ -37,6 +38,33 @@ def tidy(content: bytes, batch: int, dynamic: bool, entries: dict[str, str]) -> 
     helper.set_model_props(model, entries)
     onnx.checker.check_model(model, full_check=True)
     return model.SerializeToString()
+
+
+def _resize_bilinearly(model: onnx.ModelProto) -> None:
+    """Have what `fold.MarkedUpsample` marked resized bilinearly, by the factors that its sizes amount to."""
+    marked = [node for node in model.graph.node if node.op_type == "Resize" and _is_marked(node)]
+    if not marked:
+        return
+    shapes = shapes_of(model)
+    for node in marked:
+        before, after = shapes[node.input[0]], shapes[node.output[0]]
+        name = f"{node.output[0]}_factors"
+        factors = np.array([1, 1, *(new / old for old, new in zip(before[2:], after[2:], strict=True))], np.float32)
+        model.graph.initializer.append(numpy_helper.from_array(factors, name))
+        names = [node.input[0], "", name]
+        options = {"mode": "linear", "coordinate_transformation_mode": "half_pixel"}
+        node.CopyFrom(helper.make_node("Resize", names, list(node.output), node.name, **options))
+
+
+def _is_marked(node: onnx.NodeProto) -> bool:
+    return any(attribute.s == b"align_corners" for attribute in node.attribute)
+
+
+def shapes_of(model: onnx.ModelProto) -> dict[str, list[int]]:
+    """The shape of each value of a graph whose sizes are fixed."""
+    graph = onnx.shape_inference.infer_shapes(model).graph
+    values = (*graph.value_info, *graph.input, *graph.output)
+    return {value.name: [size.dim_value for size in value.type.tensor_type.shape.dim] for value in values}
 
 
 def _rename(graph: onnx.GraphProto, old: str, new: str) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import tasks
-from ..data import dataset, transforms
+from ..data import transforms
 from ..inference.artifact import Deployment
 
 # Images that a file is compared on. MindSpore writes ONNX for this batch; no size of a network equals it.
@@ -20,10 +20,10 @@ def comparison_images(deployed: Deployment) -> tuple[NDArray[Any], bool]:
 
     Without those, made-up pictures with the spectrum of natural ones.
     """
-    config = deployed.config
-    found = dataset.some_images(config, "val", IMAGES) or dataset.some_images(config, "train", IMAGES)
+    config, task = deployed.config, tasks.of(deployed.config)
+    found = task.some_images(config, "val", IMAGES) or task.some_images(config, "train", IMAGES)
     made_up = [picture(seed) for seed in range(IMAGES - len(found))]
-    transform = tasks.of(config).eval_transform(config)
+    transform = task.eval_transform(config)
     images = [transform(transforms.as_rgb(pixels, config.in_channels)) for pixels in (*found, *made_up)]
     return np.stack(images).astype(np.float32), not made_up
 

@@ -54,7 +54,8 @@ def make(run: Path, output: Path, given: Given, half: bool = True) -> Path:
         tensors = ckpt.with_suffix(".safetensors")
         theirs = timm_names(arrays)
         weights_file.write_safetensors(tensors, {theirs[name]: array for name, array in arrays.items()})
-        beside = (RunFiles(run).config, RunFiles(run).classes, RunFiles.thresholds(found.weights))
+        files = RunFiles(run)
+        beside = (files.config, files.classes, files.colors, RunFiles.thresholds(found.weights))
         for file in filter(paths.is_file, beside):
             intact.copy(file, made / file.name)
         assets = [model_card.asset(file.name, file.read_bytes()) for file in (ckpt, tensors)]

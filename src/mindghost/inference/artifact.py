@@ -18,7 +18,16 @@ from ..data.class_names import read as read_names
 from ..data.imagenet import names as imagenet_names
 from ..errors import UserError
 from ..files import json_text, paths
-from ..runs.files import RunFiles, checked_thresholds, said_beside, saved_by_training, thresholds_beside
+from ..runs.files import (
+    Color,
+    RunFiles,
+    checked_colors,
+    checked_thresholds,
+    colors_beside,
+    said_beside,
+    saved_by_training,
+    thresholds_beside,
+)
 from . import exported as exported_file
 from . import published
 
@@ -36,6 +45,8 @@ _KEYS = (
     "mean",
     "std",
 )
+# The same, said only where it is not the default: files without them are of classifiers.
+_OTHERS = ("task", "backbone", "decoder_width", "upsampling")
 # What an exported file leaves no choice of: it has its own weights, in its own precision.
 _NO_CHOICE = {"val_amp_level": "O0", "pretrained": False}
 # What of a description follows from the rest of it.
@@ -61,6 +72,8 @@ class Deployment:
         numbered: no class has a name: `classes` are the labels themselves.
         thresholds: probabilities from which an answer is given, one an output (`Task.thresholds`); None where none are
             known.
+        colors: of the outputs in pictures, for a task that has some.
+        free_size: an exported file takes images of any height and width.
     """
 
     path: Path
@@ -69,6 +82,8 @@ class Deployment:
     batch: int | None = None
     numbered: bool = False
     thresholds: tuple[float, ...] | None = None
+    colors: tuple[Color, ...] | None = None
+    free_size: bool = False
 
     @property
     def exported(self) -> bool:
@@ -87,11 +102,21 @@ class Deployment:
 
         return (self.config.in_channels, *transforms.input_size(self.config))
 
+    @property
+    def graph_shapes(self) -> tuple[tuple[int | None, ...], tuple[int | None, ...]]:
+        """Of what an exported file takes and gives; None for a size that is free."""
+        from .. import tasks
+
+        channels, *size = self.input_shape
+        pixels = [None, None] if self.free_size else size
+        dense = pixels if tasks.of(self.config).is_dense else []
+        return (self.batch, channels, *pixels), (self.batch, len(self.classes), *dense)
+
     def describe(self) -> dict[str, Any]:
         """The description that exported files carry: `of_description` reads it, other programs may."""
         from .. import tasks
 
-        config = self.config
+        config, (taken, given) = self.config, self.graph_shapes
         names = imagenet_names.shown_as(self.classes)
         return {
             "model": config.model,
@@ -100,17 +125,18 @@ class Deployment:
             **({"names": names} if names != list(self.classes) else {}),
             # Whether those are names, and not numbers in the place of names.
             "named": not self.numbered,
-            "input": {"name": "image", "type": "float32", "shape": [self.batch, *self.input_shape]},
-            "output": {"name": "logits", "type": "float32", "shape": [self.batch, len(self.classes)]},
+            "input": {"name": "image", "type": "float32", "shape": list(taken)},
+            "output": {"name": "logits", "type": "float32", "shape": list(given)},
             "preprocessing": tasks.of(config).describe_evaluation(config),
-            "config": {key: getattr(config, key) for key in _KEYS} | _task_of(config),
+            "config": {key: getattr(config, key) for key in _KEYS} | _others(config),
             **({} if self.thresholds is None else {"thresholds": list(self.thresholds)}),
+            **({} if self.colors is None else {"colors": list(map(list, self.colors))}),
         }
 
 
-def _task_of(config: Config) -> dict[str, str]:
-    """The key `task`, where it is not the one that files without it have."""
-    return {} if config.task == Config.model_fields["task"].default else {"task": config.task}
+def _others(config: Config) -> dict[str, Any]:
+    """Values of `_OTHERS` that are not the defaults."""
+    return {key: value for key in _OTHERS if (value := getattr(config, key)) != Config.default(key)}
 
 
 def of_file(
@@ -172,8 +198,21 @@ def _of_weights(
         num_classes=outputs, ckpt_path=str(path), device_target=None, distribute=False, pretrained=False
     )
     names = names or known or []
-    thresholds = thresholds_beside(path, outputs)
-    return Deployment(path, config, _named(names, outputs, path), numbered=not names, thresholds=thresholds)
+    return Deployment(
+        path,
+        config,
+        _named(names, outputs, path),
+        numbered=not names,
+        thresholds=thresholds_beside(path, outputs),
+        colors=colors_beside(path, outputs) or _palette(config, outputs),
+    )
+
+
+def _palette(config: Config, outputs: int) -> tuple[Color, ...] | None:
+    from .. import tasks
+
+    found = tasks.of(config).palette(outputs)
+    return None if found is None else tuple(found)
 
 
 def _as_published(model: str) -> Config:
@@ -230,10 +269,10 @@ def of_description(path: Path, description: Mapping[str, Any]) -> Deployment:
     try:
         given = description["config"]
         keys = {key: tuple(v) if isinstance(v := given[key], list) else v for key in _KEYS}
-        keys |= {"task": given["task"]} if "task" in given else {}
+        keys |= {key: given[key] for key in _OTHERS if key in given}
         config = Config(**keys, ckpt_path=str(path))
-        names, batch = description["classes"], description["input"]["shape"][0]
-    except (KeyError, TypeError, IndexError, AttributeError, UserError) as error:
+        names, (batch, _, *pixels) = description["classes"], description["input"]["shape"]
+    except (KeyError, TypeError, ValueError, AttributeError, UserError) as error:
         raise UserError(f"{path}: its description does not fit ({type(error).__name__}: {error}); {_AGAIN}") from error
     classes = tuple(checked(names, f"{path}: its description", _AGAIN))
     problem = next(iter(beside_weights.oversized(config)), None)
@@ -247,11 +286,13 @@ def of_description(path: Path, description: Mapping[str, Any]) -> Deployment:
             f"{str(batch)[:60]}; {_AGAIN}"
         )
     numbered = description.get("named") is False and _are_numbers(classes)
-    thresholds = None
+    thresholds, colors = None, _palette(config, len(classes))
+    source = f"{path}: its description"
     if "thresholds" in description:
-        source = f"{path}: its description"
         thresholds = checked_thresholds(description["thresholds"], len(classes), source, _AGAIN)
-    found = Deployment(path, config, classes, batch, numbered, thresholds)
+    if "colors" in description:
+        colors = checked_colors(description["colors"], len(classes), source, _AGAIN)
+    found = Deployment(path, config, classes, batch, numbered, thresholds, colors, pixels == [None, None])
     _check_consistent(found, description)
     return found
 
@@ -285,8 +326,8 @@ def _check_graph(found: Deployment, graph: exported_file.Graph) -> None:
             f"{found.path}: its graph has {len(graph.inputs)} inputs and {len(graph.outputs)} outputs, expected one "
             f"each; {_AGAIN}"
         )
-    shapes = (found.batch, *found.input_shape), (found.batch, len(found.classes))
-    for word, end, shape in zip(("takes", "gives"), (*graph.inputs, *graph.outputs), shapes, strict=True):
+    ends = (*graph.inputs, *graph.outputs)
+    for word, end, shape in zip(("takes", "gives"), ends, found.graph_shapes, strict=True):
         # What a graph leaves open is seen when it runs; but the batch that it takes is open in both or in none.
         rigid = word == "takes"
         fits = len(end.shape) == len(shape) and all(
@@ -309,8 +350,10 @@ def _by_x(shape: Sequence[int | None]) -> str:
 
 def _said(found: Deployment) -> Said:
     """What an exported file fixes."""
-    fixed = {**{key: getattr(found.config, key) for key in (*_KEYS, "task")}, **_NO_CHOICE}
-    return Said(values=fixed, fixed=fixed, source=found.path)
+    own = {key: getattr(found.config, key) for key in (*_KEYS, "task")}
+    values = {**own, **_others(found.config), **_NO_CHOICE}
+    free = {"image_resize"} if found.free_size else set()
+    return Said(values, {}, {key: value for key, value in values.items() if key not in free}, found.path)
 
 
 def agreed(config: Config, found: Deployment) -> Config:

@@ -53,7 +53,7 @@ class Pictures:
             raise UserError(
                 f"--mask_dir: {mask_dir} is --save_dir, too, and the files have equal names; give another one"
             )
-        self._colors = self._task.palette(len(deployed.classes))
+        self._colors = deployed.colors
         self._folders = {"--save_dir": save_dir, "--mask_dir": mask_dir}
         self._overwrite, self._read = overwrite, outputs.identities(images)
         self._taken: set[str] = set()

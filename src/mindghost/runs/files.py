@@ -20,6 +20,7 @@ from ..files import intact, json_text, paths
 from . import events as event_files
 
 CONFIG, CLASSES, SESSIONS, METRICS, LOG = "config.yaml", "classes.json", "run.json", "metrics.jsonl", "train.log"
+COLORS = "colors.json"
 STATE, PREVIOUS_STATE = "run_state.ckpt", "run_state_previous.ckpt"
 EVENTS = "tensorboard"
 # Of every run.
@@ -32,6 +33,8 @@ _LOG_LINE = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d ")
 # Of the keys there are: a run's configuration holds all that there were when it was made, a recipe few.
 _KEYS_OF_A_RUN = 0.8
 _MOST_TEXT = 64 << 20  # bytes
+
+Color = tuple[int, int, int]
 
 
 class RunFiles:
@@ -60,6 +63,11 @@ class RunFiles:
     def classes(self) -> Path:
         """Class names in label order."""
         return self.path / CLASSES
+
+    @property
+    def colors(self) -> Path:
+        """Colours of the classes in label order, if they have some."""
+        return self.path / COLORS
 
     @staticmethod
     def thresholds(weights: Path) -> Path:
@@ -143,7 +151,7 @@ def said_beside(weights: Path) -> Said:
 def is_given(name: str) -> bool:
     """Whether a run of any network may give a file in its folder this name."""
     name = weights_of(name)
-    return name in FIXED or _WEIGHTS.fullmatch(name) is not None
+    return name in FIXED or name == COLORS or _WEIGHTS.fullmatch(name) is not None
 
 
 def weights_of(name: str) -> str:
@@ -215,6 +223,35 @@ def checked_thresholds(value: Any, outputs: int, source: str | Path, remedy: str
     if len(value) != outputs:
         raise UserError(f"{source}: {len(value)} thresholds for {outputs} outputs; {remedy}")
     return tuple(map(float, value))
+
+
+def colors_beside(weights: Path, outputs: int) -> tuple[Color, ...] | None:
+    """The colours of a network's classes, one an output; None where none lie beside its weights.
+
+    Raises UserError where the file holds something else.
+    """
+    file = RunFiles.beside(weights).colors
+    if not paths.exists(file):
+        return None
+    remedy = "restore the one that training wrote, or delete it, which gives classes other colours"
+    return checked_colors(json_text.read(file, remedy), outputs, file, remedy)
+
+
+def checked_colors(value: Any, outputs: int, source: str | Path, remedy: str) -> tuple[Color, ...]:
+    """Colours, if a JSON value is such: three whole numbers from 0 to 255 for each output. Raises UserError."""
+    if not isinstance(value, list) or not all(map(_is_color, value)):
+        raise UserError(f"{source}: expected a list of colours, each [r, g, b] from 0 to 255; {remedy}")
+    if len(value) != outputs:
+        raise UserError(f"{source}: {len(value)} colours for {outputs} outputs; {remedy}")
+    return tuple((red, green, blue) for red, green, blue in value)
+
+
+def _is_color(value: Any) -> bool:
+    return (
+        isinstance(value, list)
+        and len(value) == 3
+        and all(json_text.is_integer(part) and 0 <= part <= 255 for part in value)
+    )
 
 
 def with_record(sessions: Sequence[Any], names: set[str]) -> bytes:

@@ -202,11 +202,16 @@ class RunFolder(RunFiles):
         intact.write_atomically(self.sessions, run_files.with_record(self._entries, self._names))
         self._recorded = True
 
-    def _claim_weights(self, file: Path) -> None:
-        """`_claim` a weight file that the run may not have had before. Raises RunError where somebody else has it."""
+    def _claim_own(self, file: Path) -> None:
+        """`_claim` a file that the run may not have had before. Raises RunError where somebody else has it."""
         if self._name(file) not in self._names and paths.exists(file):
             raise RunError(f"{file}: is not the run's, which would replace it; move it away, and go on with --resume")
         self._claim(file)
+
+    def keep_colors(self, colors: Sequence[run_files.Color]) -> None:
+        """Write the colours of the classes. Raises RunError where somebody else's file has the name, or it cannot."""
+        self._claim_own(self.colors)
+        intact.write_atomically(self.colors, json_text.dumps(colors).encode())
 
     def save_weights(
         self,
@@ -233,7 +238,7 @@ class RunFolder(RunFiles):
         with _beside(self.last, thresholds):
             weights_file.write(self.last, weights)
         for file in [*([self.best] if best else []), *([self.of_epoch(epoch, step)] if keep else [])]:
-            self._claim_weights(file)
+            self._claim_own(file)
             with _beside(file, thresholds):
                 intact.copy(self.last, file)
 

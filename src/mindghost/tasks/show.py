@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from ..process.display import shown
+from ..runs.files import Color
 
 # Of an annotated picture, in pixels.
 _MIN_WIDTH, _LINE, _MARGIN, _SWATCH = 320, 20, 6, 24
 _LONGEST = 4096  # that enlarging may make of its longer side
-Color = tuple[int, int, int]
 # What is said of an image that gets no answer.
 NONE = "none"
 

@@ -12,14 +12,14 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ..config import Config
-from ..data import transforms
+from ..data import dataset, transforms, walk
 from ..data.samples import Samples
 from ..data.scan import WHOLE, Part
 from ..data.transforms import Transform
 from ..errors import UserError
 from ..files.table_file import Column
 from ..parallel.ranks import ALONE, Ranks
-from .show import Color
+from ..runs.files import Color
 
 
 class Metrics(Protocol):
@@ -159,6 +159,10 @@ class Task(ABC):
     def known_names(self, weights: str) -> list[str] | None:
         """The names of the outputs that lie beside a weight file; None where there are none."""
 
+    def colors(self, samples: Samples) -> Sequence[Color] | None:
+        """The colours of the outputs in pictures, where the data says them; they are kept beside the weights."""
+        return None
+
     def palette(self, outputs: int) -> Sequence[Color] | None:
         """Colours for so many outputs where none are kept; None for a task whose pictures have none."""
         return None
@@ -256,6 +260,15 @@ class Task(ABC):
     def describe_evaluation(self, config: Config) -> dict[str, object]:
         """The same in words and numbers, for programs without this package; see `transforms.describe_evaluation`."""
         return transforms.describe_evaluation(config)
+
+    def some_images(self, config: Config, split: str, count: int) -> list[NDArray[Any]]:
+        """Up to `count` readable images of a split, uint8 (h, w, 3 or 1); none where there is no such split."""
+        return dataset.some_images(config, split, count)
+
+    def image_groups(self, folder: Path) -> list[list[str]]:
+        """The image files in a folder or below it, those of each class together where it has folders of them."""
+        files = walk.image_files(folder)
+        return [[files[index] for index in group] for group in walk.by_class_folder(files, folder).values()]
 
     # --- Answers
 

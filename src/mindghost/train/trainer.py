@@ -157,6 +157,8 @@ def _open_files(
     # Who takes a run's configuration up again has not asked for anything to be deleted.
     intact.write_atomically(folder.config, config.replace(overwrite=False).to_yaml().encode())
     intact.write_atomically(folder.classes, json_text.dumps(list(data.classes), indent=1).encode())
+    if colors := tasks.of(config).colors(data.samples):
+        folder.keep_colors(colors)
 
 
 def _check_unchanged(saved: RunState, config: Config, data: str, ranks: int) -> None:

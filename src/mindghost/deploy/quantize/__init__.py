@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from ... import tasks
 from ...config import Config
-from ...data import dataset, images, transforms, walk
+from ...data import dataset, images, transforms
 from ...data import pack as packs
 from ...data.samples import Samples
 from ...errors import UserError
@@ -168,12 +168,15 @@ def calibration_images(config: Config, folder: Path, count: int, classes: Sequen
 
     Raises UserError where there is none, or one cannot be read.
     """
+    task = tasks.of(config)
     paths.check_folder(folder, "give one with images, such as the training split", "--calib_dir")
     if packs.is_pack(folder):
         samples: Samples = packs.open_pack(folder)
         groups, read = _by_label(samples.labels), samples.read
-    elif files := walk.image_files(folder):
-        groups = list(walk.by_class_folder(files, folder).values())
+    elif found := task.image_groups(folder):
+        files = list(itertools.chain(*found))
+        places = iter(range(len(files)))
+        groups = [list(itertools.islice(places, len(group))) for group in found]
         read = lambda index: images.read_image(files[index])  # noqa: E731
     elif config.dataset != "imagenet":
         samples = dataset.open_split(config.replace(data_dir=str(folder)), "train", classes)
@@ -184,12 +187,12 @@ def calibration_images(config: Config, folder: Path, count: int, classes: Sequen
     seen = sum(bool(set(group) & set(chosen)) for group in groups)
     log.info(f"calibration: {len(chosen)} images of {folder}, from {seen} of its {len(groups)} folder(s) or classes")
     outputs = config.num_classes if classes is None else len(classes)
-    if outputs is not None and len(groups) < outputs:
+    if outputs is not None and len(groups) < outputs and not task.is_dense:
         log.warning(
             f"--calib_dir: {folder} has images in {len(groups)} folder(s), and the network {outputs} classes: "
             "ranges measured on images of all classes lose less"
         )
-    transform = tasks.of(config).eval_transform(config)
+    transform = task.eval_transform(config)
     inputs = [transform(transforms.as_rgb(read(index), config.in_channels)) for index in chosen]
     return np.stack(inputs).astype(np.float32)
 

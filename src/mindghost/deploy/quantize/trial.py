@@ -89,8 +89,8 @@ class Trial:
 
     def some_image(self, batch: int) -> NDArray[Any]:
         """The first image of the split, `batch` times, as the network gets it."""
-        pixels = transforms.as_rgb(self._split.read(0), self._runtime.config.in_channels)
         config = self._runtime.config
+        pixels = transforms.as_rgb(self._split.read(0), config.in_channels)
         image = np.asarray(tasks.of(config).eval_transform(config)(pixels), np.float32)
         return np.repeat(image[np.newaxis], batch, axis=0)
 

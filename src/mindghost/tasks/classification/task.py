@@ -15,8 +15,9 @@ from ...data.imagenet import names as imagenet_names
 from ...data.samples import Samples
 from ...data.scan import WHOLE, Part
 from ...files.table_file import Column
+from ...runs.files import Color
 from .. import class_weights, losses, names
-from ..show import Color, Guess, draw
+from ..show import Guess, draw
 from ..task import Report, Task
 from . import TITLES, checks, predictions, report, show
 from .metrics import Counts

@@ -18,9 +18,10 @@ from ...data.samples import Samples
 from ...data.scan import WHOLE, Part
 from ...files.table_file import Column
 from ...process.display import some
+from ...runs.files import Color
 from .. import class_weights, losses, names
 from ..report.words import output_names
-from ..show import Color, Guess, draw
+from ..show import Guess, draw
 from ..task import Report, Task
 from . import TITLES, predictions, report, show
 from .metrics import Counts, Metrics

@@ -12,7 +12,7 @@ from ...data import class_names
 from ...errors import UserError
 from ...files import json_text, paths
 from ...files.text import decoded
-from ..show import Color
+from ...runs.files import Color
 from .colors import distinct
 
 WANTED = (

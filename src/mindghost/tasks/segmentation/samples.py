@@ -20,6 +20,7 @@ from ...data.scan import WHOLE, Part
 from ...errors import UserError
 from ...files import paths
 from ...process.display import some
+from ...runs.files import Color
 from . import classes as class_file
 from . import layouts, lists, masks
 from .layouts import Pairs
@@ -44,6 +45,7 @@ class MaskSamples(FolderSamples):
         ignored: value of pixels that do not count.
         source: list that names them; empty where they are those of folders.
         lines: which line of it names each of them, (n,).
+        colors: of the classes; None where none are known.
     """
 
     masks: NDArray[Any] = field(kw_only=True)
@@ -51,6 +53,7 @@ class MaskSamples(FolderSamples):
     ignored: int = field(kw_only=True)
     source: str = field(default="", kw_only=True)
     lines: NDArray[Any] | None = field(default=None, kw_only=True)
+    colors: list[Color] | None = field(default=None, kw_only=True)
 
     def examples(self, config: Config, training: bool) -> MaskExamples:
         """Returns what makes them what a network gets."""
@@ -134,7 +137,7 @@ def open_split(config: Config, split: str, known: Sequence[str] | None = None, p
     Raises UserError where there is no such split, and, naming the file, for a mask that is missing, cannot be read,
     has another size than its image, colours, or values that are no classes.
     """
-    found = _pairs(config, split)
+    found = pairs(config, split)
     files, mask_files = (np.array([os.fsencode(path) for path in side]) for side in (found.images, found.masks))
     samples = MaskSamples(
         (),
@@ -161,7 +164,8 @@ def open_split(config: Config, split: str, known: Sequence[str] | None = None, p
 def _with_classes(config: Config, samples: MaskSamples, known: Sequence[str] | None) -> MaskSamples:
     """The samples with their classes settled, and every value of a mask compared with them."""
     found = [masks.decoded(text.decode()) for text in samples.values]
-    names = known or _named(config)
+    named = None if known else _named(config)
+    names = known or (named and named.names)
     if known is None and config.num_classes != 1 and len(names or ()) != 1:
         _check_binary(samples, found)
     count = len(names) if names is not None else config.num_classes or _counted(samples, found)
@@ -173,20 +177,26 @@ def _with_classes(config: Config, samples: MaskSamples, known: Sequence[str] | N
         raise UserError(
             f"{samples.title}: every pixel of all masks is ignore_index: {samples.ignored}; correct the key"
         )
-    return replace(samples, classes=tuple(names or map(str, range(count))), labels=rows, numbered=names is None)
+    return replace(
+        samples,
+        classes=tuple(names or map(str, range(count))),
+        labels=rows,
+        numbered=names is None,
+        colors=named.colors if named else None,
+    )
 
 
-def _named(config: Config) -> Sequence[str] | None:
-    """The names of the classes by the key `class_names`; None without it."""
+def _named(config: Config) -> class_file.Classes | None:
+    """The classes by the key `class_names`; None without it."""
     if not config.class_names:
         return None
-    names = class_file.read(Path(config.class_names)).names
-    if config.num_classes not in (None, len(names)):
+    found = class_file.read(Path(config.class_names))
+    if config.num_classes not in (None, len(found.names)):
         raise UserError(
-            f"class_names: {config.class_names} has {len(names)} names, but num_classes is {config.num_classes}; leave "
-            "num_classes out, or correct one of the two"
+            f"class_names: {config.class_names} has {len(found.names)} names, but num_classes is {config.num_classes}; "
+            "leave num_classes out, or correct one of the two"
         )
-    return names
+    return found
 
 
 def _counted(samples: MaskSamples, found: Sequence[Mapping[int, int]]) -> int:
@@ -222,7 +232,8 @@ def _check_values(samples: MaskSamples, found: Sequence[Mapping[int, int]], coun
 # --- Which images and masks
 
 
-def _pairs(config: Config, split: str) -> Pairs:
+def pairs(config: Config, split: str) -> Pairs:
+    """The images and masks of a split by their names, none of them looked at. Raises UserError, as `open_split`."""
     if config.dataset != "imagenet":
         raise UserError(f"dataset: {config.dataset} has no masks; leave the key out for images with masks")
     skip = config.on_bad_image == "skip"

@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from ...runs.files import Color
 from .. import show
-from ..show import Color, Guess
+from ..show import Guess
 
 _ENTRIES = 256  # of a palette
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, ClassVar
 
 from mindspore import nn
@@ -14,10 +15,11 @@ from ...data.samples import Samples
 from ...data.scan import WHOLE, Part
 from ...data.transforms import Transform
 from ...files.table_file import Column
+from ...runs.files import Color
 from .. import class_weights, names
-from ..show import Color, Guess
+from ..show import Guess
 from ..task import Report, Task
-from . import TITLES, checks, classes, geometry, losses, predictions, report, show, weights
+from . import TITLES, checks, classes, geometry, images, losses, predictions, report, show, weights
 from .examples import describe_fitting, fitting, fitting_pixels
 from .metrics import Counts
 from .samples import MaskSamples, open_split
@@ -47,6 +49,10 @@ class Segmentation(Task):
 
     def known_names(self, weights: str) -> list[str] | None:
         return names.saved_classes(weights)
+
+    def colors(self, samples: Samples) -> Sequence[Color] | None:
+        assert isinstance(samples, MaskSamples)
+        return samples.colors
 
     def palette(self, outputs: int) -> Sequence[Color]:
         return classes.palette(outputs)
@@ -87,6 +93,12 @@ class Segmentation(Task):
 
     def describe_evaluation(self, config: Config) -> dict[str, object]:
         return describe_fitting(config)
+
+    def some_images(self, config: Config, split: str, count: int) -> list[NDArray[Any]]:
+        return images.some(config, split, count)
+
+    def image_groups(self, folder: Path) -> list[list[str]]:
+        return [found] if (found := images.below(folder)) else []
 
     def answers(
         self,
