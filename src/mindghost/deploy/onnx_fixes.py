@@ -34,6 +34,7 @@ def tidy(content: bytes, batch: int, dynamic: bool, entries: dict[str, str]) -> 
             _order_padding(node)
     if dynamic:
         _free_batch(graph, batch)
+    _drop_unused(graph)
     model = version_converter.convert_version(model, OPSET)
     helper.set_model_props(model, entries)
     onnx.checker.check_model(model, full_check=True)
@@ -98,10 +99,17 @@ def _free_batch(graph: onnx.GraphProto, batch: int) -> None:
             _free_shape(values[node.input[1]], batch)
         elif node.op_type == "Concat" and len(node.input) == 2 and node.input[1] in values:
             _pad_instead(graph, node, values[node.input[1]], batch)
+
+
+def _drop_unused(graph: onnx.GraphProto) -> None:
+    """Take out constants that nothing reads any more."""
     used = {name for node in graph.node for name in node.input}
-    kept = [entry for entry in graph.initializer if entry.name in used]
+    entries = [entry for entry in graph.initializer if entry.name in used]
+    nodes = [node for node in graph.node if node.op_type != "Constant" or node.output[0] in used]
     del graph.initializer[:]
-    graph.initializer.extend(kept)
+    del graph.node[:]
+    graph.initializer.extend(entries)
+    graph.node.extend(nodes)
 
 
 def _free_shape(shape: onnx.TensorProto, batch: int) -> None:
