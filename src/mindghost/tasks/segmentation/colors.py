@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..show import Color
+from ...runs.files import Color
 
 _FIRST: tuple[Color, ...] = (
     (0, 0, 0),
