@@ -111,7 +111,7 @@ def test_networks_that_do_not_fit(keys, words):
 
 def test_a_network_goes_through_its_file(tmp_path):
     """And sizes that are not the file's are refused by the key to blame."""
-    made = config(backbone="ghostnetv3_050", decoder_width=0.5)
+    made = config(decoder_width=0.5)
     network = build.network(made)
     randomise(network)
     path = tmp_path / "w.ckpt"

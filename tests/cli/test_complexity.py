@@ -59,8 +59,8 @@ def run(*arguments: object, capsys) -> tuple[int, str, str]:
 
 
 def slow_where_alike(name: str):
-    """RepGhostNets differ in their width alone: one of them in quick runs."""
-    alike = name.startswith("repghostnet_") and name != "repghostnet_050"
+    """RepGhostNets differ in their width alone, plain decoders in their ratio: one of them in quick runs."""
+    alike = name.startswith(("repghostnet_", "plain_")) and name != "repghostnet_050"
     return pytest.param(name, marks=pytest.mark.slow if alike else [])
 
 
