@@ -85,6 +85,16 @@ def test_published_weights_are_the_backbones(classifier, monkeypatch):
 
 
 @pytest.mark.fault("weights", "clean error")
+def test_a_classifier_is_not_the_whole_network(classifier):
+    made = config(ckpt_path=str(classifier))
+    message = f"^{classifier}: holds a classifier, not the whole of ghost_lraspp; .* takes it as backbone_ckpt_path$"
+    with pytest.raises(UserError, match=message):
+        build.load_weights(build.network(made), made, fine_tune=True)
+    with pytest.raises(UserError, match=message):
+        build.trained_network(made)
+
+
+@pytest.mark.fault("weights", "clean error")
 def test_weights_are_named_once():
     for other in ({"ckpt_path": "w.ckpt"}, {"pretrained": True}):
         both = config(backbone_ckpt_path="b.ckpt", **other)

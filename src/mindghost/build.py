@@ -192,6 +192,8 @@ def load_weights(net: nn.Cell, config: Config, *, fine_tune: bool) -> Loaded | N
             return _fill_backbone(net, config)
     if config.ckpt_path:
         path = Path(config.ckpt_path)
+        if fine_tune and facts(config.model).task == SEGMENTATION:
+            _check_whole(config, _shapes(path))
     elif not config.pretrained:
         return None
     else:
@@ -253,6 +255,22 @@ def _stem(config: Config) -> str:
     return prefix + facts(trunk(config)).stem
 
 
+def _shapes(path: Path) -> dict[str, tuple[int, ...]]:
+    """Of the entries of a weight file. Raises UserError where it cannot be read."""
+    return {name: array.shape for name, array in weights_file.read(path).items()}
+
+
+def _check_whole(config: Config, shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """Raise UserError where `ckpt_path` names a classifier's weights, and the network is one for segmentation."""
+    stem = _stem(config)
+    bare = stem.removeprefix(SegmentationNetwork.prefix)
+    if _size_of(shapes, stem, 0) is None and bare != stem and _size_of(shapes, bare, 0) is not None:
+        raise UserError(
+            f"{config.ckpt_path}: holds a classifier, not the whole of {config.model}; a training for segmentation "
+            "takes it as backbone_ckpt_path"
+        )
+
+
 def trained_network(config: Config, operators: Path | None = None) -> tuple[nn.Cell, Loaded]:
     """The network of `config.model` as it is evaluated, with the weights of `ckpt_path` or the published ones.
 
@@ -270,8 +288,8 @@ def trained_network(config: Config, operators: Path | None = None) -> tuple[nn.C
 def _check_sizes(config: Config) -> None:
     """Raise UserError where `num_classes` or `in_channels` is not that of the weights in `ckpt_path`."""
     found, path = facts(config.model), Path(config.ckpt_path)
-    trunk(config)
-    shapes = {name: array.shape for name, array in weights_file.read(path).items()}
+    shapes = _shapes(path)
+    _check_whole(config, shapes)
     outputs = _size_of(shapes, found.classifier, 0)
     if outputs is not None and config.num_classes != outputs:
         raise UserError(
