@@ -87,12 +87,14 @@ def test_validation_equals_the_evaluation_in_training(run, scenes, tmp_path, cap
     folder, _ = run
     rows = tmp_path / "rows.jsonl"
     call = ["validate", "--ckpt_path", str(folder / "ghost_lraspp_last.ckpt"), "--predictions", str(rows)]
-    assert main.run([*call, "--batch_size", "4"]) == 0
+    assert main.run([*call, "--batch_size", "4", "--report", str(tmp_path / "report")]) == 0
     found, last = json.loads(capsys.readouterr().out.splitlines()[-1]), records(folder)[-1]
     assert [found[key] for key in ("miou", "pixel_accuracy", "loss")] == [
         last[key] for key in ("miou", "pixel_accuracy", "val_loss")
     ]
     assert list(found["iou"]) == NAMES
+    page = (tmp_path / "report" / "report.html").read_text()
+    assert f"<title>ghost_lraspp: mIoU {found['miou']:.2f} %</title>" in page
     assert found["num_samples"] == 3
     table = [json.loads(line) for line in rows.read_text().splitlines()]
     assert [row["pixels"] for row in table] == [50 * 44, 40 * 55, 40 * 55]
@@ -165,14 +167,6 @@ def test_masks_replace_nothing_of_the_users(run, scenes, capsys):
 def test_pictures_and_masks_in_one_folder(run, scenes, tmp_path, capsys):
     assert predict(run, scenes / "val" / "images", "--mask_dir", tmp_path, "--save_dir", f"{tmp_path}/.") == 2
     assert f"--mask_dir: {tmp_path} is --save_dir, too, and the files have equal names" in capsys.readouterr().err
-
-
-@pytest.mark.fault("masks", "clean error")
-def test_what_is_not_there_yet_is_one_line(run, scenes, tmp_path, capsys):
-    folder, _ = run
-    weights = str(folder / "ghost_lraspp_last.ckpt")
-    assert main.run(["validate", "--ckpt_path", weights, "--report", str(tmp_path / "report")]) == 2
-    assert "report: task segmentation writes none" in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -24,6 +24,7 @@ from mindghost.models import create_model, ghostnet
 from mindghost.tasks.classification import report
 from mindghost.tasks.classification.metrics import Counts
 from mindghost.tasks.classification.report import tables
+from mindghost.tasks.report import words
 from tests.helpers import short
 from tests.helpers.launchers import mpirun_command, run
 from tests.helpers.pictures import CLASSES, write_images
@@ -85,8 +86,8 @@ def test_scores_by_hand():
     np.testing.assert_allclose(scores.recall, [2 / 3, 1 / 2, np.nan])
     np.testing.assert_allclose(scores.f1, [4 / 5, 1 / 2, 0])
     assert (scores.mean(scores.precision), scores.mean(scores.recall)) == (0.75, pytest.approx(7 / 12))
-    assert tables.confused_pairs(matrix, 5) == [(0, 1, 1), (1, 2, 1)]
-    assert tables.confused_pairs(matrix, 1) == [(0, 1, 1)]
+    assert words.confused_pairs(matrix, 5) == [(0, 1, 1), (1, 2, 1)]
+    assert words.confused_pairs(matrix, 1) == [(0, 1, 1)]
     assert sorted(tables.worst_mistakes(outcomes, 5)) == [2, 4]
     text = tables.scores_csv(scores, "abc").decode().splitlines()
     assert text[0] == "label,class,images,predicted,correct,precision,recall,f1"
@@ -182,12 +183,12 @@ def test_equal_evaluations_give_equal_files(made, tmp_path):
 @pytest.mark.parametrize("classes", [2, 30, 1000])
 def test_the_matrix_is_a_picture_of_any_number_of_classes(classes):
     """A cell has the colour of what it counts: blue on the diagonal, red off it, white where nothing is."""
-    from mindghost.tasks.classification.report import pictures
+    from mindghost.tasks.report import confusion
 
     matrix = 8 * np.eye(classes, dtype=int)
     matrix[-1, 0] = 8
     names = [f"class {number} with a name that is far too long for an axis" for number in range(classes)]
-    picture = np.asarray(Image.open(io.BytesIO(pictures.confusion(matrix, names))).convert("RGB")).astype(int)
+    picture = np.asarray(Image.open(io.BytesIO(confusion.confusion(matrix, names))).convert("RGB")).astype(int)
     height, width, _ = picture.shape
     assert 250 < width < 2400
     assert 250 < height < 2400

@@ -8,11 +8,16 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from ...process.display import html as escape
+from ..show import Color
+from .words import confused_pairs
 
 _JPEG_QUALITY = 85
+_PAIRS = 20  # of classes, that are listed as most frequent mistakes
 # The policy has the browser itself refuse scripts, and anything that is not in the page.
 _HEAD = """\
 <!DOCTYPE html>
@@ -42,6 +47,10 @@ figure img {{ display: block; }}
 .true {{ color: #1f5fa8; }}
 .predicted {{ color: #b3261e; }}
 .file {{ color: #777; font-size: .9em; }}
+.swatch {{ display: inline-block; width: 1.6em; height: .8em; border: 1px solid #999; }}
+.panels {{ margin: 1.2em 0; }}
+.panels div {{ display: grid; grid-template-columns: repeat(4, minmax(0, 256px)); gap: .6em; margin-bottom: .3em; }}
+.panels img {{ width: 100%; max-height: 256px; object-fit: contain; object-position: left top; }}
 </style>
 </head>
 <body>
@@ -70,29 +79,58 @@ def share(value: float) -> str:
     return "-" if math.isnan(value) else f"{100 * value:.2f} %"
 
 
-def table(headings: Sequence[str], rows: Iterable[Sequence[str]], names: int) -> str:
-    """A table whose first `names` columns hold text."""
+def table(
+    headings: Sequence[str], rows: Iterable[Sequence[str]], names: int, colors: Sequence[Color] | None = None
+) -> str:
+    """A table whose first `names` columns hold text; `colors` are shown before the rows, if they are given."""
     kind = ["class=name" if column < names else "" for column in range(len(headings))]
     head = "".join(f"<th {k}>{escape(text)}</th>" for k, text in zip(kind, headings, strict=True))
-    body = "\n".join(
-        f"<tr>{''.join(f'<td {k}>{escape(text)}</td>' for k, text in zip(kind, row, strict=True))}</tr>" for row in rows
-    )
+    cells = ["".join(f"<td {k}>{escape(text)}</td>" for k, text in zip(kind, row, strict=True)) for row in rows]
+    if colors is not None:
+        head = f"<th></th>{head}"
+        cells = [f"<td>{_swatch(color)}</td>{row}" for color, row in zip(colors, cells, strict=True)]
+    body = "\n".join(f"<tr>{row}</tr>" for row in cells)
     return f"<table><thead><tr>{head}</tr></thead><tbody>\n{body}\n</tbody></table>"
 
 
-def image(kind: str, what: str, pixels: NDArray[Any]) -> str:
+def _swatch(color: Color) -> str:
+    return f'<span class=swatch style="background: rgb{tuple(map(int, color))}"></span>'
+
+
+def thumbnail_image(kind: str, what: str, pixels: NDArray[Any]) -> str:
     """A small picture of an image, uint8 (height, width, 1 or 3)."""
     from .pictures import thumbnail
 
+    return image(kind, what, np.asarray(thumbnail(pixels)))
+
+
+def image(kind: str, what: str, pixels: NDArray[Any], is_photo: bool = True) -> str:
+    """A picture as large as it is, uint8 (height, width, 3); what is no photo keeps its exact colours."""
     file = io.BytesIO()
-    thumbnail(pixels).save(file, format="JPEG", quality=_JPEG_QUALITY)
-    return picture(kind, what, "image/jpeg", file.getvalue())
+    if is_photo:
+        Image.fromarray(pixels).save(file, format="JPEG", quality=_JPEG_QUALITY)
+    else:
+        Image.fromarray(pixels).save(file, format="PNG")
+    return picture(kind, what, "image/jpeg" if is_photo else "image/png", file.getvalue())
 
 
 def picture(kind: str, what: str, media: str, content: bytes) -> str:
     """A picture inside of the page: its CSS class, what it shows, its type and its bytes."""
     data = base64.b64encode(content).decode()
     return f'<img class={kind} alt="{escape(what)}" src="data:{media};base64,{data}">'
+
+
+def pairs_section(matrix: NDArray[Any], names: Sequence[str], unit: str) -> str:
+    """The most frequent mistakes of a confusion matrix, int (classes, classes), which counts what `unit` says."""
+    support = matrix.sum(axis=1)
+    rows = [
+        (names[true], names[predicted], f"{count:,}", f"{100 * count / support[true]:.1f} %")
+        for true, predicted, count in confused_pairs(matrix, _PAIRS)
+    ]
+    if not rows:
+        return ""
+    headings = ("true class", "taken for", unit, "share of the class")
+    return f"<h2>Most frequent mistakes</h2>{table(headings, rows, 2)}"
 
 
 def mistakes_section(figures: Sequence[str], none: str, note: str) -> str:
@@ -106,6 +144,6 @@ def mistakes_section(figures: Sequence[str], none: str, note: str) -> str:
 def mistake_figure(name: str, what: str, pixels: NDArray[Any], true: str, wrong: str) -> str:
     """A picture, uint8 (height, width, 1 or 3), with what is true of it and what was said below, and its name."""
     return (
-        f"<figure>{image('mistake', what, pixels)}<span class=true>{escape(true)}</span><br>"
+        f"<figure>{thumbnail_image('mistake', what, pixels)}<span class=true>{escape(true)}</span><br>"
         f"<span class=predicted>{escape(wrong)}</span><br><span class=file>{escape(name)}</span></figure>"
     )

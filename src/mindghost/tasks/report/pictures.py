@@ -37,19 +37,23 @@ def as_png(draw: Callable[..., Figure]) -> Callable[..., bytes]:
 
 
 @as_png
-def image_sheet(images: Sequence[Captioned], otherwise: str) -> Figure:
-    """Images with their lines below them, or a sentence where there is none."""
+def image_sheet(images: Sequence[Captioned], otherwise: str, as_they_are: bool = False) -> Figure:
+    """Images with their lines below them, or a sentence where there is none.
+
+    `as_they_are`: one below the other, in their own sizes.
+    """
     if not images:
         figure = Figure((6, 1), DPI)
         figure.text(0.5, 0.5, otherwise, ha="center", va="center", fontsize=12)
         return figure
-    pictures = [thumbnail(image.pixels) for image in images]
-    columns = min(COLUMNS, len(images))
+    pictures = [Image.fromarray(image.pixels) if as_they_are else thumbnail(image.pixels) for image in images]
+    columns = 1 if as_they_are else min(COLUMNS, len(images))
     rows = math.ceil(len(images) / columns)
     height = max(picture.height for picture in pictures)
-    figure = Figure((columns * (THUMBNAIL + BESIDE) / DPI, rows * (height + BELOW) / DPI), DPI)
+    width = max(picture.width for picture in pictures) if as_they_are else THUMBNAIL
+    figure = Figure((columns * (width + BESIDE) / DPI, rows * (height + BELOW) / DPI), DPI)
     grid = figure.subplots(rows, columns, squeeze=False)
-    figure.subplots_adjust(0, 0, 1, 1, wspace=BESIDE / THUMBNAIL, hspace=BELOW / height)
+    figure.subplots_adjust(0, 0, 1, 1, wspace=BESIDE / width, hspace=BELOW / height)
     for axes in grid.flat:
         axes.set_axis_off()
     # Fewer pictures than places leave the last ones empty.

@@ -6,6 +6,7 @@ nothing depends on the order of the images, or on how many ranks share them.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,8 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...parallel.ranks import ALONE, Ranks
-from . import geometry
+from . import geometry, worst
 from .masks import IGNORED
+from .worst import Kept
 
 
 @dataclass(frozen=True)
@@ -109,6 +111,7 @@ class Outcomes:
         pixels: of each image that count, int64 (n,).
         losses: sum of their cross entropies, float64 (n,).
         classes: names of the classes.
+        kept: the images that are worst, of each rank's (`worst.of_all`).
     """
 
     confusion: NDArray[Any]
@@ -116,6 +119,7 @@ class Outcomes:
     pixels: NDArray[Any]
     losses: NDArray[Any]
     classes: Sequence[str]
+    kept: Sequence[Kept] = ()
 
     def __len__(self) -> int:
         return len(self.pixels)
@@ -123,7 +127,9 @@ class Outcomes:
     def take(self, indices: NDArray[Any]) -> Outcomes:
         """The same, with the images in the order of `indices`, which has all of them."""
         columns = (self.correct[indices], self.pixels[indices], self.losses[indices])
-        return Outcomes(self.confusion, *columns, self.classes)
+        places = np.argsort(indices)
+        kept = [found._replace(place=int(places[found.place])) for found in self.kept]
+        return Outcomes(self.confusion, *columns, self.classes, kept)
 
     @cached_property
     def iou(self) -> NDArray[Any]:
@@ -165,17 +171,30 @@ class Counts:
         self.confusion = np.zeros((len(classes), len(classes)), np.int64)
         # Of each image: correct pixels, pixels, loss; the counts are exact in float64, too.
         self.rows: list[tuple[int, int, float]] = []
+        self.worst = worst.Worst()
 
     def add(self, outputs: NDArray[Any], labels: Sequence[NDArray[Any]]) -> None:
         """Count one batch: logits (N, classes, height, width) float32, a mask of any size for each."""
         for logits, mask in zip(outputs, labels, strict=True):
             found = judged(logits, mask)
             self.confusion += found.confusion
+            self.worst.add(len(self.rows), found.confusion, intersection_over_union(found.confusion), found.predicted)
             self.rows.append((int(np.trace(found.confusion)), int(found.confusion.sum()), found.loss))
 
     def outcomes(self, ranks: Ranks = ALONE) -> Outcomes:
         """The outcomes of all ranks' images, rank after rank. Every rank has to call it."""
         confusion = np.sum(ranks.gather(self.confusion), axis=0)
         own = np.array(self.rows, np.float64).reshape(-1, 3)
-        rows = np.concatenate([np.frombuffer(part).reshape(-1, 3) for part in ranks.gather_bytes(own.tobytes())])
-        return Outcomes(confusion, rows[:, 0].astype(np.int64), rows[:, 1].astype(np.int64), rows[:, 2], self.classes)
+        parts = [np.frombuffer(part).reshape(-1, 3) for part in ranks.gather_bytes(own.tobytes())]
+        before = itertools.accumulate(map(len, parts), initial=0)
+        # The last number is that of all.
+        kept = zip(ranks.gather_bytes(worst.encoded(self.worst.kept)), before, strict=False)
+        rows = np.concatenate(parts)
+        return Outcomes(
+            confusion,
+            rows[:, 0].astype(np.int64),
+            rows[:, 1].astype(np.int64),
+            rows[:, 2],
+            self.classes,
+            [found for part, count in kept for found in worst.decoded(part, count)],
+        )

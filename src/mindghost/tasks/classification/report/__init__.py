@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 from ....files import intact
 from ...report import folder as report_folder
-from ...report.words import output_names
+from ...report.words import confusion_csv, output_names
 from . import page, tables
 
 if TYPE_CHECKING:
@@ -51,6 +51,7 @@ def write(folder: Path, outcomes: Outcomes, samples: Samples, facts: Mapping[str
         UserError: an image that can no longer be read.
     """
     # Not at the top: it imports matplotlib, which is an extra.
+    from ...report.confusion import confusion
     from . import pictures
 
     report_folder.check_finite(tables.finite(outcomes), samples)
@@ -62,14 +63,14 @@ def write(folder: Path, outcomes: Outcomes, samples: Samples, facts: Mapping[str
         tables.Mistake.of(outcomes, index, names, samples) for index in tables.worst_mistakes(outcomes, MISTAKES)
     ]
     figures = {
-        "confusion.png": pictures.confusion(matrix, names),
+        "confusion.png": confusion(matrix, names),
         "mistakes.png": pictures.mistakes(mistakes),
         "reliability.png": pictures.reliability(calibration),
     }
     html = page.html(outcomes.metrics(), scores, matrix, names, calibration, mistakes, figures, facts)
     contents = {
         "per_class.csv": tables.scores_csv(scores, names),
-        "confusion.csv": tables.confusion_csv(matrix, names),
+        "confusion.csv": confusion_csv(matrix, names),
         **figures,
         PAGE: html,
     }

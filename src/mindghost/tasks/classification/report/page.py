@@ -8,14 +8,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...report.page import document, mistake_figure, mistakes_section, picture, share, table, tiles
+from ...report.page import document, mistake_figure, mistakes_section, pairs_section, picture, share, table, tiles
 from ...scores import Scores
-from .tables import Calibration, Mistake, confused_pairs
+from .tables import Calibration, Mistake
 
 if TYPE_CHECKING:
     from ..metrics import Metrics
-
-PAIRS = 20
 
 
 def html(
@@ -44,7 +42,7 @@ def html(
         "<p class=note>A row for each true class, a column for what it was taken for; colours are shares of the row. "
         "The counts are in confusion.csv.</p>",
         picture("confusion", "confusion matrix", "image/png", figures["confusion.png"]),
-        _pairs(matrix, names),
+        pairs_section(matrix, names, "images"),
         _mistakes(mistakes),
         "<h2>Calibration</h2>",
         "<p class=note>How often the network is right where it is so sure. On the dashed line, probabilities can be "
@@ -87,19 +85,6 @@ def _classes(scores: Scores, names: Sequence[str]) -> str:
         "classes that have images; a precision of a class that was never predicted counts as 0 in them.</p>"
     )
     return f"<h2>Classes</h2>{note}<div class=scroll>{table(headings, rows, 1)}</div>"
-
-
-def _pairs(matrix: NDArray[Any], names: Sequence[str]) -> str:
-    """The most frequent mistakes."""
-    support = matrix.sum(axis=1)
-    rows = [
-        (names[true], names[predicted], f"{count:,}", f"{100 * count / support[true]:.1f} %")
-        for true, predicted, count in confused_pairs(matrix, PAIRS)
-    ]
-    if not rows:
-        return ""
-    headings = ("true class", "taken for", "images", "share of the class")
-    return f"<h2>Most frequent mistakes</h2>{table(headings, rows, 2)}"
 
 
 def _mistakes(found: Sequence[Mistake]) -> str:

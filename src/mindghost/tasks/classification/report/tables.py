@@ -107,14 +107,6 @@ def worst_mistakes(outcomes: Outcomes, number: int) -> list[int]:
     return wrong[np.argsort(-outcomes.losses[wrong], kind="stable")][:number].tolist()
 
 
-def confused_pairs(matrix: NDArray[Any], number: int) -> list[tuple[int, int, int]]:
-    """The most frequent mistakes: true class, what it was taken for, how often; in label order where equal."""
-    mistakes = matrix - np.diag(matrix.diagonal())
-    cells = np.argsort(-mistakes, axis=None, kind="stable")[:number]
-    pairs = [(int(cell) // len(matrix), int(cell) % len(matrix), int(mistakes.flat[cell])) for cell in cells]
-    return [pair for pair in pairs if pair[2] > 0]
-
-
 def scores_csv(table: Scores, names: Sequence[str]) -> bytes:
     """A line a class, in label order; shares with six digits, empty where they would be 0 / 0."""
     rows = [
@@ -123,11 +115,3 @@ def scores_csv(table: Scores, names: Sequence[str]) -> bytes:
     ]
     header = ["label", "class", "images", "predicted", "correct", "precision", "recall", "f1"]
     return csv_bytes([header, *rows])
-
-
-def confusion_csv(matrix: NDArray[Any], names: Sequence[str]) -> bytes:
-    """A line for each true class, a column for each predicted one."""
-    cells = list(map(csv_cell, names))
-    return csv_bytes(
-        [["true \\ predicted", *cells], *([cell, *row] for cell, row in zip(cells, matrix.tolist(), strict=True))]
-    )
