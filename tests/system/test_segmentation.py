@@ -1,6 +1,7 @@
 """Images with masks, from training to validation: what a run leaves, that it resumes exactly."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -95,6 +96,8 @@ def test_validation_equals_the_evaluation_in_training(run, scenes, tmp_path, cap
     assert list(found["iou"]) == NAMES
     page = (tmp_path / "report" / "report.html").read_text()
     assert f"<title>ghost_lraspp: mIoU {found['miou']:.2f} %</title>" in page
+    # The colours of the run's classes, which it has kept.
+    assert sorted(re.findall(r"background: rgb\((\d+), 7, 9\)", page)) == ["0", "1", "2"]
     assert found["num_samples"] == 3
     table = [json.loads(line) for line in rows.read_text().splitlines()]
     assert [row["pixels"] for row in table] == [50 * 44, 40 * 55, 40 * 55]
@@ -125,6 +128,7 @@ def test_predicted_masks_are_those_that_validation_counts(run, scenes, tmp_path,
         with Image.open(record["mask"]) as picture, Image.open(image) as original:
             assert (picture.mode, picture.size) == ("P", original.size)
             mask = np.asarray(picture)
+            assert picture.getpalette()[:9] == [0, 7, 9, 1, 7, 9, 2, 7, 9]
         with Image.open(scenes / "val" / "masks" / image.name) as picture:
             true = np.asarray(picture)
         correct, pixels = correct + ((mask == true) & (true != 255)).sum(), pixels + (true != 255).sum()

@@ -23,7 +23,7 @@ from ..inference.exported import is_exported
 from ..inference.network import Network, checked, of_cell, open_network
 from ..process import launch
 from ..process.log import RunLog
-from ..runs.files import thresholds_beside
+from ..runs.files import colors_beside, thresholds_beside
 from ..runtime import Runtime
 from ..tasks.task import Metrics, Outcomes
 from . import batch
@@ -127,7 +127,10 @@ def _open_images(runtime: Runtime, exported: Deployment | None) -> tuple[Runtime
     if names is None and config.dataset == "imagenet" and not config.class_names:
         where = "the file has no names of classes" if exported else "no classes.json lies beside the weights"
         task.say_order(samples.classes, where)
-    return runtime.with_classes(samples.classes), samples
+    colors = exported.colors if exported else None
+    if config.ckpt_path and not exported:
+        colors = colors_beside(Path(config.ckpt_path), len(samples.classes))
+    return runtime.with_classes(samples.classes), task.colored(samples, colors) if colors else samples
 
 
 def _thresholds(runtime: Runtime, exported: Deployment | None) -> tuple[float, ...] | None:

@@ -163,6 +163,10 @@ class Task(ABC):
         """The colours of the outputs in pictures, where the data says them; they are kept beside the weights."""
         return None
 
+    def colored(self, samples: Samples, colors: Sequence[Color]) -> Samples:
+        """Samples with the colours that belong to a network, where they have none of their own."""
+        return samples
+
     def palette(self, outputs: int) -> Sequence[Color] | None:
         """Colours for so many outputs where none are kept; None for a task whose pictures have none."""
         return None

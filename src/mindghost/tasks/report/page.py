@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ...process.display import html as escape
-from ..show import Color
+from ...runs.files import Color
 from .words import confused_pairs
 
 _JPEG_QUALITY = 85

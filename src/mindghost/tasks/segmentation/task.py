@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -53,6 +54,10 @@ class Segmentation(Task):
     def colors(self, samples: Samples) -> Sequence[Color] | None:
         assert isinstance(samples, MaskSamples)
         return samples.colors
+
+    def colored(self, samples: Samples, colors: Sequence[Color]) -> Samples:
+        assert isinstance(samples, MaskSamples)
+        return samples if samples.colors else replace(samples, colors=list(colors))
 
     def palette(self, outputs: int) -> Sequence[Color]:
         return classes.palette(outputs)

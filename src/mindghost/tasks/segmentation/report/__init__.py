@@ -54,7 +54,7 @@ def write(folder: Path, outcomes: Outcomes, samples: Samples, facts: Mapping[str
     assert isinstance(samples, MaskSamples)
     report_folder.check_finite(np.isfinite(outcomes.losses), samples)
     matrix = outcomes.confusion
-    names, colors = output_names(samples.classes, len(matrix)), classes.palette(len(matrix))
+    names, colors = output_names(samples.classes, len(matrix)), samples.colors or classes.palette(len(matrix))
     scores = Scores(matrix.sum(axis=1), matrix.sum(axis=0), np.diagonal(matrix))
     shown = [pictures.Panels.of(kept, samples, colors) for kept in worst.of_all(outcomes.kept)]
     figure = confusion(matrix, names, True)

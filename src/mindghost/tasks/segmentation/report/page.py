@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ....process.display import html as escape
+from ....runs.files import Color
 from ...report.page import document, image, pairs_section, picture, share, table, tiles
 from ...scores import Scores
-from ...show import Color
 
 if TYPE_CHECKING:
     from ..metrics import Outcomes

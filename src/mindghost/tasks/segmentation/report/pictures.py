@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from ....runs.files import Color
 from ...report.pictures import Captioned, fit, image_sheet
-from ...show import Color
 from ..show import painted
 from ..worst import Kept, small
 
