@@ -113,6 +113,17 @@ def test_curves(run, capsys):
     assert main.run(["plot", str(folder), "--output", str(folder.parent / "curves.png")]) == 0
 
 
+def test_model_card(run, tmp_path):
+    folder, _ = run
+    assert main.run(["model-card", str(folder), "--output", str(tmp_path / "card.md")]) == 0
+    card = (tmp_path / "card.md").read_text()
+    best = max(record["miou"] for record in records(folder))
+    assert "module-type: cv-segmentation" in card
+    assert "backbone-name: ghostnet_050" in card
+    assert f"| mIoU | {best:.2f} % |" in card
+    assert "With `config.yaml`, `classes.json` and `colors.json` of the run beside the weights" in card
+
+
 def predict(run, *arguments) -> int:
     return main.run(["predict", "--ckpt_path", str(run[0] / "ghost_lraspp_last.ckpt"), *map(str, arguments)])
 
@@ -139,6 +150,16 @@ def test_predicted_masks_are_those_that_validation_counts(run, scenes, tmp_path,
             assert picture.size[0] % (2 * mask.shape[1]) == 0
     # Operator by operator, and in a compiled graph: a pixel on an edge may be another class's.
     assert 100 * correct / pixels == pytest.approx(records(run[0])[-1]["pixel_accuracy"], abs=0.1)
+
+
+def test_names_and_colours_from_a_file(run, scenes, tmp_path, capsys):
+    (tmp_path / "other.txt").write_text("9 8 7 floor\n6 5 4 rouge\n3 2 1 bleu\n")
+    image = scenes / "val" / "images" / "0.png"
+    assert predict(run, image, "--json", "--class_names", tmp_path / "other.txt", "--mask_dir", tmp_path) == 0
+    [record] = map(json.loads, capsys.readouterr().out.splitlines())
+    assert {answer["class"] for answer in record["predictions"]} <= {"floor", "rouge", "bleu"}
+    with Image.open(tmp_path / "0.png") as picture:
+        assert picture.getpalette()[:9] == [9, 8, 7, 6, 5, 4, 3, 2, 1]
 
 
 @pytest.mark.fault("masks", "ok")

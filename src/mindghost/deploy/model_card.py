@@ -304,6 +304,8 @@ def _beside(run: Run) -> str:
     names = ["config.yaml", "classes.json"]
     if tasks.of(run.config).has_thresholds:
         names.append(RunFiles.thresholds(Path(run.assets[0].name)).name)
+    if paths.is_file(colors := RunFiles.beside(run.weights).colors):
+        names.append(colors.name)
     *first, last = (f"`{name}`" for name in names)
     return f"{', '.join(first)} and {last}"
 

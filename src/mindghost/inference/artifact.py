@@ -10,11 +10,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..config import Config, Said, beside_weights, recipe, settled
 from ..data.class_names import checked
-from ..data.class_names import read as read_names
 from ..data.imagenet import names as imagenet_names
 from ..errors import UserError
 from ..files import json_text, paths
@@ -30,6 +29,9 @@ from ..runs.files import (
 )
 from . import exported as exported_file
 from . import published
+
+if TYPE_CHECKING:
+    from ..tasks.names import Classes
 
 # In the place of a file of class names: those of ImageNet's 1,000 classes.
 IMAGENET = "imagenet"
@@ -157,15 +159,29 @@ def of_file(
     values, where = recipe(config_file) if config_file else ({}, {})
     if model:
         values["model"], where["model"] = model, "--"
-    imagenet = str(class_names) == IMAGENET
-    names = list(imagenet_names.synsets()) if imagenet else read_names(class_names) if class_names else None
     if exported_file.is_exported(path):
-        return _of_exported(path, values, where, names)
-    return _of_weights(path, config_file, values, where, names)
+        return _of_exported(path, values, where, class_names)
+    return _of_weights(path, config_file, values, where, class_names)
+
+
+def _given(class_names: Path | None, config: Config) -> Classes | None:
+    """The classes of a file; None without one."""
+    from .. import tasks
+    from ..tasks.names import Classes
+
+    if class_names is None:
+        return None
+    if str(class_names) == IMAGENET:
+        return Classes(list(imagenet_names.synsets()))
+    return tasks.of(config).read_classes(class_names)
 
 
 def _of_weights(
-    path: Path, config_file: Path | None, values: Mapping[str, Any], where: Mapping[str, str], names: list[str] | None
+    path: Path,
+    config_file: Path | None,
+    values: Mapping[str, Any],
+    where: Mapping[str, str],
+    class_names: Path | None,
 ) -> Deployment:
     from ..tasks.names import saved_classes
 
@@ -179,6 +195,8 @@ def _of_weights(
     else:
         raise UserError(f"{path}: no config.yaml beside it, so the network is not known; give --model NAME or -c FILE")
     as_published = config_file is None and not paths.exists(beside)
+    given = _given(class_names, config)
+    names = given and given.names
     known = None if as_published else saved_classes(str(path))
     if not names and known is None:
         known = published.classes(config.replace(ckpt_path=str(path)))
@@ -198,13 +216,14 @@ def _of_weights(
         num_classes=outputs, ckpt_path=str(path), device_target=None, distribute=False, pretrained=False
     )
     names = names or known or []
+    colors = tuple(given.colors) if given and given.colors and len(given.colors) == outputs else None
     return Deployment(
         path,
         config,
         _named(names, outputs, path),
         numbered=not names,
         thresholds=thresholds_beside(path, outputs),
-        colors=colors_beside(path, outputs) or _palette(config, outputs),
+        colors=colors or colors_beside(path, outputs) or _palette(config, outputs),
     )
 
 
@@ -245,18 +264,23 @@ def _named(names: Sequence[str], outputs: int, path: Path) -> tuple[str, ...]:
 
 
 def _of_exported(
-    path: Path, values: Mapping[str, Any], where: Mapping[str, str], names: list[str] | None
+    path: Path, values: Mapping[str, Any], where: Mapping[str, str], class_names: Path | None
 ) -> Deployment:
     """What an exported file says, and nothing that contradicts it."""
     graph = exported_file.read(path)
     found = of_description(path, _description(path, graph))
     _check_graph(found, graph)
     settled(values, where, _said(found))
-    if names is None or tuple(names) == found.classes:
+    given = _given(class_names, found.config)
+    if given is None:
+        return found
+    if given.colors and len(given.colors) == len(found.classes):
+        found = replace(found, colors=tuple(given.colors))
+    if tuple(given.names) == found.classes:
         return found
     # Numbers stand for names that were not known when it was exported.
-    if len(names) == len(found.classes) and _are_numbers(found.classes):
-        return replace(found, classes=tuple(names), numbered=False)
+    if len(given.names) == len(found.classes) and _are_numbers(found.classes):
+        return replace(found, classes=tuple(given.names), numbered=False)
     raise UserError(f"--class_names: {path} has the names of its {len(found.classes)} classes; leave the flag out")
 
 

@@ -5,15 +5,23 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from ..data import class_names
 from ..files import paths
 from ..process.display import some
-from ..runs.files import RunFiles
+from ..runs.files import Color, RunFiles
 
 log = logging.getLogger("mindghost")
 
 _NAMES_SHOWN = 12
+
+
+class Classes(NamedTuple):
+    """Names in label order, and the color of each; None where none are known."""
+
+    names: list[str]
+    colors: list[Color] | None = None
 
 
 def saved_classes(ckpt_path: str) -> list[str] | None:

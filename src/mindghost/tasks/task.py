@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ..config import Config
-from ..data import dataset, transforms, walk
+from ..data import class_names, dataset, transforms, walk
 from ..data.samples import Samples
 from ..data.scan import WHOLE, Part
 from ..data.transforms import Transform
@@ -20,6 +20,7 @@ from ..errors import UserError
 from ..files.table_file import Column
 from ..parallel.ranks import ALONE, Ranks
 from ..runs.files import Color
+from .names import Classes
 
 
 class Metrics(Protocol):
@@ -158,6 +159,10 @@ class Task(ABC):
     @abstractmethod
     def known_names(self, weights: str) -> list[str] | None:
         """The names of the outputs that lie beside a weight file; None where there are none."""
+
+    def read_classes(self, file: Path) -> Classes:
+        """The classes in a file, and their colours where it has some that the task knows. Raises UserError."""
+        return Classes(class_names.read(file))
 
     def colors(self, samples: Samples) -> Sequence[Color] | None:
         """The colours of the outputs in pictures, where the data says them; they are kept beside the weights."""

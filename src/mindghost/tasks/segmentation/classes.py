@@ -6,13 +6,14 @@ import csv
 import io
 import re
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from ...data import class_names
 from ...errors import UserError
 from ...files import json_text, paths
 from ...files.text import decoded
 from ...runs.files import Color
+from ..names import Classes
 from .colors import distinct
 
 WANTED = (
@@ -22,13 +23,6 @@ WANTED = (
 _LAST = 255
 _COLOR_FIRST = re.compile(r"(\d{1,3})[\s,]+(\d{1,3})[\s,]+(\d{1,3})[\s,]+(\S.*)")
 _HEADING = ["r", "g", "b"]
-
-
-class Classes(NamedTuple):
-    """Names in label order, and the color of each; None where the file has no colours."""
-
-    names: list[str]
-    colors: list[Color] | None
 
 
 def read(path: Path) -> Classes:
@@ -45,7 +39,7 @@ def read(path: Path) -> Classes:
     else:
         found = _of_table(path, text) or _color_first(path, text)
     if found is None:
-        return Classes(class_names.read(path, WANTED, numbered=True), None)
+        return Classes(class_names.read(path, WANTED, numbered=True))
     return Classes(class_names.checked([name for name, _ in found], path, WANTED), [color for _, color in found])
 
 

@@ -21,6 +21,7 @@ from ...errors import UserError
 from ...files import paths
 from ...process.display import some
 from ...runs.files import Color
+from ..names import Classes
 from . import classes as class_file
 from . import layouts, lists, masks
 from .layouts import Pairs
@@ -186,7 +187,7 @@ def _with_classes(config: Config, samples: MaskSamples, known: Sequence[str] | N
     )
 
 
-def _named(config: Config) -> class_file.Classes | None:
+def _named(config: Config) -> Classes | None:
     """The classes by the key `class_names`; None without it."""
     if not config.class_names:
         return None

@@ -51,6 +51,9 @@ class Segmentation(Task):
     def known_names(self, weights: str) -> list[str] | None:
         return names.saved_classes(weights)
 
+    def read_classes(self, file: Path) -> names.Classes:
+        return classes.read(file)
+
     def colors(self, samples: Samples) -> Sequence[Color] | None:
         assert isinstance(samples, MaskSamples)
         return samples.colors
