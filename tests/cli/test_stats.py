@@ -3,11 +3,15 @@
 import json
 import re
 
+import numpy as np
 import pytest
+from PIL import Image
 
+from mindghost import tasks
 from mindghost.cli import main, stats
 from mindghost.config import Config
 from mindghost.data.statistics import Sizes, Statistics
+from tests.helpers.masks import write_scenes
 from tests.helpers.pictures import CLASSES, write_images
 
 
@@ -54,7 +58,7 @@ def test_of_many_classes_the_largest_and_the_smallest_are_listed():
 
     counts = tuple(range(51))
     found = Statistics(sum(counts), counts, (1.0, 2.0, 3.0), (1.0, 0.0, 1.0), Sizes(1, 1.5, 2), Sizes(1, 2, 3))
-    lines = stats._lines(Config(dataset="cifar10", data_dir="D"), Samples(), found)
+    lines = stats._lines(Config(dataset="cifar10", data_dir="D"), Samples(), found, tasks.of(Config()))
     assert lines[:2] == ["mean: [1, 2, 3]", "std: [1, 0, 1]"]
     assert lines[2].startswith("# 1,275 images of D, 224 x 224 as evaluation cuts them (crop_pct 1)")
     text = "\n".join(lines)
@@ -64,6 +68,22 @@ def test_of_many_classes_the_largest_and_the_smallest_are_listed():
     assert listed == [f"c{label}" for label in (*range(50, 40, -1), *range(9, -1, -1))]
     assert "# ... 31 more ..." in lines
     assert lines[-1] == "# 51 classes; the largest has images, another has none"
+
+
+def test_pixels_of_masks(own_cache, tmp_path, capsys):
+    write_scenes(tmp_path, 3, 1)
+    words = ["--task", "segmentation", "--data_dir", tmp_path, "--image_resize", 30, 40]
+    status, said, error = run(*words, capsys=capsys)
+    assert (status, error) == (0, "")
+    masks = [np.asarray(Image.open(tmp_path / "train" / "masks" / f"{index}.png")) for index in range(3)]
+    counts = [sum(int((mask == label).sum()) for mask in masks) for label in range(3)]
+    smallest, largest = min(counts), max(counts)
+    for label, count in enumerate(counts):
+        assert re.search(rf"^# {label} +3 +{count:,} +{100 * count / sum(counts):.2f}$", said, re.MULTILINE)
+    assert f"# 3 images of {tmp_path}, 30 x 40 into which evaluation fits them\n" in said
+    assert f"# 3 classes; the largest has {largest / smallest:.1f} times the pixels of the smallest\n" in said
+    found = json.loads(run(*words, "--json", capsys=capsys)[1])
+    assert (found["classes"], found["pixels"]) == ({"0": 3, "1": 3, "2": 3}, dict(zip("012", counts, strict=True)))
 
 
 @pytest.mark.fault("command lines", "clean error")

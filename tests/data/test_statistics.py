@@ -48,7 +48,7 @@ def bare(config: Config) -> Config:
 def test_order_and_threads_do_not_matter(folder):
     config = Config(data_dir=str(folder), image_resize=32)
     samples, steps = dataset.open_split(config, "train"), []
-    straight = statistics.of_samples(config, samples, steps.append)
+    straight = statistics.of_samples(config, samples, seen=steps.append)
     assert sum(steps) == 70
     backwards = statistics.of_samples(config.replace(num_parallel_workers=1), samples.take(np.arange(70)[::-1]))
     assert backwards == straight

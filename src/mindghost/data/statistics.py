@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 # Images that a thread is handed at once, and such tasks that are under way for each thread.
 _TASK, _TASKS_AHEAD = 16, 4
 _LEVELS = 256
+PixelsOf = Callable[[NDArray[Any]], NDArray[Any]]
 
 
 @dataclass(frozen=True)
@@ -59,17 +60,28 @@ class Statistics:
     widths: Sizes
 
 
-def of_samples(config: Config, samples: Samples, seen: Callable[[int], object] = lambda images: None) -> Statistics:
-    """The statistics of all samples; `seen` is called with the number of images of each step.
+def of_samples(
+    config: Config,
+    samples: Samples,
+    pixels_of: PixelsOf | None = None,
+    seen: Callable[[int], object] = lambda images: None,
+) -> Statistics:
+    """The statistics of all samples.
 
-    Pixels are those of the evaluation's resize and centre crop, without augmentation. They are counted by their levels,
-    in integers: the numbers are exact, but for the rounding of each at the end, and depend on no order.
+    Pixels are those of evaluation, without augmentation. They are counted by their levels, in integers: the numbers are
+    exact, but for the rounding of each at the end, and depend on no order.
+
+    Args:
+        config: says how images are prepared.
+        samples: of the split.
+        pixels_of: what a network sees of an image (`Task.eval_pixels`); None: as `transforms.eval_pixels` has it.
+        seen: called with the number of images of each step.
 
     Raises UserError for an image that cannot be read.
     """
     levels = np.zeros((config.in_channels, _LEVELS), np.int64)
     heights, widths = [], []
-    for part, sizes in _parts(config, samples):
+    for part, sizes in _parts(config, samples, pixels_of or transforms.eval_pixels(config)):
         levels += part
         heights += [height for height, _ in sizes]
         widths += [width for _, width in sizes]
@@ -85,9 +97,10 @@ def of_samples(config: Config, samples: Samples, seen: Callable[[int], object] =
     )
 
 
-def _parts(config: Config, samples: Samples) -> Iterator[tuple[NDArray[Any], list[tuple[int, int]]]]:
+def _parts(
+    config: Config, samples: Samples, pixels_of: PixelsOf
+) -> Iterator[tuple[NDArray[Any], list[tuple[int, int]]]]:
     """Levels of the pixels and sizes of the images, some images at a time."""
-    pixels_of = transforms.eval_pixels(config)
 
     def count(start: int) -> tuple[NDArray[Any], list[tuple[int, int]]]:
         levels = np.zeros((config.in_channels, _LEVELS), np.int64)

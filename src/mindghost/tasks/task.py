@@ -193,6 +193,10 @@ class Task(ABC):
                 raise UserError(f"{key}: task {self.name} has no classes that it could be for; leave the key out")
         return config
 
+    def pixels(self, samples: Samples) -> Sequence[int] | None:
+        """How many pixels of all samples have each class; None where labels are those of whole images."""
+        return None
+
     @abstractmethod
     def doubts(self, config: Config, samples: Samples) -> list[str]:
         """A line for each setting that makes little sense with these samples."""
@@ -265,6 +269,10 @@ class Task(ABC):
     def eval_pixels(self, config: Config) -> Callable[[NDArray[Any]], NDArray[Any]]:
         """The pixels that a network sees of an image: uint8 (h, w, 3) -> uint8 (h, w, in_channels)."""
         return transforms.eval_pixels(config)
+
+    def eval_words(self, config: Config) -> str:
+        """How evaluation brings images to their size, in a few words."""
+        return f"as evaluation cuts them (crop_pct {config.crop_pct if config.dataset == 'imagenet' else 1:g})"
 
     def describe_evaluation(self, config: Config) -> dict[str, object]:
         """The same in words and numbers, for programs without this package; see `transforms.describe_evaluation`."""

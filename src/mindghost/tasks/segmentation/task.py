@@ -72,6 +72,10 @@ class Segmentation(Task):
             return class_weights.settled(config, samples)
         return class_weights.by_rule(config, samples, rule(samples.pixels()))
 
+    def pixels(self, samples: Samples) -> Sequence[int]:
+        assert isinstance(samples, MaskSamples)
+        return samples.pixels().sum(axis=0).tolist()
+
     def doubts(self, config: Config, samples: Samples) -> list[str]:
         assert isinstance(samples, MaskSamples)
         return list(checks.doubts(config, samples))
@@ -98,6 +102,9 @@ class Segmentation(Task):
 
     def eval_pixels(self, config: Config) -> Callable[[NDArray[Any]], NDArray[Any]]:
         return fitting_pixels(config)
+
+    def eval_words(self, config: Config) -> str:
+        return "into which evaluation fits them"
 
     def describe_evaluation(self, config: Config) -> dict[str, object]:
         return describe_fitting(config)
