@@ -69,6 +69,26 @@ def test_a_classifiers_weights_fill_the_backbone(classifier, tmp_path, kind):
     assert str(loaded).endswith(f"; everything else is fresh: decoder, classifier ({len(fresh)} parameters)")
 
 
+def test_another_decoders_backbone_is_taken(tmp_path):
+    """Of a file of the whole network; a backbone that does not fit is told from one that does."""
+    other = build.network(config(model="plain_unet"))
+    randomise(other)
+    path = tmp_path / "unet.ckpt"
+    weights_file.write(path, values(other))
+    made = config(backbone_ckpt_path=str(path))
+    network = build.network(made)
+    loaded = build.load_weights(network, made, fine_tune=True)
+    assert {name.partition(".")[0] for name in loaded.dropped} == {"decoder", "classifier"}
+    theirs, ours = values(other), values(network)
+    backbone = [name for name in ours if name.startswith("backbone.")]
+    assert loaded.parameters == len(backbone)
+    for name in backbone:
+        np.testing.assert_array_equal(ours[name], theirs[name])
+    wrong = made.replace(backbone="ghostnet_100")
+    with pytest.raises(UserError, match="does not fit the network .*; give the backbone that the file was made with$"):
+        build.load_weights(build.network(wrong), wrong, fine_tune=True)
+
+
 def test_weights_of_another_network_are_one_line(classifier):
     made = config(backbone="ghostnet_100", backbone_ckpt_path=str(classifier))
     with pytest.raises(UserError, match="does not fit the network .*; give the backbone that the file was made with$"):

@@ -88,7 +88,8 @@ def fill_network(
         stem, classifier: names of the cells that depend on the image's channels and the number of classes.
         averaged: take the `ema.*` entries, where the file has them.
         fresh_classifier: leave the classifier as it is where its shape differs.
-        prefix: what stands before the file's names in those of the network, which is a part of another one.
+        prefix: what stands before the file's names in those of the network, which is a part of another one. A file of
+            that other one is taken, too: the entries with the prefix.
         key: names the network, for messages.
 
     Raises:
@@ -97,9 +98,13 @@ def fill_network(
     path = Path(path)
     arrays = weights_file.read(path)
     wanted = {parameter.name.removeprefix(prefix): parameter for parameter in network.get_parameters()}
+    dropped: tuple[str, ...] = ()
+    if prefix and f"{prefix}{stem}.weight" in arrays:
+        dropped = tuple(name for name in arrays if not name.startswith(prefix))
+        arrays = {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
     selection = select(path, arrays, wanted, averaged)
     weights = {ours: arrays[theirs] for ours, theirs in selection.names.items()}
-    dropped = tuple(name for name in getattr(network, "left_out", ()) if weights.pop(name, None) is not None)
+    dropped += tuple(name for name in getattr(network, "left_out", ()) if weights.pop(name, None) is not None)
 
     stem_summed = _sum_stem(weights, wanted, f"{stem}.weight")
     fresh = _drop_classifier(weights, wanted, classifier) if fresh_classifier else ()

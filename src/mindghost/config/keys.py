@@ -284,8 +284,8 @@ class Keys(BaseModel):
     """Weights to start from (train) or to evaluate (validate): a .ckpt or .safetensors file; validate takes a .onnx
     or .mindir file of `mindghost export`, too."""
     backbone_ckpt_path: Text = ""
-    """Network for segmentation: weights of the classifier that is its backbone to start from, a .ckpt or .safetensors
-    file; the rest is fresh."""
+    """Network for segmentation: weights to start its backbone from, a .ckpt or .safetensors file of that classifier or
+    of another network for segmentation with that backbone; the rest is fresh."""
     teacher: Text = ""
     """Network to learn from (knowledge distillation), by its name here or in mindcv, or a .mindir file that takes
     batches of batch_size. It sees the same images. Empty: none."""
