@@ -96,6 +96,18 @@ def test_a_class_that_is_nowhere_does_not_count():
     assert json.loads(json.dumps(metrics.result()))["iou"]["car"] is None
 
 
+def test_a_class_that_is_ignored_has_no_iou():
+    """Its pixels do not count, and those that were given it are wrong: 1 / 2 of the other class."""
+    outputs = np.full((1, 2, 1, 4), -5, np.float32)
+    outputs[0, [1, 0, 0, 1], 0, [0, 1, 2, 3]] = 5
+    for ignored in (0, None):
+        counts = Counts(("void", "road"), ignored)
+        counts.add(outputs, [np.int16([[1, 1, -1, -1]])])
+        found = counts.outcomes().take(np.arange(1)).metrics()
+        assert found.iou == {"void": None if ignored == 0 else 0, "road": 50}
+        assert (found.miou, found.pixel_accuracy) == (50 if ignored == 0 else 25, 50)
+
+
 def test_equal_logits_give_the_lower_class():
     found = judged(np.zeros((3, 2, 2), np.float32), np.ones((2, 2), np.int16))
     assert found.confusion.tolist() == [[0, 0, 0], [4, 0, 0], [0, 0, 0]]

@@ -112,6 +112,7 @@ class Outcomes:
         losses: sum of their cross entropies, float64 (n,).
         classes: names of the classes.
         kept: the images that are worst, of each rank's (`worst.of_all`).
+        ignored: `ignore_index`: where it is a class, that one has no IoU, since none of its pixels counts.
     """
 
     confusion: NDArray[Any]
@@ -120,6 +121,7 @@ class Outcomes:
     losses: NDArray[Any]
     classes: Sequence[str]
     kept: Sequence[Kept] = ()
+    ignored: int | None = None
 
     def __len__(self) -> int:
         return len(self.pixels)
@@ -129,12 +131,13 @@ class Outcomes:
         columns = (self.correct[indices], self.pixels[indices], self.losses[indices])
         places = np.argsort(indices)
         kept = [found._replace(place=int(places[found.place])) for found in self.kept]
-        return Outcomes(self.confusion, *columns, self.classes, kept)
+        return Outcomes(self.confusion, *columns, self.classes, kept, self.ignored)
 
     @cached_property
     def iou(self) -> NDArray[Any]:
         """Intersection over union of each class, float64 (classes,); NaN where no pixel has it or was given it."""
-        return intersection_over_union(self.confusion)
+        found = intersection_over_union(self.confusion)
+        return np.where(np.arange(len(found)) == self.ignored, np.nan, found)
 
     def metrics(self) -> Metrics:
         """The numbers that they amount to. Raises ValueError where there is no image."""
@@ -166,8 +169,8 @@ def intersection_over_union(confusion: NDArray[Any]) -> NDArray[Any]:
 class Counts:
     """Collects what a network made of each image, batch by batch."""
 
-    def __init__(self, classes: Sequence[str]) -> None:
-        self.classes = classes
+    def __init__(self, classes: Sequence[str], ignored: int | None = None) -> None:
+        self.classes, self.ignored = classes, ignored
         self.confusion = np.zeros((len(classes), len(classes)), np.int64)
         # Of each image: correct pixels, pixels, loss; the counts are exact in float64, too.
         self.rows: list[tuple[int, int, float]] = []
@@ -197,4 +200,5 @@ class Counts:
             rows[:, 2],
             self.classes,
             [found for part, count in kept for found in worst.decoded(part, count)],
+            self.ignored,
         )

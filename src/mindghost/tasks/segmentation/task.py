@@ -84,7 +84,8 @@ class Segmentation(Task):
         return losses.MaskLoss(config)
 
     def counts(self, samples: Samples, thresholds: tuple[float, ...] | None = None) -> Counts:
-        return Counts(samples.classes)
+        assert isinstance(samples, MaskSamples)
+        return Counts(samples.classes, samples.ignored)
 
     def line(self, record: Mapping[str, Any]) -> list[str]:
         if record["miou"] is None:
