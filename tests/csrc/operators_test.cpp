@@ -16,6 +16,7 @@
 
 #include "chain.h"
 #include "convolution.h"
+#include "dropout.h"
 #include "max_pool.h"
 #include "momentum.h"
 #include "pixel_loss.h"
@@ -611,6 +612,30 @@ void check_pixel_losses(const Kernels& kernels) {
   }
 }
 
+// Which elements dropout leaves: a hash of key and position, the same for any number of threads.
+void check_drop(const Kernels& kernels) {
+  const int64_t size = 40001;
+  const uint32_t key = 0xFEDCBA98;
+  std::mt19937 generator(17);
+  const Floats x = random_floats(size, generator);
+  Doubles expected;
+  for (int64_t i = 0; i < size; ++i) {
+    uint32_t bits = static_cast<uint32_t>(i) * 2654435769u + key;
+    bits = (bits ^ (bits >> 16)) * 0x7FEB352Du;
+    bits = (bits ^ (bits >> 15)) * 0x846CA68Bu;
+    bits ^= bits >> 16;
+    expected.push_back((bits & 0xFFFFFF) / 16777216.0 >= 0.25 ? x[i] / 0.75 : 0);
+  }
+  Floats first;
+  for (int threads : {1, 2, 3}) {
+    set_threads(threads);
+    Floats found(size);
+    drop(kernels, size, key, 0.25f, 0.75f, x.data(), found.data());
+    compare("dropped", found, expected, 1e-7);
+    compare_bits("dropped", threads, &first, found);
+  }
+}
+
 // Sums over processes, which threads stand for here: each maps the file on its own.
 void check_sum(const Kernels& kernels) {
   const int ranks = 3, rounds = 40;
@@ -749,6 +774,7 @@ int main(int count, char** arguments) {
     check_sum(*each);
     check_momentum(*each);
     check_upsample(*each);
+    check_drop(*each);
     check_pixel_losses(*each);
     check_nan(*each);
   }

@@ -19,7 +19,14 @@ from mindghost.errors import UserError
 from mindghost.models import ghostnet
 from mindghost.models.ghostnet import GhostBottleneck, GhostModule
 from mindghost.models.ghostnetv3 import GhostNetV3
-from mindghost.models.layers import ConvBnAct, SqueezeExcite, convolution, depthwise_convolution, freeze_batch_norm
+from mindghost.models.layers import (
+    ConvBnAct,
+    Dropout,
+    SqueezeExcite,
+    convolution,
+    depthwise_convolution,
+    freeze_batch_norm,
+)
 from mindghost.models.repghostnet import RepGhostNet
 from mindghost.ops import allreduce, fused, library, rewrite
 from mindghost.ops.library import native_operators
@@ -142,6 +149,35 @@ def test_results_are_mindspores(name):
     )
 
 
+def dropped(network: nn.Cell, x: np.ndarray) -> tuple[bytes, bytes]:
+    """The bits of what dropout leaves, and of the gradient."""
+    weight = Tensor(np.random.RandomState(1).uniform(-1, 1, x.shape).astype(np.float32))
+
+    def forward(x):
+        y = network(x)
+        return ops.reduce_sum(y * weight), y
+
+    (_, y), gradient = ops.value_and_grad(forward, 0, None, has_aux=True)(Tensor(x))
+    return y.asnumpy().tobytes(), gradient.asnumpy().tobytes()
+
+
+@pytest.mark.parametrize("mode", [ms.PYNATIVE_MODE, ms.GRAPH_MODE])
+def test_dropout_has_the_same_bits(mode):
+    """A run goes on with or without our operators. Zeros keep their signs, and what is no number stays visible."""
+    ms.set_context(mode=mode)
+    x = np.random.RandomState(3).uniform(-1, 1, (3, 5, 7, 9)).astype(np.float32)
+    x[0, 0, 0, :3] = np.nan, np.inf, -0.0
+    found = []
+    for native in (False, True):
+        np.random.seed(4)
+        network = sequence(Dropout(0.3)).set_train()
+        if native:
+            rewrite.use(network, LIBRARY)
+            assert isinstance(network[0].mask, fused.NativeMask)
+        found.append(dropped(network, x))
+    assert found[0] == found[1]
+
+
 def test_gradients_are_differences():
     """Of a whole Ghost module without ReLU, along a random direction of input and parameters."""
     ms.set_context(mode=ms.PYNATIVE_MODE)
@@ -249,7 +285,7 @@ def test_frozen_norms_and_other_convolutions_stay():
 def test_another_type_is_refused():
     ms.set_context(mode=ms.PYNATIVE_MODE)
     native = pair(lambda: sequence(nn.BatchNorm2d(3)))[1].set_train()
-    with pytest.raises(TypeError, match="float32 tensors only"):
+    with pytest.raises(TypeError, match="take tensors of Float32, Float32,"):
         native(Tensor(np.zeros((2, 3, 4, 4)), ms.float16))
 
 

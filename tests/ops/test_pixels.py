@@ -110,5 +110,5 @@ def test_labels_that_are_no_class_are_an_error():
     rewrite.use(loss, LIBRARY)
     with pytest.raises(RuntimeError):
         loss(maps(1, 3, 2, 2), Tensor(np.full((1, 2, 2), 3, np.int32)), maps(1, 2, 2))[0].asnumpy()
-    with pytest.raises(TypeError, match="int32 labels only, got"):
+    with pytest.raises(TypeError, match="take tensors of Float32, Float32, Int32, Float32, got"):
         loss(maps(1, 3, 2, 2), Tensor(np.zeros((1, 2, 2), np.int64)), maps(1, 2, 2))

@@ -164,6 +164,7 @@ class Dropout(nn.Cell):
         self.p = p
         # set_seed seeds numpy too.
         self.seed = int(np.random.randint(2**31))
+        self.mask = Mask(p)
         counter = Parameter(Tensor(0, mstype.int32), name="dropout_counter", requires_grad=False)
         # Past nn.Cell's own setter, which would list it among the weights.
         object.__setattr__(self, "counter", counter)
@@ -173,7 +174,20 @@ class Dropout(nn.Cell):
             return x
         count = ops.assign_add(self.counter, Tensor(1, mstype.int32))
         # Hashed on its own: added as it is, a count would only shift the positions by one.
-        key = _hash(self.seed + count * _GOLDEN_RATIO)
+        return self.mask(x, _hash(self.seed + count * _GOLDEN_RATIO))
+
+
+class Mask(nn.Cell):
+    """Zeroes each element with probability `p` and scales the others by 1 / (1 - p).
+
+    Maps or vectors, and an int32 key of shape (), on which it depends with the position which elements these are.
+    """
+
+    def __init__(self, p: float) -> None:
+        super().__init__()
+        self.p = p
+
+    def construct(self, x: Tensor, key: Tensor) -> Tensor:
         uniform = _hashed_uniform(ops.shape(x), key)
         return x * ops.cast(uniform >= self.p, x.dtype) / (1 - self.p)
 

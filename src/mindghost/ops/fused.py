@@ -13,7 +13,7 @@ from typing import Any
 import mindspore as ms
 from mindspore import Parameter, Tensor, nn, ops
 
-from ..models.layers import SqueezeExcite
+from ..models.layers import Mask, SqueezeExcite
 from .library import OPTIONS, SAMPLES_TOGETHER
 
 
@@ -187,6 +187,27 @@ class Gated(nn.Cell):
         return self.scaled(x, self.se.gates(x))[0]
 
 
+class NativeMask(nn.Cell):
+    """The mask of a dropout by our operator, the same to the last bit.
+
+    Args:
+        library: file of the C++ operators.
+        mask: what it stands for.
+    """
+
+    def __init__(self, library: Path, mask: Mask) -> None:
+        super().__init__()
+        self.options = Tensor([mask.p, 1 - mask.p], ms.float32)
+        # Equal masks drop the same of the gradient.
+        gradient = ops.Custom(f"{library}:ghostnet_drop", lambda _, x, key: (x,), floats(1, 2), "aot")
+        self.operator = ops.Custom(
+            f"{library}:ghostnet_drop", lambda _, x, key: (x,), floats(1, 2), "aot", _mask_bprop(gradient)
+        )
+
+    def construct(self, x: Tensor, key: Tensor) -> Tensor:
+        return self.operator(self.options, x, key)[0]
+
+
 # Pixels of maps that are worked on in parts: these fill blocks of samples whatever the batch is.
 _LARGE_MAP = 64 * 64
 
@@ -282,6 +303,13 @@ def _gate_bprop(gradient: ops.Custom) -> Callable[..., tuple[Any, ...]]:
     return bprop
 
 
+def _mask_bprop(gradient: ops.Custom) -> Callable[..., tuple[Any, ...]]:
+    def bprop(options, x, key, out, d_out):
+        return ops.zeros_like(options), gradient(options, d_out[0], key)[0], ops.zeros_like(key)
+
+    return bprop
+
+
 def _dense_bprop(for_input: ops.Custom, for_weight: ops.Custom) -> Callable[..., tuple[Any, ...]]:
     def bprop(padding, x, weight, out, d_out):
         d_x = for_input(padding, x, d_out[0], weight)[0]
@@ -290,12 +318,20 @@ def _dense_bprop(for_input: ops.Custom, for_weight: ops.Custom) -> Callable[...,
     return bprop
 
 
-def floats(count: int) -> Callable[..., tuple[Any, ...]]:
-    """For `ops.Custom`: infers the types of `count` outputs; refuses inputs that are not float32."""
+def floats(count: int, integers: int | None = None) -> Callable[..., tuple[Any, ...]]:
+    """For `ops.Custom`: infers the types of `count` outputs; refuses inputs of another type than float32.
+
+    Args:
+        count: outputs, float32.
+        integers: the place of an input that is int32, where there is one.
+    """
 
     def infer(*types: Any) -> tuple[Any, ...]:
-        if any("Float32" not in str(kind) for kind in types):
-            raise TypeError(f"our native operators take float32 tensors only, got {', '.join(map(str, types))}")
+        wanted = ["Int32" if place == integers else "Float32" for place in range(len(types))]
+        if any(name not in str(kind) for name, kind in zip(wanted, types, strict=True)):
+            raise TypeError(
+                f"our native operators take tensors of {', '.join(wanted)}, got {', '.join(map(str, types))}"
+            )
         return (ms.float32,) * count
 
     return infer

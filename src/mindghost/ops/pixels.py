@@ -102,8 +102,8 @@ class NativePixelLosses(nn.Cell):
             return (labels, [1], [1])
 
         prefix = f"{library}:ghostnet_pixel_losses"
-        gradient = ops.Custom(f"{prefix}_gradient", lambda _, logits, *others: (logits,), _with_labels(1), "aot")
-        self.operator = ops.Custom(prefix, shapes, _with_labels(3), "aot", _losses_bprop(gradient))
+        gradient = ops.Custom(f"{prefix}_gradient", lambda _, logits, *others: (logits,), floats(1, 2), "aot")
+        self.operator = ops.Custom(prefix, shapes, floats(3, 2), "aot", _losses_bprop(gradient))
 
     def construct(self, logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         return self.operator(self.options, logits, labels, self.weights)
@@ -124,14 +124,3 @@ def _losses_bprop(gradient: ops.Custom) -> Callable[..., tuple[Any, ...]]:
         return ops.zeros_like(options), d_logits, ops.zeros_like(labels), ops.zeros_like(weights)
 
     return bprop
-
-
-def _with_labels(count: int) -> Callable[..., tuple[Any, ...]]:
-    """As `floats`, with labels as the third input."""
-
-    def infer(*types: Any) -> tuple[Any, ...]:
-        if "Int32" not in str(types[2]):
-            raise TypeError(f"our native operators take int32 labels only, got {types[2]}")
-        return floats(count)(*types[:2], *types[3:])
-
-    return infer

@@ -9,11 +9,11 @@ from mindspore import Parameter, nn
 
 from ..models.ghostnet import GhostBottleneck
 from ..models.ghostnetv3 import ConvBn
-from ..models.layers import GhostMaps, MapMeans, SqueezeExcite
+from ..models.layers import GhostMaps, MapMeans, Mask, SqueezeExcite
 from ..models.network import FeatureNetwork, Network
 from ..models.surgery import replace_cells
 from ..models.upsample import Upsample
-from .fused import Chain, Dense, Gated, OfMaps, parameters
+from .fused import Chain, Dense, Gated, NativeMask, OfMaps, parameters
 from .pixels import NativePixelLosses, NativeUpsample, PixelLosses
 
 
@@ -94,6 +94,8 @@ def use(network: nn.Cell, library: Path) -> None:
             replacements[id(cell)] = OfMaps(library, "max_pool")
         elif type(cell) is PixelLosses:
             replacements[id(cell)] = NativePixelLosses(library, cell)
+        elif type(cell) is Mask:
+            replacements[id(cell)] = NativeMask(library, cell)
         elif type(cell) is Upsample:
             replacements[id(cell)] = NativeUpsample(library)
     replace_cells(network, replacements)

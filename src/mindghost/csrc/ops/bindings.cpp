@@ -20,6 +20,7 @@
 //   ghostnet_pixel_losses            options, logits, labels, weights -> losses, their sum, sum of the labels' weights
 //   ghostnet_pixel_losses_gradient   options, logits, labels, weights, d_losses, d_sum -> d_logits
 // of which the labels are int32, and options are the label that is ignored, and the share of label smoothing.
+//   ghostnet_drop                options, x, key -> out; the key is int32, options are the rate, and 1 less it.
 //   ghostnet_sum_over_ranks      x1, x2, ... -> their sums over all processes; after ghostnet_join_ranks
 //   ghostnet_square_sum          factor, gradient1, gradient2, ... -> sum of squares of what is times `factor`
 //   ghostnet_momentum            settings, rates, factor, momentum, decays, gradient1, ..., weight1, ..., moment1, ...,
@@ -35,6 +36,7 @@
 
 #include "chain.h"
 #include "convolution.h"
+#include "dropout.h"
 #include "max_pool.h"
 #include "momentum.h"
 #include "pixel_loss.h"
@@ -398,6 +400,17 @@ static int64_t elements(int dims, const int64_t* shape) {
   int64_t count = 1;
   for (int d = 0; d < dims; ++d) count *= shape[d];
   return count;
+}
+
+extern "C" int ghostnet_drop(int count, void** values, int* dims, int64_t** shapes, const char** types, void*, void*) {
+  constexpr int kKey = 2;
+  return ghostnet::guarded(Arguments(count, values, shapes, types, kKey), [=](Arguments& arguments) -> int {
+    const float* options = arguments.take();
+    const float* x = arguments.take();
+    const uint32_t key = static_cast<uint32_t>(*arguments.take_integers());
+    drop(ghostnet::kernels(), elements(dims[1], shapes[1]), key, options[0], options[1], x, arguments.take());
+    return ghostnet::kDone;
+  });
 }
 
 extern "C" int ghostnet_square_sum(int count, void** values, int* dims, int64_t** shapes, const char** types, void*,

@@ -267,6 +267,17 @@ void correlate_gradient(double* sums, const float* gradient, int64_t gradient_st
   }
 }
 
+void drop(float* y, const float* x, int64_t size, uint32_t first, uint32_t key, float rate, float keep) {
+  for (int64_t i = 0; i < size; ++i) {
+    uint32_t bits = (first + static_cast<uint32_t>(i)) * 0x9E3779B9u + key;
+    bits = (bits ^ bits >> 16) * 0x7FEB352Du;
+    bits = (bits ^ bits >> 15) * 0x846CA68Bu;
+    bits ^= bits >> 16;
+    const float uniform = static_cast<float>(static_cast<int32_t>(bits & 0xFFFFFF)) * (1.0f / (1 << 24));
+    y[i] = x[i] * (uniform >= rate ? 1.0f : 0.0f) / keep;
+  }
+}
+
 #if GHOSTNET_WIDTH == 8 && defined(__has_builtin)
 #if __has_builtin(__builtin_shufflevector)
 #define GHOSTNET_TRANSPOSES
@@ -705,6 +716,6 @@ const Kernels GHOSTNET_KERNELS = {GHOSTNET_NAME, kAtOnce,       moments,       s
                                   affine,        norm_sums,     norm_gradient, add, correlate,
                                   correlate_gradient, window, to_sides<kPatchInputs, left_sides>, from_products,
                                   to_sides<kPatch, gradients_of_sums>, multiply, window_gradient, squares, momentum,
-                                  interleave, separate, combine, soft_max, logarithm, stretch, shrink};
+                                  drop, interleave, separate, combine, soft_max, logarithm, stretch, shrink};
 
 }  // namespace ghostnet

@@ -142,6 +142,9 @@ struct Kernels {
   // One update of the weights and their moments.
   void (*momentum)(float* weight, float* moment, const float* gradient, int64_t size, MomentumStep step);
 
+  // y = x / keep, or 0 where the hash of key and position, first + i, is below the rate (`Mask` in models/layers.py).
+  void (*drop)(float* y, const float* x, int64_t size, uint32_t first, uint32_t key, float rate, float keep);
+
   // to[i * kTogether + l] = rows[l][i] for `count` elements of kTogether rows, and the way back.
   void (*interleave)(float* to, const float* const* rows, int64_t count);
   void (*separate)(float* const* rows, const float* from, int64_t count);
