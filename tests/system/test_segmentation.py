@@ -10,6 +10,7 @@ from PIL import Image
 
 from mindghost.cli import main
 from mindghost.config import Config
+from mindghost.inference import predictor
 from mindghost.models import ghostnet
 from mindghost.train.trainer import train
 from tests.helpers import launchers, short
@@ -173,6 +174,20 @@ def test_files_of_images_with_one_stem(run, scenes, tmp_path, capsys):
     assert (tmp_path / "0.png").read_bytes() != (tmp_path / "0_2.png").read_bytes()
     # Its own files are replaced.
     assert predict(run, *images, "--mask_dir", tmp_path) == 0
+
+
+def test_frames_of_a_video(run, scenes, tmp_path, monkeypatch, capsys):
+    """They are named by their numbers; OpenCV, which reads them, is an option that need not be here."""
+    pixels = [np.asarray(Image.open(scenes / "val" / "images" / f"{index}.png")) for index in range(2)]
+    monkeypatch.setattr(predictor, "frames", lambda source, every: ((f"{source}#{n}", p) for n, p in enumerate(pixels)))
+    folders = ["--save_dir", tmp_path / "pictures", "--mask_dir", tmp_path / "masks"]
+    assert predict(run, tmp_path / "clip.mp4", "--json", *folders) == 0
+    for number, line in enumerate(capsys.readouterr().out.splitlines()):
+        mask = tmp_path / "masks" / f"clip_{number}.png"
+        assert json.loads(line)["mask"] == str(mask)
+        with Image.open(mask) as picture:
+            assert picture.size[::-1] == pixels[number].shape[:2]
+    assert len(list((tmp_path / "pictures").iterdir())) == 2
 
 
 @pytest.mark.fault("masks", "clean error")

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 Size = tuple[int, int]  # height and width
 _ALL = slice(None)
-_AT_ONCE = 1 << 22  # logits that `predicted` has in memory
+_AT_ONCE = 1 << 20  # logits that `predicted` has in memory
 
 
 def fitted(size: Size, within: Size, factor: float = 1.0) -> Size:
