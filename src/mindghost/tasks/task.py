@@ -20,6 +20,7 @@ from ..errors import UserError
 from ..files.table_file import Column
 from ..parallel.ranks import ALONE, Ranks
 from ..runs.files import Color
+from . import show
 from .names import Classes
 
 
@@ -315,7 +316,6 @@ class Task(ABC):
             thresholds: those that belong to the network (see `thresholds`); None where none are known.
         """
 
-    @abstractmethod
     def draw(
         self,
         pixels: NDArray[Any],
@@ -331,6 +331,7 @@ class Task(ABC):
             mask: of `masks`.
             colors: of the classes in it.
         """
+        return show.draw(pixels, answers)
 
     def picture_of(self, mask: NDArray[Any], colors: Sequence[Color]) -> Image.Image:
         """One of the `masks` as an image to be saved, whose pixels are labels. Raises TypeError unless `is_dense`."""

@@ -7,7 +7,6 @@ from typing import Any, ClassVar
 
 from mindspore import nn
 from numpy.typing import NDArray
-from PIL import Image
 
 from ...config import Config
 from ...data import dataset
@@ -15,9 +14,8 @@ from ...data.imagenet import names as imagenet_names
 from ...data.samples import Samples
 from ...data.scan import WHOLE, Part
 from ...files.table_file import Column
-from ...runs.files import Color
 from .. import class_weights, losses, names
-from ..show import Guess, draw
+from ..show import Guess
 from ..task import Report, Task
 from . import TITLES, checks, predictions, report, show
 from .metrics import Counts
@@ -87,15 +85,6 @@ class Classification(Task):
         thresholds: tuple[float, ...] | None = None,
     ) -> list[tuple[Guess, ...]]:
         return show.guesses(outputs, imagenet_names.shown_as(classes), most or self.most_answers)
-
-    def draw(
-        self,
-        pixels: NDArray[Any],
-        answers: Sequence[Guess],
-        mask: NDArray[Any] | None = None,
-        colors: Sequence[Color] | None = None,
-    ) -> Image.Image:
-        return draw(pixels, answers)
 
 
 TASK = Classification()

@@ -10,7 +10,6 @@ from typing import Any, ClassVar
 import numpy as np
 from mindspore import nn
 from numpy.typing import NDArray
-from PIL import Image
 
 from ...config import Config
 from ...data import dataset
@@ -18,10 +17,9 @@ from ...data.samples import Samples
 from ...data.scan import WHOLE, Part
 from ...files.table_file import Column
 from ...process.display import some
-from ...runs.files import Color
 from .. import class_weights, losses, names
 from ..report.words import output_names
-from ..show import Guess, draw
+from ..show import Guess
 from ..task import Report, Task
 from . import TITLES, predictions, report, show
 from .metrics import Counts, Metrics
@@ -101,15 +99,6 @@ class MultiLabel(Task):
         thresholds: tuple[float, ...] | None = None,
     ) -> list[tuple[Guess, ...]]:
         return show.labels(outputs, classes, most, thresholds)
-
-    def draw(
-        self,
-        pixels: NDArray[Any],
-        answers: Sequence[Guess],
-        mask: NDArray[Any] | None = None,
-        colors: Sequence[Color] | None = None,
-    ) -> Image.Image:
-        return draw(pixels, answers)
 
 
 TASK = MultiLabel()
