@@ -32,7 +32,7 @@ class Pictures:
         mask_dir: folder of the masks; None: none are made.
         overwrite: replace files that are there, also those that prediction did not make.
 
-    Raises UserError where a folder cannot be made, or holds a file of somebody else's by one of the names.
+    Raises UserError where a folder holds a file of somebody else's by one of the names.
     """
 
     def __init__(
@@ -61,13 +61,11 @@ class Pictures:
 
     def _check(self, images: Sequence[str]) -> None:
         """See before the work that files can be written; what a video's frames are called comes with them."""
-        for option, folder in self._folders.items():
-            if folder:
-                paths.make_folder(folder, option)
         taken: set[str] = set()
-        for name in [picture_name(image, taken) for image in images if not is_video(image)]:
-            for option, folder in self._folders.items():
-                if folder:
+        names = [picture_name(image, taken) for image in images if not is_video(image)]
+        for option, folder in self._folders.items():
+            if folder and paths.is_folder(folder):
+                for name in names:
                     self._output(folder / name, option).check()
 
     def write(self, prediction: Prediction) -> Path | None:
@@ -80,13 +78,18 @@ class Pictures:
         if prediction.pixels is None:
             return None
         mask, colors = prediction.mask, self._colors
-        if folder := self._folders["--save_dir"]:
+        if self._folders["--save_dir"]:
             picture = self._task.draw(prediction.pixels, prediction.answers, mask, colors)
-            save(picture, self._output(folder / name, "--save_dir"))
-        folder = self._folders["--mask_dir"]
-        if not folder or mask is None or colors is None:
+            self._save(picture, name, "--save_dir")
+        if not self._folders["--mask_dir"] or mask is None or colors is None:
             return None
-        save(self._task.picture_of(mask, colors), self._output(folder / name, "--mask_dir"))
+        return self._save(self._task.picture_of(mask, colors), name, "--mask_dir")
+
+    def _save(self, picture: Image.Image, name: str, option: str) -> Path:
+        folder = self._folders[option]
+        assert folder is not None
+        paths.make_folder(folder, option)
+        save(picture, self._output(folder / name, option))
         return folder / name
 
     def _output(self, path: Path, option: str) -> Output:
