@@ -84,6 +84,16 @@ def test_two_ranks_find_what_one_finds():
         assert found.metrics() == expected
 
 
+def test_large_images_are_judged_some_rows_at_a_time(monkeypatch):
+    whole = [judged(outputs, mask) for outputs, mask in zip(OUTPUTS, MASKS, strict=True)]
+    monkeypatch.setattr(geometry, "_AT_ONCE", 5 * 3 * 32)
+    for expected, outputs, mask in zip(whole, OUTPUTS, MASKS, strict=True):
+        found = judged(outputs, mask)
+        np.testing.assert_array_equal(found.predicted, expected.predicted)
+        np.testing.assert_array_equal(found.confusion, expected.confusion)
+        assert found.loss == pytest.approx(expected.loss, rel=1e-6)
+
+
 def test_a_class_that_is_nowhere_does_not_count():
     """Two pixels of sky, one of them taken for road: 1 / 2 and 0 / 1, of two classes."""
     outputs = np.full((1, 3, 1, 3), -5, np.float32)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ...config import Config
+from ...config.keys import AUTO_KEYS
 from ...errors import UserError
 from ...process.display import some
 from .samples import MaskSamples
@@ -50,6 +51,8 @@ def doubts(config: Config, samples: MaskSamples) -> Iterator[str]:
     unseen = [name for index, name in enumerate(classes) if index != ignored and not samples.labels[:, index].any()]
     if unseen:
         yield f"no training mask has {len(unseen)} of the {len(classes)} classes: {some(unseen)}"
-    unused = [key for key in _UNUSED if key in config.given and getattr(config, key) != Config.default(key)]
+    # What `auto` settles, nobody has given.
+    given = config.given - set(AUTO_KEYS if config.auto else ())
+    unused = [key for key in _UNUSED if key in given and getattr(config, key) != Config.default(key)]
     if unused:
         yield f"{some(unused)}: not used by task segmentation; random_scale says how images are cropped"

@@ -5,6 +5,7 @@ Pixels are compared as PyTorch's `align_corners=False` does: pixel i of n is at 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any
 
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 
 Size = tuple[int, int]  # height and width
 _ALL = slice(None)
-_AT_ONCE = 1 << 20  # logits that `predicted` has in memory
+_AT_ONCE = 1 << 20  # logits that `bands` has in memory
 
 
 def fitted(size: Size, within: Size, factor: float = 1.0) -> Size:
@@ -64,16 +65,21 @@ def brought_back(outputs: NDArray[Any], size: Size) -> NDArray[Any]:
 def predicted(outputs: NDArray[Any], size: Size) -> NDArray[Any]:
     """The class of each pixel of an image, uint8, or uint16 where they are many: (height, width).
 
-    It is that of the largest logit (see `brought_back`), of equal ones the lowest: made some rows at a time, since a
-    large image may have more logits than there is memory.
+    It is that of the largest logit (see `brought_back`), of equal ones the lowest.
     """
-    height, width = fitted(size, (outputs.shape[1], outputs.shape[2]))
     found = np.empty(size, kind_of(len(outputs)))
+    for rows, logits in bands(outputs, size):
+        found[rows] = logits.argmax(axis=0)
+    return found
+
+
+def bands(outputs: NDArray[Any], size: Size) -> Iterator[tuple[slice, NDArray[Any]]]:
+    """What `brought_back` gives, some rows at a time: a large image may have more logits than there is memory."""
+    height, width = fitted(size, (outputs.shape[1], outputs.shape[2]))
     rows = max(1, _AT_ONCE // (len(outputs) * size[1]))
     for top in range(0, size[0], rows):
         band = slice(top, top + rows)
-        found[band] = bilinear(outputs[:, :height, :width], size, band).argmax(axis=0)
-    return found
+        yield band, bilinear(outputs[:, :height, :width], size, band)
 
 
 def kind_of(classes: int) -> type[np.uint8 | np.uint16]:

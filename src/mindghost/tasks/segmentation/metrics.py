@@ -81,13 +81,16 @@ def judged(outputs: NDArray[Any], mask: NDArray[Any]) -> Judged:
 
     Pixels that are `masks.IGNORED` do not count.
     """
-    outputs = geometry.brought_back(outputs, (mask.shape[0], mask.shape[1]))
     classes = len(outputs)
-    predicted = outputs.argmax(axis=0).astype(geometry.kind_of(classes))
-    counts = mask != IGNORED
-    true, found = mask[counts].astype(np.int64), predicted[counts]
-    confusion = np.bincount(true * classes + found, minlength=classes**2).reshape(classes, classes)
-    return Judged(predicted, confusion, _cross_entropy(outputs[:, counts], true))
+    predicted = np.empty(mask.shape, geometry.kind_of(classes))
+    confusion, losses = np.zeros(classes**2, np.int64), []
+    for rows, logits in geometry.bands(outputs, (mask.shape[0], mask.shape[1])):
+        predicted[rows] = logits.argmax(axis=0)
+        counts = mask[rows] != IGNORED
+        true = mask[rows][counts].astype(np.int64)
+        confusion += np.bincount(true * classes + predicted[rows][counts], minlength=classes**2)
+        losses.append(_cross_entropy(logits[:, counts], true))
+    return Judged(predicted, confusion.reshape(classes, classes), sum(losses))
 
 
 def _cross_entropy(logits: NDArray[Any], labels: NDArray[Any]) -> float:
