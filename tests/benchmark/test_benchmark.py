@@ -184,6 +184,24 @@ def test_quick_run(tmp_path):
 
 
 @pytest.mark.slow
+def test_quick_run_of_segmentation(tmp_path):
+    """Pixels have labels, and the exported file gives logits of them; as many classes as are usual."""
+    file = tmp_path / "found.json"
+    done = run_script(
+        tmp_path, "--model", "ghost_unet", "--batch_size", "2", "--image_size", "64", "--rounds", "1", "--steps", "3",
+        "--what", "training,latency", "--contenders", "ours;ours, native_ops off;mindcv;PyTorch;ONNX Runtime",
+        "--json", str(file),
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    found = json.loads(file.read_text())
+    assert found["options"]["num_classes"] == 21
+    assert found["tasks"]["training"]["mindcv"] == {"note": "MindCV has no ghost_unet"}
+    for name, library in {"ours": None, **LIBRARIES}.items():
+        if library is None or importlib.util.find_spec(library):
+            assert found["tasks"]["latency"][name]["steps"] == 3
+
+
+@pytest.mark.slow
 def test_quick_run_of_everything(tmp_path):
     file, plot = tmp_path / "found.json", tmp_path / "family.png"
     done = run_script(tmp_path, "--quick", "--json", str(file), "--plot", str(plot))

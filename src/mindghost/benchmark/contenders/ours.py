@@ -20,7 +20,7 @@ from mindghost.runtime import Runtime
 from mindghost.train.step import make_step
 
 from .job import Job, answer, time_steps
-from .recipe import PIPELINE, TRAINING, WEIGHTS, images_of, labels_of, time_batches
+from .recipe import PIPELINE, TRAINING, WEIGHTS, images_of, labels_of, task_of, time_batches
 
 
 def measure(job: Job) -> dict[str, Any]:
@@ -31,7 +31,7 @@ def measure(job: Job) -> dict[str, Any]:
     ms.set_seed(1)
     native_ops = "off" if job.variant == "off" else "auto"
     config = Config(
-        task="segmentation" if job.dense else "classification",
+        task=task_of(job),
         model=job.model,
         num_classes=job.num_classes,
         image_resize=job.image_size,

@@ -25,7 +25,7 @@ from mindghost.models.ghostnet import GhostBottleneck, GhostModule, GhostNet
 from mindghost.models.upsample import Enlarge
 
 from .job import Job, answer
-from .recipe import TABLE, TORCH_WEIGHTS, WEIGHTS
+from .recipe import TABLE, TORCH_WEIGHTS, WEIGHTS, task_of
 
 _FLOAT = 4  # bytes
 
@@ -57,10 +57,12 @@ def _export(weights: Path, job: Job) -> None:
     """The ONNX file, as `mindghost export` makes it; none where one of the two libraries is missing."""
     if not all(map(importlib.util.find_spec, ("onnx", "onnxruntime"))):
         return
-    deployed = artifact.of_file(weights, model=job.model)
-    config = deployed.config.replace(image_resize=job.image_size, num_classes=job.num_classes)
+    recipe = weights.with_name("recipe.yaml")
+    values = {"task": task_of(job), "model": job.model, "num_classes": job.num_classes, "image_resize": job.image_size}
+    recipe.write_text("".join(f"{key}: {value}\n" for key, value in values.items()), encoding="utf-8")
+    deployed = artifact.of_file(weights, recipe)
     classes = tuple(map(str, range(job.num_classes)))
-    export.export(replace(deployed, config=config, classes=classes), ("onnx",))
+    export.export(replace(deployed, classes=classes), ("onnx",))
 
 
 def for_torch(weights: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:

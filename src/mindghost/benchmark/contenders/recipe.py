@@ -37,6 +37,11 @@ PIPELINE = {
 }
 
 
+def task_of(job: Job) -> str:
+    """What our key `task` says of the network."""
+    return "segmentation" if job.dense else "classification"
+
+
 def images_of(job: Job) -> NDArray[Any]:
     """Images (N, 3, H, W) float32, the same for all contenders."""
     shape = (job.batch_size, 3, job.image_size, job.image_size)
