@@ -7,6 +7,7 @@ import mindspore as ms
 import numpy as np
 from mindspore import Tensor
 
+from mindghost import build
 from mindghost.checkpoint import weights as weights_file
 from mindghost.config import Config
 from mindghost.models import create_model
@@ -19,7 +20,7 @@ def write_run(folder: Path, **keys) -> Path:
     """What training leaves of a network with random weights: the checkpoint and what is beside it."""
     folder.mkdir(parents=True, exist_ok=True)
     config = Config(**{"num_classes": 3, "image_resize": 32, "data_dir": str(folder / "none"), **keys})
-    network = create_model(config.model, config.num_classes, config.in_channels)
+    network = create_model(config.model, **build.options(config))
     randomise(network, gamma=(0.3, 0.6) if config.model.startswith("ghostnet") else (0.5, 1.5))
     path = folder / f"{config.model}_best.ckpt"
     weights_file.write(path, {parameter.name: parameter.asnumpy() for parameter in network.get_parameters()})
@@ -30,7 +31,7 @@ def write_run(folder: Path, **keys) -> Path:
 
 def trained_logits(path: Path, images: np.ndarray) -> np.ndarray:
     config = Config.from_file(path.parent / "config.yaml")
-    network = create_model(config.model, config.num_classes, config.in_channels)
+    network = create_model(config.model, **build.options(config))
     weights = weights_file.read(path)
     for parameter in network.get_parameters():
         parameter.set_data(Tensor(weights[parameter.name]))

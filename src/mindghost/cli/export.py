@@ -21,12 +21,19 @@ def make_parser() -> Parser:
     """The command line."""
     parser = Parser(PROG, __doc__)
     network_arguments.add_arguments(parser, exported=False)
-    parser.add_argument("--format", choices=("mindir", "onnx", "all"), default="all", help="what to write (all)")
+    parser.add_argument(
+        "--format", choices=("mindir", "onnx", "all"), help="what to write (all; with --free_size onnx)"
+    )
     parser.add_argument(
         "--out", type=output_folder, metavar="DIR", help="folder for the files (that of the checkpoint)"
     )
     parser.add_argument(
         "--batch_size", type=number(int, 1, 4096), metavar="N", help="images that a file takes at once (any number)"
+    )
+    parser.add_argument(
+        "--free_size",
+        action="store_true",
+        help="an ONNX file for images of any height and width, of a network that gives each pixel a class",
     )
     data_dir = input_folder("give one with images, or leave the option out")
     parser.add_argument("--data_dir", type=data_dir, metavar="D", help="images to compare on (those of the training)")
@@ -53,12 +60,15 @@ def main(arguments: Sequence[str]) -> None:
     log = RunLog()
     try:
         Runtime.start(deployed.config)
-        formats = export.FORMATS if args.format == "all" else (args.format,)
-        written = export.export(deployed, formats, args.out, args.batch_size, args.overwrite)
+        form = args.format or ("onnx" if args.free_size else "all")
+        formats = export.FORMATS if form == "all" else (form,)
+        written = export.export(deployed, formats, args.out, args.batch_size, args.overwrite, args.free_size)
     finally:
         log.close()
     for file in written:
         kind = "images of the run's data" if file.real else "made-up pictures (no images in data_dir)"
+        if len(file.sizes) > 1:
+            kind += f", at {' and at '.join(f'{height} x {width}' for height, width in file.sizes)}"
         say(
             f"{file.path}: {file.size / 1e6:.1f} MB; logits within {file.difference:.1e} of the checkpoint's "
             f"on {file.images} {kind}"

@@ -17,6 +17,7 @@ from mindspore import Tensor, nn
 from numpy.typing import NDArray
 
 from .. import __version__, build, tasks
+from ..config import Config
 from ..errors import UserError
 from ..files import intact, json_text, paths, scratch
 from ..inference import exported as exported_file
@@ -43,6 +44,7 @@ class Exported:
         difference: largest one between its logits and the checkpoint's, as a share of the largest logit.
         images: that were compared.
         real: whether they were images of the run's data, and not made-up ones.
+        sizes: height and width that they had; of a file for any size two.
     """
 
     path: Path
@@ -50,6 +52,7 @@ class Exported:
     difference: float
     images: int
     real: bool
+    sizes: tuple[tuple[int, int], ...] = ()
 
 
 def export(
@@ -58,6 +61,7 @@ def export(
     folder: Path | None = None,
     batch: int | None = None,
     overwrite: bool = False,
+    free_size: bool = False,
 ) -> list[Exported]:
     """Write a checkpoint's network in each of `formats`, the sha256 of each file and a description beside it.
 
@@ -69,6 +73,8 @@ def export(
         folder: where they go; None is that of the checkpoint.
         batch: images that a file takes at once; None makes files for any number.
         overwrite: replace files that are there, also those that no export made.
+        free_size: the files take images of any height and width; ONNX only, of a task that says something of each
+            pixel.
 
     Raises:
         UserError: weights that do not fit, a library that is missing, a file with other logits than the checkpoint, or
@@ -77,6 +83,8 @@ def export(
     """
     if "onnx" in formats:
         _check_onnx()
+    if free_size:
+        _check_free_size(deployed.config, formats)
     folder = folder or deployed.path.parent
     paths.make_folder(folder, "--out")
     names = [folder / f"{deployed.path.stem}.{kind}" for kind in (*formats, "json")]
@@ -87,10 +95,13 @@ def export(
     trained.set_train(False)
     log.info(str(loaded))
     images, real = comparison_images(deployed)
+    probes = [images]
+    if free_size:
+        probes.append(comparison_images(replace(deployed, config=config.replace(image_resize=_other_size(images))))[0])
     with _mode(ms.PYNATIVE_MODE):
-        expected = trained(Tensor(images)).asnumpy()
+        compared = [(probe, trained(Tensor(probe)).asnumpy()) for probe in probes]
         network = fold.deployed_form(config.model, trained, **build.options(config))
-    target = replace(deployed, batch=batch)
+    target = replace(deployed, batch=batch, free_size=free_size)
     description = _description(target)
     results, contents = [], {}
     with scratch.folder("export") as temporary:
@@ -100,14 +111,15 @@ def export(
             draft = temporary / f"network.{kind}"
             write = _write_onnx if kind == "onnx" else _write_mindir
             write(network, draft, target, json_text.dumps(description))
-            difference = compare(draft, batch, images, expected)
+            difference = max(compare(draft, batch, *pair) for pair in compared)
             if not difference <= TOLERANCE:
                 raise UserError(
                     f"{path}: not kept: its logits differ from the checkpoint's by {difference:.1e} of their size, "
                     f"over {TOLERANCE:.0e}; use another --format, and report {config.model} with this image size"
                 )
             contents[path] = draft.read_bytes()
-            results.append(Exported(path, len(contents[path]), difference, len(images), real))
+            sizes = tuple((probe.shape[2], probe.shape[3]) for probe in probes)
+            results.append(Exported(path, len(contents[path]), difference, len(images), real, sizes))
     described = {folder / f"{deployed.path.stem}.json": json_text.dumps(description, indent=1).encode()}
     exported_file.check_replaceable(names, overwrite, deployed.path)
     intact.write_all_atomically({**contents, **described}, with_sidecar=contents)
@@ -122,6 +134,23 @@ def _check_onnx() -> None:
             raise UserError(
                 f"--format onnx: {name} is missing ({error}); pip install onnx onnxruntime, or give --format mindir"
             ) from error
+
+
+def _check_free_size(config: Config, formats: Sequence[str]) -> None:
+    task = tasks.of(config)
+    if not task.is_dense:
+        raise UserError(
+            f"--free_size: task {task.name} resizes all images to one size; leave it out, or give weights of a network "
+            "that gives each pixel a class"
+        )
+    if "mindir" in formats:
+        raise UserError("--free_size: only ONNX files take images of any size; give --format onnx")
+
+
+def _other_size(images: NDArray[Any]) -> tuple[int, int]:
+    """Another height and width than that of some images, (N, C, H, W): odd numbers, and other proportions."""
+    height, width = images.shape[2:]
+    return (height * 3 // 4) | 1, (width * 5 // 4) | 1
 
 
 def _description(target: Deployment) -> dict[str, object]:
@@ -152,13 +181,15 @@ def _write_mindir(network: nn.Cell, path: Path, target: Deployment, description:
 
 
 def _write_onnx(network: nn.Cell, path: Path, target: Deployment, description: str) -> None:
-    from . import onnx_fixes
+    from . import onnx_fixes, onnx_sizes
 
     batch = target.batch or IMAGES
     with _mode(ms.GRAPH_MODE), fold.plain_operators(network):
-        example = Tensor(np.zeros((batch, *target.input_shape), np.float32))
+        channels, *size = target.input_shape
+        example = Tensor(np.zeros((batch, channels, *(onnx_sizes.TRACED if target.free_size else size)), np.float32))
         ms.export(network, example, file_name=str(path), file_format="ONNX")
-    content = onnx_fixes.tidy(path.read_bytes(), batch, target.batch is None, {ENTRY: description})
+    entries = {ENTRY: description}
+    content = onnx_fixes.tidy(path.read_bytes(), batch, target.batch is None, entries, target.free_size)
     # MindSpore's file is read-only, to all but root.
     path.unlink()
     path.write_bytes(content)

@@ -9,11 +9,13 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper, version_converter
 
+from .onnx_sizes import constants_of, make_free, shapes_of
+
 # The version of ONNX's operators: the highest whose operators the converter makes of opset 11 without more nodes.
 OPSET = 17
 
 
-def tidy(content: bytes, batch: int, dynamic: bool, entries: dict[str, str]) -> bytes:
+def tidy(content: bytes, batch: int, dynamic: bool, entries: dict[str, str], free_size: bool = False) -> bytes:
     """The file that MindSpore wrote for `batch` images, mended.
 
     Args:
@@ -21,6 +23,7 @@ def tidy(content: bytes, batch: int, dynamic: bool, entries: dict[str, str]) -> 
         batch: what it was written for; with `dynamic` a number that no other size in the file has.
         dynamic: make a file for any number of images of it.
         entries: to put into the file's metadata.
+        free_size: it was written for `onnx_sizes.TRACED`; make a file for images of any size of it.
 
     Input and output are named "image" and "logits".
     """
@@ -28,10 +31,14 @@ def tidy(content: bytes, batch: int, dynamic: bool, entries: dict[str, str]) -> 
     graph = model.graph
     _rename(graph, graph.input[0].name, "image")
     _rename(graph, graph.output[0].name, "logits")
-    _resize_bilinearly(model)
     for node in graph.node:
         if node.op_type == "Conv":
             _order_padding(node)
+        elif node.op_type == "ConvTranspose":
+            _drop_shape(node)
+    _resize_bilinearly(model)
+    if free_size:
+        make_free(model)
     if dynamic:
         _free_batch(graph, batch)
     _drop_unused(graph)
@@ -61,13 +68,6 @@ def _is_marked(node: onnx.NodeProto) -> bool:
     return any(attribute.s == b"align_corners" for attribute in node.attribute)
 
 
-def shapes_of(model: onnx.ModelProto) -> dict[str, list[int]]:
-    """The shape of each value of a graph whose sizes are fixed."""
-    graph = onnx.shape_inference.infer_shapes(model).graph
-    values = (*graph.value_info, *graph.input, *graph.output)
-    return {value.name: [size.dim_value for size in value.type.tensor_type.shape.dim] for value in values}
-
-
 def _rename(graph: onnx.GraphProto, old: str, new: str) -> None:
     for value in (*graph.input, *graph.output):
         value.name = new if value.name == old else value.name
@@ -87,13 +87,19 @@ def _order_padding(node: onnx.NodeProto) -> None:
             attribute.ints[:] = [top, left, bottom, right]
 
 
+def _drop_shape(node: onnx.NodeProto) -> None:
+    """Have a transposed convolution work its size out: MindSpore writes it with batch and channels, ONNX without."""
+    kept = [attribute for attribute in node.attribute if attribute.name != "output_shape"]
+    del node.attribute[:]
+    node.attribute.extend(kept)
+
+
 def _free_batch(graph: onnx.GraphProto, batch: int) -> None:
     """Take the number of images out of the shapes, and of the constants that depend on it."""
     for value in (*graph.input, *graph.output):
         value.type.tensor_type.shape.dim[0].dim_param = "batch"
     del graph.value_info[:]
-    values = {node.output[0]: node.attribute[0].t for node in graph.node if node.op_type == "Constant"}
-    values |= {entry.name: entry for entry in graph.initializer}
+    values = constants_of(graph)
     for node in graph.node:
         if node.op_type == "Reshape":
             _free_shape(values[node.input[1]], batch)
