@@ -36,7 +36,8 @@ from .trial import Trial, Variant, latency
 log = logging.getLogger("mindghost")
 
 _SEED = 0  # of the choice of calibration images
-_COST_IMAGES = 64  # on which the cost of a layer is measured
+# Images on which the cost of a layer is measured: at most, and as many as have so many logits.
+_COST_IMAGES, _COST_LOGITS = 64, 2**26
 
 
 @dataclass(frozen=True)
@@ -128,7 +129,7 @@ def quantize(
     if not math.isfinite(source.metrics.loss):
         raise UserError(f"{deployed.path}: its logits are not finite (NaN or infinity); export it again")
     network.calibrate(calibration)
-    chosen = {"int8": int8(network, trial, calibration[:_COST_IMAGES], goal)}
+    chosen = {"int8": int8(network, trial, calibration[: _costed(deployed)], goal)}
     if float16:
         chosen["float16"] = trial.add("float16", to_float16(deployed.path))
     for variant in chosen.values():
@@ -144,6 +145,11 @@ def quantize(
     latencies = latency([deployed.path, *written], trial.some_image(batch))
     tried = tuple(trial.variants)
     return Result(deployed.path, tried, written, latencies, len(network.layers), len(calibration), trial.samples, batch)
+
+
+def _costed(deployed: Deployment) -> int:
+    _, (_, *outputs) = replace(deployed, free_size=False).graph_shapes
+    return max(1, min(_COST_IMAGES, _COST_LOGITS // math.prod(size or 1 for size in outputs)))
 
 
 def _check_goal(deployed: Deployment, variant: Variant, source: Variant, goal: Goal, layers: int) -> None:

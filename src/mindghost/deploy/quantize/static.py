@@ -16,14 +16,16 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from ...errors import UserError
+from ...evaluate.batch import fitting
 from ...files import scratch
 from ...inference.artifact import Deployment
 from ...inference.network import filled, in_batches, of_onnx
+from ...process import resources
 from .trial import Layer, as_file
 
 log = logging.getLogger("mindghost")
 
-_BATCH = 16  # images that are calibrated on at once
+_BATCH = 16  # images that are calibrated on at once, of those that are not large
 _COST_SECONDS = 600  # after which layers stay unmeasured, and in int8
 
 
@@ -51,7 +53,9 @@ class Quantizer:
             entry.data_type == onnx.TensorProto.FLOAT16 for entry in graph.initializer
         ):
             raise UserError(f"{deployed.path}: int8 or float16 already; give the file that `mindghost export` wrote")
-        self._path, self._batch = deployed.path, deployed.batch
+        _, height, width = deployed.input_shape
+        most = fitting(height * width, resources.free_memory())
+        self._path, self._batch = deployed.path, deployed.batch or min(_BATCH, most)
         self._operators = sorted({*registry.QDQRegistry, *registry.QLinearOpsRegistry})
         self._types = quantization.QuantType.QInt8, quantization.QuantType.QUInt8
         self._ranges: Any = None
@@ -67,7 +71,7 @@ class Quantizer:
             model = Path(shutil.copyfile(self._path, temporary / "model.onnx"))
             augmented = str(temporary / "augmented.onnx")
             calibrator = create_calibrator(model, self._operators, augmented, calibrate_method=CalibrationMethod.MinMax)
-            calibrator.collect_data(_Reader(inputs, self._batch or _BATCH))
+            calibrator.collect_data(_Reader(inputs, self._batch))
             self._ranges = calibrator.compute_data()
 
     def content(self, mode: str, layers: Sequence[Layer]) -> bytes:
@@ -111,7 +115,7 @@ class Quantizer:
         with as_file(content) as path:
             run = of_onnx(path)
         # In batches, for the sake of memory.
-        return in_batches(run, self._batch or _BATCH)(inputs)
+        return in_batches(run, self._batch)(inputs)
 
 
 def _layers(graph: Any) -> list[Layer]:
