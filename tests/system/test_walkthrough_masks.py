@@ -83,7 +83,7 @@ def test_plain_onnx_runtime_writes_the_masks(walked):
     """Those of the float checkpoint, but for what int8 changes; shares are those of the mask."""
     runs, printed = walked
     equal = []
-    lines = [line.split("\t") for line in printed[5].splitlines()]
+    lines = [line.split("\t") for line in printed[5].strip().splitlines()]
     assert len(lines) == 20
     for path, first, *_ in lines:
         name = Path(path).stem
