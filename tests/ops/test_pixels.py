@@ -104,6 +104,24 @@ def test_pixel_losses_are_mindspores(settings, mode):
     assert float(found[0][1].asnumpy()) == pytest.approx(float(whole.asnumpy()), rel=1e-5)
 
 
+def test_gradients_are_differences():
+    """Of the losses of enlarged logits, along a random direction; the labels of some pixels are ignored."""
+    ms.set_context(mode=ms.PYNATIVE_MODE)
+    upsample, loss = pixels.NativeUpsample(LIBRARY), Loss(4, 255, 0.1)
+    rewrite.use(loss, LIBRARY)
+    labels = RANDOM.randint(0, 4, (2, 9, 14)).astype(np.int32)
+    labels[:, 2] = 255
+    weights = maps(2, 9, 14)
+
+    def value(x: Tensor) -> Tensor:
+        return loss(upsample(x, (9, 14)), Tensor(labels), weights)[0]
+
+    x, along = maps(2, 4, 5, 7), maps(2, 4, 5, 7)
+    slope = float((ops.grad(value)(x) * along).sum().asnumpy())
+    ahead, behind = (float(value(x + step * along).asnumpy()) for step in (1e-2, -1e-2))
+    assert (ahead - behind) / 2e-2 == pytest.approx(slope, rel=2e-3)
+
+
 def test_labels_that_are_no_class_are_an_error():
     ms.set_context(mode=ms.PYNATIVE_MODE)
     loss = Loss(3)

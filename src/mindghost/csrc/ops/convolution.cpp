@@ -42,7 +42,9 @@ class Tiles {
     if (rows_ * columns_ > kWhole) {
       columns_ = equal_parts(columns_, kColumns);
       const int64_t row = (k.in_channels + k.out_channels) * (columns_ + k.map.kernel_width - 1) * kTogether;
-      rows_ = equal_parts(rows_, std::max(kLeastRows, kElements / row));
+      // Of a few samples there should be as many parts as a block has, too.
+      const int64_t wanted = divide_up(kTogether, k.batch * divide_up(k.map.out_width(), columns_));
+      rows_ = equal_parts(rows_, std::max(kLeastRows, std::min(kElements / row, divide_up(rows_, wanted))));
     }
     across_ = divide_up(k.map.out_width(), columns_);
     count_ = k.batch * across_ * divide_up(k.map.out_height(), rows_);
