@@ -128,6 +128,15 @@ def test_panels_show_image_truth_prediction_and_errors(samples):
     assert {panel.shape for panel in Panels.of(large._replace(place=5), samples, colors).pictures} == {(256, 171, 3)}
 
 
+def test_a_class_that_is_ignored_has_no_part_in_an_images_mean():
+    logits = np.float32(9 * (np.arange(3)[:, np.newaxis, np.newaxis] == [[0, 1, 2, 2]]))
+    truth = np.int16([[masks.IGNORED, 1, 1, 2]])
+    for ignored, expected in ((None, (1 / 2 + 1 / 2) / 2), (2, 1 / 2)):
+        counts = Counts(("a", "b", "c"), ignored)
+        counts.add([logits], [truth])
+        assert counts.outcomes().kept[0].miou == pytest.approx(expected)
+
+
 def test_ranks_and_order_change_no_byte(samples, files, tmp_path):
     def half(ranks):
         own = range(ranks.rank, IMAGES, 2)

@@ -139,8 +139,7 @@ class Outcomes:
     @cached_property
     def iou(self) -> NDArray[Any]:
         """Intersection over union of each class, float64 (classes,); NaN where no pixel has it or was given it."""
-        found = intersection_over_union(self.confusion)
-        return np.where(np.arange(len(found)) == self.ignored, np.nan, found)
+        return intersection_over_union(self.confusion, self.ignored)
 
     def metrics(self) -> Metrics:
         """The numbers that they amount to. Raises ValueError where there is no image."""
@@ -162,11 +161,15 @@ class Outcomes:
         )
 
 
-def intersection_over_union(confusion: NDArray[Any]) -> NDArray[Any]:
-    """Of each class, float64 (classes,), from counts of pixels, int (classes, classes); NaN where it would be 0 / 0."""
+def intersection_over_union(confusion: NDArray[Any], ignored: int | None = None) -> NDArray[Any]:
+    """Of each class, float64 (classes,), from counts of pixels, int (classes, classes).
+
+    NaN where it would be 0 / 0, and of the class that is `ignored`, if one is.
+    """
     both = np.diagonal(confusion)
     with np.errstate(invalid="ignore"):
-        return both / (confusion.sum(axis=0) + confusion.sum(axis=1) - both)
+        found = both / (confusion.sum(axis=0) + confusion.sum(axis=1) - both)
+    return np.where(np.arange(len(found)) == ignored, np.nan, found)
 
 
 class Counts:
@@ -184,7 +187,8 @@ class Counts:
         for logits, mask in zip(outputs, labels, strict=True):
             found = judged(logits, mask)
             self.confusion += found.confusion
-            self.worst.add(len(self.rows), found.confusion, intersection_over_union(found.confusion), found.predicted)
+            shares = intersection_over_union(found.confusion, self.ignored)
+            self.worst.add(len(self.rows), found.confusion, shares, found.predicted)
             self.rows.append((int(np.trace(found.confusion)), int(found.confusion.sum()), found.loss))
 
     def outcomes(self, ranks: Ranks = ALONE) -> Outcomes:
