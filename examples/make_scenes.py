@@ -60,7 +60,7 @@ def write_scenes(root: Path, train: int, val: int, seed: int = 0) -> None:
         for name, content in files.items():
             file = folder / name
             if paths.exists(file) and (file.is_symlink() or paths.read(file, "give another folder") != content):
-                raise UserError(f"{file}: exists, and is another file; give another folder")
+                raise UserError(f"{file}: exists, and is another picture; give another folder")
     for folder, files in folders.items():
         paths.make_folder(folder, "ROOT")
         intact.write_all_atomically({folder / name: content for name, content in files.items()})

@@ -165,12 +165,15 @@ def test_converted_weights_and_their_report_replace_nothing(tmp_path):
 
 
 @pytest.mark.fault("overwriting", "clean error")
-def test_digits_replace_no_picture_of_others(tmp_path):
+@pytest.mark.parametrize(
+    ("program", "file"), [("make_digits.py", "val/3/0003.png"), ("make_scenes.py", "val/masks/0003.png")]
+)
+def test_examples_replace_no_picture_of_others(tmp_path, program, file):
     pytest.importorskip("sklearn")
-    mine = tmp_path / "val" / "3" / "0003.png"
+    mine = tmp_path / file
     mine.parent.mkdir(parents=True)
     mine.write_bytes(b"mine")
-    done = command(ROOT / "examples" / "make_digits.py", tmp_path)
+    done = command(ROOT / "examples" / program, tmp_path)
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
     assert f"{mine}: exists, and is another picture; give another folder" in done.stderr
     assert [file for file in tmp_path.rglob("*") if file.is_file()] == [mine]

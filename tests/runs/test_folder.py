@@ -16,6 +16,7 @@ from mindghost.checkpoint import weights as weights_file
 from mindghost.config import Config
 from mindghost.errors import RunError, UserError
 from mindghost.files import intact
+from mindghost.runs import files as run_files
 from mindghost.runs import folder as run_folder
 from mindghost.runs.folder import RunFolder
 from mindghost.runs.state import Position, RunState, changed_keys, taken_up
@@ -281,6 +282,7 @@ def test_a_resumed_run_keeps_the_state_it_came_from(tmp_path):
 # is damaged in between. Prints the epoch that each goes on from.
 KILLS = """
 import itertools, os, random, signal, sys, time
+from mindghost.runs import files as run_files
 from mindghost.runs import folder as run_folder
 from mindghost.runs.folder import RunFolder
 from tests.helpers.run_folders import config, damage, run, save, state_of
@@ -491,3 +493,28 @@ def test_the_record_of_sessions_has_a_line_for_each_entry(tmp_path):
         folder.start()
         folder.add_session({"epoch": 0}, None)
         assert folder.sessions.read_text().startswith('[\n {\n  "epoch": 0,\n')
+
+
+@pytest.mark.fault("overwriting", "ok")
+def test_colours_are_the_run_s_and_go_with_it(tmp_path):
+    with RunFolder(config(tmp_path)) as folder:
+        folder.start()
+        folder.keep_colors([(1, 2, 3), (0, 0, 255)])
+        # As a run that goes on does, with the same or others.
+        folder.keep_colors([(1, 2, 3), (4, 5, 6)])
+    assert run_files.colors_beside(tmp_path / "w.ckpt", 2) == ((1, 2, 3), (4, 5, 6))
+    with RunFolder(config(tmp_path)) as folder:
+        folder.start(overwrite=True)
+    assert not folder.colors.exists()
+
+
+@pytest.mark.fault("overwriting", "clean error")
+def test_colours_replace_no_file_of_others(tmp_path):
+    (tmp_path / "colors.json").write_text("mine")
+    with RunFolder(config(tmp_path)) as folder:
+        folder.start()
+        with pytest.raises(RunError, match=r"colors\.json: is not the run's, which would replace it"):
+            folder.keep_colors([(1, 2, 3)])
+    with RunFolder(config(tmp_path)) as folder:
+        folder.start(overwrite=True)
+    assert folder.colors.read_text() == "mine"

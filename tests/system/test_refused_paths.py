@@ -98,6 +98,7 @@ OPTIONS = [
     ("benchmark", ("--quick --json", WRITE_FILE), ""),
     ("benchmark", ("--quick --plot", WRITE_FILE), ".png"),
     ("make_digits.py", ("", WRITE_FOLDER), ""),
+    ("make_scenes.py", ("--train 1 --val 1", WRITE_FOLDER), ""),
 ]
 
 
@@ -173,8 +174,8 @@ def make(home) -> Iterator[Callable[[str, str, int], Path]]:
 def run(monkeypatch) -> Callable[[str, list[str]], int]:
     """Runs a command of `mindghost`, or a program's `main` by its file's name; the exit status."""
     programs = {"train.py": train.main, "validate.py": validate.main}
-    make_digits = ROOT / "examples" / "make_digits.py"
-    programs["make_digits.py"] = runpy.run_path(str(make_digits), run_name="a command")["main"]
+    for name in ("make_digits.py", "make_scenes.py"):
+        programs[name] = runpy.run_path(str(ROOT / "examples" / name), run_name="a command")["main"]
     monkeypatch.setattr(streams, "guard", lambda: None)
 
     def status(name: str, arguments: list[str]) -> int:
