@@ -21,7 +21,8 @@ def write_run(folder: Path, **keys) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     config = Config(**{"num_classes": 3, "image_resize": 32, "data_dir": str(folder / "none"), **keys})
     network = create_model(config.model, **build.options(config))
-    randomise(network, gamma=(0.3, 0.6) if config.model.startswith("ghostnet") else (0.5, 1.5))
+    deep = config.model.startswith(("ghostnet", "ghost_unet", "ghost_lraspp"))
+    randomise(network, gamma=(0.3, 0.6) if deep else (0.5, 1.5))
     path = folder / f"{config.model}_best.ckpt"
     weights_file.write(path, {parameter.name: parameter.asnumpy() for parameter in network.get_parameters()})
     (folder / "config.yaml").write_text(config.to_yaml())
