@@ -282,7 +282,7 @@ def test_all_warnings_that_apply_are_given():
 
 
 # Only one value of these is allowed, and Config itself sees to it.
-CHECKED_IN_CONFIG = {"aug_splits", "auto", "aux_factor"}
+CHECKED_IN_CONFIG = {"aug_splits", "aux_factor"}
 
 
 def _keys_read(tree: ast.AST) -> set[str]:
