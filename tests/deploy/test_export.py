@@ -283,7 +283,7 @@ def test_what_is_written_and_said(quick, tmp_path, caplog):
     for result, kind, difference in zip(results, ("mindir", "onnx"), (1e-4, 0.0), strict=True):
         content = (out / f"w_best.{kind}").read_bytes()
         assert json.loads(content) == facts
-        assert result == export.Exported(out / f"w_best.{kind}", len(content), difference, 7, False)
+        assert result == export.Exported(out / f"w_best.{kind}", len(content), difference, 7, False, ((8, 8),))
         assert (out / f"w_best.{kind}.sha256").read_text().split()[0] == hashlib.sha256(content).hexdigest()
     assert (out / "w_best.json").read_text() == json.dumps(facts, indent=1)
     assert len(list(out.iterdir())) == 5

@@ -123,7 +123,9 @@ def test_the_comparison_is_of_seeds_that_both_have(tmp_path):
 
 # --- timm's environment and train.py
 
-FAKE = """#!{python}
+FAKE = """#!/bin/sh
+exec {python} -c "$(tail -n +4 "$0")" "$@"
+
 import sys
 if sys.argv[1] == "-c":
     print('["1.2.3", "2.4.0"]')
@@ -138,7 +140,7 @@ TRAIN = "print('usage: train.py [-h] [--sched NAME] [--drop PCT], --seed S')"
 def fake_python(tmp_path) -> Path:
     """An interpreter that says it has timm 1.2.3."""
     file = tmp_path / "python"
-    file.write_text(FAKE.format(python=sys.executable))
+    file.write_text(FAKE.format(python=shlex.quote(sys.executable)))
     file.chmod(0o755)
     return file
 

@@ -1,6 +1,7 @@
 """examples/evidence/runner.py: runs one after the other, what they learnt, and how they go on."""
 
 import json
+import shlex
 import sys
 from pathlib import Path
 
@@ -46,7 +47,7 @@ def test_runs_are_done_once_and_their_numbers_are_kept(tmp_path, capsys):
     assert [entry["last"] for entry in entries.values()] == [71.0, 73.0]
     assert entries["wide, ours, seed 1"]["best"] == 72.0
     assert entries["wide, ours, seed 1"]["sessions"] == 1
-    assert entries["wide, ours, seed 1"]["command"].startswith(sys.executable)
+    assert entries["wide, ours, seed 1"]["command"].startswith(shlex.quote(sys.executable))
     before = (tmp_path / "out" / "runs" / "wide-ours-seed-1" / "metrics.jsonl").stat().st_mtime_ns
     again = results_in(tmp_path / "out")
     runner.do_all(again, runs)

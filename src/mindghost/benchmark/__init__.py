@@ -20,7 +20,6 @@ from typing import Any
 
 from ..errors import RunError
 from ..files import json_text, scratch
-from ..models import SEGMENTATION, card
 from .contenders.job import Job
 
 OURS = "ours"
@@ -173,6 +172,8 @@ def _measure(plan: Plan, one: Contender, task: str, folder: str) -> tuple[dict[s
 
     The answer of one that cannot be measured here has "missing", the reason.
     """
+    from ..models import SEGMENTATION, card  # it imports MindSpore, which takes seconds
+
     answer, order = Path(folder, "answer.json"), Path(folder, "job.json")
     answer.unlink(missing_ok=True)
     job = Job(
