@@ -292,3 +292,15 @@ def test_times_of_change_that_no_64_bits_hold_as_nanoseconds(seconds, looked_at,
     os.utime(file, (seconds + 1, seconds + 1))
     open_split(config, "train")
     assert len(looked_at) == 1
+
+
+def test_nothing_is_noted_of_images_without_masks(tmp_path):
+    """It would cost every start of a large set its memory."""
+    config = tree(tmp_path)
+    for _ in range(2):
+        notes = {}
+        samples = open_split(config, "train")
+        assert len(dataset.readable(config, samples, notes=notes)) == 10
+        assert notes == {}
+    (file,) = scan.manifest(samples.root).parent.iterdir()
+    assert columns.decode(file.read_bytes())["notes"].dtype == "S1"

@@ -58,6 +58,8 @@ ROOMS = {
         ("runs/folder.py", "runs/files.py", "runs/state.py"),
         (
             "tests/runs/test_folder.py",
+            "tests/runs/test_folders_in_use.py",
+            "tests/runs/test_saved_states.py",
             "tests/runs/test_files.py",
             "tests/runs/test_events.py",
             "tests/config/test_weights_say.py",

@@ -22,16 +22,17 @@ PROG = "mindghost model-card"
 def make_parser() -> Parser:
     """The command line."""
     parser = Parser(PROG, __doc__)
-    parser.add_argument(
-        "run",
-        type=input_folder("give that of a run (its ckpt_save_dir)"),
-        metavar="RUN",
-        help="a run's folder (ckpt_save_dir)",
-    )
+    add_run(parser)
     parser.add_argument("--output", type=output_file, metavar="FILE", help="the card; default: RUN/model_card.md")
     parser.add_argument("--overwrite", action="store_true", help="replace a card that is there")
     add_given(parser)
     return parser
+
+
+def add_run(parser: Parser) -> None:
+    """The argument that names a run."""
+    folder = input_folder("give that of a run (its ckpt_save_dir)")
+    parser.add_argument("run", type=folder, metavar="RUN", help="a run's folder (ckpt_save_dir)")
 
 
 def add_given(parser: Parser) -> None:

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..config.arguments import Parser, input_folder, output_folder
+from ..config.arguments import Parser, output_folder
 from ..process.display import say, shell
-from .model_card import add_given, given_in
+from .model_card import add_given, add_run, given_in
 
 PROG = "mindghost release"
 
@@ -19,12 +19,7 @@ PROG = "mindghost release"
 def make_parser() -> Parser:
     """The command line."""
     parser = Parser(PROG, __doc__)
-    parser.add_argument(
-        "run",
-        type=input_folder("give that of a run (its ckpt_save_dir)"),
-        metavar="RUN",
-        help="a run's folder (ckpt_save_dir)",
-    )
+    add_run(parser)
     parser.add_argument(
         "--output", type=output_folder, required=True, metavar="DIR", help="folder to make, or an empty one"
     )

@@ -181,7 +181,7 @@ def readable(
 ) -> NDArray[Any]:
     """Indices of the samples that can be read, as `on_bad_image` has it; what is left out is logged.
 
-    `notes` gets what is to be remembered of each good one, whichever process has looked at it (`FileSamples.look`).
+    `notes` gets what is to be remembered of good ones, whichever process has looked at them (`FileSamples.look`).
 
     Raises UserError for the first one that cannot be read, unless such ones are to be skipped.
     """
@@ -212,9 +212,10 @@ def _readable(config: Config, samples: FileSamples, part: Part, needs_all: bool)
 
     Where some are left out, each class keeps one, if it `needs_all`; else one of all is enough.
     """
-    kept = samples.take(readable(config, samples, part))
-    if len(kept) == len(samples):
+    good = readable(config, samples, part)
+    if len(good) == len(samples):
         return samples
+    kept = samples.take(good)
     gone = _present(samples) - _present(kept)
     if gone and (needs_all or not len(kept)):
         name = samples.classes[min(gone)]

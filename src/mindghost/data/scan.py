@@ -73,7 +73,7 @@ def bad_images(
         part: of several processes, this one's. What the others have found is not in the result.
         digests: read all images, and compare them with the sha256 that the manifest has of them; one that has changed
             under the same size and time of change is bad.
-        notes: gets what is remembered of each good image beside, by its index (`FileSamples.look`).
+        notes: gets what is remembered of good images beside, by their indices (`FileSamples.look`); nothing of most.
     """
     started = time.monotonic()
     noted: dict[int, str] = {} if notes is None else notes
@@ -93,7 +93,8 @@ def bad_images(
         sums = np.where(their_sums != b"", their_sums, sums)
         texts = np.where(known, their_texts, texts)
     bad, longer, found_texts = _look(samples, indices[new], decode, stop)
-    noted |= {int(index): text for index, text in zip(indices[~new], texts[~new], strict=True)} | found_texts
+    told = ~new & (texts != "")
+    noted |= dict(zip(indices[told].tolist(), texts[told], strict=True)) | found_texts
     if longer:
         count = "1 file has" if len(longer) == 1 else f"{len(longer):,} files have"
         example = samples.name(min(longer))
@@ -111,7 +112,9 @@ def bad_images(
     if seconds > _SECONDS:
         _logger.info(f"{samples.title}: looked at {new.sum():,} of {len(indices):,} images in {seconds:.0f} s")
     if (new.any() or digests) and not (stop and bad):
-        lines = np.array([noted.get(int(index), "").encode() for index in indices], np.bytes_)
+        lines = np.zeros(len(indices), "S1")
+        if noted:
+            lines = np.array([noted.get(index, "").encode() for index in indices.tolist()], np.bytes_)
         arrays = {"names": names, "stats": stats, "sums": sums, "notes": lines}
         _remember(remembered, {name: column[readable] for name, column in arrays.items()}, decode)
     return bad
@@ -150,8 +153,10 @@ def _known(path: Path, names: NDArray[Any], stats: NDArray[Any], decode: bool) -
     at = np.searchsorted(known_names, names)
     at[at == len(known_names)] = 0
     same = (known_names[at] == names) & (found["stats"][at] == stats).all(axis=1)
+    texts = none[2]
     # An older version noted nothing.
-    texts = np.array([text.decode() for text in found["notes"][at]], object) if "notes" in found else none[2]
+    if "notes" in found and (found["notes"] != b"").any():
+        texts = np.array([text.decode() for text in found["notes"][at]], object)
     return same & (decoded or not decode), np.where(same, found["sums"].astype(_SUM)[at], b""), texts
 
 
@@ -181,9 +186,11 @@ def _look(
         found = {}
         for index in indices[start : start + _TASK]:
             try:
-                more, notes[int(index)] = samples.look(int(index), decode)
+                more, note = samples.look(int(index), decode)
                 if more:
                     longer.append(int(index))
+                if note:
+                    notes[int(index)] = note
             except UserError as error:
                 found[int(index)] = str(error)
                 if stop:

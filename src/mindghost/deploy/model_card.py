@@ -23,7 +23,7 @@ from ..evaluate.evaluator import counted
 from ..files import intact, json_text, paths
 from ..process import display
 from ..runs import curves, provenance
-from ..runs.files import RunFiles
+from ..runs.files import RunFiles, companions
 from ..runs.metrics import read_records
 from ..runs.record import Record
 from ..tasks import names as class_names
@@ -301,12 +301,7 @@ def markdown(run: Run, given: Given, picture: str) -> str:
 
 def _beside(run: Run) -> str:
     """The files that belong to the weights, by name."""
-    names = ["config.yaml", "classes.json"]
-    if tasks.of(run.config).has_thresholds:
-        names.append(RunFiles.thresholds(Path(run.assets[0].name)).name)
-    if paths.is_file(colors := RunFiles.beside(run.weights).colors):
-        names.append(colors.name)
-    *first, last = (f"`{name}`" for name in names)
+    *first, last = (f"`{file.name}`" for file in companions(run.weights))
     return f"{', '.join(first)} and {last}"
 
 

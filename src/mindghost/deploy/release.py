@@ -15,7 +15,7 @@ from ..checkpoint import weights as weights_file
 from ..checkpoint.names import timm_names
 from ..errors import UserError
 from ..files import intact, paths, scratch
-from ..runs.files import RunFiles
+from ..runs.files import companions
 from . import model_card
 from .model_card import Given
 
@@ -54,9 +54,7 @@ def make(run: Path, output: Path, given: Given, half: bool = True) -> Path:
         tensors = ckpt.with_suffix(".safetensors")
         theirs = timm_names(arrays)
         weights_file.write_safetensors(tensors, {theirs[name]: array for name, array in arrays.items()})
-        files = RunFiles(run)
-        beside = (files.config, files.classes, files.colors, RunFiles.thresholds(found.weights))
-        for file in filter(paths.is_file, beside):
+        for file in companions(found.weights):
             intact.copy(file, made / file.name)
         assets = [model_card.asset(file.name, file.read_bytes()) for file in (ckpt, tensors)]
         offered = replace(found, assets=assets, note=_ROUNDED if half else "")

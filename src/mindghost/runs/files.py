@@ -204,6 +204,12 @@ def entries(file: Path) -> list[dict[str, Any]]:
     return [entry for entry in found if isinstance(entry, dict)] if isinstance(found, list) else []
 
 
+def companions(weights: Path) -> list[Path]:
+    """The files that belong to a weight file of a run and lie beside it, all but its sidecar."""
+    run = RunFiles.beside(weights)
+    return list(filter(paths.is_file, (run.config, run.classes, run.colors, run.thresholds(weights))))
+
+
 def thresholds_beside(weights: Path, outputs: int) -> tuple[float, ...] | None:
     """The thresholds of a weight file's answers, one an output; None where none lie beside it.
 

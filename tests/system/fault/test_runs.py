@@ -2,7 +2,7 @@
 
 The table that pytest prints at the end counts the faults (see conftest.py). Runs of several ranks: in
 test_ranks.py; a killed mpirun: tests/parallel/test_ranks.py. What smaller parts do about faults is proved where
-those are tested: checkpoint/test_weights.py, runs/test_folder.py, files/test_lock.py, test_runtime.py.
+those are tested: checkpoint/test_weights.py, runs/test_saved_states.py, files/test_lock.py, test_runtime.py.
 """
 
 import io
