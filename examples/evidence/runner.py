@@ -9,6 +9,7 @@ import platform
 import re
 import shutil
 import sys
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -33,7 +34,7 @@ _ENTRY = {"variant", "seed", "command", "arguments", "sessions", "lost_sessions"
 
 
 @dataclass(frozen=True)
-class Run:
+class Run(ABC):
     """A training.
 
     Attributes:
@@ -56,13 +57,13 @@ class Run:
         """Of its folder: letters, digits and few signs."""
         return re.sub(r"[^\w.]+", "-", self.name)
 
+    @abstractmethod
     def to_go_on(self, folder: Path) -> list[str] | None:
         """What is added to its command to go on with what is in its folder; None: it has to begin afresh."""
-        raise NotImplementedError
 
+    @abstractmethod
     def records(self, folder: Path) -> list[Record]:
         """`epoch` (from 1), `top_1` (percent), `train_loss` and `val_loss` of its epochs."""
-        raise NotImplementedError
 
 
 def place(folder: Path, run: Run) -> Path:

@@ -5,6 +5,7 @@ The methods have the names and meanings that timm and MindCV give them.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -34,7 +35,7 @@ class FeatureInfo(list[dict[str, Any]]):
         return [entry["reduction"] for entry in self]
 
 
-class RegistryNetwork(nn.Cell):
+class RegistryNetwork(nn.Cell, ABC):
     """What `create_model` builds: a body that makes feature maps, and a head that is made for the task.
 
     Attributes:
@@ -76,13 +77,13 @@ class RegistryNetwork(nn.Cell):
         """As MindCV starts its ResNets and RegNets, and the authors of Ghost-ResNet and G-GhostNet theirs."""
         he_normal_init(cell)
 
+    @abstractmethod
     def before_head(self) -> list[str]:
         """Names of the parameters of all that is not made for the task."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _set_classifier(self, num_classes: int) -> None:
         """Make a classifier. Raises ValueError for a number of classes that the network cannot have."""
-        raise NotImplementedError
 
     def get_classifier(self) -> nn.Cell:
         """The cell that ends the network, or what stands in its place."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
+
 from mindspore import nn
 
 from .network import FeatureNetwork, Network, RegistryNetwork
@@ -53,9 +55,9 @@ class SegmentationNetwork(RegistryNetwork):
     def before_head(self) -> list[str]:
         return [p.name for p in self.get_parameters() if p.name.startswith(self.prefix)]
 
+    @abstractmethod
     def make_classifier(self, num_classes: int) -> nn.Cell:
         """The cell that gives logits of the pixels of a map."""
-        raise NotImplementedError
 
     def _set_classifier(self, num_classes: int) -> None:
         if num_classes < 1:
