@@ -93,6 +93,7 @@ def test_what_somebody_may_mean_is_not_refused(keys):
         ({"crop_pct": 0.001}, "crop_pct: each image would be resized to 224,000 pixels for the 224 that are kept"),
         ({"image_resize": 100_000}, "image_resize: expected at most 4,096 pixels a side, got 100,000"),
         ({"image_resize": (32, 4097)}, "image_resize: expected at most 4,096 pixels a side, got 4,097"),
+        ({"crop_size": (32, 4097)}, "crop_size: expected at most 4,096 pixels a side, got 4,097"),
     ],
 )
 def test_sizes_that_no_machine_has_room_for(keys, line):

@@ -68,15 +68,21 @@ def refused(config: Config) -> Iterator[Problem]:
 
 def too_large(config: Config) -> Iterator[Problem]:
     """Sizes of images that no machine here has room for, in training and in evaluation."""
-    side = config.image_resize if isinstance(config.image_resize, int) else max(config.image_resize)
+    side = max(_sides(config.image_resize))
     if side > MAX_SIDE:
-        yield Problem(("image_resize",), f"expected at most {MAX_SIDE:,} pixels a side, got {side:,}")
+        yield _too_many_pixels("image_resize", side)
     elif config.dataset == "imagenet" and side / config.crop_pct > MAX_COVERED:
         yield Problem(
             ("crop_pct", "image_resize"),
             f"each image would be resized to {side / config.crop_pct:,.0f} pixels for the {side} that are kept; give "
             "more than a few per cent, such as 0.875",
         )
+    if config.crop_size is not None and (side := max(_sides(config.crop_size))) > MAX_SIDE:
+        yield _too_many_pixels("crop_size", side)
+
+
+def _too_many_pixels(key: str, side: int) -> Problem:
+    return Problem((key,), f"expected at most {MAX_SIDE:,} pixels a side, got {side:,}")
 
 
 def warnings(config: Config) -> list[str]:
@@ -188,4 +194,8 @@ def _jitters(config: Config) -> bool:
 
 
 def _shorter_side(config: Config) -> int:
-    return config.image_resize if isinstance(config.image_resize, int) else min(config.image_resize)
+    return min(_sides(config.image_resize))
+
+
+def _sides(size: int | tuple[int, int]) -> tuple[int, ...]:
+    return (size,) if isinstance(size, int) else size

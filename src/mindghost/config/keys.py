@@ -216,7 +216,10 @@ class Keys(BaseModel):
     pixels were added on every side; takes the place of scale and ratio. None: they say what is cropped."""
     random_scale: RatioRange = (0.5, 2.0)
     """task segmentation, in training: range of factors that an image is scaled by, once it is fitted into image_resize,
-    before a box of image_resize is cut out of it; takes the place of scale, ratio and crop_padding."""
+    before a box of crop_size is cut out of it; takes the place of scale, ratio and crop_padding."""
+    crop_size: ImageSize | None = None
+    """task segmentation, in training: height and width, in pixels, of the box that is cut out of a scaled image, one
+    number where they are equal; evaluation still sees whole images at image_resize. None: image_resize."""
     hflip: Share = 0.5
     """Probability of a horizontal flip."""
     vflip: Share = 0.0

@@ -116,9 +116,9 @@ def eval_pixels(config: Config) -> Callable[[NDArray[Any]], NDArray[Any]]:
     return transform
 
 
-def input_size(config: Config) -> tuple[int, int]:
-    """Height and width of the transformed images."""
-    size = config.image_resize
+def input_size(config: Config, training: bool = False) -> tuple[int, int]:
+    """Height and width of the transformed images, of evaluation or of training."""
+    size = config.crop_size if training and config.crop_size is not None else config.image_resize
     return size if isinstance(size, tuple) else (size, size)
 
 

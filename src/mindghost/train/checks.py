@@ -41,7 +41,7 @@ def settled(config: Config, samples: Samples, ranks: int) -> Config:
         )
     last = len(order) - (order.steps - 1) * config.batch_size
     if last == 1 and _smallest_norm(config) == 1:
-        height, width = transforms.input_size(config)
+        height, width = transforms.input_size(config, training=True)
         why = f"one image of {height} x {width} pixels, of which {config.model} leaves a single pixel to batch norm"
         if config.batch_size == 1:
             raise UserError(f"batch_size: 1: {why}: raise batch_size or image_resize")
@@ -57,7 +57,7 @@ def _smallest_norm(config: Config) -> int | None:
     network = build.network(config)
     # What is frozen until an epoch is trained in the last one.
     freeze(network, config, config.epoch_size)
-    return smallest_norm(network, (config.in_channels, *transforms.input_size(config)))
+    return smallest_norm(network, (config.in_channels, *transforms.input_size(config, training=True)))
 
 
 def _doubts(config: Config, order: EpochOrder) -> Iterator[str]:

@@ -79,6 +79,25 @@ def test_colours_change_the_image_alone(maps):
     assert (plain[0] != changed[0]).any()
 
 
+@pytest.mark.parametrize("crop", [(24, 32), 24, (64, 96)])
+def test_training_sees_boxes_and_evaluation_whole_images(maps, crop):
+    config = config_for(maps, crop_size=crop, seed=3)
+    height, width = crop if isinstance(crop, tuple) else (crop, crop)
+    images, labels = batch_of(config)
+    assert images.shape[2:] == labels.shape[1:] == (height, width)
+    seen = images[:, :, :40, :56]
+    # As it stands in the file, from a place of its own: neighbours' numbers differ by one.
+    np.testing.assert_array_equal(np.diff(seen[:, 0], axis=1), 1)
+    np.testing.assert_array_equal(np.diff(seen[:, 1], axis=2), 1)
+    if height < 40:
+        assert len({image[0, 0, 0] for image in images}) > 1
+    assert (labels[:, 40:] == 255).all()
+    assert (labels[:, :, 56:] == 255).all()
+    validation = TASK.open_split(config, "val")
+    for image, _ in eval_batches(config, validation, 1):
+        assert image.shape[2:] == (40, 56)
+
+
 def test_draws_depend_on_seed_epoch_and_sample(maps):
     keys = {"random_scale": (0.5, 2.0), "hflip": 0.5, "color_jitter": 0.4}
     config = config_for(maps, **keys)

@@ -4,4 +4,4 @@
 TITLES = {"miou": "mIoU", "pixel_accuracy": "pixel accuracy"}
 AXIS = "validation score (%)"
 # Keys that no other task reads.
-KEYS = ("ignore_index", "random_scale", "dice_weight", "ohem")
+KEYS = ("ignore_index", "random_scale", "crop_size", "dice_weight", "ohem")

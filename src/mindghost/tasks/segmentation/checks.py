@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from ...config import Config
 from ...config.keys import AUTO_KEYS
+from ...data import transforms
 from ...errors import UserError
 from ...process.display import some
 from .samples import MaskSamples
@@ -51,6 +52,9 @@ def doubts(config: Config, samples: MaskSamples) -> Iterator[str]:
     unseen = [name for index, name in enumerate(classes) if index != ignored and not samples.labels[:, index].any()]
     if unseen:
         yield f"no training mask has {len(unseen)} of the {len(classes)} classes: {some(unseen)}"
+    largest = [config.random_scale[1] * side for side in transforms.input_size(config)]
+    if all(crop > side for crop, side in zip(transforms.input_size(config, training=True), largest, strict=True)):
+        yield "crop_size: larger than any image is once it is scaled: each is padded at the right and below"
     # What `auto` settles, nobody has given.
     given = config.given - set(AUTO_KEYS if config.auto else ())
     unused = [key for key in _UNUSED if key in given and getattr(config, key) != Config.default(key)]

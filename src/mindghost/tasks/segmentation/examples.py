@@ -23,7 +23,8 @@ def fitting(config: Config) -> transforms.Transform:
 
     Called with (image, out=None) -> float32 (in_channels, height, width).
     """
-    size, interpolation, pad = transforms.input_size(config), transforms.interpolation(config), padding(config)
+    size, interpolation = transforms.input_size(config), transforms.interpolation(config)
+    pad = padding(config, size)
 
     def transform(image: NDArray[Any], out: NDArray[Any] | None = None) -> NDArray[Any]:
         wanted = geometry.fitted((image.shape[0], image.shape[1]), size)
@@ -61,9 +62,9 @@ def describe_fitting(config: Config) -> dict[str, object]:
     }
 
 
-def padding(config: Config) -> Callable[[NDArray[Any], NDArray[Any] | None], NDArray[Any]]:
-    """What writes pixels, uint8 (h, w, 3), normalised, to the top left of a network's input, and 0 elsewhere."""
-    shape, normalized = (config.in_channels, *transforms.input_size(config)), transforms.normalisation(config)
+def padding(config: Config, size: geometry.Size) -> Callable[[NDArray[Any], NDArray[Any] | None], NDArray[Any]]:
+    """What writes pixels, uint8 (h, w, 3), normalised, to the top left of an input of this size, and 0 elsewhere."""
+    shape, normalized = (config.in_channels, *size), transforms.normalisation(config)
 
     def pad(pixels: NDArray[Any], out: NDArray[Any] | None) -> NDArray[Any]:
         image = np.empty(shape, np.float32) if out is None else out
@@ -82,14 +83,14 @@ class MaskExamples(Examples):
     In evaluation, masks are a list: each of the size of its file, int16 (h, w), with `masks.IGNORED` for pixels that do
     not count.
 
-    Training fits an image into `image_resize`, times a factor of `random_scale`; cuts a box of `image_resize` out of
+    Training fits an image into `image_resize`, times a factor of `random_scale`; cuts a box of `crop_size` out of
     it, padded at the right and below where it is smaller; mirrors it by `hflip` and `vflip`; changes its colours. The
     mask goes with it: of its pixels the nearest is taken, and padding is `ignore_index`. In evaluation an image is
     fitted into `image_resize` and padded. Padding is 0 once the image is normalised: the mean.
     """
 
     def __init__(self, config: Config, samples: MaskSamples, training: bool) -> None:
-        self._size = transforms.input_size(config)
+        self._whole, self._size = transforms.input_size(config), transforms.input_size(config, training)
         self.shape = (config.in_channels, *self._size)
         self.label_size = math.prod(self._size)
         self._pairs, self._training = samples, training
@@ -97,7 +98,7 @@ class MaskExamples(Examples):
         self._interpolation, self._fit = transforms.interpolation(config), fitting(config)
         self._flips = [(axis, share) for axis, share in ((1, config.hflip), (0, config.vflip)) if share > 0]
         self._recolor = None if config.color_jitter is None else transforms.color_jitter(config.color_jitter)
-        self._pad = padding(config)
+        self._pad = padding(config, self._size)
 
     def labels(self, indices: NDArray[Any]) -> Labels:
         """Room for the masks."""
@@ -124,7 +125,7 @@ class MaskExamples(Examples):
         self, pixels: NDArray[Any], mask: NDArray[Any], rng: np.random.Generator
     ) -> tuple[NDArray[Any], NDArray[Any]]:
         """A box of a scaled image, uint8 (h, w, 3), perhaps mirrored and in other colours, and that of its mask."""
-        size = geometry.fitted((pixels.shape[0], pixels.shape[1]), self._size, rng.uniform(*self._factors))
+        size = geometry.fitted((pixels.shape[0], pixels.shape[1]), self._whole, rng.uniform(*self._factors))
         starts = [int(rng.integers(max(0, side - wanted) + 1)) for side, wanted in zip(size, self._size, strict=True)]
         rows, columns = (slice(start, start + side) for start, side in zip(starts, self._size, strict=True))
         pixels = geometry.resized(pixels, size, self._interpolation)[rows, columns]
