@@ -24,7 +24,7 @@ import mindspore.dataset as ds
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import RunError, UserError
+from ..errors import RunError, Stopped, UserError
 from ..files import paths, scratch
 from ..process import resources
 from ..process.display import shown
@@ -100,12 +100,12 @@ def eval_batches(config: Config, samples: Samples, rank: int = 0, ranks: int = 1
     return EvalBatches(config, samples, rank, ranks)
 
 
-def error_from(error: BaseException) -> UserError | RunError | None:
-    """The UserError or RunError behind what MindSpore's pipeline raised, or None.
+def error_from(error: BaseException) -> UserError | RunError | Stopped | None:
+    """The error of ours behind what MindSpore's pipeline raised, which may be it, or None.
 
     The pipeline turns every exception of a worker into a RuntimeError that quotes the worker's traceback.
     """
-    if isinstance(error, (UserError, RunError)):
+    if isinstance(error, (UserError, RunError, Stopped)):
         return error
     found = _OUR_ERROR.findall(str(error))
     if not found:

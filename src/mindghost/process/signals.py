@@ -8,7 +8,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from . import endings, streams
@@ -55,6 +55,8 @@ class StopSignals:
 
     Attributes:
         received: number of the first signal; None before.
+        save: called, from any thread, before a run ends whose data will not come: saves what it can, and says where the
+            run stands; None where nothing was saved.
         waits_since: time.monotonic() of when the run began to wait for data; None while it does not.
     """
 
@@ -62,6 +64,7 @@ class StopSignals:
 
     def __init__(self) -> None:
         self.received: int | None = None
+        self.save: Callable[[], str | None] | None = None
         self.waits_since: float | None = None
         self._deferred = False
         self._done = threading.Event()
@@ -104,8 +107,13 @@ class StopSignals:
         deadline = time.monotonic() + _LAST_BREATH
         while time.monotonic() < deadline:
             if self.received == signal.SIGCHLD or _a_child_is_dead():
-                _end_now(signal.SIGCHLD, _DATA_LOST)
+                self._end_without_data()
             time.sleep(_GLANCE)
+
+    def _end_without_data(self) -> None:
+        """End the process for a dead worker, or for the signal that ended them both."""
+        saved = self.save() if self.save is not None else None
+        _end_now(self.received or signal.SIGCHLD, _DATA_LOST if saved is None else f" {saved}")
 
     def _wait(self) -> None:
         while True:
@@ -119,7 +127,7 @@ class StopSignals:
             if caught is not None and caught.si_signo in STOP_SIGNALS:
                 self._note(signal.SIGCHLD if caught.si_pid == os.getpid() else caught.si_signo)
             elif self._waits_in_vain():
-                _end_now(self.received or signal.SIGCHLD, _DATA_LOST)
+                self._end_without_data()
 
     def _note(self, number: int) -> None:
         if not self._deferred:
@@ -176,9 +184,14 @@ def _a_child_is_dead() -> bool:
 
 
 def _in_child() -> None:
-    """In a data worker that a run has forked: SIGTERM ends it, and so does the end of the run, by SIGKILL too."""
+    """In a data worker that a run has forked: SIGTERM ends it, and so does the end of the run, by SIGKILL too.
+
+    It leaves the run's process group: what `timeout`, a terminal or mpirun send to a group is for the run alone, which
+    needs its workers until it has ended its step.
+    """
     if StopSignals.active:
         StopSignals.active = False
+        os.setpgid(0, 0)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, (*STOP_SIGNALS, signal.SIGCHLD))
         die_with_parent()
 

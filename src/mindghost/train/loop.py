@@ -6,6 +6,7 @@ import logging
 import math
 import signal
 import sys
+import threading
 import time
 from typing import Any
 
@@ -41,6 +42,11 @@ def compile_step(step: TrainStep, batch: tuple[Tensor, ...], config: Config, gra
         assert config.num_classes is not None  # the data has settled it
         batch = (*batch, Tensor(np.zeros((len(batch[0]), config.num_classes)), ms.float32))
     graphs.compile(step, *batch, what="the training step, which takes some tens of seconds")
+
+
+def _where(epoch: int, step: int) -> str:
+    """Where a run stands whose state is saved, and what to do."""
+    return f"after epoch {epoch}, step {step}; go on with --resume"
 
 
 class Epochs(ms.Callback):
@@ -86,6 +92,11 @@ class Epochs(ms.Callback):
         # Steps that the run had done before this process, of which some in the epoch it starts in.
         self.steps_before = position.epoch * data.steps + position.step
         self.resumed_at = position.step
+        # Held while a step is computed. In between, the state may be saved by another thread.
+        self.computing = threading.Lock()
+        # Its epoch, and its number in it; None where the next state to be saved is that of an epoch's end.
+        self.last_step: tuple[int, int] | None = None
+        signals.save = self._save_without_data
 
     @property
     def stopped_early(self) -> bool:
@@ -109,6 +120,7 @@ class Epochs(ms.Callback):
 
     def on_train_step_begin(self, run_context: ms.RunContext) -> None:
         """Have the step compiled for the batch that comes, if it is not, with a word about it in the log."""
+        self.computing.acquire()
         # A sunk epoch takes its data while it computes.
         self.signals.waits_since = time.monotonic() if self.config.dataset_sink_mode else None
         if not self.config.dataset_sink_mode:
@@ -118,6 +130,7 @@ class Epochs(ms.Callback):
         """Look at the loss, and save, log or stop where that is due."""
         self._after_step(run_context.original_args())
         self.signals.waits_since = time.monotonic()
+        self.computing.release()
 
     def _after_step(self, position: Any) -> None:
         # Training has begun, and there is something to save.
@@ -127,6 +140,7 @@ class Epochs(ms.Callback):
         step = (self.steps_before + position.cur_step_num - 1) % self.data.steps + 1
         self._check_finite(loss, bool(finite), scale, position.cur_epoch_num, step)
         self.losses.append(loss)
+        self.last_step = position.cur_epoch_num, step
         if position.cur_step_num == 1 and step < self.data.steps:
             # The first step compiles the graph; throughput is that of the steps that follow.
             self.untimed_steps += 1
@@ -144,7 +158,7 @@ class Epochs(ms.Callback):
 
     def on_train_epoch_end(self, run_context: ms.RunContext) -> None:
         """Evaluate, write the epoch's record, save weights and state."""
-        self.signals.waits_since = None
+        self.signals.waits_since = self.last_step = None
         position = run_context.original_args()
         epoch, done = position.cur_epoch_num, self.steps_before + position.cur_step_num
         self.bar.close()
@@ -173,6 +187,7 @@ class Epochs(ms.Callback):
         # The state knows how long the log was: what it does not know of, a resumed run cuts off.
         log.info(line, extra=TO_FILE)
         self._save_state(epoch, 0)
+        self.last_step = epoch, self.data.steps
         log.info(line, extra=TO_SCREEN)
         _, stop = self._over_ranks(0.0)
         if stop and not ends:
@@ -207,8 +222,21 @@ class Epochs(ms.Callback):
         self.bar.close()
         # No rank leaves before rank 0 has written: the launcher ends all when one has left.
         self.ranks.barrier()
-        message = f"{stop_reason(number)} after epoch {epoch}, step {step}; go on with --resume"
+        message = f"{stop_reason(number)} {_where(epoch, step)}"
         raise RunError(message) if number == signal.SIGCHLD else Stopped(number, message)
+
+    def _save_without_data(self) -> str | None:
+        """Save the state, and say where the run stands, if it waits for its next step's data; see `StopSignals.save`.
+
+        Ranks can only save together: where there are several, what they saved last is what is kept.
+        """
+        if self.last_step is None or self.ranks.size > 1 or not self.computing.acquire(blocking=False):
+            return None
+        epoch, step = self.last_step
+        # The end of an epoch has saved its own.
+        if step < self.data.steps:
+            self._save_state(epoch - 1, step)
+        return _where(epoch, step)
 
     def state(self, epoch: int, step: int) -> RunState:
         """What the next step depends on: `epoch` epochs and `step` steps are done. Every rank has to ask for it."""

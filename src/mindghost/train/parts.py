@@ -107,6 +107,7 @@ class Training:
         """Make the next part, as a run does that is resumed here, once the memory of the last one is free."""
         saved = self.part.epochs.state(self.epoch, 0)
         self.runtime.graphs.forget(self.part.step)
+        self.signals.save = None
         del self.part
         gc.collect()
         give_back_memory()
