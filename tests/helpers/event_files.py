@@ -1,11 +1,12 @@
 """TensorBoard's event files, read back frame by frame."""
 
-import json
 import struct
 from pathlib import Path
 
 import numpy as np
 from tensorboardX.proto.event_pb2 import Event
+
+from tests.helpers.run_records import records
 
 TAGS = {
     "train/loss": "train_loss",
@@ -31,10 +32,9 @@ def events(folder: Path) -> list[Event]:
 
 def assert_equals_metrics(folder: Path) -> None:
     """Every number of every record is there once, at its step, as a float32, and nothing else is."""
-    records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     expected = {
         (tag, record["step"]): np.float32(record[key])
-        for record in records
+        for record in records(folder)
         for tag, key in TAGS.items()
         if record[key] is not None
     }

@@ -1,6 +1,5 @@
 """Short runs of train.py: how they are started, and what two equal ones have in common."""
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +8,7 @@ from mindghost.checkpoint import weights as weights_file
 from tests.helpers import event_files
 from tests.helpers.commands import flags
 from tests.helpers.places import RECIPE, ROOT
+from tests.helpers.run_records import records
 
 SHORT = {
     "epoch_size": 2,
@@ -49,8 +49,9 @@ def arguments(images: Path, folder: Path, **keys) -> list[str]:
 
 
 def without_times(folder: Path) -> list[dict]:
-    records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return [{k: v for k, v in record.items() if k not in ("images_per_second", "seconds")} for record in records]
+    return [
+        {k: v for k, v in record.items() if k not in ("images_per_second", "seconds")} for record in records(folder)
+    ]
 
 
 def assert_same_end(folder: Path, straight: Path) -> None:

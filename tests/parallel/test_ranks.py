@@ -18,6 +18,7 @@ from tests.helpers import rank_checks
 from tests.helpers.launchers import BIN, environment, mpirun_command, run, wait_until_gone
 from tests.helpers.pictures import write_images
 from tests.helpers.places import ROOT
+from tests.helpers.run_records import records
 from tests.helpers.training import arguments, assert_same_end, without_times
 from tests.helpers.weights import golden_state
 
@@ -181,17 +182,17 @@ def test_rank_0_speaks_for_all(straight):
 
 def test_the_records_count_all_ranks(straight):
     folder, _ = straight
-    records = without_times(folder)
-    assert [(r["epoch"], r["step"]) for r in records] == [(1, 6), (2, 12)]
+    written = without_times(folder)
+    assert [(r["epoch"], r["step"]) for r in written] == [(1, 6), (2, 12)]
     # The recipe's rate for 1024 images, scaled to 2 ranks x 3 images x 2 accumulated batches.
-    assert records[0]["base_lr"] == pytest.approx(0.4 * 12 / 1024)
+    assert written[0]["base_lr"] == pytest.approx(0.4 * 12 / 1024)
 
 
 def test_validation_is_exact_over_ranks(straight, images, tmp_path):
     """As many cores for each process: oneDNN's convolutions round differently with another number of threads."""
     folder, _ = straight
     best = folder / "ghostnet_050_best.ckpt"
-    last = max(json.loads(line)["top_1"] for line in (folder / "metrics.jsonl").read_text().splitlines())
+    last = max(record["top_1"] for record in records(folder))
     short = ["tests/helpers/short.py", "validate.py"]
     commands = [[sys.executable, *short], mpirun_command(2, *short)]
     cores = [set(sorted(os.sched_getaffinity(0))[:count]) for count in (1, 2)]

@@ -17,6 +17,7 @@ from mindghost.models import list_models
 from tests.helpers.commands import run_mindghost
 from tests.helpers.launchers import run
 from tests.helpers.pictures import write_images
+from tests.helpers.run_records import records
 
 CLASSES = ("ant", "bee", "cat")
 # Nothing but what makes it small: network, number of classes, optimizer, schedule and all else are the defaults.
@@ -36,10 +37,6 @@ def trained(tmp_path_factory) -> Path:
 
 def arguments(folder: Path) -> list[str]:
     return ["--data_dir", str(folder.parent / "D"), "--ckpt_save_dir", str(folder), "--val_while_train", "True", *SMALL]
-
-
-def records(folder: Path) -> list[dict]:
-    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
 @pytest.mark.fault("defaults", "ok")

@@ -21,6 +21,7 @@ from mindghost.train import trainer
 from tests.helpers.commands import command, flags, process
 from tests.helpers.pictures import CLASSES, write_images
 from tests.helpers.places import RECIPE, ROOT
+from tests.helpers.run_records import records
 from tests.helpers.training import SHORT
 
 
@@ -30,10 +31,6 @@ def run(images, tmp_path_factory) -> tuple[Path, subprocess.CompletedProcess]:
     folder = tmp_path_factory.mktemp("runs") / "first"
     keys = {**SHORT, "num_classes": 6, "drop_rate": 0.2, "data_dir": images, "ckpt_save_dir": folder}
     return folder, process(ROOT / "train.py", "-c", RECIPE, *flags(**keys))
-
-
-def records(folder: Path) -> list[dict]:
-    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
 def test_training_ends_well_and_says_little(run):

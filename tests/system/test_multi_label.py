@@ -16,6 +16,7 @@ from mindghost.models import ghostnet
 from mindghost.train.trainer import train
 from tests.helpers import short
 from tests.helpers.places import ROOT
+from tests.helpers.run_records import records
 from tests.helpers.training import without_times
 
 NAMES = ("red", "green", "blue")
@@ -71,10 +72,6 @@ def run(mosaics, tmp_path_factory):
         config = Config(**KEYS, **lists, ckpt_save_dir=str(folder))
         train(config)
         yield folder, config
-
-
-def records(folder) -> list[dict]:
-    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
 def test_what_a_run_leaves(run):

@@ -16,6 +16,7 @@ from mindghost.evaluate.validate import validate
 from mindghost.models import ghostnet
 from mindghost.train.trainer import train
 from tests.helpers.pictures import write_images
+from tests.helpers.run_records import records
 
 OLD = Path(__file__).parents[1] / "golden" / "run_before_the_move"
 
@@ -25,10 +26,6 @@ def images_of_then(tmp_path, monkeypatch) -> Path:
     stages = tuple((ghostnet.STAGES[stage][0],) for stage in (0, 1, 3, 4))
     monkeypatch.setattr(ghostnet, "STAGES", stages)
     return write_images(tmp_path / "images", ("ant", "bee", "cat"), train_images=8, val_images=3)
-
-
-def records(folder: Path) -> list[dict]:
-    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
 def test_a_run_is_resumed(images_of_then, tmp_path):

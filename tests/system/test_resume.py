@@ -1,6 +1,5 @@
 """A run that is killed and resumed ends as one that was not: real processes, bit for bit."""
 
-import json
 import shutil
 import signal
 import subprocess
@@ -15,6 +14,7 @@ from tests.helpers.commands import command, process
 from tests.helpers.launchers import environment
 from tests.helpers.pictures import write_images
 from tests.helpers.places import ROOT
+from tests.helpers.run_records import records
 from tests.helpers.training import arguments, assert_same_end
 
 
@@ -106,9 +106,7 @@ def test_a_taught_run_wants_its_teacher_back(straight, images, tmp_path, monkeyp
     keys |= {"mode": 1, "warmup_epochs": 0, "decay_epochs": 1, "tensorboard": False}
     result = process(*arguments(images, tmp_path / "run", **keys))
     assert (result.returncode, result.stderr) == (0, "")
-    record, alone = (
-        json.loads((run / "metrics.jsonl").read_text().splitlines()[0]) for run in (tmp_path / "run", straight)
-    )
+    record, alone = (records(run)[0] for run in (tmp_path / "run", straight))
     assert 0 < record["train_loss"] < alone["train_loss"] / 2
     with teacher.open("ab") as file:
         file.write(b" ")

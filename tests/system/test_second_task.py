@@ -16,6 +16,7 @@ from mindghost.inference.network import open_network
 from mindghost.inference.predictor import Predictor
 from mindghost.models import ghostnet
 from mindghost.train.trainer import train
+from tests.helpers.run_records import records
 
 VALUES = (0.0, 0.25, 0.5, 1.0)
 KEYS = {
@@ -62,10 +63,10 @@ def test_a_task_that_knows_no_classes(regression, grey, tmp_path):
     run = tmp_path / "run"
     config = Config(**KEYS, data_dir=str(grey), ckpt_save_dir=str(run), epoch_size=6, decay_epochs=6)
     train(config)
-    records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    assert [set(record) >= {"val_loss", "closeness"} and "top_1" not in record for record in records] == [True] * 6
+    written = records(run)
+    assert [set(record) >= {"val_loss", "closeness"} and "top_1" not in record for record in written] == [True] * 6
     # It learns: constant answers are wrong by 0.31 at the least.
-    best = max(record["closeness"] for record in records)
+    best = max(record["closeness"] for record in written)
     assert 1 / best - 1 < 0.25
     assert f"best closeness {best:.2f}: " in (run / "train.log").read_text()
     assert json.loads((run / "classes.json").read_text()) == ["value"]

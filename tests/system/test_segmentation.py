@@ -15,6 +15,7 @@ from mindghost.models import ghostnet
 from mindghost.train.trainer import train
 from tests.helpers import launchers, short
 from tests.helpers.masks import write_scenes
+from tests.helpers.run_records import records
 from tests.helpers.training import without_times
 
 KEYS = {
@@ -57,10 +58,6 @@ def run(scenes, tmp_path_factory):
         )
         train(config)
         yield folder, config
-
-
-def records(folder) -> list[dict]:
-    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
 def test_what_a_run_leaves(run):

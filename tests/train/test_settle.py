@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 from pathlib import Path
@@ -23,6 +22,7 @@ from mindghost.train.training_data import open_images
 from tests.helpers import short
 from tests.helpers.configs import cli, message_of, write
 from tests.helpers.pictures import write_images
+from tests.helpers.run_records import records
 from tests.helpers.runtimes import runtime_of
 
 GIGABYTES = 10**9
@@ -268,8 +268,7 @@ def test_one_short_line_trains_validates_and_resumes(small, tmp_path, capsys, mo
     best = str(run / "ghostnet_050_best.ckpt")
     # Validated by the weights alone: bit for bit what training found.
     found = validate(load(["--ckpt_path", best, "--mode", "1"], prog="x", description="", weights=said))
-    records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    assert found.metrics.loss in [record["val_loss"] for record in records]
+    assert found.metrics.loss in [record["val_loss"] for record in records(run)]
     # Resumed by a machine with half the memory and another opinion: the saved values stand.
     monkeypatch.setattr(settle, "_SMALLEST_BATCH", 2)
     trainer.train(config_of(data, run, "--epoch_size", "2", "--resume"))

@@ -39,7 +39,7 @@ class Predictions:
     def add(self, outputs: NDArray[Any], labels: Any) -> None:
         """Keep the rows of one batch: outputs (N, num_classes, ...) float32, labels as the batches have them."""
         rows = np.empty(len(labels), self._dtype)
-        values = self._task.values(outputs, labels)
+        values = self._task.values(outputs, labels, self._samples)
         for name in self._dtype.names or ():
             rows[name] = values[name]
         self._parts.append(rows)

@@ -46,7 +46,7 @@ class StopSignals:
     Inside of `with`, the signals are blocked in all threads (in those that imports have started, by
     `cli.command.importing`) and a thread of ours waits for them: MindSpore's pipeline installs handlers of its own
     again and again, which would turn Ctrl-C into SIGTERM. Until `defer` is called a signal ends the process at once, as
-    it would without us; after that the first one is noted, and the second one ends it.
+    it would without us; after that the first one is noted, and the second one ends it, if it is not the same stop.
 
     A data worker that dies (the kernel's memory killer) counts as SIGCHLD: MindSpore sends SIGTERM to its own process
     then. The batches of that worker never come, so a run that waits for data is ended after a while.
@@ -66,6 +66,7 @@ class StopSignals:
         self.received: int | None = None
         self.save: Callable[[], str | None] | None = None
         self.waits_since: float | None = None
+        self._received_at = 0.0
         self._deferred = False
         self._done = threading.Event()
 
@@ -134,8 +135,9 @@ class StopSignals:
             _end_now(number)
         if self.received in (None, signal.SIGCHLD):
             self.received = number
+            self._received_at = time.monotonic()
             endings.at_end(_leave)
-        elif number != signal.SIGCHLD:
+        elif number != signal.SIGCHLD and time.monotonic() - self._received_at > _ONE_STOP:
             # Where all processes of a run get one signal, the death of the workers is no second one.
             _end_now(number)
 
@@ -148,6 +150,7 @@ class StopSignals:
 
 _DATA_LOST = "; the data that the run waits for will not come"
 _SIGNAL_POLL = 1  # seconds
+_ONE_STOP = 0.5  # seconds: `timeout` sends a signal to a process, and to its group at once
 _LAST_BREATH, _GLANCE = 1, 0.05  # seconds that a killed process may take to be dead, and between two looks at it
 _DATA_TIMEOUT = 10  # seconds that the workers which are left get for batches that they have begun
 _UNNOTICED_TIMEOUT = 30  # the same where MindSpore has not reported a dead worker, which it does within 5 seconds

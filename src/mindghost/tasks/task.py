@@ -257,8 +257,8 @@ class Task(ABC):
         """
         return (Column("true", "f8"), Column("output", "f4", parts=[str(index) for index in range(outputs)]))
 
-    def values(self, outputs: NDArray[Any], labels: Any) -> Mapping[str, NDArray[Any]]:
-        """What stands in each column for one batch: outputs and labels as for `Counts.add`."""
+    def values(self, outputs: NDArray[Any], labels: Any, samples: Samples) -> Mapping[str, NDArray[Any]]:
+        """What stands in each column for one batch of `samples`: outputs and labels as for `Counts.add`."""
         return {"true": labels, "output": outputs}
 
     # --- What a network gets of an image

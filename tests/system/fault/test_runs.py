@@ -219,7 +219,7 @@ def test_a_second_ctrl_c_ends_a_run_in_the_middle_of_a_step(images, tmp_path, tr
     with Process(train(images, folder, ckpt_save_interval_steps=None, mode=1), tmp_path) as process:
         wait_for_steps(process, 1)
         process.send(signal.SIGINT, group=True)
-        time.sleep(0.2)
+        time.sleep(0.7)  # what comes within half a second is the same stop
         process.send(signal.SIGINT, group=True)
         assert process.end(5) == 130
         assert process.error == "stopped by SIGINT\n"
@@ -270,6 +270,8 @@ def test_a_killed_data_worker_ends_the_run(moment, straight, images, tmp_path, t
             tried("SIGTERM to the run and its workers")
             wait_for_steps(process, 3)
             if moment == "group":
+                process.send(signal.SIGTERM)
+                time.sleep(0.1)
                 process.send(signal.SIGTERM, group=True)
             else:
                 for each in (*children_of(process.pid), process.pid):

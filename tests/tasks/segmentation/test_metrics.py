@@ -158,6 +158,13 @@ def test_rows_of_predictions():
         assert rows["pixel_accuracy"][index] == pytest.approx(100 * (true == found).mean())
         labels = np.union1d(true, found)
         assert rows["miou"][index] == pytest.approx(100 * jaccard_score(true, found, labels=labels, average="macro"))
+        # Of a class that is ignored no pixel is true; where it was given, it has no IoU of its own.
+        kept = mask != 1
+        without = predictions.values(OUTPUTS[index : index + 1], [np.where(kept, mask, -1)], ignored=1)
+        true, found = mask[(mask >= 0) & kept], geometry.brought_back(OUTPUTS[index], mask.shape).argmax(0)
+        found = found[(mask >= 0) & kept]
+        labels = np.setdiff1d(np.union1d(true, found), 1)
+        assert without["miou"][0] == pytest.approx(100 * jaccard_score(true, found, labels=labels, average="macro"))
     empty = predictions.values(OUTPUTS[:1], [np.full((4, 4), -1, np.int16)])
     assert empty["pixels"][0] == 0
     assert np.isnan(empty["loss"][0])

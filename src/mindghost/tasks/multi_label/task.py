@@ -88,7 +88,7 @@ class MultiLabel(Task):
     def columns(self, classes: Sequence[str], outputs: int) -> tuple[Column, ...]:
         return predictions.columns(output_names(classes, outputs))
 
-    def values(self, outputs: NDArray[Any], labels: NDArray[Any]) -> dict[str, NDArray[Any]]:
+    def values(self, outputs: NDArray[Any], labels: NDArray[Any], samples: Samples) -> dict[str, NDArray[Any]]:
         return predictions.values(outputs, labels)
 
     def answers(

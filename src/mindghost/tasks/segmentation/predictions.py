@@ -19,11 +19,14 @@ COLUMNS = (
 )
 
 
-def values(outputs: NDArray[Any], labels: Sequence[NDArray[Any]]) -> dict[str, NDArray[Any]]:
+def values(
+    outputs: NDArray[Any], labels: Sequence[NDArray[Any]], ignored: int | None = None
+) -> dict[str, NDArray[Any]]:
     """The columns of one batch: logits (N, classes, height, width), a mask for each.
 
-    Pixels that count; percent of them that were given their class; mean IoU of the classes of the image, in percent;
-    mean cross entropy of a pixel, in nats. NaN of an image all of whose pixels are ignored.
+    Pixels that count; percent of them that were given their class; mean IoU of the classes of the image, in percent,
+    without that of `ignored`, if it is a class; mean cross entropy of a pixel, in nats. NaN of an image all of whose
+    pixels are ignored.
     """
     rows = []
     for logits, mask in zip(outputs, labels, strict=True):
@@ -32,7 +35,7 @@ def values(outputs: NDArray[Any], labels: Sequence[NDArray[Any]]) -> dict[str, N
         if not pixels:
             rows.append((0, np.nan, np.nan, np.nan))
             continue
-        shares = intersection_over_union(found.confusion)
+        shares = intersection_over_union(found.confusion, ignored)
         correct = int(np.trace(found.confusion))
         rows.append((pixels, 100 * correct / pixels, 100 * float(np.nanmean(shares)), found.loss / pixels))
     return {column.name: np.array(part) for column, part in zip(COLUMNS, zip(*rows, strict=True), strict=True)}

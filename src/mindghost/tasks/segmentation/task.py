@@ -95,8 +95,9 @@ class Segmentation(Task):
     def columns(self, classes: Sequence[str], outputs: int) -> tuple[Column, ...]:
         return predictions.COLUMNS
 
-    def values(self, outputs: NDArray[Any], labels: Any) -> dict[str, NDArray[Any]]:
-        return predictions.values(outputs, labels)
+    def values(self, outputs: NDArray[Any], labels: Any, samples: Samples) -> dict[str, NDArray[Any]]:
+        assert isinstance(samples, MaskSamples)
+        return predictions.values(outputs, labels, samples.ignored)
 
     def eval_transform(self, config: Config) -> Transform:
         return fitting(config)
