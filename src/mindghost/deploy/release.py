@@ -16,7 +16,7 @@ from ..checkpoint.names import timm_names
 from ..errors import UserError
 from ..files import intact, paths, scratch
 from ..runs.files import companions
-from . import model_card
+from . import model_card, run_facts
 from .model_card import Given
 
 CARD = "model_card.md"
@@ -39,7 +39,7 @@ def make(run: Path, output: Path, given: Given, half: bool = True) -> Path:
     is too large for float16; RunError where the file system refuses.
     """
     _check_free(output)
-    found = model_card.read(run)
+    found = run_facts.read(run)
     arrays = weights_file.read(found.weights)
     if half:
         arrays = _rounded(found.weights, arrays)
@@ -56,7 +56,7 @@ def make(run: Path, output: Path, given: Given, half: bool = True) -> Path:
         weights_file.write_safetensors(tensors, {theirs[name]: array for name, array in arrays.items()})
         for file in companions(found.weights):
             intact.copy(file, made / file.name)
-        assets = [model_card.asset(file.name, file.read_bytes()) for file in (ckpt, tensors)]
+        assets = [run_facts.asset(file.name, file.read_bytes()) for file in (ckpt, tensors)]
         offered = replace(found, assets=assets, note=_ROUNDED if half else "")
         title = paths.real(run).name
         intact.write_all_atomically(model_card.files(offered, given, made / CARD, title))
