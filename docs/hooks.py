@@ -13,7 +13,7 @@ from mkdocs.structure.files import File, Files
 sys.path.insert(0, str(Path(__file__).parents[1] / "src"))
 
 from mindghost.config import Config, yaml_file
-from mindghost.config.rules import expected
+from mindghost.config.types import expected
 
 INTRODUCTION = """# Configuration keys
 

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 import pytest
 
 from mindghost.config.arguments import Parser, input_file, input_folder, number, output_file, output_folder, recipe_file
-from mindghost.config.rules import Expected, expected
+from mindghost.config.types import Expected, expected
 from mindghost.errors import UserError
 
 

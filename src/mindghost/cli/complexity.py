@@ -15,7 +15,7 @@ from dataclasses import asdict
 from typing import Any
 
 from ..config.arguments import Parser, number
-from ..config.rules import DECODER_WIDTHS
+from ..config.types import DECODER_WIDTHS
 from ..errors import UserError
 from ..files import json_text
 from ..process import table as tables

@@ -12,7 +12,7 @@ from typing import NoReturn
 
 from .. import __version__
 from ..config.arguments import Parser
-from ..config.rules import nearest
+from ..config.wording import nearest
 from ..errors import UserError
 from ..process import table
 from .command import run_command, run_program

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from .rules import Problem
+from .problems import Problem
 
 if TYPE_CHECKING:
     from . import Config

@@ -19,7 +19,8 @@ from pydantic.fields import FieldInfo
 from ..errors import UserError
 from . import recipes, yaml_file
 from .arguments import Parser
-from .rules import expected, nearest_key
+from .types import expected
+from .wording import nearest_key
 
 _EXAMPLES = """\
 examples:

@@ -12,9 +12,9 @@ from typing import Any
 
 from pydantic import PrivateAttr, ValidationError
 
-from . import doubts, proportion, rules, yaml_file
+from . import conflicts, doubts, problems, proportion, yaml_file
 from .keys import AUTO_KEYS, Keys, grouped
-from .rules import ConfigError
+from .problems import ConfigError
 
 
 @dataclass(frozen=True)
@@ -64,9 +64,9 @@ class Config(Keys):
         try:
             super().__init__(**keys)
         except ValidationError as error:
-            raise rules.translate(error, keys, Config.model_fields) from None
-        if conflicts := list(rules.conflicts(self)):
-            raise ConfigError(conflicts[0], len(conflicts) - 1)
+            raise problems.translate(error, keys, Config.model_fields) from None
+        if found := list(conflicts.conflicts(self)):
+            raise ConfigError(found[0], len(found) - 1)
         self._origin = _Origin(given=frozenset(keys))
 
     @classmethod
@@ -136,7 +136,7 @@ class Config(Keys):
         self._refuse(doubts.too_large(self))
 
     @staticmethod
-    def _refuse(problems: Iterable[rules.Problem]) -> None:
+    def _refuse(problems: Iterable[problems.Problem]) -> None:
         if found := list(problems):
             raise ConfigError(found[0], len(found) - 1)
 

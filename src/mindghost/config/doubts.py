@@ -1,6 +1,6 @@
 """Settings that work, but that nobody means (a new run is refused), or hardly anybody does (one line says so).
 
-What cannot work at all is in `rules.conflicts`. A run that is resumed, or evaluated, keeps what it was trained with.
+What cannot work at all is in `conflicts`. A run that is resumed, or evaluated, keeps what it was trained with.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from .beside_weights import MAX_COVERED, MAX_SIDE
-from .rules import Problem
+from .problems import Problem
 
 if TYPE_CHECKING:
     from . import Config

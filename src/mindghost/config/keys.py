@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from .rules import (
+from .types import (
     INT_MAX,
     AmpLevel,
     AreaRange,

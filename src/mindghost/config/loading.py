@@ -9,11 +9,11 @@ from typing import Any, NamedTuple
 
 from ..process import launch
 from ..process.display import say
-from . import beside_weights, command_line, proportion, rules, yaml_file
+from . import beside_weights, command_line, problems, proportion, yaml_file
 from .arguments import Parser
 from .config import Config
 from .keys import grouped
-from .rules import ConfigError
+from .problems import ConfigError
 
 
 class Said(NamedTuple):
@@ -105,11 +105,11 @@ def settled(values: Mapping[str, Any], where: Mapping[str, str], said: Said) -> 
     config = Config.located({**beside_weights.fitting(said.values, given), **given}, places)
     for key, wanted in said.fixed.items():
         if key in given and not _same(getattr(config, key), wanted):
-            raise ConfigError(rules.contradiction(key, said.source, wanted, getattr(config, key)), where=places)
+            raise ConfigError(problems.contradiction(key, said.source, wanted, getattr(config, key)), where=places)
     theirs = {key: place for key, place in said.where.items() if key not in given}
     for keys, message in beside_weights.oversized(config) if theirs else ():
         if keys[0] in theirs:
-            raise ConfigError(rules.Problem(keys, f"{message}; if it is right, give --{keys[0]}"), where=theirs)
+            raise ConfigError(problems.Problem(keys, f"{message}; if it is right, give --{keys[0]}"), where=theirs)
     return config
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ..files import paths
-from .rules import nearest
+from .wording import nearest
 
 _PACKAGE = Path(__file__).parents[1]
 

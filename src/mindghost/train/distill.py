@@ -16,7 +16,7 @@ from .. import build
 from ..checkpoint import weights as weights_file
 from ..checkpoint.load import fill_network
 from ..config import Config
-from ..config.rules import nearest
+from ..config.wording import nearest
 from ..errors import UserError
 from ..files import download, paths
 from ..files.cache import cache_dir
