@@ -1,6 +1,7 @@
 """Exported files: run by other software than wrote them, they give the checkpoint's logits; or nothing is written."""
 
 import contextlib
+import dataclasses
 import hashlib
 import json
 import sys
@@ -20,7 +21,7 @@ import mindghost as ghostnet_package
 from mindghost.config import Config
 from mindghost.deploy import export, onnx_fixes, probe_images
 from mindghost.errors import UserError
-from mindghost.inference import artifact
+from mindghost.inference import artifact, deployment
 from mindghost.models import CLASSIFICATION, list_models
 from tests.helpers.commands import flags, process, run_mindghost
 from tests.helpers.pictures import write_images
@@ -153,11 +154,11 @@ def test_missing_onnx_is_said_in_one_line(tmp_path, monkeypatch):
 )
 def test_descriptions_that_do_not_fit_are_refused(tmp_path, change, message):
     config = Config(model="ghostnet_050", num_classes=3)
-    facts = artifact.Deployment(tmp_path / "x.onnx", config, tuple(CLASSES)).describe()
-    assert artifact.of_description(tmp_path / "x.onnx", json.loads(json.dumps(facts))).config.mean == config.mean
+    facts = deployment.Deployment(tmp_path / "x.onnx", config, tuple(CLASSES)).describe()
+    assert deployment.of_description(tmp_path / "x.onnx", json.loads(json.dumps(facts))).config.mean == config.mean
     change(facts)
     with pytest.raises(UserError, match=message):
-        artifact.of_description(tmp_path / "x.onnx", facts)
+        deployment.of_description(tmp_path / "x.onnx", facts)
 
 
 # --- What is compared, and what is written then, without a network
@@ -215,14 +216,14 @@ def test_a_file_is_compared_on_images_of_the_run(tmp_path, train, val, real):
             Image.new("RGB", (20, 20), (value,) * 3).save(tmp_path / split / "ant" / f"{index}.png")
     plain = {"mean": (0.0,) * 3, "std": (1.0,) * 3, "image_resize": 16, "crop_pct": 1.0}
     config = Config(**plain, data_dir=str(tmp_path), num_classes=3)
-    images, found = probe_images.comparison_images(artifact.Deployment(tmp_path / "x.ckpt", config, tuple(CLASSES)))
+    images, found = probe_images.comparison_images(deployment.Deployment(tmp_path / "x.ckpt", config, tuple(CLASSES)))
     assert (images.shape, images.dtype, found) == ((7, 3, 16, 16), np.float32, real)
     of_the_run = 7 if real else min(val, 7)
     assert (images[:of_the_run] == (200 if val else 10)).all()
     assert all(image.std() > 20 for image in images[of_the_run:])
     assert len({image.tobytes() for image in images[of_the_run:]}) == 7 - of_the_run
     grey, _ = probe_images.comparison_images(
-        artifact.Deployment(tmp_path / "x.ckpt", config.replace(in_channels=1), tuple(CLASSES))
+        deployment.Deployment(tmp_path / "x.ckpt", config.replace(in_channels=1), tuple(CLASSES))
     )
     assert grey.shape == (7, 1, 16, 16)
 
@@ -234,7 +235,7 @@ def quick(tmp_path, monkeypatch):
     path.parent.mkdir()
     path.write_bytes(b"weights")
     config = Config(model="ghostnet_050", num_classes=3, val_amp_level="O2", data_dir=str(tmp_path / "none"))
-    deployed = artifact.Deployment(path, config.replace(image_resize=8), tuple(CLASSES))
+    deployed = deployment.Deployment(path, config.replace(image_resize=8), tuple(CLASSES))
     seen: dict = {"modes": []}
 
     def trained(config):
@@ -275,7 +276,7 @@ def test_what_is_written_and_said(quick, tmp_path, caplog):
     ms.set_context(mode=ms.GRAPH_MODE)
     out = tmp_path / "a" / "out"
     results = quick([1e-4, 0.0], ["mindir", "onnx"], out, batch=5)
-    facts = {**artifact.replace(quick.deployed, batch=5).describe()}
+    facts = {**dataclasses.replace(quick.deployed, batch=5).describe()}
     source = {"file": "w_best.ckpt", "sha256": hashlib.sha256(b"weights").hexdigest()}
     facts |= {"source": source, "ghostnet": ghostnet_package.__version__, "mindspore": ms.__version__}
     facts = json.loads(json.dumps(facts))
@@ -338,7 +339,7 @@ def test_mindir_is_written_for_a_batch_or_any(quick, monkeypatch, tmp_path, batc
     monkeypatch.undo()  # of what `quick` has put in place of the function
     seen = []
     monkeypatch.setattr(ms, "export", lambda *given, **keys: seen.append((*given, keys)))
-    network, target = nn.ReLU(), artifact.replace(quick.deployed, batch=batch)
+    network, target = nn.ReLU(), dataclasses.replace(quick.deployed, batch=batch)
     ms.set_context(mode=ms.PYNATIVE_MODE)
     export._write_mindir(network, tmp_path / "x.mindir", target, "{}")
     ((given, example, keys),) = seen

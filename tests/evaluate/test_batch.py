@@ -9,7 +9,8 @@ import pytest
 from mindghost.config import Config
 from mindghost.errors import UserError
 from mindghost.evaluate import batch
-from mindghost.inference.artifact import Deployment, agreed
+from mindghost.inference.artifact import agreed
+from mindghost.inference.deployment import Deployment
 from mindghost.inference.network import mirrored
 from mindghost.process import resources
 from tests.helpers.runtimes import runtime_of

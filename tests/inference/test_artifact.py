@@ -9,9 +9,9 @@ import pytest
 from mindghost.cli import network_arguments
 from mindghost.config import Config, Said
 from mindghost.errors import UserError
-from mindghost.inference import artifact
+from mindghost.inference import artifact, deployment
 from mindghost.inference import exported as exported_file
-from mindghost.inference.artifact import Deployment
+from mindghost.inference.deployment import Deployment
 from mindghost.inference.exported import End, Graph
 
 KEYS = {
@@ -84,14 +84,14 @@ def test_a_description_by_hand(tmp_path):
 def test_a_description_is_read_as_it_was_written(tmp_path, batch):
     path = tmp_path / "x.onnx"
     wanted = Deployment(path, Config(**KEYS, ckpt_path=str(path)), CLASSES, batch)
-    assert artifact.of_description(path, described(tmp_path, batch)) == wanted
+    assert deployment.of_description(path, described(tmp_path, batch)) == wanted
     assert wanted.exported
     assert not Deployment(tmp_path / "x.ckpt", wanted.config, CLASSES).exported
 
 
 @pytest.mark.parametrize("batch", [0, -1, 4097, True, 1.0, "1"])
 def test_a_batch_is_a_number_of_images(tmp_path, batch):
-    message = refused(artifact.of_description, tmp_path / "x.onnx", described(tmp_path, batch))
+    message = refused(deployment.of_description, tmp_path / "x.onnx", described(tmp_path, batch))
     assert "expected a batch of 1 to 4,096 images" in message
 
 
@@ -113,17 +113,17 @@ def test_a_batch_is_a_number_of_images(tmp_path, batch):
 def test_what_is_said_to_other_programs_must_follow(tmp_path, part, key, value):
     found = described(tmp_path)
     found[part][key] = value
-    message = refused(artifact.of_description, tmp_path / "x.onnx", found)
+    message = refused(deployment.of_description, tmp_path / "x.onnx", found)
     assert f"contradicts itself: {part} has {key} {value}, but" in message
     # An older export may not have said it.
     del found[part][key]
     if part != "input":
-        assert artifact.of_description(tmp_path / "x.onnx", found).classes == CLASSES
+        assert deployment.of_description(tmp_path / "x.onnx", found).classes == CLASSES
 
 
 def test_another_network_in_the_description_is_a_contradiction(tmp_path):
     found = {**described(tmp_path), "model": "ghostnet_100"}
-    message = refused(artifact.of_description, tmp_path / "x.onnx", found)
+    message = refused(deployment.of_description, tmp_path / "x.onnx", found)
     assert "model has model ghostnet_100, but ghostnet_050 follows" in message
 
 
@@ -131,7 +131,7 @@ def test_another_network_in_the_description_is_a_contradiction(tmp_path):
 def test_a_part_that_is_missing_is_one_line(tmp_path, part):
     found = described(tmp_path)
     del found[part]
-    message = refused(artifact.of_description, tmp_path / "x.onnx", found)
+    message = refused(deployment.of_description, tmp_path / "x.onnx", found)
     assert message.startswith(f"{tmp_path / 'x.onnx'}: its description ")
 
 
@@ -139,15 +139,15 @@ def test_each_key_of_the_configuration_is_needed(tmp_path):
     for key in KEYS:
         found = described(tmp_path)
         del found["config"][key]
-        assert f"KeyError: {key!r}" in refused(artifact.of_description, tmp_path / "x.onnx", found)
+        assert f"KeyError: {key!r}" in refused(deployment.of_description, tmp_path / "x.onnx", found)
 
 
 def test_sizes_and_classes_are_bounded(tmp_path):
     huge = described(tmp_path)
     huge["config"]["image_resize"] = 5000
-    assert "image_resize: expected at most 4,096" in refused(artifact.of_description, tmp_path / "x.onnx", huge)
+    assert "image_resize: expected at most 4,096" in refused(deployment.of_description, tmp_path / "x.onnx", huge)
     fewer = {**described(tmp_path), "classes": ["ant", "bee"]}
-    assert "2 class names for 3 outputs" in refused(artifact.of_description, tmp_path / "x.onnx", fewer)
+    assert "2 class names for 3 outputs" in refused(deployment.of_description, tmp_path / "x.onnx", fewer)
 
 
 # --- Graphs

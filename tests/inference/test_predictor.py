@@ -20,7 +20,7 @@ from mindghost.config import Config
 from mindghost.data import dataset, images, loader
 from mindghost.deploy import export, probe_images
 from mindghost.errors import UserError
-from mindghost.inference import artifact, predictor
+from mindghost.inference import artifact, deployment, predictor
 from mindghost.inference.network import open_network
 from mindghost.inference.sources import expand, frames, picture_name
 from mindghost.models import create_model
@@ -334,7 +334,7 @@ def test_frames_of_a_video(tmp_path):
     assert found[2][1].shape == (48, 64, 3)
     # Red, in OpenCV's order the last.
     np.testing.assert_allclose(found[2][1].mean((0, 1)), (200, 0, 0), atol=8)
-    deployed = artifact.Deployment(tmp_path, Config(num_classes=3, image_resize=32), tuple(CLASSES))
+    deployed = deployment.Deployment(tmp_path, Config(num_classes=3, image_resize=32), tuple(CLASSES))
     # Instead of a network: the mean of each channel as a logit.
     run = predictor.Predictor(deployed, lambda inputs: inputs.mean((2, 3)), batch_size=2)
     seen = list(run.predict([str(path), str(tmp_path / "none.mp4"), str(path)], top_k=1, every=4))

@@ -14,7 +14,7 @@ from mindghost.config import Config
 from mindghost.data.imagenet import names as imagenet_names
 from mindghost.deploy import model_card
 from mindghost.evaluate.validate import validate
-from mindghost.inference import artifact, published
+from mindghost.inference import artifact, deployment, published
 from mindghost.models import Weights, create_model, ghostnet
 from mindghost.tasks.report import words
 from tests.helpers import short
@@ -50,7 +50,7 @@ def test_published_weights_are_told_by_their_sha256(weights, tmp_path):
     said = found.describe()
     assert said["classes"] == list(SYNSETS)
     assert (said["names"][0], said["names"][207]) == ("tench", "golden retriever")
-    assert artifact.of_description(tmp_path / "x.onnx", json.loads(json.dumps(said))).classes == SYNSETS
+    assert deployment.of_description(tmp_path / "x.onnx", json.loads(json.dumps(said))).classes == SYNSETS
     own = Config(model="ghostnet_050", ckpt_path=str(weights))
     assert published.classes(own) == list(SYNSETS)
     assert published.classes(own.replace(num_classes=10)) is None

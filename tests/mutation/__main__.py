@@ -67,7 +67,7 @@ ROOMS = {
     ),
     "export": Room(("deploy/export.py",), ("tests/deploy/test_export.py",)),
     "artifact": Room(
-        ("inference/artifact.py",),
+        ("inference/artifact.py", "inference/deployment.py"),
         (
             "tests/inference/test_artifact.py",
             "tests/inference/test_descriptions.py",

@@ -6,7 +6,8 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
 from ..config.arguments import input_file, recipe_file
-from ..inference.artifact import IMAGENET, Deployment, of_file
+from ..inference.artifact import IMAGENET, of_file
+from ..inference.deployment import Deployment
 
 
 def add_arguments(parser: ArgumentParser, exported: bool = True) -> None:

@@ -27,7 +27,7 @@ from ..process.signals import importing
 from . import network_arguments
 
 if TYPE_CHECKING:
-    from ..inference.artifact import Deployment
+    from ..inference.deployment import Deployment
     from ..inference.predictor import Prediction
     from ..tasks.task import Task
 

@@ -21,7 +21,7 @@ from ..config import Config
 from ..errors import UserError
 from ..files import intact, json_text, paths, scratch
 from ..inference import exported as exported_file
-from ..inference.artifact import Deployment
+from ..inference.deployment import Deployment
 from ..inference.exported import ENTRY
 from ..inference.network import in_batches, of_mindir, of_onnx
 from . import fold

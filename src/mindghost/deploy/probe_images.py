@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from .. import tasks
 from ..data import transforms
-from ..inference.artifact import Deployment
+from ..inference.deployment import Deployment
 
 # Images that a file is compared on. MindSpore writes ONNX for this batch; no size of a network equals it.
 IMAGES = 7

@@ -18,7 +18,7 @@ from ..data.samples import Samples
 from ..errors import UserError
 from ..files import paths
 from ..inference import artifact, published
-from ..inference.artifact import Deployment
+from ..inference.deployment import Deployment
 from ..inference.exported import is_exported
 from ..inference.network import Network, checked, of_cell, open_network
 from ..process import launch

@@ -8,20 +8,16 @@ last word: a key that says otherwise is refused.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..config import Config, Said, beside_weights, recipe, settled
-from ..data.class_names import checked
+from ..config import Config, Said, recipe, settled
 from ..data.imagenet import names as imagenet_names
 from ..errors import UserError
 from ..files import json_text, paths
 from ..runs.files import (
-    Color,
     RunFiles,
-    checked_colors,
-    checked_thresholds,
     colors_beside,
     said_beside,
     saved_by_training,
@@ -29,116 +25,15 @@ from ..runs.files import (
 )
 from . import exported as exported_file
 from . import published
+from .deployment import AGAIN, KEYS, Deployment, are_numbers, of_description, others, palette
 
 if TYPE_CHECKING:
     from ..tasks.names import Classes
 
 # In the place of a file of class names: those of ImageNet's 1,000 classes.
 IMAGENET = "imagenet"
-# What of a configuration makes the network and its input.
-_KEYS = (
-    "model",
-    "num_classes",
-    "in_channels",
-    "dataset",
-    "image_resize",
-    "crop_pct",
-    "interpolation",
-    "mean",
-    "std",
-)
-# The same, said only where it is not the default: files without them are of classifiers.
-_OTHERS = ("task", "backbone", "decoder_width", "upsampling")
 # What an exported file leaves no choice of: it has its own weights, in its own precision.
 _NO_CHOICE = {"val_amp_level": "O0", "pretrained": False}
-# What of a description follows from the rest of it.
-_CHECKED = {
-    "model": ("model",),
-    "input": ("name", "type", "shape"),
-    "output": ("name", "type", "shape"),
-    "preprocessing": ("color", "resize", "interpolation", "center_crop", "mean", "std"),
-}
-_MOST_IMAGES = 4_096  # that a file takes at once; `mindghost export` writes none for more
-_AGAIN = "export it again with `mindghost export`"
-
-
-@dataclass(frozen=True)
-class Deployment:
-    """A network with what belongs to it.
-
-    Attributes:
-        path: its weights, or the exported file.
-        config: makes the network and its input; `num_classes` is settled.
-        classes: names in label order, one for each of the network's outputs.
-        batch: images that an exported file takes at once; None where it takes any number.
-        numbered: no class has a name: `classes` are the labels themselves.
-        thresholds: probabilities from which an answer is given, one an output (`Task.thresholds`); None where none are
-            known.
-        colors: of the outputs in pictures, for a task that has some.
-        free_size: an exported file takes images of any height and width.
-    """
-
-    path: Path
-    config: Config
-    classes: tuple[str, ...]
-    batch: int | None = None
-    numbered: bool = False
-    thresholds: tuple[float, ...] | None = None
-    colors: tuple[Color, ...] | None = None
-    free_size: bool = False
-
-    @property
-    def exported(self) -> bool:
-        """Whether the file is an exported one."""
-        return exported_file.is_exported(self.path)
-
-    @property
-    def known_classes(self) -> tuple[str, ...] | None:
-        """The names that folders of images are compared with; None where none are known."""
-        return None if self.numbered else self.classes
-
-    @property
-    def input_shape(self) -> tuple[int, int, int]:
-        """Channels, height and width of what the network gets."""
-        from ..data import transforms
-
-        return (self.config.in_channels, *transforms.input_size(self.config))
-
-    @property
-    def graph_shapes(self) -> tuple[tuple[int | None, ...], tuple[int | None, ...]]:
-        """Of what an exported file takes and gives; None for a size that is free."""
-        from .. import tasks
-
-        channels, *size = self.input_shape
-        pixels = [None, None] if self.free_size else size
-        dense = pixels if tasks.of(self.config).is_dense else []
-        return (self.batch, channels, *pixels), (self.batch, len(self.classes), *dense)
-
-    def describe(self) -> dict[str, Any]:
-        """The description that exported files carry: `of_description` reads it, other programs may."""
-        from .. import tasks
-
-        config, (taken, given) = self.config, self.graph_shapes
-        names = imagenet_names.shown_as(self.classes)
-        return {
-            "model": config.model,
-            "classes": list(self.classes),
-            # What people read in their place, where that is something else.
-            **({"names": names} if names != list(self.classes) else {}),
-            # Whether those are names, and not numbers in the place of names.
-            "named": not self.numbered,
-            "input": {"name": "image", "type": "float32", "shape": list(taken)},
-            "output": {"name": "logits", "type": "float32", "shape": list(given)},
-            "preprocessing": tasks.of(config).describe_evaluation(config),
-            "config": {key: getattr(config, key) for key in _KEYS} | _others(config),
-            **({} if self.thresholds is None else {"thresholds": list(self.thresholds)}),
-            **({} if self.colors is None else {"colors": list(map(list, self.colors))}),
-        }
-
-
-def _others(config: Config) -> dict[str, Any]:
-    """Values of `_OTHERS` that are not the defaults."""
-    return {key: value for key in _OTHERS if (value := getattr(config, key)) != Config.default(key)}
 
 
 def of_file(
@@ -223,15 +118,8 @@ def _of_weights(
         _named(names, outputs, path),
         numbered=not names,
         thresholds=thresholds_beside(path, outputs),
-        colors=colors or colors_beside(path, outputs) or _palette(config, outputs),
+        colors=colors or colors_beside(path, outputs) or palette(config, outputs),
     )
-
-
-def _palette(config: Config, outputs: int) -> tuple[Color, ...] | None:
-    from .. import tasks
-
-    found = tasks.of(config).palette(outputs)
-    return None if found is None else tuple(found)
 
 
 def _as_published(model: str) -> Config:
@@ -260,9 +148,6 @@ def _named(names: Sequence[str], outputs: int, path: Path) -> tuple[str, ...]:
     return (*names, *(marked if plain in taken else plain for plain, marked in numbers))
 
 
-# --- Exported files
-
-
 def _of_exported(
     path: Path, values: Mapping[str, Any], where: Mapping[str, str], class_names: Path | None
 ) -> Deployment:
@@ -279,68 +164,9 @@ def _of_exported(
     if tuple(given.names) == found.classes:
         return found
     # Numbers stand for names that were not known when it was exported.
-    if len(given.names) == len(found.classes) and _are_numbers(found.classes):
+    if len(given.names) == len(found.classes) and are_numbers(found.classes):
         return replace(found, classes=tuple(given.names), numbered=False)
     raise UserError(f"--class_names: {path} has the names of its {len(found.classes)} classes; leave the flag out")
-
-
-def _are_numbers(classes: Sequence[str]) -> bool:
-    return tuple(classes) == tuple(map(str, range(len(classes))))
-
-
-def of_description(path: Path, description: Mapping[str, Any]) -> Deployment:
-    """The reverse of `describe`. Raises UserError, which names `path`, where something is missing or wrong."""
-    try:
-        given = description["config"]
-        keys = {key: tuple(v) if isinstance(v := given[key], list) else v for key in _KEYS}
-        keys |= {key: given[key] for key in _OTHERS if key in given}
-        config = Config(**keys, ckpt_path=str(path))
-        names, (batch, _, *pixels) = description["classes"], description["input"]["shape"]
-    except (KeyError, TypeError, ValueError, AttributeError, UserError) as error:
-        raise UserError(f"{path}: its description does not fit ({type(error).__name__}: {error}); {_AGAIN}") from error
-    classes = tuple(checked(names, f"{path}: its description", _AGAIN))
-    problem = next(iter(beside_weights.oversized(config)), None)
-    if problem:
-        raise UserError(f"{path}: its description: {problem.keys[0]}: {problem.message}; {_AGAIN}")
-    if len(classes) != config.num_classes:
-        raise UserError(f"{path}: {len(classes)} class names for {config.num_classes} outputs; {_AGAIN}")
-    if batch is not None and not (json_text.is_integer(batch) and 1 <= batch <= _MOST_IMAGES):
-        raise UserError(
-            f"{path}: its description: expected a batch of 1 to {_MOST_IMAGES:,} images, or null for any number, got "
-            f"{str(batch)[:60]}; {_AGAIN}"
-        )
-    numbered = description.get("named") is False and _are_numbers(classes)
-    thresholds, colors = None, _palette(config, len(classes))
-    source = f"{path}: its description"
-    if "thresholds" in description:
-        thresholds = checked_thresholds(description["thresholds"], len(classes), source, _AGAIN)
-    if "colors" in description:
-        colors = checked_colors(description["colors"], len(classes), source, _AGAIN)
-    found = Deployment(path, config, classes, batch, numbered, thresholds, colors, pixels == [None, None])
-    _check_consistent(found, description)
-    return found
-
-
-def _check_consistent(found: Deployment, description: Mapping[str, Any]) -> None:
-    """Raise UserError where what a description says to other programs is not what it says to this one."""
-    expected = found.describe()
-    if "names" in description and description["names"] != expected.get("names"):
-        raise UserError(
-            f"{found.path}: its description contradicts itself: names are not those of its classes; {_AGAIN}"
-        )
-    for part, keys in _CHECKED.items():
-        said, wanted = description.get(part), expected[part]
-        if not isinstance(wanted, dict):
-            said, wanted = {part: said}, {part: wanted}
-        if not isinstance(said, dict):
-            raise UserError(f"{found.path}: its description does not fit: it lacks {part!r}; {_AGAIN}")
-        for key in keys:
-            # One that an older export did not have yet is no contradiction.
-            if key in said and said[key] != wanted.get(key):
-                raise UserError(
-                    f"{found.path}: its description contradicts itself: {part} has {key} {str(said[key])[:60]}, but "
-                    f"{str(wanted.get(key))[:60]} follows from the rest of it; {_AGAIN}"
-                )
 
 
 def _check_graph(found: Deployment, graph: exported_file.Graph) -> None:
@@ -348,7 +174,7 @@ def _check_graph(found: Deployment, graph: exported_file.Graph) -> None:
     if (len(graph.inputs), len(graph.outputs)) != (1, 1):
         raise UserError(
             f"{found.path}: its graph has {len(graph.inputs)} inputs and {len(graph.outputs)} outputs, expected one "
-            f"each; {_AGAIN}"
+            f"each; {AGAIN}"
         )
     ends = (*graph.inputs, *graph.outputs)
     for word, end, shape in zip(("takes", "gives"), ends, found.graph_shapes, strict=True):
@@ -361,7 +187,7 @@ def _check_graph(found: Deployment, graph: exported_file.Graph) -> None:
         if end.kind != "float32" or not fits:
             raise UserError(
                 f"{found.path}: its graph {word} {end.kind} {_by_x(end.shape)}, but its description says float32 "
-                f"{_by_x(shape)}; {_AGAIN}"
+                f"{_by_x(shape)}; {AGAIN}"
             )
     names = (graph.inputs[0].name, graph.outputs[0].name)
     if found.path.suffix.lower() == ".onnx" and names != ("image", "logits"):
@@ -374,8 +200,8 @@ def _by_x(shape: Sequence[int | None]) -> str:
 
 def _said(found: Deployment) -> Said:
     """What an exported file fixes."""
-    own = {key: getattr(found.config, key) for key in (*_KEYS, "task")}
-    values = {**own, **_others(found.config), **_NO_CHOICE}
+    own = {key: getattr(found.config, key) for key in (*KEYS, "task")}
+    values = {**own, **others(found.config), **_NO_CHOICE}
     free = {"image_resize"} if found.free_size else set()
     return Said(values, {}, {key: value for key, value in values.items() if key not in free}, found.path)
 
@@ -412,7 +238,7 @@ def said(ckpt_path: str, with_recipe: bool, with_model: bool = False) -> Said:
 def _description(path: Path, graph: exported_file.Graph) -> dict[str, Any]:
     """The description that an exported file carries; where it carries none, that in the `.json` beside it."""
     if graph.description is not None:
-        source, found = path, json_text.parse(graph.description, f"{path}: its description", _AGAIN)
+        source, found = path, json_text.parse(graph.description, f"{path}: its description", AGAIN)
     else:
         source = path.with_suffix(".json")
         if not paths.exists(source):
@@ -420,7 +246,7 @@ def _description(path: Path, graph: exported_file.Graph) -> dict[str, Any]:
                 f"{path}: carries no description of its classes and preprocessing, and {source.name} is not beside it; "
                 "use a file that `mindghost export` wrote"
             )
-        found = json_text.read(source, _AGAIN)
+        found = json_text.read(source, AGAIN)
     if not isinstance(found, dict):
-        raise UserError(f"{source}: its description is not a JSON object; {_AGAIN}")
+        raise UserError(f"{source}: its description is not a JSON object; {AGAIN}")
     return found

@@ -17,7 +17,7 @@ from ..errors import UserError
 from ..files import intact, paths
 from ..graph_cache import GraphCache
 from . import exported as exported_file
-from .artifact import Deployment
+from .deployment import Deployment
 from .exported import mindir_cell
 
 log = logging.getLogger("mindghost")

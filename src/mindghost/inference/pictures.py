@@ -12,7 +12,7 @@ from .. import tasks
 from ..errors import UserError
 from ..files import outputs, paths
 from ..files.outputs import Output
-from .artifact import Deployment
+from .deployment import Deployment
 from .predictor import Prediction
 from .sources import is_video, picture_name
 

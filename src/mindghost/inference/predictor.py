@@ -16,7 +16,7 @@ from ..data import images, transforms
 from ..errors import UserError
 from ..process import resources
 from ..tasks.task import Answer
-from .artifact import Deployment
+from .deployment import Deployment
 from .network import Network
 from .sources import frames, is_video
 

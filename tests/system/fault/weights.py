@@ -21,7 +21,7 @@ from mindghost.checkpoint.load import fill_network
 from mindghost.config import Config
 from mindghost.errors import UserError
 from mindghost.files import intact
-from mindghost.inference import artifact
+from mindghost.inference import deployment
 from mindghost.inference.network import of_mindir, of_onnx, open_network
 from mindghost.models import create_model
 from tests.helpers.weight_files import entries_end, entry, safetensors
@@ -321,7 +321,7 @@ def unchecked(rng: random.Random, folder: Path) -> Iterator[Case]:
                 said = io.StringIO()
                 logging.getLogger("mindghost").addHandler(logging.StreamHandler(said))
                 logging.getLogger("mindghost").setLevel(logging.INFO)
-                run = open_network(artifact.Deployment(path, config, tuple("abcdefgh"), 2))
+                run = open_network(deployment.Deployment(path, config, tuple("abcdefgh"), 2))
                 logits = run(INPUT)
                 assert np.isfinite(logits).all()
                 assert "the values of its weights were not" in said.getvalue()

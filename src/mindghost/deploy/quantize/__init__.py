@@ -26,7 +26,7 @@ from ...data.samples import Samples
 from ...errors import UserError
 from ...files import intact, json_text, paths
 from ...inference import exported as exported_file
-from ...inference.artifact import Deployment
+from ...inference.deployment import Deployment
 from ...inference.exported import ENTRY
 from ...runtime import Runtime
 from .search import Goal, int8, reaches

@@ -18,7 +18,7 @@ from tqdm import tqdm
 from ...errors import UserError
 from ...evaluate.batch import fitting
 from ...files import scratch
-from ...inference.artifact import Deployment
+from ...inference.deployment import Deployment
 from ...inference.network import filled, in_batches, of_onnx
 from ...process import resources
 from .trial import Layer, as_file

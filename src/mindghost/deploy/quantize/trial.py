@@ -17,7 +17,7 @@ from ... import tasks
 from ...data import transforms
 from ...evaluate.evaluator import Evaluator
 from ...files import scratch
-from ...inference.artifact import Deployment
+from ...inference.deployment import Deployment
 from ...inference.network import of_exported, of_onnx
 from ...runtime import Runtime
 from ...tasks.task import Metrics

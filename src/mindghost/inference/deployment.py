@@ -1,0 +1,187 @@
+"""A network with what belongs to it, and its description: the JSON that an exported file carries, and its reading."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..config import Config, beside_weights
+from ..data.class_names import checked
+from ..data.imagenet import names as imagenet_names
+from ..errors import UserError
+from ..files import json_text
+from ..runs.files import Color, checked_colors, checked_thresholds
+from . import exported as exported_file
+
+# What of a configuration makes the network and its input.
+KEYS = (
+    "model",
+    "num_classes",
+    "in_channels",
+    "dataset",
+    "image_resize",
+    "crop_pct",
+    "interpolation",
+    "mean",
+    "std",
+)
+# The same, said only where it is not the default: files without them are of classifiers.
+OTHERS = ("task", "backbone", "decoder_width", "upsampling")
+# What of a description follows from the rest of it.
+_CHECKED = {
+    "model": ("model",),
+    "input": ("name", "type", "shape"),
+    "output": ("name", "type", "shape"),
+    "preprocessing": ("color", "resize", "interpolation", "center_crop", "mean", "std"),
+}
+_MOST_IMAGES = 4_096  # that a file takes at once; `mindghost export` writes none for more
+AGAIN = "export it again with `mindghost export`"
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """A network with what belongs to it.
+
+    Attributes:
+        path: its weights, or the exported file.
+        config: makes the network and its input; `num_classes` is settled.
+        classes: names in label order, one for each of the network's outputs.
+        batch: images that an exported file takes at once; None where it takes any number.
+        numbered: no class has a name: `classes` are the labels themselves.
+        thresholds: probabilities from which an answer is given, one an output (`Task.thresholds`); None where none are
+            known.
+        colors: of the outputs in pictures, for a task that has some.
+        free_size: an exported file takes images of any height and width.
+    """
+
+    path: Path
+    config: Config
+    classes: tuple[str, ...]
+    batch: int | None = None
+    numbered: bool = False
+    thresholds: tuple[float, ...] | None = None
+    colors: tuple[Color, ...] | None = None
+    free_size: bool = False
+
+    @property
+    def exported(self) -> bool:
+        """Whether the file is an exported one."""
+        return exported_file.is_exported(self.path)
+
+    @property
+    def known_classes(self) -> tuple[str, ...] | None:
+        """The names that folders of images are compared with; None where none are known."""
+        return None if self.numbered else self.classes
+
+    @property
+    def input_shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of what the network gets."""
+        from ..data import transforms
+
+        return (self.config.in_channels, *transforms.input_size(self.config))
+
+    @property
+    def graph_shapes(self) -> tuple[tuple[int | None, ...], tuple[int | None, ...]]:
+        """Of what an exported file takes and gives; None for a size that is free."""
+        from .. import tasks
+
+        channels, *size = self.input_shape
+        pixels = [None, None] if self.free_size else size
+        dense = pixels if tasks.of(self.config).is_dense else []
+        return (self.batch, channels, *pixels), (self.batch, len(self.classes), *dense)
+
+    def describe(self) -> dict[str, Any]:
+        """The description that exported files carry: `of_description` reads it, other programs may."""
+        from .. import tasks
+
+        config, (taken, given) = self.config, self.graph_shapes
+        names = imagenet_names.shown_as(self.classes)
+        return {
+            "model": config.model,
+            "classes": list(self.classes),
+            # What people read in their place, where that is something else.
+            **({"names": names} if names != list(self.classes) else {}),
+            # Whether those are names, and not numbers in the place of names.
+            "named": not self.numbered,
+            "input": {"name": "image", "type": "float32", "shape": list(taken)},
+            "output": {"name": "logits", "type": "float32", "shape": list(given)},
+            "preprocessing": tasks.of(config).describe_evaluation(config),
+            "config": {key: getattr(config, key) for key in KEYS} | others(config),
+            **({} if self.thresholds is None else {"thresholds": list(self.thresholds)}),
+            **({} if self.colors is None else {"colors": list(map(list, self.colors))}),
+        }
+
+
+def others(config: Config) -> dict[str, Any]:
+    """Values of `OTHERS` that are not the defaults."""
+    return {key: value for key in OTHERS if (value := getattr(config, key)) != Config.default(key)}
+
+
+def of_description(path: Path, description: Mapping[str, Any]) -> Deployment:
+    """The reverse of `describe`. Raises UserError, which names `path`, where something is missing or wrong."""
+    try:
+        given = description["config"]
+        keys = {key: tuple(v) if isinstance(v := given[key], list) else v for key in KEYS}
+        keys |= {key: given[key] for key in OTHERS if key in given}
+        config = Config(**keys, ckpt_path=str(path))
+        names, (batch, _, *pixels) = description["classes"], description["input"]["shape"]
+    except (KeyError, TypeError, ValueError, AttributeError, UserError) as error:
+        raise UserError(f"{path}: its description does not fit ({type(error).__name__}: {error}); {AGAIN}") from error
+    classes = tuple(checked(names, f"{path}: its description", AGAIN))
+    problem = next(iter(beside_weights.oversized(config)), None)
+    if problem:
+        raise UserError(f"{path}: its description: {problem.keys[0]}: {problem.message}; {AGAIN}")
+    if len(classes) != config.num_classes:
+        raise UserError(f"{path}: {len(classes)} class names for {config.num_classes} outputs; {AGAIN}")
+    if batch is not None and not (json_text.is_integer(batch) and 1 <= batch <= _MOST_IMAGES):
+        raise UserError(
+            f"{path}: its description: expected a batch of 1 to {_MOST_IMAGES:,} images, or null for any number, got "
+            f"{str(batch)[:60]}; {AGAIN}"
+        )
+    numbered = description.get("named") is False and are_numbers(classes)
+    thresholds, colors = None, palette(config, len(classes))
+    source = f"{path}: its description"
+    if "thresholds" in description:
+        thresholds = checked_thresholds(description["thresholds"], len(classes), source, AGAIN)
+    if "colors" in description:
+        colors = checked_colors(description["colors"], len(classes), source, AGAIN)
+    found = Deployment(path, config, classes, batch, numbered, thresholds, colors, pixels == [None, None])
+    _check_consistent(found, description)
+    return found
+
+
+def _check_consistent(found: Deployment, description: Mapping[str, Any]) -> None:
+    """Raise UserError where what a description says to other programs is not what it says to this one."""
+    expected = found.describe()
+    if "names" in description and description["names"] != expected.get("names"):
+        raise UserError(
+            f"{found.path}: its description contradicts itself: names are not those of its classes; {AGAIN}"
+        )
+    for part, keys in _CHECKED.items():
+        said, wanted = description.get(part), expected[part]
+        if not isinstance(wanted, dict):
+            said, wanted = {part: said}, {part: wanted}
+        if not isinstance(said, dict):
+            raise UserError(f"{found.path}: its description does not fit: it lacks {part!r}; {AGAIN}")
+        for key in keys:
+            # One that an older export did not have yet is no contradiction.
+            if key in said and said[key] != wanted.get(key):
+                raise UserError(
+                    f"{found.path}: its description contradicts itself: {part} has {key} {str(said[key])[:60]}, but "
+                    f"{str(wanted.get(key))[:60]} follows from the rest of it; {AGAIN}"
+                )
+
+
+def are_numbers(classes: Sequence[str]) -> bool:
+    """Whether the names are the labels themselves."""
+    return tuple(classes) == tuple(map(str, range(len(classes))))
+
+
+def palette(config: Config, outputs: int) -> tuple[Color, ...] | None:
+    """Colours for so many outputs, where no file says others; None for a task without."""
+    from .. import tasks
+
+    found = tasks.of(config).palette(outputs)
+    return None if found is None else tuple(found)
