@@ -21,7 +21,8 @@ import mindghost as ghostnet_package
 from mindghost.config import Config
 from mindghost.deploy import export, onnx_fixes, probe_images
 from mindghost.errors import UserError
-from mindghost.inference import artifact, deployment
+from mindghost.inference import artifact, deployment, formats
+from mindghost.inference.formats.onnx_file import Onnx
 from mindghost.models import CLASSIFICATION, list_models
 from tests.helpers.commands import flags, process, run_mindghost
 from tests.helpers.pictures import write_images
@@ -187,23 +188,22 @@ def constant(logits):
 )
 def test_the_difference_by_hand(monkeypatch, tmp_path, batch, expected, difference, sizes):
     run = constant([[4.0, -8.0], [1.0, 2.0], [0.0, 0.0]])
-    for name, other in (("of_onnx", "of_mindir"), ("of_mindir", "of_onnx")):
+    for suffix, form in formats.FORMATS.items():
         run.sizes.clear()
-        monkeypatch.setattr(export, name, lambda path: run)
-        monkeypatch.setattr(export, other, None)
-        path = tmp_path / f"x.{name.removeprefix('of_')}"
+        monkeypatch.setattr(type(form), "network", lambda self, path: run)
+        path = tmp_path / f"x{suffix}"
         assert export.compare(path, batch, np.zeros((3, 1, 2, 2)), np.array(expected)) == pytest.approx(difference)
         assert run.sizes == sizes
 
 
 def test_a_difference_of_one_image_alone_is_seen(monkeypatch, tmp_path):
     """A file for any number that is wrong where it gets one."""
-    monkeypatch.setattr(export, "of_onnx", lambda path: lambda images: np.ones((len(images), 2)) * len(images))
+    monkeypatch.setattr(Onnx, "network", lambda self, path: lambda images: np.ones((len(images), 2)) * len(images))
     assert export.compare(tmp_path / "x.onnx", None, np.zeros((4, 1)), np.full((4, 2), 4.0)) == 3 / 4
 
 
 def test_logits_of_zero_have_no_size(monkeypatch, tmp_path):
-    monkeypatch.setattr(export, "of_onnx", lambda path: constant([[0.5]]))
+    monkeypatch.setattr(Onnx, "network", lambda self, path: constant([[0.5]]))
     assert export.compare(tmp_path / "x.onnx", None, np.zeros((1, 1)), np.zeros((1, 1))) == 0.5
 
 

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from mindghost.deploy import own_files
 from mindghost.errors import UserError
 from mindghost.files import intact, outputs
-from mindghost.inference import exported as exported_file
 from tests.helpers.places import ROOT
 
 RECORD = {"epoch": 1, "step": 3, "lr": 0.1, "train_loss": 2.0, "val_loss": None, "top_1": None, "top_5": None}
@@ -120,14 +120,14 @@ def test_an_export_replaces_exports_alone(name, content, digest, tmp_path):
     if digest:
         intact.write_with_sidecar(path, content)
     with pytest.raises(UserError, match=f"--out: .*{name}: exists, and is not what this command has written"):
-        exported_file.check_replaceable([path], False, tmp_path / "w.ckpt")
-    exported_file.check_replaceable([path], True, tmp_path / "w.ckpt")
+        own_files.check_replaceable([path], False, tmp_path / "w.ckpt")
+    own_files.check_replaceable([path], True, tmp_path / "w.ckpt")
     with pytest.raises(UserError, match="is what is read"):
-        exported_file.check_replaceable([path], True, path)
+        own_files.check_replaceable([path], True, path)
     # As an export leaves them.
     own = b'{"ghostnet": "1.0", "source": {}}'
     intact.write_with_sidecar(path, own if name == "w.json" else b"model " + own)
-    exported_file.check_replaceable([path, tmp_path / "absent.onnx"], False, tmp_path / "w.ckpt")
+    own_files.check_replaceable([path, tmp_path / "absent.onnx"], False, tmp_path / "w.ckpt")
 
 
 def command(*words: object) -> subprocess.CompletedProcess:

@@ -8,7 +8,7 @@ from mindspore.train.mind_ir_pb2 import ModelProto
 
 from mindghost.errors import UserError
 from mindghost.inference import artifact
-from mindghost.inference.exported import ENTRY
+from mindghost.inference.formats import ENTRY
 
 KEYS = {"model": "ghostnet_050", "image_resize": 32, "crop_pct": 0.8, "mean": (120.0, 110.0, 100.0), "batch_size": 4}
 

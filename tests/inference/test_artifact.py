@@ -9,10 +9,9 @@ import pytest
 from mindghost.cli import network_arguments
 from mindghost.config import Config, Said
 from mindghost.errors import UserError
-from mindghost.inference import artifact, deployment
-from mindghost.inference import exported as exported_file
+from mindghost.inference import artifact, deployment, formats
 from mindghost.inference.deployment import Deployment
-from mindghost.inference.exported import End, Graph
+from mindghost.inference.formats import End, Graph
 
 KEYS = {
     "model": "ghostnet_050",
@@ -48,7 +47,7 @@ def exported(tmp_path, monkeypatch):
         path = tmp_path / file
         path.write_bytes(b"")
         text = json.dumps(described(tmp_path) if description is None else description)
-        monkeypatch.setattr(exported_file, "read", lambda _: graph(**{"description": text, **facts}))
+        monkeypatch.setattr(formats, "read", lambda _: graph(**{"description": text, **facts}))
         class_names = tmp_path / "names.json" if names else None
         if names:
             class_names.write_text(json.dumps(names))
@@ -202,7 +201,7 @@ def test_in_mindir_names_are_mindspores(exported):
 
 def test_a_description_beside_the_file_is_taken_where_it_carries_none(exported, tmp_path, monkeypatch):
     path = exported().path
-    monkeypatch.setattr(exported_file, "read", lambda _: graph())
+    monkeypatch.setattr(formats, "read", lambda _: graph())
     message = refused(artifact.of_file, path)
     assert message.startswith(f"{path}: carries no description of its classes and preprocessing, and x.json is not")
     (tmp_path / "x.json").write_text(json.dumps(described(tmp_path)))

@@ -15,9 +15,9 @@ from mindghost.config import Config, load
 from mindghost.deploy import export, quantize
 from mindghost.errors import UserError
 from mindghost.files import intact
-from mindghost.inference import artifact
-from mindghost.inference import exported as exported_file
-from mindghost.inference.network import checked, of_onnx, open_network
+from mindghost.inference import artifact, formats
+from mindghost.inference.formats.onnx_file import ONNX
+from mindghost.inference.network import checked, open_network
 from mindghost.models import ghostnet
 from tests.helpers import short
 from tests.helpers.commands import command, flags, run_mindghost
@@ -227,7 +227,7 @@ def test_weights_beside_the_file_with_a_digest_are_taken(made, tmp_path, monkeyp
     """From beside the file, not from the working folder."""
     file = Path(shutil.copy(made / "any" / "ghostnet_050_best.onnx", tmp_path / "file.onnx"))
     images = np.random.default_rng(0).standard_normal((2, 3, 32, 32)).astype(np.float32)
-    expected = of_onnx(file)(images)
+    expected = ONNX.network(file)(images)
     content = outside(file, "file.data", offset=16)
     intact.write_with_sidecar(tmp_path / "file.data", bytes(16) + content)
     (tmp_path / "elsewhere").mkdir()
@@ -291,7 +291,7 @@ def test_mindir_with_weights_elsewhere_is_refused(made, tmp_path):
 
     changed(file, change_graph=move)
     with pytest.raises(UserError, match="keeps weights in other files"):
-        exported_file.read(file)
+        formats.read(file)
 
 
 # --- What is damaged
@@ -310,7 +310,7 @@ def test_mindir_runs(made):
     """As ONNX does, and what MindSpore refuses to run is one line."""
     network = open_network(artifact.of_file(made / "any" / "ghostnet_050_best.mindir"))
     images = np.random.default_rng(0).standard_normal((2, 3, 32, 32)).astype(np.float32)
-    expected = of_onnx(made / "any" / "ghostnet_050_best.onnx")(images)
+    expected = ONNX.network(made / "any" / "ghostnet_050_best.onnx")(images)
     np.testing.assert_allclose(network(images), expected, rtol=1e-3, atol=1e-4)
     with pytest.raises(UserError, match=r"mindir: MindSpore cannot run it"):
         network(np.zeros((2, 5, 32, 32), np.float32))

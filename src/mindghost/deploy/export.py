@@ -20,11 +20,11 @@ from .. import __version__, build, tasks
 from ..config import Config
 from ..errors import UserError
 from ..files import intact, json_text, paths, scratch
-from ..inference import exported as exported_file
+from ..inference import formats
 from ..inference.deployment import Deployment
-from ..inference.exported import ENTRY
-from ..inference.network import in_batches, of_mindir, of_onnx
-from . import fold
+from ..inference.formats import ENTRY
+from ..inference.network import in_batches
+from . import fold, own_files
 from .probe_images import IMAGES, comparison_images
 
 log = logging.getLogger("mindghost")
@@ -88,7 +88,7 @@ def export(
     folder = folder or deployed.path.parent
     paths.make_folder(folder, "--out")
     names = [folder / f"{deployed.path.stem}.{kind}" for kind in (*formats, "json")]
-    exported_file.check_replaceable(names, overwrite, deployed.path)
+    own_files.check_replaceable(names, overwrite, deployed.path)
     config = deployed.config.replace(val_amp_level="O0")
     assert config.num_classes is not None  # a `Deployment` has it settled
     trained, loaded = build.trained_network(config)
@@ -121,7 +121,7 @@ def export(
             sizes = tuple((probe.shape[2], probe.shape[3]) for probe in probes)
             results.append(Exported(path, len(contents[path]), difference, len(images), real, sizes))
     described = {folder / f"{deployed.path.stem}.json": json_text.dumps(description, indent=1).encode()}
-    exported_file.check_replaceable(names, overwrite, deployed.path)
+    own_files.check_replaceable(names, overwrite, deployed.path)
     intact.write_all_atomically({**contents, **described}, with_sidecar=contents)
     return results
 
@@ -213,7 +213,7 @@ def compare(path: Path, batch: int | None, images: NDArray[Any], expected: NDArr
 
     A file for any number of images is run on one of them and on all.
     """
-    run = of_onnx(path) if path.suffix == ".onnx" else of_mindir(path)
+    run = formats.of(path).network(path)
     if batch is None:
         found = [(run(images[:1]), expected[:1]), (run(images), expected)]
     else:

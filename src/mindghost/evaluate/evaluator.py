@@ -16,7 +16,8 @@ from .. import build, tasks
 from ..config import Config
 from ..data import loader
 from ..data.samples import Samples
-from ..inference.network import Network, filled, mirrored, of_cell
+from ..inference.formats import Network
+from ..inference.network import filled, mirrored, of_cell
 from ..models.parameters import assign
 from ..parallel.ranks import ALONE, Ranks
 from ..runtime import Runtime

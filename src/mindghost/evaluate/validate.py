@@ -19,8 +19,8 @@ from ..errors import UserError
 from ..files import paths
 from ..inference import artifact, published
 from ..inference.deployment import Deployment
-from ..inference.exported import is_exported
-from ..inference.network import Network, checked, of_cell, open_network
+from ..inference.formats import Network, is_exported
+from ..inference.network import checked, of_cell, open_network
 from ..process import launch
 from ..process.log import RunLog
 from ..runs.files import colors_beside, thresholds_beside

@@ -23,8 +23,7 @@ from ..runs.files import (
     saved_by_training,
     thresholds_beside,
 )
-from . import exported as exported_file
-from . import published
+from . import formats, published
 from .deployment import AGAIN, KEYS, Deployment, are_numbers, of_description, others, palette
 
 if TYPE_CHECKING:
@@ -54,7 +53,7 @@ def of_file(
     values, where = recipe(config_file) if config_file else ({}, {})
     if model:
         values["model"], where["model"] = model, "--"
-    if exported_file.is_exported(path):
+    if formats.is_exported(path):
         return _of_exported(path, values, where, class_names)
     return _of_weights(path, config_file, values, where, class_names)
 
@@ -152,7 +151,7 @@ def _of_exported(
     path: Path, values: Mapping[str, Any], where: Mapping[str, str], class_names: Path | None
 ) -> Deployment:
     """What an exported file says, and nothing that contradicts it."""
-    graph = exported_file.read(path)
+    graph = formats.read(path)
     found = of_description(path, _description(path, graph))
     _check_graph(found, graph)
     settled(values, where, _said(found))
@@ -169,7 +168,7 @@ def _of_exported(
     raise UserError(f"--class_names: {path} has the names of its {len(found.classes)} classes; leave the flag out")
 
 
-def _check_graph(found: Deployment, graph: exported_file.Graph) -> None:
+def _check_graph(found: Deployment, graph: formats.Graph) -> None:
     """Raise UserError where a file is not what its description says: before it runs."""
     if (len(graph.inputs), len(graph.outputs)) != (1, 1):
         raise UserError(
@@ -224,7 +223,7 @@ def said(ckpt_path: str, with_recipe: bool, with_model: bool = False) -> Said:
     Raises UserError as `of_file` and `runs.files.saved_by_training`.
     """
     path = Path(ckpt_path)
-    if not exported_file.is_exported(path):
+    if not formats.is_exported(path):
         alone = with_model and not (ckpt_path and paths.exists(RunFiles.beside(path).config))
         return Said() if with_recipe or alone else saved_by_training(ckpt_path)
     own = _said(of_file(path))
@@ -235,7 +234,7 @@ def said(ckpt_path: str, with_recipe: bool, with_model: bool = False) -> Said:
     return own._replace(values={**beside.values, **own.values}, where=where)
 
 
-def _description(path: Path, graph: exported_file.Graph) -> dict[str, Any]:
+def _description(path: Path, graph: formats.Graph) -> dict[str, Any]:
     """The description that an exported file carries; where it carries none, that in the `.json` beside it."""
     if graph.description is not None:
         source, found = path, json_text.parse(graph.description, f"{path}: its description", AGAIN)

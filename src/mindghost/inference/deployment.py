@@ -13,7 +13,7 @@ from ..data.imagenet import names as imagenet_names
 from ..errors import UserError
 from ..files import json_text
 from ..runs.files import Color, checked_colors, checked_thresholds
-from . import exported as exported_file
+from . import formats
 
 # What of a configuration makes the network and its input.
 KEYS = (
@@ -68,7 +68,7 @@ class Deployment:
     @property
     def exported(self) -> bool:
         """Whether the file is an exported one."""
-        return exported_file.is_exported(self.path)
+        return formats.is_exported(self.path)
 
     @property
     def known_classes(self) -> tuple[str, ...] | None:

@@ -1,13 +1,11 @@
-"""A weight file or an exported file -> a function of images: MindSpore or ONNX Runtime behind one face."""
+"""A weight file or an exported file -> a function of images: MindSpore and other runtimes behind one face."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import mindspore as ms
 import numpy as np
 from mindspore import Tensor, nn
 from numpy.typing import NDArray
@@ -16,9 +14,9 @@ from .. import build, tasks
 from ..errors import UserError
 from ..files import intact, paths
 from ..graph_cache import GraphCache
-from . import exported as exported_file
+from . import formats
 from .deployment import Deployment
-from .exported import mindir_cell
+from .formats import Network
 
 log = logging.getLogger("mindghost")
 
@@ -42,7 +40,7 @@ def open_network(deployed: Deployment, operators: Path | None = None) -> Network
 
 def of_exported(deployed: Deployment) -> Network:
     """What an exported file computes, for any number of images; its logits are as they come."""
-    run = of_onnx(deployed.path) if deployed.path.suffix.lower() == ".onnx" else of_mindir(deployed.path)
+    run = formats.of(deployed.path).network(deployed.path)
     return run if deployed.batch is None else in_batches(run, deployed.batch)
 
 
@@ -71,42 +69,6 @@ def checked(network: Network, path: Path, classes: int, is_dense: bool = False) 
     return run
 
 
-def of_onnx(path: Path, threads: int = 0) -> Network:
-    """An ONNX file, run by ONNX Runtime on the CPU with some threads (0: one a core)."""
-    session = exported_file.onnx_session(path, threads)
-    name = session.get_inputs()[0].name
-
-    def run(images: NDArray[Any]) -> NDArray[Any]:
-        try:
-            return session.run(None, {name: images})[0]
-        # Its exceptions have no common class but this one.
-        except Exception as error:
-            raise _cannot_run(path, "ONNX Runtime", error) from error
-
-    return run
-
-
-def _cannot_run(path: Path, runtime: str, error: Exception) -> UserError:
-    return UserError(f"{path}: {runtime} cannot run it ({' '.join(str(error).split())[:200]}); export it again")
-
-
-def of_mindir(path: Path) -> Network:
-    """A MindIR file, run by MindSpore in graph mode: the first call of each batch size compiles it."""
-    cell = mindir_cell(path)
-
-    def run(images: NDArray[Any]) -> NDArray[Any]:
-        mode = ms.get_context("mode")
-        ms.set_context(mode=ms.GRAPH_MODE)
-        try:
-            return cell(Tensor(images)).asnumpy()
-        except (RuntimeError, ValueError, TypeError) as error:
-            raise _cannot_run(path, "MindSpore", error) from error
-        finally:
-            ms.set_context(mode=mode)
-
-    return run
-
-
 def in_batches(run: Network, size: int) -> Network:
     """A network that takes `size` images at once, made one that takes any number: copies of the last fill up."""
 
@@ -118,10 +80,6 @@ def in_batches(run: Network, size: int) -> Network:
         return np.concatenate(parts)
 
     return logits
-
-
-# Images (N, channels, height, width) float32 -> logits (N, classes), of pixels (N, classes, height, width), float32.
-Network = Callable[[NDArray[Any]], NDArray[Any]]
 
 
 def of_cell(network: nn.Cell, graphs: GraphCache | None = None) -> Network:

@@ -17,7 +17,7 @@ from ..errors import UserError
 from ..process import resources
 from ..tasks.task import Answer
 from .deployment import Deployment
-from .network import Network
+from .formats import Network
 from .sources import frames, is_video
 
 _THREADS = 4  # that decode and resize; both leave Python's lock

@@ -20,7 +20,7 @@ from ..config.wording import nearest
 from ..errors import UserError
 from ..files import download, paths
 from ..files.cache import cache_dir
-from ..inference.exported import mindir_cell
+from ..inference.formats.mindir_file import cell_of
 from ..models import USUAL, card, create_model, list_models
 
 log = logging.getLogger("mindghost")
@@ -67,7 +67,7 @@ def load(config: Config) -> Teacher:
     """
     path = _file(config)
     if _is_mindir(config):
-        network = mindir_cell(path)
+        network = cell_of(path)
     else:
         network = _from_registry(config)
         log.info(f"teacher: {fill_network(network, path, stem='', classifier='', averaged=True)}")

@@ -21,8 +21,8 @@ from mindghost.checkpoint.load import fill_network
 from mindghost.config import Config
 from mindghost.errors import UserError
 from mindghost.files import intact
-from mindghost.inference import deployment
-from mindghost.inference.network import of_mindir, of_onnx, open_network
+from mindghost.inference import deployment, formats
+from mindghost.inference.network import open_network
 from mindghost.models import create_model
 from tests.helpers.weight_files import entries_end, entry, safetensors
 from tests.helpers.weights import randomise
@@ -345,7 +345,7 @@ def exported(rng: random.Random, folder: Path) -> Iterator[Case]:
                 intact.write_with_sidecar(path, good)
                 path.write_bytes(damaged)
                 try:
-                    run = of_onnx(path) if path.suffix == ".onnx" else of_mindir(path)
+                    run = formats.of(path).network(path)
                 except UserError as error:
                     if damaged == good:
                         raise AssertionError(f"a good file is refused: {error}") from error

@@ -25,10 +25,11 @@ from ...data import pack as packs
 from ...data.samples import Samples
 from ...errors import UserError
 from ...files import intact, json_text, paths
-from ...inference import exported as exported_file
 from ...inference.deployment import Deployment
-from ...inference.exported import ENTRY
+from ...inference.formats import ENTRY
+from ...inference.formats.onnx_file import content_of
 from ...runtime import Runtime
+from .. import own_files
 from .search import Goal, int8, reaches
 from .static import Quantizer
 from .trial import Trial, Variant, latency
@@ -118,9 +119,9 @@ def quantize(
     folder = folder or deployed.path.parent
     stems = [f"{deployed.path.stem}_{kind}" for kind in ("int8", *(["float16"] if float16 else []))]
     names = [folder / f"{stem}.{end}" for stem in stems for end in ("onnx", "json")]
-    exported_file.check_replaceable(names, overwrite, deployed.path)
+    own_files.check_replaceable(names, overwrite, deployed.path)
     content = deployed.path.read_bytes()
-    if exported_file.onnx_content(deployed.path) != content:
+    if content_of(deployed.path) != content:
         raise UserError(f"{deployed.path}: keeps weights in a second file; export it again as one file")
     network = Quantizer(deployed)
     calibration = calibration_images(runtime.config, calib_dir, calib_images, deployed.known_classes)
@@ -139,7 +140,7 @@ def quantize(
     paths.make_folder(folder, "--out")
     contents = {path: variant.content for path, variant in written.items()}
     described = {path.with_suffix(".json"): _description_beside(content) for path, content in contents.items()}
-    exported_file.check_replaceable(names, overwrite, deployed.path)
+    own_files.check_replaceable(names, overwrite, deployed.path)
     intact.write_all_atomically({**contents, **described}, with_sidecar=contents)
     batch = deployed.batch or 1
     latencies = latency([deployed.path, *written], trial.some_image(batch))

@@ -19,7 +19,8 @@ from ...errors import UserError
 from ...evaluate.batch import fitting
 from ...files import scratch
 from ...inference.deployment import Deployment
-from ...inference.network import filled, in_batches, of_onnx
+from ...inference.formats.onnx_file import ONNX
+from ...inference.network import filled, in_batches
 from ...process import resources
 from .trial import Layer, as_file
 
@@ -113,7 +114,7 @@ class Quantizer:
 
     def _logits(self, content: bytes, inputs: NDArray[Any]) -> NDArray[Any]:
         with as_file(content) as path:
-            run = of_onnx(path)
+            run = ONNX.network(path)
         # In batches, for the sake of memory.
         return in_batches(run, self._batch)(inputs)
 

@@ -18,7 +18,8 @@ from ...data import transforms
 from ...evaluate.evaluator import Evaluator
 from ...files import scratch
 from ...inference.deployment import Deployment
-from ...inference.network import of_exported, of_onnx
+from ...inference.formats.onnx_file import ONNX
+from ...inference.network import of_exported
 from ...runtime import Runtime
 from ...tasks.task import Metrics
 
@@ -109,7 +110,7 @@ def latency(paths: Sequence[Path], image: NDArray[Any]) -> dict[Path, float]:
 
     With more threads, those of one file that wait for work would take time from the other.
     """
-    runs = {path: of_onnx(path, threads=1) for path in paths}
+    runs = {path: ONNX.network(path, threads=1) for path in paths}
     times: dict[Path, list[float]] = {path: [] for path in paths}
     end = time.perf_counter() + _ROUND_SECONDS
     for run in runs.values():

@@ -1,0 +1,35 @@
+"""Formats of exported files, by the suffix of the file that is named. Their files are not trusted.
+
+Each is compared with its sha256 beside it where there is one.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ...errors import UserError
+from .base import ENTRY, End, Format, Graph, Network
+from .mindir_file import MINDIR
+from .onnx_file import ONNX
+
+__all__ = ["ENTRY", "FORMATS", "End", "Format", "Graph", "Network", "is_exported", "of", "read"]
+
+FORMATS: dict[str, Format] = {each.suffix: each for each in (MINDIR, ONNX)}
+
+
+def is_exported(path: str | Path) -> bool:
+    """Whether a file's name says that it is an exported one."""
+    return Path(path).suffix.lower() in FORMATS
+
+
+def of(path: Path) -> Format:
+    """The format of an exported file."""
+    return FORMATS[path.suffix.lower()]
+
+
+def read(path: Path) -> Graph:
+    """What is in an exported file. Raises UserError where it is damaged, or a library is missing."""
+    try:
+        return of(path).read(path)
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: damaged: a text in it is no UTF-8; export it again") from error

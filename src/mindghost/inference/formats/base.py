@@ -1,0 +1,86 @@
+"""What every format of exported files answers: what is in a file, read without trust, and who runs it."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+from numpy.typing import NDArray
+
+from ...errors import UserError
+
+# Images (N, channels, height, width) float32 -> logits (N, classes), of pixels (N, classes, height, width), float32.
+Network = Callable[[NDArray[Any]], NDArray[Any]]
+# The entry of an exported file that holds its description.
+ENTRY = "ghostnet"
+
+
+@dataclass(frozen=True)
+class End:
+    """An input or output of a graph.
+
+    Attributes:
+        name: in the graph.
+        kind: "float32", or another type by its format's word.
+        shape: sizes; None for one that is open.
+    """
+
+    name: str
+    kind: str
+    shape: tuple[int | None, ...]
+
+
+@dataclass(frozen=True)
+class Graph:
+    """What an exported file says of itself: its inputs and outputs, and its description (None: it carries none)."""
+
+    inputs: tuple[End, ...]
+    outputs: tuple[End, ...]
+    description: str | None
+
+
+class Format(ABC):
+    """A format of exported files.
+
+    Attributes:
+        name: for people and for `mindghost export --format`.
+        suffix: of the file that is named to open a network.
+        others: suffixes of the files that lie beside it, under the same stem.
+        runtime: what runs it.
+    """
+
+    name: ClassVar[str]
+    suffix: ClassVar[str]
+    others: ClassVar[tuple[str, ...]] = ()
+    runtime: ClassVar[str]
+
+    def parts(self, path: Path) -> list[Path]:
+        """All files that make one up, but descriptions and digests; `path` is the one that is named."""
+        return [path, *(path.with_suffix(suffix) for suffix in self.others)]
+
+    @abstractmethod
+    def read(self, path: Path) -> Graph:
+        """What is in a file. Raises UserError where it is damaged, or a library is missing."""
+
+    @abstractmethod
+    def network(self, path: Path, threads: int = 0) -> Network:
+        """What a file computes, on the CPU with some threads (0: one a core).
+
+        Raises UserError where the file or the library is not fit, or the file is not the one whose sha256 is beside it.
+        """
+
+    def cannot_load(self, path: Path, error: Exception) -> UserError:
+        """The error for a file that the runtime refuses."""
+        return UserError(f"{path}: {self.runtime} cannot load it ({in_short(error)}); export it again")
+
+    def cannot_run(self, path: Path, error: Exception) -> UserError:
+        """The error for a file that the runtime has loaded, and fails at."""
+        return UserError(f"{path}: {self.runtime} cannot run it ({in_short(error)}); export it again")
+
+
+def in_short(error: Exception) -> str:
+    """An error of a library, in a line that is not too long."""
+    return " ".join(str(error).split())[:200]
