@@ -19,7 +19,7 @@ from PIL import Image
 
 import mindghost as ghostnet_package
 from mindghost.config import Config
-from mindghost.deploy import export, onnx_fixes, probe_images
+from mindghost.deploy import export, onnx_fixes, probe_images, writers
 from mindghost.errors import UserError
 from mindghost.inference import artifact, deployment, formats
 from mindghost.inference.formats.onnx_file import Onnx
@@ -253,8 +253,8 @@ def quick(tmp_path, monkeypatch):
 
     monkeypatch.setattr(export.build, "trained_network", trained)
     monkeypatch.setattr(export.fold, "deployed_form", deployed_form)
-    monkeypatch.setattr(export, "_write_onnx", write)
-    monkeypatch.setattr(export, "_write_mindir", write)
+    monkeypatch.setattr(writers, "_write_onnx", write)
+    monkeypatch.setattr(writers, "_write_mindir", write)
 
     def run(differences, *given, **keys):
         left = iter(differences)
@@ -284,7 +284,9 @@ def test_what_is_written_and_said(quick, tmp_path, caplog):
     for result, kind, difference in zip(results, ("mindir", "onnx"), (1e-4, 0.0), strict=True):
         content = (out / f"w_best.{kind}").read_bytes()
         assert json.loads(content) == facts
-        assert result == export.Exported(out / f"w_best.{kind}", len(content), difference, 7, False, ((8, 8),))
+        assert result == export.Exported(
+            out / f"w_best.{kind}", out / "w_best.json", len(content), difference, 7, False, ((8, 8),)
+        )
         assert (out / f"w_best.{kind}.sha256").read_text().split()[0] == hashlib.sha256(content).hexdigest()
     assert (out / "w_best.json").read_text() == json.dumps(facts, indent=1)
     assert len(list(out.iterdir())) == 5
@@ -341,7 +343,7 @@ def test_mindir_is_written_for_a_batch_or_any(quick, monkeypatch, tmp_path, batc
     monkeypatch.setattr(ms, "export", lambda *given, **keys: seen.append((*given, keys)))
     network, target = nn.ReLU(), dataclasses.replace(quick.deployed, batch=batch)
     ms.set_context(mode=ms.PYNATIVE_MODE)
-    export._write_mindir(network, tmp_path / "x.mindir", target, "{}")
+    writers._write_mindir(network, tmp_path / "x.mindir", target, "{}")
     ((given, example, keys),) = seen
     assert given is network
     assert (tuple(example.shape), example.dtype) == (shape, ms.float32)
@@ -354,7 +356,7 @@ def test_mindir_is_written_for_a_batch_or_any(quick, monkeypatch, tmp_path, batc
 def test_a_mode_ends_with_what_it_is_for():
     ms.set_context(mode=ms.GRAPH_MODE)
     modes = []
-    with contextlib.suppress(ValueError), export._mode(ms.PYNATIVE_MODE):
+    with contextlib.suppress(ValueError), writers.in_mode(ms.PYNATIVE_MODE):
         modes.append(ms.get_context("mode"))
         raise ValueError
     assert [*modes, ms.get_context("mode")] == [ms.PYNATIVE_MODE, ms.GRAPH_MODE]

@@ -1,4 +1,4 @@
-"""Write a checkpoint as MindIR or ONNX: batch norms folded, branches fused, compared with the checkpoint.
+"""Write a checkpoint for other runtimes: batch norms folded, branches fused, compared with the checkpoint.
 
 A file is kept if its logits differ from the checkpoint's by no more than 1e-4 of their size, on images of the run's
 data_dir where it is there. Class names and preprocessing are inside of it, and in STEM.json beside it. The network and
@@ -22,7 +22,9 @@ def make_parser() -> Parser:
     parser = Parser(PROG, __doc__)
     network_arguments.add_arguments(parser, exported=False)
     parser.add_argument(
-        "--format", choices=("mindir", "onnx", "all"), help="what to write (all; with --free_size onnx)"
+        "--format",
+        choices=("mindir", "onnx", "openvino", "litert", "ncnn", "all"),
+        help="what to write; all: mindir and onnx (all; with --free_size onnx)",
     )
     parser.add_argument(
         "--out", type=output_folder, metavar="DIR", help="folder for the files (that of the checkpoint)"
@@ -33,7 +35,7 @@ def make_parser() -> Parser:
     parser.add_argument(
         "--free_size",
         action="store_true",
-        help="an ONNX file for images of any height and width, of a network that gives each pixel a class",
+        help="a file (onnx or openvino) for images of any height and width, of a network that gives each pixel a class",
     )
     data_dir = input_folder("give one with images, or leave the option out")
     parser.add_argument("--data_dir", type=data_dir, metavar="D", help="images to compare on (those of the training)")
@@ -61,7 +63,7 @@ def main(arguments: Sequence[str]) -> None:
     try:
         Runtime.start(deployed.config)
         form = args.format or ("onnx" if args.free_size else "all")
-        formats = export.FORMATS if form == "all" else (form,)
+        formats = export.USUAL if form == "all" else (form,)
         written = export.export(deployed, formats, args.out, args.batch_size, args.overwrite, args.free_size)
     finally:
         log.close()
@@ -73,4 +75,4 @@ def main(arguments: Sequence[str]) -> None:
             f"{file.path}: {file.size / 1e6:.1f} MB; logits within {file.difference:.1e} of the checkpoint's "
             f"on {file.images} {kind}"
         )
-    say(f"classes and preprocessing: {written[0].path.with_suffix('.json')}")
+    say(f"classes and preprocessing: {', '.join(dict.fromkeys(str(file.description) for file in written))}")

@@ -24,7 +24,7 @@ COMMANDS = {
     "find-lr": "find a learning rate by a range test",
     "validate": "evaluate a weight file or an exported file",
     "predict": "name the classes of images, videos, a camera's pictures",
-    "export": "write a checkpoint as MindIR or ONNX",
+    "export": "write a checkpoint for ONNX Runtime, OpenVINO, ncnn, MindSpore",
     "quantize": "make an ONNX file int8 or float16, and measure what that costs",
     "convert": "convert weights from PyTorch, .safetensors or .ckpt",
     "stats": "mean, deviation, sizes and classes of the training images",

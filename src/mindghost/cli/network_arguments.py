@@ -8,11 +8,12 @@ from pathlib import Path
 from ..config.arguments import input_file, recipe_file
 from ..inference.artifact import IMAGENET, of_file
 from ..inference.deployment import Deployment
+from ..inference.formats import KINDS
 
 
 def add_arguments(parser: ArgumentParser, exported: bool = True) -> None:
-    """Add what names a network on a command line; `of_arguments` reads it. `exported`: .onnx and .mindir are taken."""
-    kinds = ".ckpt, .safetensors, .onnx or .mindir" if exported else ".ckpt or .safetensors"
+    """Add what names a network on a command line; `of_arguments` reads it. `exported`: exported files are taken."""
+    kinds = KINDS if exported else ".ckpt or .safetensors"
     parser.add_argument(
         "--ckpt_path",
         type=input_file(f"give the path of a {kinds} file"),

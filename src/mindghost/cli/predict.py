@@ -1,7 +1,7 @@
 """Name the classes of images or of their pixels: files, folders, patterns, videos, a camera; - reads a list.
 
 The network, its classes and its preprocessing are those that training left beside the checkpoint, or those in the
-.onnx or .mindir file. Images are turned upright (EXIF). Exit status: 1 where an image could not be read.
+exported file. Images are turned upright (EXIF). Exit status: 1 where an image could not be read.
 """
 
 from __future__ import annotations

@@ -14,9 +14,7 @@ from ..process.display import say
 from ..process.signals import importing
 
 PROG = "mindghost validate"
-DESCRIPTION = (
-    "Evaluate a weight file, or a .onnx or .mindir file, on the validation images; the last line is one JSON object."
-)
+DESCRIPTION = "Evaluate a weight file or an exported file on the validation images; the last line is one JSON object."
 
 
 def make_parser() -> Parser:

@@ -284,8 +284,8 @@ class Keys(BaseModel):
     """Start from the published weights of the network (of one for segmentation: of its backbone); or from a variant of
     them by its name, such as 910v2 of ghostnet_050."""
     ckpt_path: Text = ""
-    """Weights to start from (train) or to evaluate (validate): a .ckpt or .safetensors file; validate takes a .onnx
-    or .mindir file of `mindghost export`, too."""
+    """Weights to start from (train) or to evaluate (validate): a .ckpt or .safetensors file; validate takes
+    a file that `mindghost export` wrote, too."""
     backbone_ckpt_path: Text = ""
     """Network for segmentation: weights to start its backbone from, a .ckpt or .safetensors file of that classifier or
     of another network for segmentation with that backbone; the rest is fresh."""

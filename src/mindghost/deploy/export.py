@@ -1,12 +1,10 @@
-"""A checkpoint -> MindIR and ONNX files that were run and compared with it before they are kept."""
+"""A checkpoint -> files for other runtimes that were run and compared with it before they are kept."""
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import importlib
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,16 +18,20 @@ from .. import __version__, build, tasks
 from ..config import Config
 from ..errors import UserError
 from ..files import intact, json_text, paths, scratch
-from ..inference import formats
+from ..inference import formats as file_formats
 from ..inference.deployment import Deployment
-from ..inference.formats import ENTRY
 from ..inference.network import in_batches
 from . import fold, own_files
-from .probe_images import IMAGES, comparison_images
+from .probe_images import comparison_images
+from .writers import WRITERS, Source, Writer, in_mode
 
+# Images (N, C, H, W), and the logits that the checkpoint gives for them.
+Probe = tuple[NDArray[Any], NDArray[Any]]
 log = logging.getLogger("mindghost")
 
-FORMATS = ("mindir", "onnx")
+FORMATS = tuple(WRITERS)
+# What is written where nobody says: what MindSpore and most other runtimes take.
+USUAL = ("mindir", "onnx")
 # Largest difference of a logit from the checkpoint's, as a share of the largest logit.
 TOLERANCE = 1e-4
 
@@ -40,7 +42,8 @@ class Exported:
 
     Attributes:
         path: of the file.
-        size: in bytes.
+        description: of the file with classes and preprocessing in readable form.
+        size: in bytes, with the files that belong to it.
         difference: largest one between its logits and the checkpoint's, as a share of the largest logit.
         images: that were compared.
         real: whether they were images of the run's data, and not made-up ones.
@@ -48,6 +51,7 @@ class Exported:
     """
 
     path: Path
+    description: Path
     size: int
     difference: float
     images: int
@@ -73,24 +77,75 @@ def export(
         folder: where they go; None is that of the checkpoint.
         batch: images that a file takes at once; None makes files for any number.
         overwrite: replace files that are there, also those that no export made.
-        free_size: the files take images of any height and width; ONNX only, of a task that says something of each
-            pixel.
+        free_size: the files take images of any height and width; ONNX and OpenVINO only, of a task that says
+            something of each pixel.
 
     Raises:
         UserError: weights that do not fit, a library that is missing, a file with other logits than the checkpoint, or
             one in its place that no export made.
         RunError: a file cannot be written.
     """
-    if "onnx" in formats:
-        _check_onnx()
+    writers = [WRITERS[kind] for kind in formats]
+    for writer in writers:
+        writer.check()
     if free_size:
-        _check_free_size(deployed.config, formats)
+        _check_free_size(deployed.config, writers)
+    wanted = replace(deployed, batch=batch, free_size=free_size)
+    targets = [writer.target(wanted) for writer in writers]
     folder = folder or deployed.path.parent
     paths.make_folder(folder, "--out")
-    names = [folder / f"{deployed.path.stem}.{kind}" for kind in (*formats, "json")]
+    files = [writer.path(folder, deployed.path.stem) for writer in writers]
+    names = [name for writer, file in zip(writers, files, strict=True) for name in _names(writer, file)]
     own_files.check_replaceable(names, overwrite, deployed.path)
+    network, probes, real = _network(deployed, free_size)
+    results: list[Exported] = []
+    contents: dict[Path, bytes] = {}
+    described: dict[Path, bytes] = {}
+    with scratch.folder("export") as temporary:
+        sources: dict[str, Source] = {}
+        for writer, target, path in zip(writers, targets, files, strict=True):
+            description = _description(target)
+            text = json_text.dumps(description)
+            if text not in sources:
+                place = temporary / str(len(sources))
+                place.mkdir()
+                sources[text] = Source(network, target, text, place)
+            result, parts = _made(writer, sources[text], path, probes, real)
+            results.append(result)
+            contents |= parts
+            described[result.description] = json_text.dumps(description, indent=1).encode()
+    own_files.check_replaceable(names, overwrite, deployed.path)
+    intact.write_all_atomically({**contents, **described}, with_sidecar=contents)
+    return results
+
+
+def _made(
+    writer: Writer, source: Source, path: Path, probes: Sequence[Probe], real: bool
+) -> tuple[Exported, dict[Path, bytes]]:
+    """A file, compared, which will be `path`: what there is to say of it, and its content with that of its parts."""
+    form, target = writer.form, source.target
+    draft = writer.path(source.folder, "draft")
+    writer.write(source, draft)
+    difference = max(compare(draft, target.batch, *probe) for probe in probes)
+    if not difference <= TOLERANCE:
+        raise UserError(
+            f"{path}: not kept: its logits differ from the checkpoint's by {difference:.1e} of their size, over "
+            f"{TOLERANCE:.0e}; use another --format, and report {target.config.model} with this image size"
+        )
+    parts = {part: made.read_bytes() for part, made in zip(form.parts(path), form.parts(draft), strict=True)}
+    sizes = tuple((images.shape[2], images.shape[3]) for images, _ in probes)
+    size, images = sum(map(len, parts.values())), len(probes[0][0])
+    return Exported(path, form.description_beside(path), size, difference, images, real, sizes), parts
+
+
+def _names(writer: Writer, file: Path) -> list[Path]:
+    """All files that are written for one, but digests."""
+    return [*writer.form.parts(file), writer.form.description_beside(file)]
+
+
+def _network(deployed: Deployment, free_size: bool) -> tuple[nn.Cell, list[Probe], bool]:
+    """A checkpoint's network as it is deployed, what it says of some images, and whether these are the run's own."""
     config = deployed.config.replace(val_amp_level="O0")
-    assert config.num_classes is not None  # a `Deployment` has it settled
     trained, loaded = build.trained_network(config)
     trained.set_train(False)
     log.info(str(loaded))
@@ -98,53 +153,23 @@ def export(
     probes = [images]
     if free_size:
         probes.append(comparison_images(replace(deployed, config=config.replace(image_resize=_other_size(images))))[0])
-    with _mode(ms.PYNATIVE_MODE):
+    with in_mode(ms.PYNATIVE_MODE):
         compared = [(probe, trained(Tensor(probe)).asnumpy()) for probe in probes]
-        network = fold.deployed_form(config.model, trained, **build.options(config))
-    target = replace(deployed, batch=batch, free_size=free_size)
-    description = _description(target)
-    results, contents = [], {}
-    with scratch.folder("export") as temporary:
-        for kind in formats:
-            log.info(f"{kind}: MindSpore compiles the network, which takes some tens of seconds")
-            path = folder / f"{deployed.path.stem}.{kind}"
-            draft = temporary / f"network.{kind}"
-            write = _write_onnx if kind == "onnx" else _write_mindir
-            write(network, draft, target, json_text.dumps(description))
-            difference = max(compare(draft, batch, *pair) for pair in compared)
-            if not difference <= TOLERANCE:
-                raise UserError(
-                    f"{path}: not kept: its logits differ from the checkpoint's by {difference:.1e} of their size, "
-                    f"over {TOLERANCE:.0e}; use another --format, and report {config.model} with this image size"
-                )
-            contents[path] = draft.read_bytes()
-            sizes = tuple((probe.shape[2], probe.shape[3]) for probe in probes)
-            results.append(Exported(path, len(contents[path]), difference, len(images), real, sizes))
-    described = {folder / f"{deployed.path.stem}.json": json_text.dumps(description, indent=1).encode()}
-    own_files.check_replaceable(names, overwrite, deployed.path)
-    intact.write_all_atomically({**contents, **described}, with_sidecar=contents)
-    return results
+        return fold.deployed_form(config.model, trained, **build.options(config)), compared, real
 
 
-def _check_onnx() -> None:
-    for name in ("onnx", "onnxruntime"):
-        try:
-            importlib.import_module(name)
-        except ImportError as error:
-            raise UserError(
-                f"--format onnx: {name} is missing ({error}); pip install onnx onnxruntime, or give --format mindir"
-            ) from error
-
-
-def _check_free_size(config: Config, formats: Sequence[str]) -> None:
+def _check_free_size(config: Config, writers: Sequence[Writer]) -> None:
     task = tasks.of(config)
     if not task.is_dense:
         raise UserError(
             f"--free_size: task {task.name} resizes all images to one size; leave it out, or give weights of a network "
             "that gives each pixel a class"
         )
-    if "mindir" in formats:
-        raise UserError("--free_size: only ONNX files take images of any size; give --format onnx")
+    fixed = next((writer for writer in writers if not writer.free_size), None)
+    if fixed is not None:
+        raise UserError(
+            f"--free_size: files for {fixed.form.runtime} take images of one size; give --format onnx or openvino"
+        )
 
 
 def _other_size(images: NDArray[Any]) -> tuple[int, int]:
@@ -160,51 +185,6 @@ def _description(target: Deployment) -> dict[str, object]:
     return {**said, "source": source, "ghostnet": __version__, "mindspore": ms.__version__}
 
 
-# --- Writing
-
-
-def _write_mindir(network: nn.Cell, path: Path, target: Deployment, description: str) -> None:
-    shape = target.input_shape
-    example = Tensor(shape=[target.batch, *shape], dtype=ms.float32)
-    if target.batch is not None:
-        example = Tensor(np.zeros((target.batch, *shape), np.float32))
-
-    def describe(model: Any) -> None:
-        # A map, or with some versions of MindSpore and protobuf what a map is on disk: a list of keys and values.
-        if hasattr(model.user_info, "add"):
-            model.user_info.add(key=ENTRY, value=description)
-        else:
-            model.user_info[ENTRY] = description
-
-    with _mode(ms.GRAPH_MODE):
-        ms.export(network, example, file_name=str(path), file_format="MINDIR", custom_func=describe)
-
-
-def _write_onnx(network: nn.Cell, path: Path, target: Deployment, description: str) -> None:
-    from . import onnx_fixes, onnx_sizes
-
-    batch = target.batch or IMAGES
-    with _mode(ms.GRAPH_MODE), fold.plain_operators(network):
-        channels, *size = target.input_shape
-        example = Tensor(np.zeros((batch, channels, *(onnx_sizes.TRACED if target.free_size else size)), np.float32))
-        ms.export(network, example, file_name=str(path), file_format="ONNX")
-    entries = {ENTRY: description}
-    content = onnx_fixes.tidy(path.read_bytes(), batch, target.batch is None, entries, target.free_size)
-    # MindSpore's file is read-only, to all but root.
-    path.unlink()
-    path.write_bytes(content)
-
-
-@contextlib.contextmanager
-def _mode(mode: int) -> Iterator[None]:
-    before = ms.get_context("mode")
-    ms.set_context(mode=mode)
-    try:
-        yield
-    finally:
-        ms.set_context(mode=before)
-
-
 # --- Comparing
 
 
@@ -213,7 +193,7 @@ def compare(path: Path, batch: int | None, images: NDArray[Any], expected: NDArr
 
     A file for any number of images is run on one of them and on all.
     """
-    run = formats.of(path).network(path)
+    run = file_formats.of(path).network(path)
     if batch is None:
         found = [(run(images[:1]), expected[:1]), (run(images), expected)]
     else:

@@ -19,7 +19,7 @@ from ..errors import UserError
 from ..files import paths
 from ..inference import artifact, published
 from ..inference.deployment import Deployment
-from ..inference.formats import Network, is_exported
+from ..inference.formats import KINDS, Network, is_exported
 from ..inference.network import checked, of_cell, open_network
 from ..process import launch
 from ..process.log import RunLog
@@ -64,7 +64,7 @@ def validate(config: Config) -> Validation:
     """Evaluate the weights of `ckpt_path` (or the published ones, with `pretrained`) on the validation split.
 
     The numbers are those of the in-training evaluation of the same file: same images, network and counts (to the last
-    bit with the same `native_ops`). An exported file (`.onnx`, `.mindir`) is run as it is, over the same images; a
+    bit with the same `native_ops`). An exported file (`inference.formats`) is run as it is, over the same images; a
     `config` that contradicts it is refused.
 
     With the keys `report` and `predictions`, rank 0 writes the report of the evaluation and what the network says of
@@ -109,7 +109,7 @@ def _exported(runtime: Runtime) -> Deployment | None:
     """
     config = runtime.config
     if config.ckpt_path:
-        paths.check_file(config.ckpt_path, "give a .ckpt, .safetensors, .onnx or .mindir file")
+        paths.check_file(config.ckpt_path, f"give a {KINDS} file")
     if config.report and runtime.ranks.main:
         tasks.of(config).report.prepare(Path(config.report), config.overwrite)
     if config.predictions and runtime.ranks.main:

@@ -41,7 +41,7 @@ def of_file(
     """What a weight file or an exported file is.
 
     Args:
-        path: .ckpt, .safetensors, .onnx or .mindir.
+        path: of one of the kinds in `formats.KINDS`.
         config_file: recipe to take in place of the `config.yaml` beside weights. Of an exported file it may say nothing
             else than the file, which needs none.
         model: the network of weights that have neither; the rest is then as it was published.
@@ -49,7 +49,7 @@ def of_file(
 
     Raises UserError where the file is not there, or not known or described well enough, or contradicted.
     """
-    paths.check_file(path, "give a .ckpt, .safetensors, .onnx or .mindir file")
+    paths.check_file(path, f"give a {formats.KINDS} file")
     values, where = recipe(config_file) if config_file else ({}, {})
     if model:
         values["model"], where["model"] = model, "--"
@@ -179,17 +179,18 @@ def _check_graph(found: Deployment, graph: formats.Graph) -> None:
     for word, end, shape in zip(("takes", "gives"), ends, found.graph_shapes, strict=True):
         # What a graph leaves open is seen when it runs; but the batch that it takes is open in both or in none.
         rigid = word == "takes"
-        fits = len(end.shape) == len(shape) and all(
+        sizes = shape if end.shape is None else end.shape
+        fits = len(sizes) == len(shape) and all(
             size == wanted or (size is None and not (rigid and index == 0))
-            for index, (size, wanted) in enumerate(zip(end.shape, shape, strict=True))
+            for index, (size, wanted) in enumerate(zip(sizes, shape, strict=True))
         )
         if end.kind != "float32" or not fits:
             raise UserError(
-                f"{found.path}: its graph {word} {end.kind} {_by_x(end.shape)}, but its description says float32 "
+                f"{found.path}: its graph {word} {end.kind} {_by_x(sizes)}, but its description says float32 "
                 f"{_by_x(shape)}; {AGAIN}"
             )
     names = (graph.inputs[0].name, graph.outputs[0].name)
-    if found.path.suffix.lower() == ".onnx" and names != ("image", "logits"):
+    if formats.of(found.path).has_names and names != ("image", "logits"):
         raise UserError(f"{found.path}: its graph names {names[0][:60]!r} and {names[1][:60]!r}, not image and logits")
 
 
@@ -239,7 +240,7 @@ def _description(path: Path, graph: formats.Graph) -> dict[str, Any]:
     if graph.description is not None:
         source, found = path, json_text.parse(graph.description, f"{path}: its description", AGAIN)
     else:
-        source = path.with_suffix(".json")
+        source = formats.of(path).description_beside(path)
         if not paths.exists(source):
             raise UserError(
                 f"{path}: carries no description of its classes and preprocessing, and {source.name} is not beside it; "

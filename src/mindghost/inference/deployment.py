@@ -36,6 +36,7 @@ _CHECKED = {
     "output": ("name", "type", "shape"),
     "preprocessing": ("color", "resize", "interpolation", "center_crop", "mean", "std"),
 }
+_CHANNELS_LAST = "NHWC"
 _MOST_IMAGES = 4_096  # that a file takes at once; `mindghost export` writes none for more
 AGAIN = "export it again with `mindghost export`"
 
@@ -54,6 +55,7 @@ class Deployment:
             known.
         colors: of the outputs in pictures, for a task that has some.
         free_size: an exported file takes images of any height and width.
+        channels_last: an exported file takes images, and gives maps, in the order (N, height, width, channels).
     """
 
     path: Path
@@ -64,6 +66,7 @@ class Deployment:
     thresholds: tuple[float, ...] | None = None
     colors: tuple[Color, ...] | None = None
     free_size: bool = False
+    channels_last: bool = False
 
     @property
     def exported(self) -> bool:
@@ -84,13 +87,20 @@ class Deployment:
 
     @property
     def graph_shapes(self) -> tuple[tuple[int | None, ...], tuple[int | None, ...]]:
-        """Of what an exported file takes and gives; None for a size that is free."""
+        """Of what an exported file takes and gives, channels before height and width; None for a size that is free."""
         from .. import tasks
 
         channels, *size = self.input_shape
         pixels = [None, None] if self.free_size else size
         dense = pixels if tasks.of(self.config).is_dense else []
         return (self.batch, channels, *pixels), (self.batch, len(self.classes), *dense)
+
+    def _shape(self, sizes: tuple[int | None, ...]) -> dict[str, Any]:
+        """A shape as a description has it: with its order, where that is not the usual one."""
+        if not self.channels_last or len(sizes) < 4:
+            return {"shape": list(sizes)}
+        images, channels, *pixels = sizes
+        return {"shape": [images, *pixels, channels], "layout": _CHANNELS_LAST}
 
     def describe(self) -> dict[str, Any]:
         """The description that exported files carry: `of_description` reads it, other programs may."""
@@ -105,8 +115,8 @@ class Deployment:
             **({"names": names} if names != list(self.classes) else {}),
             # Whether those are names, and not numbers in the place of names.
             "named": not self.numbered,
-            "input": {"name": "image", "type": "float32", "shape": list(taken)},
-            "output": {"name": "logits", "type": "float32", "shape": list(given)},
+            "input": {"name": "image", "type": "float32", **self._shape(taken)},
+            "output": {"name": "logits", "type": "float32", **self._shape(given)},
             "preprocessing": tasks.of(config).describe_evaluation(config),
             "config": {key: getattr(config, key) for key in KEYS} | others(config),
             **({} if self.thresholds is None else {"thresholds": list(self.thresholds)}),
@@ -126,7 +136,9 @@ def of_description(path: Path, description: Mapping[str, Any]) -> Deployment:
         keys = {key: tuple(v) if isinstance(v := given[key], list) else v for key in KEYS}
         keys |= {key: given[key] for key in OTHERS if key in given}
         config = Config(**keys, ckpt_path=str(path))
-        names, (batch, _, *pixels) = description["classes"], description["input"]["shape"]
+        names, (batch, *sizes) = description["classes"], description["input"]["shape"]
+        channels_last = description["input"].get("layout") == _CHANNELS_LAST
+        pixels = sizes[:-1] if channels_last else sizes[1:]
     except (KeyError, TypeError, ValueError, AttributeError, UserError) as error:
         raise UserError(f"{path}: its description does not fit ({type(error).__name__}: {error}); {AGAIN}") from error
     classes = tuple(checked(names, f"{path}: its description", AGAIN))
@@ -147,7 +159,9 @@ def of_description(path: Path, description: Mapping[str, Any]) -> Deployment:
         thresholds = checked_thresholds(description["thresholds"], len(classes), source, AGAIN)
     if "colors" in description:
         colors = checked_colors(description["colors"], len(classes), source, AGAIN)
-    found = Deployment(path, config, classes, batch, numbered, thresholds, colors, pixels == [None, None])
+    found = Deployment(
+        path, config, classes, batch, numbered, thresholds, colors, pixels == [None, None], channels_last
+    )
     _check_consistent(found, description)
     return found
 

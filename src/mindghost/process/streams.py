@@ -8,11 +8,13 @@ OutputError, once; a training run goes on (`survive`) and says in its log what h
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import io
 import os
 import select
 import sys
+from collections.abc import Iterator
 from typing import Any, TextIO
 
 from ..errors import RunError
@@ -113,6 +115,21 @@ def survive() -> None:
     """From now on standard output raises nothing, either: what is said is worth less than what goes on."""
     for stream in _guards.values():
         stream.stops = False
+
+
+@contextlib.contextmanager
+def libraries_silenced() -> Iterator[None]:
+    """What C++ writes to standard error inside of the `with` block goes nowhere; errors are to come as exceptions."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
 
 
 def hung_up() -> None:

@@ -9,12 +9,17 @@ from pathlib import Path
 
 from ...errors import UserError
 from .base import ENTRY, End, Format, Graph, Network
+from .litert_file import LITERT
 from .mindir_file import MINDIR
+from .ncnn_file import NCNN
 from .onnx_file import ONNX
+from .openvino_file import OPENVINO
 
-__all__ = ["ENTRY", "FORMATS", "End", "Format", "Graph", "Network", "is_exported", "of", "read"]
+__all__ = ["ENTRY", "FORMATS", "KINDS", "End", "Format", "Graph", "Network", "is_exported", "of", "read"]
 
-FORMATS: dict[str, Format] = {each.suffix: each for each in (MINDIR, ONNX)}
+# Files that a network can be opened from, in words.
+KINDS = ".ckpt, .safetensors, .onnx, .mindir, .xml (OpenVINO), .tflite (LiteRT) or .param (ncnn)"
+FORMATS: dict[str, Format] = {each.suffix: each for each in (MINDIR, ONNX, OPENVINO, LITERT, NCNN)}
 
 
 def is_exported(path: str | Path) -> bool:

@@ -25,12 +25,12 @@ class End:
     Attributes:
         name: in the graph.
         kind: "float32", or another type by its format's word.
-        shape: sizes; None for one that is open.
+        shape: sizes; None for one that is open, or where the format says none at all.
     """
 
     name: str
     kind: str
-    shape: tuple[int | None, ...]
+    shape: tuple[int | None, ...] | None
 
 
 @dataclass(frozen=True)
@@ -50,16 +50,22 @@ class Format(ABC):
         suffix: of the file that is named to open a network.
         others: suffixes of the files that lie beside it, under the same stem.
         runtime: what runs it.
+        has_names: its files keep the names of inputs and outputs.
     """
 
     name: ClassVar[str]
     suffix: ClassVar[str]
     others: ClassVar[tuple[str, ...]] = ()
     runtime: ClassVar[str]
+    has_names: ClassVar[bool] = True
 
     def parts(self, path: Path) -> list[Path]:
         """All files that make one up, but descriptions and digests; `path` is the one that is named."""
         return [path, *(path.with_suffix(suffix) for suffix in self.others)]
+
+    def description_beside(self, path: Path) -> Path:
+        """Where the description of a file lies, in readable form."""
+        return path.with_suffix(".json")
 
     @abstractmethod
     def read(self, path: Path) -> Graph:

@@ -24,6 +24,7 @@ class MindIR(Format):
     name = "mindir"
     suffix = ".mindir"
     runtime = "MindSpore"
+    has_names = False
 
     def read(self, path: Path) -> Graph:
         from google.protobuf.message import DecodeError

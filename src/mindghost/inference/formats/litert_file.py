@@ -1,0 +1,102 @@
+"""LiteRT's files (TensorFlow Lite's), which LiteRT runs. Images and maps have their channels last.
+
+The description lies in a ZIP archive behind the graph, where TensorFlow Lite's metadata keep their files, too.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...errors import UserError
+from ...files import intact
+from ...process import streams
+from .base import End, Format, Graph, Network
+
+# The archive's file with the description.
+MEMBER = "ghostnet.json"
+_LARGEST = 1 << 24  # bytes of a description
+
+
+class LiteRT(Format):
+    """LiteRT's files."""
+
+    name = "litert"
+    suffix = ".tflite"
+    runtime = "LiteRT"
+
+    def description_beside(self, path: Path) -> Path:
+        """See `Format`: beside files of other formats, which take other shapes."""
+        return path.with_name(f"{path.name}.json")
+
+    def read(self, path: Path) -> Graph:
+        """See `Format.read`; shapes are in the order of all other formats."""
+        content = intact.read_intact(path)
+        interpreter = _interpreter(path, content, 1)
+        ends = (interpreter.get_input_details(), interpreter.get_output_details())
+        inputs, outputs = (tuple(map(_end, part)) for part in ends)
+        return Graph(inputs, outputs, _description(path, content))
+
+    def network(self, path: Path, threads: int = 0) -> Network:
+        interpreter = _interpreter(path, intact.read_intact(path), threads)
+        (taken,), (given,) = interpreter.get_input_details(), interpreter.get_output_details()
+
+        def run(images: NDArray[Any]) -> NDArray[Any]:
+            try:
+                interpreter.set_tensor(taken["index"], np.ascontiguousarray(images.transpose(0, 2, 3, 1)))
+                interpreter.invoke()
+                logits = interpreter.get_tensor(given["index"])
+            except (RuntimeError, ValueError) as error:
+                raise self.cannot_run(path, error) from error
+            return logits.transpose(0, 3, 1, 2) if logits.ndim == 4 else logits
+
+        return run
+
+
+LITERT = LiteRT()
+
+
+def described(graph: bytes, description: str) -> bytes:
+    """A file with its description behind it."""
+    archive = io.BytesIO(graph)
+    with zipfile.ZipFile(archive, "a", zipfile.ZIP_STORED) as members:
+        members.writestr(zipfile.ZipInfo(MEMBER), description.encode())
+    return archive.getvalue()
+
+
+def _interpreter(path: Path, content: bytes, threads: int) -> Any:
+    try:
+        from ai_edge_litert.interpreter import Interpreter
+    except ImportError as error:
+        raise UserError(f"{path}: ai-edge-litert runs it ({error}); pip install ai-edge-litert") from error
+    try:
+        # It says on standard error what computes.
+        with streams.libraries_silenced():
+            interpreter = Interpreter(model_content=content, num_threads=threads or len(os.sched_getaffinity(0)))
+            interpreter.allocate_tensors()
+    except (RuntimeError, ValueError) as error:
+        raise LITERT.cannot_load(path, error) from error
+    return interpreter
+
+
+def _description(path: Path, content: bytes) -> str | None:
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as members:
+            if members.getinfo(MEMBER).file_size > _LARGEST:
+                raise UserError(f"{path}: its description is too large to be one; export it again")
+            return members.read(MEMBER).decode()
+    except (zipfile.BadZipFile, KeyError, NotImplementedError, EOFError):
+        return None
+
+
+def _end(end: Any) -> End:
+    shape = tuple(None if size < 0 else int(size) for size in end["shape_signature"])
+    if len(shape) == 4:
+        shape = (shape[0], shape[3], shape[1], shape[2])
+    return End(end["name"], np.dtype(end["dtype"]).name, shape)

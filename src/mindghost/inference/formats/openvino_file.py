@@ -1,0 +1,73 @@
+"""OpenVINO's intermediate representation: STEM.xml has the graph, STEM.bin its weights; OpenVINO runs them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...errors import UserError
+from ...files import intact, paths
+from .base import ENTRY, End, Format, Graph, Network
+
+# Answers are those of float32 on every processor: OpenVINO itself takes bfloat16 where there is AMX.
+_EXACT = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
+
+
+class OpenVino(Format):
+    """OpenVINO's files."""
+
+    name = "openvino"
+    suffix = ".xml"
+    others = (".bin",)
+    runtime = "OpenVINO"
+
+    def read(self, path: Path) -> Graph:
+        model = _model(path)
+        description = model.get_rt_info(ENTRY).astype(str) if model.has_rt_info(ENTRY) else None
+        return Graph(tuple(map(_end, model.inputs)), tuple(map(_end, model.outputs)), description)
+
+    def network(self, path: Path, threads: int = 0) -> Network:
+        import openvino
+
+        limit = {"INFERENCE_NUM_THREADS": threads} if threads else {}
+        model = _model(path)
+        try:
+            compiled = openvino.Core().compile_model(model, "CPU", {**_EXACT, **limit})
+        except RuntimeError as error:
+            raise self.cannot_load(path, error) from error
+
+        def run(images: NDArray[Any]) -> NDArray[Any]:
+            try:
+                # The memory of the result is used again by the next call.
+                return np.array(compiled(images)[0])
+            except (RuntimeError, ValueError) as error:
+                raise self.cannot_run(path, error) from error
+
+        return run
+
+
+OPENVINO = OpenVino()
+
+
+def _model(path: Path) -> Any:
+    try:
+        import openvino
+    except ImportError as error:
+        raise UserError(f"{path}: openvino runs it ({error}); pip install openvino") from error
+    weights = path.with_suffix(".bin")
+    graph = intact.read_intact(path)
+    paths.check_file(weights, f"{path.name} keeps its weights in it; restore it, or export it again")
+    try:
+        return openvino.Core().read_model(model=graph, weights=intact.read_intact(weights))
+    except RuntimeError as error:
+        raise OPENVINO.cannot_load(path, error) from error
+
+
+def _end(end: Any) -> End:
+    names = sorted(end.names)
+    kind = end.element_type.to_dtype().name
+    shape = tuple(None if size.is_dynamic else size.get_length() for size in end.partial_shape)
+    return End(names[0] if names else "", kind, shape)
