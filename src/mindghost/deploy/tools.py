@@ -39,9 +39,14 @@ class Tool:
     program: str
     python: tuple[int, int] | None = None
 
+    @property
+    def folder(self) -> str:
+        """The name of its folder."""
+        return f"{self.package}-{self.version}"
+
     def path(self) -> Path:
         """The program; the first call installs it. Raises UserError where that fails."""
-        folder = cache_dir() / "tools" / f"{self.package}-{self.version}"
+        folder = cache_dir() / "tools" / self.folder
         if not (folder / self.program).exists():
             paths.make_folder(folder.parent, "MINDGHOST_HOME")
             with locked(folder):

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from ...errors import UserError
 from ...files import intact, paths, scratch
+from ...process import streams
 from .base import End, Format, Graph, Network
 
 _MAGIC = "7767517"
@@ -65,11 +66,10 @@ def _net(path: Path, threads: int) -> Any:
     if threads:
         net.opt.num_threads = threads
     text = layers.decode()
-    # ncnn itself goes on with whatever follows.
-    if text.split("\n", 1)[0].strip() != _MAGIC or net.load_param_mem(text) != 0:
-        raise NCNN.cannot_load(path, ValueError("its layers cannot be read"))
-    # From a file: ncnn reads beyond the end of bytes in memory that are too few.
-    with scratch.readable(weights) as file:
+    # ncnn says on standard error what it did not like. From a file: of bytes in memory that are too few it reads on.
+    with streams.libraries_silenced(), scratch.readable(weights) as file:
+        if text.split("\n", 1)[0].strip() != _MAGIC or net.load_param_mem(text) != 0:
+            raise NCNN.cannot_load(path, ValueError("its layers cannot be read"))
         if net.load_model(str(file)) != 0:
             raise NCNN.cannot_load(path, ValueError(f"{weights.name} does not hold its weights"))
     return net
