@@ -122,6 +122,12 @@ def input_size(config: Config, training: bool = False) -> tuple[int, int]:
     return size if isinstance(size, tuple) else (size, size)
 
 
+def layout(channels_last: bool = False) -> str:
+    """What an array of transformed images is, in words."""
+    order = "images, height, width, channels" if channels_last else "images, channels, height, width"
+    return f"float32, ({order}), (pixel - mean) / std of pixels from 0 to 255"
+
+
 def describe_evaluation(config: Config) -> dict[str, object]:
     """From an image file to probabilities, for programs without this package; mean and std on the scale 0 to 255.
 
@@ -152,7 +158,7 @@ def describe_evaluation(config: Config) -> dict[str, object]:
         "center_crop_rule": "its top and left are half of what is left over, rounded down",
         "mean": list(mean),
         "std": list(std),
-        "layout": "float32, (images, channels, height, width), (pixel - mean) / std of pixels from 0 to 255",
+        "layout": layout(),
     }
 
 

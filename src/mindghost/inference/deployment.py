@@ -105,6 +105,7 @@ class Deployment:
     def describe(self) -> dict[str, Any]:
         """The description that exported files carry: `of_description` reads it, other programs may."""
         from .. import tasks
+        from ..data import transforms
 
         config, (taken, given) = self.config, self.graph_shapes
         names = imagenet_names.shown_as(self.classes)
@@ -117,7 +118,10 @@ class Deployment:
             "named": not self.numbered,
             "input": {"name": "image", "type": "float32", **self._shape(taken)},
             "output": {"name": "logits", "type": "float32", **self._shape(given)},
-            "preprocessing": tasks.of(config).describe_evaluation(config),
+            "preprocessing": {
+                **tasks.of(config).describe_evaluation(config),
+                "layout": transforms.layout(self.channels_last),
+            },
             "config": {key: getattr(config, key) for key in KEYS} | others(config),
             **({} if self.thresholds is None else {"thresholds": list(self.thresholds)}),
             **({} if self.colors is None else {"colors": list(map(list, self.colors))}),
