@@ -12,16 +12,19 @@ import pytest
 from onnx import TensorProto, numpy_helper
 from PIL import Image
 
+from mindghost.checkpoint import weights as weights_file
 from mindghost.config import Config, settled
 from mindghost.deploy import export, quantize
 from mindghost.deploy.quantize import search
-from mindghost.deploy.quantize.static import Quantizer
+from mindghost.deploy.quantize.by_onnxruntime import OnnxQuantizer
+from mindghost.errors import UserError
 from mindghost.evaluate.validate import validate
 from mindghost.files import intact
-from mindghost.inference import artifact
+from mindghost.inference import artifact, formats
 from mindghost.models import ghostnet
 from tests.helpers import short
 from tests.helpers.commands import flags, process, run_mindghost
+from tests.helpers.edge import need
 from tests.helpers.places import ROOT
 from tests.helpers.runtimes import runtime_of
 from tests.helpers.trained import CLASSES, write_run
@@ -202,9 +205,9 @@ def test_any_name_is_quantised_and_nothing_beside_it_is_touched(model, tmp_path,
     monkeypatch.setattr("tempfile.tempdir", str(temporary))
     mine = odd.with_name(f"{odd.stem}-inferred.onnx")
     mine.write_bytes(b"mine")
-    network = Quantizer(artifact.of_file(odd))
+    network = OnnxQuantizer(artifact.of_file(odd))
     network.calibrate(np.random.default_rng(0).random((2, 3, 32, 32), np.float32))
-    assert b"QuantizeLinear" in network.content("per-tensor", network.layers)
+    assert b"QuantizeLinear" in network.int8("per-tensor", network.layers)[0]
     assert mine.read_bytes() == b"mine"
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted((odd.name, mine.name, temporary.name))
 
@@ -242,13 +245,52 @@ def test_calibration_images_are_chosen_by_a_fixed_seed(run, tmp_path):
     assert sorted(tree.sum(axis=(1, 2, 3))) == sorted(every.sum(axis=(1, 2, 3)))
 
 
+@pytest.mark.parametrize("kind", ["openvino", "litert"])
+def test_other_formats_become_int8_and_float16(run, model, tmp_path, kind, monkeypatch):
+    """By the libraries of their runtimes' makers; what is written is opened and evaluated like any exported file."""
+    need(kind)
+    pytest.importorskip({"openvino": "nncf", "litert": "ai_edge_quantizer"}[kind])
+    monkeypatch.setattr(ghostnet, "STAGES", short.stages())
+    # The network whose answers are the labels.
+    checkpoint = Path(shutil.copytree(run, tmp_path / "run")) / "ghostnet_050_best.ckpt"
+    biases = {"classifier.bias": constants(model)["classifier.bias"]}
+    weights_file.write(checkpoint, {**weights_file.read(checkpoint), **biases})
+    (made,) = export.export(artifact.of_file(checkpoint), [kind], tmp_path)
+    deployed = artifact.of_file(made.path)
+    config = deployed.config.replace(data_dir=str(run / "images"))
+    goal = quantize.Goal(max_drop=50.0)  # random weights lose more than trained ones
+    result = quantize.quantize(deployed, runtime_of(config), run / "images" / "val", 30, goal, float16=True)
+    assert {path.name for path in result.written} == {
+        f"ghostnet_050_best_{name}{made.path.suffix}" for name in ("int8", "float16")
+    }
+    images = np.random.default_rng(1).standard_normal((1, 3, 32, 32)).astype(np.float32)
+    expected = formats.of(made.path).network(made.path)(images)
+    for path, variant in result.written.items():
+        again = artifact.of_file(path)
+        assert again.classes == deployed.classes
+        said = artifact.description_of(path)["quantization"]
+        assert said["kind"] == variant.kind
+        assert said["source"]["file"] == made.path.name
+        assert json.loads(formats.of(path).description_beside(path).read_text())["quantization"] == said
+        assert variant.metrics.score >= (50 if "int8" in variant.kind else 98)
+        found = formats.of(path).network(path)(images)
+        change = np.abs(found - expected).max() / np.abs(expected).max()
+        # These images are others than those of the calibration, and exceed its ranges.
+        assert 0 < change < (2 if "int8" in variant.kind else 0.05)
+        # The last part has the weights.
+        assert len(variant.parts[-1]) < 0.7 * len(result.tried[0].parts[-1])
+    path.write_bytes(b"mine")
+    with pytest.raises(UserError, match="exists, and is not what this command has written"):
+        quantize.quantize(deployed, runtime_of(config), run / "images" / "val", 8, goal, float16=True)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["MODEL", "--calib_dir", "none"], "--calib_dir: none: no such folder"),
         (["MODEL", "--calib_dir", "EMPTY"], "no image in it or below it"),
         (["none.onnx", "--calib_dir", "EMPTY"], "none.onnx: no such file"),
-        (["CKPT", "--calib_dir", "EMPTY"], "not an ONNX file; make one with `mindghost export"),
+        (["CKPT", "--calib_dir", "EMPTY"], "not an exported file; make one with `mindghost export"),
         (["HALF", "--calib_dir", "EMPTY"], "int8 or float16 already; give the file that `mindghost export` wrote"),
     ],
     ids=lambda value: value if isinstance(value, str) else None,
@@ -258,7 +300,7 @@ def test_what_does_not_fit_is_said_in_one_line(model, tmp_path, capsys, argument
     empty = tmp_path / "empty"
     empty.mkdir()
     if "HALF" in arguments:
-        half.write_bytes(quantize.to_float16(model))
+        half.write_bytes(OnnxQuantizer(artifact.of_file(model)).float16()[0])
     places = {"MODEL": model, "EMPTY": empty, "HALF": half, "CKPT": model.with_suffix(".ckpt")}
     assert run_mindghost("quantize", *(places.get(part, part) for part in arguments)) == 2
     error = capsys.readouterr().err

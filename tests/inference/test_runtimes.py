@@ -13,19 +13,10 @@ from mindghost.files.cache import cache_dir
 from mindghost.inference import artifact, formats
 from mindghost.inference.network import of_exported, open_network
 from tests.helpers.commands import run_mindghost
+from tests.helpers.edge import CONVERTERS, LIBRARIES, need
 from tests.helpers.trained import CLASSES, trained_logits, write_run
 
-LIBRARIES = {"openvino": "openvino", "litert": "ai_edge_litert", "ncnn": "ncnn"}
-CONVERTERS = {"litert": tools.ONNX2TF, "ncnn": tools.PNNX}
 KINDS = tuple(LIBRARIES)
-
-
-def need(kind: str) -> None:
-    """Skip where a runtime or its converter is not there."""
-    pytest.importorskip(LIBRARIES[kind])
-    tool = CONVERTERS.get(kind)
-    if tool and not (cache_dir() / "tools" / tool.folder / tool.program).exists():
-        pytest.skip(f"{tool} is not installed")
 
 
 @pytest.fixture(params=KINDS)

@@ -1,10 +1,10 @@
-"""Make an exported ONNX file smaller and faster: int8 weights and activations, evaluated before it is kept.
+"""Make an exported file smaller and faster: int8 weights and activations, evaluated before it is kept.
 
-Scales per tensor and per channel are both tried, with ranges measured on real images. Where the better one loses more
-than --max_drop points of top-1 (of mAP, with several labels), the layers that cost most are left in float, as few as
-will do. Writes STEM_int8.onnx, with --float16 STEM_float16.onnx, and a .json with the description beside each; nothing
-where the goal is not reached.
-Needs pip install onnx onnxruntime.
+Ranges are measured on real images; of ONNX and OpenVINO files, two ways to choose the scales are tried. Where the
+better one loses more than --max_drop points of top-1 (of mAP, with several labels), the layers of an ONNX file that
+cost most are left in float, as few as will do. Writes STEM_int8, with --float16 STEM_float16, in the format of the
+file, and a .json with the description beside each; nothing where the goal is not reached.
+Needs pip install onnx onnxruntime (.onnx), openvino nncf (.xml) or ai-edge-litert ai-edge-quantizer (.tflite).
 """
 
 from __future__ import annotations
@@ -24,7 +24,9 @@ def make_parser() -> Parser:
     """The command line."""
     parser = Parser(PROG, __doc__)
     exported, images = input_file("give one that `mindghost export` wrote"), input_folder("give one with images")
-    parser.add_argument("model", type=exported, metavar="MODEL.onnx", help="file that `mindghost export` wrote")
+    parser.add_argument(
+        "model", type=exported, metavar="MODEL", help=".onnx, .xml or .tflite file that `mindghost export` wrote"
+    )
     parser.add_argument(
         "--calib_dir", type=images, required=True, metavar="D", help="images to measure ranges on: D/train of training"
     )
@@ -91,12 +93,12 @@ def main(arguments: Sequence[str]) -> None:
     from ..deploy.quantize.search import Goal
     from ..errors import UserError
     from ..files.json_text import dumps
-    from ..inference import artifact
+    from ..inference import artifact, formats
     from ..process import log
     from ..runtime import Runtime
 
-    if args.model.suffix.lower() != ".onnx":
-        raise UserError(f"{args.model}: not an ONNX file; make one with `mindghost export --format onnx`")
+    if not formats.is_exported(args.model):
+        raise UserError(f"{args.model}: not an exported file; make one with `mindghost export`")
     deployed = artifact.of_file(args.model)
     config = settled({"ckpt_path": str(args.model), "mode": 1}, {}, artifact.said(str(args.model), False))
     if args.data_dir:

@@ -152,7 +152,7 @@ def _of_exported(
 ) -> Deployment:
     """What an exported file says, and nothing that contradicts it."""
     graph = formats.read(path)
-    found = of_description(path, _description(path, graph))
+    found = of_description(path, description_of(path, graph))
     _check_graph(found, graph)
     settled(values, where, _said(found))
     given = _given(class_names, found.config)
@@ -235,8 +235,12 @@ def said(ckpt_path: str, with_recipe: bool, with_model: bool = False) -> Said:
     return own._replace(values={**beside.values, **own.values}, where=where)
 
 
-def _description(path: Path, graph: formats.Graph) -> dict[str, Any]:
-    """The description that an exported file carries; where it carries none, that in the `.json` beside it."""
+def description_of(path: Path, graph: formats.Graph | None = None) -> dict[str, Any]:
+    """The description that an exported file carries; where it carries none, that in the `.json` beside it.
+
+    `graph` is what is in the file, where it was read before.
+    """
+    graph = graph or formats.read(path)
     if graph.description is not None:
         source, found = path, json_text.parse(graph.description, f"{path}: its description", AGAIN)
     else:

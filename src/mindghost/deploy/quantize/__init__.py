@@ -6,37 +6,25 @@ Int8 is static: ranges of the activations are measured on images, and weights an
 from __future__ import annotations
 
 import hashlib
-import itertools
-import json
-import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from ... import tasks
-from ...config import Config
-from ...data import dataset, images, transforms
-from ...data import pack as packs
-from ...data.samples import Samples
 from ...errors import UserError
 from ...files import intact, json_text, paths
+from ...inference import artifact, formats
 from ...inference.deployment import Deployment
-from ...inference.formats import ENTRY
-from ...inference.formats.onnx_file import content_of
+from ...inference.formats import Format
 from ...runtime import Runtime
 from .. import own_files
+from .calibration import calibration_images
+from .quantizer import Quantizer
 from .search import Goal, int8, reaches
-from .static import Quantizer
 from .trial import Trial, Variant, latency
 
-log = logging.getLogger("mindghost")
-
-_SEED = 0  # of the choice of calibration images
 # Images on which the cost of a layer is measured: at most, and as many as have so many logits.
 _COST_IMAGES, _COST_LOGITS = 64, 2**26
 
@@ -83,7 +71,7 @@ class Result:
 def _figures(variant: Variant) -> dict[str, Any]:
     layers = [{"name": layer.name, "cost": layer.cost} for layer in variant.float_layers]
     numbers = {key: value for key, value in variant.metrics.result().items() if key != "num_samples"}
-    return {"kind": variant.kind, **numbers, "size": len(variant.content), "float_layers": layers}
+    return {"kind": variant.kind, **numbers, "size": variant.size, "float_layers": layers}
 
 
 def quantize(
@@ -96,10 +84,10 @@ def quantize(
     folder: Path | None = None,
     overwrite: bool = False,
 ) -> Result:
-    """Write `<stem>_int8.onnx`, with `float16` `<stem>_float16.onnx`, and a description beside each.
+    """Write `<stem>_int8`, with `float16` `<stem>_float16`, in the file's format, and a description beside each.
 
-    Both modes are evaluated with all layers in int8. Where the better one loses too much, the layers that cost most
-    are left in float: as few as will do.
+    All modes of the quantiser are evaluated with all layers in int8. Where the best one loses too much, the layers that
+    cost most are left in float (of ONNX files): as few as will do.
 
     Args:
         deployed: the exported file, in float.
@@ -116,36 +104,56 @@ def quantize(
         RunError: a file cannot be written.
     """
     goal = goal or Goal()
+    form = formats.of(deployed.path)
     folder = folder or deployed.path.parent
-    stems = [f"{deployed.path.stem}_{kind}" for kind in ("int8", *(["float16"] if float16 else []))]
-    names = [folder / f"{stem}.{end}" for stem in stems for end in ("onnx", "json")]
+    kinds = ("int8", *(["float16"] if float16 else []))
+    files = {kind: folder / f"{deployed.path.stem}_{kind}{form.suffix}" for kind in kinds}
+    names = [name for file in files.values() for name in (*form.parts(file), form.description_beside(file))]
     own_files.check_replaceable(names, overwrite, deployed.path)
-    content = deployed.path.read_bytes()
-    if content_of(deployed.path) != content:
-        raise UserError(f"{deployed.path}: keeps weights in a second file; export it again as one file")
-    network = Quantizer(deployed)
+    network = _quantizer(deployed)
     calibration = calibration_images(runtime.config, calib_dir, calib_images, deployed.known_classes)
     trial = Trial(deployed, runtime)
-    source = trial.add("float32", content)
+    source = trial.add("float32", tuple(part.read_bytes() for part in form.parts(deployed.path)))
     if not math.isfinite(source.metrics.loss):
         raise UserError(f"{deployed.path}: its logits are not finite (NaN or infinity); export it again")
     network.calibrate(calibration)
     chosen = {"int8": int8(network, trial, calibration[: _costed(deployed)], goal)}
     if float16:
-        chosen["float16"] = trial.add("float16", to_float16(deployed.path))
+        chosen["float16"] = trial.add("float16", network.float16())
     for variant in chosen.values():
         _check_goal(deployed, variant, source, goal, len(network.layers))
-    named = {folder / f"{deployed.path.stem}_{kind}.onnx": variant for kind, variant in chosen.items()}
-    written = {path: replace(v, content=_described(v, deployed.path)) for path, v in named.items()}
+    contents: dict[Path, bytes] = {}
+    beside: dict[Path, bytes] = {}
+    written: dict[Path, Variant] = {}
+    for kind, variant in chosen.items():
+        description = _description(deployed, variant)
+        parts = network.described(variant.parts, json_text.dumps(description))
+        written[files[kind]] = replace(variant, parts=parts)
+        contents |= zip(form.parts(files[kind]), parts, strict=True)
+        beside[form.description_beside(files[kind])] = json_text.dumps(description, indent=1).encode()
     paths.make_folder(folder, "--out")
-    contents = {path: variant.content for path, variant in written.items()}
-    described = {path.with_suffix(".json"): _description_beside(content) for path, content in contents.items()}
     own_files.check_replaceable(names, overwrite, deployed.path)
-    intact.write_all_atomically({**contents, **described}, with_sidecar=contents)
+    intact.write_all_atomically({**contents, **beside}, with_sidecar=contents)
     batch = deployed.batch or 1
     latencies = latency([deployed.path, *written], trial.some_image(batch))
     tried = tuple(trial.variants)
     return Result(deployed.path, tried, written, latencies, len(network.layers), len(calibration), trial.samples, batch)
+
+
+def _quantizer(deployed: Deployment) -> Quantizer:
+    """What makes an int8 file of a file of its format. Raises UserError where nothing does."""
+    from .by_litert import LiteRTQuantizer
+    from .by_onnxruntime import OnnxQuantizer
+    from .by_openvino import OpenVinoQuantizer
+
+    form = formats.of(deployed.path)
+    made_by: dict[Format, Callable[[Deployment], Quantizer]] = {
+        each.form: each for each in (OnnxQuantizer, OpenVinoQuantizer, LiteRTQuantizer)
+    }
+    if form not in made_by:
+        known = ", ".join(each.suffix for each in made_by)
+        raise UserError(f"{deployed.path}: no int8 is made of {form.name} here; give a {known} file")
+    return made_by[form](deployed)
 
 
 def _costed(deployed: Deployment) -> int:
@@ -156,7 +164,7 @@ def _costed(deployed: Deployment) -> int:
 def _check_goal(deployed: Deployment, variant: Variant, source: Variant, goal: Goal, layers: int) -> None:
     if goal.anyway or reaches(variant, source, goal):
         return
-    in_float = f" with {len(variant.float_layers)} of {layers} layers in float" if "int8" in variant.kind else ""
+    in_float = f" with {len(variant.float_layers)} of {layers} layers in float" if variant.float_layers else ""
     task, reached, wanted = tasks.of(deployed.config), variant.metrics.score, source.metrics.score
     numbers = f"{reached:.2f} for {wanted:.2f}{task.score_unit}: {wanted - reached:.2f} points less"
     raise UserError(
@@ -166,86 +174,16 @@ def _check_goal(deployed: Deployment, variant: Variant, source: Variant, goal: G
     )
 
 
-def calibration_images(config: Config, folder: Path, count: int, classes: Sequence[str] | None) -> NDArray[Any]:
-    """Images as the network gets them, float32 (N, C, H, W), N up to `count`, chosen by a fixed seed.
-
-    They are spread over the folders in `folder`, which are the classes where it is a training split, or over the
-    classes of a pack or a data set in binary form; a log line says over how many. `classes` is None where the network
-    knows no names.
-
-    Raises UserError where there is none, or one cannot be read.
-    """
-    task = tasks.of(config)
-    paths.check_folder(folder, "give one with images, such as the training split", "--calib_dir")
-    if packs.is_pack(folder):
-        samples: Samples = packs.open_pack(folder)
-        groups, read = _by_label(samples.labels), samples.read
-    elif found := task.image_groups(folder):
-        files = list(itertools.chain(*found))
-        places = iter(range(len(files)))
-        groups = [list(itertools.islice(places, len(group))) for group in found]
-        read = lambda index: images.read_image(files[index])  # noqa: E731
-    elif config.dataset != "imagenet":
-        samples = dataset.open_split(config.replace(data_dir=str(folder)), "train", classes)
-        groups, read = _by_label(samples.labels), samples.read
-    else:
-        raise UserError(f"--calib_dir: {folder}: no image in it or below it; give a folder with .jpg or other images")
-    chosen = _spread(groups, count)
-    seen = sum(bool(set(group) & set(chosen)) for group in groups)
-    log.info(f"calibration: {len(chosen)} images of {folder}, from {seen} of its {len(groups)} folder(s) or classes")
-    outputs = config.num_classes if classes is None else len(classes)
-    if outputs is not None and len(groups) < outputs and not task.is_dense:
-        log.warning(
-            f"--calib_dir: {folder} has images in {len(groups)} folder(s), and the network {outputs} classes: "
-            "ranges measured on images of all classes lose less"
-        )
-    transform = task.eval_transform(config)
-    inputs = [transform(transforms.as_rgb(read(index), config.in_channels)) for index in chosen]
-    return np.stack(inputs).astype(np.float32)
-
-
-def _by_label(labels: NDArray[Any]) -> list[list[int]]:
-    return [np.flatnonzero(labels == label).tolist() for label in np.unique(labels)]
-
-
-def _spread(groups: list[list[int]], count: int) -> list[int]:
-    """Up to `count` members, as many of each group as of every other, as far as it has them: drawn by a fixed seed."""
-    generator = np.random.default_rng(_SEED)
-    shuffled = [generator.permutation(group).tolist() for group in groups]
-    order = generator.permutation(len(groups))
-    rounds = range(max(map(len, groups)))
-    turns = (shuffled[group][turn] for turn in rounds for group in order if turn < len(shuffled[group]))
-    return list(itertools.islice(turns, count))
-
-
-def to_float16(path: Path) -> bytes:
-    """The file in float16; its input and output stay float32."""
-    import onnx
-    from onnxruntime.transformers import float16
-
-    return float16.convert_float_to_float16(onnx.load(path), keep_io_types=True).SerializeToString()
-
-
-def _described(variant: Variant, source: Path) -> bytes:
-    """The file of a variant, with the description of its source and what became of it."""
-    import onnx
-
-    model = onnx.load_model_from_string(variant.content)
-    given = {entry.key: entry.value for entry in onnx.load(source, load_external_data=False).metadata_props}
-    if ENTRY not in given:
-        given[ENTRY] = source.with_suffix(".json").read_text(encoding="utf-8")
-    description = json.loads(given[ENTRY])
-    description["quantization"] = {
-        "kind": variant.kind,
-        "float_layers": [layer.name for layer in variant.float_layers],
-        "source": {"file": source.name, "sha256": hashlib.sha256(source.read_bytes()).hexdigest()},
+def _description(deployed: Deployment, variant: Variant) -> dict[str, Any]:
+    """The description of a variant: that of its source, and what became of it."""
+    return {
+        **artifact.description_of(deployed.path),
+        "quantization": {
+            "kind": variant.kind,
+            "float_layers": [layer.name for layer in variant.float_layers],
+            "source": {
+                "file": deployed.path.name,
+                "sha256": hashlib.sha256(deployed.path.read_bytes()).hexdigest(),
+            },
+        },
     }
-    onnx.helper.set_model_props(model, {**given, ENTRY: json_text.dumps(description)})
-    return model.SerializeToString()
-
-
-def _description_beside(content: bytes) -> bytes:
-    import onnx
-
-    entries = {entry.key: entry.value for entry in onnx.load_model_from_string(content).metadata_props}
-    return json_text.dumps(json.loads(entries[ENTRY]), indent=1).encode()

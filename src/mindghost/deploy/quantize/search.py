@@ -8,11 +8,8 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from .static import Quantizer
+from .quantizer import Quantizer
 from .trial import Trial, Variant
-
-# Scales of a layer's weights: one for all, or one for each of its output channels.
-MODES = ("per-tensor", "per-channel")
 
 _EPSILON = 1e-9  # points of the score: differences of counts are not exact
 
@@ -35,9 +32,9 @@ class Goal:
 def int8(network: Quantizer, trial: Trial, inputs: NDArray[Any], goal: Goal) -> Variant:
     """The int8 form that reaches the goal with the fewest layers in float; the most accurate one where none does."""
     source = trial.variants[0]
-    forms = {mode: trial.add(f"int8 {mode}", network.content(mode, network.layers)) for mode in MODES}
+    forms = {mode: trial.add(f"int8 {mode}", network.int8(mode, network.layers)) for mode in network.modes}
     mode = max(forms, key=lambda mode: _merit(forms[mode], source))
-    if reaches(forms[mode], source, goal):
+    if reaches(forms[mode], source, goal) or not network.layers:
         return forms[mode]
     ranked = network.costs(mode, inputs)
     # One layer at least is in int8.
@@ -45,7 +42,7 @@ def int8(network: Quantizer, trial: Trial, inputs: NDArray[Any], goal: Goal) -> 
     found: dict[int, Variant] = {0: forms[mode]}
 
     def enough(count: int) -> bool:
-        found[count] = trial.add(f"int8 {mode}", network.content(mode, ranked[count:]), ranked[:count])
+        found[count] = trial.add(f"int8 {mode}", network.int8(mode, ranked[count:]), ranked[:count])
         return reaches(found[count], source, goal)
 
     count = fewest(enough, limit)

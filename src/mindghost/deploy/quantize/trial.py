@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,12 +15,12 @@ from numpy.typing import NDArray
 from ... import tasks
 from ...data import transforms
 from ...evaluate.evaluator import Evaluator
-from ...files import scratch
+from ...inference import formats
 from ...inference.deployment import Deployment
-from ...inference.formats.onnx_file import ONNX
 from ...inference.network import of_exported
 from ...runtime import Runtime
 from ...tasks.task import Metrics
+from .quantizer import Layer, Parts, as_file
 
 log = logging.getLogger("mindghost")
 
@@ -29,36 +28,25 @@ _ROUNDS, _ROUND_SECONDS = 100, 20.0  # of the latency: at most
 
 
 @dataclass(frozen=True)
-class Layer:
-    """A convolution or the classifier, with the operators up to the next one.
-
-    Attributes:
-        name: of its weights.
-        nodes: names of its operators.
-        cost: what it does to the logits when it alone is int8: root mean square of their change, as a share of that of
-            the logits; None where it was not measured.
-    """
-
-    name: str
-    nodes: tuple[str, ...]
-    cost: float | None = None
-
-
-@dataclass(frozen=True)
 class Variant:
     """A form of the network, and what was measured of it.
 
     Attributes:
-        kind: "float32", "int8 per-tensor", "int8 per-channel" or "float16".
-        content: of its file.
+        kind: "float32", "float16", or "int8" and a mode of the quantiser.
+        parts: contents of its files.
         metrics: over the validation images.
         float_layers: those that an int8 form has in float.
     """
 
     kind: str
-    content: bytes
+    parts: Parts
     metrics: Metrics
     float_layers: tuple[Layer, ...] = ()
+
+    @property
+    def size(self) -> int:
+        """Bytes of its files."""
+        return sum(map(len, self.parts))
 
 
 class Trial:
@@ -76,13 +64,13 @@ class Trial:
         self.samples = len(self._split)
         self.variants: list[Variant] = []
 
-    def add(self, kind: str, content: bytes, float_layers: Sequence[Layer] = ()) -> Variant:
-        """Evaluate the file of a variant."""
-        with as_file(content) as path:
+    def add(self, kind: str, parts: Parts, float_layers: Sequence[Layer] = ()) -> Variant:
+        """Evaluate the files of a variant."""
+        with as_file(formats.of(self._deployed.path), parts) as path:
             # Logits that are not finite are no error here: such a form is one that gets all images wrong.
             run = of_exported(replace(self._deployed, path=path))
             metrics = Evaluator(self._runtime, self._split, self._deployed.thresholds).outcomes(run).metrics()
-        variant = Variant(kind, content, metrics, tuple(float_layers))
+        variant = Variant(kind, parts, metrics, tuple(float_layers))
         self.variants.append(variant)
         in_float = f", {len(float_layers)} layers in float" if float_layers else ""
         log.info(f"{kind}{in_float}: {metrics.summary()}")
@@ -96,21 +84,12 @@ class Trial:
         return np.repeat(image[np.newaxis], batch, axis=0)
 
 
-@contextlib.contextmanager
-def as_file(content: bytes) -> Iterator[Path]:
-    """An ONNX file with this content, for the time of the `with` block."""
-    with scratch.folder("quantize") as folder:
-        path = folder / "model.onnx"
-        path.write_bytes(content)
-        yield path
-
-
 def latency(paths: Sequence[Path], image: NDArray[Any]) -> dict[Path, float]:
     """Median milliseconds of a call in one thread. The files take turns, so that a busy machine slows all alike.
 
     With more threads, those of one file that wait for work would take time from the other.
     """
-    runs = {path: ONNX.network(path, threads=1) for path in paths}
+    runs = {path: formats.of(path).network(path, threads=1) for path in paths}
     times: dict[Path, list[float]] = {path: [] for path in paths}
     end = time.perf_counter() + _ROUND_SECONDS
     for run in runs.values():

@@ -30,6 +30,7 @@ class LiteRT(Format):
     name = "litert"
     suffix = ".tflite"
     runtime = "LiteRT"
+    has_names = False
 
     def description_beside(self, path: Path) -> Path:
         """See `Format`: beside files of other formats, which take other shapes."""
@@ -68,6 +69,16 @@ def described(graph: bytes, description: str) -> bytes:
     with zipfile.ZipFile(archive, "a", zipfile.ZIP_STORED) as members:
         members.writestr(zipfile.ZipInfo(MEMBER), description.encode())
     return archive.getvalue()
+
+
+def graph_of(path: Path) -> bytes:
+    """A file without what is behind its graph. Raises UserError where it is damaged."""
+    content = intact.read_intact(path)
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as members:
+            return content[: min((member.header_offset for member in members.infolist()), default=len(content))]
+    except zipfile.BadZipFile:
+        return content
 
 
 def _interpreter(path: Path, content: bytes, threads: int) -> Any:

@@ -25,7 +25,7 @@ class OpenVino(Format):
     runtime = "OpenVINO"
 
     def read(self, path: Path) -> Graph:
-        model = _model(path)
+        model = model_of(path)
         description = model.get_rt_info(ENTRY).astype(str) if model.has_rt_info(ENTRY) else None
         return Graph(tuple(map(_end, model.inputs)), tuple(map(_end, model.outputs)), description)
 
@@ -33,7 +33,7 @@ class OpenVino(Format):
         import openvino
 
         limit = {"INFERENCE_NUM_THREADS": threads} if threads else {}
-        model = _model(path)
+        model = model_of(path)
         try:
             compiled = openvino.Core().compile_model(model, "CPU", {**_EXACT, **limit})
         except RuntimeError as error:
@@ -52,7 +52,8 @@ class OpenVino(Format):
 OPENVINO = OpenVino()
 
 
-def _model(path: Path) -> Any:
+def model_of(path: Path) -> Any:
+    """A file, read. Raises UserError where it is damaged, or OpenVINO is missing."""
     try:
         import openvino
     except ImportError as error:

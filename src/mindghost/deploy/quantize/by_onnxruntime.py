@@ -1,4 +1,4 @@
-"""ONNX Runtime's static quantiser: which layers become int8, and what that does to the logits."""
+"""ONNX files, by ONNX Runtime's static quantiser: which layers become int8, and what that does to the logits."""
 
 from __future__ import annotations
 
@@ -19,10 +19,11 @@ from ...errors import UserError
 from ...evaluate.batch import fitting
 from ...files import scratch
 from ...inference.deployment import Deployment
-from ...inference.formats.onnx_file import ONNX
+from ...inference.formats import ENTRY
+from ...inference.formats.onnx_file import ONNX, content_of
 from ...inference.network import filled, in_batches
 from ...process import resources
-from .trial import Layer, as_file
+from .quantizer import Layer, Parts, Quantizer, as_file
 
 log = logging.getLogger("mindghost")
 
@@ -30,7 +31,7 @@ _BATCH = 16  # images that are calibrated on at once, of those that are not larg
 _COST_SECONDS = 600  # after which layers stay unmeasured, and in int8
 
 
-class Quantizer:
+class OnnxQuantizer(Quantizer):
     """ONNX Runtime's static quantiser for a file; the ranges of the activations are measured once.
 
     Weights use 7 of the 8 bits: the 8-bit products of x86 processors without VNNI are added up in 16 bits, which full
@@ -40,6 +41,9 @@ class Quantizer:
         layers: in the order of the file.
     """
 
+    form = ONNX
+    modes = ("per-tensor", "per-channel")
+
     def __init__(self, deployed: Deployment) -> None:
         """Raises UserError where the file is not in float, or a library is missing."""
         try:
@@ -48,6 +52,8 @@ class Quantizer:
             from onnxruntime.quantization import registry
         except ImportError as error:
             raise UserError(f"quantisation needs two libraries ({error}); pip install onnx onnxruntime") from error
+        if content_of(deployed.path) != deployed.path.read_bytes():
+            raise UserError(f"{deployed.path}: keeps weights in a second file; export it again as one file")
         self._model = onnx.shape_inference.infer_shapes(onnx.load(deployed.path))
         graph = self._model.graph
         if any(node.op_type == "QuantizeLinear" for node in graph.node) or any(
@@ -75,8 +81,8 @@ class Quantizer:
             calibrator.collect_data(_Reader(inputs, self._batch))
             self._ranges = calibrator.compute_data()
 
-    def content(self, mode: str, layers: Sequence[Layer]) -> bytes:
-        """The file with some layers in int8."""
+    def int8(self, mode: str, layers: Sequence[Layer]) -> Parts:
+        """See `Quantizer`."""
         from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 
         nodes = [name for layer in layers for name in layer.nodes]
@@ -94,17 +100,33 @@ class Quantizer:
                 {},
             )
             quantizer.quantize_model()
-            return quantizer.model.model.SerializeToString()
+            return (quantizer.model.model.SerializeToString(),)
+
+    def float16(self) -> Parts:
+        """See `Quantizer`."""
+        import onnx
+        from onnxruntime.transformers import float16
+
+        half = float16.convert_float_to_float16(onnx.load(self._path), keep_io_types=True)
+        return (half.SerializeToString(),)
+
+    def described(self, parts: Parts, description: str) -> Parts:
+        """See `Quantizer`."""
+        import onnx
+
+        model = onnx.load_model_from_string(parts[0])
+        onnx.helper.set_model_props(model, {ENTRY: description})
+        return (model.SerializeToString(),)
 
     def costs(self, mode: str, inputs: NDArray[Any]) -> list[Layer]:
         """The layers with their costs on images (N, C, H, W), the dearest first; those unmeasured last."""
-        expected = self._logits(self._path.read_bytes(), inputs)
+        expected = self._logits((self._path.read_bytes(),), inputs)
         scale = float(np.sqrt(np.mean(expected**2))) or 1.0
         end, found = time.monotonic() + _COST_SECONDS, []
         for layer in tqdm(self.layers, "cost of layers", unit="layer", leave=False, disable=None):
             cost = None
             if time.monotonic() < end:
-                change = self._logits(self.content(mode, [layer]), inputs) - expected
+                change = self._logits(self.int8(mode, [layer]), inputs) - expected
                 cost = float(np.sqrt(np.mean(change**2))) / scale
             found.append(replace(layer, cost=cost))
         unmeasured = sum(layer.cost is None for layer in found)
@@ -112,8 +134,8 @@ class Quantizer:
             log.warning(f"{unmeasured} layers were not measured within {_COST_SECONDS} s")
         return sorted(found, key=lambda layer: -1.0 if layer.cost is None else layer.cost, reverse=True)
 
-    def _logits(self, content: bytes, inputs: NDArray[Any]) -> NDArray[Any]:
-        with as_file(content) as path:
+    def _logits(self, parts: Parts, inputs: NDArray[Any]) -> NDArray[Any]:
+        with as_file(ONNX, parts) as path:
             run = ONNX.network(path)
         # In batches, for the sake of memory.
         return in_batches(run, self._batch)(inputs)

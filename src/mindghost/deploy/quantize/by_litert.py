@@ -1,0 +1,76 @@
+"""LiteRT's files, by AI Edge Quantizer, which LiteRT's makers keep for that."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...errors import UserError
+from ...files import scratch
+from ...inference.deployment import Deployment
+from ...inference.formats.litert_file import LITERT, described, graph_of
+from ...process import streams
+from .quantizer import Layer, Parts, Quantizer
+
+
+class LiteRTQuantizer(Quantizer):
+    """AI Edge Quantizer: weights per channel, activations per tensor with a zero point; input and output stay float."""
+
+    form = LITERT
+    modes = ("per-channel",)
+
+    def __init__(self, deployed: Deployment) -> None:
+        """Raises UserError where the file is not in float, or a library is missing."""
+        try:
+            import ai_edge_quantizer  # noqa: F401
+        except ImportError as error:
+            message = f"ai-edge-quantizer makes int8 of it ({error}); pip install ai-edge-quantizer"
+            raise UserError(f"{deployed.path}: {message}") from error
+        self._graph, self._batch = graph_of(deployed.path), deployed.batch or 1
+        self._inputs: Sequence[NDArray[Any]] = ()
+
+    def calibrate(self, inputs: NDArray[Any]) -> None:
+        """See `Quantizer`."""
+        size = self._batch
+        last = np.ascontiguousarray(inputs.transpose(0, 2, 3, 1))
+        self._inputs = [last[start : start + size] for start in range(0, len(last) - size + 1, size)]
+
+    def int8(self, mode: str, layers: Sequence[Layer]) -> Parts:
+        """See `Quantizer`."""
+        from ai_edge_quantizer import qtyping, quantizer, recipe
+
+        with streams.libraries_silenced(), scratch.folder_for_libraries("quantize") as folder:
+            path = folder / "model.tflite"
+            path.write_bytes(self._graph)
+            made = quantizer.Quantizer(str(path))
+            made.load_quantization_recipe(recipe.static_wi8_ai8())
+            for end in (qtyping.TFLOperationName.INPUT, qtyping.TFLOperationName.OUTPUT):
+                made.update_quantization_recipe(".*", end, algorithm_key="no_quantize")
+            ranges = made.calibrate({None: [{"image": images} for images in self._inputs]})
+            return (bytes(made.quantize(ranges).quantized_model),)
+
+    def float16(self) -> Parts:
+        """See `Quantizer`."""
+        from ai_edge_quantizer import qtyping, quantizer
+
+        with streams.libraries_silenced(), scratch.folder_for_libraries("quantize") as folder:
+            path = folder / "model.tflite"
+            path.write_bytes(self._graph)
+            made = quantizer.Quantizer(str(path))
+            weights = qtyping.TensorQuantizationConfig(num_bits=16, dtype=qtyping.TensorDataType.FLOAT)
+            made.update_quantization_recipe(
+                ".*",
+                qtyping.TFLOperationName.ALL_SUPPORTED,
+                qtyping.OpQuantizationConfig(
+                    weight_tensor_config=weights, compute_precision=qtyping.ComputePrecision.FLOAT
+                ),
+                "float_casting",
+            )
+            return (bytes(made.quantize().quantized_model),)
+
+    def described(self, parts: Parts, description: str) -> Parts:
+        """See `Quantizer`."""
+        return (described(parts[0], description),)

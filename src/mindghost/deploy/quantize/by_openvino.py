@@ -1,0 +1,73 @@
+"""OpenVINO's files, by NNCF, which OpenVINO's makers keep for that."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from collections.abc import Sequence
+from typing import Any
+
+from numpy.typing import NDArray
+
+from ...errors import UserError
+from ...files import scratch
+from ...inference.deployment import Deployment
+from ...inference.formats import ENTRY
+from ...inference.formats.openvino_file import OPENVINO, model_of
+from .quantizer import Layer, Parts, Quantizer
+
+
+class OpenVinoQuantizer(Quantizer):
+    """NNCF's quantiser: weights per channel; activations symmetric ("performance"), or with a zero point ("mixed")."""
+
+    form = OPENVINO
+    modes = ("performance", "mixed")
+
+    def __init__(self, deployed: Deployment) -> None:
+        """Raises UserError where the file is not in float, or a library is missing."""
+        try:
+            import nncf
+        except ImportError as error:
+            raise UserError(f"{deployed.path}: nncf makes int8 of it ({error}); pip install nncf") from error
+        nncf.set_log_level(40)
+        self._path, self._batch = deployed.path, deployed.batch or 1
+        self._inputs: Sequence[NDArray[Any]] = ()
+        kinds = {op.get_type_name() for op in model_of(deployed.path).get_ops()}
+        if "FakeQuantize" in kinds or "Convert" in kinds:
+            raise UserError(f"{deployed.path}: int8 or float16 already; give the file that `mindghost export` wrote")
+
+    def calibrate(self, inputs: NDArray[Any]) -> None:
+        """See `Quantizer`."""
+        size = self._batch
+        self._inputs = [inputs[start : start + size] for start in range(0, len(inputs) - size + 1, size)]
+
+    def int8(self, mode: str, layers: Sequence[Layer]) -> Parts:
+        """See `Quantizer`."""
+        import nncf
+
+        preset = {"performance": nncf.QuantizationPreset.PERFORMANCE, "mixed": nncf.QuantizationPreset.MIXED}[mode]
+        # It draws bars on standard output.
+        with contextlib.redirect_stdout(io.StringIO()):
+            dataset = nncf.Dataset(self._inputs)
+            return _parts(nncf.quantize(model_of(self._path), dataset, preset=preset, subset_size=len(self._inputs)))
+
+    def float16(self) -> Parts:
+        """See `Quantizer`."""
+        return _parts(model_of(self._path), compress=True)
+
+    def described(self, parts: Parts, description: str) -> Parts:
+        """See `Quantizer`."""
+        import openvino
+
+        model = openvino.Core().read_model(model=parts[0], weights=parts[1])
+        model.set_rt_info(description, ENTRY)
+        return _parts(model)
+
+
+def _parts(model: Any, compress: bool = False) -> Parts:
+    import openvino
+
+    with scratch.folder_for_libraries("quantize") as folder:
+        path = folder / "model.xml"
+        openvino.save_model(model, path, compress_to_fp16=compress)
+        return path.read_bytes(), path.with_suffix(".bin").read_bytes()
