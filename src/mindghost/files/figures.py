@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from ..errors import UserError
 from ..process.display import shown
 
 if TYPE_CHECKING:
@@ -30,6 +31,14 @@ FONTS = (
     "SimHei",
     "PingFang SC",
 )
+
+
+def check() -> None:
+    """Raise UserError where matplotlib is missing: before what takes its time."""
+    try:
+        import matplotlib  # noqa: F401
+    except ImportError as error:
+        raise UserError(f"matplotlib draws the picture ({error}); pip install matplotlib") from error
 
 
 def png(draw: Callable[[], Figure], **options: Any) -> bytes:

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import UserError
 from ..files import figures, paths
 from .record import Record, score_keys
 
@@ -38,10 +37,8 @@ def names(files: list[Path]) -> list[str]:
 
 def png(runs: list[tuple[str, list[Record]]], titles: Titles) -> bytes:
     """The picture that `draw` makes, as a PNG file. Raises UserError where matplotlib is missing."""
-    try:
-        return figures.png(lambda: draw(runs, titles))
-    except ImportError as error:
-        raise UserError(f"matplotlib draws the picture ({error}); pip install matplotlib") from error
+    figures.check()
+    return figures.png(lambda: draw(runs, titles))
 
 
 def draw(runs: list[tuple[str, list[Record]]], titles: Titles) -> Figure:

@@ -83,6 +83,7 @@ def quantize(
     float16: bool = False,
     folder: Path | None = None,
     overwrite: bool = False,
+    timed: bool = True,
 ) -> Result:
     """Write `<stem>_int8`, with `float16` `<stem>_float16`, in the file's format, and a description beside each.
 
@@ -97,6 +98,7 @@ def quantize(
         goal: default, half a point of top-1.
         folder: where the files go; None is that of `deployed`.
         overwrite: replace files that are there, also those that were not made here.
+        timed: measure latencies; there are none otherwise.
 
     Raises:
         UserError: a file or folder that is not fit, a library that is missing, or a goal that is not reached: nothing
@@ -135,7 +137,7 @@ def quantize(
     own_files.check_replaceable(names, overwrite, deployed.path)
     intact.write_all_atomically({**contents, **beside}, with_sidecar=contents)
     batch = deployed.batch or 1
-    latencies = latency([deployed.path, *written], trial.some_image(batch))
+    latencies = latency([deployed.path, *written], trial.some_image(batch)) if timed else {}
     tried = tuple(trial.variants)
     return Result(deployed.path, tried, written, latencies, len(network.layers), len(calibration), trial.samples, batch)
 

@@ -1,0 +1,153 @@
+"""Every file that can be made of a checkpoint here, each evaluated over the data path of `mindghost validate`."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from ... import tasks
+from ...errors import UserError
+from ...evaluate.evaluator import Evaluator
+from ...inference import artifact, formats
+from ...inference.deployment import Deployment
+from ...inference.formats import Format
+from ...inference.network import of_exported, open_network
+from ...runtime import Runtime
+from ...tasks.task import Metrics
+from ..export import export
+from ..quantize import quantize
+from ..quantize.search import Goal
+from ..writers import WRITERS
+
+log = logging.getLogger("mindghost")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What is made, where, and how it is measured.
+
+    Attributes:
+        folder: for the files.
+        formats: their names (`deploy.writers.WRITERS`).
+        calib_dir: images on which int8's ranges are measured; None makes no int8 and no float16.
+        calib_images: how many of them.
+        max_drop: points of the score that the recommended file may lose, and for which layers are left in float.
+        max_float: percent of the layers that may be left in float.
+        threads: of each runtime; None for one a core.
+        batch: images of the throughput.
+        seconds: that the clock may take, in all.
+        overwrite: replace files that are there, also those that were not made here.
+    """
+
+    folder: Path
+    formats: Sequence[str] = tuple(WRITERS)
+    calib_dir: Path | None = None
+    calib_images: int = 256
+    max_drop: float = 1.0
+    max_float: float = 50.0
+    threads: int | None = None
+    batch: int = 32
+    seconds: float = 120.0
+    overwrite: bool = False
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A file that can be shipped.
+
+    Attributes:
+        path: the one that is named.
+        form: its format.
+        precision: "float32", "float16", or "int8" and how its scales were chosen.
+        size: bytes, with the files that belong to it.
+    """
+
+    path: Path
+    form: Format
+    precision: str
+    size: int
+
+
+@dataclass
+class Made:
+    """What there is.
+
+    Attributes:
+        metrics: of the checkpoint.
+        candidates: files, and their metrics.
+        missing: format, or format and precision -> why there is none.
+    """
+
+    metrics: Metrics
+    candidates: dict[Candidate, Metrics] = field(default_factory=dict)
+    missing: dict[str, str] = field(default_factory=dict)
+
+
+def make(deployed: Deployment, runtime: Runtime, settings: Settings) -> Made:
+    """Write and evaluate the files of a checkpoint. Raises UserError where not one can be made."""
+    split = tasks.of(runtime.config).open_split(runtime.config, "val", deployed.known_classes)
+    evaluator = Evaluator(runtime, split, deployed.thresholds)
+    log.info(f"{deployed.path}: evaluated on {len(split):,} images")
+    made = Made(evaluator.outcomes(open_network(deployed, runtime.operators)).metrics())
+    found = replace(deployed, config=runtime.config.replace(**_network_of(deployed)))
+    for kind in settings.formats:
+        try:
+            WRITERS[kind].check()
+            (file,) = export(found, [kind], settings.folder, overwrite=settings.overwrite)
+        except UserError as error:
+            # One runtime that is not here is no reason to do without the others.
+            made.missing[kind] = str(error)
+            log.info(f"{kind}: left out: {error}")
+            continue
+        form = WRITERS[kind].form
+        source = Candidate(file.path, form, "float32", file.size)
+        if settings.calib_dir is None or not _has_int8(form):
+            exported = artifact.of_file(file.path)
+            made.candidates[source] = evaluator.outcomes(of_exported(exported)).metrics()
+        else:
+            _make_smaller(source, made, runtime, settings, settings.calib_dir)
+    if not made.candidates:
+        reasons = "; ".join(f"{kind}: {reason}" for kind, reason in made.missing.items())
+        raise UserError(f"{deployed.path}: no file can be made of it here: {reasons}")
+    return made
+
+
+def _network_of(deployed: Deployment) -> dict[str, object]:
+    """What of a checkpoint's configuration the evaluation does not decide."""
+    config = deployed.config
+    return {"ckpt_path": config.ckpt_path, "num_classes": config.num_classes, "pretrained": False}
+
+
+def _has_int8(form: Format) -> bool:
+    return form.name in ("onnx", "openvino", "litert")
+
+
+def _make_smaller(source: Candidate, made: Made, runtime: Runtime, settings: Settings, calib_dir: Path) -> None:
+    """Add a file in float32, and what can be made of it."""
+    exported = artifact.of_file(source.path)
+    goal = Goal(settings.max_drop, settings.max_float, anyway=True)
+    try:
+        result = quantize(
+            exported,
+            runtime,
+            calib_dir,
+            settings.calib_images,
+            goal,
+            float16=True,
+            folder=settings.folder,
+            overwrite=settings.overwrite,
+            timed=False,
+        )
+    except UserError as error:
+        made.missing[f"{source.form.name} int8"] = str(error)
+        log.info(f"{source.form.name}: no int8: {error}")
+        split = tasks.of(runtime.config).open_split(runtime.config, "val", exported.known_classes)
+        metrics = Evaluator(runtime, split, exported.thresholds).outcomes(of_exported(exported)).metrics()
+        made.candidates[source] = metrics
+        return
+    made.candidates[source] = result.tried[0].metrics
+    for path, variant in result.written.items():
+        form = formats.of(path)
+        made.candidates[Candidate(path, form, variant.kind, variant.size)] = variant.metrics
