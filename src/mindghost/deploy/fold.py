@@ -111,6 +111,20 @@ def _without_interpolate(network: nn.Cell) -> None:
 
 
 @contextmanager
+def exportable(network: nn.Cell) -> Iterator[None]:
+    """Inside of `with`, a network as it is trained has operators that the exporter knows, where `deployed_form` has."""
+    pools = [cell for _, cell in network.cells_and_names() if isinstance(cell, nn.MaxPool2d) and cell.use_pad]
+    resized = [cell for _, cell in network.cells_and_names() if type(cell) is Upsample]
+    taken = [(pool, PaddedMaxPool(pool)) for pool in pools] + [(cell, OneUpsample()) for cell in resized]
+    replace_cells(network, {id(old): new for old, new in taken})
+    try:
+        with plain_operators(network):
+            yield
+    finally:
+        replace_cells(network, {id(new): old for old, new in taken})
+
+
+@contextmanager
 def plain_operators(network: nn.Cell) -> Iterator[None]:
     """Inside of `with`, a network uses only operators that MindSpore's ONNX exporter knows; its logits stay.
 

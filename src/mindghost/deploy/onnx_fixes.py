@@ -33,7 +33,7 @@ def tidy(content: bytes, batch: int, dynamic: bool, entries: dict[str, str], fre
     _rename(graph, graph.output[0].name, "logits")
     for node in graph.node:
         if node.op_type == "Conv":
-            _order_padding(node)
+            order_padding(node)
         elif node.op_type == "ConvTranspose":
             _drop_shape(node)
     _resize_bilinearly(model)
@@ -76,7 +76,7 @@ def _rename(graph: onnx.GraphProto, old: str, new: str) -> None:
             names[:] = [new if name == old else name for name in names]
 
 
-def _order_padding(node: onnx.NodeProto) -> None:
+def order_padding(node: onnx.NodeProto) -> None:
     """(top, bottom, left, right), as MindSpore writes it -> (top, left, bottom, right), as ONNX has it.
 
     All networks here pad both sides alike, so that what is in order already is known.

@@ -171,7 +171,7 @@ class CifarVgg(Network):
     def embed(self, x: Tensor) -> Tensor:
         """Mean over pixels -> hidden layer: the last feature maps -> embeddings (N, 512)."""
         x = self.hidden(self.global_pool(x))
-        return ops.reshape(x, (x.shape[0], VGG_HIDDEN))
+        return ops.reshape(x, x.shape[:2])
 
 
 # Channels of the first convolution, and of the stages after it

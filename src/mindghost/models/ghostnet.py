@@ -233,7 +233,7 @@ class GhostNet(Network):
     def embed(self, x: Tensor) -> Tensor:
         """Mean over pixels -> 1x1 conv -> ReLU: the last feature maps -> embeddings (N, 1280)."""
         x = self.act2(self.conv_head(self.global_pool(x)))
-        return ops.reshape(x, (x.shape[0], HEAD_FEATURES))
+        return ops.reshape(x, x.shape[:2])
 
 
 def ghostnet_050(**options: Any) -> GhostNet:

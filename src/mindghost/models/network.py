@@ -153,7 +153,8 @@ class Network(RegistryNetwork):
 
     def embed(self, x: Tensor) -> Tensor:
         """The last feature maps -> embeddings (N, num_features)."""
-        return ops.reshape(self.global_pool(x), (x.shape[0], self.num_features))
+        x = self.global_pool(x)
+        return ops.reshape(x, x.shape[:2])
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
         """The last feature maps -> logits (N, num_classes), or with `pre_logits` embeddings (N, num_features).

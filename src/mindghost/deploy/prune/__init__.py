@@ -1,0 +1,86 @@
+"""A network with fewer channels: whole groups of them are removed, and it is an ordinary network afterwards."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from mindspore import nn
+from numpy.typing import NDArray
+
+from ...models.pruned import channels_of
+from . import select
+from .graph import Group, dependencies
+
+IMPORTANCE = {"magnitude": select.by_magnitude, "scale": select.by_scale}
+
+
+@dataclass(frozen=True)
+class Pruned:
+    """What is left of a network.
+
+    Attributes:
+        arrays: its parameters.
+        channels: of the layers that have fewer (`models.pruned.Channels`).
+        groups: that were removed, and how many there were.
+        macs: multiply-accumulates of an image, before and after.
+    """
+
+    arrays: dict[str, NDArray[Any]]
+    channels: dict[str, tuple[int, ...]]
+    groups: tuple[int, int]
+    macs: tuple[int, int]
+
+
+def prune(network: nn.Cell, shape: tuple[int, int, int], share: float, importance: str = "magnitude") -> Pruned:
+    """What is left of a network with a share of its multiply-accumulates.
+
+    Args:
+        network: with its weights; it stays as it is.
+        shape: channels, height and width of an image.
+        share: of the multiply-accumulates, above 0 and below 1.
+        importance: of IMPORTANCE.
+
+    Raises UserError where the network's graph cannot be followed.
+    """
+    found = dependencies(network, *shape)
+    arrays = {parameter.name: parameter.asnumpy() for parameter in network.get_parameters()}
+    before = select.macs_of(found.convolutions)
+    gone, after = select.chosen(found, IMPORTANCE[importance](found.groups, arrays), share)
+    left = without(arrays, gone)
+    return Pruned(left, _channels(network, arrays, left), (len(gone), len(found.groups)), (before, after))
+
+
+def without(arrays: Mapping[str, NDArray[Any]], groups: Iterable[Group]) -> dict[str, NDArray[Any]]:
+    """Parameters without the rows and columns of some groups."""
+    gone: dict[tuple[str, int], list[int]] = defaultdict(list)
+    for group in groups:
+        for member in group.members:
+            gone[member.parameter, member.axis].append(member.index)
+    kept = dict(arrays)
+    for (name, axis), indices in gone.items():
+        kept[name] = np.delete(kept[name], indices, axis)
+    return kept
+
+
+def _channels(
+    network: nn.Cell, before: Mapping[str, NDArray[Any]], after: Mapping[str, NDArray[Any]]
+) -> dict[str, tuple[int, ...]]:
+    """The channels of the layers that have fewer now."""
+    found: dict[str, tuple[int, ...]] = {}
+    for name, full in channels_of(network).items():
+        key = f"{name}.gamma" if len(full) == 1 else f"{name}.weight"
+        old, new = before[key].shape, after[key].shape
+        if old == new:
+            continue
+        if len(full) == 1:
+            found[name] = (new[0],)
+        elif old[1] == full[1]:
+            found[name] = (new[0], new[1])
+        else:
+            # A depthwise convolution: its inputs go with its outputs.
+            found[name] = (new[0], new[0] * full[1] // full[0])
+    return found

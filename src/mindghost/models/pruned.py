@@ -1,0 +1,100 @@
+"""A network with fewer channels than its constructor gives it: layers are replaced by narrower ones."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from mindspore import Parameter, nn
+
+from .layers import GhostMaps
+from .network import Network
+from .surgery import replace_cells
+
+# Name of a layer, as its parameters have it -> channels: of a convolution or dense layer out and in, of a batch norm
+# its own.
+Channels = Mapping[str, Sequence[int]]
+_LAYERS = (nn.Conv2d, nn.Dense, nn.BatchNorm2d)
+
+
+def name_of(cell: nn.Cell) -> str:
+    """What the parameters of a layer have before their own names: a cell may have another name."""
+    parameter: Parameter = cell.gamma if isinstance(cell, nn.BatchNorm2d) else cell.weight
+    return parameter.name.rpartition(".")[0]
+
+
+def channels_of(network: nn.Cell) -> dict[str, tuple[int, ...]]:
+    """The channels of each layer that a network has."""
+    return {name_of(cell): _channels(cell) for _, cell in network.cells_and_names() if isinstance(cell, _LAYERS)}
+
+
+def _channels(cell: nn.Cell) -> tuple[int, ...]:
+    if isinstance(cell, nn.BatchNorm2d):
+        return (cell.num_features,)
+    return (cell.out_channels, cell.in_channels)
+
+
+def narrow(network: nn.Cell, channels: Channels) -> None:
+    """Give layers of a network fewer channels, with fresh weights of their own shapes. Changes the network.
+
+    A depthwise convolution stays one. Raises ValueError for a layer that the network does not have, or numbers that it
+    cannot have.
+    """
+    layers = {name_of(cell): cell for _, cell in network.cells_and_names() if isinstance(cell, _LAYERS)}
+    for name, wanted in channels.items():
+        if name not in layers:
+            raise ValueError(f"{name} is no layer of this network")
+        full = _channels(layers[name])
+        if len(wanted) != len(full) or not all(1 <= new <= old for new, old in zip(wanted, full, strict=True)):
+            raise ValueError(f"{name} has {_words(full)} channels, and cannot have {_words(wanted)}")
+    replacements = {
+        id(layers[name]): _narrower(layers[name], tuple(wanted))
+        for name, wanted in channels.items()
+        if tuple(wanted) != _channels(layers[name])
+    }
+    modules = [cell for _, cell in network.cells_and_names() if isinstance(cell, GhostMaps) and cell.cut is not None]
+    before = {id(module): _maps(module) for module in modules}
+    replace_cells(network, replacements)
+    if isinstance(network, Network) and isinstance(classifier := network.get_classifier(), nn.Dense):
+        network.num_features = classifier.in_channels
+    for module in modules:
+        assert module.cut is not None
+        left, surplus = module.cut
+        module.cut = [left - before[id(module)] + _maps(module), surplus]
+
+
+def _maps(module: GhostMaps) -> int:
+    """Intrinsic maps and ghosts of a Ghost module, with those that are cut off."""
+    parts = (module.primary_conv, module.cheap_operation)
+    return sum(
+        next(cell.out_channels for _, cell in part.cells_and_names() if isinstance(cell, nn.Conv2d)) for part in parts
+    )
+
+
+def _narrower(old: nn.Cell, wanted: tuple[int, ...]) -> nn.Cell:
+    """A layer like another one, with other channels, whose parameters have the same names."""
+    name = name_of(old)
+    if isinstance(old, nn.BatchNorm2d):
+        new = nn.BatchNorm2d(wanted[0], eps=old.eps, momentum=old.momentum)
+        new.use_batch_statistics = old.use_batch_statistics
+    elif isinstance(old, nn.Dense):
+        new = nn.Dense(wanted[1], wanted[0], has_bias=old.has_bias)
+    else:
+        new = nn.Conv2d(
+            wanted[1],
+            wanted[0],
+            old.kernel_size,
+            old.stride,
+            old.pad_mode,
+            old.padding,
+            old.dilation,
+            wanted[1] if old.group == old.in_channels > 1 else old.group,
+            has_bias=old.has_bias,
+        )
+    # MindSpore names parameters from the root down, as cells are assigned in constructors; it knows no root here.
+    for key, parameter in new._params.items():
+        parameter.name = f"{name}.{key}"
+    return new
+
+
+def _words(numbers: Sequence[int]) -> str:
+    return " and ".join(map(str, numbers))
