@@ -102,6 +102,7 @@ def options(config: Config) -> dict[str, Any]:
         "backbone": config.backbone,
         "decoder_width": config.decoder_width,
         "upsampling": config.upsampling,
+        "channels": config.channels,
     }
 
 
@@ -214,6 +215,8 @@ def _made_with(config: Config) -> str:
     keys = ["model"]
     if facts(config.model).task == SEGMENTATION:
         keys += ["backbone", "decoder_width", "upsampling"]
+    if config.channels:
+        keys.append("channels")
     return ", ".join(keys)
 
 

@@ -45,6 +45,7 @@ OUR_DEFAULTS = {
     "ignore_index": 255,
     "random_scale": [0.5, 2.0],
     "crop_size": None,
+    "channels": [],
     "dice_weight": 0.0,
     "ohem": None,
     "class_weights": None,

@@ -1,16 +1,25 @@
 """Channels stand or fall together: without some, a network computes what it did with these set to 0."""
 
+import json
+
 import mindspore as ms
 import numpy as np
 import pytest
 from mindspore import Tensor, nn
 
+from mindghost import build
+from mindghost.config import Config
 from mindghost.deploy import prune
 from mindghost.deploy.prune import select
 from mindghost.deploy.prune.graph import Convolution, Group, Member, dependencies
+from mindghost.errors import UserError
 from mindghost.models import create_model
 from mindghost.models.complexity import complexity
 from mindghost.models.pruned import channels_of, narrow
+from mindghost.train import trainer
+from tests.helpers.commands import run_mindghost
+from tests.helpers.pictures import write_images
+from tests.helpers.trained import CLASSES, write_run
 from tests.helpers.weights import randomise
 
 SHAPE = (3, 64, 64)
@@ -73,7 +82,7 @@ def test_without_channels_it_is_what_it_was_with_them_at_0(request, name):
         if member.axis == 0 and not member.parameter.endswith("moving_variance"):
             masked[member.parameter][member.index] = 0
     left = prune.without(arrays, gone)
-    channels = prune._channels(network, arrays, left)
+    channels = prune._channels(network, left)
     smaller = made(name)
     narrow(smaller, channels)
     fill(smaller, left)
@@ -94,8 +103,75 @@ def test_the_budget_is_kept_and_layers_are_not_emptied(short_network):
     least = prune.prune(network, SHAPE, 0.0)
     full = channels_of(network)
     for name, channels in least.channels.items():
-        assert all(new >= 2 or new == old for new, old in zip(channels, full[name], strict=True)), name
+        assert all(new >= 2 or new in (0, old) for new, old in zip(channels, full[name], strict=True)), name
     assert least.macs[1] > 0
+
+
+@pytest.fixture
+def trained(tmp_path, short_network):
+    """A checkpoint with what training leaves beside it, and its images."""
+    images = write_images(tmp_path / "images", CLASSES, 8, 6)
+    return write_run(tmp_path / "run", model="ghostnet_050", data_dir=str(images), batch_size=8, num_parallel_workers=1)
+
+
+def test_what_is_left_is_an_ordinary_network(trained, tmp_path, capsys):
+    """Evaluated, fine-tuned, exported, and pruned again."""
+    out = tmp_path / "pruned"
+    assert run_mindghost("prune", "--ckpt_path", trained, "--macs", 0.6, "--out", out) == 0
+    said = capsys.readouterr().out.splitlines()
+    weights = out / "ghostnet_050_pruned.ckpt"
+    assert said[-2] == f"wrote {weights}"
+    assert said[-1].endswith(f"mindghost train -c {out / 'config.yaml'} --ckpt_path {weights} --ckpt_save_dir RUN")
+    before, after = (
+        complexity(build.network(Config.from_file(f / "config.yaml")), 32, 32).macs for f in (trained.parent, out)
+    )
+    assert 0.5 * before < after <= 0.6 * before
+    assert run_mindghost("validate", "--ckpt_path", weights) == 0
+    config = Config.from_file(out / "config.yaml")
+    keys = {"epoch_size": 2, "warmup_epochs": 0, "decay_epochs": 2, "val_while_train": True, "mode": 1}
+    trainer.train(config.replace(**keys, ckpt_path=str(weights), ckpt_save_dir=str(tmp_path / "tuned")))
+    tuned = tmp_path / "tuned" / "ghostnet_050_best.ckpt"
+    assert run_mindghost("export", "--ckpt_path", tuned, "--format", "onnx") == 0
+    capsys.readouterr()
+    answers = []
+    for path in (tuned, tuned.with_suffix(".onnx")):
+        assert run_mindghost("validate", "--ckpt_path", path) == 0
+        answers.append(json.loads(capsys.readouterr().out.splitlines()[-1])["loss"])
+    assert answers[0] == pytest.approx(answers[1], rel=1e-4)
+    # To other classes, too: the classifier is fresh.
+    other = config.replace(num_classes=5, ckpt_path=str(weights))
+    build.load_weights(build.network(other), other, fine_tune=True)
+    again = tmp_path / "again"
+    assert run_mindghost("prune", "--ckpt_path", tuned, "--macs", 0.8, "--out", again, "--importance", "scale") == 0
+    least = complexity(build.network(Config.from_file(again / "config.yaml")), 32, 32).macs
+    assert 0.7 * after < least <= 0.8 * after
+
+
+def test_bad_input_is_one_line(trained, tmp_path, capsys):
+    out = tmp_path / "pruned"
+    assert run_mindghost("prune", "--ckpt_path", trained, "--macs", 0.6, "--out", out) == 0
+    capsys.readouterr()
+    for words, why in (
+        (
+            ("--ckpt_path", trained, "--macs", 0.6, "--out", out),
+            "ckpt exists; give another folder, or --overwrite",
+        ),
+        (("--ckpt_path", trained, "--macs", 1.5, "--out", out), "--macs: expected a number from 0.01 to 0.99"),
+        (("--ckpt_path", tmp_path / "no.ckpt", "--macs", 0.5, "--out", out), "no.ckpt: no such file"),
+    ):
+        assert run_mindghost("prune", *words) == 2
+        error = capsys.readouterr().err
+        assert why in error
+        assert error.count("\n") == 1
+    config = Config.from_file(out / "config.yaml")
+    for channels, why in (
+        (("nowhere=1x1",), "channels: nowhere is no layer of this network"),
+        (("conv_stem=900x3",), "channels: conv_stem has 16 and 3 channels, and cannot have 900 and 3"),
+    ):
+        with pytest.raises(UserError, match=why):
+            build.network(config.replace(channels=channels))
+    with pytest.raises(UserError, match="channels: expected LAYER=OUTxIN"):
+        Config(channels=("conv_stem",))
 
 
 def test_importance_by_hand():
@@ -133,7 +209,7 @@ def test_what_cannot_be_narrowed_is_refused():
     for channels, why in (
         ({"x": (1, 1)}, "x is no layer of this network"),
         ({name: (9, 3)}, "has 8 and 3 channels, and cannot have 9 and 3"),
-        ({name: (0, 3)}, "cannot have 0 and 3"),
+        ({name: (-1, 3)}, "cannot have -1 and 3"),
         ({norm: (4, 4)}, "has 8 channels, and cannot have 4 and 4"),
     ):
         with pytest.raises(ValueError, match=why):

@@ -27,6 +27,7 @@ COMMANDS = {
     "export": "write a checkpoint for ONNX Runtime, OpenVINO, ncnn, MindSpore",
     "quantize": "make an exported file int8 or float16, and measure what that costs",
     "deploy-report": "find which file to ship: make all, measure all, recommend one",
+    "prune": "remove channels of a trained network, down to a budget",
     "convert": "convert weights from PyTorch, .safetensors or .ckpt",
     "stats": "mean, deviation, sizes and classes of the training images",
     "pack": "pack image folders into MindRecord shards",

@@ -25,6 +25,7 @@ KEYS = frozenset(
         "drop_path_rate",
         "backbone",
         "decoder_width",
+        "channels",
         "upsampling",
         "ema",
         # the layout of the data, and what its labels mean

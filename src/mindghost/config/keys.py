@@ -26,6 +26,7 @@ from .types import (
     EraseValue,
     ImageSize,
     Interpolation,
+    LayerChannels,
     LossScaleType,
     Mean,
     Milestones,
@@ -274,6 +275,9 @@ class Keys(BaseModel):
     usual one, ghostnet_100."""
     decoder_width: DecoderWidth = 1.0
     """Network for segmentation: factor on the channels of its decoder."""
+    channels: LayerChannels = ()
+    """Layers with fewer channels than the network gives them, LAYER=OUTxIN, of batch norms LAYER=N (0: as many), as
+    `mindghost prune` writes them."""
     upsampling: Literal["bilinear", "transposed"] = "bilinear"
     """Network for segmentation: how its decoder enlarges maps, bilinearly or by transposed convolutions, which are
     learnt (ghost_unet, plain_unet). The logits are always enlarged bilinearly."""

@@ -75,6 +75,12 @@ def _file_name(value: Any, handler: ValidatorFunctionWrapHandler) -> Any:
     return handler(value)
 
 
+def _layer_channels(value: str) -> str:
+    if not re.fullmatch(r"[^=]+=[0-9]{1,6}(x[0-9]{1,6})?", value):
+        raise ValueError(f"expected LAYER=OUTxIN, or of a batch norm LAYER=N, got {short(value)}")
+    return value
+
+
 def _cast_list(value: Any) -> Any:
     """MindCV's `"[nn.Conv2d, nn.Dense]"` (evaluated there) or a list of names as a tuple of plain names."""
     if isinstance(value, str):
@@ -185,6 +191,11 @@ AutoAugment = Annotated[
 ]
 ClassWeights = Annotated[
     tuple[NotNegative, ...] | Name, _AsTuple, Expected("numbers >= 0, one a class, the path of a file, or balanced")
+]
+LayerChannels = Annotated[
+    tuple[Annotated[Name, AfterValidator(_layer_channels)], ...],
+    BeforeValidator(_to_tuple),
+    Expected("entries LAYER=OUTxIN, of batch norms LAYER=N, as `mindghost prune` writes them"),
 ]
 CastList = Annotated[tuple[str, ...], BeforeValidator(_cast_list), Expected("names of cells such as [Conv2d, Dense]")]
 Dataset = Annotated[Literal["imagenet", "cifar10", "cifar100", "mnist"], BeforeValidator(_dataset)]

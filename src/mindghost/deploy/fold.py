@@ -8,7 +8,7 @@ from typing import Any
 
 from mindspore import Tensor, nn, ops
 
-from ..models import backbone_name, card, create_model, reparam
+from ..models import backbone_name, card, create_model, pruned, reparam
 from ..models.complexity import forward_hooks, run
 from ..models.parameters import assign
 from ..models.surgery import replace_cells
@@ -30,7 +30,11 @@ def deployed_form(name: str, trained: nn.Cell, num_classes: int, in_channels: in
     fused = card(backbone_name(name, others.get("backbone", ""))).fused_parameters is not None
     if fused:
         weights = reparam.fuse(weights)
+    narrow = others.pop("channels", ())
     network = create_model(name, num_classes, in_channels, deploy=fused, **others)
+    if narrow:
+        # Fused layers have names of their own.
+        pruned.narrow(network, pruned.fitting(network, weights))
     norms = batch_norms(network, in_channels)
     _without_norms(network, norms)
     folded = reparam.fold(weights, norms)

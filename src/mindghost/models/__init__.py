@@ -9,7 +9,7 @@ import difflib
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from . import mindcv_registry
+from . import mindcv_registry, pruned
 from .network import FeatureNetwork, RegistryNetwork
 from .registry import CARDS, CLASSIFICATION, SEGMENTATION, USUAL, Card, Weights
 
@@ -91,6 +91,7 @@ def create_model(
     backbone: str = "",
     decoder_width: float = 1.0,
     upsampling: Literal["bilinear", "transposed"] = "bilinear",
+    channels: Sequence[str] = (),
 ) -> RegistryNetwork | FeatureNetwork:
     """Build a network with fresh weights.
 
@@ -110,6 +111,7 @@ def create_model(
         backbone: the classifier that a network for segmentation is made of; empty for its usual one.
         decoder_width: factor on the channels of such a network's decoder.
         upsampling: how such a decoder enlarges maps.
+        channels: of layers that have fewer than the network gives them (`pruned.parsed`).
 
     Raises:
         ValueError: an unknown name, an option that the network does not have, or wrong indices.
@@ -137,7 +139,14 @@ def create_model(
             raise ValueError(f"{key}: {name} is a classifier, which has no decoder; leave the key out")
         options |= of_trunk
     network = facts.build(**options)
-    if init != RegistryNetwork.init:
+    if channels:
+        if features_only:
+            raise ValueError("channels: not with features_only, whose maps have the channels that they are known for")
+        try:
+            pruned.narrow(network, pruned.parsed(channels))
+        except ValueError as error:
+            raise ValueError(f"channels: {error}") from error
+    if channels or init != RegistryNetwork.init:
         network.start_afresh(init)
     return FeatureNetwork(network, out_indices) if features_only else network
 

@@ -3,17 +3,44 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from mindspore import Parameter, nn
+from numpy.typing import NDArray
 
 from .layers import GhostMaps
 from .network import Network
 from .surgery import replace_cells
 
 # Name of a layer, as its parameters have it -> channels: of a convolution or dense layer out and in, of a batch norm
-# its own.
+# its own. 0 is the number that the network gives it.
 Channels = Mapping[str, Sequence[int]]
 _LAYERS = (nn.Conv2d, nn.Dense, nn.BatchNorm2d)
+
+
+def parsed(entries: Sequence[str]) -> dict[str, tuple[int, ...]]:
+    """Channels from text: `LAYER=OUTxIN`, of batch norms `LAYER=N`."""
+    pairs = (entry.rpartition("=") for entry in entries)
+    return {name: tuple(map(int, numbers.split("x"))) for name, _, numbers in pairs}
+
+
+def written(channels: Channels) -> tuple[str, ...]:
+    """The reverse of `parsed`."""
+    return tuple(f"{name}={'x'.join(map(str, numbers))}" for name, numbers in channels.items())
+
+
+def fitting(network: nn.Cell, arrays: Mapping[str, NDArray[Any]]) -> dict[str, tuple[int, ...]]:
+    """The channels of a network's layers by which it takes some arrays, its parameters' values by their names."""
+    found: dict[str, tuple[int, ...]] = {}
+    for name, full in channels_of(network).items():
+        if len(full) == 1:
+            found[name] = (len(arrays[f"{name}.gamma"]),)
+            continue
+        outputs, inputs = arrays[f"{name}.weight"].shape[:2]
+        # Of a depthwise convolution, an array says how many outputs there are.
+        is_depthwise = inputs == 1 < full[1]
+        found[name] = (outputs, outputs * full[1] // full[0] if is_depthwise else inputs)
+    return found
 
 
 def name_of(cell: nn.Cell) -> str:
@@ -44,13 +71,14 @@ def narrow(network: nn.Cell, channels: Channels) -> None:
         if name not in layers:
             raise ValueError(f"{name} is no layer of this network")
         full = _channels(layers[name])
-        if len(wanted) != len(full) or not all(1 <= new <= old for new, old in zip(wanted, full, strict=True)):
+        if len(wanted) != len(full) or not all(0 <= new <= old for new, old in zip(wanted, full, strict=True)):
             raise ValueError(f"{name} has {_words(full)} channels, and cannot have {_words(wanted)}")
-    replacements = {
-        id(layers[name]): _narrower(layers[name], tuple(wanted))
-        for name, wanted in channels.items()
-        if tuple(wanted) != _channels(layers[name])
-    }
+    replacements = {}
+    for name, wanted in channels.items():
+        full = _channels(layers[name])
+        new = tuple(count or whole for count, whole in zip(wanted, full, strict=True))
+        if new != full:
+            replacements[id(layers[name])] = _narrower(layers[name], new)
     modules = [cell for _, cell in network.cells_and_names() if isinstance(cell, GhostMaps) and cell.cut is not None]
     before = {id(module): _maps(module) for module in modules}
     replace_cells(network, replacements)

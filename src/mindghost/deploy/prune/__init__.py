@@ -11,7 +11,7 @@ import numpy as np
 from mindspore import nn
 from numpy.typing import NDArray
 
-from ...models.pruned import channels_of
+from ...models.pruned import channels_of, fitting, name_of
 from . import select
 from .graph import Group, dependencies
 
@@ -27,12 +27,14 @@ class Pruned:
         channels: of the layers that have fewer (`models.pruned.Channels`).
         groups: that were removed, and how many there were.
         macs: multiply-accumulates of an image, before and after.
+        parameters: values of the weights, batch-norm statistics among them, before and after.
     """
 
     arrays: dict[str, NDArray[Any]]
     channels: dict[str, tuple[int, ...]]
     groups: tuple[int, int]
     macs: tuple[int, int]
+    parameters: tuple[int, int]
 
 
 def prune(network: nn.Cell, shape: tuple[int, int, int], share: float, importance: str = "magnitude") -> Pruned:
@@ -51,7 +53,14 @@ def prune(network: nn.Cell, shape: tuple[int, int, int], share: float, importanc
     before = select.macs_of(found.convolutions)
     gone, after = select.chosen(found, IMPORTANCE[importance](found.groups, arrays), share)
     left = without(arrays, gone)
-    return Pruned(left, _channels(network, arrays, left), (len(gone), len(found.groups)), (before, after))
+    values = tuple(sum(array.size for array in each.values()) for each in (arrays, left))
+    return Pruned(
+        left,
+        _channels(network, left),
+        (len(gone), len(found.groups)),
+        (before, after),
+        (values[0], values[1]),
+    )
 
 
 def without(arrays: Mapping[str, NDArray[Any]], groups: Iterable[Group]) -> dict[str, NDArray[Any]]:
@@ -66,21 +75,9 @@ def without(arrays: Mapping[str, NDArray[Any]], groups: Iterable[Group]) -> dict
     return kept
 
 
-def _channels(
-    network: nn.Cell, before: Mapping[str, NDArray[Any]], after: Mapping[str, NDArray[Any]]
-) -> dict[str, tuple[int, ...]]:
-    """The channels of the layers that have fewer now."""
-    found: dict[str, tuple[int, ...]] = {}
-    for name, full in channels_of(network).items():
-        key = f"{name}.gamma" if len(full) == 1 else f"{name}.weight"
-        old, new = before[key].shape, after[key].shape
-        if old == new:
-            continue
-        if len(full) == 1:
-            found[name] = (new[0],)
-        elif old[1] == full[1]:
-            found[name] = (new[0], new[1])
-        else:
-            # A depthwise convolution: its inputs go with its outputs.
-            found[name] = (new[0], new[0] * full[1] // full[0])
-    return found
+def _channels(network: nn.Cell, arrays: Mapping[str, NDArray[Any]]) -> dict[str, tuple[int, ...]]:
+    """The channels of the layers that have fewer in some arrays. A classifier's outputs are left to `num_classes`."""
+    full = channels_of(network)
+    fewer = {name: new for name, new in fitting(network, arrays).items() if new != full[name]}
+    dense = {name_of(cell) for _, cell in network.cells_and_names() if isinstance(cell, nn.Dense)}
+    return {name: (0, new[1]) if name in dense and new[0] == full[name][0] else new for name, new in fewer.items()}
