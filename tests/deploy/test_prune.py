@@ -166,7 +166,7 @@ def test_bad_input_is_one_line(trained, tmp_path, capsys):
     config = Config.from_file(out / "config.yaml")
     for channels, why in (
         (("nowhere=1x1",), "channels: nowhere is no layer of this network"),
-        (("conv_stem=900x3",), "channels: conv_stem has 16 and 3 channels, and cannot have 900 and 3"),
+        (("conv_stem=900x3",), "channels: conv_stem has 8 and 3 channels, and cannot have 900 and 3"),
     ):
         with pytest.raises(UserError, match=why):
             build.network(config.replace(channels=channels))
