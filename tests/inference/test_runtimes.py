@@ -137,6 +137,7 @@ def test_a_converter_that_fails_leaves_nothing(short_network, tmp_path, monkeypa
     for script, why in (
         ("#!/bin/sh\necho progress; echo 'operator Foo: no' >&2; exit 3\n", r"failed: operator Foo: no$"),
         ("#!/bin/sh\nexit 1\n", r"failed: exit status 1$"),
+        ("#!/bin/sh\necho done\n", r"failed: done$"),
         ("#!/nowhere/at/all\n", r"does not start here: No such file or directory$"),
     ):
         program.write_text(script)

@@ -80,8 +80,11 @@ class Tool:
         if done.returncode != 0:
             raise UserError(f"{self} cannot be installed: {_last_line(done)}; see to pip and the network")
 
-    def run(self, arguments: Sequence[str], folder: Path) -> None:
-        """Run it in a folder. Raises UserError, with the last line that it has said, where it fails."""
+    def run(self, arguments: Sequence[str], folder: Path, makes: Sequence[str]) -> None:
+        """Run it in a folder, where it makes some files.
+
+        Raises UserError, with the last line that it has said, where it fails.
+        """
         try:
             done = subprocess.run(
                 [self.path(), *arguments],
@@ -96,7 +99,7 @@ class Tool:
             raise UserError(f"{self} does not start here: {error.strerror or error}") from error
         except subprocess.TimeoutExpired as error:
             raise UserError(f"{self} was not done after {_SECONDS} seconds") from error
-        if done.returncode != 0:
+        if done.returncode != 0 or not all((folder / name).is_file() for name in makes):
             raise UserError(f"{self} failed: {_last_line(done)}")
 
 

@@ -146,11 +146,12 @@ class _NcnnWriter(Writer):
     def write(self, source: Source, path: Path) -> None:
         channels, height, width = source.target.input_shape
         shape = f"inputshape=[1,{channels},{height},{width}]f32"
-        PNNX.run([str(source.onnx), shape, "fp16=0"], source.folder)
-        layers = (source.folder / "network.ncnn.param").read_text()
+        names = ("network.ncnn.param", "network.ncnn.bin")
+        PNNX.run([str(source.onnx), shape, "fp16=0"], source.folder, names)
+        layers, weights = (source.folder / name for name in names)
         # pnnx numbers inputs and outputs.
-        path.write_text(re.sub(r"\bin0\b", "image", re.sub(r"\bout0\b", "logits", layers)))
-        (source.folder / "network.ncnn.bin").rename(path.with_suffix(".bin"))
+        path.write_text(re.sub(r"\bin0\b", "image", re.sub(r"\bout0\b", "logits", layers.read_text())))
+        weights.rename(path.with_suffix(".bin"))
 
 
 class _LiteRTWriter(Writer):
@@ -162,9 +163,9 @@ class _LiteRTWriter(Writer):
         return replace(wanted, batch=wanted.batch or 1, channels_last=True)
 
     def write(self, source: Source, path: Path) -> None:
-        ONNX2TF.run(["-i", str(source.onnx), "-o", str(source.folder / "litert"), "-n"], source.folder)
-        graph = (source.folder / "litert" / "network_float32.tflite").read_bytes()
-        path.write_bytes(litert_file.described(graph, source.description))
+        made = "network_float32.tflite"
+        ONNX2TF.run(["-i", str(source.onnx), "-o", str(source.folder), "-n"], source.folder, [made])
+        path.write_bytes(litert_file.described((source.folder / made).read_bytes(), source.description))
 
 
 WRITERS: dict[str, Writer] = {
