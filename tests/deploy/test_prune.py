@@ -141,6 +141,8 @@ def test_what_is_left_is_an_ordinary_network(trained, tmp_path, capsys):
     # To other classes, too: the classifier is fresh.
     other = config.replace(num_classes=5, ckpt_path=str(weights))
     build.load_weights(build.network(other), other, fine_tune=True)
+    by_loss = ("--importance", "loss", "--batches", 2)
+    assert run_mindghost("prune", "--ckpt_path", tuned, "--macs", 0.8, "--out", tmp_path / "by_loss", *by_loss) == 0
     again = tmp_path / "again"
     assert run_mindghost("prune", "--ckpt_path", tuned, "--macs", 0.8, "--out", again, "--importance", "scale") == 0
     least = complexity(build.network(Config.from_file(again / "config.yaml")), 32, 32).macs

@@ -15,7 +15,7 @@ from ...models.pruned import channels_of, fitting, name_of
 from . import select
 from .graph import Group, dependencies
 
-IMPORTANCE = {"magnitude": select.by_magnitude, "scale": select.by_scale}
+IMPORTANCE = ("magnitude", "scale", "loss")
 
 
 @dataclass(frozen=True)
@@ -37,21 +37,34 @@ class Pruned:
     parameters: tuple[int, int]
 
 
-def prune(network: nn.Cell, shape: tuple[int, int, int], share: float, importance: str = "magnitude") -> Pruned:
+def prune(
+    network: nn.Cell,
+    shape: tuple[int, int, int],
+    share: float,
+    importance: str = "magnitude",
+    gradients: Iterable[select.Arrays] = (),
+) -> Pruned:
     """What is left of a network with a share of its multiply-accumulates.
 
     Args:
         network: with its weights; it stays as it is.
         shape: channels, height and width of an image.
         share: of the multiply-accumulates, above 0 and below 1.
-        importance: of IMPORTANCE.
+        importance: of IMPORTANCE: see `select`.
+        gradients: of the loss of some batches, for the importance "loss".
 
     Raises UserError where the network's graph cannot be followed.
     """
     found = dependencies(network, *shape)
     arrays = {parameter.name: parameter.asnumpy() for parameter in network.get_parameters()}
     before = select.macs_of(found.convolutions)
-    gone, after = select.chosen(found, IMPORTANCE[importance](found.groups, arrays), share)
+    if importance == "magnitude":
+        worth = select.by_magnitude(found.groups, arrays)
+    elif importance == "scale":
+        worth = select.by_scale(found.groups, arrays)
+    else:
+        worth = np.sum([select.by_loss(found.groups, arrays, each) for each in gradients], axis=0)
+    gone, after = select.chosen(found, worth, share)
     left = without(arrays, gone)
     values = tuple(sum(array.size for array in each.values()) for each in (arrays, left))
     return Pruned(

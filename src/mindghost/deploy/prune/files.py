@@ -12,9 +12,12 @@ from ...inference.deployment import Deployment
 from ...models.pruned import parsed, written
 from ...runs.files import RunFiles
 from . import Pruned, prune
+from .gradients import of_batches
 
 
-def write(deployed: Deployment, share: float, importance: str, folder: Path, overwrite: bool) -> tuple[Path, Pruned]:
+def write(
+    deployed: Deployment, share: float, importance: str, folder: Path, overwrite: bool = False, batches: int = 16
+) -> tuple[Path, Pruned]:
     """Prune a checkpoint's network, and write what is left to a folder: weights, configuration, class names.
 
     Args:
@@ -22,6 +25,7 @@ def write(deployed: Deployment, share: float, importance: str, folder: Path, ove
         share, importance: see `prune`.
         folder: where the files go.
         overwrite: replace files that are there.
+        batches: of training images, for the importance "loss".
 
     Returns the weight file, and what was pruned.
 
@@ -37,7 +41,8 @@ def write(deployed: Deployment, share: float, importance: str, folder: Path, ove
         if paths.exists(file) and not overwrite:
             raise UserError(f"--out: {file} exists; give another folder, or --overwrite to replace it")
     network, _ = build.trained_network(config)
-    found = prune(network, deployed.input_shape, share, importance)
+    gradients = of_batches(network, config, batches) if importance == "loss" else ()
+    found = prune(network, deployed.input_shape, share, importance, gradients)
     # A network that was pruned before has said some of its channels.
     channels = {**parsed(config.channels), **found.channels}
     narrower = config.replace(channels=written(channels), ckpt_path="", pretrained=False)
