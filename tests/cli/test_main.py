@@ -204,7 +204,7 @@ def completed(line: str, folder: Path) -> list[str]:
         ("mindghost train --ckpt_p", ["--ckpt_path"]),
         ("mindghost train --val_amp_level ", ["O0", "O1", "O2", "O3"]),
         ("mindghost train --ema ", ["False", "True"]),
-        ("mindghost export --format ", ["all", "mindir", "onnx"]),
+        ("mindghost export --format ", ["all", "litert", "mindir", "ncnn", "onnx", "openvino"]),
         ("mindghost predict --model ghostnetv2_1", [f"ghostnetv2_{n}" for n in (100, 130, 160)]),
         ("mindghost export --ckpt_path run", ["runs/"]),
         ("mindghost nonsense --", ["--help", "--version"]),

@@ -104,7 +104,7 @@ def test_both_formats_at_a_fixed_odd_size(tmp_path, capsys):
     ("keys", "formats", "message"),
     [
         ({"model": "ghostnet_050"}, ["onnx"], "--free_size: task classification resizes all images to one size"),
-        ({**KEYS, "model": "ghost_lraspp"}, ["mindir"], "--free_size: only ONNX files take images of any size"),
+        ({**KEYS, "model": "ghost_lraspp"}, ["mindir"], "--free_size: files for MindSpore take images of one size"),
     ],
 )
 def test_what_cannot_be_free_is_one_line(tmp_path, keys, formats, message):

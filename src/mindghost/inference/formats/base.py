@@ -6,14 +6,15 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
-
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from ...errors import UserError
 
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
 # Images (N, channels, height, width) float32 -> logits (N, classes), of pixels (N, classes, height, width), float32.
-Network = Callable[[NDArray[Any]], NDArray[Any]]
+Network = Callable[["NDArray[Any]"], "NDArray[Any]"]
 # The entry of an exported file that holds its description.
 ENTRY = "ghostnet"
 

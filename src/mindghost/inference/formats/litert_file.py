@@ -9,15 +9,15 @@ import io
 import os
 import zipfile
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Any
 
 from ...errors import UserError
 from ...files import intact
 from ...process import streams
 from .base import End, Format, Graph, Network
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 # The archive's file with the description.
 MEMBER = "ghostnet.json"
@@ -45,6 +45,8 @@ class LiteRT(Format):
         return Graph(inputs, outputs, _description(path, content))
 
     def network(self, path: Path, threads: int = 0) -> Network:
+        import numpy as np
+
         interpreter = _interpreter(path, intact.read_intact(path), threads)
         (taken,), (given,) = interpreter.get_input_details(), interpreter.get_output_details()
 
@@ -107,6 +109,8 @@ def _description(path: Path, content: bytes) -> str | None:
 
 
 def _end(end: Any) -> End:
+    import numpy as np
+
     shape = tuple(None if size < 0 else int(size) for size in end["shape_signature"])
     if len(shape) == 4:
         shape = (shape[0], shape[3], shape[1], shape[2])

@@ -5,8 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from numpy.typing import NDArray
-
 from ...errors import UserError
 from ...files import intact, scratch
 from .base import ENTRY, End, Format, Graph, Network
@@ -14,6 +12,7 @@ from .parts import messages_of
 
 if TYPE_CHECKING:
     from mindspore import nn
+    from numpy.typing import NDArray
 
 _FLOAT32 = 1
 

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Any
 
 from ...errors import UserError
 from ...files import intact, paths, scratch
 from ...process import streams
 from .base import End, Format, Graph, Network
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 _MAGIC = "7767517"
 
@@ -32,6 +32,7 @@ class Ncnn(Format):
 
     def network(self, path: Path, threads: int = 0) -> Network:
         import ncnn
+        import numpy as np
 
         net = _net(path, threads)
         (taken,), (given,) = net.input_names(), net.output_names()

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
-
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Any
 
 from ...errors import UserError
 from ...files import intact, paths
 from .base import ENTRY, End, Format, Graph, Network
 from .parts import messages_of
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 
 class Onnx(Format):

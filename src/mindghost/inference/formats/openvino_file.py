@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Any
 
 from ...errors import UserError
 from ...files import intact, paths
 from .base import ENTRY, End, Format, Graph, Network
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 # Answers are those of float32 on every processor: OpenVINO itself takes bfloat16 where there is AMX.
 _EXACT = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
@@ -30,6 +30,7 @@ class OpenVino(Format):
         return Graph(tuple(map(_end, model.inputs)), tuple(map(_end, model.outputs)), description)
 
     def network(self, path: Path, threads: int = 0) -> Network:
+        import numpy as np
         import openvino
 
         limit = {"INFERENCE_NUM_THREADS": threads} if threads else {}
