@@ -92,7 +92,7 @@ def test_many_classes_have_the_first_five_alone():
         *(f"top_{place}_{what}" for place in range(1, 6) for what in ("label", "class", "probability")),
     ]
     assert columns[1].names[:4] == ["a", "b", "c", "#3"]
-    values = tasks.of(CONFIG).values(np.eye(101, dtype=np.float32)[:2], np.array([0, 5]))
+    values = tasks.of(CONFIG).values(np.eye(101, dtype=np.float32)[:2], np.array([0, 5]), grey(2))
     assert set(values) == {column.name for column in columns}
     assert values["top_1_label"].tolist() == [0, 1]
 
@@ -100,7 +100,7 @@ def test_many_classes_have_the_first_five_alone():
 def test_the_likeliest_classes_are_those_of_a_stable_sort():
     """Few levels, so that many logits are equal."""
     logits = np.random.default_rng(0).integers(-3, 3, (50, 20)).astype(np.float32)
-    values = tasks.of(CONFIG).values(logits, np.zeros(50, int))
+    values = tasks.of(CONFIG).values(logits, np.zeros(50, int), grey(2))
     found = np.stack([values[f"top_{place}_label"] for place in range(1, 6)], axis=1)
     np.testing.assert_array_equal(found, np.argsort(-logits, axis=1, kind="stable")[:, :5])
 
