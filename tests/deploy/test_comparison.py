@@ -15,6 +15,7 @@ from mindghost.deploy.comparison.files import Candidate
 from mindghost.inference.formats.onnx_file import ONNX
 from tests.helpers import card_runs, trained
 from tests.helpers.commands import run_mindghost
+from tests.helpers.edge import need
 from tests.helpers.pictures import write_images
 
 SHORT = ("--formats", "onnx", "openvino", "--seconds", 1, "--calib_images", 8, "--max_drop", 100)
@@ -30,6 +31,7 @@ def run(tmp_path, short_network) -> Path:
 
 
 def test_all_files_are_made_and_measured(run, capsys):
+    need("openvino")
     pytest.importorskip("nncf")
     assert run_mindghost("deploy-report", run, *SHORT) == 0
     printed = capsys.readouterr().out.splitlines()

@@ -99,7 +99,8 @@ def main(arguments: Sequence[str]) -> None:
     if args.json:
         print(dumps(found.record()))
     else:
-        print(text(found))
+        for line in text(found).splitlines():
+            say(line)
         say(f"wrote {', '.join(map(str, written))}")
 
 

@@ -150,7 +150,8 @@ class _NcnnWriter(Writer):
         PNNX.run([str(source.onnx), shape, "fp16=0"], source.folder, names)
         layers, weights = (source.folder / name for name in names)
         # pnnx numbers inputs and outputs.
-        path.write_text(re.sub(r"\bin0\b", "image", re.sub(r"\bout0\b", "logits", layers.read_text())))
+        text = re.sub(r"\bin0\b", "image", re.sub(r"\bout0\b", "logits", layers.read_text(encoding="utf-8")))
+        path.write_text(text, encoding="utf-8")
         weights.rename(path.with_suffix(".bin"))
 
 
