@@ -14,7 +14,8 @@ CONVERTERS = {"litert": tools.ONNX2TF, "ncnn": tools.PNNX}
 def need(kind: str) -> None:
     """Skip where a runtime or its converter is not there; and beside other tests, in .venv.
 
-    A worker that had run them once died later, in another test, for a reason that is not known: `.ci/run` runs them apart.
+    A worker that had run them once died later, in another test, for a reason that is not known: `.ci/run` runs them
+    apart.
     """
     if "peers" not in sys.prefix:
         pytest.skip("runs in .venv-peers")
