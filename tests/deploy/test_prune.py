@@ -156,7 +156,11 @@ def test_bad_input_is_one_line(trained, tmp_path, capsys):
     for words, why in (
         (
             ("--ckpt_path", trained, "--macs", 0.6, "--out", out),
-            "ckpt exists; give another folder, or --overwrite",
+            "pruned is not empty; give a folder that is not there yet",
+        ),
+        (
+            ("--ckpt_path", trained, "--macs", 0.01, "--out", tmp_path / "least"),
+            "of the multiply-accumulates is the least",
         ),
         (("--ckpt_path", trained, "--macs", 1.5, "--out", out), "--macs: expected a number from 0.01 to 0.99"),
         (("--ckpt_path", tmp_path / "no.ckpt", "--macs", 0.5, "--out", out), "no.ckpt: no such file"),
@@ -203,6 +207,16 @@ def test_a_budget_by_hand():
     assert (left, [groups.index(group) for group in gone]) == (400 - 3 * 50, [3, 1, 2])
     gone, left = select.chosen(found, order, 0.0)
     assert (len(gone), left) == (6, 100)
+
+
+def test_what_is_narrower_trains_as_before():
+    network, other = (nn.SequentialCell(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8, eps=0.01, momentum=0.7)) for _ in "ab")
+    name, norm = channels_of(network)
+    narrow(network, {name: (4, 0), norm: (4,)})
+    for new, old in zip(network, other, strict=True):
+        kept = ("momentum", "eps", "use_batch_statistics", "kernel_size", "stride", "pad_mode", "has_bias")
+        for key in kept:
+            assert getattr(new, key, None) == getattr(old, key, None), key
 
 
 def test_what_cannot_be_narrowed_is_refused():

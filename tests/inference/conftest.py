@@ -22,7 +22,7 @@ def made(tmp_path_factory) -> Path:
     stages, ghostnet.STAGES = ghostnet.STAGES, short.stages()
     try:
         path = write_run(folder / "run", data_dir=str(folder / "images"), num_parallel_workers=1, **KEYS)
-        for kinds, batch, name in ((export.FORMATS, None, "any"), (("onnx",), 2, "two")):
+        for kinds, batch, name in ((export.USUAL, None, "any"), (("onnx",), 2, "two")):
             export.export(artifact.of_file(path), kinds, folder / name, batch)
     finally:
         ghostnet.STAGES = stages

@@ -22,6 +22,15 @@ from mindghost.runs.state import Position, RunState, changed_keys, taken_up
 from tests.helpers.run_folders import DATA, WEIGHTS, config, damage, epochs_of_states, run, save, state_of
 
 
+@pytest.fixture
+def two_states(tmp_path) -> RunFolder:
+    """A run that has saved two states."""
+    folder = run(tmp_path / "run", [1.0])
+    save(folder, 1)
+    save(folder, 2)
+    return folder
+
+
 @pytest.mark.fault("resources", "clean error")
 def test_a_state_travels_to_other_ranks_as_numbers_and_text_and_every_length_is_compared(tmp_path):
     """What the other ranks hear is no pickle: a damaged or crafted message is refused."""
@@ -122,10 +131,8 @@ def test_what_is_no_state_is_refused(tmp_path):
     ],
 )
 @pytest.mark.parametrize("by_path", [False, True])
-def test_a_damaged_state_gives_way_to_the_one_before(harm, why, by_path, tmp_path, caplog):
-    folder = run(tmp_path / "run", [1.0])
-    save(folder, 1)
-    save(folder, 2)
+def test_a_damaged_state_gives_way_to_the_one_before(harm, why, by_path, two_states, caplog):
+    folder = two_states
     harm(folder.state)
     with caplog.at_level(logging.WARNING, logger="mindghost"):
         saved = folder.read_state(str(folder.path) if by_path else True)
@@ -135,20 +142,16 @@ def test_a_damaged_state_gives_way_to_the_one_before(harm, why, by_path, tmp_pat
     assert line.endswith(f"going on from {folder.previous_state}, the state before it")
 
 
-def test_an_intact_state_is_taken_without_a_word(tmp_path, caplog):
-    folder = run(tmp_path / "run", [1.0])
-    save(folder, 1)
-    save(folder, 2)
+def test_an_intact_state_is_taken_without_a_word(two_states, caplog):
+    folder = two_states
     with caplog.at_level(logging.INFO, logger="mindghost"):
         assert folder.read_state(True).position.epoch == 2
     assert caplog.messages == []
 
 
 @pytest.mark.fault("damaged states", "clean error")
-def test_a_named_file_has_no_substitute(tmp_path):
-    folder = run(tmp_path / "run", [1.0])
-    save(folder, 1)
-    save(folder, 2)
+def test_a_named_file_has_no_substitute(two_states):
+    folder = two_states
     damage(folder.state)
     with pytest.raises(UserError, match=r"resume: .*run_state\.ckpt: damaged"):
         folder.read_state(str(folder.state))
@@ -156,10 +159,8 @@ def test_a_named_file_has_no_substitute(tmp_path):
 
 
 @pytest.mark.fault("damaged states", "clean error")
-def test_two_damaged_states_are_both_named(tmp_path):
-    folder = run(tmp_path / "run", [1.0])
-    save(folder, 1)
-    save(folder, 2)
+def test_two_damaged_states_are_both_named(two_states):
+    folder = two_states
     damage(folder.state)
     damage(folder.previous_state)
     with pytest.raises(
@@ -170,11 +171,9 @@ def test_two_damaged_states_are_both_named(tmp_path):
 
 
 @pytest.mark.fault("damaged states", "ok")
-def test_after_a_fall_back_the_intact_state_is_kept(tmp_path):
+def test_after_a_fall_back_the_intact_state_is_kept(two_states, tmp_path):
     """The first save replaces the damaged state, not the only intact one; then the two change places as always."""
-    folder = run(tmp_path / "run", [1.0])
-    save(folder, 1)
-    save(folder, 2)
+    folder = two_states
     damage(folder.state)
     resumed = RunFolder(config(tmp_path / "run"))
     resumed.go_on(folder.read_state(True))

@@ -12,15 +12,19 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ..config.arguments import Parser, add_overwrite, input_folder, number, output_folder
+from ..files import figures, json_text, outputs
+from ..inference.formats import NAMES
 from ..process import table
 from ..process.display import say
 from .model_card import add_run
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from ..deploy.comparison import Comparison
 
 PROG = "mindghost deploy-report"
-_KINDS = ("mindir", "onnx", "openvino", "litert", "ncnn")
+MARK = "deploy-report"  # in what it writes
 
 
 def make_parser() -> Parser:
@@ -30,7 +34,7 @@ def make_parser() -> Parser:
     images = input_folder("give one with images")
     parser.add_argument("--out", type=output_folder, metavar="DIR", help="folder for the files (RUN/deploy)")
     parser.add_argument(
-        "--formats", nargs="+", choices=_KINDS, default=_KINDS, metavar="F", help=f"of {', '.join(_KINDS)} (all)"
+        "--formats", nargs="+", choices=NAMES, default=NAMES, metavar="F", help=f"of {', '.join(NAMES)} (all)"
     )
     parser.add_argument(
         "--data_dir", type=images, metavar="D", help="images to evaluate on: D/val (that of the training)"
@@ -61,25 +65,29 @@ def main(arguments: Sequence[str]) -> None:
     """Make, measure, recommend."""
     args = make_parser().parse_args(arguments)
     # After the command line is known to be good: importing MindSpore takes seconds.
+    from dataclasses import replace
     from pathlib import Path
 
     from ..config import settled
     from ..deploy import comparison, run_facts
+    from ..deploy.comparison import picture
     from ..deploy.comparison.files import Settings
-    from ..files import figures
-    from ..files.json_text import dumps
     from ..inference import artifact
     from ..process.log import RunLog
     from ..runtime import Runtime
 
     figures.check()
-    weights = str(run_facts.read(args.run).weights)
-    config = settled({"ckpt_path": weights, "mode": 1}, {}, artifact.said(weights, False))
+    folder = args.out or args.run / "deploy"
+    record, drawing = _outputs(folder, args.overwrite)
+    weights = run_facts.read(args.run).weights
+    deployed = artifact.of_file(weights)
+    config = settled({"ckpt_path": str(weights), "mode": 1}, {}, artifact.said(str(weights), False))
     if args.data_dir:
         config = config.of_folder(args.data_dir)
+        deployed = replace(deployed, config=deployed.config.of_folder(args.data_dir))
     calib_dir = args.calib_dir or Path(config.data_dir) / "train"
     settings = Settings(
-        folder=args.out or args.run / "deploy",
+        folder=folder,
         formats=tuple(args.formats),
         calib_dir=None if args.no_int8 else calib_dir,
         calib_images=args.calib_images,
@@ -91,21 +99,31 @@ def main(arguments: Sequence[str]) -> None:
     )
     log = None if args.json else RunLog()
     try:
-        found = comparison.compare(args.run, Runtime.start(config), settings)
+        found = comparison.compare(deployed, Runtime.start(config), settings)
     finally:
         if log:
             log.close()
-    written = comparison.write(found, settings.folder)
+    facts = found.record()
+    record.write(json_text.dumps(outputs.mark_json(facts, MARK), indent=1).encode())
+    drawing.write(outputs.mark_png(figures.png(lambda: picture.draw(facts, found.task)), MARK))
     if args.json:
-        print(dumps(found.record()))
+        print(json_text.dumps(facts))
     else:
-        for line in text(found).splitlines():
+        for line in text(found):
             say(line)
-        say(f"wrote {', '.join(map(str, written))}")
+        say(f"wrote {record.path} and {drawing.path}")
 
 
-def text(found: Comparison) -> str:
-    """The comparison for people."""
+def _outputs(folder: Path, overwrite: bool) -> tuple[outputs.Output, outputs.Output]:
+    """Record and picture. Raises UserError where they may not be written."""
+    record = outputs.Output(folder / "deploy_report.json", "--out", outputs.json_of(MARK), overwrite)
+    drawing = outputs.Output(folder / "deploy_report.png", "--out", outputs.png_of(MARK), overwrite)
+    outputs.check_in(folder, record, drawing)
+    return record, drawing
+
+
+def text(found: Comparison) -> list[str]:
+    """The comparison for people, line by line."""
     task = found.task
     rows = [("", "size", task.score_title, "one image, median", "90 %", f"{found.batch} at once", "file")]
     for file in sorted(found.files, key=lambda file: file.speed.median):
@@ -125,4 +143,4 @@ def text(found: Comparison) -> str:
     lines += ["", f"{found.threads} thread(s) of {found.machine}, {found.metrics.num_samples:,} images"]
     lines += [f"left out: {kind}: {why}" for kind, why in found.missing.items()]
     chosen = "none" if found.chosen is None else str(found.chosen.candidate.path)
-    return "\n".join([*lines, f"ship: {chosen}", f"since {found.reason()}"])
+    return [*lines, f"ship: {chosen}", f"since {found.reason()}"]

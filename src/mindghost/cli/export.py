@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ..config.arguments import Parser, add_overwrite, input_folder, number, output_folder
+from ..inference.formats import NAMES
 from ..process.display import say
 from . import network_arguments
 
@@ -23,7 +24,7 @@ def make_parser() -> Parser:
     network_arguments.add_arguments(parser, exported=False)
     parser.add_argument(
         "--format",
-        choices=("mindir", "onnx", "openvino", "litert", "ncnn", "all"),
+        choices=(*NAMES, "all"),
         help="what to write; all: mindir and onnx (all; with --free_size onnx)",
     )
     parser.add_argument(
@@ -47,18 +48,11 @@ def main(arguments: Sequence[str]) -> None:
     """Read, write, compare, report."""
     args = make_parser().parse_args(arguments)
     # After the command line is known to be good: importing MindSpore takes seconds.
-    from dataclasses import replace
-
     from ..deploy import export
-    from ..errors import UserError
     from ..process.log import RunLog
     from ..runtime import Runtime
 
-    deployed = network_arguments.of_arguments(args)
-    if deployed.exported:
-        raise UserError(f"{args.ckpt_path}: exported already; give the checkpoint that it was made of")
-    if args.data_dir:
-        deployed = replace(deployed, config=deployed.config.of_folder(args.data_dir))
+    deployed = network_arguments.checkpoint_of(args)
     log = RunLog()
     try:
         Runtime.start(deployed.config)

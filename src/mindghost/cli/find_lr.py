@@ -92,10 +92,7 @@ def _files(folder: Path, overwrite: bool) -> tuple[outputs.Output, outputs.Outpu
     is_table = outputs.starts_with(f"{rate_range.HEADING}\n".encode())
     table = outputs.Output(folder / TABLE, "--output", is_table, overwrite)
     picture = outputs.Output(folder / PICTURE, "--output", outputs.png_of(MARK), overwrite)
-    # Where there is no folder yet, there is nothing to replace.
-    if paths.exists(folder):
-        table.check()
-        picture.check()
+    outputs.check_in(folder, table, picture)
     return table, picture
 
 

@@ -24,7 +24,7 @@ COMMANDS = {
     "find-lr": "find a learning rate by a range test",
     "validate": "evaluate a weight file or an exported file",
     "predict": "name the classes of images, videos, a camera's pictures",
-    "export": "write a checkpoint for ONNX Runtime, OpenVINO, ncnn, MindSpore",
+    "export": "write a checkpoint for MindSpore, ONNX Runtime, OpenVINO, LiteRT, ncnn",
     "quantize": "make an exported file int8 or float16, and measure what that costs",
     "deploy-report": "find which file to ship: make all, measure all, recommend one",
     "prune": "remove channels of a trained network, down to a budget",

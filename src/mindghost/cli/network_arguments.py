@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
+from dataclasses import replace
 from pathlib import Path
 
 from ..config.arguments import input_file, recipe_file
+from ..errors import UserError
 from ..inference.artifact import IMAGENET, of_file
 from ..inference.deployment import Deployment
 from ..inference.formats import KINDS
@@ -44,3 +46,14 @@ def _class_names(text: str) -> Path:
 def of_arguments(arguments: Namespace) -> Deployment:
     """What a command line names (see `of_file`)."""
     return of_file(arguments.ckpt_path, arguments.config, arguments.model, arguments.class_names)
+
+
+def checkpoint_of(arguments: Namespace) -> Deployment:
+    """The checkpoint that a command line names, with the images of its `--data_dir`, if it gives one.
+
+    Raises UserError as `of_file`, and for an exported file.
+    """
+    found = of_arguments(arguments)
+    if found.exported:
+        raise UserError(f"{arguments.ckpt_path}: exported already; give the checkpoint that it was made of")
+    return replace(found, config=found.config.of_folder(arguments.data_dir)) if arguments.data_dir else found

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..config.arguments import Parser, add_overwrite, input_folder, number, output_folder
+from ..config.arguments import Parser, input_folder, number, output_folder
 from ..process.display import say, shell
 from . import network_arguments
 
@@ -42,8 +42,13 @@ def make_parser() -> Parser:
     parser.add_argument(
         "--batches", type=number(int, 1, 100_000), default=16, metavar="N", help="of training images for it (16)"
     )
-    parser.add_argument("--out", type=output_folder, required=True, metavar="DIR", help="folder for what is left")
-    add_overwrite(parser)
+    parser.add_argument(
+        "--out",
+        type=output_folder,
+        required=True,
+        metavar="DIR",
+        help="folder to make for what is left, or an empty one",
+    )
     return parser
 
 
@@ -51,22 +56,15 @@ def main(arguments: Sequence[str]) -> None:
     """Read, prune, write, say what to do next."""
     args = make_parser().parse_args(arguments)
     # After the command line is known to be good: importing MindSpore takes seconds.
-    from dataclasses import replace
-
     from ..deploy.prune import files
-    from ..errors import UserError
     from ..process.log import RunLog
     from ..runtime import Runtime
 
-    deployed = network_arguments.of_arguments(args)
-    if deployed.exported:
-        raise UserError(f"{args.ckpt_path}: exported already; give the checkpoint that it was made of")
-    if args.data_dir:
-        deployed = replace(deployed, config=deployed.config.of_folder(args.data_dir))
+    deployed = network_arguments.checkpoint_of(args)
     log = RunLog()
     try:
         Runtime.start(deployed.config)
-        weights, found = files.write(deployed, args.macs, args.importance, args.out, args.overwrite, args.batches)
+        weights, found = files.write(deployed, args.macs, args.importance, args.out, args.batches)
     finally:
         log.close()
     before, after = found.macs

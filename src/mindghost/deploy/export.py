@@ -29,7 +29,6 @@ from .writers import WRITERS, Source, Writer, in_mode
 Probe = tuple[NDArray[Any], NDArray[Any]]
 log = logging.getLogger("mindghost")
 
-FORMATS = tuple(WRITERS)
 # What is written where nobody says: what MindSpore and most other runtimes take.
 USUAL = ("mindir", "onnx")
 # Largest difference of a logit from the checkpoint's, as a share of the largest logit.
@@ -73,7 +72,7 @@ def export(
 
     Args:
         deployed: the checkpoint; its `config` says where its images are.
-        formats: of FORMATS.
+        formats: of `inference.formats.NAMES`.
         folder: where they go; None is that of the checkpoint.
         batch: images that a file takes at once; None makes files for any number.
         overwrite: replace files that are there, also those that no export made.

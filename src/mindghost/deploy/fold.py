@@ -11,7 +11,7 @@ from mindspore import Tensor, nn, ops
 from ..models import backbone_name, card, create_model, pruned, reparam
 from ..models.complexity import forward_hooks, run
 from ..models.parameters import assign
-from ..models.surgery import replace_cells
+from ..models.surgery import convolution_like, name_of, named, replace_cells
 from ..models.upsample import Size, Upsample
 
 
@@ -40,8 +40,7 @@ def deployed_form(name: str, trained: nn.Cell, num_classes: int, in_channels: in
     folded = reparam.fold(weights, norms)
     for parameter in network.get_parameters():
         assign(parameter, folded.pop(parameter.name))
-    _without_padded_pools(network)
-    _without_interpolate(network)
+    replace_cells(network, {id(old): new for old, new in _stand_ins(network)})
     if folded:
         raise ValueError(f"{name}: no place for {', '.join(folded)}")
     return network.set_train(False)
@@ -60,9 +59,9 @@ def batch_norms(network: nn.Cell, in_channels: int = 3) -> dict[str, str]:
     def note(cell: nn.Cell, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         outputs.append(output)
         if isinstance(cell, nn.Conv2d):
-            source[id(output)] = _name(cell)
+            source[id(output)] = name_of(cell)
         elif id(inputs[0]) in source:
-            found[source[id(inputs[0])]] = _name(cell)
+            found[source[id(inputs[0])]] = name_of(cell)
 
     with forward_hooks(_convolutions_and_norms(network), note):
         run(network, (in_channels, 32, 32))
@@ -73,59 +72,34 @@ def _convolutions_and_norms(network: nn.Cell) -> list[nn.Cell]:
     return [cell for _, cell in network.cells_and_names() if isinstance(cell, (nn.Conv2d, nn.BatchNorm2d))]
 
 
-def _name(cell: nn.Cell) -> str:
-    """What the parameters of a convolution or batch norm have before their own names: a cell may have another name."""
-    parameter = cell.weight if isinstance(cell, nn.Conv2d) else cell.gamma
-    return parameter.name.rpartition(".")[0]
-
-
 def _without_norms(network: nn.Cell, norms: dict[str, str]) -> None:
     """Give convolutions a bias, and put nothing in the place of the batch norms after them. Changes the network."""
-    cells = {_name(cell): cell for cell in _convolutions_and_norms(network)}
+    cells = {name_of(cell): cell for cell in _convolutions_and_norms(network)}
     replacements: dict[int, nn.Cell] = {}
     for convolution, norm in norms.items():
         old = cells[convolution]
-        new = nn.Conv2d(
-            old.in_channels,
-            old.out_channels,
-            old.kernel_size,
-            old.stride,
-            old.pad_mode,
-            old.padding,
-            old.dilation,
-            old.group,
-            has_bias=True,
-        )
-        # MindSpore names parameters from the root down, as cells are assigned in constructors; it knows no root here.
-        new.weight.name, new.bias.name = f"{convolution}.weight", f"{convolution}.bias"
+        new = named(convolution_like(old, old.out_channels, old.in_channels, bias=True), convolution)
         replacements |= {id(old): new, id(cells[norm]): nn.Identity()}
     replace_cells(network, replacements)
 
 
-def _without_padded_pools(network: nn.Cell) -> None:
-    """Pad before max pools, not in them. Changes the network."""
-    pools = [cell for _, cell in network.cells_and_names() if isinstance(cell, nn.MaxPool2d) and cell.use_pad]
-    replace_cells(network, {id(pool): PaddedMaxPool(pool) for pool in pools})
-
-
-def _without_interpolate(network: nn.Cell) -> None:
-    """Resize bilinearly by MindSpore's operator alone. Changes the network."""
-    found = [cell for _, cell in network.cells_and_names() if type(cell) is Upsample]
-    replace_cells(network, {id(cell): OneUpsample() for cell in found})
+def _stand_ins(network: nn.Cell) -> list[tuple[nn.Cell, nn.Cell]]:
+    """Cells that no exported file takes as they are, each with one that gives the same: padded pools, resizing."""
+    cells = [cell for _, cell in network.cells_and_names()]
+    pools = [(cell, PaddedMaxPool(cell)) for cell in cells if isinstance(cell, nn.MaxPool2d) and cell.use_pad]
+    return [*pools, *((cell, OneUpsample()) for cell in cells if type(cell) is Upsample)]
 
 
 @contextmanager
 def exportable(network: nn.Cell) -> Iterator[None]:
-    """Inside of `with`, a network as it is trained has operators that the exporter knows, where `deployed_form` has."""
-    pools = [cell for _, cell in network.cells_and_names() if isinstance(cell, nn.MaxPool2d) and cell.use_pad]
-    resized = [cell for _, cell in network.cells_and_names() if type(cell) is Upsample]
-    taken = [(pool, PaddedMaxPool(pool)) for pool in pools] + [(cell, OneUpsample()) for cell in resized]
-    replace_cells(network, {id(old): new for old, new in taken})
+    """Inside of `with`, a network that is trained can be exported, with all of its own parameters; its logits stay."""
+    stand_ins = _stand_ins(network)
+    replace_cells(network, {id(old): new for old, new in stand_ins})
     try:
         with plain_operators(network):
             yield
     finally:
-        replace_cells(network, {id(new): old for old, new in taken})
+        replace_cells(network, {id(new): old for old, new in stand_ins})
 
 
 @contextmanager

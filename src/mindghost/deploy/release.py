@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +13,7 @@ from numpy.typing import NDArray
 from ..checkpoint import weights as weights_file
 from ..checkpoint.names import timm_names
 from ..errors import UserError
-from ..files import intact, paths, scratch
+from ..files import intact, outputs, paths
 from ..runs.files import companions
 from . import model_card, run_facts
 from .model_card import Given
@@ -38,17 +37,13 @@ def make(run: Path, output: Path, given: Given, half: bool = True) -> Path:
     Returns the `.ckpt` file. Raises UserError where the run's files are not in order, `output` is not free, or a weight
     is too large for float16; RunError where the file system refuses.
     """
-    _check_free(output)
+    outputs.check_new_folder(output, "--output")
     found = run_facts.read(run)
     arrays = weights_file.read(found.weights)
     if half:
         arrays = _rounded(found.weights, arrays)
     weights = output / found.weights.name
-    target = paths.real(output)
-    paths.make_folder(target.parent, "--output")
-    with scratch.folder("release", near=target.parent) as temporary:
-        made = temporary / "release"
-        made.mkdir()
+    with outputs.new_folder(output, "--output") as made:
         ckpt = made / weights.name
         weights_file.write(ckpt, arrays)
         tensors = ckpt.with_suffix(".safetensors")
@@ -60,14 +55,7 @@ def make(run: Path, output: Path, given: Given, half: bool = True) -> Path:
         offered = replace(found, assets=assets, note=_ROUNDED if half else "")
         title = paths.real(run).name
         intact.write_all_atomically(model_card.files(offered, given, made / CARD, title))
-        os.replace(made, target)
     return weights
-
-
-def _check_free(output: Path) -> None:
-    paths.check_output_folder(output, "--output")
-    if output.is_dir() and any(output.iterdir()):
-        raise UserError(f"--output: {output} is not empty; give a folder that is not there yet")
 
 
 def _rounded(file: Path, arrays: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:

@@ -60,14 +60,15 @@ class Tool:
 
     def _install(self, folder: Path) -> None:
         pip = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--only-binary", ":all:"]
+        # What a program that was stopped has left here, or somebody has deleted from.
+        shutil.rmtree(folder, ignore_errors=True)
         if self.python is None:
             with scratch.folder("tool", near=folder.parent) as temporary:
                 made = temporary / "tool"
                 self._tried([sys.executable, *pip, "--no-deps", "--target", str(made), str(self)])
                 os.replace(made, folder)
             return
-        # An environment cannot be moved: until its program is there, it is made anew.
-        shutil.rmtree(folder, ignore_errors=True)
+        # An environment cannot be moved.
         self._tried([_python(self.python, str(self)), "-m", "venv", str(folder)])
         try:
             self._tried([str(folder / "bin" / "python"), *pip, str(self)])

@@ -12,13 +12,13 @@ import json
 import os
 import struct
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ..errors import RunError, UserError
-from . import intact, paths
+from . import intact, paths, scratch
 
 IsOwn = Callable[[bytes], bool]
 # Largest file that is looked into for a mark.
@@ -73,6 +73,36 @@ class Output:
             cause = error.__cause__ or error
             message = f"{self.path}: cannot be written ({paths.reason(cause)}); name another file with {self.option}"
             raise paths.refused(message, cause) from error
+
+
+def check_in(folder: Path, *files: Output) -> None:
+    """Raise UserError where one of the files of a folder may not be written; a folder that is not there yet is free."""
+    if paths.exists(folder):
+        for file in files:
+            file.check()
+
+
+def check_new_folder(folder: Path, option: str) -> None:
+    """Raise UserError unless a folder can be made, or is there and empty: to be asked before the work for it."""
+    paths.check_output_folder(folder, option)
+    if folder.is_dir() and any(folder.iterdir()):
+        raise UserError(f"{option}: {folder} is not empty; give a folder that is not there yet")
+
+
+@contextlib.contextmanager
+def new_folder(folder: Path, option: str) -> Iterator[Path]:
+    """A folder to fill, which will be `folder` when the `with` block ends well: there whole, or not at all.
+
+    Raises UserError as `check_new_folder`, and where it cannot be made.
+    """
+    check_new_folder(folder, option)
+    target = paths.real(folder)
+    paths.make_folder(target.parent, option)
+    with scratch.folder("new", near=target.parent) as temporary:
+        made = temporary / "made"
+        made.mkdir()
+        yield made
+        os.replace(made, target)
 
 
 def identities(files: Iterable[str | Path]) -> frozenset[tuple[int, int]]:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mindspore import Parameter, nn
+from mindspore import nn
 from numpy.typing import NDArray
 
 from .layers import GhostMaps
 from .network import Network
-from .surgery import replace_cells
+from .surgery import convolution_like, is_depthwise, name_of, named, replace_cells
 
 # Name of a layer, as its parameters have it -> channels: of a convolution or dense layer out and in, of a batch norm
 # its own. 0 is the number that the network gives it.
@@ -32,26 +32,24 @@ def written(channels: Channels) -> tuple[str, ...]:
 def fitting(network: nn.Cell, arrays: Mapping[str, NDArray[Any]]) -> dict[str, tuple[int, ...]]:
     """The channels of a network's layers by which it takes some arrays, its parameters' values by their names."""
     found: dict[str, tuple[int, ...]] = {}
-    for name, full in channels_of(network).items():
-        if len(full) == 1:
+    for name, cell in layers_of(network).items():
+        if isinstance(cell, nn.BatchNorm2d):
             found[name] = (len(arrays[f"{name}.gamma"]),)
             continue
         outputs, inputs = arrays[f"{name}.weight"].shape[:2]
         # Of a depthwise convolution, an array says how many outputs there are.
-        is_depthwise = inputs == 1 < full[1]
-        found[name] = (outputs, outputs * full[1] // full[0] if is_depthwise else inputs)
+        found[name] = (outputs, outputs * cell.in_channels // cell.out_channels if is_depthwise(cell) else inputs)
     return found
 
 
-def name_of(cell: nn.Cell) -> str:
-    """What the parameters of a layer have before their own names: a cell may have another name."""
-    parameter: Parameter = cell.gamma if isinstance(cell, nn.BatchNorm2d) else cell.weight
-    return parameter.name.rpartition(".")[0]
+def layers_of(network: nn.Cell) -> dict[str, nn.Cell]:
+    """The layers of a network that have channels, by the names that their parameters have."""
+    return {name_of(cell): cell for _, cell in network.cells_and_names() if isinstance(cell, _LAYERS)}
 
 
 def channels_of(network: nn.Cell) -> dict[str, tuple[int, ...]]:
     """The channels of each layer that a network has."""
-    return {name_of(cell): _channels(cell) for _, cell in network.cells_and_names() if isinstance(cell, _LAYERS)}
+    return {name: _channels(cell) for name, cell in layers_of(network).items()}
 
 
 def _channels(cell: nn.Cell) -> tuple[int, ...]:
@@ -66,16 +64,14 @@ def narrow(network: nn.Cell, channels: Channels) -> None:
     A depthwise convolution stays one. Raises ValueError for a layer that the network does not have, or numbers that it
     cannot have.
     """
-    layers = {name_of(cell): cell for _, cell in network.cells_and_names() if isinstance(cell, _LAYERS)}
+    layers = layers_of(network)
+    replacements = {}
     for name, wanted in channels.items():
         if name not in layers:
             raise ValueError(f"{name} is no layer of this network")
         full = _channels(layers[name])
         if len(wanted) != len(full) or not all(0 <= new <= old for new, old in zip(wanted, full, strict=True)):
             raise ValueError(f"{name} has {_words(full)} channels, and cannot have {_words(wanted)}")
-    replacements = {}
-    for name, wanted in channels.items():
-        full = _channels(layers[name])
         new = tuple(count or whole for count, whole in zip(wanted, full, strict=True))
         if new != full:
             replacements[id(layers[name])] = _narrower(layers[name], new)
@@ -100,28 +96,15 @@ def _maps(module: GhostMaps) -> int:
 
 def _narrower(old: nn.Cell, wanted: tuple[int, ...]) -> nn.Cell:
     """A layer like another one, with other channels, whose parameters have the same names."""
-    name = name_of(old)
     if isinstance(old, nn.BatchNorm2d):
-        new = nn.BatchNorm2d(wanted[0], eps=old.eps, momentum=old.momentum)
+        # The cell has what is kept of a statistic, its constructor takes what is new.
+        new = nn.BatchNorm2d(wanted[0], eps=old.eps, momentum=1 - old.momentum)
         new.use_batch_statistics = old.use_batch_statistics
     elif isinstance(old, nn.Dense):
         new = nn.Dense(wanted[1], wanted[0], has_bias=old.has_bias)
     else:
-        new = nn.Conv2d(
-            wanted[1],
-            wanted[0],
-            old.kernel_size,
-            old.stride,
-            old.pad_mode,
-            old.padding,
-            old.dilation,
-            wanted[1] if old.group == old.in_channels > 1 else old.group,
-            has_bias=old.has_bias,
-        )
-    # MindSpore names parameters from the root down, as cells are assigned in constructors; it knows no root here.
-    for key, parameter in new._params.items():
-        parameter.name = f"{name}.{key}"
-    return new
+        new = convolution_like(old, wanted[0], wanted[1], old.has_bias)
+    return named(new, name_of(old))
 
 
 def _words(numbers: Sequence[int]) -> str:

@@ -2,9 +2,48 @@
 
 from collections.abc import Iterator
 
-from mindspore import nn
+from mindspore import Parameter, nn
 
 from .layers import forget_graphs
+
+
+def name_of(cell: nn.Cell) -> str:
+    """What the parameters of a layer have before their own names: a cell may have another name.
+
+    `cell`: a convolution, a dense layer or a batch norm.
+    """
+    parameter: Parameter = cell.gamma if isinstance(cell, nn.BatchNorm2d) else cell.weight
+    return parameter.name.rpartition(".")[0]
+
+
+def named(new: nn.Cell, name: str) -> nn.Cell:
+    """A layer whose parameters are called by its name and their own, as those of a network's layers are.
+
+    MindSpore names parameters from the root down, as cells are assigned in constructors; it knows no root here.
+    """
+    for key, parameter in new._params.items():
+        parameter.name = f"{name}.{key}"
+    return new
+
+
+def convolution_like(old: nn.Conv2d, outputs: int, inputs: int, bias: bool) -> nn.Conv2d:
+    """A convolution that is like another one but for its channels and its bias; a depthwise one stays one."""
+    return nn.Conv2d(
+        inputs,
+        outputs,
+        old.kernel_size,
+        old.stride,
+        old.pad_mode,
+        old.padding,
+        old.dilation,
+        inputs if is_depthwise(old) else old.group,
+        has_bias=bias,
+    )
+
+
+def is_depthwise(cell: nn.Cell) -> bool:
+    """Whether a layer is a convolution that makes each output of one input."""
+    return isinstance(cell, nn.Conv2d) and cell.group == cell.in_channels > 1
 
 
 def replace_cells(net: nn.Cell, replacements: dict[int, nn.Cell]) -> None:

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from ... import tasks
-from ...files import figures, intact, json_text, paths
-from ...inference import artifact
+from ...files import paths
+from ...inference.deployment import Deployment
 from ...runs import provenance
 from ...runtime import Runtime
 from ...tasks.task import Metrics, Task
-from .. import run_facts
-from . import clock, picture
+from ..quantize.search import keeps
+from . import clock
 from .clock import Speed
 from .files import Candidate, Settings, make
 
@@ -63,10 +63,6 @@ class Comparison:
     batch: int
     machine: str
 
-    def drop(self, file: Measured) -> float:
-        """Points of the score that a file has lost."""
-        return self.metrics.score - file.metrics.score
-
     def record(self) -> dict[str, Any]:
         """All of it, for JSON."""
         score = self.task.score
@@ -104,9 +100,9 @@ class Comparison:
                 f"no file stays within {self.max_drop:g} points of the checkpoint's {title} "
                 f"{self.metrics.score:.2f}{unit}: allow more, or calibrate on more images"
             )
-        good = [file for file in self.files if self.drop(file) <= self.max_drop + _EPSILON]
+        good = _good(self.files, self.metrics, self.max_drop)
         slowest = max(file.speed.median for file in good)
-        lost = self.drop(self.chosen)
+        lost = self.metrics.score - self.chosen.metrics.score
         of_score = f"{lost:.2f} points below" if lost > 0 else "no worse than"
         return (
             f"of the {len(good)} files within {self.max_drop:g} points of {title} it is the fastest for one image: "
@@ -115,26 +111,22 @@ class Comparison:
         )
 
 
-_EPSILON = 1e-9  # points of the score: differences of counts are not exact
 _ALIKE = 1.05  # medians that are no further apart are one speed: the smaller file is taken
 
 
-def compare(run: Path, runtime: Runtime, settings: Settings) -> Comparison:
-    """Make the files of a run's best weights, measure them, and choose.
+def compare(deployed: Deployment, runtime: Runtime, settings: Settings) -> Comparison:
+    """Make the files of a checkpoint, measure them, and choose.
 
     Args:
-        run: folder of the run (`ckpt_save_dir`).
+        deployed: the checkpoint; its `config` says where images to compare on are.
         runtime: its configuration says where the validation images are.
         settings: what is made, where, and how it is measured.
 
     Raises:
-        UserError: the run's files, the images or what `settings` names are not fit.
+        UserError: the weights, the images or what `settings` names are not fit.
         RunError: a file cannot be written.
     """
-    weights = run_facts.read(run).weights
-    task = tasks.of(runtime.config)
     paths.make_folder(settings.folder, "--out")
-    deployed = artifact.of_file(weights)
     made = make(deployed, runtime, settings)
     threads = settings.threads or len(os.sched_getaffinity(0))
     speeds = clock.take([candidate.path for candidate in made.candidates], threads, settings.batch, settings.seconds)
@@ -143,8 +135,8 @@ def compare(run: Path, runtime: Runtime, settings: Settings) -> Comparison:
         for (candidate, metrics), speed in zip(made.candidates.items(), speeds, strict=True)
     ]
     return Comparison(
-        task=task,
-        weights=weights,
+        task=tasks.of(runtime.config),
+        weights=deployed.path,
         metrics=made.metrics,
         files=files,
         missing=made.missing,
@@ -156,22 +148,16 @@ def compare(run: Path, runtime: Runtime, settings: Settings) -> Comparison:
     )
 
 
+def _good(files: Sequence[Measured], metrics: Metrics, max_drop: float) -> list[Measured]:
+    """The files that lose no more of the score than they may."""
+    return [file for file in files if keeps(file.metrics, metrics, max_drop)]
+
+
 def _chosen(files: Sequence[Measured], metrics: Metrics, max_drop: float) -> Measured | None:
     """The fastest file for one image that keeps the score; of files that are as fast, the smallest."""
-    good = [file for file in files if metrics.score - file.metrics.score <= max_drop + _EPSILON]
+    good = _good(files, metrics, max_drop)
     if not good:
         return None
     fastest = min(file.speed.median for file in good)
     alike = [file for file in good if file.speed.median <= _ALIKE * fastest]
     return min(alike, key=lambda file: (file.candidate.size, file.speed.median))
-
-
-def write(found: Comparison, folder: Path) -> list[Path]:
-    """Write the record and the picture to a folder; their paths. Raises UserError where matplotlib is missing."""
-    drawn = figures.png(lambda: picture.draw(found.record(), found.task))
-    contents = {
-        folder / "deploy_report.json": json_text.dumps(found.record(), indent=1).encode(),
-        folder / "deploy_report.png": drawn,
-    }
-    intact.write_all_atomically(contents)
-    return list(contents)

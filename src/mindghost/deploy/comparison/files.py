@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from ... import tasks
@@ -17,9 +17,8 @@ from ...inference.network import of_exported, open_network
 from ...runtime import Runtime
 from ...tasks.task import Metrics
 from ..export import export
-from ..quantize import quantize
+from ..quantize import QUANTIZERS, quantize
 from ..quantize.search import Goal
-from ..writers import WRITERS
 
 log = logging.getLogger("mindghost")
 
@@ -30,11 +29,10 @@ class Settings:
 
     Attributes:
         folder: for the files.
-        formats: their names (`deploy.writers.WRITERS`).
+        formats: their names (`inference.formats.NAMES`).
         calib_dir: images on which int8's ranges are measured; None makes no int8 and no float16.
         calib_images: how many of them.
         max_drop: points of the score that the recommended file may lose, and for which layers are left in float.
-        max_float: percent of the layers that may be left in float.
         threads: of each runtime; None for one a core.
         batch: images of the throughput.
         seconds: that the clock may take, in all.
@@ -42,11 +40,10 @@ class Settings:
     """
 
     folder: Path
-    formats: Sequence[str] = tuple(WRITERS)
+    formats: Sequence[str] = formats.NAMES
     calib_dir: Path | None = None
     calib_images: int = 256
     max_drop: float = 1.0
-    max_float: float = 50.0
     threads: int | None = None
     batch: int = 32
     seconds: float = 120.0
@@ -84,6 +81,11 @@ class Made:
     candidates: dict[Candidate, Metrics] = field(default_factory=dict)
     missing: dict[str, str] = field(default_factory=dict)
 
+    def leave_out(self, kind: str, error: UserError) -> None:
+        """Note why there is none of a kind."""
+        self.missing[kind] = str(error)
+        log.info(f"{kind}: left out: {error}")
+
 
 def make(deployed: Deployment, runtime: Runtime, settings: Settings) -> Made:
     """Write and evaluate the files of a checkpoint. Raises UserError where not one can be made."""
@@ -91,63 +93,44 @@ def make(deployed: Deployment, runtime: Runtime, settings: Settings) -> Made:
     evaluator = Evaluator(runtime, split, deployed.thresholds)
     log.info(f"{deployed.path}: evaluated on {len(split):,} images")
     made = Made(evaluator.outcomes(open_network(deployed, runtime.operators)).metrics())
-    found = replace(deployed, config=runtime.config.replace(**_network_of(deployed)))
     for kind in settings.formats:
         try:
-            WRITERS[kind].check()
-            (file,) = export(found, [kind], settings.folder, overwrite=settings.overwrite)
+            (file,) = export(deployed, [kind], settings.folder, overwrite=settings.overwrite)
         except UserError as error:
             # One runtime that is not here is no reason to do without the others.
-            made.missing[kind] = str(error)
-            log.info(f"{kind}: left out: {error}")
+            made.leave_out(kind, error)
             continue
-        form = WRITERS[kind].form
-        source = Candidate(file.path, form, "float32", file.size)
-        if settings.calib_dir is None or not _has_int8(form):
-            exported = artifact.of_file(file.path)
-            made.candidates[source] = evaluator.outcomes(of_exported(exported)).metrics()
-        else:
-            _make_smaller(source, made, runtime, settings, settings.calib_dir)
+        source = Candidate(file.path, formats.of(file.path), "float32", file.size)
+        made.candidates |= _smaller(source, made, runtime, settings) or {
+            source: evaluator.outcomes(of_exported(artifact.of_file(file.path))).metrics()
+        }
     if not made.candidates:
         reasons = "; ".join(f"{kind}: {reason}" for kind, reason in made.missing.items())
         raise UserError(f"{deployed.path}: no file can be made of it here: {reasons}")
     return made
 
 
-def _network_of(deployed: Deployment) -> dict[str, object]:
-    """What of a checkpoint's configuration the evaluation does not decide."""
-    config = deployed.config
-    return {"ckpt_path": config.ckpt_path, "num_classes": config.num_classes, "pretrained": False}
-
-
-def _has_int8(form: Format) -> bool:
-    return form.name in ("onnx", "openvino", "litert")
-
-
-def _make_smaller(source: Candidate, made: Made, runtime: Runtime, settings: Settings, calib_dir: Path) -> None:
-    """Add a file in float32, and what can be made of it."""
-    exported = artifact.of_file(source.path)
-    goal = Goal(settings.max_drop, settings.max_float, anyway=True)
+def _smaller(source: Candidate, made: Made, runtime: Runtime, settings: Settings) -> dict[Candidate, Metrics]:
+    """A file in float32 and those that quantising makes of it; none where there is nothing to be made."""
+    if settings.calib_dir is None or source.form not in QUANTIZERS:
+        return {}
     try:
         result = quantize(
-            exported,
+            artifact.of_file(source.path),
             runtime,
-            calib_dir,
+            settings.calib_dir,
             settings.calib_images,
-            goal,
+            Goal(settings.max_drop, anyway=True),
             float16=True,
             folder=settings.folder,
             overwrite=settings.overwrite,
             timed=False,
         )
     except UserError as error:
-        made.missing[f"{source.form.name} int8"] = str(error)
-        log.info(f"{source.form.name}: no int8: {error}")
-        split = tasks.of(runtime.config).open_split(runtime.config, "val", exported.known_classes)
-        metrics = Evaluator(runtime, split, exported.thresholds).outcomes(of_exported(exported)).metrics()
-        made.candidates[source] = metrics
-        return
-    made.candidates[source] = result.tried[0].metrics
-    for path, variant in result.written.items():
-        form = formats.of(path)
-        made.candidates[Candidate(path, form, variant.kind, variant.size)] = variant.metrics
+        made.leave_out(f"{source.form.name} int8", error)
+        return {}
+    others = {
+        Candidate(path, source.form, variant.kind, variant.size): variant.metrics
+        for path, variant in result.written.items()
+    }
+    return {source: result.tried[0].metrics, **others}

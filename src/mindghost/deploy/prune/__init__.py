@@ -11,7 +11,7 @@ import numpy as np
 from mindspore import nn
 from numpy.typing import NDArray
 
-from ...models.pruned import channels_of, fitting, name_of
+from ...models.pruned import channels_of, fitting, layers_of
 from . import select
 from .graph import Group, dependencies
 
@@ -92,5 +92,8 @@ def _channels(network: nn.Cell, arrays: Mapping[str, NDArray[Any]]) -> dict[str,
     """The channels of the layers that have fewer in some arrays. A classifier's outputs are left to `num_classes`."""
     full = channels_of(network)
     fewer = {name: new for name, new in fitting(network, arrays).items() if new != full[name]}
-    dense = {name_of(cell) for _, cell in network.cells_and_names() if isinstance(cell, nn.Dense)}
-    return {name: (0, new[1]) if name in dense and new[0] == full[name][0] else new for name, new in fewer.items()}
+    layers = layers_of(network)
+    return {
+        name: (0, new[1]) if isinstance(layers[name], nn.Dense) and new[0] == full[name][0] else new
+        for name, new in fewer.items()
+    }

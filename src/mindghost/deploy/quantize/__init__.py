@@ -20,13 +20,22 @@ from ...inference.deployment import Deployment
 from ...inference.formats import Format
 from ...runtime import Runtime
 from .. import own_files
+from .by_litert import LiteRTQuantizer
+from .by_onnxruntime import OnnxQuantizer
+from .by_openvino import OpenVinoQuantizer
 from .calibration import calibration_images
-from .quantizer import Quantizer
+from .quantizer import Quantizer, already_smaller
 from .search import Goal, int8, reaches
 from .trial import Trial, Variant, latency
 
 # Images on which the cost of a layer is measured: at most, and as many as have so many logits.
 _COST_IMAGES, _COST_LOGITS = 64, 2**26
+
+
+# Format -> what makes an int8 file of one.
+QUANTIZERS: dict[Format, Callable[[Deployment], Quantizer]] = {
+    each.form: each for each in (OnnxQuantizer, OpenVinoQuantizer, LiteRTQuantizer)
+}
 
 
 @dataclass(frozen=True)
@@ -143,19 +152,14 @@ def quantize(
 
 
 def _quantizer(deployed: Deployment) -> Quantizer:
-    """What makes an int8 file of a file of its format. Raises UserError where nothing does."""
-    from .by_litert import LiteRTQuantizer
-    from .by_onnxruntime import OnnxQuantizer
-    from .by_openvino import OpenVinoQuantizer
-
+    """What makes an int8 file of a file of its format. Raises UserError where nothing does, or it is one already."""
     form = formats.of(deployed.path)
-    made_by: dict[Format, Callable[[Deployment], Quantizer]] = {
-        each.form: each for each in (OnnxQuantizer, OpenVinoQuantizer, LiteRTQuantizer)
-    }
-    if form not in made_by:
-        known = ", ".join(each.suffix for each in made_by)
+    if form not in QUANTIZERS:
+        known = ", ".join(each.suffix for each in QUANTIZERS)
         raise UserError(f"{deployed.path}: no int8 is made of {form.name} here; give a {known} file")
-    return made_by[form](deployed)
+    if "quantization" in artifact.description_of(deployed.path):
+        raise already_smaller(deployed.path)
+    return QUANTIZERS[form](deployed)
 
 
 def _costed(deployed: Deployment) -> int:

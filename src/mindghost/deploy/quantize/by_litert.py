@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from ...files import scratch
 from ...inference.deployment import Deployment
 from ...inference.formats.litert_file import LITERT, described, graph_of
 from ...process import streams
-from .quantizer import Layer, Parts, Quantizer
+from .quantizer import Layer, Parts, Quantizer, batches
 
 
 class LiteRTQuantizer(Quantizer):
@@ -23,7 +24,7 @@ class LiteRTQuantizer(Quantizer):
     modes = ("per-channel",)
 
     def __init__(self, deployed: Deployment) -> None:
-        """Raises UserError where the file is not in float, or a library is missing."""
+        """Raises UserError where the file is damaged, or a library is missing."""
         try:
             import ai_edge_quantizer  # noqa: F401
         except ImportError as error:
@@ -34,18 +35,13 @@ class LiteRTQuantizer(Quantizer):
 
     def calibrate(self, inputs: NDArray[Any]) -> None:
         """See `Quantizer`."""
-        size = self._batch
-        last = np.ascontiguousarray(inputs.transpose(0, 2, 3, 1))
-        self._inputs = [last[start : start + size] for start in range(0, len(last) - size + 1, size)]
+        self._inputs = batches(np.ascontiguousarray(inputs.transpose(0, 2, 3, 1)), self._batch)
 
     def int8(self, mode: str, layers: Sequence[Layer]) -> Parts:
         """See `Quantizer`."""
-        from ai_edge_quantizer import qtyping, quantizer, recipe
+        from ai_edge_quantizer import qtyping, recipe
 
-        with streams.libraries_silenced(), scratch.folder_for_libraries("quantize") as folder:
-            path = folder / "model.tflite"
-            path.write_bytes(self._graph)
-            made = quantizer.Quantizer(str(path))
+        with self._opened() as made:
             made.load_quantization_recipe(recipe.static_wi8_ai8())
             for end in (qtyping.TFLOperationName.INPUT, qtyping.TFLOperationName.OUTPUT):
                 made.update_quantization_recipe(".*", end, algorithm_key="no_quantize")
@@ -54,12 +50,9 @@ class LiteRTQuantizer(Quantizer):
 
     def float16(self) -> Parts:
         """See `Quantizer`."""
-        from ai_edge_quantizer import qtyping, quantizer
+        from ai_edge_quantizer import qtyping
 
-        with streams.libraries_silenced(), scratch.folder_for_libraries("quantize") as folder:
-            path = folder / "model.tflite"
-            path.write_bytes(self._graph)
-            made = quantizer.Quantizer(str(path))
+        with self._opened() as made:
             weights = qtyping.TensorQuantizationConfig(num_bits=16, dtype=qtyping.TensorDataType.FLOAT)
             made.update_quantization_recipe(
                 ".*",
@@ -70,6 +63,16 @@ class LiteRTQuantizer(Quantizer):
                 "float_casting",
             )
             return (bytes(made.quantize().quantized_model),)
+
+    @contextlib.contextmanager
+    def _opened(self) -> Iterator[Any]:
+        """AI Edge Quantizer's own object for the file; what its libraries say goes nowhere."""
+        from ai_edge_quantizer import quantizer
+
+        with streams.libraries_silenced(), scratch.folder_for_libraries("quantize") as folder:
+            path = folder / "model.tflite"
+            path.write_bytes(self._graph)
+            yield quantizer.Quantizer(str(path))
 
     def described(self, parts: Parts, description: str) -> Parts:
         """See `Quantizer`."""

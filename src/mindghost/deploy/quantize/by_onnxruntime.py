@@ -21,9 +21,9 @@ from ...files import scratch
 from ...inference.deployment import Deployment
 from ...inference.formats import ENTRY
 from ...inference.formats.onnx_file import ONNX, content_of
-from ...inference.network import filled, in_batches
+from ...inference.network import in_batches
 from ...process import resources
-from .quantizer import Layer, Parts, Quantizer, as_file
+from .quantizer import Layer, Parts, Quantizer, already_smaller, as_file, batches
 
 log = logging.getLogger("mindghost")
 
@@ -59,7 +59,7 @@ class OnnxQuantizer(Quantizer):
         if any(node.op_type == "QuantizeLinear" for node in graph.node) or any(
             entry.data_type == onnx.TensorProto.FLOAT16 for entry in graph.initializer
         ):
-            raise UserError(f"{deployed.path}: int8 or float16 already; give the file that `mindghost export` wrote")
+            raise already_smaller(deployed.path)
         _, height, width = deployed.input_shape
         most = fitting(height * width, resources.free_memory())
         self._path, self._batch = deployed.path, deployed.batch or min(_BATCH, most)
@@ -156,11 +156,10 @@ def _layers(graph: Any) -> list[Layer]:
 
 
 class _Reader:
-    """Calibration images as ONNX Runtime asks for them, in batches of one size: copies change no range."""
+    """Calibration images as ONNX Runtime asks for them, in batches of one size."""
 
     def __init__(self, inputs: NDArray[Any], batch: int) -> None:
-        starts = range(0, len(inputs), batch)
-        self._batches = iter([{"image": filled(inputs[start : start + batch], batch)} for start in starts])
+        self._batches = iter([{"image": images} for images in batches(inputs, batch)])
 
     def get_next(self) -> dict[str, NDArray[Any]] | None:
         """The next batch, None after the last."""

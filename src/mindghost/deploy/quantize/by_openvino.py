@@ -14,7 +14,7 @@ from ...files import scratch
 from ...inference.deployment import Deployment
 from ...inference.formats import ENTRY
 from ...inference.formats.openvino_file import OPENVINO, model_of
-from .quantizer import Layer, Parts, Quantizer
+from .quantizer import Layer, Parts, Quantizer, already_smaller, batches
 
 
 class OpenVinoQuantizer(Quantizer):
@@ -34,12 +34,11 @@ class OpenVinoQuantizer(Quantizer):
         self._inputs: Sequence[NDArray[Any]] = ()
         kinds = {op.get_type_name() for op in model_of(deployed.path).get_ops()}
         if "FakeQuantize" in kinds or "Convert" in kinds:
-            raise UserError(f"{deployed.path}: int8 or float16 already; give the file that `mindghost export` wrote")
+            raise already_smaller(deployed.path)
 
     def calibrate(self, inputs: NDArray[Any]) -> None:
         """See `Quantizer`."""
-        size = self._batch
-        self._inputs = [inputs[start : start + size] for start in range(0, len(inputs) - size + 1, size)]
+        self._inputs = batches(inputs, self._batch)
 
     def int8(self, mode: str, layers: Sequence[Layer]) -> Parts:
         """See `Quantizer`."""

@@ -11,8 +11,10 @@ from typing import Any, ClassVar
 
 from numpy.typing import NDArray
 
+from ...errors import UserError
 from ...files import scratch
 from ...inference.formats import Format
+from ...inference.network import filled
 
 # Contents of the files that make one up, in the order of `Format.parts`.
 Parts = tuple[bytes, ...]
@@ -66,6 +68,16 @@ class Quantizer(ABC):
     @abstractmethod
     def described(self, parts: Parts, description: str) -> Parts:
         """The same file with another description."""
+
+
+def batches(inputs: NDArray[Any], size: int) -> list[NDArray[Any]]:
+    """Images (N, ...) in batches of one size: the last one is filled up with copies, which change no range."""
+    return [filled(inputs[start : start + size], size) for start in range(0, len(inputs), size)]
+
+
+def already_smaller(path: Path) -> UserError:
+    """The error for a file that was made by quantising."""
+    return UserError(f"{path}: int8 or float16 already; give the file that `mindghost export` wrote")
 
 
 @contextlib.contextmanager

@@ -8,6 +8,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from ...tasks.task import Metrics
 from .quantizer import Quantizer
 from .trial import Trial, Variant
 
@@ -56,7 +57,12 @@ def _merit(variant: Variant, source: Variant) -> tuple[float, float]:
 
 def reaches(variant: Variant, source: Variant, goal: Goal) -> bool:
     """Whether a variant loses no more of the score of `source` than it may."""
-    return source.metrics.score - variant.metrics.score <= goal.max_drop + _EPSILON
+    return keeps(variant.metrics, source.metrics, goal.max_drop)
+
+
+def keeps(metrics: Metrics, source: Metrics, max_drop: float) -> bool:
+    """Whether a score is no more than some points below another one."""
+    return source.score - metrics.score <= max_drop + _EPSILON
 
 
 def fewest(enough: Callable[[int], bool], limit: int) -> int | None:

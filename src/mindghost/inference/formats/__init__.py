@@ -15,11 +15,14 @@ from .ncnn_file import NCNN
 from .onnx_file import ONNX
 from .openvino_file import OPENVINO
 
-__all__ = ["ENTRY", "FORMATS", "KINDS", "End", "Format", "Graph", "Network", "is_exported", "of", "read"]
+__all__ = ["ENTRY", "FORMATS", "KINDS", "NAMES", "End", "Format", "Graph", "Network", "is_exported", "of", "read"]
 
 # Files that a network can be opened from, in words.
 KINDS = ".ckpt, .safetensors, .onnx, .mindir, .xml (OpenVINO), .tflite (LiteRT) or .param (ncnn)"
 FORMATS: dict[str, Format] = {each.suffix: each for each in (MINDIR, ONNX, OPENVINO, LITERT, NCNN)}
+
+# As `mindghost export --format` has them.
+NAMES = tuple(form.name for form in FORMATS.values())
 
 
 def is_exported(path: str | Path) -> bool:

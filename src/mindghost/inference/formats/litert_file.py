@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 # The archive's file with the description.
 MEMBER = "ghostnet.json"
-_LARGEST = 1 << 24  # bytes of a description
+_ENCRYPTED = 1  # of a member's flags
 
 
 class LiteRT(Format):
@@ -42,7 +42,8 @@ class LiteRT(Format):
         interpreter = _interpreter(path, content, 1)
         ends = (interpreter.get_input_details(), interpreter.get_output_details())
         inputs, outputs = (tuple(map(_end, part)) for part in ends)
-        return Graph(inputs, outputs, _description(path, content))
+        description = _apart(content)[1]
+        return Graph(inputs, outputs, None if description is None else description.decode())
 
     def network(self, path: Path, threads: int = 0) -> Network:
         import numpy as np
@@ -75,12 +76,20 @@ def described(graph: bytes, description: str) -> bytes:
 
 def graph_of(path: Path) -> bytes:
     """A file without what is behind its graph. Raises UserError where it is damaged."""
-    content = intact.read_intact(path)
+    return _apart(intact.read_intact(path))[0]
+
+
+def _apart(content: bytes) -> tuple[bytes, bytes | None]:
+    """The graph of a file, and the description behind it; None where `described` has not written one."""
     try:
-        with zipfile.ZipFile(io.BytesIO(content)) as members:
-            return content[: min((member.header_offset for member in members.infolist()), default=len(content))]
-    except zipfile.BadZipFile:
-        return content
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            members = archive.infolist()
+            end = min((member.header_offset for member in members), default=len(content))
+            stored = [m for m in members if m.compress_type == zipfile.ZIP_STORED and not m.flag_bits & _ENCRYPTED]
+            found = next((member for member in stored if member.filename == MEMBER), None)
+            return content[:end], None if found is None else archive.read(found)
+    except (zipfile.BadZipFile, EOFError):
+        return content, None
 
 
 def _interpreter(path: Path, content: bytes, threads: int) -> Any:
@@ -96,16 +105,6 @@ def _interpreter(path: Path, content: bytes, threads: int) -> Any:
     except (RuntimeError, ValueError) as error:
         raise LITERT.cannot_load(path, error) from error
     return interpreter
-
-
-def _description(path: Path, content: bytes) -> str | None:
-    try:
-        with zipfile.ZipFile(io.BytesIO(content)) as members:
-            if members.getinfo(MEMBER).file_size > _LARGEST:
-                raise UserError(f"{path}: its description is too large to be one; export it again")
-            return members.read(MEMBER).decode()
-    except (zipfile.BadZipFile, KeyError, NotImplementedError, EOFError):
-        return None
 
 
 def _end(end: Any) -> End:
