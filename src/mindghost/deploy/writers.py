@@ -27,6 +27,7 @@ from ..inference.formats.ncnn_file import NCNN
 from ..inference.formats.onnx_file import ONNX
 from ..inference.formats.openvino_file import OPENVINO
 from . import fold, onnx_fixes, onnx_sizes
+from .integers import marked
 from .probe_images import IMAGES
 from .tools import ONNX2TF, PNNX
 
@@ -194,12 +195,12 @@ def _write_mindir(network: nn.Cell, path: Path, target: Deployment, description:
 
 def _write_onnx(network: nn.Cell, path: Path, target: Deployment, description: str) -> None:
     batch = target.batch or IMAGES
-    with in_mode(ms.GRAPH_MODE), fold.plain_operators(network):
+    with in_mode(ms.GRAPH_MODE), fold.plain_operators(network), marked(network) as integers:
         channels, *size = target.input_shape
         example = Tensor(np.zeros((batch, channels, *(onnx_sizes.TRACED if target.free_size else size)), np.float32))
         ms.export(network, example, file_name=str(path), file_format="ONNX")
     entries = {ENTRY: description}
-    content = onnx_fixes.tidy(path.read_bytes(), batch, target.batch is None, entries, target.free_size)
+    content = onnx_fixes.tidy(path.read_bytes(), batch, target.batch is None, entries, target.free_size, integers)
     # MindSpore's file is read-only, to all but root.
     path.unlink()
     path.write_bytes(content)
