@@ -15,7 +15,7 @@ from mindghost.models.quantized import is_range
 from tests.helpers.commands import process
 from tests.helpers.launchers import environment, mpirun_command, run
 from tests.helpers.places import ROOT
-from tests.helpers.training import SHORT, arguments, assert_same_end
+from tests.helpers.training import arguments, assert_same_end
 
 INTEGERS = {"quantize_aware": "int8", "ema": False, "gradient_accumulation_steps": 1}
 
@@ -55,10 +55,11 @@ def test_a_killed_run_goes_on_bit_for_bit(images, in_float, straight, tmp_path):
 def test_its_file_evaluates_like_the_checkpoint(images, straight, tmp_path):
     """By mindghost and by ONNX Runtime alone; validate without any flag but the file."""
     short = str(ROOT / "tests" / "helpers" / "short.py")
+    program = tmp_path / "mindghost.py"
+    program.write_text("from mindghost.cli.main import main\n\nmain()\n", encoding="utf-8")
     path = straight / "ghostnet_050_best.ckpt"
     assert any(map(is_range, weights_file.read(path)))
-    result = process(short, "src/mindghost/__main__.py", "export", "--ckpt_path", str(path), "--format", "onnx",
-                     "--out", str(tmp_path))  # fmt: skip
+    result = process(short, program, "export", "--ckpt_path", path, "--format", "onnx", "--out", tmp_path)
     assert result.returncode == 0, result.stderr
     exported = tmp_path / "ghostnet_050_best.onnx"
     lines = []
@@ -92,7 +93,8 @@ def test_half_precision_is_refused(images, tmp_path):
 def test_ranks_end_with_the_same_ranges(images, in_float, tmp_path):
     """Each rank has seen other images: what is saved is the mean of their ranges."""
     folder = tmp_path / "run"
-    command = arguments(images, folder, **{**SHORT, **INTEGERS}, ckpt_path=in_float, epoch_size=1, distribute=True)
+    keys = {**INTEGERS, "epoch_size": 1, "decay_epochs": 1, "distribute": True}
+    command = arguments(images, folder, **keys, ckpt_path=in_float)
     result = run(mpirun_command(2, *command), tmp_path)
     assert result.returncode == 0, result.stderr
     saved = weights_file.read(folder / "ghostnet_050_last.ckpt")
