@@ -108,11 +108,11 @@ def export(
             if text not in sources:
                 place = temporary / str(len(sources))
                 place.mkdir()
-                sources[text] = Source(network, target, text, place)
-            result, parts = _made(writer, sources[text], path, probes, real)
+                sources[text] = Source(network, target, description, place)
+            result, parts, said = _made(writer, sources[text], path, probes, real)
             results.append(result)
             contents |= parts
-            described[result.description] = json_text.dumps(description, indent=1).encode()
+            described[result.description] = json_text.dumps(said, indent=1).encode()
     own_files.check_replaceable(names, overwrite, deployed.path)
     intact.write_all_atomically({**contents, **described}, with_sidecar=contents)
     return results
@@ -120,11 +120,16 @@ def export(
 
 def _made(
     writer: Writer, source: Source, path: Path, probes: Sequence[Probe], real: bool
-) -> tuple[Exported, dict[Path, bytes]]:
-    """A file, compared, which will be `path`: what there is to say of it, and its content with that of its parts."""
+) -> tuple[Exported, dict[Path, bytes], dict[str, Any]]:
+    """A file, compared, which will be `path`: what there is to say of it, its content with that of its parts.
+
+    Last comes its description.
+    """
     form, target = writer.form, source.target
     draft = writer.path(source.folder, "draft")
     writer.write(source, draft)
+    description = form.bound(source.description, [part.read_bytes() for part in form.parts(draft)])
+    writer.describe(draft, description)
     difference = max(compare(draft, target.batch, *probe) for probe in probes)
     if not difference <= TOLERANCE:
         raise UserError(
@@ -134,7 +139,7 @@ def _made(
     parts = {part: made.read_bytes() for part, made in zip(form.parts(path), form.parts(draft), strict=True)}
     sizes = tuple((images.shape[2], images.shape[3]) for images, _ in probes)
     size, images = sum(map(len, parts.values())), len(probes[0][0])
-    return Exported(path, form.description_beside(path), size, difference, images, real, sizes), parts
+    return Exported(path, form.description_beside(path), size, difference, images, real, sizes), parts, description
 
 
 def _names(writer: Writer, file: Path) -> list[Path]:

@@ -152,8 +152,10 @@ def _of_exported(
 ) -> Deployment:
     """What an exported file says, and nothing that contradicts it."""
     graph = formats.read(path)
-    found = of_description(path, description_of(path, graph))
+    description = description_of(path, graph)
+    found = of_description(path, description)
     _check_graph(found, graph)
+    formats.of(path).check_bound(path, description)
     settled(values, where, _said(found))
     given = _given(class_names, found.config)
     if given is None:
