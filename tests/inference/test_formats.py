@@ -9,6 +9,7 @@ from mindghost.errors import UserError
 from mindghost.inference.formats import litert_file
 from mindghost.inference.formats.ncnn_file import NCNN
 from mindghost.inference.formats.onnx_file import ONNX
+from tests.helpers.commands import run_mindghost
 
 
 def test_a_description_is_bound_to_the_files_beside_the_one_that_is_named(tmp_path):
@@ -25,6 +26,18 @@ def test_a_description_is_bound_to_the_files_beside_the_one_that_is_named(tmp_pa
     for description in (said, {"parts": {}}, {"parts": [1]}, {"parts": {".bin": 7}}):
         with pytest.raises(UserError, match=r"a\.ncnn\.bin: not the file that a\.ncnn\.param was written with"):
             NCNN.check_bound(path, description)
+
+
+def test_the_file_to_name_is_named(tmp_path, capsys):
+    for suffix in (".xml", ".ncnn.param"):
+        named = tmp_path / f"a{suffix}"
+        weights = named.with_suffix(".bin")
+        for file in (named, weights):
+            file.write_bytes(b"")
+        for command in (("validate",), ("predict", weights)):
+            assert run_mindghost(*command, "--ckpt_path", weights) == 2
+            said = f"mindghost {command[0]}: error: {weights}: holds the weights of {named.name}; give {named}\n"
+            assert capsys.readouterr().err == said
 
 
 def test_a_damaged_archive_holds_no_description():

@@ -167,6 +167,18 @@ def test_a_converter_that_fails_leaves_nothing(short_network, tmp_path, monkeypa
     assert sorted(path.parent.iterdir()) == before
 
 
+def test_a_tool_gets_no_modules_of_this_python(tmp_path, monkeypatch):
+    """And no input, which a question would wait for."""
+    monkeypatch.setenv("PYTHONPATH", "/of/another/version")
+    monkeypatch.setenv("PYTHONHOME", "/of/another/version")
+    program = tmp_path / "program"
+    program.write_text('#!/bin/sh\ncat; echo "$PYTHONPATH|$PYTHONHOME|$1|$PWD" > made\n')
+    program.chmod(0o755)
+    monkeypatch.setattr(tools.Tool, "path", lambda _: program)
+    tools.PNNX.run(["word"], tmp_path, ["made"])
+    assert (tmp_path / "made").read_text() == f"||word|{tmp_path}\n"
+
+
 @pytest.mark.usefixtures("own_cache")
 def test_a_tool_that_cannot_be_installed(monkeypatch):
     monkeypatch.setenv("PIP_NO_INDEX", "1")

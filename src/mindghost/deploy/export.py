@@ -45,7 +45,7 @@ class Exported:
         size: in bytes, with the files that belong to it.
         difference: largest one between its logits and the checkpoint's, as a share of the largest logit.
         images: that were compared.
-        real: whether they were images of the run's data, and not made-up ones.
+        real: how many of them were images of the run's data, and not made-up ones.
         sizes: height and width that they had; of a file for any size two.
     """
 
@@ -54,7 +54,7 @@ class Exported:
     size: int
     difference: float
     images: int
-    real: bool
+    real: int
     sizes: tuple[tuple[int, int], ...] = ()
 
 
@@ -119,7 +119,7 @@ def export(
 
 
 def _made(
-    writer: Writer, source: Source, path: Path, probes: Sequence[Probe], real: bool
+    writer: Writer, source: Source, path: Path, probes: Sequence[Probe], real: int
 ) -> tuple[Exported, dict[Path, bytes], dict[str, Any]]:
     """A file, compared, which will be `path`: what there is to say of it, its content with that of its parts.
 
@@ -147,7 +147,7 @@ def _names(writer: Writer, file: Path) -> list[Path]:
     return [*writer.form.parts(file), writer.form.description_beside(file)]
 
 
-def _network(deployed: Deployment, free_size: bool) -> tuple[nn.Cell, list[Probe], bool]:
+def _network(deployed: Deployment, free_size: bool) -> tuple[nn.Cell, list[Probe], int]:
     """A checkpoint's network as it is deployed, what it says of some images, and whether these are the run's own."""
     config = deployed.config.replace(val_amp_level="O0")
     trained, loaded = build.trained_network(config)

@@ -105,7 +105,7 @@ class Writer(ABC):
     def write(self, source: Source, path: Path) -> None:
         """Write a file, and those that belong to it. Raises UserError where a converter refuses."""
 
-    def describe(self, path: Path, description: Mapping[str, Any]) -> None:
+    def describe(self, path: Path, description: Mapping[str, Any]) -> None:  # noqa: B027  (most have nothing to do)
         """Put a description that is more than that of the source into a file that was written, where it has room."""
 
 
