@@ -50,7 +50,7 @@ class Exported:
         size: in bytes, with the files that belong to it.
         difference: largest one between its logits and the checkpoint's, as a share of the largest logit.
         images: that were compared.
-        real: whether they were images of the run's data, and not made-up ones.
+        real: how many of them were images of the run's data, and not made-up ones.
         sizes: height and width that they had; of a file for any size two.
     """
 
@@ -59,7 +59,7 @@ class Exported:
     size: int
     difference: float
     images: int
-    real: bool
+    real: int
     sizes: tuple[tuple[int, int], ...] = ()
 
 
@@ -115,23 +115,28 @@ def export(
             if text not in sources:
                 place = temporary / str(len(sources))
                 place.mkdir()
-                sources[text] = Source(network, target, text, place)
-            result, parts = _made(writer, sources[text], path, probes, real)
+                sources[text] = Source(network, target, description, place)
+            result, parts, said = _made(writer, sources[text], path, probes, real)
             results.append(result)
             contents |= parts
-            described[result.description] = json_text.dumps(description, indent=1).encode()
+            described[result.description] = json_text.dumps(said, indent=1).encode()
     own_files.check_replaceable(names, overwrite, deployed.path)
     intact.write_all_atomically({**contents, **described}, with_sidecar=contents)
     return results
 
 
 def _made(
-    writer: Writer, source: Source, path: Path, probes: Sequence[Probe], real: bool
-) -> tuple[Exported, dict[Path, bytes]]:
-    """A file, compared, which will be `path`: what there is to say of it, and its content with that of its parts."""
+    writer: Writer, source: Source, path: Path, probes: Sequence[Probe], real: int
+) -> tuple[Exported, dict[Path, bytes], dict[str, Any]]:
+    """A file, compared, which will be `path`: what there is to say of it, its content with that of its parts.
+
+    Last comes its description.
+    """
     form, target = writer.form, source.target
     draft = writer.path(source.folder, "draft")
     writer.write(source, draft)
+    description = form.bound(source.description, [part.read_bytes() for part in form.parts(draft)])
+    writer.describe(draft, description)
     difference = max(compare(draft, target.batch, *probe) for probe in probes)
     tolerance = TOLERANCE if target.config.quantize_aware is None else INTEGER_TOLERANCE
     if not difference <= tolerance:
@@ -142,7 +147,7 @@ def _made(
     parts = {part: made.read_bytes() for part, made in zip(form.parts(path), form.parts(draft), strict=True)}
     sizes = tuple((images.shape[2], images.shape[3]) for images, _ in probes)
     size, images = sum(map(len, parts.values())), len(probes[0][0])
-    return Exported(path, form.description_beside(path), size, difference, images, real, sizes), parts
+    return Exported(path, form.description_beside(path), size, difference, images, real, sizes), parts, description
 
 
 def _names(writer: Writer, file: Path) -> list[Path]:
@@ -150,7 +155,7 @@ def _names(writer: Writer, file: Path) -> list[Path]:
     return [*writer.form.parts(file), writer.form.description_beside(file)]
 
 
-def _network(deployed: Deployment, free_size: bool) -> tuple[nn.Cell, list[Probe], bool]:
+def _network(deployed: Deployment, free_size: bool) -> tuple[nn.Cell, list[Probe], int]:
     """A checkpoint's network as it is deployed, what it says of some images, and whether these are the run's own."""
     config = deployed.config.replace(val_amp_level="O0")
     trained, loaded = build.trained_network(config)
