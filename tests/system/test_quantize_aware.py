@@ -71,7 +71,6 @@ def test_its_file_evaluates_like_the_checkpoint(images, straight, tmp_path):
     assert lines[0]["loss"] == pytest.approx(lines[1]["loss"], rel=0.02)
     taken = onnxruntime.InferenceSession(str(exported)).get_inputs()[0]
     assert (taken.name, taken.type) == ("image", "tensor(float)")
-    assert exported.stat().st_size < path.stat().st_size / 2
 
 
 def test_it_begins_with_trained_weights(images, tmp_path):
