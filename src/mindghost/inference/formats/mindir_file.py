@@ -46,6 +46,13 @@ class MindIR(Format):
 
     def network(self, path: Path, threads: int = 0) -> Network:
         """See `Format.network`: the first call of each batch size compiles it, and threads are the process's own."""
+        return self._output(path, 0)
+
+    def embedding(self, path: Path, threads: int = 0) -> Network:
+        """See `network`."""
+        return self._output(path, 1)
+
+    def _output(self, path: Path, index: int) -> Network:
         import mindspore as ms
         from mindspore import Tensor
 
@@ -55,11 +62,15 @@ class MindIR(Format):
             mode = ms.get_context("mode")
             ms.set_context(mode=ms.GRAPH_MODE)
             try:
-                return cell(Tensor(images)).asnumpy()
+                found = cell(Tensor(images))
+                outputs = [each.asnumpy() for each in (found if isinstance(found, tuple) else (found,))]
             except (RuntimeError, ValueError, TypeError) as error:
                 raise self.cannot_run(path, error) from error
             finally:
                 ms.set_context(mode=mode)
+            if index >= len(outputs):
+                raise UserError(f"{path}: carries no embedding; export it again with `mindghost export --embedding`")
+            return outputs[index]
 
         return run
 
