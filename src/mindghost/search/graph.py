@@ -34,8 +34,9 @@ _CONNECTIVITY, _EXPANSION_ADD, _EXPANSION_SEARCH = 32, 128, 256
 _BATCH = 1_000  # vectors that are added at once
 _NAME = re.compile(r"([0-9a-f]{32})\.([0-9a-f]{64})\.usearch")
 _MOST_GRAPHS = 8  # of this user's indexes; they may be gigabytes each
-# Of the vectors in the graph: a byte for each number. Candidates are compared by the index's own.
-_FORMAT = "i8"
+# Of the vectors in the graph. Bytes ("i8") take half the time and memory, but tell scores apart by some 0.002 only, and
+# neighbours among similar images are nearer to each other than that.
+_FORMAT = "f16"
 
 Progress = Callable[[int], None]
 
@@ -117,7 +118,7 @@ class Graph:
                 os.replace(folder / "graph", shelf / f"{state}.{digest}.usearch")
             _tidy(shelf)
         except (OSError, RuntimeError, RunError, UserError) as error:
-            log.info(f"the graph of neighbours is not kept: {shelf}: {paths.reason(error)}")
+            log.warning(f"the graph of neighbours is not kept: {shelf}: {paths.reason(error)}")
 
 
 def load(state: str, change: bool = False) -> Graph | None:
@@ -133,14 +134,14 @@ def load(state: str, change: bool = False) -> Graph | None:
     try:
         with paths.open_file(file, "delete it") as opened:
             if _digest(opened) != match[2]:
-                log.info(f"{file}: damaged; the graph is made again")
+                log.warning(f"{file}: damaged; the graph is made again")
                 return None
             mapped = mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ)
         with suppress(OSError):
             os.utime(file)
         restored = _library().Index.restore(bytes(mapped) if change else mapped, view=not change)
     except (OSError, ValueError, RuntimeError, UserError) as error:
-        log.info(f"{file}: cannot be used ({paths.reason(error)}); the graph is made again")
+        log.warning(f"{file}: cannot be used ({paths.reason(error)}); the graph is made again")
         return None
     return None if restored is None else Graph(restored, mapped)
 

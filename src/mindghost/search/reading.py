@@ -194,12 +194,17 @@ def opened(given: Sequence[str], config: Config, split: str = "", listed: Iterab
         return _of_data(Path(given[0]), config, split)
     if split:
         raise UserError(f"--split: {given[0]} is no folder of data; give one, or leave the option out")
+    return [of_files(expanded(given, listed), config)]
+
+
+def expanded(given: Sequence[str], listed: Iterable[str] = ()) -> list[str]:
+    """The image files that are meant (`sources.expand`), each once. Raises UserError for none at all, and for a video."""
     files = list(dict.fromkeys(sources.expand(given, listed)))
     if not files:
         raise UserError("-: no image in the list on standard input")
     if videos := [file for file in files if sources.is_video(file)]:
         raise UserError(f"{videos[0]}: a video; give images, such as frames that were taken out of it")
-    return [of_files(files, config)]
+    return files
 
 
 def _of_data(data: Path, config: Config, split: str) -> list[Samples]:
