@@ -1,8 +1,8 @@
 """Make vectors of images: what a network knows of them, for search, duplicates and your own programs.
 
-The file has the arrays (.npz) or columns (.parquet) vectors, L2-normalised, paths and labels. Labels come from a folder of
-data: DATA/train/CLASS, DATA/val/CLASS, packs and shards, or DATA/CLASS. A run that was interrupted goes on when it is
-started again. Images are turned upright (EXIF). Exit status: 1 where an image could not be read.
+The file has the arrays (.npz) or columns (.parquet) vectors, L2-normalised, paths and labels. Labels come from a folder
+of data: DATA/train/CLASS, DATA/val/CLASS, packs and shards, or DATA/CLASS. A run that was interrupted goes on when it
+is started again. Images are turned upright (EXIF). Exit status: 1 where an image could not be read.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Put vectors into an index, which is asked for neighbours: `mindghost index build | add | remove | sync | info`.
 
-An index is one file. It knows the network that made its vectors, and takes no others. A change takes its place whole; of
-two processes that would write, the second is refused.
+An index is one file. It knows the network that made its vectors, and takes no others. A change takes its place whole;
+of two processes that would write, the second is refused.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..config.arguments import Parser, add_overwrite, input_file, input_folder, number, output_file
 from ..errors import RunError, UserError
-from ..files import json_text, lock, paths
+from ..files import json_text, lock, outputs, paths
 from ..process import table
 from ..process.display import say
 from ..process.signals import importing
@@ -78,10 +78,12 @@ def _build(args: argparse.Namespace) -> None:
 
     if paths.exists(args.output) and not args.overwrite:
         raise UserError(f"-o: {args.output} exists; name another file, or give --overwrite to replace it")
+    if not outputs.identities([args.output]).isdisjoint(outputs.identities([args.vectors])):
+        raise UserError(f"-o: {args.output} is what is read; name another file")
     vectors = vector_file.read(args.vectors)
     _warn(args.vectors, vectors)
     with on_stderr(), progress_bar(len(vectors) if args.approximate else 0, "vector") as bar:
-        built = index.build(args.output, vectors, args.approximate, args.overwrite, bar.update)
+        built = index.build(args.output, vectors, args.approximate, args.overwrite, bar.update, name=str(args.vectors))
     say(f"{args.output}: {len(built):,} vectors of {vectors.dimensions} numbers, of {_network(vectors)}")
 
 
@@ -119,7 +121,7 @@ def _sync(args: argparse.Namespace) -> None:
         from ..process.log import RunLog
         from ..search import embed, reading, sync
         from ..search.index import Index
-        from ..search.vectors import Vectors, check_same
+        from ..search.vectors import check_same
 
     deployed = network_arguments.of_arguments(args)
     work = embed.work_of(args.index)

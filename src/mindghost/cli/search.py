@@ -1,7 +1,8 @@
 """Find the images of an index that are most like others: files, folders, patterns; - reads a list.
 
 The score is the cosine of the angle between two vectors: 1 for equal ones. The weights have to be those that made the
-index's vectors, or a file that was exported from them with --embedding. Exit status: 1 where an image could not be read.
+index's vectors, or a file that was exported from them with --embedding. Exit status: 1 where an image could not be
+read.
 """
 
 from __future__ import annotations

@@ -195,7 +195,9 @@ def _network(deployed: Deployment, free_size: bool, embedding: bool) -> tuple[nn
     if free_size:
         probes.append(comparison_images(replace(deployed, config=config.replace(image_resize=_other_size(images))))[0])
     with in_mode(ms.PYNATIVE_MODE):
-        compared = [(probe, trained(Tensor(probe)).asnumpy(), _embeddings(trained, probe, embedding)) for probe in probes]
+        compared = [
+            (probe, trained(Tensor(probe)).asnumpy(), _embeddings(trained, probe, embedding)) for probe in probes
+        ]
         return fold.deployed_form(config.model, trained, **build.options(config)), compared, real
 
 

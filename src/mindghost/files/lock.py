@@ -42,8 +42,8 @@ def open_lock(file: Path) -> int:
 def writing(target: Path) -> Iterator[None]:
     """Keep others out that ask so while a file is read, changed and replaced; the lock ends with its process.
 
-    It lies beside the file, as `.NAME.lock`, and stays: who deleted it could delete the next writer's. Goes on without it,
-    and says so, where there are no locks.
+    It lies beside the file, as `.NAME.lock`, and stays: who deleted it could delete the next writer's. Goes on without
+    it, and says so, where there are no locks.
 
     Raises UserError where another process, or thread, is at it, or the lock cannot be made.
     """

@@ -1,7 +1,7 @@
 """Arrays as files (.npz), written piece by piece, and read without trust: mapped, not loaded, where they can be.
 
-A file of ours is what `numpy.savez` writes. One of a stranger may be anything: an array that is larger than its file, one
-that asks for unpickling, an archive that unpacks to terabytes.
+A file of ours is what `numpy.savez` writes. One of a stranger may be anything: an array that is larger than its file,
+one that asks for unpickling, an archive that unpacks to terabytes.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
-from numpy.lib import format as npy
+from numpy.lib import format as npy_format
 from numpy.typing import NDArray
 
 from ..errors import UserError
@@ -26,6 +26,7 @@ from ..process import resources
 from . import paths
 from .table_file import Pieces
 
+npy: Any = npy_format  # it has no types
 _LOCAL_HEADER, _LOCAL_START = struct.Struct("<4s22xHH"), b"PK\x03\x04"
 _MOST_HEADER = 1 << 16  # bytes of the description of an array
 _MOST_ENTRIES = 1_000
@@ -90,8 +91,8 @@ def names_in(path: Path, remedy: str) -> set[str]:
 def read(path: Path, wanted: Collection[str], remedy: str) -> dict[str, NDArray[Any]]:
     """Those of the arrays that are wanted and there, compared with the sums in the file.
 
-    An array that is not compressed is mapped: it stays as it was whatever takes the file's place, and takes no memory of
-    its own.
+    An array that is not compressed is mapped: it stays as it was whatever takes the file's place, and takes no memory
+    of its own.
 
     Raises:
         UserError: (`PATH: why; remedy`) not an archive of arrays, damaged, or with one of Python objects.
@@ -128,6 +129,8 @@ class _Archive:
         try:
             content = self._content(entry)
             found = self._parsed(name, content)
+        except UserError:  # which is a ValueError
+            raise
         except _DAMAGED as error:
             resources.check(error, self._path)
             raise self._refused(f"its array {name} is damaged", error) from error
@@ -162,7 +165,10 @@ class _Archive:
         read_header = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}.get(version)
         if read_header is None:
             raise ValueError(f"version {version} of the format")
-        shape, fortran, dtype = read_header(text)
+        try:
+            shape, fortran, dtype = read_header(text)
+        except Exception as error:  # anything: numpy parses it as Python's text
+            raise ValueError(f"its description is none: {type(error).__name__}") from error
         if dtype.hasobject:
             raise self._refused(f"its array {name} holds Python objects, which are never unpickled")
         size = dtype.itemsize * math.prod(shape)

@@ -174,9 +174,7 @@ def of_description(path: Path, description: Mapping[str, Any]) -> Deployment:
     if "colors" in description:
         colors = checked_colors(description["colors"], len(classes), source, AGAIN)
     free_size, embedding = pixels == [None, None], _length_of_embedding(path, description)
-    found = Deployment(
-        path, config, classes, batch, numbered, thresholds, colors, free_size, channels_last, embedding
-    )
+    found = Deployment(path, config, classes, batch, numbered, thresholds, colors, free_size, channels_last, embedding)
     _check_consistent(found, description)
     return found
 
@@ -189,7 +187,9 @@ def _length_of_embedding(path: Path, description: Mapping[str, Any]) -> int | No
     shape = said.get("shape") if isinstance(said, dict) else None
     length = shape[-1] if isinstance(shape, list) and len(shape) == 2 else None
     if not json_text.is_integer(length) or not 1 <= length <= _MOST_NUMBERS:
-        raise UserError(f"{path}: its description: an embedding of shape {str(shape)[:60]}, expected two sizes; {AGAIN}")
+        raise UserError(
+            f"{path}: its description: an embedding of shape {str(shape)[:60]}, expected two sizes; {AGAIN}"
+        )
     return length
 
 

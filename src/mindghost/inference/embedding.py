@@ -51,7 +51,9 @@ def normalised(network: Network, path: Path) -> Network:
     def run(images: NDArray[Any]) -> NDArray[Any]:
         found = network(images).astype(np.float64)
         if found.ndim != 2 or len(found) != len(images):
-            raise UserError(f"{path}: gives embeddings of shape {found.shape} for {len(images)} images; export it again")
+            raise UserError(
+                f"{path}: gives embeddings of shape {found.shape} for {len(images)} images; export it again"
+            )
         bad = ~np.isfinite(found).all(axis=1)
         if bad.any():
             raise UserError(

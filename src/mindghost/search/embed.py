@@ -1,13 +1,14 @@
 """Images -> vectors, as fast as an evaluation; what was done is kept, so that an interrupted run goes on.
 
 Beside the file that is to be made lies a folder of work, `.NAME.work`: parts of vectors, each whole or not there, and
-`work.json`, which says of which network and images they are: the sha256 of the weight file with all that makes its input
-(`Origin`), the precision, and a sha256 over the names, sizes and times of all images in their order. A run goes on where
-all of that is the same, and starts afresh, with a line, where it is not.
+`work.json`, which says of which network and images they are: the sha256 of the weight file with all that makes its
+input (`Origin`), the precision, and a sha256 over the names, sizes and times of all images in their order. A run goes
+on where all of that is the same, and starts afresh, with a line, where it is not.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import logging
@@ -28,6 +29,7 @@ from ..data.samples import Samples
 from ..errors import UserError
 from ..evaluate import batch
 from ..files import intact, json_text, lock, paths
+from ..files.npz import npy
 from ..inference import artifact
 from ..inference.deployment import Deployment
 from ..inference.embedding import open_embedding
@@ -41,6 +43,7 @@ from .vectors import DIGEST_BYTES, DTYPES, Origin, Vectors
 log = logging.getLogger("mindghost")
 
 _FACTS = "work.json"
+_FIELDS = ("vector", "digest", "good")
 _SECONDS = 10.0  # of work that may be lost
 # From this many images on, compiling the network as a graph takes less time than it saves.
 MANY = 128
@@ -49,7 +52,10 @@ Progress = Callable[[int], None]
 
 
 def origin_of(deployed: Deployment) -> Origin:
-    """The network of a file, as files of vectors note it. Raises UserError where an exported file does not say its own."""
+    """The network of a file, as files of vectors note it.
+
+    Raises UserError where an exported file does not say of which checkpoint it was made.
+    """
     config, precision = deployed.config, deployed.config.val_amp_level
     preprocessing = tasks.of(config).describe_evaluation(config)
     if not deployed.exported:
@@ -57,11 +63,11 @@ def origin_of(deployed: Deployment) -> Origin:
         return Origin(config.model, digest, "float32" if precision == "O0" else precision, preprocessing)
     said = artifact.description_of(deployed.path)
     source, made_smaller = said.get("source"), said.get("quantization")
-    digest = source.get("sha256") if isinstance(source, dict) else None
-    if not isinstance(digest, str):
+    checkpoint = source.get("sha256") if isinstance(source, dict) else None
+    if not isinstance(checkpoint, str):
         raise UserError(f"{deployed.path}: does not say of which checkpoint it was made; export it again")
     kind = made_smaller.get("kind") if isinstance(made_smaller, dict) else "float32"
-    return Origin(config.model, digest, str(kind), preprocessing)
+    return Origin(config.model, checkpoint, str(kind), preprocessing)
 
 
 @dataclass(frozen=True)
@@ -109,8 +115,8 @@ class Embedder:
 
         Args:
             samples: of any layout, one after the other.
-            work: folder for what is done, from which a run that was interrupted goes on; it stays (`finish` deletes it).
-                None: none is kept.
+            work: folder for what is done, from which a run that was interrupted goes on; it stays (`finish` deletes
+                it). None: none is kept.
             dtype: of the vectors, one of `DTYPES`.
             progress: called with the number of images that were done.
 
@@ -119,13 +125,21 @@ class Embedder:
             Labels are the network's, where it knows all classes of the samples.
 
         Raises:
-            UserError: the folder of work is another run's.
+            UserError: the folder of work is in use, or no image can be read.
             RunError: what is done cannot be written, or the machine lacks what reading takes.
         """
         images = ReadImages.of(samples, self.deployed.known_classes or ())
         # Before they are read: one that changes meanwhile is found to have changed later.
         files = images.sizes_and_times()
-        keeper = _Work(work, self._facts(images, files, dtype), len(images)) if work else None
+        with contextlib.ExitStack() as stack:
+            keeper = None
+            if work is not None:
+                keeper = _Work(work, self._facts(images, files, dtype), len(images))
+                stack.callback(keeper.release)
+            return self._settled(images, files, self._parts(images, keeper, dtype, progress))
+
+    def _parts(self, images: ReadImages, keeper: _Work | None, dtype: str, progress: Progress) -> list[NDArray[Any]]:
+        """Rows for all images: those that an earlier run has made, and new ones."""
         parts = list(keeper.parts()) if keeper else []
         done = sum(map(len, parts))
         if done:
@@ -135,7 +149,7 @@ class Embedder:
             if keeper:
                 keeper.keep(rows)
             parts.append(rows)
-        return self._settled(images, files, parts)
+        return parts
 
     def _facts(self, images: ReadImages, files: NDArray[Any], dtype: str) -> dict[str, Any]:
         network = {**self.origin.record(), "dtype": dtype, "file": self.deployed.path.suffix}
@@ -158,6 +172,8 @@ class Embedder:
         """Of the rows of all images: the vectors, and the problems of those that have none."""
         good = np.concatenate([part["good"] for part in parts])
         names = [images.name(index) for index in range(len(images))]
+        if not good.any():
+            raise UserError(f"{images.problem(0)}; and no other of {len(images):,} images can be read")
         vectors = Vectors(
             np.concatenate([part["vector"][part["good"]] for part in parts]),
             np.array([name for name, is_good in zip(names, good.tolist(), strict=True) if is_good], str),
@@ -172,7 +188,8 @@ class Embedder:
 
 
 def _row(dimensions: int, dtype: str) -> np.dtype[Any]:
-    return np.dtype([("vector", dtype, (dimensions,)), ("digest", "u1", (DIGEST_BYTES,)), ("good", "?")])
+    vector, digest, good = _FIELDS
+    return np.dtype([(vector, dtype, (dimensions,)), (digest, "u1", (DIGEST_BYTES,)), (good, "?")])
 
 
 def _in_portions(batches: Iterator[NDArray[Any]], timed: bool) -> Iterator[NDArray[Any]]:
@@ -217,16 +234,20 @@ class _Work:
             if content is None:
                 log.info(f"{self._part(self._parts)}: damaged: it is made again, and what comes behind it")
                 break
-            rows = np.lib.format.read_array(io.BytesIO(content), allow_pickle=False)
-            if done + len(rows) > self._count:
+            rows = npy.read_array(io.BytesIO(content), allow_pickle=False)
+            if rows.dtype.names != _FIELDS or done + len(rows) > self._count:
                 break
             self._parts, done = self._parts + 1, done + len(rows)
             yield rows
 
+    def release(self) -> None:
+        """Let another run in."""
+        self._lock.release()
+
     def keep(self, rows: NDArray[Any]) -> None:
         """Write a part behind the others."""
         content = io.BytesIO()
-        np.lib.format.write_array(content, rows, allow_pickle=False)
+        npy.write_array(content, rows, allow_pickle=False)
         intact.write_atomically(self._part(self._parts), intact.seal(content.getvalue()))
         self._parts += 1
 

@@ -1,7 +1,7 @@
 """An index: a file of vectors that is asked for the nearest of them, and changed as a whole.
 
-It is an .npz file as `vector_file` has them, with a key for each vector, which stays when others go. A change is written
-beside it and takes its place at once: at any moment the old index is there or the new one.
+It is an .npz file as `vector_file` has them, with a key for each vector, which stays when others go. A change is
+written beside it and takes its place at once: at any moment the old index is there or the new one.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class Index:
             raise UserError(f"{path}: its next key is not behind all others; {_AGAIN}")
         if not isinstance(state, str) or len(state) != _STATE_DIGITS or set(state) - set("0123456789abcdef"):
             raise UserError(f"{path}: its state is not {_STATE_DIGITS} hexadecimal digits; {_AGAIN}")
-        _check_paths(content.paths, path)
+        _check_paths(content.paths, str(path))
         return cls(path, content, keys, next_key, state, facts.get("approximate") is True)
 
     @property
@@ -98,8 +98,12 @@ class Index:
         Returns:
             Inner products, float32, and rows of `content`, int64, both (q, min(count, n)).
 
-        Raises UserError for queries of other dimensions, or that are not finite.
+        Raises UserError for queries of other dimensions, or that are not finite, and of an index without vectors.
         """
+        if not len(self):
+            raise UserError(
+                f"{self.path}: has no vectors; add some with `mindghost index add` or `mindghost index sync`"
+            )
         queries = np.atleast_2d(np.asarray(queries, np.float32))
         if queries.shape[1] != self.content.dimensions:
             raise UserError(
@@ -132,10 +136,10 @@ class Index:
     def graph(self, progress: Progress | None = None) -> Graph:
         """The graph of neighbours: the one that is kept, or a new one, which is kept then."""
         graph.check_library()
-        found = graph.load(self.state)
+        found = graph.load(self.state, self.content.dimensions)
         if found is not None and len(found) == len(self):
             return found
-        made = Graph.of(self.content.dimensions)
+        made = Graph.for_vectors(self.content.vectors)
         made.add(self.keys, self.content.vectors, progress or (lambda count: None))
         made.save(self.state)
         return made
@@ -166,6 +170,7 @@ def build(
     approximate: bool = False,
     overwrite: bool = False,
     progress: Progress | None = None,
+    name: str = "the vectors",
 ) -> Index:
     """Write an index of vectors, and open it.
 
@@ -175,17 +180,19 @@ def build(
         approximate: neighbours are looked for by way of a graph, which is made, and kept.
         overwrite: replace what has the name.
         progress: called with the number of vectors that were added to the graph.
+        name: of the vectors, for messages.
 
     Raises UserError for vectors that are not fit, and a file that is there; RunError where it cannot be written.
     """
     paths.check_output(path, "-o")
     if approximate:
         graph.check_library()
+    _check_some(vectors, name)
     with lock.writing(path):
         if paths.exists(path) and not overwrite:
             raise UserError(f"-o: {path} exists; name another file, or give --overwrite to replace it")
-        vector_checks.check(vectors.vectors, str(path))
-        _check_paths(vectors.paths, path)
+        vector_checks.check(vectors.vectors, name)
+        _check_paths(vectors.paths, name)
         empty = _empty(path, vectors, approximate)
         _write(empty, np.empty(0, np.int64), vectors)
         built = Index.open(path)
@@ -199,6 +206,7 @@ def add(path: Path, vectors: Vectors, name: str = "the vectors") -> Changes:
 
     Raises UserError for vectors of another network, and where another process writes the index.
     """
+    _check_some(vectors, name)
     with lock.writing(path):
         return change(Index.open(path), vectors, name=name)
 
@@ -250,7 +258,7 @@ def change(
             f"{name}: vectors of {vectors.dimensions} numbers, and those of {index.path} have "
             f"{index.content.dimensions}; {_AGAIN}"
         )
-    _check_paths(vectors.paths, Path(name))
+    _check_paths(vectors.paths, name)
     gone, _ = index.rows_of(removed)
     replaced, _ = index.rows_of(vectors.paths.tolist())
     kept = np.setdiff1d(np.arange(len(index)), np.concatenate([gone, replaced]))
@@ -267,7 +275,7 @@ def _change_graph(before: Index, after: _Written, gone: NDArray[Any], added: NDA
         graph.forget(before.state)
         return
     graph.check_library()
-    found = graph.load(before.state, change=True)
+    found = graph.load(before.state, before.content.dimensions, change=True)
     if found is not None and len(found) == len(before):
         if len(gone):
             found.remove(gone)
@@ -334,9 +342,14 @@ def _empty(path: Path, like: Vectors, approximate: bool) -> Index:
     return Index(path, none, np.empty(0, np.uint64), 0, "", approximate)
 
 
-def _check_paths(names: NDArray[Any], path: Path) -> None:
+def _check_some(vectors: Vectors, name: str) -> None:
+    if not len(vectors):
+        raise UserError(f"{name}: no vectors in it; give some that `mindghost embed` has made")
+
+
+def _check_paths(names: NDArray[Any], source: str) -> None:
     """Raise UserError where two vectors have one path."""
     unique, counts = np.unique(names, return_counts=True)
     if len(unique) < len(names):
         twice = str(unique[counts > 1][0])
-        raise UserError(f"{path}: the path {shown(twice)[:200]} is there twice; each image has one vector")
+        raise UserError(f"{source}: the path {shown(twice)[:200]} is there twice; each image has one vector")

@@ -75,7 +75,7 @@ def _draw(found: Sequence[Found]) -> Figure:
         _show(line[0], each.image, "query")
         for place, neighbour in zip(line[1:], each.neighbours, strict=False):
             kind = f"  {neighbour.name}" if neighbour.name else ""
-            _show(place, neighbour.path, f"{neighbour.score:.3f}{kind}")
+            _show(place, neighbour.path, f"{neighbour.score:.4f}{kind}")
     return figure
 
 
@@ -94,7 +94,7 @@ def _short(text: str, from_the_end: bool = False) -> str:
 
 
 def thumbnail(path: str) -> tuple[NDArray[Any], str]:
-    """A small square with an image in it, uint8 (side, side, 3); and what to say in its place, where it is not there."""
+    """A small square with an image in it, uint8 (side, side, 3), and what to say where it cannot be read."""
     try:
         picture = Image.fromarray(images.read_image(path, upright=True))
     except UserError:

@@ -20,7 +20,7 @@ def neighbours(
     approximate: bool | None = None,
     batch_size: int | None = None,
     listed: Iterable[str] = (),
-    progress: Callable[[int], object] = lambda count: None,
+    progress: Callable[[int], None] | None = None,
 ) -> list[Found]:
     """The images of an index that are most like others.
 

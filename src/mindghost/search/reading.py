@@ -65,19 +65,19 @@ class ReadImages(Samples):
 
     def read(self, index: int) -> NDArray[Any]:
         """The pixels of a sample, upright."""
-        return np.asarray(self.opened(index)[0])
+        return self.opened(index)[0]
 
     def name(self, index: int) -> str:
         """What the image is called."""
         part, at = self._place(index)
         return part.name(at)
 
-    def opened(self, index: int) -> tuple[Any, bytes]:
+    def opened(self, index: int) -> tuple[NDArray[Any], bytes]:
         """Pixels of a sample, upright, and the bytes that they were made of. Raises UserError where they are none."""
         part, at = self._place(index)
         if isinstance(part, FileSamples):
             content = part.content(at)
-            return images.open_upright(content, part.name(at), part.decoder), content
+            return np.asarray(images.open_upright(content, part.name(at), part.decoder)), content
         pixels = part.read(at)
         return pixels, np.ascontiguousarray(pixels).tobytes()
 
@@ -182,8 +182,8 @@ def opened(given: Sequence[str], config: Config, split: str = "", listed: Iterab
     """What a command was given to look at: samples, one after the other, of which only the names were looked at.
 
     Args:
-        given: files, folders, patterns and lists, as `sources.expand` has them; or one folder of data: with splits in it,
-            in any layout, or with a folder for each class, from which labels come.
+        given: files, folders, patterns and lists, as `sources.expand` has them; or one folder of data: with splits in
+            it, in any layout, or with a folder for each class, from which labels come.
         config: says how binary data sets are read.
         split: of a folder of data, this one alone; all that are there, where it is empty.
         listed: the names that "-" stands for.
@@ -198,7 +198,7 @@ def opened(given: Sequence[str], config: Config, split: str = "", listed: Iterab
 
 
 def expanded(given: Sequence[str], listed: Iterable[str] = ()) -> list[str]:
-    """The image files that are meant (`sources.expand`), each once. Raises UserError for none at all, and for a video."""
+    """The image files that are meant (`sources.expand`), each once. Raises UserError for none, and for a video."""
     files = list(dict.fromkeys(sources.expand(given, listed)))
     if not files:
         raise UserError("-: no image in the list on standard input")
@@ -221,7 +221,11 @@ def _of_data(data: Path, config: Config, split: str) -> list[Samples]:
 def _of_split(data: Path, split: str, config: Config) -> Samples:
     """A split in any layout; folders are taken as they are, whatever else lies in them."""
     root = places.folder(data, split)
-    if paths.is_folder(root) and not places.shards(data, split) and not (packs.is_pack(root) or downloaded.is_flat(root)):
+    if (
+        paths.is_folder(root)
+        and not places.shards(data, split)
+        and not (packs.is_pack(root) or downloaded.is_flat(root))
+    ):
         return of_folder(root, config)
     found = layouts.opened(data, split, jpeg.decoder(config.native_ops))
     assert found is not None  # it is there

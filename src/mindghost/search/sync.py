@@ -60,7 +60,7 @@ def sync(index: Index, folder: str, embed: Embed) -> Synced:
     files = [os.path.normpath(file) for file in walk.image_files(folder)]
     here = _Here(index, folder)
     found = {file: _state(file) for file in files}
-    moved = {digest: row for row in here.rows.values() if (digest := here.digest(row)) != _NO_DIGEST}
+    moved = {known: row for row in here.rows.values() if (known := here.digest(row)) != _NO_DIGEST}
     wanted: list[str] = []
     reused: dict[str, tuple[int, tuple[int, int]]] = {}
     kept = set()

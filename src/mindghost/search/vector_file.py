@@ -1,4 +1,4 @@
-"""Files of vectors: .npz and .parquet, with the arrays or columns `vectors`, `paths` and `labels`. They are not trusted.
+"""Files of vectors, read without trust: .npz and .parquet, with the arrays or columns `vectors`, `paths`, `labels`.
 
 What else is known (`Vectors`) stands beside those: `classes`, `sizes`, `times`, `digests`, and `facts`, JSON that says
 what the file is and which network made the vectors.
@@ -7,6 +7,7 @@ what the file is and which network made the vectors.
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -145,11 +146,17 @@ def settled(path: Path, arrays: Mapping[str, NDArray[Any]], facts: Mapping[str, 
             raise refused(f"has no array {name!r}")
     found = arrays[_VECTORS]
     if found.dtype.name not in DTYPES or found.ndim != 2 or not 1 <= found.shape[1] <= _MOST_DIMENSIONS:
-        raise refused(f"its vectors are {found.dtype} {found.shape}, expected (images, dimensions) of {' or '.join(DTYPES)}")
+        raise refused(
+            f"its vectors are {found.dtype} {found.shape}, expected (images, dimensions) of {' or '.join(DTYPES)}"
+        )
     count = len(found)
     classes = _names(arrays.get("classes", _texts(())), refused)
     labels, classes = _labels(arrays.get("labels"), classes, count, refused)
-    shapes = {"sizes": ((count,), np.int64), "times": ((count,), np.int64), "digests": ((count, DIGEST_BYTES), np.uint8)}
+    shapes = {
+        "sizes": ((count,), np.int64),
+        "times": ((count,), np.int64),
+        "digests": ((count, DIGEST_BYTES), np.uint8),
+    }
     others = {}
     for name, (shape, dtype) in shapes.items():
         if name in arrays:
@@ -170,10 +177,9 @@ def _called(array: NDArray[Any], refused: Any) -> NDArray[Any]:
         return np.array([os.fsdecode(name) for name in array.tolist()], str)
     if array.dtype.kind != "U":
         raise refused(f"its paths are {array.dtype}, expected text")
-    try:
-        array.tolist()
-    except ValueError as error:
-        raise refused(f"its paths are no text ({error})") from error
+    codes = np.ascontiguousarray(array).view(np.dtype("u4").newbyteorder(array.dtype.byteorder))
+    if codes.max(initial=0) > sys.maxunicode:
+        raise refused("its paths are no text")
     return array
 
 
@@ -199,7 +205,7 @@ def _labels(
         return indices.astype(np.int32), tuple(names.tolist())
     if array.dtype.kind not in "iu":
         raise refused(f"its labels are {array.dtype}, expected whole numbers")
-    if count and not (UNKNOWN <= int(array.min()) and int(array.max()) < (len(classes) or 1 << 31)):
+    if count and not (int(array.min()) >= UNKNOWN and int(array.max()) < (len(classes) or 1 << 31)):
         raise refused(f"its labels go from {array.min()} to {array.max()}, and it has {len(classes)} class names")
     return array.astype(np.int32), classes
 
@@ -210,7 +216,9 @@ def _read_parquet(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
         import pyarrow as pa
         import pyarrow.parquet as pq
     except ImportError as error:
-        raise UserError(f"{path}: pyarrow reads Parquet files ({error}); pip install pyarrow, or give a .npz file") from error
+        raise UserError(
+            f"{path}: pyarrow reads Parquet files ({error}); pip install pyarrow, or give a .npz file"
+        ) from error
     try:
         with paths.open_file(path, _AGAIN) as file:
             opened = pq.ParquetFile(file, pre_buffer=False)
@@ -220,7 +228,9 @@ def _read_parquet(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
             arrays = {name: _array(table.column(name).combine_chunks(), table.num_rows) for name in names}
     except (pa.ArrowException, OSError, ValueError, TypeError, AttributeError) as error:
         resources.check(error, path)
-        raise UserError(f"{path}: not a Parquet file of vectors ({' '.join(str(error).split())[:160]}); {_AGAIN}") from error
+        raise UserError(
+            f"{path}: not a Parquet file of vectors ({' '.join(str(error).split())[:160]}); {_AGAIN}"
+        ) from error
     if noted is None:
         return arrays, {}
     facts = _facts(path, noted, _AGAIN)
