@@ -87,11 +87,17 @@ def entry(header: bytes, content: bytes = b"") -> bytes:
     ("content", "expected"),
     [
         (entry(b"{'descr': '<f4', 'fortran_order': False, 'shape': (1000000000000,), }\n"), "its array a is damaged"),
-        (entry(b"{'descr': '<f4', 'fortran_order': False, 'shape': (-2, -2), }\n", bytes(16)), "its array a is damaged"),
+        (
+            entry(b"{'descr': '<f4', 'fortran_order': False, 'shape': (-2, -2), }\n", bytes(16)),
+            "its array a is damaged",
+        ),
         (entry(b"{'descr': '|V0', 'fortran_order': False, 'shape': (10,), }\n"), "its array a is damaged"),
         (entry(b"(" * 5000), "its array a is damaged"),
         (entry(b"__import__('os').system('touch hacked')"), "its array a is damaged"),
-        (entry(b"{'descr': '|O', 'fortran_order': False, 'shape': (1,), }\n", b"cos\nsystem\n"), "Python objects, which"),
+        (
+            entry(b"{'descr': '|O', 'fortran_order': False, 'shape': (1,), }\n", b"cos\nsystem\n"),
+            "Python objects, which",
+        ),
         (b"no array", "its array a is damaged"),
         (b"", "its array a is damaged"),
     ],

@@ -21,7 +21,9 @@ def unit(count: int, dimensions: int = 16, seed: int = 0) -> np.ndarray:
 def vectors(count: int, dimensions: int = 16, seed: int = 0, start: int = 0, **keys) -> Vectors:
     paths = np.array([f"D/{number:05}.jpg" for number in range(start, start + count)], str)
     labels = np.arange(count, dtype=np.int32) % 2
-    return Vectors(unit(count, dimensions, seed), paths, labels, **{"classes": ("ant", "bee"), "origin": ORIGIN, **keys})
+    return Vectors(
+        unit(count, dimensions, seed), paths, labels, **{"classes": ("ant", "bee"), "origin": ORIGIN, **keys}
+    )
 
 
 def brute_force(queries: np.ndarray, found: np.ndarray, count: int) -> list[list[int]]:

@@ -51,7 +51,9 @@ def test_it_finds_nearly_all_and_scores_are_exact(path):
     np.testing.assert_allclose(scores, np.einsum("qd,qkd->qk", queries, index.content.vectors[rows]), atol=1e-6)
     assert (np.diff(scores, axis=1) <= 0).all()
     # An index that was built for exact answers may be asked so, and the other way round.
-    assert recall(index.nearest(queries, 10, approximate=False)[1], brute_force(queries, index.content.vectors, 10)) == 1
+    assert (
+        recall(index.nearest(queries, 10, approximate=False)[1], brute_force(queries, index.content.vectors, 10)) == 1
+    )
 
 
 def test_neighbours_that_are_nearly_equal_are_told_apart(tmp_path):
@@ -113,7 +115,9 @@ def test_old_graphs_go(tmp_path):
 def test_without_the_library(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "usearch", None)
     monkeypatch.setitem(sys.modules, "usearch.index", None)
-    with pytest.raises(UserError, match=r"^--approximate: usearch finds neighbours so .*; pip install usearch, or leave"):
+    with pytest.raises(
+        UserError, match=r"^--approximate: usearch finds neighbours so .*; pip install usearch, or leave"
+    ):
         build(tmp_path / "i", vectors(20), approximate=True)
     assert not (tmp_path / "i").exists()
     assert len(build(tmp_path / "i", vectors(20))) == 20

@@ -59,7 +59,11 @@ def test_what_is_added_and_removed_is_exact(path):
         before = len(mirror)
         mirror |= known(more)
         changes = add(path, more)
-        assert (changes.count, changes.added, changes.replaced) == (len(mirror), len(mirror) - before, 12 - changes.added)
+        assert (changes.count, changes.added, changes.replaced) == (
+            len(mirror),
+            len(mirror) - before,
+            12 - changes.added,
+        )
         index = Index.open(path)
         assert set(index.content.paths.tolist()) == set(mirror)
         assert asked(index, queries) == by_brute_force(mirror, queries)

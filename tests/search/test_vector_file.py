@@ -125,7 +125,11 @@ def test_files_of_something_else(content, ending, tmp_path):
 @pytest.mark.fault("vectors", "clean error")
 @pytest.mark.parametrize(
     ("column", "expected"),
-    [([[0.6, 0.8], [1.0]], "lists of several lengths"), ([[1.0, None], [1.0, 0.0]], "value missing"), ([None, [1.0]], "missing")],
+    [
+        ([[0.6, 0.8], [1.0]], "lists of several lengths"),
+        ([[1.0, None], [1.0, 0.0]], "value missing"),
+        ([None, [1.0]], "missing"),
+    ],
 )
 def test_parquet_files_of_something_else(column, expected, tmp_path):
     pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")

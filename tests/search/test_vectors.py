@@ -68,10 +68,16 @@ def test_one_network_is_itself():
 @pytest.mark.parametrize(
     ("keys", "expected"),
     [
-        ({"model": "ghostnet_100"}, "b: not of the network of a: model ghostnet_050 and ghostnet_100; embed the images"),
+        (
+            {"model": "ghostnet_100"},
+            "b: not of the network of a: model ghostnet_050 and ghostnet_100; embed the images",
+        ),
         ({"weights": "cd" * 32}, f"b: not of the network of a: weights {'ab' * 30} and {'cd' * 30}; "),
         ({"precision": "int8"}, "b: not of the network of a: precision float32 and int8; "),
-        ({"preprocessing": {**ORIGIN.preprocessing, "resize": [64, 64]}}, "preprocessing resize: [40, 40] and [64, 64]"),
+        (
+            {"preprocessing": {**ORIGIN.preprocessing, "resize": [64, 64]}},
+            "preprocessing resize: [40, 40] and [64, 64]",
+        ),
     ],
 )
 def test_another_network_is_named(keys, expected):

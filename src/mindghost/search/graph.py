@@ -61,8 +61,8 @@ class Graph:
     """A graph of neighbours in memory.
 
     Of vectors of length 1, those with the largest inner product are those at the smallest distance. Distances stay when
-    all are moved and scaled alike. So the graph has vectors around their mean, at about 1 from it: in float16 neighbours
-    are told apart even where all vectors point to one side, as those of networks do.
+    all are moved and scaled alike. So the graph has vectors around their mean, at about 1 from it: in float16
+    neighbours are told apart even where all vectors point to one side, as those of networks do.
 
     Args:
         index: of usearch.
@@ -89,7 +89,11 @@ class Graph:
         spread = squares / count - float(mean.astype(np.float64) @ mean)
         scale = 1 / np.sqrt(spread) if spread > _SMALLEST_SPREAD else 1.0
         made = _library().Index(
-            ndim=vectors.shape[1], metric="l2sq", dtype=_FORMAT, connectivity=_CONNECTIVITY, expansion_add=_EXPANSION_ADD
+            ndim=vectors.shape[1],
+            metric="l2sq",
+            dtype=_FORMAT,
+            connectivity=_CONNECTIVITY,
+            expansion_add=_EXPANSION_ADD,
         )
         return cls(made, mean, scale)
 
@@ -164,7 +168,7 @@ def load(state: str, dimensions: int, change: bool = False) -> Graph | None:
             os.utime(file)
         *mean, scale = np.frombuffer(mapped, "<f4", dimensions + 1)
         content = memoryview(mapped)[len(_head(np.array(mean), scale)) :]
-        restored = _library().Index.restore(bytes(content) if change else content, view=not change)
+        restored = _library().Index.restore(content, view=not change)
     except (OSError, ValueError, RuntimeError, UserError) as error:
         log.warning(f"{file}: cannot be used ({paths.reason(error)}); the graph is made again")
         return None
