@@ -14,7 +14,7 @@ from mindghost.errors import RunError, UserError
 from mindghost.files import intact, lock
 from mindghost.search import index as index_module
 from mindghost.search.index import Index, add, build, remove
-from tests.helpers.vectors import ORIGIN, brute_force, changed_arrays, changed_facts, recall, unit, vectors
+from tests.helpers.vectors import ORIGIN, brute_force, changed_arrays, changed_facts, unit, vectors
 
 
 @pytest.fixture

@@ -142,7 +142,7 @@ class Graph:
             log.warning(f"the graph of neighbours is not kept: {shelf}: {paths.reason(error)}")
 
 
-def _head(mean: NDArray[Any], scale: float) -> bytes:
+def _head(mean: NDArray[Any], scale: Any) -> bytes:
     """What stands before usearch's bytes in a file."""
     numbers = np.append(mean, np.float32(scale)).astype("<f4").tobytes()
     return numbers + bytes(-len(numbers) % _ALIGNED)

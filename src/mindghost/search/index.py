@@ -7,6 +7,7 @@ written beside it and takes its place at once: at any moment the old index is th
 from __future__ import annotations
 
 import secrets
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -349,7 +350,7 @@ def _check_some(vectors: Vectors, name: str) -> None:
 
 def _check_paths(names: NDArray[Any], source: str) -> None:
     """Raise UserError where two vectors have one path."""
-    unique, counts = np.unique(names, return_counts=True)
-    if len(unique) < len(names):
-        twice = str(unique[counts > 1][0])
+    called = names.tolist()
+    if len(set(called)) < len(called):
+        twice = next(name for name, count in Counter(called).items() if count > 1)
         raise UserError(f"{source}: the path {shown(twice)[:200]} is there twice; each image has one vector")

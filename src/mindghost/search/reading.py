@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
@@ -23,6 +24,8 @@ from ..errors import UserError
 from ..files import paths
 from ..inference import sources
 from .vectors import DIGEST_BYTES, UNKNOWN
+
+log = logging.getLogger("mindghost")
 
 _SPLITS = ("train", "val", "test")
 # What a batch has beside its pixels: digest of each file, and whether it could be read.
@@ -215,17 +218,26 @@ def _of_data(data: Path, config: Config, split: str) -> list[Samples]:
     if not names and config.dataset != "imagenet" and not _has_images(data):
         task = tasks.of(config)
         return [task.open_split(config.of_folder(data), name) for name in ("train", "val")]
+    if names and not split:
+        _say_beside(data, names)
     return [_of_split(data, name, config) for name in names or [""]]
+
+
+def _say_beside(data: Path, names: Sequence[str]) -> None:
+    """Warn of images that lie beside the splits of a folder: it may be one of photos, of trains for example."""
+    inside = {places.folder(data, name).name for name in names}
+    groups = walk.by_class_folder(walk.image_files(data, walk.LeftOut()), data)
+    if count := sum(len(files) for name, files in groups.items() if name not in inside):
+        log.warning(
+            f"{data}: taken for data with the splits {', '.join(names)}: {count:,} images beside them are left out; give "
+            "each of its folders to have all"
+        )
 
 
 def _of_split(data: Path, split: str, config: Config) -> Samples:
     """A split in any layout; folders are taken as they are, whatever else lies in them."""
     root = places.folder(data, split)
-    if (
-        paths.is_folder(root)
-        and not places.shards(data, split)
-        and not (packs.is_pack(root) or downloaded.is_flat(root))
-    ):
+    if paths.is_folder(root) and not (places.shards(data, split) or packs.is_pack(root) or downloaded.is_flat(root)):
         return of_folder(root, config)
     found = layouts.opened(data, split, jpeg.decoder(config.native_ops))
     assert found is not None  # it is there

@@ -177,8 +177,8 @@ def _called(array: NDArray[Any], refused: Any) -> NDArray[Any]:
         return np.array([os.fsdecode(name) for name in array.tolist()], str)
     if array.dtype.kind != "U":
         raise refused(f"its paths are {array.dtype}, expected text")
-    codes = np.ascontiguousarray(array).view(np.dtype("u4").newbyteorder(array.dtype.byteorder))
-    if codes.max(initial=0) > sys.maxunicode:
+    array = np.ascontiguousarray(array.astype(array.dtype.newbyteorder("=")))
+    if array.view(np.uint32).max(initial=0) > sys.maxunicode:
         raise refused("its paths are no text")
     return array
 
