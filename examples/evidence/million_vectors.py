@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from mindghost.search import exact, vector_file
+from mindghost.search.graph import forget
 from mindghost.search.index import Index, build
 from mindghost.search.vectors import Vectors
 
@@ -87,6 +88,7 @@ def measure(options: argparse.Namespace, folder: Path) -> dict:
     timed(facts, "approximate_one_query", index.nearest, queries[:1], 10, True)
     found_scores, found = timed(facts, "approximate_all_queries", index.nearest, queries, 10, True)
     hits = [len(set(line) & set(wanted)) / 10 for line, wanted in zip(found.tolist(), rows.tolist(), strict=True)]
+    forget(index.state)
     facts["queries"] = options.queries
     facts["recall_at_10"] = round(float(np.mean(hits)), 4)
     facts["largest_loss_of_score"] = float((scores - found_scores).max())

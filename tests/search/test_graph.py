@@ -1,7 +1,5 @@
 """The graph of neighbours: what it finds of what brute force finds, and that it is kept, followed and made again."""
 
-import os
-import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +11,6 @@ from mindghost.errors import UserError
 from mindghost.files.cache import cache_dir
 from mindghost.search import graph
 from mindghost.search.index import Index, add, build, remove
-from tests.helpers.places import ROOT
 from tests.helpers.vectors import brute_force, recall, unit, vectors
 
 pytest.importorskip("usearch")
@@ -121,14 +118,3 @@ def test_without_the_library(tmp_path, monkeypatch):
         build(tmp_path / "i", vectors(20), approximate=True)
     assert not (tmp_path / "i").exists()
     assert len(build(tmp_path / "i", vectors(20))) == 20
-
-
-def test_the_measurement_of_a_million_runs(tmp_path):
-    """examples/evidence/million_vectors.py on few vectors."""
-    script = ROOT / "examples" / "evidence" / "million_vectors.py"
-    command = [sys.executable, script, "--count", "3000", "--dimensions", "64", "--queries", "50", "--folder", tmp_path]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "MINDGHOST_HOME": str(tmp_path / "home")}
-    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, env=environment, timeout=300)
-    assert done.returncode == 0, done.stderr
-    assert '"recall_at_10": ' in done.stdout
-    assert sorted(file.name for file in tmp_path.iterdir()) == ["home"]

@@ -92,7 +92,7 @@ class Embedder:
 
         Args:
             deployed: the file.
-            images: how many there will be: a graph is compiled for many, and runs twice as fast.
+            images: how many there will be: from `MANY` on the network is compiled as a graph.
             batch_size: images at once; None: as many as suit the machine.
 
         Raises UserError for a file that is damaged, or has no embedding.

@@ -229,8 +229,8 @@ def _say_beside(data: Path, names: Sequence[str]) -> None:
     groups = walk.by_class_folder(walk.image_files(data, walk.LeftOut()), data)
     if count := sum(len(files) for name, files in groups.items() if name not in inside):
         log.warning(
-            f"{data}: taken for data with the splits {', '.join(names)}: {count:,} images beside them are left out; give "
-            "each of its folders to have all"
+            f"{data}: taken for data with the splits {', '.join(names)}: {count:,} images beside them are left out; "
+            "give each of its folders to have all"
         )
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -57,38 +57,33 @@ def sync(index: Index, folder: str, embed: Embed) -> Synced:
 
     Raises UserError where the folder cannot be listed, or the vectors are of another network.
     """
-    files = [os.path.normpath(file) for file in walk.image_files(folder)]
     here = _Here(index, folder)
-    found = {file: _state(file) for file in files}
-    moved = {known: row for row in here.rows.values() if (known := here.digest(row)) != _NO_DIGEST}
-    wanted: list[str] = []
-    reused: dict[str, tuple[int, tuple[int, int]]] = {}
-    kept = set()
-    for file, state in found.items():
-        row = here.rows.get(file)
-        if row is not None and state == here.state(row):
-            kept.add(file)
-            continue
-        digest = _digest(file) if moved else None
-        if digest is not None and digest in moved:
-            reused[file] = moved[digest], state
-        else:
-            wanted.append(file)
+    sorted_out = here.sorted_out([os.path.normpath(file) for file in walk.image_files(folder)])
+    wanted, reused = sorted_out.wanted, sorted_out.reused
     vectors, problems = embed(wanted) if wanted else (here.none(), {})
-    vectors = replace(vectors, labels=here.labels(vectors.paths.tolist(), folder), classes=index.content.classes)
-    gone = [index.content.paths[row] for file, row in here.rows.items() if file not in kept]
+    vectors = replace(vectors, labels=here.labels(vectors.paths.tolist()), classes=index.content.classes)
     # What is embedded or taken over replaces its old entry; of the others, nothing stays.
-    added = _joined(_reused(index, reused), vectors)
+    added = _joined(here.taken_over(reused), vectors)
     names = set(added.paths.tolist())
-    changes = change(index, added, [name for name in map(str, gone) if name not in names], name=folder)
+    gone = [str(index.content.paths[row]) for file, row in here.rows.items() if file not in sorted_out.kept]
+    changes = change(index, added, [name for name in gone if name not in names], name=folder)
     return Synced(changes, len(vectors), len(reused), problems)
+
+
+@dataclass(frozen=True)
+class _SortedOut:
+    """The files of a folder: unchanged; with a row that has their vector, and their size and time; to be embedded."""
+
+    kept: set[str]
+    reused: dict[str, tuple[int, tuple[int, int]]]
+    wanted: list[str]
 
 
 class _Here:
     """The entries of an index that lie below a folder."""
 
     def __init__(self, index: Index, folder: str) -> None:
-        self._content = index.content
+        self._content, self._folder = index.content, folder
         top = os.path.normpath(folder)
         below = "" if top == os.curdir else top.rstrip("/") + "/"
         # By their paths as `walk` gives them, whatever dots and double slashes they were recorded with.
@@ -96,30 +91,41 @@ class _Here:
         inside = ((row, path) for row, path in normal if path.startswith(below) and (below or not os.path.isabs(path)))
         self.rows = {path: row for row, path in inside if below or not path.startswith("../")}
 
-    def state(self, row: int) -> tuple[int, int]:
-        return int(self._content.sizes[row]), int(self._content.times[row])
+    def sorted_out(self, files: Sequence[str]) -> _SortedOut:
+        """What is to be done with each file."""
+        sizes, times, digests = self._content.sizes, self._content.times, self._content.digests
+        known = {digest: row for row in self.rows.values() if (digest := digests[row].tobytes()) != _NO_DIGEST}
+        found = _SortedOut(set(), {}, [])
+        for file in files:
+            row, state = self.rows.get(file), _state(file)
+            if row is not None and state == (int(sizes[row]), int(times[row])):
+                found.kept.add(file)
+            elif known and (same := known.get(_digest(file))) is not None:
+                found.reused[file] = same, state
+            else:
+                found.wanted.append(file)
+        return found
 
-    def digest(self, row: int) -> bytes:
-        return self._content.digests[row].tobytes()
+    def taken_over(self, reused: Mapping[str, tuple[int, tuple[int, int]]]) -> Vectors:
+        """The vectors of rows for files that have the same content; one that was moved may have another class."""
+        rows = np.array([row for row, _ in reused.values()], np.int64)
+        states = np.array([state for _, state in reused.values()], np.int64).reshape(len(rows), 2)
+        moved = np.array([row != self.rows.get(file) for file, row in zip(reused, rows.tolist(), strict=True)], bool)
+        found = self._content.take(rows)
+        labels = np.where(moved, self.labels(list(reused)), found.labels)
+        names = np.array(list(reused), str)
+        return replace(found, paths=names, labels=labels, sizes=states[:, 0], times=states[:, 1])
 
     def none(self) -> Vectors:
         content = self._content
         return vector_checks.none_of(content.dimensions, content.vectors.dtype.name, content.origin, content.classes)
 
-    def labels(self, files: Sequence[str], folder: str) -> NDArray[Any]:
+    def labels(self, files: Sequence[str]) -> NDArray[Any]:
         """The class of each file: the innermost of the folders that it lies in that has a class's name."""
         label_of = {name: label for label, name in enumerate(self._content.classes)}
-        parents = (Path(os.path.relpath(file, folder)).parent.parts for file in files)
+        parents = (Path(os.path.relpath(file, self._folder)).parent.parts for file in files)
         labels = [next((label_of[part] for part in reversed(parts) if part in label_of), UNKNOWN) for parts in parents]
         return np.array(labels, np.int32)
-
-
-def _reused(index: Index, reused: dict[str, tuple[int, tuple[int, int]]]) -> Vectors:
-    """The vectors of entries under other names, or of other times."""
-    rows = np.array([row for row, _ in reused.values()], np.int64)
-    states = np.array([state for _, state in reused.values()], np.int64).reshape(len(rows), 2)
-    taken = index.content.take(rows)
-    return replace(taken, paths=np.array(list(reused), str), sizes=states[:, 0], times=states[:, 1])
 
 
 def _joined(first: Vectors, second: Vectors) -> Vectors:
@@ -136,8 +142,8 @@ def _state(file: str) -> tuple[int, int]:
     return status.st_size, time_of_change(status)
 
 
-def _digest(file: str) -> bytes | None:
+def _digest(file: str) -> bytes:
     try:
         return hashlib.sha256(images.content(file)).digest()[:DIGEST_BYTES]
-    except UserError:
-        return None
+    except UserError:  # embedding says what is wrong
+        return _NO_DIGEST
