@@ -46,6 +46,13 @@ def test_maps_are_no_embeddings():
         normalised(np.zeros((2, 3, 4, 4), np.float32))
 
 
+@pytest.mark.fault("exported files", "clean error")
+def test_a_network_of_pixels_has_none():
+    dense = replace(WANTED, path=Path("x.ckpt"), config=CONFIG.replace(task="segmentation", model="ghost_unet"))
+    with pytest.raises(UserError, match=r"^x.ckpt: a network that gives each pixel a class has no embedding"):
+        embedding.open_embedding(dense)
+
+
 # --- Descriptions and graphs
 
 

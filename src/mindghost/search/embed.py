@@ -230,12 +230,9 @@ class _Work:
         """The parts that are whole, one after the other."""
         done = 0
         while paths.is_file(self._part(self._parts)):
-            content = intact.unseal(paths.read(self._part(self._parts), "delete it"))
-            if content is None:
+            rows = _rows_in(paths.read(self._part(self._parts), "delete it"))
+            if rows is None or done + len(rows) > self._count:
                 log.info(f"{self._part(self._parts)}: damaged: it is made again, and what comes behind it")
-                break
-            rows = npy.read_array(io.BytesIO(content), allow_pickle=False)
-            if rows.dtype.names != _FIELDS or done + len(rows) > self._count:
                 break
             self._parts, done = self._parts + 1, done + len(rows)
             yield rows
@@ -255,6 +252,16 @@ class _Work:
         for name in paths.names_in(self._folder):
             if name.endswith(".part"):
                 (self._folder / name).unlink(missing_ok=True)
+
+
+def _rows_in(content: bytes) -> NDArray[Any] | None:
+    """The rows that a part holds; None where it is damaged."""
+    whole = intact.unseal(content)
+    try:
+        rows = None if whole is None else npy.read_array(io.BytesIO(whole), allow_pickle=False)
+    except ValueError:
+        return None
+    return rows if rows is not None and rows.dtype.names == _FIELDS and rows.ndim == 1 else None
 
 
 def work_of(output: Path) -> Path:
