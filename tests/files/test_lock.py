@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from mindghost.errors import UserError
+from mindghost.files import lock as lock_module
 from mindghost.files.lock import FolderLock
 from tests.helpers.locks import lock_holder
 
@@ -119,3 +120,24 @@ def test_a_file_that_no_run_wrote_is_locked_and_keeps_its_content(lock, tmp_path
 def test_a_folder_that_takes_no_file(tmp_path):
     with pytest.raises(OSError, match="No such file"):
         FolderLock(tmp_path / "absent", "ckpt_save_dir").take()
+
+
+# --- One writer of a file
+
+
+def test_a_file_has_one_writer(tmp_path):
+    (tmp_path / "x").write_text("mine")
+    with lock_module.writing(tmp_path / "x"), lock_module.writing(tmp_path / "y"):
+        with pytest.raises(UserError) as caught, lock_module.writing(tmp_path / "x"):
+            pass
+        assert str(caught.value) == f"{tmp_path / 'x'}: is being written by another process; wait for it to end"
+    with lock_module.writing(tmp_path / "x"):
+        assert (tmp_path / "x").read_text() == "mine"
+
+
+@pytest.mark.fault("overwriting", "clean error")
+def test_a_lock_of_a_file_that_cannot_be_made(tmp_path):
+    (tmp_path / ".x.lock").mkdir()
+    match = r"\.x\.lock: cannot be written \(Is a directory\); x needs it"
+    with pytest.raises(UserError, match=match), lock_module.writing(tmp_path / "x"):
+        pass

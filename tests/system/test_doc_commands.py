@@ -41,6 +41,17 @@ mindghost validate --ckpt_path runs/mine/ghostnet_050_best.ckpt --report runs/mi
 mindghost export --ckpt_path runs/mine/ghostnet_050_best.ckpt
 python examples/predict_onnx.py runs/mine/ghostnet_050_best.onnx photo.jpg
 find . -name '*.jpg' | mindghost predict - --ckpt_path runs/mine/ghostnet_050_best.onnx --json --save_dir annotated
+mindghost embed DATA --ckpt_path runs/mine/ghostnet_050_best.ckpt -o vectors.npz
+mindghost index build vectors.npz -o photos.index
+mindghost search photo.jpg --index photos.index --ckpt_path runs/mine/ghostnet_050_best.ckpt --picture found.png
+mindghost embed DATA --split val --dtype float16 --ckpt_path runs/mine/ghostnet_050_best.ckpt -o val.parquet
+mindghost export --ckpt_path runs/mine/ghostnet_050_best.ckpt --embedding
+mindghost embed DATA --ckpt_path runs/mine/ghostnet_050_best.onnx -o same.npz
+mindghost index info photos.index
+mindghost index remove photos.index DATA/val/class_0
+mindghost index add photos.index val.parquet
+mindghost index sync photos.index DATA --ckpt_path runs/mine/ghostnet_050_best.ckpt
+mindghost index build vectors.npz -o large.index --approximate
 mindghost show-ghosts photo.jpg --ckpt_path runs/mine/ghostnet_050_best.ckpt --layer blocks.3.0.ghost1 -o ghosts.png
 mindghost convert runs/mine/ghostnet_050_best.ckpt mine.safetensors --model ghostnet_050 --num_classes 10
 mindghost plot runs/mine

@@ -38,6 +38,11 @@ def make_parser() -> Parser:
         action="store_true",
         help="a file (onnx or openvino) for images of any height and width, of a network that gives each pixel a class",
     )
+    parser.add_argument(
+        "--embedding",
+        action="store_true",
+        help="the files (mindir or onnx) give embeddings beside logits, for mindghost embed and search",
+    )
     data_dir = input_folder("give one with images, or leave the option out")
     parser.add_argument("--data_dir", type=data_dir, metavar="D", help="images to compare on (those of the training)")
     add_overwrite(parser)
@@ -58,7 +63,9 @@ def main(arguments: Sequence[str]) -> None:
         Runtime.start(deployed.config)
         form = args.format or ("onnx" if args.free_size else "all")
         formats = export.USUAL if form == "all" else (form,)
-        written = export.export(deployed, formats, args.out, args.batch_size, args.overwrite, args.free_size)
+        written = export.export(
+            deployed, formats, args.out, args.batch_size, args.overwrite, args.free_size, args.embedding
+        )
     finally:
         log.close()
     for file in written:
@@ -70,5 +77,8 @@ def main(arguments: Sequence[str]) -> None:
             kind = f"{file.images} made-up pictures (no images in data_dir)"
         if len(file.sizes) > 1:
             kind += f", at {' and at '.join(f'{height} x {width}' for height, width in file.sizes)}"
-        say(f"{file.path}: {file.size / 1e6:.1f} MB; logits within {file.difference:.1e} of the checkpoint's on {kind}")
+        within = f"logits within {file.difference:.1e}"
+        if file.embedding is not None:
+            within += f", embeddings within {file.embedding:.1e}"
+        say(f"{file.path}: {file.size / 1e6:.1f} MB; {within} of the checkpoint's on {kind}")
     say(f"classes and preprocessing: {', '.join(dict.fromkeys(str(file.description) for file in written))}")

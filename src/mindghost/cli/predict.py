@@ -132,7 +132,7 @@ class Csv:
             self._writer.writerow([*names, guess.label, f"{guess.probability:.6g}"])
 
 
-def _listed() -> Iterator[str]:
+def listed() -> Iterator[str]:
     """The names on standard input, of any bytes: a line each, or with NUL after each, as `find -print0` does."""
     content = sys.stdin.buffer.read() if hasattr(sys.stdin, "buffer") else sys.stdin.read().encode()
     content = content.removeprefix(codecs.BOM_UTF8)
@@ -166,7 +166,7 @@ def main(arguments: Sequence[str]) -> None:
         from ..process import resources
         from ..runtime import Runtime
 
-    images = expand(args.sources, _listed())
+    images = expand(args.sources, listed())
     if not images:
         raise UserError("-: no image in the list on standard input")
     deployed = network_arguments.of_arguments(args)

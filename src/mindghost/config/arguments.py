@@ -58,14 +58,20 @@ class Parser(argparse.ArgumentParser):
     ) -> argparse.Namespace:
         """As argparse does. Raises UserError for a path of one of the types above that cannot be used."""
         found = super().parse_args(args, namespace)
+        self._check(found)
+        return found
+
+    def _check(self, found: argparse.Namespace) -> None:
         for action in self._actions:
-            if isinstance(action.type, _NamesPath):
+            if isinstance(action, argparse._SubParsersAction):
+                chosen = action.choices[getattr(found, action.dest)]
+                chosen._check(found)
+            elif isinstance(action.type, _NamesPath):
                 given = getattr(found, action.dest)
                 option = action.option_strings[-1] if action.option_strings else ""
                 for path in given if isinstance(given, list) else [given]:
                     if path is not None:
                         action.type.check(path, option)
-        return found
 
     def error(self, message: str) -> NoReturn:
         """Raise argparse's complaint as a UserError, without its page of usage."""

@@ -59,6 +59,7 @@ _BYTES_OF_PIXEL, _SOME_BYTES = 8, 1 << 22  # that decoding takes, of a pixel, an
 _REMEDY = "put an image there, or leave it out"
 
 _TIFF_WIDTH, _TIFF_HEIGHT = 256, 257
+_EXIF = b"Exif\0\0"  # what begins such data in a JPEG file
 _ORIENTATION = 0x0112  # the EXIF entry, and what undoes each of its values
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -150,6 +151,14 @@ def open_content(content: bytes, name: str, decoder: jpeg.Decoder | None) -> NDA
     if decoder is None or size is None or _beyond_bounds(size[1], size[0]) or content.count(_SCAN) > _MOST_SCANS:
         return decode_image(content, name)
     return JpegImage(content, name, decoder, size)
+
+
+def open_upright(content: bytes, name: str, decoder: jpeg.Decoder | None) -> NDArray[Any] | JpegImage:
+    """The pixels of an image file's bytes, turned as the camera noted (EXIF); `name` is for messages."""
+    # A JPEG file without that word says nothing of how it was held.
+    if decoder is not None and content.startswith(jpeg.START) and _EXIF not in content:
+        return open_content(content, name, decoder)
+    return opened(io.BytesIO(content), name, _upright)
 
 
 def decode_image(content: bytes, name: str) -> NDArray[Any]:

@@ -21,12 +21,13 @@ from ..files import intact, json_text, paths, scratch
 from ..inference import formats as file_formats
 from ..inference.deployment import Deployment
 from ..inference.network import in_batches
+from ..models.network import Network as Classifier
 from . import fold, own_files
 from .probe_images import comparison_images
 from .writers import WRITERS, Source, Writer, in_mode
 
-# Images (N, C, H, W), and the logits that the checkpoint gives for them.
-Probe = tuple[NDArray[Any], NDArray[Any]]
+# Images (N, C, H, W), and the logits and embeddings that the checkpoint gives for them; None where none are wanted.
+Probe = tuple[NDArray[Any], NDArray[Any], NDArray[Any] | None]
 log = logging.getLogger("mindghost")
 
 # What is written where nobody says: what MindSpore and most other runtimes take.
@@ -52,6 +53,7 @@ class Exported:
         images: that were compared.
         real: how many of them were images of the run's data, and not made-up ones.
         sizes: height and width that they had; of a file for any size two.
+        embedding: the same as `difference` of its embeddings; None where it gives none.
     """
 
     path: Path
@@ -61,6 +63,7 @@ class Exported:
     images: int
     real: int
     sizes: tuple[tuple[int, int], ...] = ()
+    embedding: float | None = None
 
 
 def export(
@@ -70,6 +73,7 @@ def export(
     batch: int | None = None,
     overwrite: bool = False,
     free_size: bool = False,
+    embedding: bool = False,
 ) -> list[Exported]:
     """Write a checkpoint's network in each of `formats`, the sha256 of each file and a description beside it.
 
@@ -83,6 +87,8 @@ def export(
         overwrite: replace files that are there, also those that no export made.
         free_size: the files take images of any height and width; ONNX and OpenVINO only, of a task that says
             something of each pixel.
+        embedding: the files give embeddings (`Network.forward_head(pre_logits=True)`) beside logits; ONNX and MindIR
+            only, of a classifier.
 
     Raises:
         UserError: weights that do not fit, a library that is missing, a file with other logits than the checkpoint, or
@@ -96,14 +102,22 @@ def export(
         _check_integers(deployed, formats)
     if free_size:
         _check_free_size(deployed.config, writers)
+    if embedding:
+        _check_embedding(deployed.config, writers)
     wanted = replace(deployed, batch=batch, free_size=free_size)
-    targets = [writer.target(wanted) for writer in writers]
+    # Before the work: a format may not be for so many images at once.
+    for writer in writers:
+        writer.target(wanted)
     folder = folder or deployed.path.parent
     paths.make_folder(folder, "--out")
     files = [writer.path(folder, deployed.path.stem) for writer in writers]
     names = [name for writer, file in zip(writers, files, strict=True) for name in _names(writer, file)]
     own_files.check_replaceable(names, overwrite, deployed.path)
-    network, probes, real = _network(deployed, free_size)
+    network, probes, real = _network(deployed, free_size, embedding)
+    if embedding:
+        wanted = replace(wanted, embedding=network.num_features)
+        network = WithEmbedding(network)
+    targets = [writer.target(wanted) for writer in writers]
     results: list[Exported] = []
     contents: dict[Path, bytes] = {}
     described: dict[Path, bytes] = {}
@@ -137,17 +151,26 @@ def _made(
     writer.write(source, draft)
     description = form.bound(source.description, [part.read_bytes() for part in form.parts(draft)])
     writer.describe(draft, description)
-    difference = max(compare(draft, target.batch, *probe) for probe in probes)
+    difference = max(compare(draft, target.batch, images, logits) for images, logits, _ in probes)
+    _check_difference(path, target, "logits", difference)
+    of_embedding = None
+    if target.embedding is not None:
+        pairs = [(images, found) for images, _, found in probes if found is not None]
+        of_embedding = max(compare(draft, target.batch, *pair, embedding=True) for pair in pairs)
+        _check_difference(path, target, "embeddings", of_embedding)
+    parts = {part: made.read_bytes() for part, made in zip(form.parts(path), form.parts(draft), strict=True)}
+    sizes = tuple((images.shape[2], images.shape[3]) for images, *_ in probes)
+    size, images, beside = sum(map(len, parts.values())), len(probes[0][0]), form.description_beside(path)
+    return Exported(path, beside, size, difference, images, real, sizes, of_embedding), parts, description
+
+
+def _check_difference(path: Path, target: Deployment, what: str, difference: float) -> None:
     tolerance = TOLERANCE if target.config.quantize_aware is None else INTEGER_TOLERANCE
     if not difference <= tolerance:
         raise UserError(
-            f"{path}: not kept: its logits differ from the checkpoint's by {difference:.1e} of their size, over "
+            f"{path}: not kept: its {what} differ from the checkpoint's by {difference:.1e} of their size, over "
             f"{tolerance:.0e}; use another --format, and report {target.config.model} with this image size"
         )
-    parts = {part: made.read_bytes() for part, made in zip(form.parts(path), form.parts(draft), strict=True)}
-    sizes = tuple((images.shape[2], images.shape[3]) for images, _ in probes)
-    size, images = sum(map(len, parts.values())), len(probes[0][0])
-    return Exported(path, form.description_beside(path), size, difference, images, real, sizes), parts, description
 
 
 def _names(writer: Writer, file: Path) -> list[Path]:
@@ -155,7 +178,25 @@ def _names(writer: Writer, file: Path) -> list[Path]:
     return [*writer.form.parts(file), writer.form.description_beside(file)]
 
 
-def _network(deployed: Deployment, free_size: bool) -> tuple[nn.Cell, list[Probe], int]:
+class WithEmbedding(nn.Cell):
+    """A classifier that gives embeddings (N, num_features) beside its logits (N, num_classes).
+
+    Args:
+        network: the classifier, whose parameters keep their names.
+    """
+
+    def __init__(self, network: Classifier) -> None:
+        super().__init__(auto_prefix=False)
+        self.network = network
+        self.classifier = network.get_classifier()
+
+    def construct(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Images (N, in_channels, H, W) -> logits and embeddings."""
+        embedding = self.network.forward_head(self.network.forward_features(x), True)
+        return self.classifier(embedding), embedding
+
+
+def _network(deployed: Deployment, free_size: bool, embedding: bool) -> tuple[nn.Cell, list[Probe], int]:
     """A checkpoint's network as it is deployed, what it says of some images, and whether these are the run's own."""
     config = deployed.config.replace(val_amp_level="O0")
     trained, loaded = build.trained_network(config)
@@ -166,10 +207,30 @@ def _network(deployed: Deployment, free_size: bool) -> tuple[nn.Cell, list[Probe
     if free_size:
         probes.append(comparison_images(replace(deployed, config=config.replace(image_resize=_other_size(images))))[0])
     with in_mode(ms.PYNATIVE_MODE):
-        compared = [(probe, trained(Tensor(probe)).asnumpy()) for probe in probes]
+        compared = [
+            (probe, trained(Tensor(probe)).asnumpy(), _embeddings(trained, probe, embedding)) for probe in probes
+        ]
         if config.quantize_aware is not None:
             return fold.with_stand_ins(trained), compared, real
         return fold.deployed_form(config.model, trained, **build.options(config)), compared, real
+
+
+def _embeddings(trained: nn.Cell, images: NDArray[Any], wanted: bool) -> NDArray[Any] | None:
+    """What a classifier gives before its last layer; None where that is not wanted."""
+    if not wanted:
+        return None
+    return trained.forward_head(trained.forward_features(Tensor(images)), pre_logits=True).asnumpy()
+
+
+def _check_embedding(config: Config, writers: Sequence[Writer]) -> None:
+    task = tasks.of(config)
+    if task.is_dense:
+        raise UserError(f"--embedding: task {task.name} has a class for each pixel, and no embedding; leave it out")
+    without = next((writer for writer in writers if not writer.embedding), None)
+    if without is not None:
+        raise UserError(
+            f"--embedding: files for {without.form.runtime} carry none; give --format onnx or mindir, or leave it out"
+        )
 
 
 def _check_free_size(config: Config, writers: Sequence[Writer]) -> None:
@@ -213,15 +274,18 @@ def _description(target: Deployment) -> dict[str, object]:
 # --- Comparing
 
 
-def compare(path: Path, batch: int | None, images: NDArray[Any], expected: NDArray[Any]) -> float:
+def compare(
+    path: Path, batch: int | None, images: NDArray[Any], expected: NDArray[Any], embedding: bool = False
+) -> float:
     """The largest difference of a file's logits from those expected, as a share of the largest of these.
 
-    A file for any number of images is run on one of them and on all.
+    A file for any number of images is run on one of them and on all. `embedding`: its embeddings are compared.
     """
-    run = file_formats.of(path).network(path)
+    form = file_formats.of(path)
+    run = form.embedding(path) if embedding else form.network(path)
     if batch is None:
         found = [(run(images[:1]), expected[:1]), (run(images), expected)]
     else:
         found = [(in_batches(run, batch)(images), expected)]
     scale = float(np.abs(expected).max()) or 1.0
-    return max(float(np.abs(logits - wanted).max()) for logits, wanted in found) / scale
+    return max(float(np.abs(outputs - wanted).max()) for outputs, wanted in found) / scale

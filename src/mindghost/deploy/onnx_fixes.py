@@ -34,12 +34,13 @@ def tidy(
         free_size: it was written for `onnx_sizes.TRACED`; make a file for images of any size of it.
         integers: what `integers.marked` has marked is computed in these.
 
-    Input and output are named "image" and "logits".
+    Input and output are named "image" and "logits", and a second output "embedding".
     """
     model = onnx.load_model_from_string(content)
     graph = model.graph
     _rename(graph, graph.input[0].name, "image")
-    _rename(graph, graph.output[0].name, "logits")
+    for output, name in zip(graph.output, ("logits", "embedding"), strict=False):
+        _rename(graph, output.name, name)
     for node in graph.node:
         if node.op_type == "Conv":
             order_padding(node)

@@ -75,12 +75,14 @@ class Writer(ABC):
         infix: between the stem of the weights and the suffix.
         libraries: packages that it needs, by their names of import.
         free_size: it can write files for images of any height and width.
+        embedding: it can write files that give embeddings, too.
     """
 
     form: ClassVar[Format]
     infix: ClassVar[str] = ""
     libraries: ClassVar[tuple[str, ...]] = ()
     free_size: ClassVar[bool] = False
+    embedding: ClassVar[bool] = False
 
     def check(self) -> None:
         """Raise UserError where a library is missing."""
@@ -112,6 +114,7 @@ class Writer(ABC):
 
 class _MindIRWriter(Writer):
     form = MINDIR
+    embedding = True
 
     def write(self, source: Source, path: Path) -> None:
         log.info(f"mindir: {_COMPILES}")
@@ -122,6 +125,7 @@ class _OnnxWriter(Writer):
     form = ONNX
     libraries = ("onnx", "onnxruntime")
     free_size = True
+    embedding = True
 
     def write(self, source: Source, path: Path) -> None:
         shutil.copyfile(source.onnx, path)

@@ -1,7 +1,8 @@
-"""Lock files: one run at a time in a folder, and how a lock file is opened."""
+"""Lock files: one run at a time in a folder, one writer of a file, and how a lock file is opened."""
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import logging
@@ -9,6 +10,7 @@ import os
 import re
 import socket
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 
 from ..errors import UserError
@@ -34,6 +36,33 @@ def open_lock(file: Path) -> int:
         os.close(descriptor)
         raise OSError(errno.EINVAL, f"{file.name} is not a file", str(file))
     return descriptor
+
+
+@contextlib.contextmanager
+def writing(target: Path) -> Iterator[None]:
+    """Keep others out that ask so while a file is read, changed and replaced; the lock ends with its process.
+
+    It lies beside the file, as `.NAME.lock`, and stays: who deleted it could delete the next writer's. Goes on without
+    it, and says so, where there are no locks.
+
+    Raises UserError where another process, or thread, is at it, or the lock cannot be made.
+    """
+    file = target.with_name(f".{target.name}.lock")
+    try:
+        descriptor = open_lock(file)
+    except OSError as error:
+        raise UserError(f"{file}: cannot be written ({paths.reason(error)}); {target.name} needs it") from error
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            os.close(descriptor)
+            raise UserError(f"{target}: is being written by another process; wait for it to end") from error
+        log.warning(f"{target.parent}: its file system has no locks: let nothing else write {target.name}")
+    try:
+        yield
+    finally:
+        os.close(descriptor)
 
 
 class FolderLock:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -61,7 +61,13 @@ def dtype_of(columns: Sequence[Column]) -> np.dtype[Any]:
     return np.dtype([(column.name, column.dtype, (len(column.parts),) if column.parts else ()) for column in columns])
 
 
-def encode(path: Path, heading: str, columns: Sequence[Column], blocks: Iterable[Block]) -> Iterator[bytes]:
+def encode(
+    path: Path,
+    heading: str,
+    columns: Sequence[Column],
+    blocks: Iterable[Block],
+    notes: Mapping[str, str] | None = None,
+) -> Iterator[bytes]:
     """The content of a file, piece by piece.
 
     Args:
@@ -69,15 +75,15 @@ def encode(path: Path, heading: str, columns: Sequence[Column], blocks: Iterable
         heading: of the first column, which has what the rows are called.
         columns: the others.
         blocks: the rows.
+        notes: texts about the table, for the metadata of a Parquet file; the others have no place for them.
 
     Numbers are written with as many digits as give the same number back. One that is not finite is null in JSON and
     empty in CSV.
     """
-    encoders: dict[str, Callable[[str, Sequence[Column], Iterable[Block]], Iterator[bytes]]] = {
-        ".csv": _csv,
-        ".parquet": _parquet,
-    }
-    return encoders.get(path.suffix.lower(), _json_lines)(heading, columns, blocks)
+    ending = path.suffix.lower()
+    if ending == ".parquet":
+        return _parquet(heading, columns, blocks, notes or {})
+    return (_csv if ending == ".csv" else _json_lines)(heading, columns, blocks)
 
 
 def _csv(heading: str, columns: Sequence[Column], blocks: Iterable[Block]) -> Iterator[bytes]:
@@ -130,7 +136,7 @@ def _numbers(values: NDArray[Any], missing: str) -> list[Any]:
     return texts.tolist()
 
 
-class _Pieces(io.RawIOBase):
+class Pieces(io.RawIOBase):
     """A file that hands on what was written to it."""
 
     def __init__(self) -> None:
@@ -152,7 +158,9 @@ class _Pieces(io.RawIOBase):
         return taken
 
 
-def _parquet(heading: str, columns: Sequence[Column], blocks: Iterable[Block]) -> Iterator[bytes]:
+def _parquet(
+    heading: str, columns: Sequence[Column], blocks: Iterable[Block], notes: Mapping[str, str]
+) -> Iterator[bytes]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -171,8 +179,9 @@ def _parquet(heading: str, columns: Sequence[Column], blocks: Iterable[Block]) -
             return pa.ListArray.from_arrays(offsets, pa.array(values.reshape(-1)))
         return pa.array(np.ascontiguousarray(values))
 
-    schema = pa.schema([(heading, pa.string()), *((column.name, type_of(column)) for column in columns)])
-    pieces = _Pieces()
+    fields = [(heading, pa.string()), *((column.name, type_of(column)) for column in columns)]
+    schema = pa.schema(fields, metadata=dict(notes))
+    pieces = Pieces()
     with pq.ParquetWriter(pieces, schema) as writer:
         for names, rows in blocks:
             arrays = [array_of(column, rows[column.name]) for column in columns]

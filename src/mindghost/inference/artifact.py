@@ -24,7 +24,7 @@ from ..runs.files import (
     thresholds_beside,
 )
 from . import formats, published
-from .deployment import AGAIN, KEYS, Deployment, are_numbers, of_description, others, palette
+from .deployment import AGAIN, EMBEDDING, KEYS, Deployment, are_numbers, of_description, others, palette
 
 if TYPE_CHECKING:
     from ..tasks.names import Classes
@@ -173,13 +173,20 @@ def _of_exported(
 
 def _check_graph(found: Deployment, graph: formats.Graph) -> None:
     """Raise UserError where a file is not what its description says: before it runs."""
-    if (len(graph.inputs), len(graph.outputs)) != (1, 1):
+    outputs, names = 1, ["image", "logits"]
+    shapes = [*found.graph_shapes]
+    if found.embedding is not None:
+        outputs = 2
+        names.append(EMBEDDING)
+        shapes.append((found.batch, found.embedding))
+    if (len(graph.inputs), len(graph.outputs)) != (1, outputs):
+        expected = "one each" if outputs == 1 else f"one, and {outputs}"
         raise UserError(
-            f"{found.path}: its graph has {len(graph.inputs)} inputs and {len(graph.outputs)} outputs, expected one "
-            f"each; {AGAIN}"
+            f"{found.path}: its graph has {len(graph.inputs)} inputs and {len(graph.outputs)} outputs, expected "
+            f"{expected}; {AGAIN}"
         )
     ends = (*graph.inputs, *graph.outputs)
-    for word, end, shape in zip(("takes", "gives"), ends, found.graph_shapes, strict=True):
+    for word, end, shape in zip(("takes", "gives", "gives")[: len(ends)], ends, shapes, strict=True):
         # What a graph leaves open is seen when it runs; but the batch that it takes is open in both or in none.
         rigid = word == "takes"
         sizes = shape if end.shape is None else end.shape
@@ -192,9 +199,11 @@ def _check_graph(found: Deployment, graph: formats.Graph) -> None:
                 f"{found.path}: its graph {word} {end.kind} {_by_x(sizes)}, but its description says float32 "
                 f"{_by_x(shape)}; {AGAIN}"
             )
-    names = (graph.inputs[0].name, graph.outputs[0].name)
-    if formats.of(found.path).has_names and names != ("image", "logits"):
-        raise UserError(f"{found.path}: its graph names {names[0][:60]!r} and {names[1][:60]!r}, not image and logits")
+    if formats.of(found.path).has_names and [end.name for end in ends] != names:
+        *said, last = (repr(end.name[:60]) for end in ends)
+        raise UserError(
+            f"{found.path}: its graph names {', '.join(said)} and {last}, not {', '.join(names[:-1])} and {names[-1]}"
+        )
 
 
 def _by_x(shape: Sequence[int | None]) -> str:

@@ -29,11 +29,15 @@ KEYS = (
 )
 # The same, said only where it is not the default: files without them are of classifiers.
 OTHERS = ("task", "backbone", "decoder_width", "upsampling", "channels", "quantize_aware")
+# The second output of an exported file, in its graph and in its description.
+EMBEDDING = "embedding"
+_MOST_NUMBERS = 1 << 16  # of an embedding
 # What of a description follows from the rest of it.
 _CHECKED = {
     "model": ("model",),
     "input": ("name", "type", "shape"),
     "output": ("name", "type", "shape"),
+    EMBEDDING: ("name", "type", "shape"),
     "preprocessing": ("color", "resize", "interpolation", "center_crop", "mean", "std"),
 }
 _CHANNELS_LAST = "NHWC"
@@ -56,6 +60,7 @@ class Deployment:
         colors: of the outputs in pictures, for a task that has some.
         free_size: an exported file takes images of any height and width.
         channels_last: an exported file takes images, and gives maps, in the order (N, height, width, channels).
+        embedding: length of the embeddings that an exported file gives beside its logits; None where it gives none.
     """
 
     path: Path
@@ -67,6 +72,7 @@ class Deployment:
     colors: tuple[Color, ...] | None = None
     free_size: bool = False
     channels_last: bool = False
+    embedding: int | None = None
 
     @property
     def exported(self) -> bool:
@@ -102,6 +108,9 @@ class Deployment:
         images, channels, *pixels = sizes
         return {"shape": [images, *pixels, channels], "layout": _CHANNELS_LAST}
 
+    def _described_embedding(self) -> dict[str, Any]:
+        return {"name": EMBEDDING, "type": "float32", "shape": [self.batch, self.embedding]}
+
     def describe(self) -> dict[str, Any]:
         """The description that exported files carry: `of_description` reads it, other programs may."""
         from .. import tasks
@@ -118,6 +127,7 @@ class Deployment:
             "named": not self.numbered,
             "input": {"name": "image", "type": "float32", **self._shape(taken)},
             "output": {"name": "logits", "type": "float32", **self._shape(given)},
+            **({} if self.embedding is None else {"embedding": self._described_embedding()}),
             "preprocessing": {
                 **tasks.of(config).describe_evaluation(config),
                 "layout": transforms.layout(self.channels_last),
@@ -163,11 +173,24 @@ def of_description(path: Path, description: Mapping[str, Any]) -> Deployment:
         thresholds = checked_thresholds(description["thresholds"], len(classes), source, AGAIN)
     if "colors" in description:
         colors = checked_colors(description["colors"], len(classes), source, AGAIN)
-    found = Deployment(
-        path, config, classes, batch, numbered, thresholds, colors, pixels == [None, None], channels_last
-    )
+    free_size, embedding = pixels == [None, None], _length_of_embedding(path, description)
+    found = Deployment(path, config, classes, batch, numbered, thresholds, colors, free_size, channels_last, embedding)
     _check_consistent(found, description)
     return found
+
+
+def _length_of_embedding(path: Path, description: Mapping[str, Any]) -> int | None:
+    """How long the embeddings are that a file gives; None where its description has none. Raises UserError."""
+    if EMBEDDING not in description:
+        return None
+    said = description[EMBEDDING]
+    shape = said.get("shape") if isinstance(said, dict) else None
+    length = shape[-1] if isinstance(shape, list) and len(shape) == 2 else None
+    if not json_text.is_integer(length) or not 1 <= length <= _MOST_NUMBERS:
+        raise UserError(
+            f"{path}: its description: an embedding of shape {str(shape)[:60]}, expected two sizes; {AGAIN}"
+        )
+    return length
 
 
 def _check_consistent(found: Deployment, description: Mapping[str, Any]) -> None:
@@ -178,6 +201,8 @@ def _check_consistent(found: Deployment, description: Mapping[str, Any]) -> None
             f"{found.path}: its description contradicts itself: names are not those of its classes; {AGAIN}"
         )
     for part, keys in _CHECKED.items():
+        if part not in expected:
+            continue
         said, wanted = description.get(part), expected[part]
         if not isinstance(wanted, dict):
             said, wanted = {part: said}, {part: wanted}

@@ -26,21 +26,33 @@ def open_network(deployed: Deployment, operators: Path | None = None) -> Network
 
     Raises UserError where the file is damaged or does not fit its description; so does the network (see `checked`).
     """
-    if deployed.exported and not paths.is_file(intact.sidecar(deployed.path)):
-        log.info(f"{deployed.path}: no sha256 beside it: its graph was checked, the values of its weights were not")
-    if not deployed.exported:
-        network, loaded = build.trained_network(deployed.config, operators)
-        if loaded.prefix:
-            log.warning(f"{loaded.path}: took the prefix {loaded.prefix} off its names")
-        run = of_cell(network)
-    else:
-        run = of_exported(deployed)
+    run = of_exported(deployed) if deployed.exported else of_cell(trained_cell(deployed, operators))
+    if deployed.exported:
+        say_unchecked(deployed.path)
     return checked(run, deployed.path, len(deployed.classes), tasks.of(deployed.config).is_dense)
+
+
+def say_unchecked(path: Path) -> None:
+    """Say of an exported file that nothing vouches for its weights, where no sha256 lies beside it."""
+    if not paths.is_file(intact.sidecar(path)):
+        log.info(f"{path}: no sha256 beside it: its graph was checked, the values of its weights were not")
+
+
+def trained_cell(deployed: Deployment, operators: Path | None = None) -> nn.Cell:
+    """The network of a weight file. Raises UserError where it is damaged or does not fit its description."""
+    network, loaded = build.trained_network(deployed.config, operators)
+    if loaded.prefix:
+        log.warning(f"{loaded.path}: took the prefix {loaded.prefix} off its names")
+    return network
 
 
 def of_exported(deployed: Deployment) -> Network:
     """What an exported file computes, for any number of images; its logits are as they come."""
-    run = formats.of(deployed.path).network(deployed.path)
+    return of_any_number(deployed, formats.of(deployed.path).network(deployed.path))
+
+
+def of_any_number(deployed: Deployment, run: Network) -> Network:
+    """A network of an exported file, made one that takes any number of images."""
     return run if deployed.batch is None else in_batches(run, deployed.batch)
 
 

@@ -105,6 +105,10 @@ class Format(ABC):
         Raises UserError where the file or the library is not fit, or the file is not the one whose sha256 is beside it.
         """
 
+    def embedding(self, path: Path, threads: int = 0) -> Network:
+        """As `network`, of the second output, `embedding`. Raises UserError for a format without such files, too."""
+        raise UserError(f"{path}: {self.name} files carry no embedding; give the .onnx, .mindir or .ckpt file")
+
     def cannot_load(self, path: Path, error: Exception) -> UserError:
         """The error for a file that the runtime refuses."""
         return UserError(f"{path}: {self.runtime} cannot load it ({in_short(error)}); export it again")

@@ -41,11 +41,19 @@ class MindIR(Format):
         # A map, or with some versions of MindSpore and protobuf what a map is on disk: a list of keys and values.
         entries = model.user_info
         entries = {entry.key: entry.value for entry in entries} if hasattr(entries, "add") else dict(entries)
-        inputs, outputs = (tuple(map(_end, ends)) for ends in (model.graph.input, model.graph.output))
+        inputs = tuple(_end(end.name, end.tensor) for end in model.graph.input)
+        outputs = tuple(each for end in model.graph.output for each in _outputs(end))
         return Graph(inputs, outputs, entries.get(ENTRY))
 
     def network(self, path: Path, threads: int = 0) -> Network:
         """See `Format.network`: the first call of each batch size compiles it, and threads are the process's own."""
+        return self._output(path, 0)
+
+    def embedding(self, path: Path, threads: int = 0) -> Network:
+        """See `network`."""
+        return self._output(path, 1)
+
+    def _output(self, path: Path, index: int) -> Network:
         import mindspore as ms
         from mindspore import Tensor
 
@@ -55,11 +63,15 @@ class MindIR(Format):
             mode = ms.get_context("mode")
             ms.set_context(mode=ms.GRAPH_MODE)
             try:
-                return cell(Tensor(images)).asnumpy()
+                found = cell(Tensor(images))
+                outputs = [each.asnumpy() for each in (found if isinstance(found, tuple) else (found,))]
             except (RuntimeError, ValueError, TypeError) as error:
                 raise self.cannot_run(path, error) from error
             finally:
                 ms.set_context(mode=mode)
+            if index >= len(outputs):
+                raise UserError(f"{path}: carries no embedding; export it again with `mindghost export --embedding`")
+            return outputs[index]
 
         return run
 
@@ -67,12 +79,18 @@ class MindIR(Format):
 MINDIR = MindIR()
 
 
-def _end(end: Any) -> End:
-    if len(end.tensor) != 1:
-        return End(end.name, "no tensor", ())
-    (tensor,) = end.tensor
+def _outputs(end: Any) -> list[End]:
+    """The outputs that an entry of a graph stands for: a tuple has several."""
+    parts = end.attr_info.values if end.denotation == "Tuple" else ()
+    return [_end(end.name, part.tensors) for part in parts] or [_end(end.name, end.tensor)]
+
+
+def _end(name: str, tensors: Any) -> End:
+    if len(tensors) != 1:
+        return End(name, "no tensor", ())
+    (tensor,) = tensors
     kind = "float32" if tensor.data_type == _FLOAT32 else f"type {tensor.data_type} of MindIR"
-    return End(end.name, kind, tuple(size if size >= 0 else None for size in tensor.dims))
+    return End(name, kind, tuple(size if size >= 0 else None for size in tensor.dims))
 
 
 def cell_of(path: Path) -> nn.GraphCell:

@@ -32,12 +32,20 @@ class Onnx(Format):
         return Graph(inputs, outputs, session.get_modelmeta().custom_metadata_map.get(ENTRY))
 
     def network(self, path: Path, threads: int = 0) -> Network:
+        return self._output(path, threads, 0)
+
+    def embedding(self, path: Path, threads: int = 0) -> Network:
+        return self._output(path, threads, 1)
+
+    def _output(self, path: Path, threads: int, index: int) -> Network:
         session = session_of(path, threads)
-        name = session.get_inputs()[0].name
+        name, outputs = session.get_inputs()[0].name, session.get_outputs()[index : index + 1]
+        if not outputs:
+            raise UserError(f"{path}: carries no embedding; export it again with `mindghost export --embedding`")
 
         def run(images: NDArray[Any]) -> NDArray[Any]:
             try:
-                return session.run(None, {name: images})[0]
+                return session.run([outputs[0].name], {name: images})[0]
             # Its exceptions have no common class but this one.
             except Exception as error:
                 raise self.cannot_run(path, error) from error
