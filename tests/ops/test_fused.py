@@ -168,7 +168,8 @@ IN_GRAPH_MODE = ("norm, ReLU", "3x3, norm, ReLU", "Ghost module, cut", "bottlene
 
 
 @pytest.mark.parametrize(
-    ("name", "mode"), [*((name, ms.PYNATIVE_MODE) for name in CELLS), *((name, ms.GRAPH_MODE) for name in IN_GRAPH_MODE)]
+    ("name", "mode"),
+    [*((name, ms.PYNATIVE_MODE) for name in CELLS), *((name, ms.GRAPH_MODE) for name in IN_GRAPH_MODE)],
 )
 def test_gradients_in_evaluation_are_mindspores(name, mode):
     ms.set_context(mode=mode)

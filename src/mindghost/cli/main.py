@@ -23,6 +23,7 @@ COMMANDS = {
     "train": "train a network, or go on with a run",
     "find-lr": "find a learning rate by a range test",
     "validate": "evaluate a weight file or an exported file",
+    "calibrate": "fit what makes a network's probabilities honest: a temperature",
     "predict": "name the classes of images, videos, a camera's pictures",
     "export": "write a checkpoint for MindSpore, ONNX Runtime, OpenVINO, LiteRT, ncnn",
     "quantize": "make an exported file int8 or float16, and measure what that costs",

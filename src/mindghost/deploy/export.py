@@ -21,9 +21,10 @@ from ..files import intact, json_text, paths, scratch
 from ..inference import formats as file_formats
 from ..inference.deployment import Deployment
 from ..inference.network import in_batches
+from ..runtime import in_mode
 from . import fold, own_files
 from .probe_images import comparison_images
-from .writers import WRITERS, Source, Writer, in_mode
+from .writers import WRITERS, Source, Writer
 
 # Images (N, C, H, W), and the logits that the checkpoint gives for them.
 Probe = tuple[NDArray[Any], NDArray[Any]]
@@ -180,7 +181,10 @@ def _other_size(images: NDArray[Any]) -> tuple[int, int]:
 def _description(target: Deployment) -> dict[str, object]:
     source = {"file": target.path.name, "sha256": hashlib.sha256(target.path.read_bytes()).hexdigest()}
     said = target.describe()
-    said["preprocessing"] = {**said["preprocessing"], "output": tasks.of(target.config).outputs_mean}
+    meaning = tasks.of(target.config).outputs_mean
+    if target.temperature is not None:
+        meaning += " once they are divided by the temperature"
+    said["preprocessing"] = {**said["preprocessing"], "output": meaning}
     return {**said, "source": source, "ghostnet": __version__, "mindspore": ms.__version__}
 
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib
 import logging
 import re
 import shutil
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -26,6 +24,7 @@ from ..inference.formats.mindir_file import MINDIR
 from ..inference.formats.ncnn_file import NCNN
 from ..inference.formats.onnx_file import ONNX
 from ..inference.formats.openvino_file import OPENVINO
+from ..runtime import in_mode
 from . import fold, onnx_fixes, onnx_sizes
 from .probe_images import IMAGES
 from .tools import ONNX2TF, PNNX
@@ -203,14 +202,3 @@ def _write_onnx(network: nn.Cell, path: Path, target: Deployment, description: s
     # MindSpore's file is read-only, to all but root.
     path.unlink()
     path.write_bytes(content)
-
-
-@contextlib.contextmanager
-def in_mode(mode: int) -> Iterator[None]:
-    """Graph mode or PyNative mode, for the time of the `with` block."""
-    before = ms.get_context("mode")
-    ms.set_context(mode=mode)
-    try:
-        yield
-    finally:
-        ms.set_context(mode=before)

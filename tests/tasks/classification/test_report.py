@@ -124,7 +124,7 @@ def test_calibration_equals_the_definition():
     shares = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
     np.testing.assert_allclose(outcomes.confidences, shares.max(axis=1), rtol=1e-12)
     error = 0.0
-    found = tables.calibration(outcomes)
+    found = outcomes.calibration()
     for number in range(15):
         inside = [i for i, row in enumerate(shares) if number <= min(row.max() * 15, 14.999999) < number + 1]
         assert found.counts[number] == len(inside)
@@ -133,7 +133,7 @@ def test_calibration_equals_the_definition():
             error += abs(right - sum(shares[i].max() for i in inside)) / len(labels)
             assert found.accuracy[number] == pytest.approx(right / len(inside))
     assert found.error == pytest.approx(error)
-    certain = tables.calibration(outcomes_of([[99, 0], [0, 99]], [0, 1]))
+    certain = outcomes_of([[99, 0], [0, 99]], [0, 1]).calibration()
     assert (certain.counts[-1], certain.error) == (2, 0)
 
 
