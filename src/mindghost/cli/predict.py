@@ -27,6 +27,8 @@ from . import network_arguments
 
 if TYPE_CHECKING:
     from ..inference.deployment import Deployment
+    from ..inference.explain import Explainer
+    from ..inference.formats import Network
     from ..inference.pictures import Written
     from ..inference.predictor import Prediction
     from ..tasks.task import Task
@@ -194,9 +196,10 @@ def main(arguments: Sequence[str]) -> None:
     operators = None if deployed.exported else runtime.operators
     fitting = batch.fitting(math.prod(transforms.input_size(deployed.config)), resources.free_memory())
     notes = list(_notes(args, deployed, task))
+    network: Network | Explainer
     if args.explain:
-        network = open_explainer(deployed, args.explain_layer, args.explain_method or METHOD, operators)
-        notes += network.notes()
+        explainer = network = open_explainer(deployed, args.explain_layer, args.explain_method or METHOD, operators)
+        notes += explainer.notes()
     else:
         network = batch.sparing(open_network(deployed, operators))
     run = predictor.Predictor(deployed, network, args.batch_size or min(MOST, fitting))

@@ -227,7 +227,8 @@ def drawn(config: Config, operators: Path | None) -> Explain:
         seen = [np.asarray(transform(transforms.as_rgb(image, config.in_channels)), np.float32) for image in images]
         # To compile a graph takes longer than these few images.
         with in_mode(ms.PYNATIVE_MODE):
-            explainer = Explainer(network, seen[0].shape, operators=operators)
+            size = (config.in_channels, *transforms.input_size(config))
+            explainer = Explainer(network, size, operators=operators)
             _, heats = explainer(np.stack(seen), np.array(labels))
         return [
             heat.over(image, found, transforms.seen_box(config, *image.shape[:2]))

@@ -256,8 +256,8 @@ class RunFolder(RunFiles):
         if self.event_file:
             self.event_file.add(record)
         for surplus in self._epoch_files()[: -self.keep]:
-            for file in run_files.answers_of(surplus):
-                file.unlink(missing_ok=True)
+            for beside in run_files.answers_of(surplus):
+                beside.unlink(missing_ok=True)
             intact.delete(surplus)
 
     def add_session(self, session: Mapping[str, object], source: Path | None) -> None:

@@ -24,6 +24,8 @@ _COLORS = np.array(
 )
 # Share of the colour over the image: where there is nothing, and where there is most.
 _LEAST, _MOST = 0.15, 0.7
+# Share of its own colours that the image keeps, so that a yellow flower is not taken for a bright place of the map.
+_COLORFUL = 0.4
 # What is left of the brightness of pixels that the network did not get.
 _UNSEEN = 0.5
 
@@ -42,7 +44,8 @@ def over(pixels: NDArray[Any], heat: NDArray[Any], box: tuple[float, float, floa
     places = np.linspace(0, 1, len(_COLORS))
     colors = np.stack([np.interp(shares, places, _COLORS[:, channel]) for channel in range(3)], axis=-1)
     weight = (_LEAST + (_MOST - _LEAST) * shares)[..., None]
-    drawn = np.where(inside[..., None], image * (1 - weight) + colors * weight, image * _UNSEEN)
+    pale = image * _COLORFUL + image.mean(axis=2, keepdims=True) * (1 - _COLORFUL)
+    drawn = np.where(inside[..., None], pale * (1 - weight) + colors * weight, image * _UNSEEN)
     return np.rint(drawn).clip(0, 255).astype(np.uint8)
 
 

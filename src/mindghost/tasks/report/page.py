@@ -19,8 +19,8 @@ from .words import confused_pairs
 _JPEG_QUALITY = 85
 _PAIRS = 20  # of classes, that are listed as most frequent mistakes
 MAPS = (
-    "On the right, the brighter a place is, the more it spoke for the predicted class (LayerCAM); what is dark around it "
-    "the network did not get."
+    "On the right, the brighter a place is, the more it spoke for the predicted class (LayerCAM). The network did not "
+    "get what is dark around that."
 )
 # The policy has the browser itself refuse scripts, and anything that is not in the page.
 _HEAD = """\
