@@ -100,10 +100,7 @@ def calibrate(config: Config) -> Calibrated:
     lock = FolderLock(weights.parent, "calibrate")
     run_log = RunLog()
     try:
-        try:
-            lock.take()
-        except OSError as error:
-            raise paths.not_writable(weights.parent, "calibrate", error) from error
+        _keep_trainings_out(lock)
         runtime, samples = open_images(Runtime.start(config.replace(eval_mirror=False, distribute=False)), None)
         runtime = batch.settled(runtime, len(samples))
         network, path = of_weights(runtime)
@@ -121,6 +118,16 @@ def calibrate(config: Config) -> Calibrated:
         lock.release()
         run_log.close()
     return found
+
+
+def _keep_trainings_out(lock: FolderLock) -> None:
+    """Take the lock of a run's folder. Weights in any other folder are replaced by no training."""
+    if not paths.exists(lock.file):
+        return
+    try:
+        lock.take()
+    except OSError as error:
+        raise paths.not_writable(lock.file.parent, lock.key, error) from error
 
 
 def _warn(found: Calibrated) -> None:
