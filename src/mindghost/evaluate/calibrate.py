@@ -20,8 +20,9 @@ from ..files import intact, json_text, outputs, paths
 from ..files.lock import FolderLock
 from ..files.outputs import Output
 from ..inference.formats import is_exported
+from ..inference.network import divided
 from ..process.log import RunLog
-from ..runs.files import LEAST_TEMPERATURE, MOST_TEMPERATURE, TEMPERATURE_KEY, RunFiles
+from ..runs.files import TEMPERATURE_KEY, RunFiles
 from ..runtime import Runtime
 from ..tasks.task import Metrics
 from . import batch
@@ -57,6 +58,8 @@ class Calibrated:
 
 # What a temperature changes of an evaluation; all else stays as it is.
 _CHANGE = ("loss", "calibration_error")
+# Temperatures of networks that were trained, on images that tell.
+_USUAL = (0.1, 10.0)
 
 
 class _Logits:
@@ -109,7 +112,7 @@ def calibrate(config: Config) -> Calibrated:
         logits, labels = kept.all()
         temperature = task.temperature(logits, labels)
         counts = task.counts(samples)
-        counts.add(logits / temperature, labels)
+        counts.add(divided(logits, temperature), labels)
         found = Calibrated(path, output.path, temperature, before, counts.outcomes().metrics())
         _warn(found)
         output.check()
@@ -132,9 +135,8 @@ def _keep_trainings_out(lock: FolderLock) -> None:
 
 def _warn(found: Calibrated) -> None:
     """Say where a fit says little."""
-    nearest = min(abs(np.log(found.temperature / bound)) for bound in (LEAST_TEMPERATURE, MOST_TEMPERATURE))
-    if nearest < 0.01:
+    if not _USUAL[0] <= found.temperature <= _USUAL[1]:
         log.warning(
-            f"the temperature is at the end of its range, {found.temperature:.4g}: all answers are right, or they say "
-            "nothing; more images would tell"
+            f"a temperature of {found.temperature:.4g} is far from 1: nearly all answers are right, or they say nothing; "
+            "more images would tell"
         )

@@ -17,7 +17,7 @@ from ..config import Config
 from ..data import loader
 from ..data.samples import Samples
 from ..inference.formats import Network
-from ..inference.network import filled, mirrored, of_cell
+from ..inference.network import divided, filled, mirrored, of_cell
 from ..models.parameters import assign
 from ..parallel.ranks import ALONE, Ranks
 from ..runtime import Runtime
@@ -41,7 +41,7 @@ class Tempered:
     def add(self, outputs: NDArray[Any], labels: Any) -> None:
         """Pass one batch on."""
         for sink in self._sinks:
-            sink.add(outputs / self._temperature, labels)
+            sink.add(divided(outputs, self._temperature), labels)
 
 
 def counted(config: Config) -> str:

@@ -137,7 +137,7 @@ class Explainer:
         for parameter in network.get_parameters():
             # Otherwise all of the network has gradients, down to the image.
             parameter.requires_grad = False
-        # Made at the first call, which says how many images come at once.
+        # Made at the first call, which says how many images come at once in graph mode.
         self._at_once = 0
         self._tap: Tap | None = None
         self._gradient: nn.Cell | None = None
@@ -152,29 +152,38 @@ class Explainer:
         Returns logits, float32 (N, classes), and maps, float32 (N, h, w), which are not negative.
         """
         wanted = np.full(len(images), -1) if labels is None else labels
-        self._prepare(min(len(images), _MOST))
-        parts = [
-            self._part(images[start : start + self._at_once], wanted[start : start + self._at_once])
-            for start in range(0, len(images), self._at_once)
-        ]
+        # Parts of equal size, as few as can be.
+        size = -(-len(images) // -(-len(images) // _MOST))
+        if self._gradient is None:
+            self._prepare(size)
+        if ms.get_context("mode") == ms.GRAPH_MODE:
+            # A graph is compiled for one number of images.
+            size = self._at_once
+        starts = range(0, len(images), size)
+        parts = [self._part(images[start : start + size], wanted[start : start + size], size) for start in starts]
         return np.concatenate([logits for logits, _ in parts]), np.concatenate([maps for _, maps in parts])
 
     def _prepare(self, images: int) -> None:
-        if self._gradient is not None:
-            return
         self._at_once = images
-        self._tap = Tap(self._cell, (images, self._channels, *self.size), self.layer)
+        self._tap = Tap(self._cell, self._shape(images), self.layer)
         replace_cells(self._network, {id(self._cell): self._tap})
         if self._operators is not None:
             # Afterwards, so that no operator of ours does the work of the cell and of its neighbours in one.
             rewrite.use(self._network, self._operators)
         self._gradient = _Gradient(self._network, self._tap).set_train(False)
 
-    def _part(self, images: NDArray[Any], labels: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+    def _shape(self, images: int) -> tuple[int, ...]:
+        return images, self._channels, *self.size
+
+    def _part(self, images: NDArray[Any], labels: NDArray[Any], size: int) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Logits and maps of up to `size` images, filled up to that."""
         assert self._gradient is not None
         assert self._tap is not None
         count = len(images)
-        inputs = Tensor(filled(images, self._at_once)), Tensor(filled(labels.astype(np.int32), self._at_once))
+        if size != len(self._tap.zeros):
+            for parameter in (self._tap.zeros, self._tap.kept):
+                parameter.set_data(Tensor(np.zeros(self._shape(size), np.float32)), slice_shape=True)
+        inputs = Tensor(filled(images, size)), Tensor(filled(labels.astype(np.int32), size))
         (_, logits), gradients = self._gradient(*inputs)
         # A copy: the next images take its place.
         kept = self._tap.kept.asnumpy()[:count].copy()

@@ -98,6 +98,11 @@ def of_cell(network: nn.Cell, graphs: GraphCache | None = None) -> Network:
     return run
 
 
+def divided(logits: NDArray[Any], temperature: float) -> NDArray[Any]:
+    """Logits, float32, divided by a temperature, float64: no two that differ become equal, so that no order changes."""
+    return logits.astype(np.float64) / temperature
+
+
 def mirrored(network: Network) -> Network:
     """The mean logits of each image and of its mirror image (left and right exchanged); of pixels, each its own."""
 

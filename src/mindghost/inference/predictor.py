@@ -19,7 +19,7 @@ from ..tasks.task import Answer
 from .deployment import Deployment
 from .explain import Explainer
 from .formats import Network
-from .network import check_logits
+from .network import check_logits, divided
 from .sources import frames, is_video
 
 _THREADS = 4  # that decode and resize; both leave Python's lock
@@ -137,7 +137,7 @@ class Predictor:
         """What the network says, for the size of each image and what the network gets of it."""
         outputs, heats = self._run(np.stack([prepared for _, prepared in readable]))
         if self._temperature is not None and self._task.has_temperature:
-            outputs = outputs / self._temperature
+            outputs = divided(outputs, self._temperature)
         masks = self._task.masks(outputs, [size for size, _ in readable])
         answers = self._task.answers(outputs if masks is None else masks, self._classes, top_k, self._thresholds)
         nothing = [None] * len(answers)

@@ -35,7 +35,7 @@ def test_it_is_the_best_of_many():
     def loss(temperature: float) -> float:
         total = 0.0
         for row, label in zip(np.float64(logits) / temperature, labels, strict=True):
-            total += math.log(sum(math.exp(value) for value in row)) - row[label]
+            total += math.log(sum(math.exp(value - row.max()) for value in row)) + row.max() - row[label]
         return total / len(labels)
 
     found = calibration.temperature(logits, labels)
@@ -45,7 +45,8 @@ def test_it_is_the_best_of_many():
 
 def test_logits_that_have_no_best_temperature_get_one_within_bounds():
     logits = np.eye(3, dtype=np.float32)[[0, 1, 2]] * 10
-    assert calibration.temperature(logits, np.array([0, 1, 2])) == pytest.approx(0.01, rel=0.01)
+    # All right: from some sharpness on, the loss is 0 to the last bit.
+    assert 0.01 <= calibration.temperature(logits, np.array([0, 1, 2])) < 0.2
     assert calibration.temperature(logits, np.array([1, 2, 0])) == pytest.approx(100, rel=0.01)
     assert 0.01 <= calibration.temperature(np.zeros((4, 3), np.float32), np.array([0, 1, 2, 0])) <= 100
     huge = np.array([[3e38, -3e38], [3e38, -3e38]], np.float32)

@@ -121,7 +121,8 @@ def test_scores_equal_those_of_scikit_learn():
 def test_each_mistake_stands_beside_where_the_network_saw_it(tmp_path):
     """The map is asked for by the predicted class, for the image of the mistake, and shown beside it."""
     labels = [0, 1, 2, 2]
-    outcomes, samples = outcomes_of([[3, 0, 0], [4, 0, 1], [0, 0, 9], [0, 9, 0]], labels), samples_of(labels)
+    logits = np.pad([[3, 0, 0], [4, 0, 1], [0, 0, 9], [0, 9, 0]], ((0, 0), (0, len(NAMES) - 3)), constant_values=-9)
+    outcomes, samples = outcomes_of(logits, labels), samples_of(labels)
     asked = []
 
     def explain(images, wanted):
