@@ -8,6 +8,7 @@ import pytest
 
 from mindghost.deploy import export
 from mindghost.errors import UserError
+from mindghost.files.lock import FolderLock
 from mindghost.inference import artifact, deployment
 from mindghost.inference.network import open_network
 from mindghost.inference.predictor import Predictor
@@ -87,6 +88,19 @@ def test_a_run_is_calibrated_again(run, capsys):
     assert run_mindghost("calibrate", *flags(ckpt_path=run)) == 2
     assert "is not what this command has written" in capsys.readouterr().err
     assert RunFiles.temperature(run).read_text() == "my notes"
+
+
+@pytest.mark.fault("labels", "clean error")
+def test_the_weights_of_a_training_that_goes_on_are_left_alone(run, capsys):
+    lock = FolderLock(run.parent, "ckpt_save_dir")
+    lock.take()
+    try:
+        assert run_mindghost("calibrate", *flags(ckpt_path=run)) == 2
+    finally:
+        lock.release()
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"calibrate: {run.parent} is in use by another run" in line
+    assert not RunFiles.temperature(run).exists()
 
 
 @pytest.mark.fault("labels", "clean error")

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from mindspore import Tensor, nn
 
+from mindghost.cli import predict
 from mindghost.config import Config
 from mindghost.data import transforms
 from mindghost.errors import UserError
@@ -140,6 +141,13 @@ def test_a_map_sums_what_a_mean_makes_of_it(short_network, monkeypatch, model, o
         np.testing.assert_allclose(
             gradients[:, :, 0, 0], weight[expected.argmax(axis=1)] / pixels, rtol=1e-4, atol=1e-7
         )
+
+
+def test_the_command_line_knows_the_methods():
+    """Its parser does not import them: that takes seconds."""
+    choices = {action.dest: action.choices for action in predict.make_parser()._actions}
+    assert set(choices["explain_method"]) == set(explain.METHODS)
+    assert predict.METHOD in explain.METHODS
 
 
 def test_the_formulas_are_those_of_the_papers():

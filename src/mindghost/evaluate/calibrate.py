@@ -137,6 +137,6 @@ def _warn(found: Calibrated) -> None:
     """Say where a fit says little."""
     if not _USUAL[0] <= found.temperature <= _USUAL[1]:
         log.warning(
-            f"a temperature of {found.temperature:.4g} is far from 1: nearly all answers are right, or they say nothing; "
-            "more images would tell"
+            f"a temperature of {found.temperature:.4g} is far from 1: nearly all answers are right, or they say "
+            "nothing; more images would tell"
         )

@@ -54,8 +54,8 @@ def temperature(logits: NDArray[Any], labels: NDArray[Any]) -> float:
         logits: (N, classes) float.
         labels: (N,) int.
 
-    It lies between `LEAST_TEMPERATURE` and `MOST_TEMPERATURE`. The loss is a convex function of 1 / temperature, and has
-    one minimum; none where all logits are right, for which one of many temperatures with no loss is found.
+    It lies between `LEAST_TEMPERATURE` and `MOST_TEMPERATURE`. The loss is a convex function of 1 / temperature, and
+    has one minimum; none where all logits are right, for which one of many temperatures with no loss is found.
     """
     wide = logits.astype(np.float64)
     wide -= wide.max(axis=1, keepdims=True)
