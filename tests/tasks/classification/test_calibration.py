@@ -68,6 +68,15 @@ def test_dividing_keeps_the_order_and_brings_the_error_down():
     assert after.calibration_error < 2 < 15 < before.calibration_error
 
 
+def test_the_order_of_the_samples_changes_no_bit():
+    logits, labels = honest(3_000, 6, 9)
+    counts = Counts()
+    counts.add(np.float32(logits), labels)
+    outcomes = counts.outcomes()
+    order = np.random.RandomState(0).permutation(3_000)
+    assert outcomes.take(order).metrics() == outcomes.metrics()
+
+
 def test_numbers_that_are_not_finite_have_no_error():
     counts = Counts()
     counts.add(np.array([[0.0, np.nan]]), np.array([0]))

@@ -40,10 +40,11 @@ def calibration(confidences: NDArray[Any], right: NDArray[Any]) -> Calibration:
     """Probabilities of the predicted classes, float (N,), against whether these are right, bool (N,)."""
     bins = np.minimum((confidences * BINS).astype(int), BINS - 1)
     counts = np.bincount(bins, minlength=BINS)
-    confident = np.bincount(bins, confidences, BINS)
+    # Rounded once, so that the order of the samples does not matter.
+    confident = np.array([math.fsum(confidences[bins == each]) for each in range(BINS)])
     correct = np.bincount(bins, right, BINS)
     with np.errstate(invalid="ignore"):
-        error = float(np.abs(correct - confident).sum() / len(right))
+        error = math.fsum(np.abs(correct - confident)) / len(right)
         return Calibration(counts, confident / counts, correct / counts, error)
 
 
