@@ -25,10 +25,10 @@ from ..process import launch
 from ..process.log import RunLog
 from ..runs.files import colors_beside, temperature_beside, thresholds_beside
 from ..runtime import Runtime
-from ..tasks.task import Explain, Metrics, Outcomes
+from ..tasks.task import Counts, Explain, Metrics, Outcomes
 from . import batch
 from . import predictions as predictions_file
-from .evaluator import Evaluator, Tempered, counted
+from .evaluator import Evaluator, Sink, Tempered, counted
 from .predictions import Predictions
 
 log = logging.getLogger("mindghost")
@@ -114,9 +114,12 @@ def validate(config: Config) -> Validation:
         predictions = _predictions(runtime, samples)
         temperature = _temperature(runtime, exported)
         # Their numbers are beside those of the logits as they are, whose loss is that of the training's evaluation.
-        tempered = None if temperature is None else evaluator.task.counts(samples, evaluator.thresholds)
-        sinks = [sink for sink in (tempered, predictions) if sink is not None]
-        outcomes = evaluator.outcomes(network, Tempered(temperature or 1, sinks) if sinks else None)
+        tempered: Counts | None = None
+        also: Sink | None = predictions
+        if temperature is not None:
+            tempered = evaluator.task.counts(samples, evaluator.thresholds)
+            also = Tempered(temperature, [tempered, *([predictions] if predictions else [])])
+        outcomes = evaluator.outcomes(network, also)
         if predictions:
             _write(runtime, predictions, evaluator.batches.order_over_ranks)
         if runtime.config.report:
