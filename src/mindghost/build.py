@@ -20,7 +20,10 @@ from .errors import UserError
 from .files import download
 from .files.cache import cache_dir
 from .models import CLASSIFICATION, SEGMENTATION, USUAL, Card, Weights, backbone_name, card, create_model, list_models
+from .models.folded import folded
 from .models.network import RegistryNetwork
+from .models.parameters import assign
+from .models.quantized import is_range, quantize_aware
 from .models.segmentation import SegmentationNetwork
 from .ops import rewrite
 
@@ -88,7 +91,7 @@ def trunk(config: Config) -> str:
 def check(config: Config) -> None:
     """Raise UserError where what a training asks of its network shows to be wrong before any image is looked at."""
     trunk(config)
-    if config.backbone_ckpt_path:
+    if config.backbone_ckpt_path or config.quantize_aware is not None:
         _check_start(config)
 
 
@@ -121,7 +124,14 @@ def network(config: Config) -> RegistryNetwork:
     except ValueError as error:
         raise UserError(str(error)) from error
     assert isinstance(made, RegistryNetwork)  # features_only was not asked for
-    return made
+    return made if config.quantize_aware is None else _quantize_aware(made, config)
+
+
+def _quantize_aware(made: nn.Cell, config: Config) -> RegistryNetwork:
+    """A network, trained in float or fresh, in the form that is trained for integers."""
+    form = quantize_aware(folded(config.model, made, **options(config)), config.in_channels)
+    assert isinstance(form, RegistryNetwork)
+    return form
 
 
 def training_precision(net: nn.Cell, config: Config, operators: Path | None) -> nn.Cell:
@@ -189,6 +199,8 @@ def load_weights(net: nn.Cell, config: Config, *, fine_tune: bool) -> Loaded | N
     """
     if fine_tune:
         _check_start(config)
+        if config.quantize_aware is not None and not _is_quantize_aware(config):
+            return _fill_from_float(net, config)
         if _starts_from_backbone(config):
             return _fill_backbone(net, config)
     if config.ckpt_path:
@@ -210,6 +222,22 @@ def load_weights(net: nn.Cell, config: Config, *, fine_tune: bool) -> Loaded | N
     )
 
 
+def _is_quantize_aware(config: Config) -> bool:
+    """Whether `ckpt_path` holds ranges of maps, and not the weights of a float network."""
+    return bool(config.ckpt_path) and any(map(is_range, _shapes(Path(config.ckpt_path))))
+
+
+def _fill_from_float(net: nn.Cell, config: Config) -> Loaded | None:
+    """Fill a network that is trained for integers from the weights of a float one; ranges of maps stay fresh."""
+    in_float = config.replace(quantize_aware=None)
+    source = network(in_float)
+    loaded = load_weights(source, in_float, fine_tune=True)
+    folded_weights = {p.name: p for p in _quantize_aware(source, config).get_parameters()}
+    for parameter in net.get_parameters():
+        assign(parameter, folded_weights[parameter.name].asnumpy())
+    return loaded
+
+
 def _made_with(config: Config) -> str:
     """The keys that say what the cells of the network are."""
     keys = ["model"]
@@ -227,6 +255,11 @@ def _check_start(config: Config) -> None:
         raise UserError(f"{keys[0]}: {keys[0]} and {keys[1]} both name weights to start from; drop one of them")
     if config.backbone_ckpt_path and facts(config.model).task != SEGMENTATION:
         raise UserError(f"backbone_ckpt_path: {config.model} is a classifier, which has no backbone; give ckpt_path")
+    if config.quantize_aware is not None and not keys:
+        raise UserError(
+            f"quantize_aware: {config.quantize_aware} begins with a network that is trained in float; name its weights "
+            "with ckpt_path"
+        )
 
 
 def _starts_from_backbone(config: Config) -> bool:

@@ -46,6 +46,7 @@ OUR_DEFAULTS = {
     "random_scale": [0.5, 2.0],
     "crop_size": None,
     "channels": [],
+    "quantize_aware": None,
     "dice_weight": 0.0,
     "ohem": None,
     "class_weights": None,

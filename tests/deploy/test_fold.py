@@ -56,20 +56,6 @@ def test_fold_by_hand():
     assert weights["c.bias"].item() == 3
 
 
-def test_only_the_norm_right_behind_a_convolution_is_folded():
-    """A batch norm that reads what no convolution made stays out."""
-
-    class Network(nn.Cell):
-        def __init__(self):
-            super().__init__()
-            self.conv, self.first, self.second = nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), nn.BatchNorm2d(4)
-
-        def construct(self, x):
-            return self.second(self.first(self.conv(x)))
-
-    assert fold.batch_norms(Network()) == {"conv": "first"}
-
-
 def test_plain_operators_have_the_same_values_and_are_taken_back():
     class Network(nn.Cell):
         def __init__(self):

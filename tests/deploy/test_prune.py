@@ -13,7 +13,7 @@ from mindghost.deploy import prune
 from mindghost.deploy.prune import select
 from mindghost.deploy.prune.graph import Convolution, Group, Member, dependencies
 from mindghost.errors import UserError
-from mindghost.models import create_model
+from mindghost.models import create_model, g_ghost_regnet, ghost_resnet
 from mindghost.models.complexity import complexity
 from mindghost.models.pruned import channels_of, narrow
 from mindghost.train import trainer
@@ -32,12 +32,20 @@ NETWORKS = {
     "ghost_vgg16": {},
     "ghost_unet": {"backbone": "ghostnet_050"},
     "ghost_lraspp": {"backbone": "ghostnet_050"},
+    "ghost_resnet50_s2": {},
+    "g_ghost_regnetx_032": {},
 }
+# Cut: a block of each stage, and one stage of ghosts, all of them narrow.
+RESNET_STAGES = ((1, 16, 1), (1, 24, 2), (1, 32, 2), (1, 40, 2))
+REGNET = {"depths": (1, 3, 1, 1), "widths": (16, 32, 48, 64), "group_width": 8}
 
 
 def made(name, seed=0):
     ms.set_seed(seed)
-    network = create_model(name, num_classes=7, **NETWORKS[name])
+    if name == "g_ghost_regnetx_032":
+        network = g_ghost_regnet.GGhostRegNet(**REGNET, num_classes=7)
+    else:
+        network = create_model(name, num_classes=7, **NETWORKS[name])
     randomise(network, gamma=(0.3, 0.6))
     return network
 
@@ -51,6 +59,12 @@ def fill(network, arrays):
         parameter.set_data(Tensor(arrays[parameter.name]))
 
 
+def grouped_convolutions(network):
+    """The weights of convolutions with groups of several channels."""
+    cells = [cell for _, cell in network.cells_and_names() if isinstance(cell, nn.Conv2d)]
+    return {cell.weight.name for cell in cells if 1 < cell.group < cell.in_channels}
+
+
 def logits(network, images):
     ms.set_context(mode=ms.PYNATIVE_MODE)
     return network.set_train(False)(Tensor(images)).asnumpy()
@@ -59,7 +73,8 @@ def logits(network, images):
 @pytest.mark.parametrize(
     "name", ["ghostnet_050", *(pytest.param(n, marks=pytest.mark.slow) for n in list(NETWORKS)[1:])]
 )
-def test_without_channels_it_is_what_it_was_with_them_at_0(request, name):
+def test_without_channels_it_is_what_it_was_with_them_at_0(request, monkeypatch, name):
+    monkeypatch.setattr(ghost_resnet, "STAGES", RESNET_STAGES)
     if "backbone" not in NETWORKS[name]:
         request.getfixturevalue("short_network")
     network = made(name)
@@ -75,6 +90,9 @@ def test_without_channels_it_is_what_it_was_with_them_at_0(request, name):
     gone, after = select.chosen(found, rng.random(len(found.groups)), 0.6)
     assert 0.1 * len(free) < len(gone) < len(free)
     assert all(not group.fixed for group in gone)
+    grouped = grouped_convolutions(network)
+    assert bool(grouped) == (name == "g_ghost_regnetx_032")
+    assert not [member for group in gone for member in group.members if member.parameter in grouped]
     # Maps that are 0 are those of filters, scales and biases of 0.
     masked = {name: array.copy() for name, array in arrays.items()}
     for member in (member for group in gone for member in group.members):

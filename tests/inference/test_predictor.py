@@ -89,7 +89,7 @@ def test_the_script_prints_tables_json_and_csv_and_saves_pictures(
     printed = capsys.readouterr()
     assert code == 1
     skipped, summary = printed.err.splitlines()
-    assert skipped.startswith(f"mindghost predict: skipped: {bad}: not a readable image")
+    assert skipped.startswith(f"mindghost predict: skipped: {bad}: not a readable image (of no format that is known)")
     assert summary == "mindghost predict: error: 1 of 5 images could not be read"
     records = [json.loads(line) for line in printed.out.splitlines()]
     assert [Path(record["image"]).name for record in records] == ["0.jpg", "1.png", "2.jpg", "3.png", "bad.jpg"]

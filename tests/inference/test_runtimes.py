@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from mindghost.checkpoint import weights as weights_file
 from mindghost.deploy import export, tools
 from mindghost.errors import UserError
 from mindghost.files import intact
@@ -106,6 +107,23 @@ def test_damage_is_one_line(written):
     assert of_exported(artifact.of_file(made.path))
 
 
+@pytest.mark.parametrize("kind", ["openvino", "ncnn"])
+def test_weights_of_another_network_are_refused(kind, short_network, tmp_path):
+    """With their own sha256 beside them, and of the same sizes."""
+    need(kind)
+    checkpoints = [write_run(tmp_path / name, model="ghostnet_050") for name in ("one", "other")]
+    weights = {name: 0.9 * array for name, array in weights_file.read(checkpoints[0]).items()}
+    weights_file.write(checkpoints[1], weights)
+    made, other = (export.export(artifact.of_file(path), [kind])[0].path for path in checkpoints)
+    assert of_exported(artifact.of_file(made))
+    theirs, ours = (formats.of(path).parts(path)[1] for path in (other, made))
+    assert len(theirs.read_bytes()) == len(ours.read_bytes())
+    for source, target in ((theirs, ours), (intact.sidecar(theirs), intact.sidecar(ours))):
+        target.write_bytes(source.read_bytes())
+    with pytest.raises(UserError, match=f"^{ours}: not the file that {made.name} was written with"):
+        artifact.of_file(made)
+
+
 def test_an_export_takes_the_place_of_its_own_files_only(written):
     kind, made, checkpoint = written
     deployed = artifact.of_file(checkpoint)
@@ -147,6 +165,18 @@ def test_a_converter_that_fails_leaves_nothing(short_network, tmp_path, monkeypa
             with pytest.raises(UserError, match=f"^{CONVERTERS[kind]} {why}"):
                 export.export(artifact.of_file(path), [kind])
     assert sorted(path.parent.iterdir()) == before
+
+
+def test_a_tool_gets_no_modules_of_this_python(tmp_path, monkeypatch):
+    """And no input, which a question would wait for."""
+    monkeypatch.setenv("PYTHONPATH", "/of/another/version")
+    monkeypatch.setenv("PYTHONHOME", "/of/another/version")
+    program = tmp_path / "program"
+    program.write_text('#!/bin/sh\ncat; echo "$PYTHONPATH|$PYTHONHOME|$1|$PWD" > made\n')
+    program.chmod(0o755)
+    monkeypatch.setattr(tools.Tool, "path", lambda _: program)
+    tools.PNNX.run(["word"], tmp_path, ["made"])
+    assert (tmp_path / "made").read_text() == f"||word|{tmp_path}\n"
 
 
 @pytest.mark.usefixtures("own_cache")

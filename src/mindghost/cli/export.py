@@ -62,11 +62,13 @@ def main(arguments: Sequence[str]) -> None:
     finally:
         log.close()
     for file in written:
-        kind = "images of the run's data" if file.real else "made-up pictures (no images in data_dir)"
+        if file.real == file.images:
+            kind = f"{file.images} images of the run's data"
+        elif file.real:
+            kind = f"{file.real} images of the run's data and {file.images - file.real} made-up pictures"
+        else:
+            kind = f"{file.images} made-up pictures (no images in data_dir)"
         if len(file.sizes) > 1:
             kind += f", at {' and at '.join(f'{height} x {width}' for height, width in file.sizes)}"
-        say(
-            f"{file.path}: {file.size / 1e6:.1f} MB; logits within {file.difference:.1e} of the checkpoint's "
-            f"on {file.images} {kind}"
-        )
+        say(f"{file.path}: {file.size / 1e6:.1f} MB; logits within {file.difference:.1e} of the checkpoint's on {kind}")
     say(f"classes and preprocessing: {', '.join(dict.fromkeys(str(file.description) for file in written))}")

@@ -26,6 +26,7 @@ KEYS = frozenset(
         "backbone",
         "decoder_width",
         "channels",
+        "quantize_aware",
         "upsampling",
         "ema",
         # the layout of the data, and what its labels mean

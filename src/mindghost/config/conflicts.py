@@ -131,6 +131,13 @@ def _precision_conflicts(config: Config) -> Iterator[Problem]:
             ("drop_overflow_update", "loss_scale_type"),
             "dynamic loss scaling always drops updates that overflow; set drop_overflow_update to True",
         )
+    for key in ("amp_level", "val_amp_level"):
+        if config.quantize_aware is not None and getattr(config, key) != "O0":
+            yield Problem(
+                (key, "quantize_aware"),
+                f"maps are rounded in float32, not in {key}: {getattr(config, key)}; set {key} to O0, or "
+                "quantize_aware to None",
+            )
     if config.native_ops == "on" and config.amp_level != "O0":
         yield Problem(
             ("native_ops", "amp_level"),

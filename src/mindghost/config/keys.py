@@ -278,6 +278,9 @@ class Keys(BaseModel):
     channels: LayerChannels = ()
     """Layers with fewer channels than the network gives them, LAYER=OUTxIN, of batch norms LAYER=N (0: as many), as
     `mindghost prune` writes them."""
+    quantize_aware: Literal["int8"] | None = None
+    """Train a network whose weights and maps have the values of 8-bit integers, from weights that are trained already;
+    batch norms are folded into the layers before them. Files that are exported of it are int8. None: float."""
     upsampling: Literal["bilinear", "transposed"] = "bilinear"
     """Network for segmentation: how its decoder enlarges maps, bilinearly or by transposed convolutions, which are
     learnt (ghost_unet, plain_unet). The logits are always enlarged bilinearly."""

@@ -32,7 +32,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageFile
+from PIL import Image, ImageFile, UnidentifiedImageError
 
 from ..errors import RunError, UserError
 from ..files import paths
@@ -259,7 +259,9 @@ def _attempt(source: BinaryIO, name: str, use: Callable[[Image.Image, str], Any]
         if isinstance(error, MemoryError) or "out of memory" in str(error):
             raise MemoryError from error
         resources.check(error, name)
-        reason = " ".join(str(error).split()) or type(error).__name__
+        # Pillow's own words name an object of Python's.
+        unknown = isinstance(error, UnidentifiedImageError)
+        reason = "of no format that is known" if unknown else " ".join(str(error).split()) or type(error).__name__
         raise UserError(f"{name}: not a readable image ({reason}); replace or remove the file") from error
 
 

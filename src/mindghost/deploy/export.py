@@ -34,6 +34,11 @@ log = logging.getLogger("mindghost")
 USUAL = ("mindir", "onnx")
 # Largest difference of a logit from the checkpoint's, as a share of the largest logit.
 TOLERANCE = 1e-4
+# The same for a network that was trained for integers: a runtime may round a map once where MindSpore does twice, and a
+# step of a map's integers is 1/255 of its range.
+INTEGER_TOLERANCE = 0.03
+# Formats that hold such a network.
+_OF_INTEGERS = ("mindir", "onnx", "openvino")
 
 
 @dataclass(frozen=True)
@@ -46,7 +51,7 @@ class Exported:
         size: in bytes, with the files that belong to it.
         difference: largest one between its logits and the checkpoint's, as a share of the largest logit.
         images: that were compared.
-        real: whether they were images of the run's data, and not made-up ones.
+        real: how many of them were images of the run's data, and not made-up ones.
         sizes: height and width that they had; of a file for any size two.
     """
 
@@ -55,7 +60,7 @@ class Exported:
     size: int
     difference: float
     images: int
-    real: bool
+    real: int
     sizes: tuple[tuple[int, int], ...] = ()
 
 
@@ -88,6 +93,8 @@ def export(
     writers = [WRITERS[kind] for kind in formats]
     for writer in writers:
         writer.check()
+    if deployed.config.quantize_aware is not None:
+        _check_integers(deployed, formats)
     if free_size:
         _check_free_size(deployed.config, writers)
     wanted = replace(deployed, batch=batch, free_size=free_size)
@@ -109,33 +116,39 @@ def export(
             if text not in sources:
                 place = temporary / str(len(sources))
                 place.mkdir()
-                sources[text] = Source(network, target, text, place)
-            result, parts = _made(writer, sources[text], path, probes, real)
+                sources[text] = Source(network, target, description, place)
+            result, parts, said = _made(writer, sources[text], path, probes, real)
             results.append(result)
             contents |= parts
-            described[result.description] = json_text.dumps(description, indent=1).encode()
+            described[result.description] = json_text.dumps(said, indent=1).encode()
     own_files.check_replaceable(names, overwrite, deployed.path)
     intact.write_all_atomically({**contents, **described}, with_sidecar=contents)
     return results
 
 
 def _made(
-    writer: Writer, source: Source, path: Path, probes: Sequence[Probe], real: bool
-) -> tuple[Exported, dict[Path, bytes]]:
-    """A file, compared, which will be `path`: what there is to say of it, and its content with that of its parts."""
+    writer: Writer, source: Source, path: Path, probes: Sequence[Probe], real: int
+) -> tuple[Exported, dict[Path, bytes], dict[str, Any]]:
+    """A file, compared, which will be `path`: what there is to say of it, its content with that of its parts.
+
+    Last comes its description.
+    """
     form, target = writer.form, source.target
     draft = writer.path(source.folder, "draft")
     writer.write(source, draft)
+    description = form.bound(source.description, [part.read_bytes() for part in form.parts(draft)])
+    writer.describe(draft, description)
     difference = max(compare(draft, target.batch, *probe) for probe in probes)
-    if not difference <= TOLERANCE:
+    tolerance = TOLERANCE if target.config.quantize_aware is None else INTEGER_TOLERANCE
+    if not difference <= tolerance:
         raise UserError(
             f"{path}: not kept: its logits differ from the checkpoint's by {difference:.1e} of their size, over "
-            f"{TOLERANCE:.0e}; use another --format, and report {target.config.model} with this image size"
+            f"{tolerance:.0e}; use another --format, and report {target.config.model} with this image size"
         )
     parts = {part: made.read_bytes() for part, made in zip(form.parts(path), form.parts(draft), strict=True)}
     sizes = tuple((images.shape[2], images.shape[3]) for images, _ in probes)
     size, images = sum(map(len, parts.values())), len(probes[0][0])
-    return Exported(path, form.description_beside(path), size, difference, images, real, sizes), parts
+    return Exported(path, form.description_beside(path), size, difference, images, real, sizes), parts, description
 
 
 def _names(writer: Writer, file: Path) -> list[Path]:
@@ -143,7 +156,7 @@ def _names(writer: Writer, file: Path) -> list[Path]:
     return [*writer.form.parts(file), writer.form.description_beside(file)]
 
 
-def _network(deployed: Deployment, free_size: bool) -> tuple[nn.Cell, list[Probe], bool]:
+def _network(deployed: Deployment, free_size: bool) -> tuple[nn.Cell, list[Probe], int]:
     """A checkpoint's network as it is deployed, what it says of some images, and whether these are the run's own."""
     config = deployed.config.replace(val_amp_level="O0")
     trained, loaded = build.trained_network(config)
@@ -155,6 +168,8 @@ def _network(deployed: Deployment, free_size: bool) -> tuple[nn.Cell, list[Probe
         probes.append(comparison_images(replace(deployed, config=config.replace(image_resize=_other_size(images))))[0])
     with in_mode(ms.PYNATIVE_MODE):
         compared = [(probe, trained(Tensor(probe)).asnumpy()) for probe in probes]
+        if config.quantize_aware is not None:
+            return fold.with_stand_ins(trained), compared, real
         return fold.deployed_form(config.model, trained, **build.options(config)), compared, real
 
 
@@ -172,6 +187,15 @@ def _check_free_size(config: Config, writers: Sequence[Writer]) -> None:
         )
 
 
+def _check_integers(deployed: Deployment, formats: Sequence[str]) -> None:
+    unfit = [form for form in formats if form not in _OF_INTEGERS]
+    if unfit:
+        raise UserError(
+            f"--format {unfit[0]}: {deployed.path} is trained for integers, which files for {unfit[0]} are not made of "
+            f"here; give one of {', '.join(_OF_INTEGERS)}, or export a checkpoint in float and quantise it"
+        )
+
+
 def _other_size(images: NDArray[Any]) -> tuple[int, int]:
     """Another height and width than that of some images, (N, C, H, W): odd numbers, and other proportions."""
     height, width = images.shape[2:]
@@ -185,6 +209,8 @@ def _description(target: Deployment) -> dict[str, object]:
     if target.temperature is not None:
         meaning += " once they are divided by the temperature"
     said["preprocessing"] = {**said["preprocessing"], "output": meaning}
+    if target.config.quantize_aware is not None:
+        said["quantization"] = {"kind": f"{target.config.quantize_aware}, trained"}
     return {**said, "source": source, "ghostnet": __version__, "mindspore": ms.__version__}
 
 

@@ -9,13 +9,21 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper, version_converter
 
+from .integers import Integers, as_integers
 from .onnx_sizes import constants_of, make_free, shapes_of
 
 # The version of ONNX's operators: the highest whose operators the converter makes of opset 11 without more nodes.
 OPSET = 17
 
 
-def tidy(content: bytes, batch: int, dynamic: bool, entries: dict[str, str], free_size: bool = False) -> bytes:
+def tidy(
+    content: bytes,
+    batch: int,
+    dynamic: bool,
+    entries: dict[str, str],
+    free_size: bool = False,
+    integers: Integers | None = None,
+) -> bytes:
     """The file that MindSpore wrote for `batch` images, mended.
 
     Args:
@@ -24,6 +32,7 @@ def tidy(content: bytes, batch: int, dynamic: bool, entries: dict[str, str], fre
         dynamic: make a file for any number of images of it.
         entries: to put into the file's metadata.
         free_size: it was written for `onnx_sizes.TRACED`; make a file for images of any size of it.
+        integers: what `integers.marked` has marked is computed in these.
 
     Input and output are named "image" and "logits".
     """
@@ -41,6 +50,8 @@ def tidy(content: bytes, batch: int, dynamic: bool, entries: dict[str, str], fre
         make_free(model)
     if dynamic:
         _free_batch(graph, batch)
+    if integers is not None:
+        as_integers(model, integers)
     _drop_unused(graph)
     model = version_converter.convert_version(model, OPSET)
     helper.set_model_props(model, entries)

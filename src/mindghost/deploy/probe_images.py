@@ -15,17 +15,17 @@ from ..inference.deployment import Deployment
 IMAGES = 7
 
 
-def comparison_images(deployed: Deployment) -> tuple[NDArray[Any], bool]:
-    """Images as the network gets them, (7, C, H, W) float32, and whether they are the run's own validation images.
+def comparison_images(deployed: Deployment) -> tuple[NDArray[Any], int]:
+    """Images as the network gets them, (7, C, H, W) float32, and how many of them, the first ones, are the run's own.
 
-    Without those, made-up pictures with the spectrum of natural ones.
+    Those of its validation, or else of its training; behind them, made-up pictures with the spectrum of natural ones.
     """
     config, task = deployed.config, tasks.of(deployed.config)
     found = task.some_images(config, "val", IMAGES) or task.some_images(config, "train", IMAGES)
     made_up = [picture(seed) for seed in range(IMAGES - len(found))]
     transform = task.eval_transform(config)
     images = [transform(transforms.as_rgb(pixels, config.in_channels)) for pixels in (*found, *made_up)]
-    return np.stack(images).astype(np.float32), not made_up
+    return np.stack(images).astype(np.float32), len(found)
 
 
 def picture(seed: int, height: int = 240, width: int = 320) -> NDArray[Any]:

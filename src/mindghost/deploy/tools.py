@@ -13,6 +13,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ..errors import UserError
 from ..files import paths, scratch
@@ -77,7 +78,7 @@ class Tool:
             raise
 
     def _tried(self, command: Sequence[str]) -> None:
-        done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
+        done = _finished(command)
         if done.returncode != 0:
             raise UserError(f"{self} cannot be installed: {_last_line(done)}; see to pip and the network")
 
@@ -87,21 +88,28 @@ class Tool:
         Raises UserError, with the last line that it has said, where it fails.
         """
         try:
-            done = subprocess.run(
-                [self.path(), *arguments],
-                cwd=folder,
-                capture_output=True,
-                text=True,
-                errors="replace",
-                timeout=_SECONDS,
-                check=False,
-            )
+            done = _finished([str(self.path()), *arguments], cwd=folder, timeout=_SECONDS)
         except OSError as error:
             raise UserError(f"{self} does not start here: {error.strerror or error}") from error
         except subprocess.TimeoutExpired as error:
             raise UserError(f"{self} was not done after {_SECONDS} seconds") from error
         if done.returncode != 0 or not all((folder / name).is_file() for name in makes):
             raise UserError(f"{self} failed: {_last_line(done)}")
+
+
+def _finished(command: Sequence[str], **options: Any) -> subprocess.CompletedProcess[str]:
+    """A program that has ended: with modules of its own alone, and no input."""
+    own = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "PYTHONHOME")}
+    return subprocess.run(
+        command,
+        env=own,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        errors="replace",
+        check=False,
+        **options,
+    )
 
 
 def _python(oldest: tuple[int, int], wanted: str) -> str:

@@ -7,6 +7,7 @@ import logging
 import re
 import shutil
 from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -17,8 +18,9 @@ import numpy as np
 from mindspore import Tensor, nn
 
 from ..errors import UserError
+from ..files import json_text
 from ..inference.deployment import Deployment
-from ..inference.formats import ENTRY, Format, litert_file
+from ..inference.formats import ENTRY, Format, litert_file, openvino_file
 from ..inference.formats.litert_file import LITERT
 from ..inference.formats.mindir_file import MINDIR
 from ..inference.formats.ncnn_file import NCNN
@@ -26,6 +28,7 @@ from ..inference.formats.onnx_file import ONNX
 from ..inference.formats.openvino_file import OPENVINO
 from ..runtime import in_mode
 from . import fold, onnx_fixes, onnx_sizes
+from .integers import marked
 from .probe_images import IMAGES
 from .tools import ONNX2TF, PNNX
 
@@ -41,21 +44,26 @@ class Source:
     Attributes:
         network: in the form that is deployed.
         target: what the files are to be.
-        description: of it, as text.
+        description: of it.
         folder: for drafts.
     """
 
     network: nn.Cell
     target: Deployment
-    description: str
+    description: Mapping[str, Any]
     folder: Path
+
+    @cached_property
+    def text(self) -> str:
+        """The description as files have it."""
+        return json_text.dumps(self.description)
 
     @cached_property
     def onnx(self) -> Path:
         """The ONNX file, which others are made from."""
         path = self.folder / "network.onnx"
         log.info(f"onnx: {_COMPILES}")
-        _write_onnx(self.network, path, self.target, self.description)
+        _write_onnx(self.network, path, self.target, self.text)
         return path
 
 
@@ -98,13 +106,16 @@ class Writer(ABC):
     def write(self, source: Source, path: Path) -> None:
         """Write a file, and those that belong to it. Raises UserError where a converter refuses."""
 
+    def describe(self, path: Path, description: Mapping[str, Any]) -> None:  # noqa: B027  (most have nothing to do)
+        """Put a description that is more than that of the source into a file that was written, where it has room."""
+
 
 class _MindIRWriter(Writer):
     form = MINDIR
 
     def write(self, source: Source, path: Path) -> None:
         log.info(f"mindir: {_COMPILES}")
-        _write_mindir(source.network, path, source.target, source.description)
+        _write_mindir(source.network, path, source.target, source.text)
 
 
 class _OnnxWriter(Writer):
@@ -125,11 +136,18 @@ class _OpenVinoWriter(Writer):
         import openvino
 
         try:
-            model = openvino.Core().read_model(source.onnx.read_bytes())
-            model.set_rt_info(source.description, ENTRY)
-            openvino.serialize(model, str(path), str(path.with_suffix(".bin")))
+            contents = openvino_file.contents_of(openvino.Core().read_model(source.onnx.read_bytes()))
         except RuntimeError as error:
             raise UserError(f"--format openvino: {' '.join(str(error).split())[:200]}") from error
+        self._put(path, contents)
+
+    def describe(self, path: Path, description: Mapping[str, Any]) -> None:
+        contents = [part.read_bytes() for part in self.form.parts(path)]
+        self._put(path, openvino_file.described(contents, json_text.dumps(description)))
+
+    def _put(self, path: Path, contents: Sequence[bytes]) -> None:
+        for part, content in zip(self.form.parts(path), contents, strict=True):
+            part.write_bytes(content)
 
 
 class _NcnnWriter(Writer):
@@ -165,7 +183,7 @@ class _LiteRTWriter(Writer):
     def write(self, source: Source, path: Path) -> None:
         made = "network_float32.tflite"
         ONNX2TF.run(["-i", str(source.onnx), "-o", str(source.folder), "-n"], source.folder, [made])
-        path.write_bytes(litert_file.described((source.folder / made).read_bytes(), source.description))
+        path.write_bytes(litert_file.described((source.folder / made).read_bytes(), source.text))
 
 
 WRITERS: dict[str, Writer] = {
@@ -193,12 +211,12 @@ def _write_mindir(network: nn.Cell, path: Path, target: Deployment, description:
 
 def _write_onnx(network: nn.Cell, path: Path, target: Deployment, description: str) -> None:
     batch = target.batch or IMAGES
-    with in_mode(ms.GRAPH_MODE), fold.plain_operators(network):
+    with in_mode(ms.GRAPH_MODE), fold.plain_operators(network), marked(network) as integers:
         channels, *size = target.input_shape
         example = Tensor(np.zeros((batch, channels, *(onnx_sizes.TRACED if target.free_size else size)), np.float32))
         ms.export(network, example, file_name=str(path), file_format="ONNX")
     entries = {ENTRY: description}
-    content = onnx_fixes.tidy(path.read_bytes(), batch, target.batch is None, entries, target.free_size)
+    content = onnx_fixes.tidy(path.read_bytes(), batch, target.batch is None, entries, target.free_size, integers)
     # MindSpore's file is read-only, to all but root.
     path.unlink()
     path.write_bytes(content)

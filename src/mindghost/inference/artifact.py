@@ -51,6 +51,7 @@ def of_file(
     Raises UserError where the file is not there, or not known or described well enough, or contradicted.
     """
     paths.check_file(path, f"give a {formats.KINDS} file")
+    formats.check_named(path)
     values, where = recipe(config_file) if config_file else ({}, {})
     if model:
         values["model"], where["model"] = model, "--"
@@ -154,8 +155,10 @@ def _of_exported(
 ) -> Deployment:
     """What an exported file says, and nothing that contradicts it."""
     graph = formats.read(path)
-    found = of_description(path, description_of(path, graph))
+    description = description_of(path, graph)
+    found = of_description(path, description)
     _check_graph(found, graph)
+    formats.of(path).check_bound(path, description)
     settled(values, where, _said(found))
     given = _given(class_names, found.config)
     if given is None:
@@ -226,6 +229,7 @@ def said(ckpt_path: str, with_recipe: bool, with_model: bool = False) -> Said:
     Raises UserError as `of_file` and `runs.files.saved_by_training`.
     """
     path = Path(ckpt_path)
+    formats.check_named(path)
     if not formats.is_exported(path):
         alone = with_model and not (ckpt_path and paths.exists(RunFiles.beside(path).config))
         return Said() if with_recipe or alone else saved_by_training(ckpt_path)

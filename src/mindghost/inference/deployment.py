@@ -28,7 +28,7 @@ KEYS = (
     "std",
 )
 # The same, said only where it is not the default: files without them are of classifiers.
-OTHERS = ("task", "backbone", "decoder_width", "upsampling", "channels")
+OTHERS = ("task", "backbone", "decoder_width", "upsampling", "channels", "quantize_aware")
 # What of a description follows from the rest of it.
 _CHECKED = {
     "model": ("model",),

@@ -279,5 +279,5 @@ def freeze_batch_norm(network: nn.Cell, names: Collection[str] | None = None) ->
 
 
 def is_statistic(name: str) -> bool:
-    """Whether a parameter is a running statistic of batch norm, which no gradient changes."""
-    return name.endswith((".moving_mean", ".moving_variance"))
+    """Whether a parameter is a running statistic, of a batch norm or a quantised map, which no gradient changes."""
+    return name.endswith((".moving_mean", ".moving_variance", ".moving_minimum", ".moving_maximum"))

@@ -37,6 +37,8 @@ def fitting(network: nn.Cell, arrays: Mapping[str, NDArray[Any]]) -> dict[str, t
             found[name] = (len(arrays[f"{name}.gamma"]),)
             continue
         outputs, inputs = arrays[f"{name}.weight"].shape[:2]
+        if isinstance(cell, nn.Conv2d) and not is_depthwise(cell):
+            inputs *= cell.group  # the array has those of one group
         # Of a depthwise convolution, an array says how many outputs there are.
         found[name] = (outputs, outputs * cell.in_channels // cell.out_channels if is_depthwise(cell) else inputs)
     return found

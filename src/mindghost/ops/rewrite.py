@@ -11,10 +11,12 @@ from ..models.ghostnet import GhostBottleneck
 from ..models.ghostnetv3 import ConvBn
 from ..models.layers import GhostMaps, MapMeans, Mask, SqueezeExcite
 from ..models.network import FeatureNetwork, Network
+from ..models.quantized import Convolution, FakeQuantize, RoundedBias, RoundedWeight
 from ..models.surgery import replace_cells
 from ..models.upsample import Upsample
 from .fused import Chain, Dense, Gated, NativeMask, OfMaps, parameters
 from .pixels import NativePixelLosses, NativeUpsample, PixelLosses
+from .quantized import NativeDepthwise, NativeFakeQuantize, NativeRoundedBias, NativeRoundedWeight
 
 
 def _is_norm(cell: nn.Cell | None) -> bool:
@@ -27,9 +29,12 @@ def _is_norm(cell: nn.Cell | None) -> bool:
     )
 
 
-def _is_depthwise(cell: nn.Cell | None) -> bool:
-    """Whether this is a convolution that our operators know: each map on its own, padded alike on opposite sides."""
-    if cell is None or type(cell) is not nn.Conv2d or cell.group != cell.in_channels or cell.has_bias:
+def _is_depthwise(cell: nn.Cell | None, biased: bool = False) -> bool:
+    """Whether this is a convolution that our operators know: each map on its own, padded alike on opposite sides.
+
+    `biased`: it may have a bias, which is added elsewhere.
+    """
+    if cell is None or type(cell) is not nn.Conv2d or cell.group != cell.in_channels or (cell.has_bias and not biased):
         return False
     return cell.stride[0] == cell.stride[1] and _is_plain(cell)
 
@@ -98,6 +103,14 @@ def use(network: nn.Cell, library: Path) -> None:
             replacements[id(cell)] = NativeMask(library, cell)
         elif type(cell) is Upsample:
             replacements[id(cell)] = NativeUpsample(library)
+        elif type(cell) is FakeQuantize:
+            replacements[id(cell)] = NativeFakeQuantize(library, cell)
+        elif type(cell) is RoundedWeight:
+            replacements[id(cell)] = NativeRoundedWeight(library)
+        elif type(cell) is RoundedBias:
+            replacements[id(cell)] = NativeRoundedBias(library)
+        elif type(cell) is Convolution and _is_depthwise(cell.like[0], biased=True):
+            replacements[id(cell)] = NativeDepthwise(library, cell)
     replace_cells(network, replacements)
     _rename(names)
 

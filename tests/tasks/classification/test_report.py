@@ -228,6 +228,20 @@ def test_the_matrix_is_a_picture_of_any_number_of_classes(classes):
     assert places[1].mean() < columns.mean()
 
 
+@pytest.mark.parametrize("classes", [2, 4, 5, 6, 30])
+def test_the_titles_of_the_bars_do_not_overlap(classes):
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    from mindghost.tasks.report import confusion
+
+    figure = confusion.confusion.__wrapped__(np.ones((classes, classes), int), list("abcdef" * 5)[:classes])
+    _, *bars = figure.axes
+    renderer = FigureCanvasAgg(figure).get_renderer()
+    boxes = [bar.title.get_window_extent(renderer) for bar in bars]
+    assert len(boxes) == 2
+    assert not boxes[0].overlaps(boxes[1])
+
+
 @pytest.mark.parametrize(("mistakes", "channels"), [(0, 3), (1, 1), (40, 3)])
 def test_any_number_of_mistakes_and_gray_images(mistakes, channels, tmp_path):
     labels = np.arange(50) % 5

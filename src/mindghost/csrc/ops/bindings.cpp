@@ -22,6 +22,11 @@
 //   ghostnet_pixel_losses_gradient   options, logits, labels, weights, d_losses, d_sum -> d_logits
 // of which the labels are int32, and options are the label that is ignored, and the share of label smoothing.
 //   ghostnet_drop                options, x, key -> out; the key is int32, options are the rate, and 1 less it.
+//   ghostnet_quantize            settings, x, low, high -> y; settings are those of MapRounding, in quantize.h
+//   ghostnet_quantize_trained    settings, x, low, high -> y, and the range with that of x, in which y is rounded
+//   ghostnet_quantize_gradient   settings, x, d_y, low, high -> d_x
+//   ghostnet_quantize_weight     settings, weight -> y; settings are the smallest largest weight, and the levels above 0
+//   ghostnet_quantize_bias       settings, weight settings, bias, weight, low, high -> y, of the layer's input
 //   ghostnet_sum_over_ranks      x1, x2, ... -> their sums over all processes; after ghostnet_join_ranks
 //   ghostnet_square_sum          factor, gradient1, gradient2, ... -> sum of squares of what is times `factor`
 //   ghostnet_momentum            settings, rates, factor, momentum, decays, gradient1, ..., weight1, ..., moment1, ...,
@@ -41,6 +46,7 @@
 #include "max_pool.h"
 #include "momentum.h"
 #include "pixel_loss.h"
+#include "quantize.h"
 #include "shared_sum.h"
 #include "squeeze_excite.h"
 #include "thread_pool.h"
@@ -411,6 +417,80 @@ extern "C" int ghostnet_drop(int count, void** values, int* dims, int64_t** shap
     const float* x = arguments.take();
     const uint32_t key = static_cast<uint32_t>(*arguments.take_integers());
     drop(ghostnet::kernels(), elements(dims[1], shapes[1]), key, options[0], options[1], x, arguments.take());
+    return ghostnet::kDone;
+  });
+}
+
+static ghostnet::MapRounding take_rounding(Arguments& arguments) {
+  const float* settings = arguments.take();
+  return {settings[0], settings[1], static_cast<int>(settings[2])};
+}
+
+static ghostnet::Range take_range(Arguments& arguments) {
+  const float low = *arguments.take();
+  return {low, *arguments.take()};
+}
+
+extern "C" int ghostnet_quantize(int count, void** values, int* dims, int64_t** shapes, const char** types, void*,
+                                 void*) {
+  return ghostnet::guarded(Arguments(count, values, shapes, types), [=](Arguments& arguments) -> int {
+    const ghostnet::MapRounding rounding = take_rounding(arguments);
+    const float* x = arguments.take();
+    const ghostnet::Range range = take_range(arguments);
+    quantize(ghostnet::kernels(), elements(dims[1], shapes[1]), x, range, rounding, arguments.take());
+    return ghostnet::kDone;
+  });
+}
+
+extern "C" int ghostnet_quantize_trained(int count, void** values, int* dims, int64_t** shapes, const char** types,
+                                         void*, void*) {
+  return ghostnet::guarded(Arguments(count, values, shapes, types), [=](Arguments& arguments) -> int {
+    const int64_t size = elements(dims[1], shapes[1]);
+    const ghostnet::MapRounding rounding = take_rounding(arguments);
+    const float* x = arguments.take();
+    const ghostnet::Range before = take_range(arguments);
+    const ghostnet::Range range = averaged(ghostnet::kernels(), size, x, before, rounding);
+    quantize(ghostnet::kernels(), size, x, range, rounding, arguments.take());
+    *arguments.take() = range.low;
+    *arguments.take() = range.high;
+    return ghostnet::kDone;
+  });
+}
+
+extern "C" int ghostnet_quantize_gradient(int count, void** values, int* dims, int64_t** shapes, const char** types,
+                                          void*, void*) {
+  return ghostnet::guarded(Arguments(count, values, shapes, types), [=](Arguments& arguments) -> int {
+    const ghostnet::MapRounding rounding = take_rounding(arguments);
+    const float *x = arguments.take(), *d_y = arguments.take();
+    const ghostnet::Range range = take_range(arguments);
+    const int64_t size = elements(dims[1], shapes[1]);
+    quantize_gradient(ghostnet::kernels(), size, x, d_y, range, rounding, arguments.take());
+    return ghostnet::kDone;
+  });
+}
+
+extern "C" int ghostnet_quantize_weight(int count, void** values, int* dims, int64_t** shapes, const char** types,
+                                        void*, void*) {
+  return ghostnet::guarded(Arguments(count, values, shapes, types), [=](Arguments& arguments) -> int {
+    const float* settings = arguments.take();
+    const int64_t outputs = shapes[1][0], size = elements(dims[1] - 1, shapes[1] + 1);
+    const float* weight = arguments.take();
+    const int levels = static_cast<int>(settings[1]);
+    quantize_weight(ghostnet::kernels(), outputs, size, weight, settings[0], levels, arguments.take());
+    return ghostnet::kDone;
+  });
+}
+
+extern "C" int ghostnet_quantize_bias(int count, void** values, int* dims, int64_t** shapes, const char** types, void*,
+                                      void*) {
+  return ghostnet::guarded(Arguments(count, values, shapes, types), [=](Arguments& arguments) -> int {
+    const ghostnet::MapRounding rounding = take_rounding(arguments);
+    const float* settings = arguments.take();
+    const float *bias = arguments.take(), *weight = arguments.take();
+    const ghostnet::Range range = take_range(arguments);
+    const int64_t outputs = shapes[3][0], size = elements(dims[3] - 1, shapes[3] + 1);
+    quantize_bias(ghostnet::kernels(), outputs, size, weight, settings[0], static_cast<int>(settings[1]), bias, range,
+                  rounding, arguments.take());
     return ghostnet::kDone;
   });
 }

@@ -278,6 +278,55 @@ void drop(float* y, const float* x, int64_t size, uint32_t first, uint32_t key, 
   }
 }
 
+void range(const float* x, int64_t size, float* lowest, float* highest) {
+  float low = x[0], high = x[0];
+  int64_t i = 0;
+  if (size >= kWidth) {
+    Vector lows = load(x), highs = lows;
+    for (; i + kWidth <= size; i += kWidth) {
+      const Vector value = load(x + i);
+      lows = value < lows ? value : lows;
+      highs = value > highs ? value : highs;
+    }
+    for (int l = 0; l < kWidth; ++l) {
+      low = lows[l] < low ? lows[l] : low;
+      high = highs[l] > high ? highs[l] : high;
+    }
+  }
+  for (; i < size; ++i) {
+    low = x[i] < low ? x[i] : low;
+    high = x[i] > high ? x[i] : high;
+  }
+  *lowest = low;
+  *highest = high;
+}
+
+// The level of a value, not beyond one more than there are at either end. What is not a number stays that.
+inline float level_of(float x, const Levels& levels) {
+  const float least = levels.lowest - 1, most = levels.highest + 1;
+  float level = x / levels.scale;
+  level = level < least ? least : level;
+  level = level > most ? most : level;
+  // Adding and taking away 1.5 * 2^23 rounds halves to the even number.
+  return level + 12582912.0f - 12582912.0f;
+}
+
+void quantize(float* y, const float* x, int64_t size, Levels levels) {
+  for (int64_t i = 0; i < size; ++i) {
+    float level = level_of(x[i], levels);
+    level = level < levels.lowest ? levels.lowest : level;
+    level = level > levels.highest ? levels.highest : level;
+    y[i] = level * levels.scale;
+  }
+}
+
+void quantize_gradient(float* dx, const float* dy, const float* x, int64_t size, Levels levels) {
+  for (int64_t i = 0; i < size; ++i) {
+    const float level = level_of(x[i], levels);
+    dx[i] = level < levels.lowest || level > levels.highest ? 0.0f : dy[i];
+  }
+}
+
 #if GHOSTNET_WIDTH == 8 && defined(__has_builtin)
 #if __has_builtin(__builtin_shufflevector)
 #define GHOSTNET_TRANSPOSES
@@ -716,6 +765,7 @@ const Kernels GHOSTNET_KERNELS = {GHOSTNET_NAME, kAtOnce,       moments,       s
                                   affine,        norm_sums,     norm_gradient, add, correlate,
                                   correlate_gradient, window, to_sides<kPatchInputs, left_sides>, from_products,
                                   to_sides<kPatch, gradients_of_sums>, multiply, window_gradient, squares, momentum,
-                                  drop, interleave, separate, combine, soft_max, logarithm, stretch, shrink};
+                                  drop, interleave, separate, combine, soft_max, logarithm, range, quantize,
+                                  quantize_gradient, stretch, shrink};
 
 }  // namespace ghostnet

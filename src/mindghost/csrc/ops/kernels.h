@@ -68,6 +68,11 @@ struct Resampling {
   const float* shares;
 };
 
+// Integers that values are rounded to: one of them stands for so much, and they go from `lowest` to `highest`.
+struct Levels {
+  float scale, lowest, highest;
+};
+
 // What a set of loops computes at once: as many sums as there are registers for.
 struct Blocking {
   int window_outs;                         // outputs of `window`, with kWindowPixels pixels of each
@@ -159,6 +164,15 @@ struct Kernels {
 
   // y = the natural logarithm of x, for x from 1 on.
   void (*logarithm)(float* y, const float* x, int64_t size);
+
+  // The smallest and largest of x. A value that is not a number is neither, but where it comes first.
+  void (*range)(const float* x, int64_t size, float* lowest, float* highest);
+
+  // y = the value of the level that is nearest to x, halves to the even one.
+  void (*quantize)(float* y, const float* x, int64_t size, Levels levels);
+
+  // dx = dy where x lies no further than half a level outside of the levels, else 0.
+  void (*quantize_gradient)(float* dx, const float* dy, const float* x, int64_t size, Levels levels);
 
   // A row of another width, and the gradient of the first row from that of the second.
   void (*stretch)(float* out, const float* in, const Resampling& columns);

@@ -100,7 +100,7 @@ def make(deployed: Deployment, runtime: Runtime, settings: Settings) -> Made:
             # One runtime that is not here is no reason to do without the others.
             made.leave_out(kind, error)
             continue
-        source = Candidate(file.path, formats.of(file.path), "float32", file.size)
+        source = Candidate(file.path, formats.of(file.path), _precision(file.path), file.size)
         made.candidates |= _smaller(source, made, runtime, settings) or {
             source: evaluator.outcomes(of_exported(artifact.of_file(file.path))).metrics()
         }
@@ -110,9 +110,14 @@ def make(deployed: Deployment, runtime: Runtime, settings: Settings) -> Made:
     return made
 
 
+def _precision(path: Path) -> str:
+    """Of an exported file: float32, but for one whose network was trained for integers."""
+    return str(artifact.description_of(path).get("quantization", {"kind": "float32"})["kind"])
+
+
 def _smaller(source: Candidate, made: Made, runtime: Runtime, settings: Settings) -> dict[Candidate, Metrics]:
     """A file in float32 and those that quantising makes of it; none where there is nothing to be made."""
-    if settings.calib_dir is None or source.form not in QUANTIZERS:
+    if settings.calib_dir is None or source.form not in QUANTIZERS or source.precision != "float32":
         return {}
     try:
         result = quantize(

@@ -32,6 +32,10 @@ def write(deployed: Deployment, share: float, importance: str, folder: Path, bat
         RunError: a file cannot be written.
     """
     outputs.check_new_folder(folder, "--out")
+    if deployed.config.quantize_aware is not None:
+        raise UserError(
+            f"{deployed.path}: is trained for integers; prune a network in float, and train that for integers"
+        )
     config = deployed.config.replace(val_amp_level="O0")
     network, _ = build.trained_network(config)
     gradients = of_batches(network, config, batches) if importance == "loss" else ()

@@ -202,13 +202,13 @@ class _Follower:
             self._channels[node.output[0]] = [c for name in node.input for c in self._joined(name)]
         elif kind == "Split":
             self._split(node)
+        elif kind == "Slice" and self._shapes[node.output[0]][1] != self._shapes[node.input[0]][1]:
+            self._slice(node)
         elif kind in _PAIRED:
             self._pair(node)
         elif kind in ("Reshape", "Flatten", "Squeeze", "Unsqueeze"):
             self._channels[node.output[0]] = self._reshaped(node)
         elif kind in _ALIKE or kind in _POOLS:
-            if kind == "Slice" and self._shapes[node.output[0]][1] != self._shapes[node.input[0]][1]:
-                raise self._unknown(node)
             self._channels[node.output[0]] = self._channels[known[0]]
         else:
             raise self._unknown(node)
@@ -273,6 +273,19 @@ class _Follower:
         # What is cut off leaves no trace: what it is made of stays.
         used = {name for other in self._nodes for name in other.input} | set(self._ends)
         self._fixed += [channel for name in node.output if name not in used for channel in self._channels[name]]
+
+    def _slice(self, node: Any) -> None:
+        """Some of the channels, one after the other: their places are numbers in the network, and all of them stay."""
+        if any(name not in self._constants for name in node.input[1:]):
+            raise self._unknown(node)
+        given = (self._constants[name].ravel().tolist() for name in node.input[1:])
+        starts, ends, axes, *steps = given
+        places = {axis: slice(*place) for axis, *place in zip(axes, starts, ends, *steps, strict=True)}
+        taken, count = self._channels[node.input[0]], self._shapes[node.output[0]][1]
+        self._channels[node.output[0]] = taken[places.get(1, slice(None))]
+        if len(self._channels[node.output[0]]) != count:
+            raise self._unknown(node)
+        self._fixed += taken
 
     def _pair(self, node: Any) -> None:
         """Two arrays, element by element; one may be a number, or have a number for each channel."""

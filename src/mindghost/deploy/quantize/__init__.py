@@ -137,7 +137,7 @@ def quantize(
     beside: dict[Path, bytes] = {}
     written: dict[Path, Variant] = {}
     for kind, variant in chosen.items():
-        description = _description(deployed, variant)
+        description = form.bound(_description(deployed, variant), variant.parts)
         parts = network.described(variant.parts, json_text.dumps(description))
         written[files[kind]] = replace(variant, parts=parts)
         contents |= zip(form.parts(files[kind]), parts, strict=True)

@@ -10,10 +10,8 @@ from typing import Any
 from numpy.typing import NDArray
 
 from ...errors import UserError
-from ...files import scratch
 from ...inference.deployment import Deployment
-from ...inference.formats import ENTRY
-from ...inference.formats.openvino_file import OPENVINO, model_of
+from ...inference.formats.openvino_file import OPENVINO, contents_of, described, model_of
 from .quantizer import Layer, Parts, Quantizer, already_smaller, batches
 
 
@@ -48,25 +46,13 @@ class OpenVinoQuantizer(Quantizer):
         # It draws bars on standard output.
         with contextlib.redirect_stdout(io.StringIO()):
             dataset = nncf.Dataset(self._inputs)
-            return _parts(nncf.quantize(model_of(self._path), dataset, preset=preset, subset_size=len(self._inputs)))
+            made = nncf.quantize(model_of(self._path), dataset, preset=preset, subset_size=len(self._inputs))
+            return contents_of(made)
 
     def float16(self) -> Parts:
         """See `Quantizer`."""
-        return _parts(model_of(self._path), compress=True)
+        return contents_of(model_of(self._path), half=True)
 
     def described(self, parts: Parts, description: str) -> Parts:
         """See `Quantizer`."""
-        import openvino
-
-        model = openvino.Core().read_model(model=parts[0], weights=parts[1])
-        model.set_rt_info(description, ENTRY)
-        return _parts(model)
-
-
-def _parts(model: Any, compress: bool = False) -> Parts:
-    import openvino
-
-    with scratch.folder_for_libraries("quantize") as folder:
-        path = folder / "model.xml"
-        openvino.save_model(model, path, compress_to_fp16=compress)
-        return path.read_bytes(), path.with_suffix(".bin").read_bytes()
+        return described(parts, description)

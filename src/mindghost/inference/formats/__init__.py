@@ -8,6 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ...errors import UserError
+from ...files import paths
 from .base import ENTRY, End, Format, Graph, Network
 from .litert_file import LITERT
 from .mindir_file import MINDIR
@@ -15,7 +16,20 @@ from .ncnn_file import NCNN
 from .onnx_file import ONNX
 from .openvino_file import OPENVINO
 
-__all__ = ["ENTRY", "FORMATS", "KINDS", "NAMES", "End", "Format", "Graph", "Network", "is_exported", "of", "read"]
+__all__ = [
+    "ENTRY",
+    "FORMATS",
+    "KINDS",
+    "NAMES",
+    "End",
+    "Format",
+    "Graph",
+    "Network",
+    "check_named",
+    "is_exported",
+    "of",
+    "read",
+]
 
 # Files that a network can be opened from, in words.
 KINDS = ".ckpt, .safetensors, .onnx, .mindir, .xml (OpenVINO), .tflite (LiteRT) or .param (ncnn)"
@@ -28,6 +42,13 @@ NAMES = tuple(form.name for form in FORMATS.values())
 def is_exported(path: str | Path) -> bool:
     """Whether a file's name says that it is an exported one."""
     return Path(path).suffix.lower() in FORMATS
+
+
+def check_named(path: Path) -> None:
+    """Raise UserError for a file that lies beside the one that is to be named, such as `STEM.bin`."""
+    for form in FORMATS.values():
+        if path.suffix.lower() in form.others and paths.is_file(named := path.with_suffix(form.suffix)):
+            raise UserError(f"{path}: holds the weights of {named.name}; give {named}")
 
 
 def of(path: Path) -> Format:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ...errors import UserError
+from ...files import intact
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -17,6 +19,8 @@ if TYPE_CHECKING:
 Network = Callable[["NDArray[Any]"], "NDArray[Any]"]
 # The entry of an exported file that holds its description.
 ENTRY = "ghostnet"
+# Of a description: suffix of a file that lies beside the one that is named -> its sha256.
+_PARTS = "parts"
 
 
 @dataclass(frozen=True)
@@ -67,6 +71,28 @@ class Format(ABC):
     def description_beside(self, path: Path) -> Path:
         """Where the description of a file lies, in readable form."""
         return path.with_suffix(".json")
+
+    def bound(self, description: Mapping[str, Any], contents: Sequence[bytes]) -> dict[str, Any]:
+        """A description of these files, in the order of `parts`: it says which others belong to the one that is named.
+
+        Each has a digest of its own beside it, which goes where it goes: they alone would not tell it from another's.
+        """
+        digests = {s: hashlib.sha256(content).hexdigest() for s, content in zip(self.others, contents[1:], strict=True)}
+        own = {key: value for key, value in description.items() if key != _PARTS}
+        return {**own, _PARTS: digests} if digests else own
+
+    def check_bound(self, path: Path, description: Mapping[str, Any]) -> None:
+        """Raise UserError where a file beside `path` is not that of its description; older ones say nothing of them."""
+        if _PARTS not in description:
+            return
+        digests = description[_PARTS]
+        for part in self.parts(path)[1:]:
+            wanted = digests.get(part.suffix) if isinstance(digests, dict) else None
+            if hashlib.sha256(intact.read_intact(part)).hexdigest() != wanted:
+                raise UserError(
+                    f"{part}: not the file that {path.name} was written with (its sha256 is another one); copy all "
+                    "files of an export together, or export it again"
+                )
 
     @abstractmethod
     def read(self, path: Path) -> Graph:

@@ -88,7 +88,8 @@ def _apart(content: bytes) -> tuple[bytes, bytes | None]:
             stored = [m for m in members if m.compress_type == zipfile.ZIP_STORED and not m.flag_bits & _ENCRYPTED]
             found = next((member for member in stored if member.filename == MEMBER), None)
             return content[:end], None if found is None else archive.read(found)
-    except (zipfile.BadZipFile, EOFError):
+    # Damage has many names: zipfile's, and what it does not foresee, such as places before the beginning.
+    except (zipfile.BadZipFile, EOFError, NotImplementedError, ValueError):
         return content, None
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...errors import UserError
-from ...files import intact, paths
+from ...files import intact, paths, scratch
 from .base import ENTRY, End, Format, Graph, Network
 
 if TYPE_CHECKING:
@@ -66,6 +67,25 @@ def model_of(path: Path) -> Any:
         return openvino.Core().read_model(model=graph, weights=intact.read_intact(weights))
     except RuntimeError as error:
         raise OPENVINO.cannot_load(path, error) from error
+
+
+def described(contents: Sequence[bytes], description: str) -> tuple[bytes, bytes]:
+    """A file and its weights with a description in the file; the weights stay as they are."""
+    import openvino
+
+    model = openvino.Core().read_model(model=contents[0], weights=contents[1])
+    model.set_rt_info(description, ENTRY)
+    return contents_of(model)
+
+
+def contents_of(model: Any, half: bool = False) -> tuple[bytes, bytes]:
+    """A model as a file and its weights, `half`: these in float16."""
+    import openvino
+
+    with scratch.folder_for_libraries("openvino") as folder:
+        path = folder / "model.xml"
+        openvino.save_model(model, path, compress_to_fp16=half)
+        return path.read_bytes(), path.with_suffix(".bin").read_bytes()
 
 
 def _end(end: Any) -> End:

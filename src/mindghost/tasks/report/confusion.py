@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 MATRIX, SMALLEST_CELL, LARGEST_CELL = 720, 2, 90
 NUMBER_CELL, NAME_CELL = 22, 11
 SMALLEST_SQUARE = 5
+# Inches of the matrix from which the titles of both bars fit side by side.
+SIDE_BY_SIDE = 5
 AXIS_LETTERS = 24  # of a class's name
 
 
@@ -109,7 +111,7 @@ def _explain_colors(figure: Figure, hits: Any, misses: Any, side: float) -> None
     """Two bars above the matrix."""
     width, height, gap = min(0.45, 2.2 / side), 0.12 / side, 0.1 / side
     for left, image, title in ((0, hits, "recognised"), (1 - width, misses, "mistaken")):
-        if side < 3:
+        if side < SIDE_BY_SIDE:
             # One above the other, where both titles do not fit side by side.
             left, width, bottom = 0, 1, 1 + gap + (0.62 / side if image is misses else 0)
         else:
