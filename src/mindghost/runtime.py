@@ -6,7 +6,8 @@ import logging
 import os
 import random
 import socket
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -118,6 +119,17 @@ class Runtime:
                 "labels follow their sorted names"
             )
         return self
+
+
+@contextmanager
+def in_mode(mode: int) -> Iterator[None]:
+    """Graph mode or PyNative mode, for the time of the `with` block."""
+    before = ms.get_context("mode")
+    ms.set_context(mode=mode)
+    try:
+        yield
+    finally:
+        ms.set_context(mode=before)
 
 
 def _threads(ranks: Ranks) -> tuple[int, list[str]]:

@@ -24,6 +24,7 @@ from mindghost.errors import UserError
 from mindghost.inference import artifact, deployment, formats
 from mindghost.inference.formats.onnx_file import Onnx
 from mindghost.models import CLASSIFICATION, list_models
+from mindghost.runtime import in_mode
 from tests.helpers.commands import flags, process, run_mindghost
 from tests.helpers.pictures import write_images
 from tests.helpers.trained import CLASSES, trained_logits, write_run
@@ -355,7 +356,7 @@ def test_mindir_is_written_for_a_batch_or_any(quick, monkeypatch, tmp_path, batc
 def test_a_mode_ends_with_what_it_is_for():
     ms.set_context(mode=ms.GRAPH_MODE)
     modes = []
-    with contextlib.suppress(ValueError), writers.in_mode(ms.PYNATIVE_MODE):
+    with contextlib.suppress(ValueError), in_mode(ms.PYNATIVE_MODE):
         modes.append(ms.get_context("mode"))
         raise ValueError
     assert [*modes, ms.get_context("mode")] == [ms.PYNATIVE_MODE, ms.GRAPH_MODE]

@@ -100,7 +100,10 @@ def test_equal_keys_and_those_of_the_evaluation_pass(made, file, tmp_path, monke
     alone = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert alone.pop("ckpt_path") == str(beside)
     assert by_recipe.pop("ckpt_path") == str(file)
-    assert alone == {**by_recipe, "loss": pytest.approx(by_recipe["loss"], rel=1e-6)}
+    assert alone == {
+        **by_recipe,
+        **{key: pytest.approx(by_recipe[key], rel=1e-6) for key in ("loss", "calibration_error")},
+    }
     assert (alone["model"], alone["num_samples"]) == ("ghostnet_050", 6)
     names = tmp_path / "names.txt"
     names.write_text("\n".join(CLASSES))

@@ -149,6 +149,39 @@ def test_results_are_mindspores(name):
     )
 
 
+def evaluated(cell: nn.Cell, x: np.ndarray) -> list[np.ndarray]:
+    """The gradients of a weighted sum of the output in evaluation: those of the input and of the weights."""
+    cell.set_train(False)
+    weights = Tensor(np.random.RandomState(1).uniform(-1, 1, cell(Tensor(x)).shape).astype(np.float32))
+
+    def forward(x):
+        return ops.reduce_sum(cell(x) * weights)
+
+    parameters = cell.trainable_params()
+    if not parameters:
+        return [ops.grad(forward)(Tensor(x)).asnumpy()]
+    d_x, gradients = ops.grad(forward, 0, parameters)(Tensor(x))
+    return [d_x.asnumpy(), *(gradient.asnumpy() for gradient in gradients)]
+
+
+IN_GRAPH_MODE = ("norm, ReLU", "3x3, norm, ReLU", "Ghost module, cut", "bottleneck, stride 2, SE")
+
+
+@pytest.mark.parametrize(
+    ("name", "mode"),
+    [*((name, ms.PYNATIVE_MODE) for name in CELLS), *((name, ms.GRAPH_MODE) for name in IN_GRAPH_MODE)],
+)
+def test_gradients_in_evaluation_are_mindspores(name, mode):
+    ms.set_context(mode=mode)
+    make, shape = CELLS[name]
+    x = np.random.RandomState(3).uniform(-1, 1, shape).astype(np.float32)
+    own, native = pair(make)
+    expected = evaluated(own, x)
+    assert expected[0].any()
+    for value, found in zip(expected, evaluated(native, x), strict=True):
+        np.testing.assert_allclose(found, value, rtol=1e-4, atol=max(2e-5, 1e-6 * np.abs(value).max()))
+
+
 def dropped(network: nn.Cell, x: np.ndarray) -> tuple[bytes, bytes]:
     """The bits of what dropout leaves, and of the gradient."""
     weight = Tensor(np.random.RandomState(1).uniform(-1, 1, x.shape).astype(np.float32))

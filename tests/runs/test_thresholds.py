@@ -7,7 +7,7 @@ import pytest
 from mindghost.errors import UserError
 from mindghost.files import intact
 from mindghost.runs import files as run_files
-from mindghost.runs.files import RunFiles, thresholds_beside
+from mindghost.runs.files import RunFiles, temperature_beside, thresholds_beside
 from mindghost.runs.folder import RunFolder
 from tests.helpers.run_folders import WEIGHTS, config
 
@@ -40,6 +40,29 @@ def test_each_weight_file_has_its_own(tmp_path):
     assert {file.name for file in run_files.belonging(tmp_path)} >= {f"{name}{END}" for name in found(tmp_path)}
     with started(tmp_path, overwrite=True):
         assert found(tmp_path) == {}
+
+
+def test_a_temperature_goes_with_its_weights(tmp_path):
+    with started(tmp_path) as folder:
+        folder.save_weights(WEIGHTS, 1, 7, best=True, keep=True)
+        files = [RunFiles.temperature(file) for file in (folder.best, folder.last, folder.of_epoch(1, 7))]
+        assert [file.name[13:] for file in files] == [f"{name}.temperature.json" for name in ("best", "last", "1_7")]
+        for file in files:
+            file.write_text('{"temperature": 1.5, "images": 3}')
+        assert temperature_beside(folder.best) == 1.5
+        assert set(files) <= set(run_files.belonging(tmp_path))
+        assert files[0] in run_files.companions(folder.best)
+        # The best weights stay, the last ones are others now.
+        folder.save_weights(WEIGHTS, 2, 7, best=False, keep=True)
+        assert [file.exists() for file in files] == [True, False, True]
+        for epoch in (1, 2):
+            folder.add_record({"epoch": epoch, "top_1": 1.0})
+        folder.save_weights(WEIGHTS, 3, 7, best=False, keep=True)
+        folder.add_record({"epoch": 3, "top_1": 1.0})
+        # That of the first epoch's file went with it.
+        assert [file.exists() for file in files] == [True, False, False]
+    with started(tmp_path, overwrite=True):
+        assert not any(file.exists() for file in files)
 
 
 def test_a_crash_leaves_no_weights_beside_the_thresholds_of_others(tmp_path, monkeypatch):

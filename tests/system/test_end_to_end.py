@@ -104,6 +104,7 @@ def test_validation_equals_the_evaluation_in_training(run, images, config, tmp_p
     *_, words, line = result.stdout.splitlines()
     found = json.loads(line)
     expected = records(folder)[-1]
+    error = found.pop("calibration_error")
     assert found == {
         "model": "ghostnet_050",
         "ckpt_path": str(folder / "ghostnet_050_last.ckpt"),
@@ -115,6 +116,11 @@ def test_validation_equals_the_evaluation_in_training(run, images, config, tmp_p
     shares = {"Top_1_Accuracy": found["top_1"] / 100, "Top_5_Accuracy": found["top_5"] / 100, "loss": found["loss"]}
     assert ast.literal_eval(words) == pytest.approx(shares)
     rows = list(csv.DictReader(predictions.open()))
+    sure = np.array([float(row["top_1_probability"]) for row in rows])
+    right = np.array([row["true_label"] == row["top_1_label"] for row in rows])
+    bins = np.minimum((sure * 15).astype(int), 14)
+    gaps = [abs((right[bins == each] - sure[bins == each]).sum()) for each in range(15)]
+    assert error == pytest.approx(100 * sum(gaps) / 18, rel=1e-4)
     assert [row["path"] for row in rows] == sorted(str(path) for path in (images / "val").glob("*/*"))
     assert [row["true_class"] for row in rows] == [Path(row["path"]).parent.name for row in rows]
     assert 100 * np.mean([row["true_label"] == row["top_1_label"] for row in rows]) == pytest.approx(found["top_1"])

@@ -23,6 +23,7 @@ COMMANDS = {
     "train": "train a network, or go on with a run",
     "find-lr": "find a learning rate by a range test",
     "validate": "evaluate a weight file or an exported file",
+    "calibrate": "fit what makes a network's probabilities honest: a temperature",
     "predict": "name the classes of images, videos, a camera's pictures",
     "embed": "make vectors of images: what a network knows of them",
     "index": "put vectors into an index, change it, bring it up to date",

@@ -14,7 +14,6 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
@@ -28,6 +27,9 @@ from . import network_arguments
 
 if TYPE_CHECKING:
     from ..inference.deployment import Deployment
+    from ..inference.explain import Explainer
+    from ..inference.formats import Network
+    from ..inference.pictures import Written
     from ..inference.predictor import Prediction
     from ..tasks.task import Task
 
@@ -37,6 +39,7 @@ COUNT = number(int, 1, 1_000_000)
 MOST = 32
 # From this many images on a person waits.
 MANY = 64
+METHOD = "layercam"
 # In the table, of an image that gets no answer.
 NONE = "none"
 
@@ -67,6 +70,20 @@ def make_parser() -> Parser:
         help="write the class of each pixel: an index PNG as large as the image (task segmentation)",
     )
     parser.add_argument(
+        "--explain",
+        type=output_folder,
+        metavar="DIR",
+        help="write each image with a map over it of where the network saw its first class (PNG; .ckpt files)",
+    )
+    parser.add_argument(
+        "--explain_layer", metavar="NAME", help="layer whose maps are drawn (the last before they are pooled)"
+    )
+    parser.add_argument(
+        "--explain_method",
+        choices=("layercam", "gradcam"),
+        help="how a layer's maps are weighed: each pixel by its own gradient, or all of a map by its mean (layercam)",
+    )
+    parser.add_argument(
         "--batch_size", type=COUNT, metavar="N", help=f"images run at once ({MOST}, fewer where they are large)"
     )
     parser.add_argument("--every", type=COUNT, default=1, metavar="N", help="of a video, take one frame in N (1)")
@@ -81,7 +98,7 @@ class Table:
         self._width = max(map(len, [*map(shown, images), "image"]))
         self._line("image", "%", "class")
 
-    def add(self, prediction: Prediction, mask: Path | None = None) -> None:
+    def add(self, prediction: Prediction, written: Written) -> None:
         """The rows of an image."""
         if not prediction.answers and not prediction.problem:
             self._line(prediction.image, "", NONE)
@@ -102,13 +119,13 @@ class JsonLines:
     def __init__(self, value: str) -> None:
         self._value = value
 
-    def add(self, prediction: Prediction, mask: Path | None = None) -> None:
-        """The line of an image; `mask` is the file that was written of it."""
+    def add(self, prediction: Prediction, written: Written) -> None:
+        """The line of an image, of which some files were written."""
         found = prediction.answers
         guesses = [{"class": guess.name, "label": guess.label, self._value: guess.probability} for guess in found]
         record: dict[str, Any] = {"image": prediction.image, "predictions": guesses}
-        if mask is not None:
-            record["mask"] = str(mask)
+        files = {"mask": written.mask, "explanation": written.explanation}
+        record |= {name: str(file) for name, file in files.items() if file is not None}
         _print(json_text.dumps({**record, "error": prediction.problem} if prediction.problem else record))
 
 
@@ -123,7 +140,7 @@ class Csv:
         self._writer = csv.writer(sys.stdout, lineterminator="\n")
         self._writer.writerow(["image", "rank", "class", "label", value])
 
-    def add(self, prediction: Prediction, mask: Path | None = None) -> None:
+    def add(self, prediction: Prediction, written: Written) -> None:
         """The lines of an image; one without cells behind its name where there is no answer."""
         if not prediction.answers and not prediction.problem:
             self._writer.writerow([csv_cell(prediction.image), "", "", "", ""])
@@ -154,12 +171,14 @@ def _progress(images: list[str]) -> Iterator[tqdm]:
 def main(arguments: Sequence[str]) -> None:
     """Read, predict, print."""
     args = make_parser().parse_args(arguments)
+    _check(args)
     # After the command line is known to be good: importing MindSpore takes seconds.
     with importing():
         from .. import tasks
         from ..data import transforms
         from ..evaluate import batch
         from ..inference import predictor
+        from ..inference.explain import open_explainer
         from ..inference.network import open_network
         from ..inference.pictures import Pictures
         from ..inference.sources import expand
@@ -171,14 +190,20 @@ def main(arguments: Sequence[str]) -> None:
         raise UserError("-: no image in the list on standard input")
     deployed = network_arguments.of_arguments(args)
     task = tasks.of(deployed.config)
-    pictures = Pictures(deployed, images, args.save_dir, args.mask_dir, args.overwrite)
+    pictures = Pictures(deployed, images, args.save_dir, args.mask_dir, args.explain, args.overwrite)
     # Operator by operator: compiling a graph takes longer than most lists of images.
     runtime = Runtime.start(deployed.config.replace(mode=1))
     operators = None if deployed.exported else runtime.operators
     fitting = batch.fitting(math.prod(transforms.input_size(deployed.config)), resources.free_memory())
-    network = batch.sparing(open_network(deployed, operators))
+    notes = list(_notes(args, deployed, task))
+    network: Network | Explainer
+    if args.explain:
+        explainer = network = open_explainer(deployed, args.explain_layer, args.explain_method or METHOD, operators)
+        notes += explainer.notes()
+    else:
+        network = batch.sparing(open_network(deployed, operators))
     run = predictor.Predictor(deployed, network, args.batch_size or min(MOST, fitting))
-    for note in _notes(args, deployed, task):
+    for note in notes:
         tqdm.write(shown(f"{PROG}: {note}"), file=sys.stderr)
     value = task.answer_value
     output = JsonLines(value) if args.json else Csv(value) if args.csv else Table(images)
@@ -193,6 +218,12 @@ def main(arguments: Sequence[str]) -> None:
                 tqdm.write(shown(f"{PROG}: skipped: {prediction.problem}"), file=sys.stderr)
     if unreadable:
         raise RunError(f"{unreadable} of {total} images could not be read")
+
+
+def _check(args: argparse.Namespace) -> None:
+    for option in ("explain_layer", "explain_method"):
+        if getattr(args, option) and not args.explain:
+            raise UserError(f"--{option}: give --explain DIR as well, the folder for the pictures")
 
 
 def _notes(args: argparse.Namespace, deployed: Deployment, task: Task) -> Iterator[str]:

@@ -122,6 +122,16 @@ def input_size(config: Config, training: bool = False) -> tuple[int, int]:
     return size if isinstance(size, tuple) else (size, size)
 
 
+def seen_box(config: Config, height: int, width: int) -> tuple[float, float, float, float]:
+    """What evaluation's crop leaves of an image of this size: top, left, bottom and right, in its pixels."""
+    covered, size = _covered_size(config), input_size(config)
+    # As `CoveringResize`, but for its rounding down.
+    scale = max(covered[0] / height, covered[1] / width)
+    rows, columns = (length / scale for length in size)
+    top, left = (height - rows) / 2, (width - columns) / 2
+    return top, left, top + rows, left + columns
+
+
 def layout(channels_last: bool = False) -> str:
     """What an array of transformed images is, in words."""
     order = "images, height, width, channels" if channels_last else "images, channels, height, width"

@@ -22,9 +22,10 @@ from ..inference import formats as file_formats
 from ..inference.deployment import Deployment
 from ..inference.network import in_batches
 from ..models.network import Network as Classifier
+from ..runtime import in_mode
 from . import fold, own_files
 from .probe_images import comparison_images
-from .writers import WRITERS, Source, Writer, in_mode
+from .writers import WRITERS, Source, Writer
 
 # Images (N, C, H, W), and the logits and embeddings that the checkpoint gives for them; None where none are wanted.
 Probe = tuple[NDArray[Any], NDArray[Any], NDArray[Any] | None]
@@ -265,7 +266,10 @@ def _other_size(images: NDArray[Any]) -> tuple[int, int]:
 def _description(target: Deployment) -> dict[str, object]:
     source = {"file": target.path.name, "sha256": hashlib.sha256(target.path.read_bytes()).hexdigest()}
     said = target.describe()
-    said["preprocessing"] = {**said["preprocessing"], "output": tasks.of(target.config).outputs_mean}
+    meaning = tasks.of(target.config).outputs_mean
+    if target.temperature is not None:
+        meaning += " once they are divided by the temperature"
+    said["preprocessing"] = {**said["preprocessing"], "output": meaning}
     if target.config.quantize_aware is not None:
         said["quantization"] = {"kind": f"{target.config.quantize_aware}, trained"}
     return {**said, "source": source, "ghostnet": __version__, "mindspore": ms.__version__}

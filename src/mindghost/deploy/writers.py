@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib
 import logging
 import re
 import shutil
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -27,6 +26,7 @@ from ..inference.formats.mindir_file import MINDIR
 from ..inference.formats.ncnn_file import NCNN
 from ..inference.formats.onnx_file import ONNX
 from ..inference.formats.openvino_file import OPENVINO
+from ..runtime import in_mode
 from . import fold, onnx_fixes, onnx_sizes
 from .integers import marked
 from .probe_images import IMAGES
@@ -224,14 +224,3 @@ def _write_onnx(network: nn.Cell, path: Path, target: Deployment, description: s
     # MindSpore's file is read-only, to all but root.
     path.unlink()
     path.write_bytes(content)
-
-
-@contextlib.contextmanager
-def in_mode(mode: int) -> Iterator[None]:
-    """Graph mode or PyNative mode, for the time of the `with` block."""
-    before = ms.get_context("mode")
-    ms.set_context(mode=mode)
-    try:
-        yield
-    finally:
-        ms.set_context(mode=before)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import cached_property
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from mindspore import nn
@@ -17,13 +17,31 @@ from ..config import Config
 from ..data import loader
 from ..data.samples import Samples
 from ..inference.formats import Network
-from ..inference.network import filled, mirrored, of_cell
+from ..inference.network import divided, filled, mirrored, of_cell
 from ..models.parameters import assign
 from ..parallel.ranks import ALONE, Ranks
 from ..runtime import Runtime
 from ..tasks.task import Counts, Metrics, Outcomes
 from .batch import sparing
-from .predictions import Predictions
+
+
+class Sink(Protocol):
+    """Takes what a network says of the samples, batch by batch."""
+
+    def add(self, outputs: NDArray[Any], labels: Any, /) -> None:
+        """One batch: outputs (N, num_classes, ...) float32, labels as the batches have them, N of them."""
+
+
+class Tempered:
+    """Passes a network's outputs on, divided by a temperature."""
+
+    def __init__(self, temperature: float, sinks: Sequence[Sink]) -> None:
+        self._temperature, self._sinks = temperature, sinks
+
+    def add(self, outputs: NDArray[Any], labels: Any) -> None:
+        """Pass one batch on."""
+        for sink in self._sinks:
+            sink.add(divided(outputs, self._temperature), labels)
 
 
 def counted(config: Config) -> str:
@@ -37,7 +55,7 @@ def outcomes(
     batches: Iterable[tuple[NDArray[Any], Any]],
     batch_size: int,
     ranks: Ranks = ALONE,
-    predictions: Predictions | None = None,
+    also: Sink | None = None,
 ) -> Outcomes:
     """What a network makes of each sample.
 
@@ -47,15 +65,15 @@ def outcomes(
         batches: numpy images and labels, N each; N may be smaller in the last one. Those of this rank.
         batch_size: each batch is `filled` up to this size, so that the graph is compiled for one shape only.
         ranks: which share the evaluation and all get its results.
-        predictions: get what the network says, too.
+        also: gets what the network says, too.
 
     Returns the outcomes of all ranks' samples, rank after rank.
     """
     for images, labels in batches:
         outputs = network(filled(images, batch_size))[: len(labels)]
         counts.add(outputs, labels)
-        if predictions is not None:
-            predictions.add(outputs, labels)
+        if also is not None:
+            also.add(outputs, labels)
     return counts.outcomes(ranks)
 
 
@@ -76,10 +94,10 @@ class Evaluator:
         # A batch of copies of one image would take its memory and its time for nothing.
         self.batch_size = min(config.batch_size, len(samples))
 
-    def outcomes(self, network: Network, predictions: Predictions | None = None) -> Outcomes:
+    def outcomes(self, network: Network, also: Sink | None = None) -> Outcomes:
         """What a network makes of each sample, in the order of `samples`, whatever the number of ranks.
 
-        With the key `eval_mirror`, the network is `mirrored`. `predictions` get what it says. Where memory runs out, it
+        With the key `eval_mirror`, the network is `mirrored`. `also` gets what it says. Where memory runs out, it
         takes fewer images at once.
 
         On a terminal, rank 0 draws a bar.
@@ -88,7 +106,7 @@ class Evaluator:
         network = sparing(network)
         network = mirrored(network) if self.runtime.config.eval_mirror else network
         counts = self.task.counts(self.samples, self.thresholds)
-        found = outcomes(counts, network, batches, self.batch_size, self.runtime.ranks, predictions)
+        found = outcomes(counts, network, batches, self.batch_size, self.runtime.ranks, also)
         return found.take(np.argsort(self.batches.order_over_ranks))
 
 

@@ -17,18 +17,18 @@ from ..data import dataset, transforms
 from ..data.samples import Samples
 from ..errors import UserError
 from ..files import paths
-from ..inference import artifact, published
+from ..inference import artifact, explain, published
 from ..inference.deployment import Deployment
 from ..inference.formats import KINDS, Network, is_exported
 from ..inference.network import checked, of_cell, open_network
 from ..process import launch
 from ..process.log import RunLog
-from ..runs.files import colors_beside, thresholds_beside
+from ..runs.files import colors_beside, temperature_beside, thresholds_beside
 from ..runtime import Runtime
-from ..tasks.task import Metrics, Outcomes
+from ..tasks.task import Counts, Explain, Metrics, Outcomes
 from . import batch
 from . import predictions as predictions_file
-from .evaluator import Evaluator, counted
+from .evaluator import Evaluator, Sink, Tempered, counted
 from .predictions import Predictions
 
 log = logging.getLogger("mindghost")
@@ -42,22 +42,45 @@ class Validation:
         model: name of the network.
         path: of the file.
         metrics: of the task, over the validation split.
-        in_mindcv_words: the same as MindCV's `validate.py` prints them; empty where it has no words for them.
+        temperature: what logits are divided by before they become probabilities; None where nothing says.
+        calibrated: the same numbers of the logits divided by it; None without it.
+        in_mindcv_words: those of `metrics` as MindCV's `validate.py` prints them; empty where it has no words for them.
     """
 
     model: str
     path: str
     metrics: Metrics
     in_mindcv_words: Mapping[str, float] = field(default_factory=dict)
+    temperature: float | None = None
+    calibrated: Metrics | None = None
 
     def record(self) -> dict[str, Any]:
-        """All of it as a JSON object: `model`, `ckpt_path` and the metrics by name (`Metrics.result`)."""
-        return {"model": self.model, "ckpt_path": self.path, **self.metrics.result()}
+        """All of it as a JSON object: `model`, `ckpt_path` and the metrics by name (`Metrics.result`).
+
+        With a temperature, it and what it changes of them: `temperature`, and by name with `calibrated_` before it.
+        """
+        found: dict[str, Any] = {"model": self.model, "ckpt_path": self.path, **self.metrics.result()}
+        return found if self.calibrated is None else {**found, "temperature": self.temperature, **self._changed()}
+
+    def _changed(self) -> dict[str, Any]:
+        assert self.calibrated is not None
+        before, after = self.metrics.result(), self.calibrated.result()
+        return {f"calibrated_{name}": value for name, value in after.items() if value != before[name]}
 
     def lines(self) -> list[str]:
         """All of it for people: a sentence, and the line that readers of MindCV's output look for."""
         sentence = f"{self.model}: {self.metrics.summary()} over {self.metrics.num_samples:,} images"
-        return [sentence, str(dict(self.in_mindcv_words))] if self.in_mindcv_words else [sentence]
+        found = [sentence] if self.calibrated is None else [sentence, self._calibration_line()]
+        return [*found, str(dict(self.in_mindcv_words))] if self.in_mindcv_words else found
+
+    def _calibration_line(self) -> str:
+        assert self.calibrated is not None
+        before, after = self.metrics.result(), self.calibrated.result()
+        error = "calibration_error"
+        return (
+            f"{self.model}: calibration error {before[error]:.2f} % of the logits as they are, {after[error]:.2f} % at "
+            f"the temperature {self.temperature:.4g} (loss {after['loss']:.4f})"
+        )
 
 
 def validate(config: Config) -> Validation:
@@ -82,24 +105,35 @@ def validate(config: Config) -> Validation:
         exported = _exported(runtime)
         if exported:
             runtime = runtime.with_config(artifact.agreed(runtime.config, exported))
-        runtime, samples = _open_images(runtime, exported)
+        runtime, samples = open_images(runtime, exported)
         runtime = batch.settled(runtime, len(samples), exported.batch if exported else None)
         for line in runtime.config.warnings(training=False):
             log.info(line)
-        network, path = (open_network(exported), exported.path) if exported else _of_weights(runtime)
+        network, path = (open_network(exported), exported.path) if exported else of_weights(runtime)
         evaluator = Evaluator(runtime, samples, _thresholds(runtime, exported))
         predictions = _predictions(runtime, samples)
-        outcomes = evaluator.outcomes(network, predictions)
+        temperature = _temperature(runtime, exported)
+        # Their numbers are beside those of the logits as they are, whose loss is that of the training's evaluation.
+        tempered: Counts | None = None
+        also: Sink | None = predictions
+        if temperature is not None:
+            tempered = evaluator.task.counts(samples, evaluator.thresholds)
+            also = Tempered(temperature, [tempered, *([predictions] if predictions else [])])
+        outcomes = evaluator.outcomes(network, also)
         if predictions:
             _write(runtime, predictions, evaluator.batches.order_over_ranks)
         if runtime.config.report:
             precision = "that of the file" if exported else runtime.config.val_amp_level
-            _report(runtime, outcomes, samples, _facts(runtime.config, samples, str(path), precision))
+            facts = _facts(runtime.config, samples, str(path), precision)
+            if temperature is not None:
+                facts["temperature"] = f"{temperature:.4g}, which none of the numbers and pictures below is made with"
+            _report(runtime, outcomes, samples, facts, _explain(runtime, exported))
+        calibrated = None if tempered is None else tempered.outcomes(runtime.ranks).metrics()
     finally:
         run_log.close()
     metrics = outcomes.metrics()
     words = tasks.of(runtime.config).in_mindcv_words(metrics)
-    return Validation(runtime.config.model, str(path), metrics, words)
+    return Validation(runtime.config.model, str(path), metrics, words, temperature, calibrated)
 
 
 def _exported(runtime: Runtime) -> Deployment | None:
@@ -117,7 +151,7 @@ def _exported(runtime: Runtime) -> Deployment | None:
     return artifact.of_file(Path(config.ckpt_path)) if is_exported(config.ckpt_path) else None
 
 
-def _open_images(runtime: Runtime, exported: Deployment | None) -> tuple[Runtime, Samples]:
+def open_images(runtime: Runtime, exported: Deployment | None) -> tuple[Runtime, Samples]:
     """The settled run, and the validation split with labels as the network has them."""
     config, task = runtime.config, tasks.of(runtime.config)
     names = exported.known_classes if exported else task.known_names(config.ckpt_path)
@@ -147,7 +181,7 @@ def _thresholds(runtime: Runtime, exported: Deployment | None) -> tuple[float, .
     return found
 
 
-def _of_weights(runtime: Runtime) -> tuple[Network, Path]:
+def of_weights(runtime: Runtime) -> tuple[Network, Path]:
     """The network of a weight file, compiled, and the file."""
     cell, loaded = build.trained_network(runtime.config, runtime.operators)
     log.info(str(loaded))
@@ -155,6 +189,16 @@ def _of_weights(runtime: Runtime) -> tuple[Network, Path]:
     assert classes is not None  # the data has settled it
     is_dense = tasks.of(runtime.config).is_dense
     return checked(of_cell(cell, runtime.graphs), loaded.path, classes, is_dense), loaded.path
+
+
+def _temperature(runtime: Runtime, exported: Deployment | None) -> float | None:
+    """What the logits are divided by, as an exported file or one beside weights says; None where none does."""
+    config = runtime.config
+    if not tasks.of(config).has_temperature:
+        return None
+    if exported:
+        return exported.temperature
+    return temperature_beside(Path(config.ckpt_path)) if config.ckpt_path else None
 
 
 def _predictions(runtime: Runtime, samples: Samples) -> Predictions | None:
@@ -177,11 +221,23 @@ def _write(runtime: Runtime, predictions: Predictions, order: NDArray[Any]) -> N
     runtime.ranks.barrier()
 
 
-def _report(runtime: Runtime, outcomes: Outcomes, samples: Samples, facts: Mapping[str, str]) -> None:
+def _explain(runtime: Runtime, exported: Deployment | None) -> Explain | None:
+    """What draws where the network saw a class; None for a file without gradients, and a task without use for it."""
+    config = runtime.config
+    if exported or not tasks.of(config).explains:
+        return None
+    return explain.drawn(config, runtime.operators)
+
+
+def _report(
+    runtime: Runtime, outcomes: Outcomes, samples: Samples, facts: Mapping[str, str], explained: Explain | None
+) -> None:
     """Rank 0 writes the report. Every rank has to call it."""
     if runtime.ranks.main:
         report, folder = tasks.of(runtime.config).report, Path(runtime.config.report)
-        report.write(folder, outcomes, samples, facts)
+        # A task without maps knows no such argument.
+        extra = [] if explained is None else [explained]
+        report.write(folder, outcomes, samples, facts, *extra)
         log.info(f"report: {folder / report.PAGE}")
     # No rank leaves before rank 0 has written: the launcher ends all when one has left.
     runtime.ranks.barrier()

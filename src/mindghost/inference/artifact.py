@@ -21,6 +21,7 @@ from ..runs.files import (
     colors_beside,
     said_beside,
     saved_by_training,
+    temperature_beside,
     thresholds_beside,
 )
 from . import formats, published
@@ -119,6 +120,7 @@ def _of_weights(
         numbered=not names,
         thresholds=thresholds_beside(path, outputs),
         colors=colors or colors_beside(path, outputs) or palette(config, outputs),
+        temperature=temperature_beside(path),
     )
 
 

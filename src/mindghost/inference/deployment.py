@@ -12,7 +12,7 @@ from ..data.class_names import checked
 from ..data.imagenet import names as imagenet_names
 from ..errors import UserError
 from ..files import json_text
-from ..runs.files import Color, checked_colors, checked_thresholds
+from ..runs.files import TEMPERATURE_KEY, Color, checked_colors, checked_temperature, checked_thresholds
 from . import formats
 
 # What of a configuration makes the network and its input.
@@ -57,6 +57,8 @@ class Deployment:
         numbered: no class has a name: `classes` are the labels themselves.
         thresholds: probabilities from which an answer is given, one an output (`Task.thresholds`); None where none are
             known.
+        temperature: what logits are divided by before they become probabilities (`mindghost calibrate`); None for
+            logits as they are.
         colors: of the outputs in pictures, for a task that has some.
         free_size: an exported file takes images of any height and width.
         channels_last: an exported file takes images, and gives maps, in the order (N, height, width, channels).
@@ -73,6 +75,7 @@ class Deployment:
     free_size: bool = False
     channels_last: bool = False
     embedding: int | None = None
+    temperature: float | None = None
 
     @property
     def exported(self) -> bool:
@@ -134,6 +137,7 @@ class Deployment:
             },
             "config": {key: getattr(config, key) for key in KEYS} | others(config),
             **({} if self.thresholds is None else {"thresholds": list(self.thresholds)}),
+            **({} if self.temperature is None else {TEMPERATURE_KEY: self.temperature}),
             **({} if self.colors is None else {"colors": list(map(list, self.colors))}),
         }
 
@@ -171,10 +175,24 @@ def of_description(path: Path, description: Mapping[str, Any]) -> Deployment:
     source = f"{path}: its description"
     if "thresholds" in description:
         thresholds = checked_thresholds(description["thresholds"], len(classes), source, AGAIN)
+    temperature = None
+    if TEMPERATURE_KEY in description:
+        temperature = checked_temperature(description[TEMPERATURE_KEY], source, AGAIN)
     if "colors" in description:
         colors = checked_colors(description["colors"], len(classes), source, AGAIN)
-    free_size, embedding = pixels == [None, None], _length_of_embedding(path, description)
-    found = Deployment(path, config, classes, batch, numbered, thresholds, colors, free_size, channels_last, embedding)
+    found = Deployment(
+        path,
+        config,
+        classes,
+        batch,
+        numbered,
+        thresholds,
+        colors,
+        pixels == [None, None],
+        channels_last,
+        _length_of_embedding(path, description),
+        temperature,
+    )
     _check_consistent(found, description)
     return found
 

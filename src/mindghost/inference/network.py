@@ -64,21 +64,24 @@ def checked(network: Network, path: Path, classes: int, is_dense: bool = False) 
 
     def run(images: NDArray[Any]) -> NDArray[Any]:
         logits = network(images)
-        expected = (len(images), classes, *(images.shape[2:] if is_dense else ()))
-        if logits.shape != expected:
-            found, wanted = (" x ".join(map(str, shape)) for shape in (logits.shape, expected))
-            raise UserError(
-                f"{path}: gives logits of shape {found}, expected {wanted}: its description is of another file"
-            )
-        bad = ~np.isfinite(logits).reshape(len(images), -1).all(axis=1)
-        if bad.any():
-            raise UserError(
-                f"{path}: its logits are not finite (NaN or infinity) for {bad.sum()} of {len(bad)} images; use "
-                "another copy of the file, or a higher precision if one was chosen"
-            )
+        check_logits(logits, images, path, classes, is_dense)
         return logits
 
     return run
+
+
+def check_logits(logits: NDArray[Any], images: NDArray[Any], path: Path, classes: int, is_dense: bool = False) -> None:
+    """Raise UserError, as `checked` says, for what a network makes of images."""
+    expected = (len(images), classes, *(images.shape[2:] if is_dense else ()))
+    if logits.shape != expected:
+        found, wanted = (" x ".join(map(str, shape)) for shape in (logits.shape, expected))
+        raise UserError(f"{path}: gives logits of shape {found}, expected {wanted}: its description is of another file")
+    bad = ~np.isfinite(logits).reshape(len(images), -1).all(axis=1)
+    if bad.any():
+        raise UserError(
+            f"{path}: its logits are not finite (NaN or infinity) for {bad.sum()} of {len(bad)} images; use "
+            "another copy of the file, or a higher precision if one was chosen"
+        )
 
 
 def in_batches(run: Network, size: int) -> Network:
@@ -105,6 +108,11 @@ def of_cell(network: nn.Cell, graphs: GraphCache | None = None) -> Network:
         return network(tensor).asnumpy()
 
     return run
+
+
+def divided(logits: NDArray[Any], temperature: float) -> NDArray[Any]:
+    """Logits, float32, divided by a temperature, float64: no two that differ become equal, so that no order changes."""
+    return logits.astype(np.float64) / temperature
 
 
 def mirrored(network: Network) -> Network:

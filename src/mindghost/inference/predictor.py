@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +17,9 @@ from ..errors import UserError
 from ..process import resources
 from ..tasks.task import Answer
 from .deployment import Deployment
+from .explain import Explainer
 from .formats import Network
+from .network import check_logits, divided
 from .sources import frames, is_video
 
 _THREADS = 4  # that decode and resize; both leave Python's lock
@@ -35,6 +37,8 @@ class Prediction:
         problem: why it cannot be read, in one line; empty otherwise.
         pixels: uint8 (height, width, 3), RGB; None where it cannot be read.
         mask: the class of each pixel, uint8 or uint16 (height, width); None where the task is about whole images.
+        heat: where in its input the network saw the likeliest class, float32 (h, w), not negative; None where nobody
+            asked.
     """
 
     image: str
@@ -42,6 +46,15 @@ class Prediction:
     problem: str = ""
     pixels: NDArray[Any] | None = None
     mask: NDArray[Any] | None = None
+    heat: NDArray[Any] | None = None
+
+
+class _Said(NamedTuple):
+    """What a network says of an image (see `Prediction`)."""
+
+    answers: tuple[Answer, ...]
+    mask: NDArray[Any] | None
+    heat: NDArray[Any] | None
 
 
 class Predictor:
@@ -49,12 +62,13 @@ class Predictor:
 
     Args:
         deployed: says what the network gets and what its outputs mean.
-        network: of `network.open_network`.
+        network: of `network.open_network`; or of `explain.open_explainer`, which says where it saw the class, too.
         batch_size: images that are run at once.
     """
 
-    def __init__(self, deployed: Deployment, network: Network, batch_size: int = 32) -> None:
+    def __init__(self, deployed: Deployment, network: Network | Explainer, batch_size: int = 32) -> None:
         self._network, self._classes, self._batch_size = network, deployed.classes, batch_size
+        self._path, self._temperature = deployed.path, deployed.temperature
         self._task, self._thresholds = tasks.of(deployed.config), deployed.thresholds
         self._in_channels = deployed.config.in_channels
         self._transform = self._task.eval_transform(deployed.config)
@@ -116,14 +130,23 @@ class Predictor:
             if prepared is None:
                 yield Prediction(name, (), str(pixels))
             else:
-                answers, mask = next(found)
-                yield Prediction(name, answers, pixels=pixels, mask=mask)
+                said = next(found)
+                yield Prediction(name, said.answers, pixels=pixels, mask=said.mask, heat=said.heat)
 
-    def _said(
-        self, readable: Sequence[tuple[tuple[int, int], NDArray[Any]]], top_k: int | None
-    ) -> Iterator[tuple[tuple[Answer, ...], NDArray[Any] | None]]:
-        """For the size of each image and what the network gets of it: the answers, and the mask, if there are any."""
-        outputs = self._network(np.stack([prepared for _, prepared in readable]))
+    def _said(self, readable: Sequence[tuple[tuple[int, int], NDArray[Any]]], top_k: int | None) -> Iterator[_Said]:
+        """What the network says, for the size of each image and what the network gets of it."""
+        outputs, heats = self._run(np.stack([prepared for _, prepared in readable]))
+        if self._temperature is not None and self._task.has_temperature:
+            outputs = divided(outputs, self._temperature)
         masks = self._task.masks(outputs, [size for size, _ in readable])
         answers = self._task.answers(outputs if masks is None else masks, self._classes, top_k, self._thresholds)
-        return zip(answers, [None] * len(answers) if masks is None else masks, strict=True)
+        nothing = [None] * len(answers)
+        return map(_Said, answers, nothing if masks is None else masks, nothing if heats is None else heats)
+
+    def _run(self, images: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any] | None]:
+        """Outputs, and where they come from, if the network says that."""
+        if not isinstance(self._network, Explainer):
+            return self._network(images), None
+        logits, heats = self._network(images)
+        check_logits(logits, images, self._path, len(self._classes))
+        return logits, heats

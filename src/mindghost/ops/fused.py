@@ -1,7 +1,7 @@
 """Cells that run our C++ operators, and their way into a network.
 
-They hold the cells that they stand for, parameters and all: names and weight files stay what they are. Gradients are
-those of training mode; in evaluation mode there are none.
+They hold the cells that they stand for, parameters and all: names and weight files stay what they are. Chains have the
+gradients of training mode and of evaluation mode, in which their norms do not depend on the batch.
 """
 
 from __future__ import annotations
@@ -52,7 +52,8 @@ class Chain(nn.Cell):
         self.norm2, self.relu2 = norm2, relu2
         self.out_channels = out_channels
         self.adds = adds
-        self.options = Tensor(self._options(), ms.float32)
+        self.options = Tensor(self._options(running=False), ms.float32)
+        self.running_options = Tensor(self._options(running=True), ms.float32)
         # Parameters of their own: graph mode compiles for minutes where cells are handed to functions.
         if norm1 is not None:
             self.mean1, self.variance1, self.gamma1, self.beta1 = parameters(norm1)
@@ -63,7 +64,7 @@ class Chain(nn.Cell):
         self.trained, self.evaluated = self._operators(library)
 
     def construct(self, x: Tensor, other: Tensor | None = None) -> Tensor:
-        inputs = (self.options, x)
+        inputs = (self.options if self.training else self.running_options, x)
         if self.norm1 is not None:
             inputs = (*inputs, self.gamma1, self.beta1, self.mean1, self.variance1)
         if self.depthwise is not None:
@@ -85,8 +86,8 @@ class Chain(nn.Cell):
             out = ops.depend(out, stored)
         return out
 
-    def _options(self) -> list[float]:
-        """What the operators are told, in the order of `OPTIONS`."""
+    def _options(self, running: bool) -> list[float]:
+        """What the operators are told, in the order of `OPTIONS`; `running`: the norms' statistics are running ones."""
         stride, pad_height, pad_width = _geometry(self.depthwise) if self.depthwise is not None else (1, 0, 0)
         found = {
             "First": self.norm1 is not None,
@@ -96,6 +97,7 @@ class Chain(nn.Cell):
             "Stride": stride,
             "PadHeight": pad_height,
             "PadWidth": pad_width,
+            "Running": running,
         }
         for place, norm, relu in ((1, self.norm1, self.relu1), (2, self.norm2, self.relu2)):
             values = (relu, norm.eps, norm.momentum) if norm is not None else (0, 0, 0)
@@ -128,19 +130,27 @@ class Chain(nn.Cell):
 
         types = floats(1 + 2 * first + convolution + 2 * second)
         gradient = ops.Custom(f"{library}:ghostnet_backward", gradient_shapes, types, "aot")
-        bprop = {
+        bprop: Any = {
             (True, False, False): _norm_bprop,
             (False, True, False): _depthwise_bprop,
             (False, True, True): _depthwise_norm_bprop,
             (True, True, True): _ghost_bprop,
-        }[first, convolution, second](gradient)
-        trained = ops.Custom(f"{library}:ghostnet_forward", shapes, floats(1 + 4 * first + 4 * second), "aot", bprop)
-        evaluated = ops.Custom(f"{library}:ghostnet_evaluate", out_shape, floats(1), "aot")
+        }[first, convolution, second]
+        count = 1 + 4 * first + 4 * second
+        trained = ops.Custom(
+            f"{library}:ghostnet_forward", shapes, floats(count), "aot", bprop(gradient, _of_batch(1), _of_batch(5))
+        )
+        norms = [norm for norm in (norm1, self.norm2) if norm is not None]
+        # A second norm's alone is the first one that is given.
+        running = [_running(norm.eps) for norm in (norms[0], norms[-1])] if norms else [None, None]
+        evaluated = ops.Custom(f"{library}:ghostnet_evaluate", out_shape, floats(1), "aot", bprop(gradient, *running))
         # MindSpore keeps one inferred shape and one gradient for operators of equal attributes.
         kernel = (kernel_height, kernel_width, stride, pad_height, pad_width)
         kind = [first, convolution, second, *channels, outputs, out_channels, *kernel]
-        for each in (trained, gradient, evaluated):
+        for each in (trained, gradient):
             each.add_prim_attr("kind", [int(value) for value in kind])
+        # Its gradient knows what is added to variances.
+        evaluated.add_prim_attr("kind", str([*map(int, kind), *(norm.eps for norm in norms)]))
         return trained, evaluated
 
 
@@ -247,19 +257,42 @@ class Dense(nn.Cell):
         return self.convolved(self.padding, x, self.weight)[0]
 
 
+# What the gradient of a batch norm needs, from the outputs of its operator and its running statistics: mean and
+# 1 / deviation.
+_Statistics = Callable[..., tuple[Any, Any]]
+
+
+def _of_batch(place: int) -> _Statistics:
+    """Those of the batch, which begin at this place among the outputs."""
+
+    def statistics(out, mean, variance):
+        return out[place], out[place + 1]
+
+    return statistics
+
+
+def _running(eps: float) -> _Statistics:
+    """The running ones."""
+
+    def statistics(out, mean, variance):
+        return mean, ops.rsqrt(variance + eps)
+
+    return statistics
+
+
 # Gradients by kind of operator; graph mode wants each input by name. Each takes the inputs, the outputs and the
 # gradients of the outputs, and gives those of the inputs; nothing reads those of options and running statistics.
 
 
-def _norm_bprop(gradient: ops.Custom) -> Callable[..., tuple[Any, ...]]:
+def _norm_bprop(gradient: ops.Custom, saved: _Statistics, _: object = None) -> Callable[..., tuple[Any, ...]]:
     def bprop(options, x, gamma, beta, mean, variance, out, d_out):
-        d_x, d_gamma, d_beta = gradient(options, x, d_out[0], gamma, beta, out[1], out[2])
+        d_x, d_gamma, d_beta = gradient(options, x, d_out[0], gamma, beta, *saved(out, mean, variance))
         return (ops.zeros_like(options), d_x, d_gamma, d_beta, ops.zeros_like(mean), ops.zeros_like(variance))
 
     return bprop
 
 
-def _depthwise_bprop(gradient: ops.Custom) -> Callable[..., tuple[Any, ...]]:
+def _depthwise_bprop(gradient: ops.Custom, *_: object) -> Callable[..., tuple[Any, ...]]:
     def bprop(options, x, weight, out, d_out):
         d_x, d_weight = gradient(options, x, d_out[0], weight)
         return (ops.zeros_like(options), d_x, d_weight)
@@ -267,19 +300,21 @@ def _depthwise_bprop(gradient: ops.Custom) -> Callable[..., tuple[Any, ...]]:
     return bprop
 
 
-def _depthwise_norm_bprop(gradient: ops.Custom) -> Callable[..., tuple[Any, ...]]:
+def _depthwise_norm_bprop(gradient: ops.Custom, saved: _Statistics, _: object) -> Callable[..., tuple[Any, ...]]:
     def bprop(options, x, weight, gamma, beta, mean, variance, out, d_out):
-        d_x, d_weight, d_gamma, d_beta = gradient(options, x, d_out[0], weight, gamma, beta, out[1], out[2])
+        statistics = saved(out, mean, variance)
+        d_x, d_weight, d_gamma, d_beta = gradient(options, x, d_out[0], weight, gamma, beta, *statistics)
         zero = ops.zeros_like(mean)
         return (ops.zeros_like(options), d_x, d_weight, d_gamma, d_beta, zero, zero)
 
     return bprop
 
 
-def _ghost_bprop(gradient: ops.Custom) -> Callable[..., tuple[Any, ...]]:
+def _ghost_bprop(gradient: ops.Custom, saved1: _Statistics, saved2: _Statistics) -> Callable[..., tuple[Any, ...]]:
     def bprop(options, x, gamma1, beta1, mean1, variance1, weight, gamma2, beta2, mean2, variance2, other, out, d_out):
+        first, second = saved1(out, mean1, variance1), saved2(out, mean2, variance2)
         d_x, d_gamma1, d_beta1, d_weight, d_gamma2, d_beta2 = gradient(
-            options, x, d_out[0], gamma1, beta1, out[1], out[2], weight, gamma2, beta2, out[5], out[6]
+            options, x, d_out[0], gamma1, beta1, *first, weight, gamma2, beta2, *second
         )
         zero1, zero2 = ops.zeros_like(mean1), ops.zeros_like(mean2)
         first = (ops.zeros_like(options), d_x, d_gamma1, d_beta1, zero1, zero1)

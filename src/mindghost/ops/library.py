@@ -30,6 +30,7 @@ OPTIONS = (
     "Relu2",
     "Eps2",
     "Momentum2",
+    "Running",
 )
 SAMPLES_TOGETHER = 8
 

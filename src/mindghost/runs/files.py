@@ -27,6 +27,11 @@ EVENTS = "tensorboard"
 FIXED = frozenset({CONFIG, CLASSES, SESSIONS, METRICS, LOG, STATE, PREVIOUS_STATE})
 # Ending, in place of `.ckpt`, of the file beside a weight file that holds the thresholds of its answers.
 _THRESHOLDS = ".thresholds.json"
+# Likewise of what its logits are divided by.
+_TEMPERATURE = ".temperature.json"
+TEMPERATURE_KEY = "temperature"  # in that file, and in the description of an exported file
+# Logits beyond come of no training.
+LEAST_TEMPERATURE, MOST_TEMPERATURE = 0.01, 100.0
 _RECORD = "files"  # key of the last entry of run.json
 _WEIGHTS = re.compile(r"(.+)_(best|last)\.ckpt|(.+)-(\d+)_(\d+)\.ckpt")
 _LOG_LINE = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d ")
@@ -73,6 +78,11 @@ class RunFiles:
     def thresholds(weights: Path) -> Path:
         """Where the probabilities lie from which the network of a weight file gives an answer, if it has any."""
         return weights.with_name(f"{weights.name.removesuffix('.ckpt')}{_THRESHOLDS}")
+
+    @staticmethod
+    def temperature(weights: Path) -> Path:
+        """Where lies what the logits of a weight file are divided by, if `mindghost calibrate` has found that."""
+        return weights.with_name(f"{weights.name.removesuffix('.ckpt')}{_TEMPERATURE}")
 
     @property
     def sessions(self) -> Path:
@@ -157,7 +167,8 @@ def is_given(name: str) -> bool:
 def weights_of(name: str) -> str:
     """The name of the weight file that a file belongs to, as its digest and its thresholds do; else the name itself."""
     name = name.removesuffix(".sha256")
-    return f"{name.removesuffix(_THRESHOLDS)}.ckpt" if name.endswith(_THRESHOLDS) else name
+    ending = next((ending for ending in (_THRESHOLDS, _TEMPERATURE) if name.endswith(ending)), None)
+    return f"{name.removesuffix(ending)}.ckpt" if ending else name
 
 
 def epoch_of(name: str, model: str) -> int | None:
@@ -180,8 +191,13 @@ def belonging(folder: Path) -> list[Path]:
 
 
 def with_sidecar(file: Path) -> list[Path]:
-    """The files that a run makes for one: a weight file has its digest beside it, and maybe its thresholds."""
-    return [file, intact.sidecar(file), RunFiles.thresholds(file)] if file.suffix == ".ckpt" else [file]
+    """The files that a run makes for one: a weight file has its digest beside it, and maybe what belongs to answers."""
+    return [file, intact.sidecar(file), *answers_of(file)] if file.suffix == ".ckpt" else [file]
+
+
+def answers_of(weights: Path) -> list[Path]:
+    """The files that may lie beside a weight file, and say how its logits become answers."""
+    return [RunFiles.thresholds(weights), RunFiles.temperature(weights)]
 
 
 def recorded(folder: Path) -> set[str] | None:
@@ -207,7 +223,7 @@ def entries(file: Path) -> list[dict[str, Any]]:
 def companions(weights: Path) -> list[Path]:
     """The files that belong to a weight file of a run and lie beside it, all but its sidecar."""
     run = RunFiles.beside(weights)
-    return list(filter(paths.is_file, (run.config, run.classes, run.colors, run.thresholds(weights))))
+    return list(filter(paths.is_file, (run.config, run.classes, run.colors, *answers_of(weights))))
 
 
 def thresholds_beside(weights: Path, outputs: int) -> tuple[float, ...] | None:
@@ -229,6 +245,28 @@ def checked_thresholds(value: Any, outputs: int, source: str | Path, remedy: str
     if len(value) != outputs:
         raise UserError(f"{source}: {len(value)} thresholds for {outputs} outputs; {remedy}")
     return tuple(map(float, value))
+
+
+def temperature_beside(weights: Path) -> float | None:
+    """What the logits of a weight file are divided by before they become probabilities; None where nothing says.
+
+    Raises UserError where the file holds something else.
+    """
+    file = RunFiles.temperature(weights)
+    if not paths.exists(file):
+        return None
+    remedy = "calibrate again with `mindghost calibrate`, or delete it, which leaves the logits as they are"
+    found = json_text.read(file, remedy)
+    return checked_temperature(found.get(TEMPERATURE_KEY) if isinstance(found, dict) else None, file, remedy)
+
+
+def checked_temperature(value: Any, source: str | Path, remedy: str) -> float:
+    """A temperature, if a JSON value is such. Raises UserError."""
+    if not json_text.is_number(value) or not LEAST_TEMPERATURE <= value <= MOST_TEMPERATURE:
+        raise UserError(
+            f"{source}: expected a {TEMPERATURE_KEY} from {LEAST_TEMPERATURE:g} to {MOST_TEMPERATURE:g}; {remedy}"
+        )
+    return float(value)
 
 
 def colors_beside(weights: Path, outputs: int) -> tuple[Color, ...] | None:

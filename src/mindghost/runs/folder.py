@@ -256,7 +256,8 @@ class RunFolder(RunFiles):
         if self.event_file:
             self.event_file.add(record)
         for surplus in self._epoch_files()[: -self.keep]:
-            RunFiles.thresholds(surplus).unlink(missing_ok=True)
+            for beside in run_files.answers_of(surplus):
+                beside.unlink(missing_ok=True)
             intact.delete(surplus)
 
     def add_session(self, session: Mapping[str, object], source: Path | None) -> None:
@@ -398,15 +399,15 @@ class RunFolder(RunFiles):
 
 @contextlib.contextmanager
 def _beside(weights: Path, thresholds: Sequence[float] | None) -> Iterator[None]:
-    """Inside of `with`, a weight file is replaced: a crash leaves none beside the thresholds of others."""
-    file = RunFiles.thresholds(weights)
-    try:
-        file.unlink(missing_ok=True)
-    except OSError as error:
-        raise intact.not_written(file, error) from error
+    """Inside of `with`, a weight file is replaced: a crash leaves none beside thresholds or a temperature of others."""
+    for file in run_files.answers_of(weights):
+        try:
+            file.unlink(missing_ok=True)
+        except OSError as error:
+            raise intact.not_written(file, error) from error
     yield
     if thresholds is not None:
-        intact.write_atomically(file, json_text.dumps(list(thresholds)).encode())
+        intact.write_atomically(RunFiles.thresholds(weights), json_text.dumps(list(thresholds)).encode())
 
 
 def _cut(file: Path, size: int) -> None:

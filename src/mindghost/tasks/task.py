@@ -66,6 +66,13 @@ class Counts(Protocol):
         """The outcomes of all ranks' samples, rank after rank. Every rank has to call it."""
 
 
+class Explain(Protocol):
+    """Says where in images a network saw a class."""
+
+    def __call__(self, images: Sequence[NDArray[Any]], labels: Sequence[int]) -> list[NDArray[Any]]:
+        """Images, uint8 (height, width, 1 or 3), with what each shows of its label drawn over it: RGB, of its size."""
+
+
 class Report(Protocol):
     """Writes what `report: DIR` asks for.
 
@@ -78,8 +85,13 @@ class Report(Protocol):
     def prepare(self, folder: Path, overwrite: bool) -> None:
         """Make sure, before the work, that a report can be written into a folder, which is made. Raises UserError."""
 
-    def write(self, folder: Path, outcomes: Any, samples: Samples, facts: Mapping[str, str]) -> None:
-        """Write all files of a report, or none; `facts` is said about the evaluation beside its numbers."""
+    def write(
+        self, folder: Path, outcomes: Any, samples: Samples, facts: Mapping[str, str], explain: Explain | None = None
+    ) -> None:
+        """Write all files of a report, or none.
+
+        `facts` is said about the evaluation beside its numbers; `explain` draws maps over images that it shows.
+        """
 
 
 class Answer(Protocol):
@@ -118,6 +130,9 @@ class Task(ABC):
         most_answers: how many answers an image gets where nobody says; None for all that there are.
         answer_value: what the number of an answer is.
         has_thresholds: whether an answer is given from a probability on that an evaluation found.
+        has_temperature: whether probabilities become better where all logits are divided by one number.
+        explains: whether answers are about whole images, so that maps can show where the network saw them; its report
+            takes an `Explain` then.
         is_dense: whether outputs are of each pixel: (N, num_classes, H, W).
         report: the writer of reports.
     """
@@ -134,6 +149,8 @@ class Task(ABC):
     most_answers: ClassVar[int | None] = 5
     answer_value: ClassVar[str] = "probability"
     has_thresholds: ClassVar[bool] = False
+    has_temperature: ClassVar[bool] = False
+    explains: ClassVar[bool] = False
     is_dense: ClassVar[bool] = False
     report: ClassVar[Report]
 
@@ -230,6 +247,17 @@ class Task(ABC):
         They are kept beside the weights and inside of exported files. None for a task that has no use for them.
         """
         return None
+
+    def temperature(self, logits: NDArray[Any], labels: NDArray[Any]) -> float:
+        """What logits are to be divided by, so that probabilities say how often answers are right.
+
+        Args:
+            logits: (N, num_classes) float32, of samples that the network was not trained on.
+            labels: (N,) int, as the batches have them.
+
+        Raises TypeError unless `has_temperature`.
+        """
+        raise TypeError(f"task {self.name} has no temperature")
 
     def record(self, metrics: Metrics | None) -> dict[str, Any]:
         """The entries of `metrics.jsonl` for an evaluation, or for none."""

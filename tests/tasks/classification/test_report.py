@@ -118,13 +118,38 @@ def test_scores_equal_those_of_scikit_learn():
     assert np.isnan(scores.recall[3])
 
 
+def test_each_mistake_stands_beside_where_the_network_saw_it(tmp_path):
+    """The map is asked for by the predicted class, for the image of the mistake, and shown beside it."""
+    labels = [0, 1, 2, 2]
+    logits = np.pad([[3, 0, 0], [4, 0, 1], [0, 0, 9], [0, 9, 0]], ((0, 0), (0, len(NAMES) - 3)), constant_values=-9)
+    outcomes, samples = outcomes_of(logits, labels), samples_of(labels)
+    asked = []
+
+    def explain(images, wanted):
+        asked.extend((image.copy(), label) for image, label in zip(images, wanted, strict=True))
+        return [np.full_like(image, 10 * label) for image, label in zip(images, wanted, strict=True)]
+
+    files = written(tmp_path / "with", outcomes, samples, FACTS, explain)
+    assert [label for _, label in asked] == [1, 0]
+    for (image, _), index in zip(asked, (3, 1), strict=True):
+        np.testing.assert_array_equal(image, samples.read(index))
+    page = files["report.html"].decode()
+    pairs = re.findall(r"<div class=pair><img class=mistake [^>]*><img class=map [^>]*base64,([^\"]*)\"></div>", page)
+    shown = [np.asarray(Image.open(io.BytesIO(base64.b64decode(content)))).mean() for content in pairs]
+    assert shown == pytest.approx([10, 0], abs=1)
+    assert "spoke for the predicted class" in page
+    plain = written(tmp_path / "without", outcomes, samples, FACTS)
+    assert "class=pair" not in plain["report.html"].decode()
+    assert {name for name in files if files[name] != plain[name]} == {"report.html", "mistakes.png"}
+
+
 def test_calibration_equals_the_definition():
     """Bin by bin, in plain Python."""
     outcomes, labels, logits = random_case()
     shares = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
     np.testing.assert_allclose(outcomes.confidences, shares.max(axis=1), rtol=1e-12)
     error = 0.0
-    found = tables.calibration(outcomes)
+    found = outcomes.calibration()
     for number in range(15):
         inside = [i for i, row in enumerate(shares) if number <= min(row.max() * 15, 14.999999) < number + 1]
         assert found.counts[number] == len(inside)
@@ -133,7 +158,7 @@ def test_calibration_equals_the_definition():
             error += abs(right - sum(shares[i].max() for i in inside)) / len(labels)
             assert found.accuracy[number] == pytest.approx(right / len(inside))
     assert found.error == pytest.approx(error)
-    certain = tables.calibration(outcomes_of([[99, 0], [0, 99]], [0, 1]))
+    certain = outcomes_of([[99, 0], [0, 99]], [0, 1]).calibration()
     assert (certain.counts[-1], certain.error) == (2, 0)
 
 

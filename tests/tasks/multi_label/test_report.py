@@ -33,6 +33,25 @@ def written(folder, outcomes, samples) -> dict[str, bytes]:
     return {file.name: file.read_bytes() for file in folder.iterdir()}
 
 
+def test_a_map_is_that_of_the_likeliest_wrong_label_or_of_one_that_is_missed(tmp_path):
+    labels = np.array([[1, 0, 0, 0], [1, 1, 0, 0], [0, 0, 0, 1]], bool)
+    logits = np.array([[3, 2, 5, -3], [-1, -2, -3, -3], [-3, -3, -3, 3]], np.float32)
+    pixels = np.zeros((3, 9, 12, 3), np.uint8)
+    samples = ArraySamples(NAMES, labels.astype(np.float32), "made up", pixels)
+    asked = []
+
+    def explain(images, wanted):
+        asked.extend(wanted)
+        return list(images)
+
+    report.prepare(tmp_path, overwrite=False)
+    report.write(tmp_path, Outcomes(logits, labels, (0.5,) * 4), samples, FACTS, explain)
+    # The first image was given sky and =sum, of which =sum is the likelier one; the second lacks sea and sky.
+    assert asked == [2, 1]
+    page = (tmp_path / report.PAGE).read_text(encoding="utf-8")
+    assert page.count("<div class=pair>") == 2
+
+
 def test_the_files_agree_with_the_metrics(tmp_path):
     outcomes, samples = case()
     files = written(tmp_path / "a", outcomes, samples)

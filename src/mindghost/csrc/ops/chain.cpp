@@ -52,7 +52,7 @@ Affine running_affine(const Norm& norm, int64_t c) {
   return {norm.running_mean[c], static_cast<float>(inverse * norm.gamma[c]), norm.beta[c], norm.relu};
 }
 
-// The gradient of a batch norm's input, from the sums over the channel.
+// The gradient of a batch norm's input, from the sums over the channel of `count` values.
 struct NormGradient {
   float factor, dz_mean, slope;
 
@@ -151,7 +151,7 @@ class Worker {
       k_.d_weight[c * k_.multiplier * taps + t] = static_cast<float>(d_weight[t]);
     }
     if (!k_.first) return;
-    const NormGradient gradient1(k_.norm1, c, sums1, static_cast<double>(k_.batch) * in_size_);
+    const NormGradient gradient1(k_.norm1, c, sums1, values(in_size_));
     Affine no_relu = affine1;
     no_relu.relu = false;  // what was recorded has passed it
     for (int64_t n = 0; n < k_.batch; n += kLanes) write_norm_gradient(n, c, record(n, 0), no_relu, gradient1);
@@ -252,6 +252,11 @@ class Worker {
     return input_.get();
   }
 
+  // Of how many values of a channel the statistics are those of the batch: running ones hardly move with any of them.
+  double values(int64_t size) const {
+    return k_.running ? std::numeric_limits<double>::infinity() : static_cast<double>(k_.batch) * size;
+  }
+
   // Gives the convolution its input again. Returns the block of x.
   const float* set_input(int64_t n, int64_t c, Affine affine1) {
     const float* from = x(n, c);
@@ -274,7 +279,7 @@ class Worker {
       }
     }
     for (int64_t j = 0; j < k_.multiplier; ++j) {
-      gradients2_.emplace_back(k_.norm2, c * k_.multiplier + j, sums[j], static_cast<double>(k_.batch) * out_size_);
+      gradients2_.emplace_back(k_.norm2, c * k_.multiplier + j, sums[j], values(out_size_));
     }
   }
 
@@ -296,7 +301,7 @@ class Worker {
     for (int64_t n = 0; n < k_.batch; n += kLanes) {
       sums += kernels_.norm_sums(nullptr, d_out(n, c), x(n, c), in_block_, affine1);
     }
-    const NormGradient gradient(k_.norm1, c, sums, static_cast<double>(k_.batch) * in_size_);
+    const NormGradient gradient(k_.norm1, c, sums, values(in_size_));
     for (int64_t n = 0; n < k_.batch; n += kLanes) write_norm_gradient(n, c, d_out(n, c), affine1, gradient);
   }
 

@@ -26,6 +26,7 @@ struct Norm {
 struct Chain {
   int64_t batch, channels, multiplier, out_channels;
   bool first, convolution, second;
+  bool running;         // backward: mean and inverse are running statistics, whatever x is
   Geometry map;         // kernel, stride and padding are unused without `convolution`
   Norm norm1, norm2;
   const float *x, *weight, *residual;

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from ... import tasks
 from ...config import Config
 from ...data import loader
-from ..writers import in_mode
+from ...runtime import in_mode
 
 
 def of_batches(network: nn.Cell, config: Config, count: int) -> Iterator[dict[str, NDArray[np.float32]]]:

@@ -20,8 +20,8 @@ from mindspore import Tensor, nn
 
 from ...errors import UserError
 from ...files import scratch
+from ...runtime import in_mode
 from .. import fold, onnx_fixes
-from ..writers import in_mode
 
 # Images that the graph is traced with.
 _IMAGES = 3

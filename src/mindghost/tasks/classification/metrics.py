@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...parallel.ranks import ALONE, Ranks
+from .calibration import Calibration, calibration
 
 
 @dataclass(frozen=True)
@@ -21,12 +22,15 @@ class Metrics:
             than five classes.
         loss: mean cross-entropy of the true class, without label smoothing, in nats.
         num_samples: how many samples were counted.
+        calibration_error: percent by which probabilities of the predicted classes and their accuracy differ, in 15 bins
+            (`calibration`); None where a probability is not finite.
     """
 
     top_1: float
     top_5: float | None
     loss: float
     num_samples: int
+    calibration_error: float | None = None
 
     @property
     def score(self) -> float:
@@ -35,7 +39,13 @@ class Metrics:
 
     def result(self) -> dict[str, float | int | None]:
         """All of them by name, as validation prints them."""
-        return {"top_1": self.top_1, "top_5": self.top_5, "loss": self.loss, "num_samples": self.num_samples}
+        return {
+            "top_1": self.top_1,
+            "top_5": self.top_5,
+            "loss": self.loss,
+            "num_samples": self.num_samples,
+            "calibration_error": self.calibration_error,
+        }
 
     def in_mindcv_words(self) -> dict[str, float]:
         """Accuracies as shares of 1 and the loss, by MindCV's names."""
@@ -102,7 +112,12 @@ class Outcomes:
             # Rounded once, so that the order of the samples does not matter.
             loss=_sum(self.losses) / samples,
             num_samples=samples,
+            calibration_error=100 * self.calibration().error if np.isfinite(self.confidences).all() else None,
         )
+
+    def calibration(self) -> Calibration:
+        """Probabilities of the predicted classes against how often these are right."""
+        return calibration(self.confidences, self.ranks_of_truth == 0)
 
 
 class Counts:

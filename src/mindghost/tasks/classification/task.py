@@ -17,7 +17,7 @@ from ...files.table_file import Column
 from .. import class_weights, losses, names
 from ..show import Guess
 from ..task import Report, Task
-from . import TITLES, checks, predictions, report, show
+from . import TITLES, calibration, checks, predictions, report, show
 from .metrics import Counts
 
 
@@ -31,6 +31,8 @@ class Classification(Task):
     score_unit = " %"
     loss_title = "loss (cross-entropy, nats)"
     hub_words: ClassVar[Mapping[str, str]] = {"top_1": "top1acc", "top_5": "top5acc"}
+    has_temperature = True
+    explains = True
     report: ClassVar[Report] = report
 
     def open_split(self, config: Config, split: str, known: Sequence[str] | None = None, part: Part = WHOLE) -> Samples:
@@ -59,6 +61,9 @@ class Classification(Task):
 
     def counts(self, samples: Samples, thresholds: tuple[float, ...] | None = None) -> Counts:
         return Counts()
+
+    def temperature(self, logits: NDArray[Any], labels: NDArray[Any]) -> float:
+        return calibration.temperature(logits, labels)
 
     def in_mindcv_words(self, metrics: Any) -> dict[str, float]:
         return metrics.in_mindcv_words()

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from ...files import intact
 from ...process.display import csv_cell
 from ..report import folder as report_folder
-from ..report.page import document, mistake_figure, mistakes_section, share, table, tiles
+from ..report.page import MAPS, document, mistake_figure, mistakes_section, share, table, tiles
 from ..report.words import csv_bytes, output_names
 from ..report.words import share as cell
 from ..scores import Scores
@@ -32,6 +32,7 @@ from .metrics import Metrics, Outcomes, probabilities
 
 if TYPE_CHECKING:
     from ...data.samples import Samples
+    from ..task import Explain
 
 PAGE = "report.html"
 FILES = ("per_class.csv", "mistakes.png", PAGE)
@@ -48,19 +49,24 @@ class Mistake:
         missed: names and probabilities of the labels that it has and was not given, the least likely first.
         wrong: those that it was given and does not have, the likeliest first.
         pixels: uint8, (height, width, 1 or 3).
+        explained: the same with what the network took for the label that stands first in `wrong`, else in `missed`,
+            drawn over it; None where nobody asked.
     """
 
     name: str
     missed: tuple[tuple[str, float], ...]
     wrong: tuple[tuple[str, float], ...]
     pixels: NDArray[Any]
+    explained: NDArray[Any] | None = None
 
 
 # Makes sure, before the work, that a report can be written into a folder, which is made.
 prepare = partial(report_folder.prepare, files=FILES)
 
 
-def write(folder: Path, outcomes: Outcomes, samples: Samples, facts: Mapping[str, str]) -> None:
+def write(
+    folder: Path, outcomes: Outcomes, samples: Samples, facts: Mapping[str, str], explain: Explain | None = None
+) -> None:
     """Write all files of a report, or none: what the arguments are, `task.Report` says.
 
     Raises:
@@ -69,7 +75,11 @@ def write(folder: Path, outcomes: Outcomes, samples: Samples, facts: Mapping[str
     """
     report_folder.check_finite(np.isfinite(outcomes.logits).all(axis=1), samples)
     names = output_names(samples.classes, outcomes.logits.shape[1])
-    mistakes = [_mistake(outcomes, index, names, samples) for index in worst(outcomes, MISTAKES)]
+    indices = worst(outcomes, MISTAKES)
+    mistakes = [_mistake(outcomes, index, names, samples) for index in indices]
+    if explain is not None:
+        drawn = explain([mistake.pixels for mistake in mistakes], [_doubtful(outcomes, index) for index in indices])
+        mistakes = [replace(mistake, explained=map_) for mistake, map_ in zip(mistakes, drawn, strict=True)]
     contents = {
         "per_class.csv": _csv(outcomes, names),
         "mistakes.png": _sheet(mistakes),
@@ -96,6 +106,17 @@ def _mistake(outcomes: Outcomes, index: int, names: Sequence[str], samples: Samp
     return Mistake(samples.name(index), named(has & ~given, 1), named(given & ~has, -1), samples.read(index))
 
 
+def _doubtful(outcomes: Outcomes, index: int) -> int:
+    """Of a sample with a wrong answer, the likeliest label that was given wrongly, else the least likely one missed."""
+    logits = outcomes.logits[index]
+    has, given = outcomes.labels[index].astype(bool), outcomes.predicted[index].astype(bool)
+    wrong = np.flatnonzero(given & ~has)
+    if len(wrong):
+        return int(wrong[logits[wrong].argmax()])
+    missed = np.flatnonzero(has & ~given)
+    return int(missed[logits[missed].argmin()])
+
+
 def _csv(outcomes: Outcomes, names: Sequence[str]) -> bytes:
     """A line a label, in their order; shares with six digits, empty where they would be 0 / 0."""
     scores = outcomes.scores
@@ -117,6 +138,9 @@ def _sheet(mistakes: Sequence[Mistake]) -> bytes:
         wrong = (fit(f"wrong: {_listed(mistake.wrong)}", LETTERS), "tab:red")
         file = (fit(os.path.basename(mistake.name), LETTERS), "grey")
         images.append(Captioned(mistake.pixels, (missed, wrong, file)))
+        if mistake.explained is not None:
+            label = (mistake.wrong or mistake.missed)[0][0]
+            images.append(Captioned(mistake.explained, ((fit(f"where it saw {label}", LETTERS), "tab:red"),)))
     return image_sheet(images, "Every image was given its labels, and no others.")
 
 
@@ -177,9 +201,16 @@ def _mistakes(found: Sequence[Mistake]) -> str:
         "those that were <span class=predicted>given wrongly</span>, with their probabilities. Wrong labels in the "
         "data are often among them."
     )
+    if any(mistake.explained is not None for mistake in found):
+        note += f" {MAPS} It is the first label that was given wrongly, else the first that was missed."
     figures = [
         mistake_figure(
-            each.name, each.name, each.pixels, f"missed: {_listed(each.missed)}", f"wrong: {_listed(each.wrong)}"
+            each.name,
+            each.name,
+            each.pixels,
+            f"missed: {_listed(each.missed)}",
+            f"wrong: {_listed(each.wrong)}",
+            each.explained,
         )
         for each in found
     ]

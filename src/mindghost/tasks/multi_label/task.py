@@ -40,6 +40,7 @@ class MultiLabel(Task):
     outputs_mean = "logits; the sigmoid of each is the probability of its label"
     most_answers = None
     has_thresholds = True
+    explains = True
     report: ClassVar[Report] = report
 
     def open_split(self, config: Config, split: str, known: Sequence[str] | None = None, part: Part = WHOLE) -> Samples:

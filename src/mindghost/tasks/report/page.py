@@ -18,6 +18,10 @@ from .words import confused_pairs
 
 _JPEG_QUALITY = 85
 _PAIRS = 20  # of classes, that are listed as most frequent mistakes
+MAPS = (
+    "On the right, the brighter a place is, the more it spoke for the predicted class (LayerCAM). The network did not "
+    "get what is dark around that."
+)
 # The policy has the browser itself refuse scripts, and anything that is not in the page.
 _HEAD = """\
 <!DOCTYPE html>
@@ -41,7 +45,9 @@ th {{ position: sticky; top: 0; background: #fff; border-bottom: 1px solid #bbb;
 .tiles div {{ background: #f3f5f8; border-radius: 6px; padding: .5em .9em; }}
 .tiles b {{ display: block; font-size: 1.35em; }}
 .scroll {{ max-height: 30em; overflow: auto; border: 1px solid #ddd; padding: 0 .8em .4em; }}
+.pair {{ display: flex; gap: .3em; align-items: flex-end; }}
 .sheet {{ display: grid; grid-template-columns: repeat(auto-fill, minmax(165px, 1fr)); gap: 1em; }}
+.pairs {{ grid-template-columns: repeat(auto-fill, minmax(min(340px, 100%), 1fr)); }}
 figure {{ margin: 0; font-size: .85em; overflow-wrap: anywhere; }}
 figure img {{ display: block; }}
 .true {{ color: #1f5fa8; }}
@@ -138,12 +144,22 @@ def mistakes_section(figures: Sequence[str], none: str, note: str) -> str:
     heading = "<h2>Worst mistakes</h2>"
     if not figures:
         return f"{heading}<p class=note>{none}</p>"
-    return f"{heading}<p class=note>{note}</p><div class=sheet>{''.join(figures)}</div>"
+    kind = '"sheet pairs"' if any("<div class=pair>" in figure for figure in figures) else "sheet"
+    return f"{heading}<p class=note>{note}</p><div class={kind}>{''.join(figures)}</div>"
 
 
-def mistake_figure(name: str, what: str, pixels: NDArray[Any], true: str, wrong: str) -> str:
-    """A picture, uint8 (height, width, 1 or 3), with what is true of it and what was said below, and its name."""
+def mistake_figure(
+    name: str, what: str, pixels: NDArray[Any], true: str, wrong: str, explained: NDArray[Any] | None = None
+) -> str:
+    """A picture, uint8 (height, width, 1 or 3), with what is true of it and what was said below, and its name.
+
+    `explained`, the same picture with a map over it, stands beside it.
+    """
+    shown = thumbnail_image("mistake", what, pixels)
+    if explained is not None:
+        beside = thumbnail_image("map", f"where the network saw that: {what}", explained)
+        shown = f"<div class=pair>{shown}{beside}</div>"
     return (
-        f"<figure>{thumbnail_image('mistake', what, pixels)}<span class=true>{escape(true)}</span><br>"
+        f"<figure>{shown}<span class=true>{escape(true)}</span><br>"
         f"<span class=predicted>{escape(wrong)}</span><br><span class=file>{escape(name)}</span></figure>"
     )

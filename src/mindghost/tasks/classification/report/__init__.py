@@ -4,7 +4,7 @@
 | --- | --- |
 | `per_class.csv` | support, precision, recall and F1 of each class |
 | `confusion.csv`, `confusion.png` | which class was taken for which, in images |
-| `mistakes.png` | the images that the network was most wrong about |
+| `mistakes.png` | the images that the network was most wrong about, each beside where it saw the wrong class |
 | `reliability.png` | how often the network is right where it says that it is sure |
 | `report.html` | all of it in one page that needs no other file and no network |
 
@@ -14,6 +14,7 @@ Equal evaluations give equal bytes: nothing in the files depends on when, where 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,6 +26,7 @@ from . import page, tables
 
 if TYPE_CHECKING:
     from ....data.samples import Samples
+    from ...task import Explain
     from ..metrics import Outcomes
 
 PAGE = "report.html"
@@ -37,7 +39,9 @@ MISTAKES = 24
 prepare = partial(report_folder.prepare, files=FILES)
 
 
-def write(folder: Path, outcomes: Outcomes, samples: Samples, facts: Mapping[str, str]) -> None:
+def write(
+    folder: Path, outcomes: Outcomes, samples: Samples, facts: Mapping[str, str], explain: Explain | None = None
+) -> None:
     """Write the report of an evaluation: all of its files, or none.
 
     Args:
@@ -45,6 +49,7 @@ def write(folder: Path, outcomes: Outcomes, samples: Samples, facts: Mapping[str
         outcomes: of each sample, in the order of `samples`.
         samples: what was evaluated; the images of the worst mistakes are read from it.
         facts: what the page says about the evaluation beside its numbers, by name.
+        explain: draws where the network saw the predicted class of a mistake; None: mistakes have no maps.
 
     Raises:
         RunError: probabilities that are not finite, or a file that cannot be written.
@@ -58,10 +63,12 @@ def write(folder: Path, outcomes: Outcomes, samples: Samples, facts: Mapping[str
     names = output_names(samples.classes, outcomes.classes)
     matrix = tables.confusion(outcomes)
     scores = tables.scores(matrix)
-    calibration = tables.calibration(outcomes)
-    mistakes = [
-        tables.Mistake.of(outcomes, index, names, samples) for index in tables.worst_mistakes(outcomes, MISTAKES)
-    ]
+    calibration = outcomes.calibration()
+    worst = tables.worst_mistakes(outcomes, MISTAKES)
+    mistakes = [tables.Mistake.of(outcomes, index, names, samples) for index in worst]
+    if explain is not None:
+        drawn = explain([mistake.pixels for mistake in mistakes], [int(outcomes.predicted[index]) for index in worst])
+        mistakes = [replace(mistake, explained=map_) for mistake, map_ in zip(mistakes, drawn, strict=True)]
     figures = {
         "confusion.png": confusion(matrix, names),
         "mistakes.png": pictures.mistakes(mistakes),

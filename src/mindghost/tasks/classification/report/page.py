@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...report.page import document, mistake_figure, mistakes_section, pairs_section, picture, share, table, tiles
+from ...report.page import MAPS, document, mistake_figure, mistakes_section, pairs_section, picture, share, table, tiles
 from ...scores import Scores
-from .tables import Calibration, Mistake
+from ..calibration import Calibration
+from .tables import Mistake
 
 if TYPE_CHECKING:
     from ..metrics import Metrics
@@ -93,6 +94,8 @@ def _mistakes(found: Sequence[Mistake]) -> str:
         "The images whose <span class=true>true class</span> got the lowest probability; below it the "
         "<span class=predicted>predicted class</span>. Wrong labels are often among them."
     )
+    if any(mistake.explained is not None for mistake in found):
+        note += f" {MAPS}"
     return mistakes_section(list(map(_mistake, found)), "No image was taken for another class.", note)
 
 
@@ -101,4 +104,6 @@ def _mistake(found: Mistake) -> str:
 
     true = f"true: {found.true} ({percent(found.true_probability)})"
     wrong = f"taken for: {found.predicted} ({percent(found.predicted_probability)})"
-    return mistake_figure(found.name, f"{found.true}, taken for {found.predicted}", found.pixels, true, wrong)
+    return mistake_figure(
+        found.name, f"{found.true}, taken for {found.predicted}", found.pixels, true, wrong, found.explained
+    )

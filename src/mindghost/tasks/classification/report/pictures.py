@@ -10,7 +10,8 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from ...report.pictures import DPI, Captioned, as_png, fit, image_sheet, percent
-from .tables import BINS, Calibration, Mistake
+from ..calibration import BINS, Calibration
+from .tables import Mistake
 
 if TYPE_CHECKING:
     pass
@@ -50,13 +51,19 @@ def reliability(calibration: Calibration) -> Figure:
 
 def mistakes(worst: Sequence[Mistake]) -> bytes:
     """The worst mistakes, with true class, predicted class and their probabilities under each picture."""
-    return image_sheet(list(map(_captioned, worst)), "No image was taken for another class.")
+    images = [image for mistake in worst for image in _captioned(mistake)]
+    return image_sheet(images, "No image was taken for another class.")
 
 
-def _captioned(mistake: Mistake) -> Captioned:
+def _captioned(mistake: Mistake) -> list[Captioned]:
+    """The image, and beside it, if there is one, the map."""
     lines = (
         (f"true: {fit(mistake.true, CAPTION_LETTERS)} ({percent(mistake.true_probability)})", "tab:blue"),
         (f"taken for: {fit(mistake.predicted, CAPTION_LETTERS)} ({percent(mistake.predicted_probability)})", "tab:red"),
         (fit(os.path.basename(mistake.name), CAPTION_LETTERS + 10), "grey"),
     )
-    return Captioned(mistake.pixels, lines)
+    image = Captioned(mistake.pixels, lines)
+    if mistake.explained is None:
+        return [image]
+    seen = (f"where it saw {fit(mistake.predicted, CAPTION_LETTERS)}", "tab:red")
+    return [image, Captioned(mistake.explained, (seen,))]

@@ -18,26 +18,6 @@ if TYPE_CHECKING:
     from ....data.samples import Samples
     from ..metrics import Outcomes
 
-# Of equal width; as in Guo et al., On Calibration of Modern Neural Networks, ICML 2017 (arXiv:1706.04599).
-BINS = 15
-
-
-@dataclass(frozen=True)
-class Calibration:
-    """How probabilities compare with accuracy, in bins of equal width over (0, 1].
-
-    Attributes:
-        counts: samples in each bin, by the probability of the predicted class.
-        confidence: their mean probability; NaN in an empty bin.
-        accuracy: share of them that is right; NaN in an empty bin.
-        error: the expected calibration error: the mean of |accuracy - confidence| over the samples.
-    """
-
-    counts: NDArray[Any]
-    confidence: NDArray[Any]
-    accuracy: NDArray[Any]
-    error: float
-
 
 @dataclass(frozen=True)
 class Mistake:
@@ -48,6 +28,7 @@ class Mistake:
         true, predicted: names of the classes.
         true_probability, predicted_probability: what the network gives them.
         pixels: uint8, (height, width, 1 or 3).
+        explained: the same with what the network took for the predicted class drawn over it; None where nobody asked.
     """
 
     name: str
@@ -56,6 +37,7 @@ class Mistake:
     true_probability: float
     predicted_probability: float
     pixels: NDArray[Any]
+    explained: NDArray[Any] | None = None
 
     @classmethod
     def of(cls, outcomes: Outcomes, index: int, names: Sequence[str], samples: Samples) -> Mistake:
@@ -85,19 +67,6 @@ def confusion(outcomes: Outcomes) -> NDArray[Any]:
 def scores(matrix: NDArray[Any]) -> Scores:
     """The scores that a confusion matrix amounts to."""
     return Scores(matrix.sum(axis=1), matrix.sum(axis=0), matrix.diagonal())
-
-
-def calibration(outcomes: Outcomes) -> Calibration:
-    """Probabilities of the predicted classes against how often these are right."""
-    right = outcomes.ranks_of_truth == 0
-    bins = np.minimum((outcomes.confidences * BINS).astype(int), BINS - 1)
-    counts = np.bincount(bins, minlength=BINS)
-    confident = np.bincount(bins, outcomes.confidences, BINS)
-    correct = np.bincount(bins, right, BINS)
-    with np.errstate(invalid="ignore"):
-        return Calibration(
-            counts, confident / counts, correct / counts, float(np.abs(correct - confident).sum() / len(right))
-        )
 
 
 def worst_mistakes(outcomes: Outcomes, number: int) -> list[int]:

@@ -31,6 +31,7 @@ from . import page
 
 if TYPE_CHECKING:
     from ....data.samples import Samples
+    from ...task import Explain
     from ..metrics import Outcomes
 
 PAGE = "report.html"
@@ -40,8 +41,10 @@ FILES = ("per_class.csv", "confusion.csv", "confusion.png", "worst.png", PAGE)
 prepare = partial(report_folder.prepare, files=FILES)
 
 
-def write(folder: Path, outcomes: Outcomes, samples: Samples, facts: Mapping[str, str]) -> None:
-    """Write all files of a report, or none: what the arguments are, `task.Report` says.
+def write(
+    folder: Path, outcomes: Outcomes, samples: Samples, facts: Mapping[str, str], explain: Explain | None = None
+) -> None:
+    """Write all files of a report, or none: what the arguments are, `task.Report` says; masks say where already.
 
     Raises:
         RunError: outputs that are not finite, or a file that cannot be written.

@@ -1,0 +1,276 @@
+"""Where a network looks: class activation maps of a layer, from its maps and the gradient of a logit.
+
+LayerCAM: Jiang et al., 2021, Exploring Hierarchical Class Activation Maps for Localization,
+https://doi.org/10.1109/TIP.2021.3089943. Grad-CAM: Selvaraju et al., 2017, https://arxiv.org/abs/1610.02391.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import mindspore as ms
+import numpy as np
+from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
+from numpy.typing import NDArray
+
+from .. import build, tasks
+from ..config import Config
+from ..config.wording import nearest, short
+from ..data import transforms
+from ..errors import UserError
+from ..models.complexity import forward_hooks, run
+from ..models.network import RegistryNetwork
+from ..models.surgery import replace_cells
+from ..ops import rewrite
+from ..process.display import some
+from ..runtime import in_mode
+from ..tasks import heat
+from ..tasks.task import Explain
+from .deployment import Deployment
+from .network import filled
+
+# Images at once: what a gradient needs is kept of all of them.
+_MOST = 16
+# Pixels of a map with fewer of which nobody sees where something is.
+_FEWEST_PIXELS = 16
+
+
+def layer_cam(maps: NDArray[Any], gradients: NDArray[Any]) -> NDArray[Any]:
+    """The sum of the maps, each pixel weighed by its own gradient where that is positive: (N, C, h, w) -> (N, h, w)."""
+    return np.maximum((np.maximum(gradients, 0) * maps).sum(axis=1), 0)
+
+
+def grad_cam(maps: NDArray[Any], gradients: NDArray[Any]) -> NDArray[Any]:
+    """The sum of the maps, each weighed by the mean of its gradient, where that is positive: (N, h, w)."""
+    return np.maximum((gradients.mean(axis=(2, 3), keepdims=True) * maps).sum(axis=1), 0)
+
+
+# Name, as `--explain_method` takes it -> (maps, gradients) -> (N, h, w), not negative.
+METHODS: dict[str, Callable[[NDArray[Any], NDArray[Any]], NDArray[Any]]] = {
+    "layercam": layer_cam,
+    "gradcam": grad_cam,
+}
+
+
+class Tap(nn.Cell):
+    """A cell that keeps what it gives, and adds zeros to it, whose gradient is that of what it gives.
+
+    Hooks do the same, but not in graph mode.
+
+    Args:
+        cell: gives a tensor.
+        shape: of that tensor.
+        name: of the cell, for the names of parameters.
+    """
+
+    # What cells with a Ghost module ask it for (`models.layers.GhostMaps`).
+    tail = None
+
+    def __init__(self, cell: nn.Cell, shape: tuple[int, ...], name: str) -> None:
+        super().__init__(auto_prefix=False)
+        self.cell = cell
+        zeros = np.zeros(shape, np.float32)
+        self.zeros = Parameter(Tensor(zeros), name=f"{name}.zeros")
+        self.kept = Parameter(Tensor(zeros), name=f"{name}.kept", requires_grad=False)
+
+    def construct(self, *inputs: Tensor) -> Tensor:  # noqa: D102
+        out = self.cell(*inputs)
+        return ops.depend(out, ops.assign(self.kept, out)) + self.zeros
+
+
+class _Gradient(nn.Cell):
+    """Images and labels -> logits, and the gradient of each label's logit by what a tap gives.
+
+    A label below 0 stands for the likeliest class. No image's logits depend on another image: the gradient of their sum
+    is that of each.
+    """
+
+    def __init__(self, network: nn.Cell, tap: Tap) -> None:
+        super().__init__(auto_prefix=False)
+        self.network = network
+        self.gradient = ms.value_and_grad(self.chosen, None, ParameterTuple([tap.zeros]), has_aux=True)
+
+    def chosen(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """The sum of the logits that are asked for, and all logits."""
+        logits = self.network(images)
+        likeliest = ops.cast(ops.argmax(logits, 1), ms.int32)
+        wanted = ops.one_hot(ops.select(labels < 0, likeliest, labels), logits.shape[1])
+        return ops.reduce_sum(logits * ops.stop_gradient(ops.cast(wanted, logits.dtype))), logits
+
+    def construct(self, images: Tensor, labels: Tensor) -> Any:
+        return self.gradient(images, labels)
+
+
+class Explainer:
+    """A network that says of each image what it is, and where it saw that.
+
+    Args:
+        network: whose weights are not trained any more; it must not be used for anything else.
+        image: channels, height and width of its input.
+        layer: name of a cell that gives feature maps; "": the last ones before they are pooled.
+        method: of `METHODS`.
+        operators: library of our C++ operators (`Runtime.operators`); None for MindSpore's own.
+
+    Attributes:
+        layer: its name.
+        size: height and width of its maps.
+
+    Raises UserError for a layer that the network does not have, or that gives no feature maps.
+    """
+
+    def __init__(
+        self,
+        network: RegistryNetwork,
+        image: tuple[int, int, int],
+        layer: str = "",
+        method: str = "layercam",
+        operators: Path | None = None,
+    ) -> None:
+        self._network, self._image, self._combine = network.set_train(False), image, METHODS[method]
+        self._operators = operators
+        self.layer = layer or network.body[-1]
+        self._cell = _cell_named(network, self.layer)
+        self._channels, *size = _maps_of(network, self._cell, self.layer, image)
+        self.size = (size[0], size[1])
+        for parameter in network.get_parameters():
+            # Otherwise all of the network has gradients, down to the image.
+            parameter.requires_grad = False
+        # Made at the first call, which says how many images come at once in graph mode.
+        self._at_once = 0
+        self._tap: Tap | None = None
+        self._gradient: nn.Cell | None = None
+
+    def __call__(self, images: NDArray[Any], labels: NDArray[Any] | None = None) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Logits and maps of images.
+
+        Args:
+            images: (N, C, H, W) float32.
+            labels: of each, the class to look for, int (N,); None for the likeliest one.
+
+        Returns logits, float32 (N, classes), and maps, float32 (N, h, w), which are not negative.
+        """
+        wanted = np.full(len(images), -1) if labels is None else labels
+        # Parts of equal size, as few as can be.
+        size = -(-len(images) // -(-len(images) // _MOST))
+        if self._gradient is None:
+            self._prepare(size)
+        if ms.get_context("mode") == ms.GRAPH_MODE:
+            # A graph is compiled for one number of images.
+            size = self._at_once
+        starts = range(0, len(images), size)
+        parts = [self._part(images[start : start + size], wanted[start : start + size], size) for start in starts]
+        return np.concatenate([logits for logits, _ in parts]), np.concatenate([maps for _, maps in parts])
+
+    def _prepare(self, images: int) -> None:
+        self._at_once = images
+        self._tap = Tap(self._cell, self._shape(images), self.layer)
+        replace_cells(self._network, {id(self._cell): self._tap})
+        if self._operators is not None:
+            # Afterwards, so that no operator of ours does the work of the cell and of its neighbours in one.
+            rewrite.use(self._network, self._operators)
+        self._gradient = _Gradient(self._network, self._tap).set_train(False)
+
+    def _shape(self, images: int) -> tuple[int, ...]:
+        return images, self._channels, *self.size
+
+    def _part(self, images: NDArray[Any], labels: NDArray[Any], size: int) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Logits and maps of up to `size` images, filled up to that."""
+        assert self._gradient is not None
+        assert self._tap is not None
+        count = len(images)
+        if size != len(self._tap.zeros):
+            for parameter in (self._tap.zeros, self._tap.kept):
+                parameter.set_data(Tensor(np.zeros(self._shape(size), np.float32)), slice_shape=True)
+        inputs = Tensor(filled(images, size)), Tensor(filled(labels.astype(np.int32), size))
+        (_, logits), gradients = self._gradient(*inputs)
+        # A copy: the next images take its place.
+        kept = self._tap.kept.asnumpy()[:count].copy()
+        return logits.asnumpy()[:count], self._combine(kept, gradients[0].asnumpy()[:count])
+
+    def notes(self) -> list[str]:
+        """A line where the maps are so small that they hardly say where something is."""
+        height, width = self.size
+        if height * width >= _FEWEST_PIXELS:
+            return []
+        finer = [
+            entry["name"]
+            for entry in self._network.feature_info
+            if self._image[1] * self._image[2] >= _FEWEST_PIXELS * entry["reduction"] ** 2
+        ]
+        there = f"; --explain_layer {finer[-1]} has finer ones" if finer else ""
+        return [f"layer {self.layer}: its maps have {height} x {width} pixels, which hardly say where{there}"]
+
+
+def open_explainer(deployed: Deployment, layer: str, method: str, operators: Path | None) -> Explainer:
+    """The `Explainer` of a checkpoint.
+
+    Raises UserError for an exported file and for a task whose answers are maps themselves; for weights that do not fit;
+    and as `Explainer`.
+    """
+    if deployed.exported:
+        raise UserError(
+            f"--explain: {deployed.path} is an exported file, which has no gradients; give the checkpoint that it was "
+            "made of"
+        )
+    task = tasks.of(deployed.config)
+    if not task.explains:
+        raise UserError(
+            f"--explain: task {task.name} gives no class of a whole image that could be explained; leave it out"
+        )
+    network, _ = build.trained_network(deployed.config.replace(val_amp_level="O0"))
+    assert isinstance(network, RegistryNetwork)
+    return Explainer(network, deployed.input_shape, layer, method, operators)
+
+
+def drawn(config: Config, operators: Path | None) -> Explain:
+    """What draws the maps of a configuration's network, with its weights, over images; see `tasks.task.Explain`."""
+
+    def draw(images: Sequence[NDArray[Any]], labels: Sequence[int]) -> list[NDArray[Any]]:
+        if not images:
+            return []
+        network, _ = build.trained_network(config.replace(val_amp_level="O0"))
+        assert isinstance(network, RegistryNetwork)
+        transform = tasks.of(config).eval_transform(config)
+        seen = [np.asarray(transform(transforms.as_rgb(image, config.in_channels)), np.float32) for image in images]
+        # To compile a graph takes longer than these few images.
+        with in_mode(ms.PYNATIVE_MODE):
+            size = (config.in_channels, *transforms.input_size(config))
+            explainer = Explainer(network, size, operators=operators)
+            _, heats = explainer(np.stack(seen), np.array(labels))
+        return [
+            heat.over(image, found, transforms.seen_box(config, *image.shape[:2]))
+            for image, found in zip(images, heats, strict=True)
+        ]
+
+    return draw
+
+
+def _cell_named(network: RegistryNetwork, name: str) -> nn.Cell:
+    cells = {key: cell for key, cell in network.cells_and_names() if key}
+    if name not in cells:
+        usual = dict.fromkeys((*(entry["name"] for entry in network.feature_info), *network.body))
+        raise UserError(
+            f"--explain_layer: no layer is called {short(name)!r}; the nearest is {nearest(name, cells)}, and others "
+            f"are {some(list(usual), 8)}"
+        )
+    return cells[name]
+
+
+def _maps_of(network: RegistryNetwork, cell: nn.Cell, name: str, image: tuple[int, int, int]) -> tuple[int, ...]:
+    """Channels, height and width of the maps that a cell gives."""
+    found: list[Any] = []
+
+    def note(_cell: nn.Cell, _inputs: tuple[Tensor, ...], output: Any) -> None:
+        found.append(output.shape if isinstance(output, Tensor) else None)
+
+    with forward_hooks([cell], note):
+        run(network, image)
+    if len(found) != 1 or found[0] is None or len(found[0]) != 4:
+        why = "gives no feature maps" if found else "does nothing on its own"
+        raise UserError(
+            f"--explain_layer: {name} {'runs more than once' if len(found) > 1 else why}; give another one, such as "
+            f"{network.feature_info[-1]['name']}"
+        )
+    return tuple(found[0][1:])
