@@ -176,7 +176,8 @@ def _check_graph(found: Deployment, graph: formats.Graph) -> None:
             f"each; {AGAIN}"
         )
     ends = (*graph.inputs, *graph.outputs)
-    for word, end, shape in zip(("takes", "gives"), ends, found.graph_shapes, strict=True):
+    steps = found.steps or (None, None)
+    for word, end, shape, step in zip(("takes", "gives"), ends, found.graph_shapes, steps, strict=True):
         # What a graph leaves open is seen when it runs; but the batch that it takes is open in both or in none.
         rigid = word == "takes"
         sizes = shape if end.shape is None else end.shape
@@ -184,11 +185,13 @@ def _check_graph(found: Deployment, graph: formats.Graph) -> None:
             size == wanted or (size is None and not (rigid and index == 0))
             for index, (size, wanted) in enumerate(zip(sizes, shape, strict=True))
         )
-        if end.kind != "float32" or not fits:
+        if end.kind != found.kind or not fits:
             raise UserError(
-                f"{found.path}: its graph {word} {end.kind} {_by_x(sizes)}, but its description says float32 "
+                f"{found.path}: its graph {word} {end.kind} {_by_x(sizes)}, but its description says {found.kind} "
                 f"{_by_x(shape)}; {AGAIN}"
             )
+        if end.step != step:
+            raise UserError(f"{found.path}: its graph {word} int8 of another scale than its description says; {AGAIN}")
     names = (graph.inputs[0].name, graph.outputs[0].name)
     if formats.of(found.path).has_names and names != ("image", "logits"):
         raise UserError(f"{found.path}: its graph names {names[0][:60]!r} and {names[1][:60]!r}, not image and logits")

@@ -14,6 +14,7 @@ from ..errors import UserError
 from ..files import json_text
 from ..runs.files import Color, checked_colors, checked_thresholds
 from . import formats
+from .formats import Step
 
 # What of a configuration makes the network and its input.
 KEYS = (
@@ -56,6 +57,7 @@ class Deployment:
         colors: of the outputs in pictures, for a task that has some.
         free_size: an exported file takes images of any height and width.
         channels_last: an exported file takes images, and gives maps, in the order (N, height, width, channels).
+        steps: how int8 stands for numbers in what an exported file takes and gives; None where that is float32.
     """
 
     path: Path
@@ -67,6 +69,7 @@ class Deployment:
     colors: tuple[Color, ...] | None = None
     free_size: bool = False
     channels_last: bool = False
+    steps: tuple[Step, Step] | None = None
 
     @property
     def exported(self) -> bool:
@@ -102,12 +105,24 @@ class Deployment:
         images, channels, *pixels = sizes
         return {"shape": [images, *pixels, channels], "layout": _CHANNELS_LAST}
 
+    @property
+    def kind(self) -> str:
+        """Type of what an exported file takes and gives."""
+        return "float32" if self.steps is None else "int8"
+
+    def _end(self, name: str, index: int) -> dict[str, Any]:
+        """What a description says of the input, 0, or the output, 1."""
+        said = {"name": name, "type": self.kind, **self._shape(self.graph_shapes[index])}
+        if self.steps is not None:
+            said |= {"scale": self.steps[index].scale, "zero_point": self.steps[index].zero}
+        return said
+
     def describe(self) -> dict[str, Any]:
         """The description that exported files carry: `of_description` reads it, other programs may."""
         from .. import tasks
         from ..data import transforms
 
-        config, (taken, given) = self.config, self.graph_shapes
+        config = self.config
         names = imagenet_names.shown_as(self.classes)
         return {
             "model": config.model,
@@ -116,8 +131,8 @@ class Deployment:
             **({"names": names} if names != list(self.classes) else {}),
             # Whether those are names, and not numbers in the place of names.
             "named": not self.numbered,
-            "input": {"name": "image", "type": "float32", **self._shape(taken)},
-            "output": {"name": "logits", "type": "float32", **self._shape(given)},
+            "input": self._end("image", 0),
+            "output": self._end("logits", 1),
             "preprocessing": {
                 **tasks.of(config).describe_evaluation(config),
                 "layout": transforms.layout(self.channels_last),
@@ -143,6 +158,7 @@ def of_description(path: Path, description: Mapping[str, Any]) -> Deployment:
         names, (batch, *sizes) = description["classes"], description["input"]["shape"]
         channels_last = description["input"].get("layout") == _CHANNELS_LAST
         pixels = sizes[:-1] if channels_last else sizes[1:]
+        steps = _steps(description["input"], description["output"])
     except (KeyError, TypeError, ValueError, AttributeError, UserError) as error:
         raise UserError(f"{path}: its description does not fit ({type(error).__name__}: {error}); {AGAIN}") from error
     classes = tuple(checked(names, f"{path}: its description", AGAIN))
@@ -164,10 +180,21 @@ def of_description(path: Path, description: Mapping[str, Any]) -> Deployment:
     if "colors" in description:
         colors = checked_colors(description["colors"], len(classes), source, AGAIN)
     found = Deployment(
-        path, config, classes, batch, numbered, thresholds, colors, pixels == [None, None], channels_last
+        path, config, classes, batch, numbered, thresholds, colors, pixels == [None, None], channels_last, steps
     )
     _check_consistent(found, description)
     return found
+
+
+def _steps(*ends: Mapping[str, Any]) -> tuple[Step, Step] | None:
+    """How int8 stands for numbers in input and output, as a description says; None where they are no int8.
+
+    Raises KeyError, TypeError or ValueError where it does not fit.
+    """
+    if [end["type"] for end in ends] != ["int8", "int8"]:
+        return None
+    taken, given = (Step(float(end["scale"]), int(end["zero_point"])) for end in ends)
+    return taken, given
 
 
 def _check_consistent(found: Deployment, description: Mapping[str, Any]) -> None:

@@ -8,14 +8,27 @@ from __future__ import annotations
 from pathlib import Path
 
 from ...errors import UserError
-from .base import ENTRY, End, Format, Graph, Network
+from .base import ENTRY, End, Format, Graph, Network, Step
 from .litert_file import LITERT
 from .mindir_file import MINDIR
 from .ncnn_file import NCNN
 from .onnx_file import ONNX
 from .openvino_file import OPENVINO
 
-__all__ = ["ENTRY", "FORMATS", "KINDS", "NAMES", "End", "Format", "Graph", "Network", "is_exported", "of", "read"]
+__all__ = [
+    "ENTRY",
+    "FORMATS",
+    "KINDS",
+    "NAMES",
+    "End",
+    "Format",
+    "Graph",
+    "Network",
+    "Step",
+    "is_exported",
+    "of",
+    "read",
+]
 
 # Files that a network can be opened from, in words.
 KINDS = ".ckpt, .safetensors, .onnx, .mindir, .xml (OpenVINO), .tflite (LiteRT) or .param (ncnn)"

@@ -1,0 +1,30 @@
+"""A program of its own: runs a file with tflite-micro, MODEL IMAGES ARENA ANSWERS.
+
+Apart, because tflite-micro says what went wrong, and how much memory it took, on standard error alone, and because it
+ends the process at some files. It imports nothing of this project.
+
+MODEL is a LiteRT file, IMAGES an .npy file, int8 (N, height, width, channels), ARENA a number of bytes, ANSWERS the
+.npy file that is written: int8 (N, ...).
+"""
+
+import sys
+
+import numpy as np
+
+
+def main(model: str, images: str, arena: str, answers: str) -> None:
+    """Run each image."""
+    from tflite_micro import runtime
+
+    interpreter = runtime.Interpreter.from_file(model, arena_size=int(arena))
+    given = []
+    for image in np.load(images):
+        interpreter.set_input(image[np.newaxis], 0)
+        interpreter.invoke()
+        given.append(interpreter.get_output(0)[0])
+    np.save(answers, np.stack(given))
+    interpreter.print_allocations()
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
