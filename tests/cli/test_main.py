@@ -205,6 +205,8 @@ def completed(line: str, folder: Path) -> list[str]:
         ("mindghost train --val_amp_level ", ["O0", "O1", "O2", "O3"]),
         ("mindghost train --ema ", ["False", "True"]),
         ("mindghost export --format ", ["all", "litert", "mindir", "ncnn", "onnx", "openvino"]),
+        ("mindghost quantize --target ", ["mcu"]),
+        ("mindghost quantize --npu ethos-u65", ["ethos-u65-256", "ethos-u65-512"]),
         ("mindghost predict --model ghostnetv2_1", [f"ghostnetv2_{n}" for n in (100, 130, 160)]),
         ("mindghost export --ckpt_path run", ["runs/"]),
         ("mindghost nonsense --", ["--help", "--version"]),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -193,7 +194,10 @@ def _steps(*ends: Mapping[str, Any]) -> tuple[Step, Step] | None:
     """
     if [end["type"] for end in ends] != ["int8", "int8"]:
         return None
-    taken, given = (Step(float(end["scale"]), int(end["zero_point"])) for end in ends)
+    taken, given = (Step(end["scale"], end["zero_point"]) for end in ends)
+    for step in (taken, given):
+        if not (isinstance(step.scale, float) and 0 < step.scale < math.inf and json_text.is_integer(step.zero)):
+            raise ValueError(f"no scale and zero_point: {step.scale!s:.60} and {step.zero!s:.60}")
     return taken, given
 
 

@@ -9,6 +9,7 @@ import re
 import signal
 import subprocess
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from .graph import Contents
 _PROGRAM = Path(__file__).with_name("child.py")
 _SECONDS = 600  # that it may take
 _ROOM = 1 << 24  # bytes that the first run has beside all tensors
+_STEP, _MOST = 16, 1 << 14  # bytes: what is needed while it starts, beyond what it says that it took
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,7 @@ class Arena:
     """The memory that tflite-micro takes, in bytes.
 
     Attributes:
-        total: of the arena.
+        total: of the smallest arena in which it runs; a multiple of 16.
         activations: of it, for tensors that make room for each other.
         lasting: of it, what stays: the interpreter's tables, and what operators keep.
     """
@@ -65,18 +67,20 @@ def run(path: Path, graph: bytes, found: Contents, images: NDArray[Any]) -> tupl
     with scratch.folder("micro") as folder:
         model = folder / "model.tflite"
         model.write_bytes(graph)
-        said, _ = _run(path, folder, found, images[:1], plenty)
-        parts = dict(re.findall(r"Arena allocation (total|head|tail) (\d+) bytes", said))
-        arena = Arena(int(parts["total"]), int(parts["head"]), int(parts["tail"]))
-        _, answers = _run(path, folder, found, images, arena.total)
-    return arena, answers
+        done, _ = _run(path, folder, found, images[:1], [plenty])
+        parts = dict(re.findall(r"Arena allocation (total|head|tail) (\d+) bytes", done.stderr))
+        least = -(-int(parts["total"]) // _STEP) * _STEP
+        done, answers = _run(path, folder, found, images, range(least, least + _MOST, _STEP))
+        return Arena(int(done.stdout), int(parts["head"]), int(parts["tail"])), answers
 
 
-def _run(path: Path, folder: Path, found: Contents, images: NDArray[Any], arena: int) -> tuple[str, NDArray[Any]]:
-    """What it says of its memory, and what it answers."""
+def _run(
+    path: Path, folder: Path, found: Contents, images: NDArray[Any], arenas: Iterable[int]
+) -> tuple[subprocess.CompletedProcess[str], NDArray[Any]]:
+    """What it says in the first of some arenas that is enough, and what it answers."""
     given, answers = folder / "images.npy", folder / "answers.npy"
     np.save(given, images)
-    command = [sys.executable, str(_PROGRAM), "model.tflite", given.name, str(arena), answers.name]
+    command = [sys.executable, str(_PROGRAM), "model.tflite", given.name, answers.name, *map(str, arenas)]
     try:
         done = subprocess.run(
             command, cwd=folder, capture_output=True, text=True, errors="replace", timeout=_SECONDS, check=False
@@ -85,7 +89,7 @@ def _run(path: Path, folder: Path, found: Contents, images: NDArray[Any], arena:
         raise UserError(f"{path}: tflite-micro was not done after {_SECONDS} seconds") from error
     if done.returncode != 0:
         raise UserError(f"{path}: {_reason(done, found)}")
-    return done.stderr, np.load(answers)
+    return done, np.load(answers)
 
 
 def _reason(done: subprocess.CompletedProcess[str], found: Contents) -> str:
