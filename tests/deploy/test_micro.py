@@ -15,7 +15,7 @@ from mindghost.errors import UserError
 from mindghost.files import intact
 from mindghost.inference import artifact, formats
 from mindghost.inference.formats import Step
-from mindghost.inference.formats.litert_file import graph_of
+from mindghost.inference.formats.litert_file import described, graph_of
 from mindghost.inference.network import open_network
 from mindghost.models import ghostnet
 from tests.helpers import short
@@ -88,7 +88,7 @@ def test_what_was_found_is_what_is_in_the_file(made):
     assert not any(operator.is_float for operator in found.operators)
     assert findings.operators == found.counts
     assert artifact.description_of(path)["microcontroller"]["operators"] == list(found.counts)
-    assert 0 <= findings.arena.total - findings.arena.activations - findings.arena.lasting < 1024
+    assert 0 <= findings.arena.total - findings.arena.activations - findings.arena.lasting < 2048
     assert findings.largest[0].size <= findings.arena.activations
     assert findings.difference <= examination._TOLERANCE
     estimate = findings.estimate
@@ -106,7 +106,6 @@ def test_weights_lie_where_tflite_micro_looks_for_them(made):
 
     _, _, result = made
     graph = graph_of(next(iter(result.written)))
-    assert len(graph) > 256_000
     model = schema.Model.GetRootAsModel(graph, 0)
     buffers = [model.Buffers(index) for index in range(model.BuffersLength())]
     assert all(buffer.Offset() == 0 for buffer in buffers)
@@ -173,7 +172,7 @@ def test_an_operator_that_is_lacking_is_named_with_its_layer(made):
 @pytest.mark.parametrize(
     ("target", "words"),
     [
-        (Target(flash=300_000), r"the int8 file takes [\d,]+ bytes, [\d,]+ over --flash 300,000; the largest of its"),
+        (Target(flash=100_000), r"the int8 file takes [\d,]+ bytes, [\d,]+ over --flash 100,000; the largest of its"),
         (Target(ram=10_000), r"arena takes [\d,]+ bytes, [\d,]+ over --ram 10,000; the largest tensor is '.*' \(1 x"),
     ],
 )
@@ -202,14 +201,11 @@ def test_a_file_without_an_estimate_is_kept(made, tmp_path, monkeypatch, caplog)
 def test_a_description_of_other_scales_is_refused(made, tmp_path):
     _, _, result = made
     (path,) = result.written
-    content = path.read_bytes()
-    scale = artifact.description_of(path)["input"]["scale"]
+    said = artifact.description_of(path)
+    said["input"]["scale"] *= 2
     changed = tmp_path / path.name
-    other = str(scale).replace("0.0", "0.1")
-    assert len(other) == len(str(scale))
-    intact.write_with_sidecar(changed, content.replace(f'"scale": {scale}'.encode(), f'"scale": {other}'.encode()))
-    # The archive knows its checksum, so it may be damaged, too.
-    with pytest.raises(UserError, match=r"int8 of another scale than its description says|damaged"):
+    intact.write_with_sidecar(changed, described(graph_of(path), json.dumps(said)))
+    with pytest.raises(UserError, match=r"its graph takes int8 of another scale than its description says"):
         artifact.of_file(changed)
 
 
