@@ -58,7 +58,7 @@ LIES = {
         (integers(scale=0.5), "its description does not fit (KeyError: 'zero_point')"),
         *(
             (integers(scale=scale, zero_point=zero), "no scale and zero_point: ")
-            for scale, zero in (("x", 0), (0.0, 0), (-1.0, 0), (1, 0), (10**400, 0), (0.5, 0.5), (0.5, None))
+            for scale, zero in (("x", 0), (0.0, 0), (-1.0, 0), (1, 0), (0.5, 0.5), (0.5, None))
         ),
         (described(input=lambda end: {**end, "type": "int8"}), "contradicts itself: input has type int8"),
     ],
