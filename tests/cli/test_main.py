@@ -208,6 +208,8 @@ def completed(line: str, folder: Path) -> list[str]:
         ("mindghost index ", ["add", "build", "info", "remove", "sync"]),
         ("mindghost index build --app", ["--approximate"]),
         ("mindghost embed --dtype ", ["float16", "float32"]),
+        ("mindghost quantize --target ", ["mcu"]),
+        ("mindghost quantize --npu ethos-u65", ["ethos-u65-256", "ethos-u65-512"]),
         ("mindghost predict --model ghostnetv2_1", [f"ghostnetv2_{n}" for n in (100, 130, 160)]),
         ("mindghost export --ckpt_path run", ["runs/"]),
         ("mindghost nonsense --", ["--help", "--version"]),

@@ -6,7 +6,16 @@ from typing import Annotated, Literal
 
 import pytest
 
-from mindghost.config.arguments import Parser, input_file, input_folder, number, output_file, output_folder, recipe_file
+from mindghost.config.arguments import (
+    Parser,
+    input_file,
+    input_folder,
+    number,
+    number_of_bytes,
+    output_file,
+    output_folder,
+    recipe_file,
+)
 from mindghost.config.types import Expected, expected
 from mindghost.errors import UserError
 
@@ -31,6 +40,20 @@ def test_a_number_beyond_them(kind, text):
     noun = "an integer" if kind is int else "a number"
     with pytest.raises(UserError, match=rf"--x: expected {noun} from 1 to 10, got '{text}'"):
         parse(number(kind, 1, 10), text)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("4096", 4096), ("512kB", 512_000), ("512KB", 512_000), ("1MB", 1_000_000), ("1.5m", 1_500_000), ("2KiB", 2048)],
+)
+def test_an_amount_of_memory(text, value):
+    assert parse(number_of_bytes, text) == value
+
+
+@pytest.mark.parametrize("text", ["", "kB", "-1", "1GB", "1 MB", "1e6", "nan", "9" * 40])
+def test_what_is_no_amount_of_memory(text):
+    with pytest.raises(UserError, match="--x: expected a number of bytes, such as 512kB or 1MB, got"):
+        parse(number_of_bytes, text)
 
 
 def test_files_and_folders_of_the_right_kind(tmp_path):

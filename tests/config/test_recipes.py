@@ -20,6 +20,8 @@ CONFIGS = ROOT / "configs"
 # Those of one network each; tests/train/test_settle.py has the one for any.
 RECIPES = sorted(path for path in CONFIGS.rglob("*.yaml") if path.parent.name != "finetune")
 UPDATES = 10  # in an epoch
+# Folders of recipes for one set of photos.
+PHOTOS = ("camvid", "mcu")
 # By part of a name: the rates of the first and the last update, for the global batch that the recipe is meant for.
 RATES = {
     "unet": (0, 0.001 / (98 * UPDATES) ** 0.9),
@@ -43,6 +45,8 @@ def test_recipe_makes_a_step(path):
         # Its classes and their weights are those of the masks, its size that of the images.
         assert (config.task, config.num_classes) == ("segmentation", None)
         config = config.replace(num_classes=5, class_weights=None)
+    elif path.parent.name == "mcu":
+        assert config.image_resize == 96
     else:
         assert (config.num_classes, config.image_resize) == (facts.num_classes, facts.input_size)
 
@@ -80,8 +84,8 @@ def test_recipe_builds_its_network(name):
 
 def test_every_published_network_has_two_recipes_that_say_what_they_train():
     ours = {path for path in RECIPES if path.parent.name == "cifar10"}
-    # For one public set of photos, beside the recipes for any.
-    photos = {path for path in RECIPES if path.parent.name == "camvid"}
+    # Beside the recipes for any.
+    photos = {path for path in RECIPES if path.parent.name in PHOTOS}
     published = {name for name, facts in CARDS.items() if facts.paper_top_1 is not None}
     dense = {"ghost_unet", "ghost_lraspp"}
     found = {path.stem for path in RECIPES if path not in ours | photos}

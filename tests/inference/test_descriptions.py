@@ -30,6 +30,13 @@ def with_batch(batch):
     return described(input=both, output=both)
 
 
+def integers(**said):
+    def both(end):
+        return {**end, "type": "int8", **said}
+
+    return described(input=both, output=both)
+
+
 def configured(**keys):
     return described(config=lambda config: {**config, **keys})
 
@@ -42,6 +49,18 @@ LIES = {
     "a batch that is no number of images": [
         *((with_batch(batch), "expected a batch of 1 to 4,096") for batch in (0, -1, True, "batch", 1.5, [1], 10**12)),
         (with_batch(10**40), "a number of 41 digits"),
+    ],
+    "integers that are none": [
+        (
+            integers(scale=0.5, zero_point=-3),
+            "its graph takes float32 any x 3 x 32 x 32, but its description says int8",
+        ),
+        (integers(scale=0.5), "its description does not fit (KeyError: 'zero_point')"),
+        *(
+            (integers(scale=scale, zero_point=zero), "no scale and zero_point: ")
+            for scale, zero in (("x", 0), (0.0, 0), (-1.0, 0), (1, 0), (0.5, 0.5), (0.5, None))
+        ),
+        (described(input=lambda end: {**end, "type": "int8"}), "contradicts itself: input has type int8"),
     ],
     "another number of classes": [
         (described(classes=["a", "b", "c", "d"]), "4 class names for 3 outputs"),

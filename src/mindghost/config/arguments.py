@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -93,6 +94,15 @@ def number(kind: type[int] | type[float], low: float, high: float) -> Callable[[
         return value
 
     return convert
+
+
+def number_of_bytes(text: str) -> int:
+    """The `type` of an argument that is an amount of memory, such as 512kB, 1.5MB, 512KiB (of 1,024 bytes) or 4096."""
+    found = re.fullmatch(r"([0-9]{1,9}(?:\.[0-9]{1,6})?)(|k|m|ki|mi)b?", text.lower())
+    if not found:
+        raise argparse.ArgumentTypeError(f"expected a number of bytes, such as 512kB or 1MB, got {text!r}")
+    units = {"": 1, "k": 1000, "m": 1000**2, "ki": 1024, "mi": 1024**2}
+    return round(float(found[1]) * units[found[2]])
 
 
 def add_overwrite(parser: argparse.ArgumentParser) -> None:

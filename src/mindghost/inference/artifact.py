@@ -188,7 +188,8 @@ def _check_graph(found: Deployment, graph: formats.Graph) -> None:
             f"{expected}; {AGAIN}"
         )
     ends = (*graph.inputs, *graph.outputs)
-    for word, end, shape in zip(("takes", "gives", "gives")[: len(ends)], ends, shapes, strict=True):
+    steps = [*(found.steps or ()), None, None, None][: len(ends)]
+    for word, end, shape, step in zip(("takes", "gives", "gives")[: len(ends)], ends, shapes, steps, strict=True):
         # What a graph leaves open is seen when it runs; but the batch that it takes is open in both or in none.
         rigid = word == "takes"
         sizes = shape if end.shape is None else end.shape
@@ -196,11 +197,13 @@ def _check_graph(found: Deployment, graph: formats.Graph) -> None:
             size == wanted or (size is None and not (rigid and index == 0))
             for index, (size, wanted) in enumerate(zip(sizes, shape, strict=True))
         )
-        if end.kind != "float32" or not fits:
+        if end.kind != found.kind or not fits:
             raise UserError(
-                f"{found.path}: its graph {word} {end.kind} {_by_x(sizes)}, but its description says float32 "
+                f"{found.path}: its graph {word} {end.kind} {_by_x(sizes)}, but its description says {found.kind} "
                 f"{_by_x(shape)}; {AGAIN}"
             )
+        if end.step != step:
+            raise UserError(f"{found.path}: its graph {word} int8 of another scale than its description says; {AGAIN}")
     if formats.of(found.path).has_names and [end.name for end in ends] != names:
         *said, last = (repr(end.name[:60]) for end in ends)
         raise UserError(

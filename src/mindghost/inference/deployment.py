@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from ..errors import UserError
 from ..files import json_text
 from ..runs.files import TEMPERATURE_KEY, Color, checked_colors, checked_temperature, checked_thresholds
 from . import formats
+from .formats import Step
 
 # What of a configuration makes the network and its input.
 KEYS = (
@@ -63,6 +65,7 @@ class Deployment:
         free_size: an exported file takes images of any height and width.
         channels_last: an exported file takes images, and gives maps, in the order (N, height, width, channels).
         embedding: length of the embeddings that an exported file gives beside its logits; None where it gives none.
+        steps: how int8 stands for numbers in what an exported file takes and gives; None where that is float32.
     """
 
     path: Path
@@ -76,6 +79,7 @@ class Deployment:
     channels_last: bool = False
     embedding: int | None = None
     temperature: float | None = None
+    steps: tuple[Step, Step] | None = None
 
     @property
     def exported(self) -> bool:
@@ -114,12 +118,24 @@ class Deployment:
     def _described_embedding(self) -> dict[str, Any]:
         return {"name": EMBEDDING, "type": "float32", "shape": [self.batch, self.embedding]}
 
+    @property
+    def kind(self) -> str:
+        """Type of what an exported file takes and gives."""
+        return "float32" if self.steps is None else "int8"
+
+    def _end(self, name: str, index: int) -> dict[str, Any]:
+        """What a description says of the input, 0, or the output, 1."""
+        said = {"name": name, "type": self.kind, **self._shape(self.graph_shapes[index])}
+        if self.steps is not None:
+            said |= {"scale": self.steps[index].scale, "zero_point": self.steps[index].zero}
+        return said
+
     def describe(self) -> dict[str, Any]:
         """The description that exported files carry: `of_description` reads it, other programs may."""
         from .. import tasks
         from ..data import transforms
 
-        config, (taken, given) = self.config, self.graph_shapes
+        config = self.config
         names = imagenet_names.shown_as(self.classes)
         return {
             "model": config.model,
@@ -128,8 +144,8 @@ class Deployment:
             **({"names": names} if names != list(self.classes) else {}),
             # Whether those are names, and not numbers in the place of names.
             "named": not self.numbered,
-            "input": {"name": "image", "type": "float32", **self._shape(taken)},
-            "output": {"name": "logits", "type": "float32", **self._shape(given)},
+            "input": self._end("image", 0),
+            "output": self._end("logits", 1),
             **({} if self.embedding is None else {"embedding": self._described_embedding()}),
             "preprocessing": {
                 **tasks.of(config).describe_evaluation(config),
@@ -157,6 +173,7 @@ def of_description(path: Path, description: Mapping[str, Any]) -> Deployment:
         names, (batch, *sizes) = description["classes"], description["input"]["shape"]
         channels_last = description["input"].get("layout") == _CHANNELS_LAST
         pixels = sizes[:-1] if channels_last else sizes[1:]
+        steps = _steps(description["input"], description["output"])
     except (KeyError, TypeError, ValueError, AttributeError, UserError) as error:
         raise UserError(f"{path}: its description does not fit ({type(error).__name__}: {error}); {AGAIN}") from error
     classes = tuple(checked(names, f"{path}: its description", AGAIN))
@@ -192,6 +209,7 @@ def of_description(path: Path, description: Mapping[str, Any]) -> Deployment:
         channels_last,
         _length_of_embedding(path, description),
         temperature,
+        steps,
     )
     _check_consistent(found, description)
     return found
@@ -209,6 +227,20 @@ def _length_of_embedding(path: Path, description: Mapping[str, Any]) -> int | No
             f"{path}: its description: an embedding of shape {str(shape)[:60]}, expected two sizes; {AGAIN}"
         )
     return length
+
+
+def _steps(*ends: Mapping[str, Any]) -> tuple[Step, Step] | None:
+    """How int8 stands for numbers in input and output, as a description says; None where they are no int8.
+
+    Raises KeyError, TypeError or ValueError where it does not fit.
+    """
+    if [end["type"] for end in ends] != ["int8", "int8"]:
+        return None
+    taken, given = (Step(end["scale"], end["zero_point"]) for end in ends)
+    for step in (taken, given):
+        if not (isinstance(step.scale, float) and 0 < step.scale < math.inf and json_text.is_integer(step.zero)):
+            raise ValueError(f"no scale and zero_point: {step.scale!s:.60} and {step.zero!s:.60}")
+    return taken, given
 
 
 def _check_consistent(found: Deployment, description: Mapping[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""An exported ONNX file -> an int8 and a float16 one that were evaluated against it before they are kept.
+"""An exported file -> an int8 and a float16 one that were evaluated against it before they are kept.
 
 Int8 is static: ranges of the activations are measured on images, and weights and activations are integers (QDQ form).
 """
@@ -20,10 +20,13 @@ from ...inference.deployment import Deployment
 from ...inference.formats import Format
 from ...runtime import Runtime
 from .. import own_files
+from ..micro.examination import Findings
+from ..micro.target import Target
 from .by_litert import LiteRTQuantizer
 from .by_onnxruntime import OnnxQuantizer
 from .by_openvino import OpenVinoQuantizer
 from .calibration import calibration_images
+from .for_micro import MicroQuantizer
 from .quantizer import Quantizer, already_smaller
 from .search import Goal, int8, reaches
 from .trial import Trial, Variant, latency
@@ -50,6 +53,7 @@ class Result:
         layers: of the network.
         calibrated, evaluated: images.
         batch: images of a timed call.
+        findings: of a file for microcontrollers.
     """
 
     source: Path
@@ -60,6 +64,7 @@ class Result:
     calibrated: int
     evaluated: int
     batch: int
+    findings: Findings | None = None
 
     def record(self) -> dict[str, Any]:
         """All of it but the files' contents, for JSON."""
@@ -71,9 +76,10 @@ class Result:
             "latency": {"batch": self.batch, "threads": 1},
             "tried": [_figures(variant) for variant in self.tried],
             "files": [
-                {"path": str(path), **_figures(variant), "latency_ms": self.latencies[path]}
+                {"path": str(path), **_figures(variant), "latency_ms": self.latencies.get(path)}
                 for path, variant in files.items()
             ],
+            **({} if self.findings is None else {"microcontroller": self.findings.record()}),
         }
 
 
@@ -93,8 +99,11 @@ def quantize(
     folder: Path | None = None,
     overwrite: bool = False,
     timed: bool = True,
+    target: Target | None = None,
 ) -> Result:
     """Write `<stem>_int8`, with `float16` `<stem>_float16`, in the file's format, and a description beside each.
+
+    With `target`, `<stem>_mcu` takes their place: a file of integers alone, which is run by tflite-micro and not timed.
 
     All modes of the quantiser are evaluated with all layers in int8. Where the best one loses too much, the layers that
     cost most are left in float (of ONNX files): as few as will do.
@@ -108,6 +117,7 @@ def quantize(
         folder: where the files go; None is that of `deployed`.
         overwrite: replace files that are there, also those that were not made here.
         timed: measure latencies; there are none otherwise.
+        target: the microcontroller that the file is for.
 
     Raises:
         UserError: a file or folder that is not fit, a library that is missing, or a goal that is not reached: nothing
@@ -117,19 +127,19 @@ def quantize(
     goal = goal or Goal()
     form = formats.of(deployed.path)
     folder = folder or deployed.path.parent
-    kinds = ("int8", *(["float16"] if float16 else []))
+    kinds = ["mcu"] if target else ["int8", "float16"] if float16 else ["int8"]
     files = {kind: folder / f"{deployed.path.stem}_{kind}{form.suffix}" for kind in kinds}
     names = [name for file in files.values() for name in (*form.parts(file), form.description_beside(file))]
     own_files.check_replaceable(names, overwrite, deployed.path)
-    network = _quantizer(deployed)
+    network = _quantizer(deployed, target)
     calibration = calibration_images(runtime.config, calib_dir, calib_images, deployed.known_classes)
     trial = Trial(deployed, runtime)
     source = trial.add("float32", tuple(part.read_bytes() for part in form.parts(deployed.path)))
     if not math.isfinite(source.metrics.loss):
         raise UserError(f"{deployed.path}: its logits are not finite (NaN or infinity); export it again")
     network.calibrate(calibration)
-    chosen = {"int8": int8(network, trial, calibration[: _costed(deployed)], goal)}
-    if float16:
+    chosen = {kinds[0]: int8(network, trial, calibration[: _costed(deployed)], goal)}
+    if "float16" in kinds:
         chosen["float16"] = trial.add("float16", network.float16())
     for variant in chosen.values():
         _check_goal(deployed, variant, source, goal, len(network.layers))
@@ -137,7 +147,7 @@ def quantize(
     beside: dict[Path, bytes] = {}
     written: dict[Path, Variant] = {}
     for kind, variant in chosen.items():
-        description = form.bound(_description(deployed, variant), variant.parts)
+        description = form.bound({**_description(deployed, variant), **network.said(variant.parts)}, variant.parts)
         parts = network.described(variant.parts, json_text.dumps(description))
         written[files[kind]] = replace(variant, parts=parts)
         contents |= zip(form.parts(files[kind]), parts, strict=True)
@@ -146,12 +156,21 @@ def quantize(
     own_files.check_replaceable(names, overwrite, deployed.path)
     intact.write_all_atomically({**contents, **beside}, with_sidecar=contents)
     batch = deployed.batch or 1
-    latencies = latency([deployed.path, *written], trial.some_image(batch)) if timed else {}
-    tried = tuple(trial.variants)
-    return Result(deployed.path, tried, written, latencies, len(network.layers), len(calibration), trial.samples, batch)
+    latencies = latency([deployed.path, *written], trial.some_image(batch)) if timed and not target else {}
+    return Result(
+        deployed.path,
+        tuple(trial.variants),
+        written,
+        latencies,
+        len(network.layers),
+        len(calibration),
+        trial.samples,
+        batch,
+        network.findings if isinstance(network, MicroQuantizer) else None,
+    )
 
 
-def _quantizer(deployed: Deployment) -> Quantizer:
+def _quantizer(deployed: Deployment, target: Target | None) -> Quantizer:
     """What makes an int8 file of a file of its format. Raises UserError where nothing does, or it is one already."""
     form = formats.of(deployed.path)
     if form not in QUANTIZERS:
@@ -159,7 +178,7 @@ def _quantizer(deployed: Deployment) -> Quantizer:
         raise UserError(f"{deployed.path}: no int8 is made of {form.name} here; give a {known} file")
     if "quantization" in artifact.description_of(deployed.path):
         raise already_smaller(deployed.path)
-    return QUANTIZERS[form](deployed)
+    return MicroQuantizer(deployed, target) if target else QUANTIZERS[form](deployed)
 
 
 def _costed(deployed: Deployment) -> int:

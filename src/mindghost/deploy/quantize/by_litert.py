@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -39,14 +40,18 @@ class LiteRTQuantizer(Quantizer):
 
     def int8(self, mode: str, layers: Sequence[Layer]) -> Parts:
         """See `Quantizer`."""
+        return (self._static(float_ends=True),)
+
+    def _static(self, float_ends: bool) -> bytes:
+        """The graph in int8; its input and output, too, but with `float_ends`."""
         from ai_edge_quantizer import qtyping, recipe
 
         with self._opened() as made:
             made.load_quantization_recipe(recipe.static_wi8_ai8())
-            for end in (qtyping.TFLOperationName.INPUT, qtyping.TFLOperationName.OUTPUT):
+            for end in (qtyping.TFLOperationName.INPUT, qtyping.TFLOperationName.OUTPUT) if float_ends else ():
                 made.update_quantization_recipe(".*", end, algorithm_key="no_quantize")
             ranges = made.calibrate({None: [{"image": images} for images in self._inputs]})
-            return (bytes(made.quantize(ranges).quantized_model),)
+            return bytes(made.quantize(ranges).quantized_model)
 
     def float16(self) -> Parts:
         """See `Quantizer`."""
@@ -69,7 +74,9 @@ class LiteRTQuantizer(Quantizer):
         """AI Edge Quantizer's own object for the file; what its libraries say goes nowhere."""
         from ai_edge_quantizer import quantizer
 
-        with streams.libraries_silenced(), scratch.folder_for_libraries("quantize") as folder:
+        # Its summary would stand among the answers of the command.
+        silent = contextlib.redirect_stdout(io.StringIO())
+        with streams.libraries_silenced(), silent, scratch.folder_for_libraries("quantize") as folder:
             path = folder / "model.tflite"
             path.write_bytes(self._graph)
             yield quantizer.Quantizer(str(path))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -64,6 +64,10 @@ class Quantizer(ABC):
     @abstractmethod
     def float16(self) -> Parts:
         """The file with weights of half the size; its input and output stay float32."""
+
+    def said(self, parts: Parts) -> Mapping[str, Any]:
+        """What the description of a file says otherwise than that of the file in float, or beside it."""
+        return {}
 
     @abstractmethod
     def described(self, parts: Parts, description: str) -> Parts:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ...errors import UserError
 from ...files import paths
-from .base import ENTRY, End, Format, Graph, Network
+from .base import ENTRY, End, Format, Graph, Network, Step
 from .litert_file import LITERT
 from .mindir_file import MINDIR
 from .ncnn_file import NCNN
@@ -25,6 +25,7 @@ __all__ = [
     "Format",
     "Graph",
     "Network",
+    "Step",
     "check_named",
     "is_exported",
     "of",

@@ -24,6 +24,31 @@ _PARTS = "parts"
 
 
 @dataclass(frozen=True)
+class Step:
+    """How int8 stands for numbers: a number is `scale` times what an integer is above `zero`.
+
+    Attributes:
+        scale: of a step from an integer to the next, above 0.
+        zero: the integer that stands for 0.
+    """
+
+    scale: float
+    zero: int
+
+    def integers(self, numbers: NDArray[Any]) -> NDArray[Any]:
+        """The nearest integers, int8, for float32 numbers of any shape."""
+        import numpy as np
+
+        return np.clip(np.rint(numbers / np.float32(self.scale)) + self.zero, -128, 127).astype(np.int8)
+
+    def numbers(self, integers: NDArray[Any]) -> NDArray[Any]:
+        """The numbers, float32, that int8 stands for."""
+        import numpy as np
+
+        return (integers.astype(np.float32) - np.float32(self.zero)) * np.float32(self.scale)
+
+
+@dataclass(frozen=True)
 class End:
     """An input or output of a graph.
 
@@ -31,11 +56,13 @@ class End:
         name: in the graph.
         kind: "float32", or another type by its format's word.
         shape: sizes; None for one that is open, or where the format says none at all.
+        step: of one in int8 that stands for numbers.
     """
 
     name: str
     kind: str
     shape: tuple[int | None, ...] | None
+    step: Step | None = None
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,8 @@
 """LiteRT's files (TensorFlow Lite's), which LiteRT runs. Images and maps have their channels last.
 
+Files for microcontrollers take and give int8. They are run by LiteRT's reference operators, which compute what
+tflite-micro does; its fast ones round otherwise.
+
 The description lies in a ZIP archive behind the graph, where TensorFlow Lite's metadata keep their files, too.
 """
 
@@ -14,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from ...errors import UserError
 from ...files import intact
 from ...process import streams
-from .base import End, Format, Graph, Network
+from .base import End, Format, Graph, Network, Step
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -50,14 +53,17 @@ class LiteRT(Format):
 
         interpreter = _interpreter(path, intact.read_intact(path), threads)
         (taken,), (given,) = interpreter.get_input_details(), interpreter.get_output_details()
+        into, out = _step(taken), _step(given)
 
         def run(images: NDArray[Any]) -> NDArray[Any]:
+            images = np.ascontiguousarray(images.transpose(0, 2, 3, 1))
             try:
-                interpreter.set_tensor(taken["index"], np.ascontiguousarray(images.transpose(0, 2, 3, 1)))
+                interpreter.set_tensor(taken["index"], images if into is None else into.integers(images))
                 interpreter.invoke()
                 logits = interpreter.get_tensor(given["index"])
             except (RuntimeError, ValueError) as error:
                 raise self.cannot_run(path, error) from error
+            logits = logits if out is None else out.numbers(logits)
             return logits.transpose(0, 3, 1, 2) if logits.ndim == 4 else logits
 
         return run
@@ -95,23 +101,38 @@ def _apart(content: bytes) -> tuple[bytes, bytes | None]:
 
 def _interpreter(path: Path, content: bytes, threads: int) -> Any:
     try:
-        from ai_edge_litert.interpreter import Interpreter
+        from ai_edge_litert.interpreter import Interpreter, OpResolverType
     except ImportError as error:
         raise UserError(f"{path}: ai-edge-litert runs it ({error}); pip install ai-edge-litert") from error
     try:
         # It says on standard error what computes.
         with streams.libraries_silenced():
-            interpreter = Interpreter(model_content=content, num_threads=threads or len(os.sched_getaffinity(0)))
+            options = {"model_content": content, "num_threads": threads or len(os.sched_getaffinity(0))}
+            interpreter = Interpreter(**options)
+            if any(map(_step, interpreter.get_input_details())):
+                interpreter = Interpreter(**options, experimental_op_resolver_type=OpResolverType.BUILTIN_REF)
             interpreter.allocate_tensors()
     except (RuntimeError, ValueError) as error:
         raise LITERT.cannot_load(path, error) from error
     return interpreter
 
 
-def _end(end: Any) -> End:
+def _step(end: Any) -> Step | None:
+    """How integers stand for numbers in an input or output; None where it is no int8 with one scale."""
+    kept = end["quantization_parameters"]
+    if _kind(end) != "int8" or len(kept["scales"]) != 1:
+        return None
+    return Step(float(kept["scales"][0]), int(kept["zero_points"][0]))
+
+
+def _kind(end: Any) -> str:
     import numpy as np
 
+    return np.dtype(end["dtype"]).name
+
+
+def _end(end: Any) -> End:
     shape = tuple(None if size < 0 else int(size) for size in end["shape_signature"])
     if len(shape) == 4:
         shape = (shape[0], shape[3], shape[1], shape[2])
-    return End(end["name"], np.dtype(end["dtype"]).name, shape)
+    return End(end["name"], _kind(end), shape, _step(end))
