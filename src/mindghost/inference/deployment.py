@@ -234,7 +234,7 @@ def _steps(*ends: Mapping[str, Any]) -> tuple[Step, Step] | None:
 
     Raises KeyError, TypeError or ValueError where it does not fit.
     """
-    if [end["type"] for end in ends] != ["int8", "int8"]:
+    if [end.get("type") for end in ends] != ["int8", "int8"]:
         return None
     taken, given = (Step(end["scale"], end["zero_point"]) for end in ends)
     for step in (taken, given):
