@@ -35,9 +35,9 @@ log = logging.getLogger("mindghost")
 USUAL = ("mindir", "onnx")
 # Largest difference of a logit from the checkpoint's, as a share of the largest logit.
 TOLERANCE = 1e-4
-# The same for a network that was trained for integers: a runtime may round a map once where MindSpore does twice, and a
-# step of a map's integers is 1/255 of its range.
-INTEGER_TOLERANCE = 0.03
+# The same for a network that was trained for integers, whose runtimes fuse layers and round a map once where MindSpore
+# does twice: 0.003 to 0.03 by ONNX Runtime on what was tried. Without fusions the tests allow 1e-4.
+INTEGER_TOLERANCE = 0.1
 # Formats that hold such a network.
 _OF_INTEGERS = ("mindir", "onnx", "openvino")
 
