@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
+from mindghost.process.display import say
 from mindghost.search import exact, vector_file
 from mindghost.search.graph import forget
 from mindghost.search.index import Index, build
@@ -67,7 +68,7 @@ def timed(facts: dict, name: str, function, *arguments):
     found = function(*arguments)
     facts[f"{name}_seconds"] = round(time.perf_counter() - begun, 3)
     facts[f"{name}_peak_mb"] = memory()
-    print(f"{name}: {facts[f'{name}_seconds']} s, {facts[f'{name}_peak_mb']} MB at most", file=sys.stderr)
+    say(f"{name}: {facts[f'{name}_seconds']} s, {facts[f'{name}_peak_mb']} MB at most", sys.stderr)
     return found
 
 

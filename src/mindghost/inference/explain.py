@@ -22,6 +22,7 @@ from ..data import transforms
 from ..errors import UserError
 from ..models.complexity import forward_hooks, run
 from ..models.network import RegistryNetwork
+from ..models.parameters import reshape
 from ..models.surgery import replace_cells
 from ..ops import rewrite
 from ..process.display import some
@@ -182,7 +183,7 @@ class Explainer:
         count = len(images)
         if size != len(self._tap.zeros):
             for parameter in (self._tap.zeros, self._tap.kept):
-                parameter.set_data(Tensor(np.zeros(self._shape(size), np.float32)), slice_shape=True)
+                reshape(parameter, self._shape(size))
         inputs = Tensor(filled(images, size)), Tensor(filled(labels.astype(np.int32), size))
         (_, logits), gradients = self._gradient(*inputs)
         # A copy: the next images take its place.

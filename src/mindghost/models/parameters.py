@@ -20,3 +20,8 @@ def assign(parameter: Parameter, values: NDArray[Any] | Tensor) -> None:
     if isinstance(values, np.ndarray):
         values = Tensor(values.copy(), dtype=parameter.dtype)
     parameter.set_data(values)
+
+
+def reshape(parameter: Parameter, shape: tuple[int, ...]) -> None:
+    """Give a parameter zeros of another shape, in its own type. For what is no weight: a graph has one shape for it."""
+    parameter.set_data(Tensor(np.zeros(shape), dtype=parameter.dtype), slice_shape=True)
