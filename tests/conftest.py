@@ -71,15 +71,21 @@ def graph_mode() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def timm():
-    """PyTorch's image models. A test that asks for it is skipped where there is no torch or no timm."""
+def torchvision():
+    """PyTorch's vision library. A test that asks for it is skipped where it is not there."""
     torch = pytest.importorskip("torch")
     try:
         pytest.importorskip("torchvision")
     except RuntimeError:
-        # Its compiled operators are for another build of torch. timm imports it, but needs none of them.
+        # Its compiled operators are for another build of torch, and no test needs one of them.
         for name in ("nms", "qnms"):
             torch.library.define(f"torchvision::{name}", "(Tensor dets, Tensor scores, float threshold) -> Tensor")
+    return pytest.importorskip("torchvision")
+
+
+@pytest.fixture(scope="session")
+def timm(torchvision):
+    """PyTorch's image models. A test that asks for it is skipped where there is no torch or no timm."""
     pytest.importorskip("timm.optim")
     pytest.importorskip("timm.scheduler")
     return pytest.importorskip("timm")

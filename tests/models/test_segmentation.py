@@ -121,10 +121,11 @@ def test_decoders_are_those_of_numpy_at_an_odd_size(small, name, options):
     np.testing.assert_allclose(network(x).asnumpy(), expected, rtol=0, atol=1e-4 * np.abs(expected).max())
 
 
-def test_the_plain_head_is_torchvisions(small):
+def test_the_plain_head_is_torchvisions(small, torchvision):
     """Its `LRASPPHead` with our weights, on our maps; then resized as its `LRASPP` does, to a multiple of 32."""
-    torch = pytest.importorskip("torch")
-    head = pytest.importorskip("torchvision.models.segmentation.lraspp").LRASPPHead(20, 80, 5, 64).eval()
+    import torch
+
+    head = torchvision.models.segmentation.lraspp.LRASPPHead(20, 80, 5, 64).eval()
     network = create_model("plain_lraspp", num_classes=5, backbone="ghostnet_050", decoder_width=0.5)
     randomise(network)
     ours = {p.name: torch.tensor(p.asnumpy()) for p in network.get_parameters()}
