@@ -232,9 +232,9 @@ def _fill_from_float(net: nn.Cell, config: Config) -> Loaded | None:
     in_float = config.replace(quantize_aware=None)
     source = network(in_float)
     loaded = load_weights(source, in_float, fine_tune=True)
-    folded_weights = {p.name: p for p in _quantize_aware(source, config).get_parameters()}
-    for parameter in net.get_parameters():
-        assign(parameter, folded_weights[parameter.name].asnumpy())
+    places = {parameter.name: parameter for parameter in net.get_parameters()}
+    for parameter in folded(config.model, source, **options(config)).get_parameters():
+        assign(places[parameter.name], parameter.asnumpy())
     return loaded
 
 

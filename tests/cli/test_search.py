@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.helpers import short
 from tests.helpers.commands import run_mindghost
 from tests.helpers.pictures import write_images
 from tests.helpers.trained import CLASSES, write_run
@@ -19,20 +20,14 @@ KEYS = {"model": "ghostnet_050", "image_resize": 32, "crop_pct": 0.8, "num_paral
 @pytest.fixture(scope="module")
 def home(tmp_path_factory) -> Path:
     """A run, images D, their vectors v.npz and an index of them, made by the commands."""
-    from mindghost.models import ghostnet
-    from tests.helpers import short
-
     folder = tmp_path_factory.mktemp("search")
     write_images(folder / "D", CLASSES, 4, 2)
-    stages, ghostnet.STAGES = ghostnet.STAGES, short.stages()
-    try:
+    with short.network():
         write_run(folder / "run", **KEYS)
         with pytest.MonkeyPatch.context() as patch:
             patch.chdir(folder)
             assert run_mindghost("embed", "D", "--ckpt_path", "run/ghostnet_050_best.ckpt", "-o", "v.npz") == 0
             assert run_mindghost("index", "build", "v.npz", "-o", "i.index") == 0
-    finally:
-        ghostnet.STAGES = stages
     return folder
 
 
@@ -160,7 +155,7 @@ def test_an_index_through_its_commands(capsys):
         ("index biuld", "ACTION: invalid choice: 'biuld'"),
         ("index build none.npz -o x", "none.npz: no such file; give a file of vectors"),
         ("index build v.npz -o i.index", "-o: i.index exists; name another file, or give --overwrite to replace it"),
-        ("index build v.npz -o v.npz --overwrite", "-o: v.npz is what is read; name another file"),
+        ("index build v.npz -o v.npz --overwrite", "-o: v.npz: is what is read; name another file"),
         ("index build W -o x", "run/ghostnet_050_best.ckpt: not an .npz file, or a damaged one"),
         ("index info v.npz", "v.npz: not an index; build it again"),
         ("index remove i.index nothing", "i.index: 1 of the paths are not in it: nothing; nothing was removed"),

@@ -160,7 +160,7 @@ def test_converted_weights_and_their_report_replace_nothing(tmp_path):
     done = command("-m", "mindghost", "convert", tmp_path / "in.ckpt", tmp_path / "out.ckpt", "--model", "ghostnet_050")
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
     assert "OUT: " in done.stderr
-    assert "exists, and is not what this command has written" in done.stderr
+    assert " exists; name another file, or give --overwrite to replace it" in done.stderr
     assert (tmp_path / "out.ckpt").read_bytes() == b"mine"
 
 

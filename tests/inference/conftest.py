@@ -7,7 +7,6 @@ import pytest
 
 from mindghost.deploy import export
 from mindghost.inference import artifact
-from mindghost.models import ghostnet
 from tests.helpers import short
 from tests.helpers.exported_files import KEYS
 from tests.helpers.pictures import write_images
@@ -19,13 +18,10 @@ def made(tmp_path_factory) -> Path:
     """A run, its images in `images`, and what is exported from it: any number of images, and two at once."""
     folder = tmp_path_factory.mktemp("made")
     write_images(folder / "images", CLASSES, 2, 2)
-    stages, ghostnet.STAGES = ghostnet.STAGES, short.stages()
-    try:
+    with short.network():
         path = write_run(folder / "run", data_dir=str(folder / "images"), num_parallel_workers=1, **KEYS)
         for kinds, batch, name in ((export.USUAL, None, "any"), (("onnx",), 2, "two")):
             export.export(artifact.of_file(path), kinds, folder / name, batch)
-    finally:
-        ghostnet.STAGES = stages
     return folder
 
 

@@ -33,8 +33,13 @@ def test_labels_follow_the_names():
 
 
 def test_halves_are_near_enough_to_length_1():
-    checks.check(unit(200, 1280).astype(np.float16), "x")
-    checks.check(np.zeros((2, 4), np.float32), "x")
+    """Rounded to float16 they are not of length 1, and taken; longer ones by two hundredths are refused."""
+    halves = unit(200, 1280).astype(np.float16)
+    assert 0 < np.abs(np.linalg.norm(halves.astype(np.float64), axis=1) - 1).max() < 1e-2
+    assert checks.check(halves, "x") is None
+    assert checks.check(np.zeros((2, 4), np.float32), "x") is None
+    with pytest.raises(UserError, match=r"x: its vector 0 has the length 1\.02"):
+        checks.check((halves.astype(np.float32) * np.float32(1.02)).astype(np.float16), "x")
 
 
 @pytest.mark.fault("vectors", "clean error")

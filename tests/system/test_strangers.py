@@ -14,7 +14,6 @@ from mindghost.cli.command import run_command
 from mindghost.config import Config
 from mindghost.data import dataset
 from mindghost.errors import UserError
-from mindghost.models import ghostnet
 from mindghost.parallel.ranks import ALONE
 from mindghost.runs import curves
 from mindghost.runs.metrics import LARGEST, read_records
@@ -33,9 +32,8 @@ NUMBERS = tuple(map(str, range(12)))
 @pytest.fixture(scope="module", autouse=True)
 def short_network():
     """GhostNet of four bottlenecks in this process."""
-    stages, ghostnet.STAGES = ghostnet.STAGES, short.stages()
-    yield
-    ghostnet.STAGES = stages
+    with short.network():
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -13,9 +13,9 @@ from contextlib import contextmanager
 
 from tqdm import tqdm
 
-from ..config.arguments import Parser, add_overwrite, number, output_file
-from ..errors import RunError, UserError
-from ..files import outputs, paths
+from ..config.arguments import Parser, add_overwrite, output_file
+from ..errors import RunError
+from ..files import outputs
 from ..process.display import say
 from ..process.signals import importing
 from . import network_arguments
@@ -40,9 +40,7 @@ def make_parser() -> Parser:
     )
     parser.add_argument("--split", default="", metavar="NAME", help="of a folder of data, this split alone (all)")
     parser.add_argument("--dtype", choices=DTYPES, default=DTYPES[0], help="of the vectors (float32)")
-    parser.add_argument(
-        "--batch_size", type=number(int, 1, 4096), metavar="N", help="images run at once (what suits the machine)"
-    )
+    network_arguments.add_batch_size(parser)
     add_overwrite(parser)
     return parser
 
@@ -57,8 +55,7 @@ def main(arguments: Sequence[str]) -> None:
 
     vector_file.check_ending(args.output, "-o")
     target = outputs.Output(args.output, "-o", outputs.nothing, args.overwrite)
-    if paths.exists(args.output) and not args.overwrite:
-        raise UserError(f"-o: {args.output} exists; name another file, or give --overwrite to replace it")
+    target.check()
     log = RunLog()
     try:
         deployed = network_arguments.of_arguments(args)

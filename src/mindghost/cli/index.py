@@ -13,9 +13,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..config.arguments import Parser, add_overwrite, input_file, input_folder, number, output_file
-from ..errors import RunError, UserError
-from ..files import json_text, lock, outputs, paths
+from ..config.arguments import Parser, add_overwrite, input_file, input_folder, output_file
+from ..errors import RunError
+from ..files import json_text, lock, outputs
 from ..process import table
 from ..process.display import say
 from ..process.signals import importing
@@ -57,9 +57,7 @@ def make_parser() -> Parser:
     sync.add_argument("index", type=_INDEX, metavar="INDEX", help="index to change")
     sync.add_argument("folder", type=input_folder("give one with images"), metavar="DIR", help="as it was embedded")
     network_arguments.add_arguments(sync)
-    sync.add_argument(
-        "--batch_size", type=number(int, 1, 4096), metavar="N", help="images run at once (what suits the machine)"
-    )
+    network_arguments.add_batch_size(sync)
     info = action("info", "say what is in an index")
     info.add_argument("index", type=_INDEX, metavar="INDEX", help="index to look at")
     info.add_argument("--json", action="store_true", help="print one JSON object")
@@ -76,10 +74,8 @@ def _build(args: argparse.Namespace) -> None:
     from ..process.log import on_stderr
     from ..search import index, vector_file
 
-    if paths.exists(args.output) and not args.overwrite:
-        raise UserError(f"-o: {args.output} exists; name another file, or give --overwrite to replace it")
-    if not outputs.identities([args.output]).isdisjoint(outputs.identities([args.vectors])):
-        raise UserError(f"-o: {args.output} is what is read; name another file")
+    read = outputs.identities([args.vectors])
+    outputs.Output(args.output, "-o", outputs.nothing, args.overwrite, read).check()
     vectors = vector_file.read(args.vectors)
     _warn(args.vectors, vectors)
     with on_stderr(), progress_bar(len(vectors) if args.approximate else 0, "vector") as bar:

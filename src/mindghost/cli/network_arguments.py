@@ -6,7 +6,7 @@ from argparse import ArgumentParser, Namespace
 from dataclasses import replace
 from pathlib import Path
 
-from ..config.arguments import input_file, recipe_file
+from ..config.arguments import input_file, number, recipe_file
 from ..errors import UserError
 from ..inference.artifact import IMAGENET, of_file
 from ..inference.deployment import Deployment
@@ -36,6 +36,13 @@ def add_arguments(parser: ArgumentParser, exported: bool = True) -> None:
         type=_class_names,
         metavar="FILE",
         help="class names: text, one a line, or JSON; imagenet: ImageNet's 1,000 classes",
+    )
+
+
+def add_batch_size(parser: ArgumentParser) -> None:
+    """Add `--batch_size`, which is None where it is not given."""
+    parser.add_argument(
+        "--batch_size", type=number(int, 1, 4096), metavar="N", help="images run at once (what suits the machine)"
     )
 
 

@@ -52,9 +52,7 @@ def make_parser() -> Parser:
     parser.add_argument(
         "--picture", type=output_file, metavar="PNG", help="draw each image with its neighbours and their scores"
     )
-    parser.add_argument(
-        "--batch_size", type=number(int, 1, 4096), metavar="N", help="images run at once (what suits the machine)"
-    )
+    network_arguments.add_batch_size(parser)
     add_overwrite(parser)
     return parser
 

@@ -38,8 +38,6 @@ TOLERANCE = 1e-4
 # The same for a network that was trained for integers, whose runtimes fuse layers and round a map once where MindSpore
 # does twice: 0.003 to 0.03 by ONNX Runtime on what was tried. Without fusions the tests allow 1e-4.
 INTEGER_TOLERANCE = 0.1
-# Formats that hold such a network.
-_OF_INTEGERS = ("mindir", "onnx", "openvino")
 
 
 @dataclass(frozen=True)
@@ -100,7 +98,7 @@ def export(
     for writer in writers:
         writer.check()
     if deployed.config.quantize_aware is not None:
-        _check_integers(deployed, formats)
+        _check_integers(deployed, writers)
     if free_size:
         _check_free_size(deployed.config, writers)
     if embedding:
@@ -248,12 +246,13 @@ def _check_free_size(config: Config, writers: Sequence[Writer]) -> None:
         )
 
 
-def _check_integers(deployed: Deployment, formats: Sequence[str]) -> None:
-    unfit = [form for form in formats if form not in _OF_INTEGERS]
-    if unfit:
+def _check_integers(deployed: Deployment, writers: Sequence[Writer]) -> None:
+    without = next((writer.form.name for writer in writers if not writer.integers), None)
+    if without is not None:
+        fitting = ", ".join(name for name, writer in WRITERS.items() if writer.integers)
         raise UserError(
-            f"--format {unfit[0]}: {deployed.path} is trained for integers, which files for {unfit[0]} are not made of "
-            f"here; give one of {', '.join(_OF_INTEGERS)}, or export a checkpoint in float and quantise it"
+            f"--format {without}: {deployed.path} is trained for integers, which files for {without} are not made of "
+            f"here; give one of {fitting}, or export a checkpoint in float and quantise it"
         )
 
 

@@ -13,11 +13,11 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from ..errors import UserError
 from ..files import paths, scratch
 from ..files.cache import cache_dir, locked
+from .programs import finished, last_line
 
 log = logging.getLogger("mindghost")
 
@@ -78,38 +78,18 @@ class Tool:
             raise
 
     def _tried(self, command: Sequence[str]) -> None:
-        done = _finished(command)
+        done = finished(str(self), command)
         if done.returncode != 0:
-            raise UserError(f"{self} cannot be installed: {_last_line(done)}; see to pip and the network")
+            raise UserError(f"{self} cannot be installed: {last_line(done)}; see to pip and the network")
 
     def run(self, arguments: Sequence[str], folder: Path, makes: Sequence[str]) -> None:
         """Run it in a folder, where it makes some files.
 
         Raises UserError, with the last line that it has said, where it fails.
         """
-        try:
-            done = _finished([str(self.path()), *arguments], cwd=folder, timeout=_SECONDS)
-        except OSError as error:
-            raise UserError(f"{self} does not start here: {error.strerror or error}") from error
-        except subprocess.TimeoutExpired as error:
-            raise UserError(f"{self} was not done after {_SECONDS} seconds") from error
+        done = finished(str(self), [self.path(), *arguments], folder, _SECONDS)
         if done.returncode != 0 or not all((folder / name).is_file() for name in makes):
-            raise UserError(f"{self} failed: {_last_line(done)}")
-
-
-def _finished(command: Sequence[str], **options: Any) -> subprocess.CompletedProcess[str]:
-    """A program that has ended: with modules of its own alone, and no input."""
-    own = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "PYTHONHOME")}
-    return subprocess.run(
-        command,
-        env=own,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        errors="replace",
-        check=False,
-        **options,
-    )
+            raise UserError(f"{self} failed: {last_line(done)}")
 
 
 def _python(oldest: tuple[int, int], wanted: str) -> str:
@@ -125,11 +105,6 @@ def _python(oldest: tuple[int, int], wanted: str) -> str:
             return candidate
     version = ".".join(map(str, oldest))
     raise UserError(f"{wanted} needs Python {version} or newer, and there is none; install one beside this Python")
-
-
-def _last_line(done: subprocess.CompletedProcess[str]) -> str:
-    lines = [line.strip() for line in (done.stdout + done.stderr).splitlines() if line.strip()]
-    return lines[-1][:200] if lines else f"exit status {done.returncode}"
 
 
 PNNX = Tool("pnnx", "20261020", "pnnx/pnnx")

@@ -75,6 +75,7 @@ class Writer(ABC):
         infix: between the stem of the weights and the suffix.
         libraries: packages that it needs, by their names of import.
         free_size: it can write files for images of any height and width.
+        integers: it can write a network that was trained for integers.
         embedding: it can write files that give embeddings, too.
     """
 
@@ -82,6 +83,7 @@ class Writer(ABC):
     infix: ClassVar[str] = ""
     libraries: ClassVar[tuple[str, ...]] = ()
     free_size: ClassVar[bool] = False
+    integers: ClassVar[bool] = False
     embedding: ClassVar[bool] = False
 
     def check(self) -> None:
@@ -115,6 +117,7 @@ class Writer(ABC):
 class _MindIRWriter(Writer):
     form = MINDIR
     embedding = True
+    integers = True
 
     def write(self, source: Source, path: Path) -> None:
         log.info(f"mindir: {_COMPILES}")
@@ -126,6 +129,7 @@ class _OnnxWriter(Writer):
     libraries = ("onnx", "onnxruntime")
     free_size = True
     embedding = True
+    integers = True
 
     def write(self, source: Source, path: Path) -> None:
         shutil.copyfile(source.onnx, path)
@@ -135,6 +139,7 @@ class _OpenVinoWriter(Writer):
     form = OPENVINO
     libraries = ("onnx", "openvino")
     free_size = True
+    integers = True
 
     def write(self, source: Source, path: Path) -> None:
         import openvino

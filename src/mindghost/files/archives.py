@@ -13,6 +13,7 @@ import gzip
 import io
 import os
 import tarfile
+import zipfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +21,10 @@ from typing import BinaryIO
 
 from ..errors import UserError
 from .paths import is_folder, reason
+
+# What `zipfile` raises on bytes that are no archive, or a damaged one: its own error, a RuntimeError for a packing that
+# it does not know, and what it does not foresee, such as places before the beginning.
+DAMAGED_ZIP = (zipfile.BadZipFile, zlib.error, EOFError, ValueError, RuntimeError, OSError)
 
 MAX_UNPACKED_BYTES = 8 << 30
 MAX_UNPACKED_FILES = 100_000

@@ -7,7 +7,6 @@ there, be it in another run.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import http
 import http.client
 import os
@@ -25,7 +24,7 @@ from tqdm import tqdm
 
 from .. import __version__
 from ..errors import RunError, UserError
-from . import paths
+from . import intact, paths
 from .cache import locked
 
 _ATTEMPTS = 3
@@ -272,8 +271,5 @@ def _is_intact(path: Path, algorithm: str, digest: str) -> bool:
 
 
 def _digest(path: Path, algorithm: str) -> str:
-    state = hashlib.new(algorithm, usedforsecurity=False)
     with open(path, "rb") as file:
-        while chunk := file.read(_CHUNK):
-            state.update(chunk)
-    return state.hexdigest()
+        return intact.digest(file, algorithm)

@@ -15,6 +15,7 @@ import re
 import shutil
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 from ..errors import RunError, UserError
 from . import paths
@@ -183,6 +184,14 @@ def check_room(folder: Path, size: int = 1) -> None:
     finally:
         with contextlib.suppress(OSError):
             probe.unlink()
+
+
+def digest(file: BinaryIO, algorithm: str = "sha256") -> str:
+    """The digest of what is left of an open file, hexadecimal."""
+    state = hashlib.new(algorithm, usedforsecurity=False)
+    while chunk := file.read(1 << 20):
+        state.update(chunk)
+    return state.hexdigest()
 
 
 def seal(content: bytes) -> bytes:

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from ..errors import UserError
 from ..process import resources
 from . import paths
+from .archives import DAMAGED_ZIP
 from .table_file import Pieces
 
 npy: Any = npy_format  # it has no types
@@ -32,8 +33,8 @@ _MOST_HEADER = 1 << 16  # bytes of the description of an array
 _MOST_ENTRIES = 1_000
 _BLOCK = 1 << 24  # bytes that are looked at, or written, at once
 _ENCRYPTED = 1
-# What `zipfile` and numpy's reader raise on bytes that are no archive, or no array.
-_DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, ValueError, KeyError, struct.error, NotImplementedError, OSError)
+# What numpy's reader raises besides on bytes that are no array.
+_DAMAGED = (*DAMAGED_ZIP, KeyError, struct.error)
 
 
 @dataclass(frozen=True)

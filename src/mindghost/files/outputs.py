@@ -58,6 +58,8 @@ class Output:
             return
         if self.path.is_symlink():
             raise UserError(f"{start}: is a link; name another file, or give --overwrite to have a file in its place")
+        if self.is_own is nothing:
+            raise UserError(f"{start} exists; name another file, or give --overwrite to replace it")
         if not self.is_own(paths.read(self.path, "name another file", _LARGEST)):
             raise UserError(
                 f"{start}: exists, and is not what this command has written; name another file, or give --overwrite "

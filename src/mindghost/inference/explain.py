@@ -21,6 +21,7 @@ from ..config.wording import nearest, short
 from ..data import transforms
 from ..errors import UserError
 from ..models.complexity import forward_hooks, run
+from ..models.layers import Around
 from ..models.network import RegistryNetwork
 from ..models.parameters import reshape
 from ..models.surgery import replace_cells
@@ -55,7 +56,7 @@ METHODS: dict[str, Callable[[NDArray[Any], NDArray[Any]], NDArray[Any]]] = {
 }
 
 
-class Tap(nn.Cell):
+class Tap(Around):
     """A cell that keeps what it gives, and adds zeros to it, whose gradient is that of what it gives.
 
     Hooks do the same, but not in graph mode.
@@ -66,12 +67,8 @@ class Tap(nn.Cell):
         name: of the cell, for the names of parameters.
     """
 
-    # What cells with a Ghost module ask it for (`models.layers.GhostMaps`).
-    tail = None
-
     def __init__(self, cell: nn.Cell, shape: tuple[int, ...], name: str) -> None:
-        super().__init__(auto_prefix=False)
-        self.cell = cell
+        super().__init__(cell)
         zeros = np.zeros(shape, np.float32)
         self.zeros = Parameter(Tensor(zeros), name=f"{name}.zeros")
         self.kept = Parameter(Tensor(zeros), name=f"{name}.kept", requires_grad=False)

@@ -113,6 +113,20 @@ class GhostMaps(nn.Cell):
         return self.tail(self.primary_conv[0](x), other)
 
 
+class Around(nn.Cell):
+    """A cell that takes the place of another one, which it holds.
+
+    Attributes:
+        cell: that one.
+        tail: None, for bottlenecks, which ask their Ghost modules for one (`GhostMaps.tail`).
+    """
+
+    def __init__(self, cell: nn.Cell) -> None:
+        super().__init__(auto_prefix=False)
+        self.cell = cell
+        self.tail = None
+
+
 class MapMeans(nn.Cell):
     """The mean of every feature map: (N, C, H, W) -> (N, C, 1, 1)."""
 

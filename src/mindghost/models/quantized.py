@@ -13,6 +13,7 @@ import mindspore as ms
 from mindspore import Parameter, Tensor, nn, ops
 
 from .complexity import forward_hooks, run
+from .layers import Around
 from .surgery import named, replace_cells
 
 # Weights are integers of -63 to 63, 7 of the 8 bits: the 8-bit products of x86 processors without VNNI are added up in
@@ -169,17 +170,11 @@ class QuantizedDense(QuantizedLayer):
         return out if self.bias is None else self.add(out, self.rounded_bias())
 
 
-class Observed(nn.Cell):
-    """A cell of a network, whose output is rounded.
-
-    Attributes:
-        tail: None, for bottlenecks, which ask their Ghost modules for one (`GhostMaps.tail`).
-    """
+class Observed(Around):
+    """A cell of a network, whose output is rounded."""
 
     def __init__(self, cell: nn.Cell) -> None:
-        super().__init__(auto_prefix=False)
-        self.cell = cell
-        self.tail = None
+        super().__init__(cell)
         self.quantized = FakeQuantize()
 
     def construct(self, *inputs: Tensor) -> Tensor:

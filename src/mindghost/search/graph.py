@@ -7,13 +7,11 @@ numbers in a file for places in memory. What it finds are candidates; the index 
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import mmap
 import os
 import re
 import shutil
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -23,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import RunError, UserError
-from ..files import paths, scratch
+from ..files import intact, paths, scratch
 from ..files.cache import cache_dir
 from .vectors import blocks
 
@@ -135,7 +133,7 @@ class Graph:
                     file.flush()
                     os.fsync(file.fileno())
                     file.seek(0)
-                    digest = _digest(file)
+                    digest = intact.digest(file)
                 os.replace(folder / "whole", shelf / f"{state}.{digest}.usearch")
             _tidy(shelf)
         except (OSError, RuntimeError, RunError, UserError) as error:
@@ -160,7 +158,7 @@ def load(state: str, dimensions: int, change: bool = False) -> Graph | None:
     assert match is not None  # `_of` gives no others
     try:
         with paths.open_file(file, "delete it") as opened:
-            if _digest(opened) != match[2]:
+            if intact.digest(opened) != match[2]:
                 log.warning(f"{file}: damaged; the graph is made again")
                 return None
             mapped = mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ)
@@ -186,15 +184,6 @@ def _of(state: str) -> list[Path]:
     shelf = cache_dir() / "neighbours"
     found = [shelf / name for name in paths.names_in(shelf) if (match := _NAME.fullmatch(name)) and match[1] == state]
     return list(filter(paths.is_file, found))
-
-
-def _digest(file: Any) -> str:
-    if sys.version_info >= (3, 11):
-        return hashlib.file_digest(file, "sha256").hexdigest()
-    digest = hashlib.sha256()
-    while content := file.read(1 << 20):
-        digest.update(content)
-    return digest.hexdigest()
 
 
 def _tidy(shelf: Path) -> None:

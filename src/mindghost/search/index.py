@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import UserError
-from ..files import intact, json_text, lock, npz, paths
+from ..files import intact, json_text, lock, npz, outputs, paths
 from ..files.npz import Column
 from ..process.display import shown, some
 from . import exact, graph, vector_file
@@ -185,13 +185,13 @@ def build(
 
     Raises UserError for vectors that are not fit, and a file that is there; RunError where it cannot be written.
     """
-    paths.check_output(path, "-o")
+    output = outputs.Output(path, "-o", outputs.nothing, overwrite)
+    output.check()
     if approximate:
         graph.check_library()
     _check_some(vectors, name)
     with lock.writing(path):
-        if paths.exists(path) and not overwrite:
-            raise UserError(f"-o: {path} exists; name another file, or give --overwrite to replace it")
+        output.check()
         vector_checks.check(vectors.vectors, name)
         _check_paths(vectors.paths, name)
         empty = _empty(path, vectors, approximate)

@@ -37,7 +37,9 @@
 // They return 0, or what `check` found wrong.
 #include <cstring>
 #include <exception>
+#include <functional>
 #include <memory>
+#include <numeric>
 #include <vector>
 
 #include "chain.h"
@@ -98,8 +100,8 @@ constexpr const char* kOptionNames = GHOSTNET_OPTIONS(NAME);
 class Arguments {
  public:
   // `integers`: the place of one that is int32, if there is any.
-  Arguments(int count, void** values, int64_t** shapes, const char** types, int integers = -1)
-      : count_(count), values_(values), shapes_(shapes), types_(types), integers_(integers) {}
+  Arguments(int count, void** values, int* dims, int64_t** shapes, const char** types, int integers = -1)
+      : count_(count), values_(values), dims_(dims), shapes_(shapes), types_(types), integers_(integers) {}
 
   bool valid() const {
     for (int i = 0; i < count_; ++i) {
@@ -112,6 +114,10 @@ class Arguments {
   // Maps of the next tensor (N, C, H, W), and the elements of one.
   int64_t maps() const { return shape()[0] * shape()[1]; }
   int64_t map_size() const { return shape()[2] * shape()[3]; }
+  // Elements of the next tensor.
+  int64_t elements() const {
+    return std::accumulate(shape(), shape() + dims_[next_], int64_t{1}, std::multiplies<int64_t>());
+  }
   float* take() { return static_cast<float*>(values_[next_++]); }
   const int32_t* take_integers() { return static_cast<const int32_t*>(values_[next_++]); }
   float* take_if(bool there) { return there ? take() : nullptr; }
@@ -120,6 +126,7 @@ class Arguments {
  private:
   const int count_;
   void** const values_;
+  int* const dims_;
   int64_t** const shapes_;
   const char** const types_;
   const int integers_;
@@ -254,8 +261,8 @@ using ghostnet::Arguments;
 
 #define GHOSTNET_OPERATOR(name)                                                                                    \
   static int name##_run(Arguments& arguments);                                                                     \
-  extern "C" int name(int count, void** values, int*, int64_t** shapes, const char** types, void*, void*) {                                                                                     \
-    return ghostnet::guarded(Arguments(count, values, shapes, types), name##_run);                     \
+  extern "C" int name(int count, void** values, int* dims, int64_t** shapes, const char** types, void*, void*) {                                                                                     \
+    return ghostnet::guarded(Arguments(count, values, dims, shapes, types), name##_run);                     \
   }                                                                                                                \
   static int name##_run(Arguments& arguments)
 
@@ -383,9 +390,9 @@ GHOSTNET_OPERATOR(ghostnet_upsample_gradient) {
 // The place of the labels among the arguments of a pixel's loss.
 constexpr int kLabels = 2;
 
-extern "C" int ghostnet_pixel_losses(int count, void** values, int*, int64_t** shapes, const char** types, void*,
+extern "C" int ghostnet_pixel_losses(int count, void** values, int* dims, int64_t** shapes, const char** types, void*,
                                      void*) {
-  return ghostnet::guarded(Arguments(count, values, shapes, types, kLabels), [](Arguments& arguments) -> int {
+  return ghostnet::guarded(Arguments(count, values, dims, shapes, types, kLabels), [](Arguments& arguments) -> int {
     const ghostnet::PixelLoss loss = ghostnet::take_pixel_loss(arguments);
     float *losses = arguments.take(), *sum = arguments.take();
     pixel_losses(ghostnet::kernels(), loss, losses, sum, arguments.take());
@@ -393,9 +400,9 @@ extern "C" int ghostnet_pixel_losses(int count, void** values, int*, int64_t** s
   });
 }
 
-extern "C" int ghostnet_pixel_losses_gradient(int count, void** values, int*, int64_t** shapes, const char** types,
+extern "C" int ghostnet_pixel_losses_gradient(int count, void** values, int* dims, int64_t** shapes, const char** types,
                                               void*, void*) {
-  return ghostnet::guarded(Arguments(count, values, shapes, types, kLabels), [](Arguments& arguments) -> int {
+  return ghostnet::guarded(Arguments(count, values, dims, shapes, types, kLabels), [](Arguments& arguments) -> int {
     const ghostnet::PixelLoss loss = ghostnet::take_pixel_loss(arguments);
     const float *d_losses = arguments.take(), *d_sum = arguments.take();
     pixel_losses_gradient(ghostnet::kernels(), loss, d_losses, *d_sum, arguments.take());
@@ -403,20 +410,14 @@ extern "C" int ghostnet_pixel_losses_gradient(int count, void** values, int*, in
   });
 }
 
-// The number of elements of a tensor.
-static int64_t elements(int dims, const int64_t* shape) {
-  int64_t count = 1;
-  for (int d = 0; d < dims; ++d) count *= shape[d];
-  return count;
-}
-
 extern "C" int ghostnet_drop(int count, void** values, int* dims, int64_t** shapes, const char** types, void*, void*) {
   constexpr int kKey = 2;
-  return ghostnet::guarded(Arguments(count, values, shapes, types, kKey), [=](Arguments& arguments) -> int {
+  return ghostnet::guarded(Arguments(count, values, dims, shapes, types, kKey), [=](Arguments& arguments) -> int {
     const float* options = arguments.take();
+    const int64_t size = arguments.elements();
     const float* x = arguments.take();
     const uint32_t key = static_cast<uint32_t>(*arguments.take_integers());
-    drop(ghostnet::kernels(), elements(dims[1], shapes[1]), key, options[0], options[1], x, arguments.take());
+    drop(ghostnet::kernels(), size, key, options[0], options[1], x, arguments.take());
     return ghostnet::kDone;
   });
 }
@@ -431,78 +432,65 @@ static ghostnet::Range take_range(Arguments& arguments) {
   return {low, *arguments.take()};
 }
 
-extern "C" int ghostnet_quantize(int count, void** values, int* dims, int64_t** shapes, const char** types, void*,
-                                 void*) {
-  return ghostnet::guarded(Arguments(count, values, shapes, types), [=](Arguments& arguments) -> int {
-    const ghostnet::MapRounding rounding = take_rounding(arguments);
-    const float* x = arguments.take();
-    const ghostnet::Range range = take_range(arguments);
-    quantize(ghostnet::kernels(), elements(dims[1], shapes[1]), x, range, rounding, arguments.take());
-    return ghostnet::kDone;
-  });
+static ghostnet::Rows take_rows(Arguments& arguments, const float* settings) {
+  const int64_t outputs = arguments.shape()[0], size = arguments.elements() / outputs;
+  return {outputs, size, arguments.take(), settings[0], static_cast<int>(settings[1])};
 }
 
-extern "C" int ghostnet_quantize_trained(int count, void** values, int* dims, int64_t** shapes, const char** types,
-                                         void*, void*) {
-  return ghostnet::guarded(Arguments(count, values, shapes, types), [=](Arguments& arguments) -> int {
-    const int64_t size = elements(dims[1], shapes[1]);
-    const ghostnet::MapRounding rounding = take_rounding(arguments);
-    const float* x = arguments.take();
-    const ghostnet::Range before = take_range(arguments);
-    const ghostnet::Range range = averaged(ghostnet::kernels(), size, x, before, rounding);
-    quantize(ghostnet::kernels(), size, x, range, rounding, arguments.take());
-    *arguments.take() = range.low;
-    *arguments.take() = range.high;
-    return ghostnet::kDone;
-  });
+GHOSTNET_OPERATOR(ghostnet_quantize) {
+  const ghostnet::MapRounding rounding = take_rounding(arguments);
+  const int64_t size = arguments.elements();
+  const float* x = arguments.take();
+  const ghostnet::Range range = take_range(arguments);
+  quantize(ghostnet::kernels(), size, x, range, rounding, arguments.take());
+  return ghostnet::kDone;
 }
 
-extern "C" int ghostnet_quantize_gradient(int count, void** values, int* dims, int64_t** shapes, const char** types,
-                                          void*, void*) {
-  return ghostnet::guarded(Arguments(count, values, shapes, types), [=](Arguments& arguments) -> int {
-    const ghostnet::MapRounding rounding = take_rounding(arguments);
-    const float *x = arguments.take(), *d_y = arguments.take();
-    const ghostnet::Range range = take_range(arguments);
-    const int64_t size = elements(dims[1], shapes[1]);
-    quantize_gradient(ghostnet::kernels(), size, x, d_y, range, rounding, arguments.take());
-    return ghostnet::kDone;
-  });
+GHOSTNET_OPERATOR(ghostnet_quantize_trained) {
+  const ghostnet::MapRounding rounding = take_rounding(arguments);
+  const int64_t size = arguments.elements();
+  const float* x = arguments.take();
+  const ghostnet::Range before = take_range(arguments);
+  const ghostnet::Range range = averaged(ghostnet::kernels(), size, x, before, rounding);
+  quantize(ghostnet::kernels(), size, x, range, rounding, arguments.take());
+  *arguments.take() = range.low;
+  *arguments.take() = range.high;
+  return ghostnet::kDone;
 }
 
-extern "C" int ghostnet_quantize_weight(int count, void** values, int* dims, int64_t** shapes, const char** types,
-                                        void*, void*) {
-  return ghostnet::guarded(Arguments(count, values, shapes, types), [=](Arguments& arguments) -> int {
-    const float* settings = arguments.take();
-    const int64_t outputs = shapes[1][0], size = elements(dims[1] - 1, shapes[1] + 1);
-    const float* weight = arguments.take();
-    const int levels = static_cast<int>(settings[1]);
-    quantize_weight(ghostnet::kernels(), outputs, size, weight, settings[0], levels, arguments.take());
-    return ghostnet::kDone;
-  });
+GHOSTNET_OPERATOR(ghostnet_quantize_gradient) {
+  const ghostnet::MapRounding rounding = take_rounding(arguments);
+  const int64_t size = arguments.elements();
+  const float *x = arguments.take(), *d_y = arguments.take();
+  const ghostnet::Range range = take_range(arguments);
+  quantize_gradient(ghostnet::kernels(), size, x, d_y, range, rounding, arguments.take());
+  return ghostnet::kDone;
 }
 
-extern "C" int ghostnet_quantize_bias(int count, void** values, int* dims, int64_t** shapes, const char** types, void*,
-                                      void*) {
-  return ghostnet::guarded(Arguments(count, values, shapes, types), [=](Arguments& arguments) -> int {
-    const ghostnet::MapRounding rounding = take_rounding(arguments);
-    const float* settings = arguments.take();
-    const float *bias = arguments.take(), *weight = arguments.take();
-    const ghostnet::Range range = take_range(arguments);
-    const int64_t outputs = shapes[3][0], size = elements(dims[3] - 1, shapes[3] + 1);
-    quantize_bias(ghostnet::kernels(), outputs, size, weight, settings[0], static_cast<int>(settings[1]), bias, range,
-                  rounding, arguments.take());
-    return ghostnet::kDone;
-  });
+GHOSTNET_OPERATOR(ghostnet_quantize_weight) {
+  const float* settings = arguments.take();
+  const ghostnet::Rows rows = take_rows(arguments, settings);
+  quantize_weight(ghostnet::kernels(), rows, arguments.take());
+  return ghostnet::kDone;
+}
+
+GHOSTNET_OPERATOR(ghostnet_quantize_bias) {
+  const ghostnet::MapRounding rounding = take_rounding(arguments);
+  const float *settings = arguments.take(), *bias = arguments.take();
+  const ghostnet::Rows rows = take_rows(arguments, settings);
+  const ghostnet::Range range = take_range(arguments);
+  quantize_bias(ghostnet::kernels(), rows, bias, range, rounding, arguments.take());
+  return ghostnet::kDone;
 }
 
 extern "C" int ghostnet_square_sum(int count, void** values, int* dims, int64_t** shapes, const char** types, void*,
                                    void*) {
-  return ghostnet::guarded(Arguments(count, values, shapes, types), [=](Arguments& arguments) -> int {
+  return ghostnet::guarded(Arguments(count, values, dims, shapes, types), [=](Arguments& arguments) -> int {
     if (count < 2) return ghostnet::kWrongCount;
     const float factor = *arguments.take();
     std::vector<ghostnet::Weights> all(count - 2);
     for (int i = 0; i < count - 2; ++i) {
-      all[i].size = elements(dims[i + 1], shapes[i + 1]);
+      all[i].size = arguments.elements();
       all[i].gradient = arguments.take();
     }
     *arguments.take() = static_cast<float>(square_sum(ghostnet::kernels(), all, factor));
@@ -512,19 +500,19 @@ extern "C" int ghostnet_square_sum(int count, void** values, int* dims, int64_t*
 
 extern "C" int ghostnet_momentum(int count, void** values, int* dims, int64_t** shapes, const char** types, void*,
                                  void*) {
-  return ghostnet::guarded(Arguments(count, values, shapes, types), [=](Arguments& arguments) -> int {
+  return ghostnet::guarded(Arguments(count, values, dims, shapes, types), [=](Arguments& arguments) -> int {
     const float* settings = arguments.take();
     const bool nesterov = settings[0] != 0, starts = settings[1] != 0;
-    const int64_t rates = elements(dims[1], shapes[1]);
+    const int64_t rates = arguments.elements();
     const float* rate = arguments.take();
     const float factor = *arguments.take(), momentum = *arguments.take();
     const int heads = 5, kinds = starts ? 4 : 3;
+    const int64_t tensors = arguments.elements();
     const float* decays = arguments.take();
-    const int64_t tensors = elements(dims[heads - 1], shapes[heads - 1]);
     if (count != heads + kinds * tensors + 1 || (rates != 1 && rates != tensors)) return ghostnet::kWrongCount;
     std::vector<ghostnet::Weights> all(tensors);
     for (int64_t i = 0; i < tensors; ++i) {
-      all[i].size = elements(dims[heads + i], shapes[heads + i]);
+      all[i].size = arguments.elements();
       all[i].decay = decays[i];
       all[i].rate = rate[rates == 1 ? 0 : i];
       all[i].gradient = arguments.take();
@@ -543,15 +531,15 @@ static std::unique_ptr<ghostnet::SharedSum> joined;
 
 extern "C" int ghostnet_sum_over_ranks(int count, void** values, int* dims, int64_t** shapes, const char** types, void*,
                                        void*) {
-  return ghostnet::guarded(Arguments(count, values, shapes, types), [=](Arguments&) -> int {
+  return ghostnet::guarded(Arguments(count, values, dims, shapes, types), [=](Arguments& arguments) -> int {
     std::vector<const float*> ins;
     std::vector<float*> outs;
     std::vector<int64_t> sizes;
     for (int i = 0; i < count / 2; ++i) {
-      ins.push_back(static_cast<const float*>(values[i]));
-      outs.push_back(static_cast<float*>(values[count / 2 + i]));
-      sizes.push_back(elements(dims[i], shapes[i]));
+      sizes.push_back(arguments.elements());
+      ins.push_back(arguments.take());
     }
+    for (int i = 0; i < count / 2; ++i) outs.push_back(arguments.take());
     if (!joined || count % 2) return ghostnet::kWrongCount;
     const bool done = joined->sum(ghostnet::kernels(), count / 2, ins.data(), sizes.data(), outs.data());
     return done ? ghostnet::kDone : ghostnet::kWrongCount;

@@ -26,11 +26,11 @@ Levels levels_of(Range range, const MapRounding& rounding) {
   return {scale, -zero, static_cast<float>(rounding.levels) - zero};
 }
 
-// What one level of a row of a weight stands for.
-float step_of(const Kernels& kernels, int64_t size, const float* row, float tiny, int levels) {
+// What one level of a row stands for.
+float step_of(const Kernels& kernels, const Rows& rows, int64_t row) {
   float low, high;
-  kernels.range(row, size, &low, &high);
-  return std::max({-low, high, tiny}) / static_cast<float>(levels);
+  kernels.range(rows.weight + row * rows.size, rows.size, &low, &high);
+  return std::max({-low, high, rows.tiny}) / static_cast<float>(rows.levels);
 }
 
 }  // namespace
@@ -59,20 +59,19 @@ void quantize_gradient(const Kernels& kernels, int64_t size, const float* x, con
   });
 }
 
-void quantize_weight(const Kernels& kernels, int64_t outputs, int64_t size, const float* weight, float tiny, int levels,
-                     float* y) {
-  each_map(outputs, size, [=, &kernels](int64_t i) {
-    const float most = static_cast<float>(levels);
-    const float step = step_of(kernels, size, weight + i * size, tiny, levels);
-    kernels.quantize(y + i * size, weight + i * size, size, {step, -most, most});
+void quantize_weight(const Kernels& kernels, const Rows& rows, float* y) {
+  const float most = static_cast<float>(rows.levels);
+  each_map(rows.outputs, rows.size, [=, &kernels](int64_t i) {
+    const int64_t first = i * rows.size;
+    kernels.quantize(y + first, rows.weight + first, rows.size, {step_of(kernels, rows, i), -most, most});
   });
 }
 
-void quantize_bias(const Kernels& kernels, int64_t outputs, int64_t size, const float* weight, float tiny, int levels,
-                   const float* bias, Range range, const MapRounding& rounding, float* y) {
+void quantize_bias(const Kernels& kernels, const Rows& rows, const float* bias, Range range, const MapRounding& rounding,
+                   float* y) {
   const float scale = levels_of(range, rounding).scale;
-  each_map(outputs, size, [=, &kernels](int64_t i) {
-    const float step = step_of(kernels, size, weight + i * size, tiny, levels) * scale;
+  each_map(rows.outputs, rows.size, [=, &kernels](int64_t i) {
+    const float step = step_of(kernels, rows, i) * scale;
     y[i] = std::nearbyint(bias[i] / step) * step;
   });
 }

@@ -27,13 +27,20 @@ void quantize(const Kernels& kernels, int64_t size, const float* x, Range range,
 void quantize_gradient(const Kernels& kernels, int64_t size, const float* x, const float* d_y, Range range,
                        const MapRounding& rounding, float* d_x);
 
-// y = a weight of `outputs` rows of `size` elements, each row rounded to levels from -`levels` to `levels` of its own,
-// the largest of which is its largest element.
-void quantize_weight(const Kernels& kernels, int64_t outputs, int64_t size, const float* weight, float tiny, int levels,
-                     float* y);
+// A weight of `outputs` rows of `size` elements. Each row has levels of its own, from -`levels` to `levels`, the last of
+// which is its largest element, or `tiny` where that is less.
+struct Rows {
+  int64_t outputs, size;
+  const float* weight;
+  float tiny;
+  int levels;
+};
 
-// y = a bias of `outputs` elements, each rounded to a multiple of a step of that weight's row times a step of the range.
-void quantize_bias(const Kernels& kernels, int64_t outputs, int64_t size, const float* weight, float tiny, int levels,
-                   const float* bias, Range range, const MapRounding& rounding, float* y);
+// y = a weight, rounded.
+void quantize_weight(const Kernels& kernels, const Rows& rows, float* y);
+
+// y = a bias, each element rounded to a multiple of what a level of its row of the weight, times one of the range, is.
+void quantize_bias(const Kernels& kernels, const Rows& rows, const float* bias, Range range, const MapRounding& rounding,
+                   float* y);
 
 }  // namespace ghostnet

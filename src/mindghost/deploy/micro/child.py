@@ -7,7 +7,6 @@ MODEL is a LiteRT file, IMAGES an .npy file, int8 (N, height, width, channels), 
 int8 (N, ...). The first ARENA, a number of bytes, that is enough is taken, and printed.
 """
 
-import json
 import sys
 
 import numpy as np
@@ -30,7 +29,8 @@ def main(model: str, images: str, answers: str, *arenas: str) -> None:
         interpreter.invoke()
         given.append(interpreter.get_output(0)[0])
     np.save(answers, np.stack(given))
-    print(json.dumps(arena))
+    sys.stdout.write(f"{arena}\n")
+    sys.stdout.flush()
     interpreter.print_allocations()
 
 

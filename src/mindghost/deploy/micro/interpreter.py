@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from ...errors import UserError
 from ...files import scratch
+from ..programs import finished, last_line
 from .graph import Contents
 
 _PROGRAM = Path(__file__).with_name("child.py")
@@ -81,12 +82,7 @@ def _run(
     given, answers = folder / "images.npy", folder / "answers.npy"
     np.save(given, images)
     command = [sys.executable, str(_PROGRAM), "model.tflite", given.name, answers.name, *map(str, arenas)]
-    try:
-        done = subprocess.run(
-            command, cwd=folder, capture_output=True, text=True, errors="replace", timeout=_SECONDS, check=False
-        )
-    except subprocess.TimeoutExpired as error:
-        raise UserError(f"{path}: tflite-micro was not done after {_SECONDS} seconds") from error
+    done = finished(f"{path}: tflite-micro", command, folder, _SECONDS)
     if done.returncode != 0:
         raise UserError(f"{path}: {_reason(done, found)}")
     return done, np.load(answers)
@@ -107,5 +103,4 @@ def _reason(done: subprocess.CompletedProcess[str], found: Contents) -> str:
         return (
             f"tflite-micro was ended by {ended}, as scales beyond its range do; are the file's answers in float sound?"
         )
-    lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]
-    return f"tflite-micro failed: {lines[-1][:200] if lines else f'exit status {done.returncode}'}"
+    return f"tflite-micro failed: {last_line(done)}"

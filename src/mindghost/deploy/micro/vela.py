@@ -6,13 +6,13 @@ import csv
 import importlib.metadata
 import importlib.util
 import re
-import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 from ...errors import UserError
 from ...files import scratch
+from ..programs import finished, last_line
 
 _SECONDS = 600  # that it may take
 
@@ -61,23 +61,11 @@ def estimate(path: Path, graph: bytes, accelerator: str) -> Estimate:
     with scratch.folder("vela") as folder:
         (folder / "model.tflite").write_bytes(graph)
         options = ["--accelerator-config", accelerator, "--output-dir", "made"]
-        try:
-            done = subprocess.run(
-                [sys.executable, "-m", "ethosu.vela", "model.tflite", *options],
-                cwd=folder,
-                capture_output=True,
-                text=True,
-                errors="replace",
-                timeout=_SECONDS,
-                check=False,
-            )
-        except subprocess.TimeoutExpired as error:
-            raise UserError(f"{path}: ethos-u-vela was not done after {_SECONDS} seconds") from error
+        command = [sys.executable, "-m", "ethosu.vela", "model.tflite", *options]
+        done = finished(f"{path}: ethos-u-vela", command, folder, _SECONDS)
         tables = sorted((folder / "made").glob("*_summary_*.csv"))
         if done.returncode != 0 or not tables:
-            lines = [line.strip() for line in (done.stdout + done.stderr).splitlines() if line.strip()]
-            why = lines[-1][:200] if lines else f"exit status {done.returncode}"
-            raise UserError(f"{path}: ethos-u-vela failed: {why}")
+            raise UserError(f"{path}: ethos-u-vela failed: {last_line(done)}")
         with tables[0].open(encoding="utf-8", newline="") as file:
             row = next(csv.DictReader(file))
     operators = {where: int(count) for where, count in re.findall(r"(CPU|NPU) operators = (\d+)", done.stdout)}

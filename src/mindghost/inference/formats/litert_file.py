@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...errors import UserError
 from ...files import intact
+from ...files.archives import DAMAGED_ZIP
 from ...process import streams
 from .base import End, Format, Graph, Network, Step
 
@@ -94,8 +95,7 @@ def _apart(content: bytes) -> tuple[bytes, bytes | None]:
             stored = [m for m in members if m.compress_type == zipfile.ZIP_STORED and not m.flag_bits & _ENCRYPTED]
             found = next((member for member in stored if member.filename == MEMBER), None)
             return content[:end], None if found is None else archive.read(found)
-    # Damage has many names: zipfile's, and what it does not foresee, such as places before the beginning.
-    except (zipfile.BadZipFile, EOFError, NotImplementedError, ValueError):
+    except DAMAGED_ZIP:
         return content, None
 
 
