@@ -12,6 +12,8 @@ from mindghost.errors import UserError
 from mindghost.inference import explain
 from mindghost.inference.explain import Explainer
 from mindghost.models import create_model
+from mindghost.models.folded import folded
+from mindghost.models.quantized import quantize_aware
 from mindghost.models.surgery import replace_cells
 from mindghost.ops import library
 from mindghost.tasks import heat
@@ -71,6 +73,29 @@ def what_explains(monkeypatch, model: str, layer: str, native: bool, **options):
     logits, _ = Explainer(network_of(model, **options), IMAGE, layer, "both", operators(native))(images, labels)
     ((maps, gradients),) = seen
     return images, labels, logits, maps, gradients
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_networks_trained_for_integers_are_explained(short_network, mode):
+    """By our operators and by MindSpore's: the same logits, and maps."""
+
+    def integers() -> nn.Cell:
+        network = quantize_aware(folded("ghostnet_050", network_of("ghostnet_050"), 4))
+        network.set_train()(Tensor(images_of(4)))
+        return network
+
+    ms.set_context(mode=ms.PYNATIVE_MODE)
+    networks = [integers() for _ in range(2)]
+    images, labels = images_of(3), np.array([1, 3, 0])
+    native = Explainer(networks[0], IMAGE, operators=operators(True))
+    ms.set_context(mode=mode)
+    logits, maps = native(images, labels)
+    ms.set_context(mode=ms.PYNATIVE_MODE)
+    expected = Explainer(networks[1], IMAGE)(images, labels)
+    scale = np.abs(expected[0]).max()
+    np.testing.assert_allclose(logits, expected[0], rtol=0, atol=0.05 * scale)
+    np.testing.assert_allclose(maps, expected[1], rtol=0, atol=0.05 * expected[1].max())
+    assert expected[1].max() > 0
 
 
 # As graphs, two of them are enough.

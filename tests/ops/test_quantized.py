@@ -48,8 +48,9 @@ def test_maps_have_the_same_bits_and_ranges(shape):
             np.testing.assert_array_equal(
                 getattr(native.cell, name).asnumpy(), getattr(own.cell, name).asnumpy(), err_msg=name
             )
-        gradients = [ops.grad(cell.set_train())(x, weights).asnumpy() for cell in (native, own)]
-        np.testing.assert_array_equal(*gradients)
+        for training in (True, False):
+            gradients = [ops.grad(cell.set_train(training))(x, weights).asnumpy() for cell in (native, own)]
+            np.testing.assert_array_equal(*gradients)
     assert np.ptp(found) > 0 or shape == (1,)
 
 
@@ -134,6 +135,8 @@ def test_biases_have_the_same_bits(shape):
     assert type(native.rounded) is not quantized.RoundedBias
     found, expected = (cell.rounded(bias, weight, *ends).asnumpy() for cell in (native, own))
     np.testing.assert_array_equal(found, expected)
+    sums = (lambda bias, cell=cell: ops.reduce_sum(cell.rounded(bias, weight, *ends) * bias) for cell in (native, own))
+    np.testing.assert_array_equal(*(ops.grad(each)(bias).asnumpy() for each in sums))
     steps = np.abs(weight.asnumpy()).reshape(shape[0], -1).max(1) / 63 * (1.9 + 0.7) / 255
     np.testing.assert_allclose(found / steps, np.rint(bias.asnumpy() / steps), atol=1e-2)
     assert np.abs(found - bias.asnumpy()).max() <= steps.max()

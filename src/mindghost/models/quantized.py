@@ -65,6 +65,11 @@ class RoundedBias(nn.Cell):
         step = ops.reshape(weight_scale(weight), (-1,)) * scale
         return ops.round(bias / step) * step
 
+    def bprop(
+        self, bias: Tensor, weight: Tensor, low: Tensor, high: Tensor, out: Tensor, gradient: Tensor
+    ) -> tuple[Tensor, ...]:
+        return gradient, ops.zeros_like(weight), ops.zeros_like(low), ops.zeros_like(high)
+
 
 def weight_scale(weight: Tensor) -> Tensor:
     """What one step of a weight's integers stands for, of each output channel; it has as many axes as the weight."""

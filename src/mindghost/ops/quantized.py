@@ -31,9 +31,10 @@ class NativeFakeQuantize(nn.Cell):
         prefix = f"{library}:ghostnet_quantize"
         gradient = ops.Custom(f"{prefix}_gradient", lambda _, x, *others: (x,), floats(1), "aot")
         self.trained = ops.Custom(
-            f"{prefix}_trained", lambda _, x, low, high: (x, low, high), floats(3), "aot", _bprop(gradient)
+            f"{prefix}_trained", lambda _, x, low, high: (x, low, high), floats(3), "aot", _trained_bprop(gradient)
         )
-        self.evaluated = ops.Custom(prefix, lambda _, x, *others: (x,), floats(1), "aot")
+        # In evaluation, too: who explains an answer asks for the gradients of maps.
+        self.evaluated = ops.Custom(prefix, lambda _, x, *others: (x,), floats(1), "aot", _evaluated_bprop(gradient))
 
     def construct(self, x: Tensor) -> Tensor:
         if not self.training:
@@ -72,7 +73,7 @@ class NativeRoundedBias(nn.Cell):
         super().__init__()
         self.maps, self.weights = Tensor(_MAPS, ms.float32), Tensor(_WEIGHTS, ms.float32)
         function = f"{library}:ghostnet_quantize_bias"
-        self.operator = ops.Custom(function, lambda _, __, bias, *others: (bias,), floats(1), "aot")
+        self.operator = ops.Custom(function, lambda _, __, bias, *others: (bias,), floats(1), "aot", _bias_bprop)
 
     def construct(self, bias: Tensor, weight: Tensor, low: Tensor, high: Tensor) -> Tensor:
         return self.operator(self.maps, self.weights, bias, weight, low, high)[0]
@@ -97,7 +98,7 @@ class NativeDepthwise(nn.Cell):
         return self.trained(self.options, x, weight)[0]
 
 
-def _bprop(gradient: ops.Custom) -> Callable[..., tuple[Any, ...]]:
+def _trained_bprop(gradient: ops.Custom) -> Callable[..., tuple[Any, ...]]:
     def bprop(settings, x, low, high, out, d_out):
         d_x = gradient(settings, x, d_out[0], out[1], out[2])[0]
         return ops.zeros_like(settings), d_x, ops.zeros_like(low), ops.zeros_like(high)
@@ -105,5 +106,18 @@ def _bprop(gradient: ops.Custom) -> Callable[..., tuple[Any, ...]]:
     return bprop
 
 
+def _evaluated_bprop(gradient: ops.Custom) -> Callable[..., tuple[Any, ...]]:
+    def bprop(settings, x, low, high, out, d_out):
+        d_x = gradient(settings, x, d_out[0], low, high)[0]
+        return ops.zeros_like(settings), d_x, ops.zeros_like(low), ops.zeros_like(high)
+
+    return bprop
+
+
 def _straight_through(settings, weight, out, d_out):
     return ops.zeros_like(settings), d_out[0]
+
+
+def _bias_bprop(maps, weights, bias, weight, low, high, out, d_out):
+    settings = (ops.zeros_like(maps), ops.zeros_like(weights))
+    return (*settings, d_out[0], ops.zeros_like(weight), ops.zeros_like(low), ops.zeros_like(high))
