@@ -1,5 +1,4 @@
-"""Images that are there twice: equal pixels, or nearly the same picture; within a split, and in training as well as in
-validation, where they make an accuracy too high.
+"""Images that are there twice, within a split or in two of them: equal pixels, or nearly the same picture.
 
 Equal means equal pixels, once decoded and turned upright: a file that was copied, renamed, or saved again without loss.
 Near are two images by what they look like (`signature`), and, where there is a network, by its embeddings: those of
@@ -166,7 +165,7 @@ def look(splits: Mapping[str, Samples], config: Config, progress: Progress = lam
         rows += found.rows
         digests += found.digests
         sizes += found.sizes
-        progress(found.count)
+        progress(found.images)
     if not rows:
         raise UserError(f"{images.problem(0)}; and no other of {len(images):,} images can be read")
     return Looked(
@@ -183,7 +182,7 @@ def look(splits: Mapping[str, Samples], config: Config, progress: Progress = lam
 class _Part(NamedTuple):
     """What was found of some images; of each that can be read, the size is its number of pixels."""
 
-    count: int
+    images: int
     rows: list[int]
     digests: list[bytes]
     sizes: list[int]
@@ -195,7 +194,7 @@ def _parts(images: ReadImages, config: Config) -> Iterator[_Part]:
 
     def read(start: int) -> _Part:
         found = _Part(min(_TASK, len(images) - start), [], [], [], [])
-        for index in range(start, start + found.count):
+        for index in range(start, start + found.images):
             try:
                 with resources.spent_on(images.name(index)):
                     pixels = np.ascontiguousarray(images.read(index))
@@ -256,7 +255,7 @@ def find(
         for found in _near_by_network(embedded, network_distance, progress):
             forest.add(Pairs.of(rows[found.first], rows[found.second], found.distance, found.kind))
     pairs = forest.pairs()
-    groups = [_group(looked, rows, pairs) for rows in near_pairs.groups(len(looked), pairs)]
+    groups = [_group(looked, rows, inside) for rows, inside in near_pairs.groups(len(looked), pairs)]
     return sorted(groups, key=lambda group: (not group.leaks, not group.contradicts, -len(group.members)))
 
 
@@ -288,9 +287,8 @@ def _near_by_network(vectors: NDArray[Any], distance: float, progress: Progress)
         yield Pairs.of(first, second, np.clip(1 - scores, 0, None), np.full(len(first), HOW.index(NETWORK)))
 
 
-def _group(looked: Looked, rows: NDArray[Any], pairs: Pairs) -> Group:
+def _group(looked: Looked, rows: NDArray[Any], inside: Pairs) -> Group:
     """A group of some images, each with the one that it is nearest to on the way to the first one."""
-    inside = pairs.take(np.isin(pairs.first, rows))
     low, high = np.searchsorted(rows, inside.first), np.searchsorted(rows, inside.second)
     tree = coo_matrix((np.arange(1, len(inside) + 1), (low, high)), (len(rows), len(rows))).tocsr()
     root = _foremost(looked, rows)
@@ -308,8 +306,7 @@ def _group(looked: Looked, rows: NDArray[Any], pairs: Pairs) -> Group:
 def _foremost(looked: Looked, rows: NDArray[Any]) -> int:
     """Which of some images stands for all: one that is not for training, else the largest; the first of such."""
     splits = [looked.split(row) for row in rows.tolist()]
-    order = [(split == TRAIN, -int(looked.sizes[row]), place) for place, (row, split) in enumerate(zip(rows, splits))]
-    return min(order)[2]
+    return min(range(len(rows)), key=lambda place: (splits[place] == TRAIN, -int(looked.sizes[rows[place]])))
 
 
 def _member(looked: Looked, row: int, like: str = "", distance: float = 0.0, how: str = "") -> Member:

@@ -1,4 +1,4 @@
-"""Which of many vectors are near each other: all pairs, block by block, and of those only what holds groups together."""
+"""Which of many images are near each other: all pairs, block by block; of those only what holds groups together."""
 
 from __future__ import annotations
 
@@ -124,10 +124,14 @@ def _spanning(count: int, pairs: Pairs) -> Pairs:
     return pairs.take(np.sort(np.searchsorted(keys, low * count + high)))
 
 
-def groups(count: int, pairs: Pairs) -> list[NDArray[Any]]:
-    """The numbers of the images that pairs put into one group, sorted, for each group of two and more."""
+def groups(count: int, pairs: Pairs) -> list[tuple[NDArray[Any], Pairs]]:
+    """The numbers of the images that pairs put into one group, sorted, with these pairs; for each group."""
     links = coo_matrix((np.ones(len(pairs)), (pairs.first, pairs.second)), (count, count))
     _, labels = csgraph.connected_components(links, directed=False)
+    inside = pairs.take(np.argsort(labels[pairs.first], kind="stable"))
+    named, starts = np.unique(labels[inside.first], return_index=True)
     order = np.argsort(labels, kind="stable")
-    parts = np.split(order, np.flatnonzero(np.diff(labels[order])) + 1)
-    return sorted((part for part in parts if len(part) > 1), key=lambda part: int(part[0]))
+    lows, highs = (np.searchsorted(labels[order], named, side=side) for side in ("left", "right"))
+    bounds = zip(lows, highs, starts, [*starts[1:], len(inside)], strict=True)
+    found = [(order[low:high], inside.take(np.arange(start, stop))) for low, high, start, stop in bounds]
+    return sorted(found, key=lambda group: int(group[0][0]))

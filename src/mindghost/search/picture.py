@@ -1,4 +1,4 @@
-"""Pictures of what was found: rows of images with a line above and one below each, such as a query and its neighbours."""
+"""Pictures of what was found: rows of images with a line above and below each, such as a query and its neighbours."""
 
 from __future__ import annotations
 
