@@ -13,7 +13,6 @@ import csv
 import os
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..config.arguments import Parser, add_overwrite, number, output_file
@@ -21,6 +20,7 @@ from ..errors import RunError, UserError
 from ..files import figures, json_text, outputs, paths
 from ..process import table
 from ..process.display import csv_cell, say, shown
+from ..process.log import on_stderr
 from ..process.signals import importing
 from . import network_arguments
 from .embed import progress_bar
@@ -87,11 +87,9 @@ def main(arguments: Sequence[str]) -> None:
     # After the command line is known to be good: importing MindSpore takes seconds.
     with importing():
         from ..config import Config
-        from ..process.log import RunLog
         from ..search import duplicates, reading
 
-    log = RunLog()
-    try:
+    with on_stderr():
         deployed = network_arguments.of_arguments(args) if args.ckpt_path else None
         config = deployed.config if deployed else Config(dataset=args.dataset)
         if args.dataset != DATASETS[0]:
@@ -103,8 +101,6 @@ def main(arguments: Sequence[str]) -> None:
         with progress_bar(len(looked) * (1 if vectors is None else 2)) as bar:
             distance = -1 if args.exact else args.distance
             groups = duplicates.find(looked, distance, vectors, args.network_distance, bar.update)
-    finally:
-        log.close()
     (_print_json if args.json else _print_csv if args.csv else _print_table)(groups, looked)
     if picture_file:
         picture_file.write(outputs.mark_png(_picture(groups, looked), "duplicates"))
@@ -223,12 +219,12 @@ def _print_csv(groups: Sequence[Group], looked: Looked) -> None:
 def _picture(groups: Sequence[Group], looked: Looked) -> bytes:
     from ..search import picture
 
-    def tile(member: Member) -> picture.Tile:
-        said = f"{member.distance:.4f} {member.how}" if member.like else f"{member.split} {member.name}"
-        below = member.path if member.like == "" else f"{member.split} {member.name} {Path(member.path).name}"
-        return picture.Tile(said.strip(), below.strip(), lambda: looked.pixels(member.row))
+    def tile(member: Member, number: int) -> picture.Tile:
+        title = f"{member.distance:.4f} {member.how}" if member.like else f"group {number}"
+        known = f"{member.split} {member.name}".strip()
+        return picture.Tile(title, known or member.path, lambda: looked.pixels(member.row))
 
-    return picture.sheet([list(map(tile, group.members)) for group in groups])
+    return picture.sheet([[tile(each, number) for each in group.members] for number, group in enumerate(groups, 1)])
 
 
 def _write_list(file: outputs.Output, groups: Sequence[Group]) -> None:

@@ -126,6 +126,8 @@ def _spanning(count: int, pairs: Pairs) -> Pairs:
 
 def groups(count: int, pairs: Pairs) -> list[tuple[NDArray[Any], Pairs]]:
     """The numbers of the images that pairs put into one group, sorted, with these pairs; for each group."""
+    if not len(pairs):
+        return []
     links = coo_matrix((np.ones(len(pairs)), (pairs.first, pairs.second)), (count, count))
     _, labels = csgraph.connected_components(links, directed=False)
     inside = pairs.take(np.argsort(labels[pairs.first], kind="stable"))
