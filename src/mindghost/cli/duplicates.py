@@ -2,8 +2,8 @@
 
 DATA is a folder of data with splits in any layout, or a folder for each class; files, folders and patterns are taken as
 one set, and - reads a list. Near is an image that was resized, recompressed, mirrored, made a little brighter, or cut
-by a few hundredths; with the weights of a network also what was cropped. Exit status: 1 where an image could not be
-read.
+by a hundredth or two. Larger crops are looked for by a network, where --ckpt_path gives one. Exit status: 1 where an
+image could not be read.
 """
 
 from __future__ import annotations
