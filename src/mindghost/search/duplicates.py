@@ -1,7 +1,8 @@
 """Images that are there twice, within a split or in two of them: equal pixels, or nearly the same picture.
 
 Equal means equal pixels, once decoded and turned upright: a file that was copied, renamed, or saved again without loss.
-Near are two images by what they look like (`signature`), and, where there is a network, by its embeddings. Images that are near each other, directly or by way of others, are one group.
+Near are two images by what they look like (`signature`), and, where there is a network, by its embeddings. Images
+that are near each other, directly or by way of others, are one group.
 """
 
 from __future__ import annotations
