@@ -133,8 +133,8 @@ def groups(count: int, pairs: Pairs) -> list[tuple[NDArray[Any], Pairs]]:
     inside = pairs.take(np.argsort(labels[pairs.first], kind="stable"))
     named, starts = np.unique(labels[inside.first], return_index=True)
     order = np.argsort(labels, kind="stable")
-    lows = np.searchsorted(labels[order], named)
-    highs = np.searchsorted(labels[order], named, side="right")
+    lows = np.asarray(np.searchsorted(labels[order], named))
+    highs = np.asarray(np.searchsorted(labels[order], named, side="right"))
     bounds = zip(lows.tolist(), highs.tolist(), starts.tolist(), [*starts[1:].tolist(), len(inside)], strict=True)
     found = [(order[low:high], inside.take(np.arange(start, stop))) for low, high, start, stop in bounds]
     return sorted(found, key=lambda group: int(group[0][0]))
