@@ -24,3 +24,14 @@ def write_images(root: Path, classes=CLASSES, train_images=6, val_images=3) -> P
 def save_image(path: Path, value: int, size: tuple[int, int] = (12, 10)) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.new("RGB", size, (value % 256, value // 256, 7)).save(path)
+
+
+def scene(rng: np.random.Generator, size: tuple[int, int] = (120, 90)) -> Image.Image:
+    """A picture with structure at all sizes, as photos have it: blurred noise, coarse and fine."""
+    layers = [
+        np.asarray(
+            Image.fromarray(rng.integers(0, 256, (cells, cells, 3), np.uint8)).resize(size, Image.Resampling.BICUBIC)
+        )
+        for cells in (3, 6, 12, 24)
+    ]
+    return Image.fromarray(np.uint8(np.average(layers, axis=0, weights=(4, 3, 2, 1))))

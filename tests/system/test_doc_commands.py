@@ -52,6 +52,8 @@ mindghost index remove photos.index DATA/val/class_0
 mindghost index add photos.index val.parquet
 mindghost index sync photos.index DATA --ckpt_path runs/mine/ghostnet_050_best.ckpt
 mindghost index build vectors.npz -o large.index --approximate
+mindghost duplicates DATA --picture duplicates.png --leave_out leave_out.txt
+mindghost duplicates DATA --ckpt_path runs/mine/ghostnet_050_best.ckpt --json
 mindghost show-ghosts photo.jpg --ckpt_path runs/mine/ghostnet_050_best.ckpt --layer blocks.3.0.ghost1 -o ghosts.png
 mindghost convert runs/mine/ghostnet_050_best.ckpt mine.safetensors --model ghostnet_050 --num_classes 10
 mindghost plot runs/mine

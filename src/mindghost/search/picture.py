@@ -1,8 +1,8 @@
-"""Pictures of what was found: a row for each query, the query first, its neighbours with their scores behind it."""
+"""Pictures of what was found: rows of images with a line above and below each, such as a query and its neighbours."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -55,35 +55,60 @@ class Found:
     problem: str = ""
 
 
+@dataclass(frozen=True)
+class Tile:
+    """An image of a sheet.
+
+    Attributes:
+        title: what stands above it.
+        name: what stands below it; of a path the last part.
+        read: its pixels, uint8 (h, w, 1 or 3). It raises UserError where they cannot be read.
+    """
+
+    title: str
+    name: str
+    read: Callable[[], NDArray[Any]]
+
+
 def png(found: Sequence[Found]) -> bytes:
     """The picture, of the first queries and neighbours where there are many. Raises UserError without matplotlib."""
-    figures.check()
     readable = [each for each in found if not each.problem][:_MOST_ROWS]
-    return figures.png(lambda: _draw(readable), dpi=_DPI)
+    return sheet([[_tile(each.image, "query"), *map(_neighbour, each.neighbours)] for each in readable])
 
 
-def _draw(found: Sequence[Found]) -> Figure:
+def _neighbour(found: Neighbour) -> Tile:
+    return _tile(found.path, f"{found.score:.4f}{f'  {found.name}' if found.name else ''}")
+
+
+def _tile(path: str, title: str) -> Tile:
+    return Tile(title, path, lambda: images.read_image(path, upright=True))
+
+
+def sheet(rows: Sequence[Sequence[Tile]]) -> bytes:
+    """A PNG picture of rows of images, of the first ones where there are many. Raises UserError without matplotlib."""
+    figures.check()
+    return figures.png(lambda: _draw([row[: 1 + _MOST_COLUMNS] for row in rows[:_MOST_ROWS]]), dpi=_DPI)
+
+
+def _draw(rows: Sequence[Sequence[Tile]]) -> Figure:
     from matplotlib.figure import Figure
 
-    columns = 1 + min(max((len(each.neighbours) for each in found), default=0), _MOST_COLUMNS)
-    rows = max(1, len(found))
-    figure = Figure(figsize=(columns * _INCHES, rows * (_INCHES + _TITLE_INCHES)), layout="constrained")
-    axes = figure.subplots(rows, columns, squeeze=False)
+    columns, height = max(map(len, rows), default=1), max(1, len(rows))
+    figure = Figure(figsize=(columns * _INCHES, height * (_INCHES + _TITLE_INCHES)), layout="constrained")
+    axes = figure.subplots(height, columns, squeeze=False)
     for each in axes.flat:
         each.set_axis_off()
-    for line, each in zip(axes, found, strict=False):
-        _show(line[0], each.image, "query")
-        for place, neighbour in zip(line[1:], each.neighbours, strict=False):
-            kind = f"  {neighbour.name}" if neighbour.name else ""
-            _show(place, neighbour.path, f"{neighbour.score:.4f}{kind}")
+    for line, row in zip(axes, rows, strict=False):
+        for place, tile in zip(line, row, strict=False):
+            _show(place, tile)
     return figure
 
 
-def _show(axes: Any, path: str, title: str) -> None:
-    pixels, note = thumbnail(path)
+def _show(axes: Any, tile: Tile) -> None:
+    pixels, note = thumbnail(tile)
     axes.imshow(pixels)
-    axes.set_title(figures.label(_short(title)), fontsize=8)
-    name = _short(path.rsplit("/", 1)[-1], from_the_end=True)
+    axes.set_title(figures.label(_short(tile.title)), fontsize=8)
+    name = _short(tile.name.rsplit("/", 1)[-1], from_the_end=True)
     axes.text(0.5, -0.03, figures.label(note or name), transform=axes.transAxes, ha="center", va="top", fontsize=7)
 
 
@@ -93,12 +118,13 @@ def _short(text: str, from_the_end: bool = False) -> str:
     return f"…{text[1 - _LETTERS :]}" if from_the_end else f"{text[: _LETTERS - 1]}…"
 
 
-def thumbnail(path: str) -> tuple[NDArray[Any], str]:
+def thumbnail(tile: Tile) -> tuple[NDArray[Any], str]:
     """A small square with an image in it, uint8 (side, side, 3), and what to say where it cannot be read."""
     try:
-        picture = Image.fromarray(images.read_image(path, upright=True))
+        pixels = tile.read()
     except UserError:
         return _MISSING, "(cannot be read)"
+    picture = Image.fromarray(np.repeat(pixels, 3, axis=2) if pixels.shape[2] == 1 else pixels)
     picture = ImageOps.contain(picture, (_SIDE, _SIDE))
     square = np.full((_SIDE, _SIDE, 3), 255, np.uint8)
     top, left = (_SIDE - picture.height) // 2, (_SIDE - picture.width) // 2

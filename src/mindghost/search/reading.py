@@ -193,11 +193,18 @@ def opened(given: Sequence[str], config: Config, split: str = "", listed: Iterab
 
     Raises UserError where there is nothing, or no such split.
     """
+    return list(opened_by_split(given, config, split, listed).values())
+
+
+def opened_by_split(
+    given: Sequence[str], config: Config, split: str = "", listed: Iterable[str] = ()
+) -> dict[str, Samples]:
+    """As `opened`, with the name of each split; it is empty where there are none."""
     if len(given) == 1 and given[0] != "-" and paths.is_folder(given[0]):
         return _of_data(Path(given[0]), config, split)
     if split:
         raise UserError(f"--split: {given[0]} is no folder of data; give one, or leave the option out")
-    return [of_files(expanded(given, listed), config)]
+    return {"": of_files(expanded(given, listed), config)}
 
 
 def expanded(given: Sequence[str], listed: Iterable[str] = ()) -> list[str]:
@@ -210,17 +217,17 @@ def expanded(given: Sequence[str], listed: Iterable[str] = ()) -> list[str]:
     return files
 
 
-def _of_data(data: Path, config: Config, split: str) -> list[Samples]:
+def _of_data(data: Path, config: Config, split: str) -> dict[str, Samples]:
     """The splits in a folder of data, or what is in the folder itself."""
     names = [split] if split else [name for name in _SPLITS if places.is_there(data, name)]
     if split and not places.is_there(data, split):
         raise UserError(f"--split: {data} has no split {split!r}; give one that is there, or leave the option out")
     if not names and config.dataset != "imagenet" and not _has_images(data):
         task = tasks.of(config)
-        return [task.open_split(config.of_folder(data), name) for name in ("train", "val")]
+        return {name: task.open_split(config.of_folder(data), name) for name in ("train", "val")}
     if names and not split:
         _say_beside(data, names)
-    return [_of_split(data, name, config) for name in names or [""]]
+    return {name: _of_split(data, name, config) for name in names or [""]}
 
 
 def _say_beside(data: Path, names: Sequence[str]) -> None:
