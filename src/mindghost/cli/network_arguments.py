@@ -13,13 +13,16 @@ from ..inference.deployment import Deployment
 from ..inference.formats import KINDS
 
 
-def add_arguments(parser: ArgumentParser, exported: bool = True) -> None:
-    """Add what names a network on a command line; `of_arguments` reads it. `exported`: exported files are taken."""
+def add_arguments(parser: ArgumentParser, exported: bool = True, required: bool = True) -> None:
+    """Add what names a network on a command line; `of_arguments` reads it.
+
+    `exported`: exported files are taken. `required`: the file has to be named.
+    """
     kinds = KINDS if exported else ".ckpt or .safetensors"
     parser.add_argument(
         "--ckpt_path",
         type=input_file(f"give the path of a {kinds} file"),
-        required=True,
+        required=required,
         metavar="P",
         help=f"{kinds} file",
     )

@@ -1,7 +1,8 @@
 """Confident learning: which labels are probably wrong, by probabilities that did not see them.
 
 Northcutt, Jiang, Chuang, Confident Learning: Estimating Uncertainty in Dataset Labels, JAIR 2021
-(https://arxiv.org/abs/1911.00068). The numbers are those of the library `cleanlab`.
+(https://arxiv.org/abs/1911.00068). The numbers are those of the library `cleanlab`, but that
+an image of several sure classes is of the likeliest of these, as in the paper; there of the likeliest of all.
 
 Everywhere `labels` are int, (n,), and `probabilities` float, (n, classes); each row sums to 1.
 """
