@@ -1,8 +1,8 @@
 """Find labels that are probably wrong: a ranking with reasons, a page to look through, a list to train without.
 
 DATA is a folder of data (DATA/train/CLASS, packs, shards, or DATA/CLASS), or a file of `mindghost embed` with labels,
-which needs no --ckpt_path. A classifier on the vectors of the network, fitted for each fold to the other ones, says what an
-image is, so the network need not know the classes; confident learning (Northcutt et al., 2021) says which labels are
+which needs no --ckpt_path. A classifier on the vectors of the network, fitted for each fold to the others, says what
+an image is, so the network need not know the classes; confident learning (Northcutt et al., 2021) says which labels are
 suspects. A network that was trained on these very labels has learnt the wrong ones, too: take another one, such as
 published weights. DIR gets suspects.html, labels.csv (all labels, ranked) and exclude.txt, for `mindghost train
 --exclude_list`. Exit status: 1 where an image could not be read.
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 PROG = "mindghost label-errors"
 FOLDER = Path("label-errors")
-SCORES = ("normalized_margin", "self_confidence")
+SCORES = ("self_confidence", "normalized_margin")
 _SHOWN = 20  # suspects that are printed
 
 
@@ -54,7 +54,7 @@ def make_parser() -> Parser:
         "takes one that has these classes and was trained on other images",
     )
     parser.add_argument(
-        "--order", choices=SCORES, default=SCORES[0], help="what labels are ranked by (normalized_margin)"
+        "--order", choices=SCORES, default=SCORES[0], help="what labels are ranked by (self_confidence)"
     )
     parser.add_argument(
         "--seed", type=number(int, 0, 2**32 - 1), default=0, metavar="N", help="of how images are dealt into parts (0)"
@@ -104,7 +104,7 @@ def _check_output(args: argparse.Namespace, files: Sequence[str]) -> None:
         path = args.output / name
         if paths.exists(path) and not args.overwrite:
             raise UserError(f"-o: {path} exists; name another folder, or give --overwrite to replace it")
-        outputs.Output(path, "-o", outputs.nothing, args.overwrite, inputs).check()
+        outputs.check_in(args.output, outputs.Output(path, "-o", outputs.nothing, args.overwrite, inputs))
 
 
 def _of_file(args: argparse.Namespace) -> tuple[Judged, dict[str, str], Pixels, list[str]]:

@@ -51,8 +51,8 @@ def estimated(joint: NDArray[Any], labels: NDArray[Any]) -> NDArray[Any]:
     exact = joint / joint.sum(axis=1, keepdims=True) * images[:, None]
     found = np.floor(exact + _TOLERANCE).astype(np.int64)
     for row, rest in enumerate(images - found.sum(axis=1)):
-        # What rounding down has left over goes to the largest fractions.
-        found[row, np.argsort(found[row] - exact[row], kind="stable")[:rest]] += 1
+        # What rounding down has left over goes to the largest fractions; of equal ones to the last, as in cleanlab.
+        found[row, np.argsort(exact[row] - found[row], kind="stable")[::-1][:rest]] += 1
     return found
 
 
@@ -95,6 +95,6 @@ def _of_label(labels: NDArray[Any], probabilities: NDArray[Any]) -> NDArray[Any]
 
 
 SCORES: dict[str, Callable[[NDArray[Any], NDArray[Any]], NDArray[Any]]] = {
-    "normalized_margin": normalized_margin,
     "self_confidence": self_confidence,
+    "normalized_margin": normalized_margin,
 }

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 # Weight of the squares, in a mean loss of one image; see `docs/decisions.md`.
-PENALTY = 1e-3
+PENALTY = 1e-4
 _STEPS = 200  # of L-BFGS at most
 _BLOCK = 1 << 24  # numbers of logits, or of vectors, that are made at once
 
@@ -32,13 +32,15 @@ def held_out(
         seed: of how they are dealt.
         progress: called with 1 for each fold that was done.
     """
-    part = dealt(labels, folds, seed)
+    place = dealt(labels, folds, seed)
     found = np.empty((len(labels), classes), np.float32)
-    for fold in np.unique(part):
-        held = part == fold
+    for fold in np.unique(place):
+        held = place == fold
         scale = _Scale(vectors[~held])
         weights = fitted(scale(vectors[~held]), labels[~held], classes)
-        for rows in _blocks(np.flatnonzero(held), max(classes, vectors.shape[1])):
+        places = np.flatnonzero(held)
+        for part in _blocks(len(places), max(classes, vectors.shape[1])):
+            rows = places[part]
             found[rows] = probabilities(_logits(weights, scale(vectors[rows])))
         progress(1)
     return found
@@ -75,8 +77,8 @@ def fitted(inputs: NDArray[Any], labels: NDArray[Any], classes: int) -> NDArray[
     def loss(flat: NDArray[Any]) -> tuple[float, NDArray[Any]]:
         weights = flat.reshape(shape)
         total, slope = 0.0, np.zeros(shape)
-        for rows in _blocks(np.arange(len(labels)), max(classes, inputs.shape[1])):
-            part, at = inputs[rows], (np.arange(len(rows)), labels[rows])
+        for rows in _blocks(len(labels), max(classes, inputs.shape[1])):
+            part, at = inputs[rows], (np.arange(len(labels[rows])), labels[rows])
             found = probabilities(_logits(weights, part))
             total -= float(np.log(np.maximum(found[at], np.finfo(np.float32).tiny)).sum(dtype=np.float64))
             found[at] -= 1
@@ -102,10 +104,10 @@ def _logits(weights: NDArray[Any], inputs: NDArray[Any]) -> NDArray[Any]:
     return inputs @ weights[:-1].astype(np.float32) + weights[-1].astype(np.float32)
 
 
-def _blocks(rows: NDArray[Any], width: int) -> Iterator[NDArray[Any]]:
+def _blocks(count: int, width: int) -> Iterator[slice]:
     size = max(1, _BLOCK // width)
-    for start in range(0, len(rows), size):
-        yield rows[start : start + size]
+    for start in range(0, count, size):
+        yield slice(start, start + size)
 
 
 class _Scale:

@@ -157,7 +157,7 @@ def _labelled(vectors: Vectors, name: str) -> Vectors:
     return vectors
 
 
-def ranked(judged: Judged, score: str = "normalized_margin") -> Ranking:
+def ranked(judged: Judged, score: str = "self_confidence") -> Ranking:
     """All images in the order in which to look at them: by one of `confident.SCORES`, the lowest first."""
     labels, found = judged.labels, judged.probabilities
     order = np.argsort(confident.SCORES[score](labels, found), kind="stable")
