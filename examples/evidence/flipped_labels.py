@@ -11,7 +11,6 @@ import argparse
 import csv
 import json
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 

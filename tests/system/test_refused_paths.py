@@ -83,6 +83,8 @@ OPTIONS = [
     ("search", ("D --ckpt_path R/w.ckpt --index", READ_FILE), ""),
     ("search", ("D --index R/w.onnx --ckpt_path", READ_FILE), ""),
     ("search", ("D --index R/w.onnx --ckpt_path R/w.ckpt --picture", WRITE_FILE), ".png"),
+    ("label-errors", ("D --ckpt_path", READ_FILE), ""),
+    ("label-errors", ("D --ckpt_path R/w.ckpt -o", WRITE_FOLDER), ""),
     ("export", ("--ckpt_path", READ_FILE), ""),
     ("export", ("--ckpt_path R/w.ckpt -c", READ_FILE), ""),
     ("export", ("--ckpt_path R/w.ckpt --class_names", READ_FILE), ""),
