@@ -35,7 +35,7 @@ def clusters(seed: int, images: int = 400) -> tuple[Vectors, set[str]]:
     """Vectors of four classes with 5 % of the labels flipped, and the paths of these."""
     rng = np.random.default_rng(seed)
     true = rng.integers(4, size=images)
-    found = 2 * rng.normal(size=(4, 24))[true] + rng.normal(size=(images, 24))
+    found = 3 * rng.normal(size=(4, 24))[true] + rng.normal(size=(images, 24))
     found /= np.linalg.norm(found, axis=1, keepdims=True)
     flipped = rng.choice(images, images // 20, replace=False)
     labels = true.astype(np.int32)
