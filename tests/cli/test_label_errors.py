@@ -95,7 +95,7 @@ def test_by_the_networks_own_probabilities(home):
     line = ["validate", "--ckpt_path", WEIGHTS, "--data_dir", "D", "--predictions", "p.jsonl"]
     assert run_mindghost(*line) == 0
     said = [json.loads(text) for text in Path("p.jsonl").read_text(encoding="utf-8").splitlines()]
-    theirs = {record["path"]: record["true_probability"] for record in said}
+    theirs = {record["path"]: record["probability"][record["true_label"]] for record in said}
     ours = {row["path"]: float(row["given_probability"]) for row in rows()}
     assert len(ours) == 31
     assert {path: ours[path] for path in theirs} == pytest.approx(theirs, abs=1e-5)
@@ -131,7 +131,7 @@ def test_an_image_that_cannot_be_read(home, capsys):
         (["v.npz", "--folds", "0"], "--folds 0: v.npz is a file of vectors"),
         (["one.npz"], "one.npz: images of 1 class(es) that have two and more"),
         (["none.npz"], "none.npz: "),
-        (["E", "--ckpt_path", WEIGHTS, "--folds", "0"], "--folds 0: classes that run/"),
+        (["E", "--ckpt_path", WEIGHTS, "--folds", "0"], "E: --folds 0: classes that run/"),
     ],
 )
 def test_what_is_refused_is_one_line(home, capsys, words, said):
