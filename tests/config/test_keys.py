@@ -56,6 +56,7 @@ OUR_DEFAULTS = {
     "on_bad_image": "error",
     "train_list": "",
     "val_list": "",
+    "exclude_list": "",
     "val_fraction": 0.0,
     "class_names": "",
     "eval_mirror": False,

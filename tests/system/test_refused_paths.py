@@ -86,6 +86,8 @@ OPTIONS = [
     ("duplicates", ("D --ckpt_path", READ_FILE), ""),
     ("duplicates", ("D --picture", WRITE_FILE), ".png"),
     ("duplicates", ("D --leave_out", WRITE_FILE), ""),
+    ("label-errors", ("D --ckpt_path", READ_FILE), ""),
+    ("label-errors", ("D --ckpt_path R/w.ckpt -o", WRITE_FOLDER), ""),
     ("export", ("--ckpt_path", READ_FILE), ""),
     ("export", ("--ckpt_path R/w.ckpt -c", READ_FILE), ""),
     ("export", ("--ckpt_path R/w.ckpt --class_names", READ_FILE), ""),

@@ -97,7 +97,7 @@ class Config(Keys):
 
     def of_folder(self, data_dir: str | Path) -> Config:
         """The same for images in another folder: lists, which name those of the first one, are left behind."""
-        return self.replace(data_dir=str(data_dir), train_list="", val_list="")
+        return self.replace(data_dir=str(data_dir), train_list="", val_list="", exclude_list="")
 
     def to_yaml(self) -> str:
         """Every key, grouped, in a stable order; reading the text back gives an equal configuration.

@@ -60,6 +60,11 @@ def _data_conflicts(config: Config) -> Iterator[Problem]:
                 f"{config.dataset} is read from its binary files, which have splits of their own; leave {key} out, or "
                 "set dataset to imagenet",
             )
+    if config.exclude_list and config.task == "segmentation":
+        yield Problem(
+            ("exclude_list", "task"),
+            "images with masks cannot be left out by exclude_list; leave their lines out of train_list, or move them",
+        )
     if config.aug_repeats > 0 and config.num_samples is not None:
         yield Problem(
             ("num_samples", "aug_repeats"),

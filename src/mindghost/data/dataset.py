@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from ..errors import UserError
 from ..files import paths
 from ..process.display import some
-from . import aliases, binary, class_names, fetch, folders, jpeg, labelled, layouts, lists, scan, splits, walk
+from . import aliases, binary, class_names, excluded, fetch, folders, jpeg, labelled, layouts, lists, scan, splits, walk
 from .imagenet import names as imagenet_names
 from .lists.labels import Known
 from .samples import ArraySamples, FileSamples, Samples
@@ -52,8 +52,8 @@ def open_split(
     """Opens a split and checks what can be known before the first epoch: classes, labels, readable images.
 
     Args:
-        config: reads dataset, data_dir, train_list, val_list, train_split, val_split, val_fraction, class_names,
-            dataset_download, num_classes, on_bad_image, image_digests.
+        config: reads dataset, data_dir, train_list, val_list, train_split, val_split, val_fraction, exclude_list,
+            class_names, dataset_download, num_classes, on_bad_image, image_digests.
         split: "train" or "val": the role; see `splits.source`.
         classes: the names that define the labels (those of training). A name that the split lacks is fine,
             one that it has beyond them is an error. Absent: the split's own names, sorted.
@@ -67,6 +67,8 @@ def open_split(
     """
     place = place_of(config, split)
     samples = _open(config, split, classes, several)
+    if split == "train" and config.exclude_list:
+        samples = excluded.left_out(samples, Path(config.exclude_list), Path(config.data_dir))
     if several:
         samples = _as_rows(samples)
     if classes is None and (classes := _named(config)) is not None:

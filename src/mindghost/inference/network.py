@@ -21,12 +21,14 @@ from .formats import Network
 log = logging.getLogger("mindghost")
 
 
-def open_network(deployed: Deployment, operators: Path | None = None) -> Network:
+def open_network(deployed: Deployment, operators: Path | None = None, graphs: GraphCache | None = None) -> Network:
     """The network of a file; weights run on our native operators (`Runtime.operators`), if they are given.
+
+    `graphs` compiles weights, if it is given.
 
     Raises UserError where the file is damaged or does not fit its description; so does the network (see `checked`).
     """
-    run = of_exported(deployed) if deployed.exported else of_cell(trained_cell(deployed, operators))
+    run = of_exported(deployed) if deployed.exported else of_cell(trained_cell(deployed, operators), graphs)
     if deployed.exported:
         say_unchecked(deployed.path)
     return checked(run, deployed.path, len(deployed.classes), tasks.of(deployed.config).is_dense)

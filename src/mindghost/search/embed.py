@@ -34,7 +34,7 @@ from ..inference import artifact
 from ..inference.deployment import Deployment
 from ..inference.embedding import open_embedding
 from ..inference.formats import Network
-from ..inference.network import filled
+from ..inference.network import filled, open_network
 from ..process import resources
 from ..runtime import Runtime
 from .reading import ReadImages
@@ -87,19 +87,20 @@ class Embedder:
     origin: Origin
 
     @classmethod
-    def open(cls, deployed: Deployment, images: int, batch_size: int | None = None) -> Embedder:
+    def open(cls, deployed: Deployment, images: int, batch_size: int | None = None, logits: bool = False) -> Embedder:
         """The network of a file, on the device of this machine.
 
         Args:
             deployed: the file.
             images: how many there will be: from `MANY` on the network is compiled as a graph.
             batch_size: images at once; None: as many as suit the machine.
+            logits: in place of vectors it gives the logits of a classifier, (N, classes) float32, as they are.
 
         Raises UserError for a file that is damaged, or has no embedding.
         """
         runtime = Runtime.start(deployed.config.replace(mode=0 if images >= MANY else 1))
         operators = None if deployed.exported else runtime.operators
-        network = open_embedding(deployed, operators, runtime.graphs)
+        network = (open_network if logits else open_embedding)(deployed, operators, runtime.graphs)
         pixels = math.prod(transforms.input_size(deployed.config))
         size = batch_size or batch.fitting(pixels, resources.free_memory())
         return cls(deployed, batch.sparing(network), max(1, min(size, images)), origin_of(deployed))
