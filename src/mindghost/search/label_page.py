@@ -72,7 +72,8 @@ def html(ranking: Ranking, facts: Mapping[str, str], pixels: Pixels) -> bytes:
     numbers = {
         "labels": f"{total:,}",
         "suspects": f"{len(suspects):,}",
-        "share of the labels": f"{100 * len(suspects) / total:.2f} %",
+        "share of the labels": page.share(len(suspects) / total),
+        "images taken for what their label says": page.share(ranking.recognised),
     }
     note = (
         "The label that was <span class=true>given</span>, and below it the <span class=predicted>probable</span> one, "
@@ -83,6 +84,8 @@ def html(ranking: Ranking, facts: Mapping[str, str], pixels: Pixels) -> bytes:
     figures = [_figure(ranking, index, pixels) for index in suspects[:MOST].tolist()]
     shown = f'<div class="sheet">{"".join(figures)}</div>' if figures else ""
     text = note if figures else "No label is a suspect."
+    if ranking.doubt:
+        text = f"{ranking.doubt[0].upper()}{ranking.doubt[1:]}. {text}"
     parts = [page.tiles(numbers), _pairs(ranking), f"<h2>Suspects</h2><p class=note>{text}</p>{shown}"]
     return page.document(f"{facts['model']}: {len(suspects):,} suspect labels", facts, parts)
 
