@@ -70,7 +70,7 @@ def test_the_state_says_which_are_left(data, excluded):
     assert images_in(excluded) == left(data)
 
 
-def test_a_run_goes_on_with_the_same_images_alone(data, excluded, monkeypatch, capsys):
+def test_a_run_goes_on_with_the_same_images_alone(data, excluded, short_network, monkeypatch, capsys):
     def resumed(**keys: object) -> tuple[int, str]:
         words = [*line(data / "D", excluded, **keys)[2:], "--resume"]
         return command(train.main, "train.py", *words, monkeypatch=monkeypatch, capsys=capsys)

@@ -243,18 +243,29 @@ class Dense(nn.Cell):
         self.weight = convolution.weight
         _, pad_height, pad_width = _geometry(convolution)
         self.padding = Tensor([float(pad_height), float(pad_width)], ms.float32)
+        self._library = library
+        self.convolved = self._operator(frozen=False)
+
+    def freeze(self) -> None:
+        """Have the gradient of its weights be zeros, which takes no time."""
+        self.convolved = self._operator(frozen=True)
+
+    def _operator(self, frozen: bool) -> ops.Custom:
+        _, pad_height, pad_width = _geometry(self.convolution)
         out_channels, _, kernel_height, kernel_width = self.weight.shape
 
         def out_shape(padding: list[int], x: list[int], _: list[int]) -> tuple[list[int]]:
             height, width = x[2] + 2 * pad_height - kernel_height + 1, x[3] + 2 * pad_width - kernel_width + 1
             return ([x[0], out_channels, height, width],)
 
-        prefix = f"{library}:ghostnet_convolution"
+        prefix = f"{self._library}:ghostnet_convolution"
         for_input = ops.Custom(f"{prefix}_input_gradient", lambda _, x, *others: (x,), floats(1), "aot")
         for_weight = ops.Custom(f"{prefix}_weight_gradient", lambda _, x, d_out, weight: (weight,), floats(1), "aot")
-        self.convolved = ops.Custom(prefix, out_shape, floats(1), "aot", _dense_bprop(for_input, for_weight))
-        for each in (self.convolved, for_input, for_weight):
-            each.add_prim_attr("kind", [*self.weight.shape, pad_height, pad_width])
+        bprop = _frozen_bprop(for_input) if frozen else _dense_bprop(for_input, for_weight)
+        convolved = ops.Custom(prefix, out_shape, floats(1), "aot", bprop)
+        for each in (convolved, for_input, for_weight):
+            each.add_prim_attr("kind", [*self.weight.shape, pad_height, pad_width, int(frozen)])
+        return convolved
 
     def construct(self, x: Tensor) -> Tensor:
         if x.shape[0] % SAMPLES_TOGETHER and x.shape[2] * x.shape[3] < _LARGE_MAP:
@@ -354,6 +365,13 @@ def _dense_bprop(for_input: ops.Custom, for_weight: ops.Custom) -> Callable[...,
     def bprop(padding, x, weight, out, d_out):
         d_x = for_input(padding, x, d_out[0], weight)[0]
         return ops.zeros_like(padding), d_x, for_weight(padding, x, d_out[0], weight)[0]
+
+    return bprop
+
+
+def _frozen_bprop(for_input: ops.Custom) -> Callable[..., tuple[Any, ...]]:
+    def bprop(padding, x, weight, out, d_out):
+        return ops.zeros_like(padding), for_input(padding, x, d_out[0], weight)[0], ops.zeros_like(weight)
 
     return bprop
 

@@ -118,7 +118,7 @@ def use(network: nn.Cell, library: Path) -> None:
 def freeze(network: nn.Cell) -> None:
     """Have our operators compute the gradients of a network's inputs alone in evaluation, not those of its weights."""
     for _, cell in network.cells_and_names():
-        if isinstance(cell, Chain):
+        if isinstance(cell, (Chain, Dense)):
             cell.freeze()
 
 

@@ -17,6 +17,7 @@ from ..files import table_file
 from ..files.table_file import Column
 from ..tasks.report import page
 from .label_errors import Ranking
+from .reading import ReadImages
 
 PAGE, TABLE, LIST = "suspects.html", "labels.csv", "exclude.txt"
 FILES = (TABLE, LIST, PAGE)
@@ -135,15 +136,11 @@ def _figure(ranking: Ranking, index: int, pixels: Pixels, rank: str, folder: str
     return page.mistake_figure(f"{rank}{name.removeprefix(folder)}", what, picture, *said)
 
 
-def of_samples(samples: Iterable[Samples]) -> Pixels:
-    """The pixels of samples by their names."""
-    place = {part.name(index): (part, index) for part in samples for index in range(len(part))}
-
-    def pixels(name: str) -> NDArray[Any]:
-        part, index = place[name]
-        return part.read(index)
-
-    return pixels
+def of_samples(samples: Sequence[Samples]) -> Pixels:
+    """The pixels of samples by their names, upright."""
+    whole = ReadImages.of(samples)
+    place = {whole.name(index): index for index in range(len(whole))}
+    return lambda name: whole.read(place[name])
 
 
 def of_files(name: str) -> NDArray[Any]:
