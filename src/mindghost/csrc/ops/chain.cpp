@@ -7,7 +7,8 @@
 #include <type_traits>
 #include <vector>
 
-#include "blocks.h"
+#include "buffers.h"
+#include "depthwise.h"
 #include "thread_pool.h"
 
 namespace ghostnet {
@@ -190,12 +191,13 @@ class Worker {
   };
 
   // The block of channel c of samples n..., in `room` if it has to be put together.
-  static const float* read(Maps<const float> maps, int64_t n, int64_t c, Scratch& room) {
+  const float* read(Maps<const float> maps, int64_t n, int64_t c, Scratch& room) const {
     const float* from = maps.at(n, c);
     if (kLanes == 1) return from;
-    float* to = room.get();
-    interleave<kLanes>(to, from, maps.next(), maps.size);
-    return to;
+    const float* rows[kLanes];
+    for (int64_t l = 0; l < kLanes; ++l) rows[l] = from + l * maps.next();
+    kernels_.interleave(room.get(), rows, maps.size);
+    return room.get();
   }
 
   // Has `fill` write the block of channel c of samples n..., and returns that block.
@@ -205,7 +207,9 @@ class Worker {
     float* block = kLanes == 1 ? to : written_.get();
     fill(block);
     if (kLanes == 1) return block;
-    separate<kLanes>(to, block, maps.next(), maps.size);
+    float* rows[kLanes];
+    for (int64_t l = 0; l < kLanes; ++l) rows[l] = to + l * maps.next();
+    kernels_.separate(rows, block, maps.size);
     return block;
   }
 
