@@ -10,6 +10,22 @@
 
 namespace ghostnet {
 
+// Puts the values of kLanes maps, `apart` elements from one to the next, side by side: kLanes values for each pixel.
+template <int kLanes>
+void interleave(float* to, const float* from, int64_t apart, int64_t pixels) {
+  for (int64_t i = 0; i < pixels; ++i) {
+    for (int lane = 0; lane < kLanes; ++lane) to[i * kLanes + lane] = from[lane * apart + i];
+  }
+}
+
+// The way back.
+template <int kLanes>
+void separate(float* to, const float* from, int64_t apart, int64_t pixels) {
+  for (int lane = 0; lane < kLanes; ++lane) {
+    for (int64_t i = 0; i < pixels; ++i) to[lane * apart + i] = from[i * kLanes + lane];
+  }
+}
+
 // A place in a map, which may be outside of it: where a part of the map begins. Channel c begins c maps after `map`.
 template <typename Float>
 struct Place {
@@ -109,12 +125,10 @@ inline int64_t packed_place(int64_t o, int64_t i, int64_t tap, int64_t outs, int
 template <typename Weight>
 std::vector<float> packed(int64_t outs, int64_t ins, int64_t taps, int64_t at_once, const Weight& weight) {
   std::vector<float> values(outs * ins * taps);
-  float* to = values.data();
-  for (int64_t first = 0; first < outs; first += at_once) {
-    const int64_t end = std::min(first + at_once, outs);
+  for (int64_t o = 0; o < outs; ++o) {
     for (int64_t i = 0; i < ins; ++i) {
       for (int64_t tap = 0; tap < taps; ++tap) {
-        for (int64_t o = first; o < end; ++o) *to++ = weight(o, i, tap);
+        values[packed_place(o, i, tap, outs, ins, taps, at_once)] = weight(o, i, tap);
       }
     }
   }

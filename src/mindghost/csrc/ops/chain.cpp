@@ -7,8 +7,7 @@
 #include <type_traits>
 #include <vector>
 
-#include "buffers.h"
-#include "depthwise.h"
+#include "blocks.h"
 #include "thread_pool.h"
 
 namespace ghostnet {
@@ -191,13 +190,12 @@ class Worker {
   };
 
   // The block of channel c of samples n..., in `room` if it has to be put together.
-  const float* read(Maps<const float> maps, int64_t n, int64_t c, Scratch& room) const {
+  static const float* read(Maps<const float> maps, int64_t n, int64_t c, Scratch& room) {
     const float* from = maps.at(n, c);
     if (kLanes == 1) return from;
-    const float* rows[kLanes];
-    for (int64_t l = 0; l < kLanes; ++l) rows[l] = from + l * maps.next();
-    kernels_.interleave(room.get(), rows, maps.size);
-    return room.get();
+    float* to = room.get();
+    interleave<kLanes>(to, from, maps.next(), maps.size);
+    return to;
   }
 
   // Has `fill` write the block of channel c of samples n..., and returns that block.
@@ -207,9 +205,7 @@ class Worker {
     float* block = kLanes == 1 ? to : written_.get();
     fill(block);
     if (kLanes == 1) return block;
-    float* rows[kLanes];
-    for (int64_t l = 0; l < kLanes; ++l) rows[l] = to + l * maps.next();
-    kernels_.separate(rows, block, maps.size);
+    separate<kLanes>(to, block, maps.next(), maps.size);
     return block;
   }
 

@@ -30,7 +30,7 @@ class Depthwise {
         gradient_columns_(up_to(left_ + columns_, 8)),
         padded_(map.stride * map.stride * rows_ * columns_),
         gradient_(gradient_rows_ * gradient_columns_),
-        phase_(2 * rows_ * columns_ + kSlack) {
+        phase_(rows_ * columns_) {
     for (int64_t y = 0; y < map.kernel_height; ++y) {
       for (int64_t x = 0; x < map.kernel_width; ++x) {
         const int64_t phase = y % map.stride * map.stride + x % map.stride;
@@ -51,17 +51,10 @@ class Depthwise {
         copy(to + map_.pad_width * kLanes, block, map_.width * kLanes);
         continue;
       }
-      const auto phase_of = [&](int64_t x) {
-        const int64_t column = x + map_.pad_width;
-        return to + column % stride * rows_ * columns_ + column / stride * kLanes;
-      };
-      if (takes_turns()) {
-        kernels_.split(phase_of(0), phase_of(1), block, map_.width);
-        continue;
-      }
       for (int64_t x = 0; x < stride && x < map_.width; ++x) {
-        const int64_t pixels = divide_up(map_.width - x, stride);
-        copy_pixels(phase_of(x), kLanes, block + x * kLanes, stride * kLanes, pixels);
+        const int64_t column = x + map_.pad_width, pixels = divide_up(map_.width - x, stride);
+        float* phase = to + column % stride * rows_ * columns_ + column / stride * kLanes;
+        copy_pixels(phase, kLanes, block + x * kLanes, stride * kLanes, pixels);
       }
     }
   }
@@ -88,11 +81,7 @@ class Depthwise {
   // d_x: height x width pixels, and kSlack elements after them; added to what is there if `add`.
   void input_gradient(float* d_x, const float* weight, bool add) {
     for (int64_t y = 0; y < map_.stride; ++y) {
-      if (takes_turns() && !add) {
-        rows_gradient(d_x, weight, y);
-        continue;
-      }
-      for (int64_t x = 0; x < map_.stride; ++x) phase_gradient(d_x, weight, phase(y, x), add);
+      for (int64_t x = 0; x < map_.stride; ++x) phase_gradient(d_x, weight, y, x, add);
     }
   }
 
@@ -111,68 +100,43 @@ class Depthwise {
 
   float* gradient() { return gradient_.get() + top_ * gradient_columns_ + left_; }
 
-  // Whether the elements of a row belong to two phases by turns.
-  bool takes_turns() const { return kLanes == 1 && map_.stride == 2; }
-
-  // A phase of the padded input: its rows and columns of those that are not padding.
-  struct Phase {
-    int64_t y, x, first_row, rows, first_column, columns;
-  };
-
-  Phase phase(int64_t y, int64_t x) const {
-    const int64_t row = first(map_.pad_height, y), column = first(map_.pad_width, x);
-    return {y, x, row, first(map_.pad_height + map_.height, y) - row, column,
-            first(map_.pad_width + map_.width, x) - column};
-  }
-
-  // The row of the input that a row of a phase is.
-  int64_t row(const Phase& of, int64_t row) const { return (of.first_row + row) * map_.stride + of.y - map_.pad_height; }
-
-  // The gradient of what lies in a phase.
-  void correlate(float* to, const float* weight, const Phase& of) {
+  // The taps that make the gradient of a phase from that of the result.
+  Taps taps_of_phase(const float* weight, int64_t phase_y, int64_t phase_x) {
     phase_offsets_.clear();
     phase_weights_.clear();
-    for (int64_t y = of.y; y < map_.kernel_height; y += map_.stride) {
-      for (int64_t x = of.x; x < map_.kernel_width; x += map_.stride) {
+    for (int64_t y = phase_y; y < map_.kernel_height; y += map_.stride) {
+      for (int64_t x = phase_x; x < map_.kernel_width; x += map_.stride) {
         phase_offsets_.push_back(-(y / map_.stride) * gradient_columns_ - x / map_.stride * kLanes);
         phase_weights_.push_back(weight[y * map_.kernel_width + x]);
       }
     }
-    const Taps taps{static_cast<int>(phase_offsets_.size()), phase_offsets_.data(), phase_weights_.data()};
-    const float* from = gradient() + of.first_row * gradient_columns_ + of.first_column * kLanes;
-    kernels_.correlate(to, of.rows, of.columns * kLanes, from, gradient_columns_, taps);
+    return {static_cast<int>(phase_offsets_.size()), phase_offsets_.data(), phase_weights_.data()};
   }
 
-  // The part of the input's gradient that lies in one phase.
-  void phase_gradient(float* d_x, const float* weight, const Phase& of, bool add) {
+  // The part of the input's gradient that lies in one phase of the padded input.
+  void phase_gradient(float* d_x, const float* weight, int64_t phase_y, int64_t phase_x, bool add) {
     const int64_t stride = map_.stride;
-    if (of.rows <= 0 || of.columns <= 0) return;
+    // Rows and columns of the phase, of those that are not padding.
+    const int64_t first_row = first(map_.pad_height, phase_y), first_column = first(map_.pad_width, phase_x);
+    const int64_t rows = first(map_.pad_height + map_.height, phase_y) - first_row;
+    const int64_t columns = first(map_.pad_width + map_.width, phase_x) - first_column;
+    if (rows <= 0 || columns <= 0) return;
+    const Taps taps = taps_of_phase(weight, phase_y, phase_x);
+    const float* from = gradient() + first_row * gradient_columns_ + first_column * kLanes;
     if (stride == 1 && !add) {
-      correlate(d_x, weight, of);
+      kernels_.correlate(d_x, rows, columns * kLanes, from, gradient_columns_, taps);
       return;
     }
-    correlate(phase_.get(), weight, of);
-    for (int64_t y = 0; y < of.rows; ++y) {
-      const float* values = phase_.get() + y * of.columns * kLanes;
-      float* to = d_x + (row(of, y) * map_.width + of.first_column * stride + of.x - map_.pad_width) * kLanes;
+    kernels_.correlate(phase_.get(), rows, columns * kLanes, from, gradient_columns_, taps);
+    for (int64_t row = 0; row < rows; ++row) {
+      const float* values = phase_.get() + row * columns * kLanes;
+      const int64_t y = (first_row + row) * stride + phase_y - map_.pad_height;
+      float* to = d_x + (y * map_.width + first_column * stride + phase_x - map_.pad_width) * kLanes;
       if (add) {
-        copy_pixels<true>(to, stride * kLanes, values, kLanes, of.columns);
+        copy_pixels<true>(to, stride * kLanes, values, kLanes, columns);
       } else {
-        copy_pixels(to, stride * kLanes, values, kLanes, of.columns);
+        copy_pixels(to, stride * kLanes, values, kLanes, columns);
       }
-    }
-  }
-
-  // The part that lies in the two phases whose elements take turns in every second row.
-  void rows_gradient(float* d_x, const float* weight, int64_t phase_y) {
-    const Phase first = phase(phase_y, map_.pad_width % 2), second = phase(phase_y, 1 - map_.pad_width % 2);
-    if (first.rows <= 0) return;
-    float* values = phase_.get();
-    float* others = values + rows_ * columns_ + kSlack;
-    correlate(values, weight, first);
-    if (second.columns > 0) correlate(others, weight, second);
-    for (int64_t y = 0; y < first.rows; ++y) {
-      kernels_.join(d_x + row(first, y) * map_.width, values + y * first.columns, others + y * second.columns, map_.width);
     }
   }
 

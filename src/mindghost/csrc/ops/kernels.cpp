@@ -327,21 +327,16 @@ void quantize_gradient(float* dx, const float* dy, const float* x, int64_t size,
   }
 }
 
-#if GHOSTNET_WIDTH >= 8 && defined(__has_builtin)
+#if GHOSTNET_WIDTH == 8 && defined(__has_builtin)
 #if __has_builtin(__builtin_shufflevector)
 #define GHOSTNET_TRANSPOSES
 #endif
 #endif
 
 #ifdef GHOSTNET_TRANSPOSES
-typedef float Eight __attribute__((vector_size(32), aligned(4), may_alias));
-
-inline Eight load_eight(const float* x) { return *reinterpret_cast<const Eight*>(x); }
-inline void store_eight(float* y, Eight value) { *reinterpret_cast<Eight*>(y) = value; }
-
 // Rows of eight vectors -> columns: single elements of neighbours side by side, then pairs, then halves.
-inline void transpose(Eight* v) {
-  Eight pairs[8], fours[8];
+inline void transpose(Vector* v) {
+  Vector pairs[8], fours[8];
   for (int i = 0; i < 8; i += 2) {
     pairs[i] = __builtin_shufflevector(v[i], v[i + 1], 0, 8, 1, 9, 4, 12, 5, 13);
     pairs[i + 1] = __builtin_shufflevector(v[i], v[i + 1], 2, 10, 3, 11, 6, 14, 7, 15);
@@ -357,42 +352,17 @@ inline void transpose(Eight* v) {
     v[i + 4] = __builtin_shufflevector(fours[i], fours[i + 4], 4, 5, 6, 7, 12, 13, 14, 15);
   }
 }
-
-typedef float Four __attribute__((vector_size(16), aligned(4), may_alias));
-
-inline Four& four(float* x) { return *reinterpret_cast<Four*>(x); }
-inline const Four& four(const float* x) { return *reinterpret_cast<const Four*>(x); }
-
-// The same of four vectors.
-inline void transpose(Four* v) {
-  const Four low01 = __builtin_shufflevector(v[0], v[1], 0, 4, 1, 5), high01 = __builtin_shufflevector(v[0], v[1], 2, 6, 3, 7);
-  const Four low23 = __builtin_shufflevector(v[2], v[3], 0, 4, 1, 5), high23 = __builtin_shufflevector(v[2], v[3], 2, 6, 3, 7);
-  v[0] = __builtin_shufflevector(low01, low23, 0, 1, 4, 5);
-  v[1] = __builtin_shufflevector(low01, low23, 2, 3, 6, 7);
-  v[2] = __builtin_shufflevector(high01, high23, 0, 1, 4, 5);
-  v[3] = __builtin_shufflevector(high01, high23, 2, 3, 6, 7);
-}
 #endif
 
 void interleave(float* to, const float* const* rows, int64_t count) {
   int64_t i = 0;
 #ifdef GHOSTNET_TRANSPOSES
-  static_assert(kTogether == 8, "as many rows as a vector has elements");
-  for (; i + 8 <= count; i += 8) {
-    Eight values[kTogether];
-    for (int l = 0; l < kTogether; ++l) values[l] = load_eight(rows[l] + i);
+  static_assert(kTogether == kWidth, "as many rows as a vector has elements");
+  for (; i + kWidth <= count; i += kWidth) {
+    Vector values[kTogether];
+    for (int l = 0; l < kTogether; ++l) values[l] = load(rows[l] + i);
     transpose(values);
-    for (int l = 0; l < kTogether; ++l) store_eight(to + (i + l) * kTogether, values[l]);
-  }
-  // Maps of 2x2 pixels have no more.
-  if (i + 4 <= count) {
-    for (int half = 0; half < kTogether; half += 4) {
-      Four values[4];
-      for (int l = 0; l < 4; ++l) values[l] = four(rows[half + l] + i);
-      transpose(values);
-      for (int l = 0; l < 4; ++l) four(to + (i + l) * kTogether + half) = values[l];
-    }
-    i += 4;
+    for (int l = 0; l < kTogether; ++l) store(to + (i + l) * kTogether, values[l]);
   }
 #endif
   for (; i < count; ++i) {
@@ -403,41 +373,16 @@ void interleave(float* to, const float* const* rows, int64_t count) {
 void separate(float* const* rows, const float* from, int64_t count) {
   int64_t i = 0;
 #ifdef GHOSTNET_TRANSPOSES
-  for (; i + 8 <= count; i += 8) {
-    Eight values[kTogether];
-    for (int l = 0; l < kTogether; ++l) values[l] = load_eight(from + (i + l) * kTogether);
+  for (; i + kWidth <= count; i += kWidth) {
+    Vector values[kTogether];
+    for (int l = 0; l < kTogether; ++l) values[l] = load(from + (i + l) * kTogether);
     transpose(values);
-    for (int l = 0; l < kTogether; ++l) store_eight(rows[l] + i, values[l]);
-  }
-  if (i + 4 <= count) {
-    for (int half = 0; half < kTogether; half += 4) {
-      Four values[4];
-      for (int l = 0; l < 4; ++l) values[l] = four(from + (i + l) * kTogether + half);
-      transpose(values);
-      for (int l = 0; l < 4; ++l) four(rows[half + l] + i) = values[l];
-    }
-    i += 4;
+    for (int l = 0; l < kTogether; ++l) store(rows[l] + i, values[l]);
   }
 #endif
   for (; i < count; ++i) {
     for (int l = 0; l < kTogether; ++l) rows[l][i] = from[i * kTogether + l];
   }
-}
-
-void split(float* __restrict first, float* __restrict second, const float* __restrict x, int64_t count) {
-  for (int64_t i = 0; i < count / 2; ++i) {
-    first[i] = x[2 * i];
-    second[i] = x[2 * i + 1];
-  }
-  if (count % 2) first[count / 2] = x[count - 1];
-}
-
-void join(float* __restrict y, const float* __restrict first, const float* __restrict second, int64_t count) {
-  for (int64_t i = 0; i < count / 2; ++i) {
-    y[2 * i] = first[i];
-    y[2 * i + 1] = second[i];
-  }
-  if (count % 2) y[count - 1] = first[count / 2];
 }
 
 template <int kVectors>
@@ -820,7 +765,7 @@ const Kernels GHOSTNET_KERNELS = {GHOSTNET_NAME, kAtOnce,       moments,       s
                                   affine,        norm_sums,     norm_gradient, add, correlate,
                                   correlate_gradient, window, to_sides<kPatchInputs, left_sides>, from_products,
                                   to_sides<kPatch, gradients_of_sums>, multiply, window_gradient, squares, momentum,
-                                  drop, interleave, separate, split, join, combine, soft_max, logarithm, range, quantize,
+                                  drop, interleave, separate, combine, soft_max, logarithm, range, quantize,
                                   quantize_gradient, stretch, shrink};
 
 }  // namespace ghostnet

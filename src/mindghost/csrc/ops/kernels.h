@@ -154,10 +154,6 @@ struct Kernels {
   void (*interleave)(float* to, const float* const* rows, int64_t count);
   void (*separate)(float* const* rows, const float* from, int64_t count);
 
-  // The elements of x that begin with the first, and those that begin with the second one, by turns; and the way back.
-  void (*split)(float* first, float* second, const float* x, int64_t count);
-  void (*join)(float* y, const float* first, const float* second, int64_t count);
-
   // y[i] = sum over taps of weight * x[offset + i].
   void (*combine)(float* y, const float* x, int64_t size, Taps taps);
 
