@@ -87,7 +87,7 @@ class Chain(nn.Cell):
         return out
 
     def freeze(self) -> None:
-        """Have the gradients of its weights be zeros in evaluation, which takes half the time."""
+        """Have the gradients of its weights be zeros in evaluation, so that none is computed."""
         self.running_options = Tensor(self._options(running=True, frozen=True), ms.float32)
 
     def _options(self, running: bool, frozen: bool = False) -> list[float]:
