@@ -154,3 +154,27 @@ def test_an_only_image_of_its_class_is_left_out(tmp_path, monkeypatch):
     assert run_mindghost("label-errors", "v.npz") == 0
     assert len(rows()) == 398
     assert {row["given"] for row in rows()} == {"a", "b", "c", "d"}
+
+
+def test_where_few_images_are_recognised_a_line_says_what_that_means(tmp_path, monkeypatch, capsys):
+    """Vectors that hardly know the classes: nearly every mistake of the classifier is a suspect."""
+    monkeypatch.chdir(tmp_path)
+    vectors, _ = clusters(1)
+    noise = np.random.default_rng(1).normal(size=vectors.vectors.shape).astype(np.float32)
+    write(Path("v.npz"), replace(vectors, vectors=vectors.vectors + noise / 3))
+    assert run_mindghost("label-errors", "v.npz") == 0
+    found = rows()
+    recognised = sum(float(row["margin"]) >= 0 for row in found) / 400
+    suspects = sum(row["suspect"] == "yes" for row in found)
+    assert 0.3 < recognised < 0.9
+    said = capsys.readouterr().out
+    line = f"only {100 * recognised:.1f} % of the images were taken for what their label says: unless over"
+    assert f"{line} {50 * suspects / 400:.1f} % of all labels are wrong" in said
+    page = Path("label-errors/suspects.html").read_text(encoding="utf-8")
+    assert line.replace("only", "Only") in page
+    # Names on the page are those below the folder that all images share.
+    assert "<span class=file>1. " in page
+    assert "none/" not in page.partition("<figure>")[2]
+    write(Path("v.npz"), vectors)
+    assert run_mindghost("label-errors", "v.npz", "--overwrite") == 0
+    assert "were taken for what" not in capsys.readouterr().out

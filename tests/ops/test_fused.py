@@ -182,6 +182,21 @@ def test_gradients_in_evaluation_are_mindspores(name, mode):
         np.testing.assert_allclose(found, value, rtol=1e-4, atol=max(2e-5, 1e-6 * np.abs(value).max()))
 
 
+@pytest.mark.parametrize("name", CELLS)
+def test_frozen_cells_have_the_gradients_of_their_inputs_alone(name):
+    ms.set_context(mode=ms.PYNATIVE_MODE)
+    make, shape = CELLS[name]
+    x = np.random.RandomState(3).uniform(-1, 1, shape).astype(np.float32)
+    own, native = pair(make)
+    rewrite.freeze(native)
+    expected, found = evaluated(own, x), evaluated(native, x)
+    np.testing.assert_allclose(found[0], expected[0], rtol=1e-4, atol=max(2e-5, 1e-6 * np.abs(expected[0]).max()))
+    chains = [cell for _, cell in native.cells_and_names() if isinstance(cell, fused.Chain)]
+    ours = {id(parameter) for chain in chains for parameter in chain.trainable_params()}
+    for parameter, gradient in zip(native.trainable_params(), found[1:], strict=True):
+        assert id(parameter) not in ours or not gradient.any()
+
+
 def dropped(network: nn.Cell, x: np.ndarray) -> tuple[bytes, bytes]:
     """The bits of what dropout leaves, and of the gradient."""
     weight = Tensor(np.random.RandomState(1).uniform(-1, 1, x.shape).astype(np.float32))

@@ -16,8 +16,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..config.arguments import Parser, add_overwrite, number, output_file
-from ..errors import RunError, UserError
-from ..files import figures, json_text, outputs, paths
+from ..errors import RunError
+from ..files import figures, json_text, outputs
 from ..process import table
 from ..process.display import csv_cell, say, shown
 from ..process.log import on_stderr
@@ -63,9 +63,7 @@ def make_parser() -> Parser:
         metavar="D",
         help="up to which the vectors of --ckpt_path are near: 1 - cosine (0.05)",
     )
-    parser.add_argument(
-        "--batch_size", type=number(int, 1, 4096), metavar="N", help="images the network gets at once (what suits)"
-    )
+    network_arguments.add_batch_size(parser)
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="print one JSON object a line, one line a group")
     form.add_argument("--csv", action="store_true", help="print comma-separated values, one line an image")
@@ -117,17 +115,13 @@ def _outputs(args: argparse.Namespace) -> tuple[outputs.Output | None, outputs.O
     """The picture and the list that are to be written, once it is known that they may be."""
     picture_file = list_file = None
     if args.picture:
-        if args.picture.suffix.lower() != ".png":
-            raise UserError(f"--picture: {args.picture} does not end with .png, and that is what is written")
+        figures.check_ending(args.picture, "--picture")
         picture_file = outputs.Output(args.picture, "--picture", outputs.png_of("duplicates"), args.overwrite)
         picture_file.check()
         figures.check()
     if args.leave_out:
         list_file = outputs.Output(args.leave_out, "--leave_out", outputs.nothing, args.overwrite)
-        if paths.exists(args.leave_out) and not args.overwrite:
-            raise UserError(
-                f"--leave_out: {args.leave_out} exists; name another file, or give --overwrite to replace it"
-            )
+        list_file.check()
     return picture_file, list_file
 
 

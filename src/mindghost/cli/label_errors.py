@@ -59,9 +59,7 @@ def make_parser() -> Parser:
     parser.add_argument(
         "--seed", type=number(int, 0, 2**32 - 1), default=0, metavar="N", help="of how images are dealt into parts (0)"
     )
-    parser.add_argument(
-        "--batch_size", type=number(int, 1, 4096), metavar="N", help="images run at once (what suits the machine)"
-    )
+    network_arguments.add_batch_size(parser)
     add_overwrite(parser)
     return parser
 
@@ -100,11 +98,8 @@ def _check_output(args: argparse.Namespace, files: Sequence[str]) -> None:
     """Raise UserError where the folder cannot take the files, or has them, and they may not be replaced."""
     paths.check_output_folder(args.output, "-o")
     inputs = outputs.identities(name for name in (args.data, args.ckpt_path, args.config, args.class_names) if name)
-    for name in files:
-        path = args.output / name
-        if paths.exists(path) and not args.overwrite:
-            raise UserError(f"-o: {path} exists; name another folder, or give --overwrite to replace it")
-        outputs.check_in(args.output, outputs.Output(path, "-o", outputs.nothing, args.overwrite, inputs))
+    made = [outputs.Output(args.output / name, "-o", outputs.nothing, args.overwrite, inputs) for name in files]
+    outputs.check_in(args.output, *made)
 
 
 def _of_file(args: argparse.Namespace) -> tuple[Judged, dict[str, str], Pixels, list[str]]:
@@ -169,6 +164,7 @@ def _lines(folder: Path, ranking: Ranking, page: str, listed: str) -> list[str]:
     count, total = len(ranking.suspects), len(ranking)
     found = [
         f"{count:,} of {total:,} labels are suspects ({100 * count / total:.2f} %)",
+        *filter(None, [ranking.doubt]),
         f"wrote {folder / page}, to look through, and all labels in the order of their suspicion beside it",
     ]
     if count:

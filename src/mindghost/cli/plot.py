@@ -12,8 +12,7 @@ from pathlib import Path
 
 from .. import tasks
 from ..config.arguments import Parser, add_overwrite, output_file
-from ..errors import UserError
-from ..files import outputs, paths
+from ..files import figures, outputs, paths
 from ..process.display import say
 from ..runs.curves import names, png
 from ..runs.files import METRICS
@@ -40,8 +39,7 @@ def main(arguments: Sequence[str]) -> None:
     args = make_parser().parse_args(arguments)
     files = [run / METRICS if paths.is_folder(run) else run for run in args.runs]
     output = args.output or (files[0].with_name("metrics.png") if len(files) == 1 else Path("metrics.png"))
-    if output.suffix.lower() != ".png":
-        raise UserError(f"--output: {output} does not end with .png, and that is what is written")
+    figures.check_ending(output, "--output")
     target = outputs.Output(output, "--output", outputs.png_of(*MARKS), args.overwrite, outputs.identities(files))
     runs = list(zip(names(files), map(read_records, files), strict=True))
     target.check()

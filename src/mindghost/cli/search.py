@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..config.arguments import Parser, add_overwrite, input_file, number, output_file
-from ..errors import RunError, UserError
+from ..errors import RunError
 from ..files import figures, json_text, outputs
 from ..process import table
 from ..process.display import csv_cell, say, shown
@@ -62,8 +62,7 @@ def main(arguments: Sequence[str]) -> None:
     args = make_parser().parse_args(arguments)
     picture_file = None
     if args.picture:
-        if args.picture.suffix.lower() != ".png":
-            raise UserError(f"--picture: {args.picture} does not end with .png, and that is what is written")
+        figures.check_ending(args.picture, "--picture")
         picture_file = outputs.Output(args.picture, "--picture", outputs.png_of("search"), args.overwrite)
         picture_file.check()
         figures.check()

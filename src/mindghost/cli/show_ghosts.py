@@ -255,8 +255,7 @@ def make_parser() -> Parser:
 def parse(line: Sequence[str]) -> argparse.Namespace:
     """What a command line says."""
     arguments = make_parser().parse_args(line)
-    if arguments.output.suffix.lower() != ".png":
-        raise UserError(f"--output: {arguments.output} does not end with .png, and that is what is written")
+    figures.check_ending(arguments.output, "--output")
     return arguments
 
 

@@ -10,6 +10,7 @@ import io
 import logging
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import UserError
@@ -17,6 +18,10 @@ from ..process.display import shown
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+# Or it would say on every picture that a font has one weight only, and, when it is imported on a slow machine, that it
+# lists the fonts.
+logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)
 
 # Those of them that are installed are asked for the signs that the first one lacks.
 FONTS = (
@@ -41,6 +46,12 @@ def check() -> None:
         raise UserError(f"matplotlib draws the picture ({error}); pip install matplotlib") from error
 
 
+def check_ending(path: Path, option: str) -> None:
+    """Raise UserError where the name of a picture to write, which an option gave, is none of a PNG file."""
+    if path.suffix.lower() != ".png":
+        raise UserError(f"{option}: {path} does not end with .png, and that is what is written")
+
+
 def png(draw: Callable[[], Figure], **options: Any) -> bytes:
     """The PNG file of a figure.
 
@@ -53,8 +64,6 @@ def png(draw: Callable[[], Figure], **options: Any) -> bytes:
     import matplotlib
     from matplotlib import font_manager
 
-    # Or it would say on every picture that a font has one weight only.
-    logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)
     installed = {font.name for font in font_manager.fontManager.ttflist}
     settings: dict[Any, Any] = {
         "text.parse_math": False,

@@ -168,6 +168,7 @@ class Explainer:
         if self._operators is not None:
             # Afterwards, so that no operator of ours does the work of the cell and of its neighbours in one.
             rewrite.use(self._network, self._operators)
+            rewrite.freeze(self._network)
         self._gradient = _Gradient(self._network, self._tap).set_train(False)
 
     def _shape(self, images: int) -> tuple[int, ...]:

@@ -86,7 +86,11 @@ class Chain(nn.Cell):
             out = ops.depend(out, stored)
         return out
 
-    def _options(self, running: bool) -> list[float]:
+    def freeze(self) -> None:
+        """Have the gradients of its weights be zeros in evaluation, so that none is computed."""
+        self.running_options = Tensor(self._options(running=True, frozen=True), ms.float32)
+
+    def _options(self, running: bool, frozen: bool = False) -> list[float]:
         """What the operators are told, in the order of `OPTIONS`; `running`: the norms' statistics are running ones."""
         stride, pad_height, pad_width = _geometry(self.depthwise) if self.depthwise is not None else (1, 0, 0)
         found = {
@@ -98,6 +102,7 @@ class Chain(nn.Cell):
             "PadHeight": pad_height,
             "PadWidth": pad_width,
             "Running": running,
+            "Frozen": frozen,
         }
         for place, norm, relu in ((1, self.norm1, self.relu1), (2, self.norm2, self.relu2)):
             values = (relu, norm.eps, norm.momentum) if norm is not None else (0, 0, 0)

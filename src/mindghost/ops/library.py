@@ -31,6 +31,7 @@ OPTIONS = (
     "Eps2",
     "Momentum2",
     "Running",
+    "Frozen",
 )
 SAMPLES_TOGETHER = 8
 

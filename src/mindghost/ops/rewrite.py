@@ -127,6 +127,13 @@ def use(network: nn.Cell, library: Path, bfloat16: bool = False) -> None:
     _rename(names)
 
 
+def freeze(network: nn.Cell) -> None:
+    """Have our operators compute the gradients of a network's inputs alone in evaluation, not those of its weights."""
+    for _, cell in network.cells_and_names():
+        if isinstance(cell, Chain):
+            cell.freeze()
+
+
 def _rename(names: list[tuple[Parameter, str]]) -> None:
     for parameter, name in names:
         parameter.name = name

@@ -24,6 +24,11 @@ from .vectors import UNKNOWN, Vectors
 
 log = logging.getLogger("mindghost")
 
+# Share of recognised images below which most suspects are right, if labels are as good as those of well known sets, of
+# which some 3 % are wrong (Northcutt et al., 2021, https://arxiv.org/abs/2103.14749): nearly all images that are taken
+# for another class become suspects.
+_FEW_RECOGNISED = 0.9
+
 
 @dataclass(frozen=True, eq=False)
 class Judged:
@@ -71,6 +76,23 @@ class Ranking:
     def suspects(self) -> NDArray[Any]:
         """The places of the suspects in the ranking, int."""
         return np.flatnonzero(self.suspect)
+
+    @property
+    def recognised(self) -> float:
+        """The share of the images whose label is the likeliest class, from 0 to 1."""
+        return float((self.margin >= 0).mean())
+
+    @property
+    def doubt(self) -> str:
+        """A line where so few images are recognised that most suspects may be right; empty otherwise."""
+        share = float(self.suspect.mean())
+        if self.recognised >= _FEW_RECOGNISED or not share:
+            return ""
+        return (
+            f"only {100 * self.recognised:.1f} % of the images were taken for what their label says: unless over "
+            f"{50 * share:.1f} % of all labels are wrong, most of these suspects are right; look at the first ones, or "
+            "give a network that knows such images better"
+        )
 
 
 def by_folds(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,12 @@ from ..files import table_file
 from ..files.table_file import Column
 from ..tasks.report import page
 from .label_errors import Ranking
+from .reading import ReadImages
 
 PAGE, TABLE, LIST = "suspects.html", "labels.csv", "exclude.txt"
 FILES = (TABLE, LIST, PAGE)
 MOST = 300  # suspects that the page shows
+_PAIRS = 8  # of labels and classes, that it lists
 _BLOCK = 10_000  # rows that are made into text at once
 _SIDE = 64
 _MISSING = np.full((_SIDE, _SIDE, 3), 225, np.uint8)  # of an image that cannot be read
@@ -72,7 +75,8 @@ def html(ranking: Ranking, facts: Mapping[str, str], pixels: Pixels) -> bytes:
     numbers = {
         "labels": f"{total:,}",
         "suspects": f"{len(suspects):,}",
-        "share of the labels": f"{100 * len(suspects) / total:.2f} %",
+        "share of the labels": page.share(len(suspects) / total),
+        "images taken for what their label says": page.share(ranking.recognised),
     }
     note = (
         "The label that was <span class=true>given</span>, and below it the <span class=predicted>probable</span> one, "
@@ -80,9 +84,14 @@ def html(ranking: Ranking, facts: Mapping[str, str], pixels: Pixels) -> bytes:
     )
     if len(suspects) > MOST:
         note += f" The first {MOST} of {len(suspects):,}; all are in {LIST} and {TABLE}."
-    figures = [_figure(ranking, index, pixels) for index in suspects[:MOST].tolist()]
+    folder = _folder_of([str(name) for name in ranking.paths[suspects[:MOST]]])
+    figures = [
+        _figure(ranking, index, pixels, f"{rank}. ", folder) for rank, index in enumerate(suspects[:MOST].tolist(), 1)
+    ]
     shown = f'<div class="sheet">{"".join(figures)}</div>' if figures else ""
     text = note if figures else "No label is a suspect."
+    if ranking.doubt:
+        text = f"{ranking.doubt[0].upper()}{ranking.doubt[1:]}. {text}"
     parts = [page.tiles(numbers), _pairs(ranking), f"<h2>Suspects</h2><p class=note>{text}</p>{shown}"]
     return page.document(f"{facts['model']}: {len(suspects):,} suspect labels", facts, parts)
 
@@ -92,7 +101,7 @@ def _pairs(ranking: Ranking) -> str:
     suspects = ranking.suspects
     pairs = np.stack([ranking.given[suspects], ranking.probable[suspects]], axis=1)
     found, counts = np.unique(pairs, axis=0, return_counts=True)
-    order = np.argsort(-counts, kind="stable")[:20]
+    order = np.argsort(-counts, kind="stable")[:_PAIRS]
     if not len(order):
         return ""
     names = ranking.classes
@@ -100,7 +109,15 @@ def _pairs(ranking: Ranking) -> str:
     return f"<h2>Most frequent</h2>{page.table(('given', 'probable', 'suspects'), rows, 2)}"
 
 
-def _figure(ranking: Ranking, index: int, pixels: Pixels) -> str:
+def _folder_of(names: Sequence[str]) -> str:
+    """The folder that images share, with a slash behind it, which need not be said of each; empty where none is."""
+    folders = {os.path.dirname(name) for name in names}
+    if not folders or not all(folders) or len(set(map(os.path.isabs, folders))) > 1:
+        return ""
+    return os.path.join(os.path.commonpath(folders), "")
+
+
+def _figure(ranking: Ranking, index: int, pixels: Pixels, rank: str, folder: str) -> str:
     from ..tasks.report.pictures import percent
 
     name = str(ranking.paths[index])
@@ -109,20 +126,21 @@ def _figure(ranking: Ranking, index: int, pixels: Pixels) -> str:
     except UserError:
         picture = _MISSING
     given, probable = (ranking.classes[labels[index]] for labels in (ranking.given, ranking.probable))
-    own, other = (percent(float(each[index])) for each in (ranking.given_probability, ranking.probable_probability))
+    # No line ends between a number and its sign.
+    own, other = (
+        percent(float(each[index])).replace(" ", "\xa0")
+        for each in (ranking.given_probability, ranking.probable_probability)
+    )
     what = f"labelled {given}, probably {probable}"
-    return page.mistake_figure(name, what, picture, f"given: {given} ({own})", f"probable: {probable} ({other})")
+    said = f"given: {given} ({own})", f"probable: {probable} ({other})"
+    return page.mistake_figure(f"{rank}{name.removeprefix(folder)}", what, picture, *said)
 
 
-def of_samples(samples: Iterable[Samples]) -> Pixels:
-    """The pixels of samples by their names."""
-    place = {part.name(index): (part, index) for part in samples for index in range(len(part))}
-
-    def pixels(name: str) -> NDArray[Any]:
-        part, index = place[name]
-        return part.read(index)
-
-    return pixels
+def of_samples(samples: Sequence[Samples]) -> Pixels:
+    """The pixels of samples by their names, upright."""
+    whole = ReadImages.of(samples)
+    place = {whole.name(index): index for index in range(len(whole))}
+    return lambda name: whole.read(place[name])
 
 
 def of_files(name: str) -> NDArray[Any]:

@@ -6,7 +6,8 @@
 //   ghostnet_backward  options, x, d_out, [SAVED1], [weight], [SAVED2] -> d_x, [GRAD1], [d_weight], [GRAD2]
 // with NORM = gamma, beta, running mean, running variance;  STATE = batch mean, 1 / deviation, running mean, running
 // variance;  SAVED = gamma, beta, batch mean, 1 / deviation;  GRAD = d_gamma, d_beta. With the option Running, SAVED holds
-// running statistics, which do not depend on x: the gradient is that of evaluation.
+// running statistics, which do not depend on x: the gradient is that of evaluation. With Frozen, too, the gradients of
+// weights are zeros.
 //   ghostnet_means            x -> means
 //   ghostnet_means_gradient   x, d_means -> d_x
 //   ghostnet_gate             x, gates -> y
@@ -96,7 +97,8 @@ namespace {
 // The places in `options`. Python fills them by these names, in the order that ghostnet_options says.
 #define GHOSTNET_OPTIONS(OPTION)                                                                                      \
   OPTION(First) OPTION(Convolution) OPTION(Second) OPTION(Residual) OPTION(Stride) OPTION(PadHeight) OPTION(PadWidth) \
-  OPTION(Relu1) OPTION(Eps1) OPTION(Momentum1) OPTION(Relu2) OPTION(Eps2) OPTION(Momentum2) OPTION(Running)
+  OPTION(Relu1) OPTION(Eps1) OPTION(Momentum1) OPTION(Relu2) OPTION(Eps2) OPTION(Momentum2) OPTION(Running)           \
+  OPTION(Frozen)
 #define PLACE(name) k##name,
 #define NAME(name) #name " "
 enum Option { GHOSTNET_OPTIONS(PLACE) kOptions };
@@ -150,6 +152,7 @@ Chain begin_chain(Arguments& arguments, const float** options) {
   chain.convolution = o[kConvolution] != 0;
   chain.second = o[kSecond] != 0;
   chain.running = o[kRunning] != 0;
+  chain.frozen = chain.running && o[kFrozen] != 0;
   const int64_t* shape = arguments.shape();
   chain.batch = shape[0];
   chain.channels = shape[1];

@@ -52,9 +52,16 @@ Affine running_affine(const Norm& norm, int64_t c) {
   return {norm.running_mean[c], static_cast<float>(inverse * norm.gamma[c]), norm.beta[c], norm.relu};
 }
 
-// The gradient of a batch norm's input, from the sums over the channel of `count` values.
+// The gradient of a batch norm's input, from the sums over the channel of `count` values; without sums, where the
+// statistics do not depend on it.
 struct NormGradient {
-  float factor, dz_mean, slope;
+  float factor = 0, dz_mean = 0, slope = 0;
+
+  NormGradient() = default;
+
+  NormGradient(const Norm& norm, int64_t c) : factor(norm.gamma[c] * norm.inverse[c]) {
+    norm.d_beta[c] = norm.d_gamma[c] = 0;
+  }
 
   NormGradient(const Norm& norm, int64_t c, Sums sums, double count) {
     const double inverse = norm.inverse[c];
@@ -78,7 +85,8 @@ template <int kLanes>
 class Worker {
  public:
   Worker(const Kernels& kernels, const Chain& chain, Pass pass)
-      : Worker(kernels, chain, pass == Pass::kEvaluation ? kLanes : chain.batch, pass == Pass::kBackward) {}
+      : Worker(kernels, chain, pass == Pass::kEvaluation || chain.frozen ? kLanes : chain.batch,
+               pass == Pass::kBackward) {}
 
   void forward(int64_t c) {
     Affine affine1{};
@@ -123,7 +131,42 @@ class Worker {
     }
   }
 
+  // The gradient of the input alone.
+  void frozen_backward(int64_t c) {
+    const Affine affine1 = k_.first ? affine_of(k_.norm1, c) : Affine{};
+    const NormGradient gradient1 = k_.first ? NormGradient(k_.norm1, c) : NormGradient{};
+    gradients2_.clear();
+    for (int64_t j = 0; j < k_.multiplier && k_.second; ++j) gradients2_.emplace_back(k_.norm2, c * k_.multiplier + j);
+    if (k_.convolution) {
+      const int64_t weights = k_.multiplier * k_.map.kernel_height * k_.map.kernel_width;
+      std::fill_n(k_.d_weight + c * weights, weights, 0.0f);
+    }
+    for (int64_t n = 0; n < k_.batch; n += kLanes) {
+      if (!k_.convolution) {
+        write_norm_gradient(n, c, d_out(n, c), affine1, gradient1);
+        continue;
+      }
+      const bool again = k_.second && k_.norm2.relu;
+      if (again) set_input(n, c, affine1);
+      for (int64_t j = 0; j < k_.multiplier; ++j) {
+        if (again) depthwise_.forward(record(0, j), weight(c, j));
+        set_gradient(n, c, j, again ? record(0, j) : nullptr);
+        depthwise_.input_gradient(d_input_.get(), weight(c, j), j > 0);
+      }
+      if (k_.first) {
+        kernels_.add(d_input_.get(), d_out(n, c), in_block_);
+        write_norm_gradient(n, c, d_input_.get(), affine1, gradient1);
+      } else {
+        write_d_x(n, c, [&](float* to) { std::memcpy(to, d_input_.get(), in_block_ * sizeof(float)); });
+      }
+    }
+  }
+
   void backward(int64_t c) {
+    if (k_.frozen) {
+      frozen_backward(c);
+      return;
+    }
     if (!k_.convolution) {
       backward_norm(c);
       return;
@@ -136,7 +179,7 @@ class Worker {
     for (int64_t n = 0; n < k_.batch; n += kLanes) {
       const float* from = set_input(n, c, affine1);
       for (int64_t j = 0; j < k_.multiplier; ++j) {
-        set_gradient(n, c, j);
+        set_gradient(n, c, j, record(n, j));
         depthwise_.weight_gradient(d_weight.data() + j * taps);
         depthwise_.input_gradient(d_input_.get(), weight(c, j), j > 0);
       }
@@ -283,14 +326,14 @@ class Worker {
     }
   }
 
-  // Gives the convolution the gradient of its output.
-  void set_gradient(int64_t n, int64_t c, int64_t j) {
+  // Gives the convolution the gradient of its output, which is recorded; null: a norm's gradient does not depend on it.
+  void set_gradient(int64_t n, int64_t c, int64_t j, const float* outputs) {
     const float* gradient = d_out(n, ghost(c, j));
     if (!k_.second) {
       depthwise_.set_gradient(gradient);
       return;
     }
-    norm_gradient(d_record_.get(), gradient, record(n, j), out_block_,
+    norm_gradient(d_record_.get(), gradient, outputs ? outputs : gradient, out_block_,
                   affine_of(k_.norm2, c * k_.multiplier + j), gradients2_[j]);
     depthwise_.set_gradient(d_record_.get());
   }

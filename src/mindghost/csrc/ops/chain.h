@@ -27,6 +27,7 @@ struct Chain {
   int64_t batch, channels, multiplier, out_channels;
   bool first, convolution, second;
   bool running;         // backward: mean and inverse are running statistics, whatever x is
+  bool frozen;          // backward: and no gradient of weights is wanted; they are zeros
   Geometry map;         // kernel, stride and padding are unused without `convolution`
   Norm norm1, norm2;
   const float *x, *weight, *residual;
