@@ -140,6 +140,10 @@ class Segmentation(Task):
         assert colors is not None
         return show.draw(pixels, answers, mask, colors)
 
+    def overlay(self, pixels: NDArray[Any], mask: NDArray[Any], colors: Sequence[Color]) -> NDArray[Any]:
+        whole = slice(None)
+        return show.mixed(pixels, show.painted(geometry.nearest(mask, pixels.shape[:2], whole, whole), colors))
+
     def picture_of(self, mask: NDArray[Any], colors: Sequence[Color]) -> Image.Image:
         return show.picture_of(mask, colors)
 
