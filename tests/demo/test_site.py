@@ -42,7 +42,7 @@ def gradio():
 
 
 class Counting:
-    """An answerer that says how many bytes an image has; of one that begins with `!` it knows nothing."""
+    """An answerer that says how many bytes an image has; of one that begins with `!` it knows nothing; `?` breaks."""
 
     index, wanted = None, Wanted()
 
@@ -56,6 +56,8 @@ class Counting:
         self.most = max(self.most, self.busy)
         self.threads.add(threading.current_thread())
         try:
+            if content.startswith(b"?"):
+                raise RuntimeError("nobody expected this")
             if content.startswith(b"!"):
                 return Answer(Prediction(name, (), f"{name}: no image"))
             pixels = np.full((300, 400, 3), len(content) % 256, np.uint8)
@@ -141,6 +143,16 @@ def test_an_answer_and_the_next_one(running):
     assert "5 bytes" in visitor.look(running.address, "a.png", b"12345")
 
 
+def test_an_error_that_nobody_expected_has_its_traceback_here_and_none_there(running, capfd):
+    path = visitor.upload(running.address, "a.png", b"?")
+    message = visitor.ask(running.address, path=path, orig_name="a.png", meta={"_type": "gradio.FileData"})
+    assert (message["success"], message["output"]["error"]) == (False, None)
+    said = capfd.readouterr().err
+    assert "Traceback" in said
+    assert "RuntimeError: nobody expected this" in said
+    assert "5 bytes" in visitor.look(running.address, "a.png", b"12345")
+
+
 def test_many_at_once_take_turns_in_one_thread(running):
     with ThreadPoolExecutor(6) as pool:
         asked = [pool.submit(visitor.look, running.address, "a.png", b"x" * (1 + count // 2)) for count in range(6)]
@@ -202,6 +214,14 @@ def test_nothing_is_left_and_the_environment_is_as_it_was(gradio, monkeypatch):
     assert os.environ["GRADIO_TEMP_DIR"] == "/nowhere"
     with pytest.raises(OSError, match="refused"):
         urlopen(running.address)
+
+
+def test_the_end_is_quiet_while_a_page_is_open(gradio, capfd):
+    with served() as running:
+        open_page = urlopen(f"{running.address}gradio_api/heartbeat/abc")
+        assert open_page.status == 200
+    assert capfd.readouterr() == ("", "")
+    open_page.close()
 
 
 def test_all_addresses_take_any_name(gradio):

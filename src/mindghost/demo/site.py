@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import errno
 import ipaddress
+import logging
 import os
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import CancelledError
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -191,7 +193,10 @@ class Site:
             content = uploads.read(path)
             return None if content is None else self.answerer.answer(content, name)
 
-        found = self.turns.ask(answer)
+        try:
+            found = self.turns.ask(answer)
+        except CancelledError:
+            return fragments.problem("the page has ended")
         return fragments.problem(f"{name}: {_GONE}") if found is None else fragments.said(found, self.answerer)
 
 
@@ -200,7 +205,7 @@ def _running(app: Callable[..., Any], listening: socket.socket) -> Iterator[None
     """Run a server in a thread, inside of the `with` block."""
     _, _, uvicorn = _libraries()
     # It leaves signals alone in a thread. What goes wrong in an answer is said with its traceback.
-    config = uvicorn.Config(app, log_level="error", access_log=False, timeout_graceful_shutdown=1, ws="none")
+    config = uvicorn.Config(app, log_level="error", access_log=False, ws="none")
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, args=([listening],), name="server", daemon=True)
     thread.start()
@@ -208,7 +213,9 @@ def _running(app: Callable[..., Any], listening: socket.socket) -> Iterator[None
         _wait_for(server, thread)
         yield
     finally:
-        server.should_exit = True
+        # A page that is open keeps a connection, which is cut: that is no error to be told of.
+        logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL + 1)
+        server.should_exit = server.force_exit = True
         thread.join(_END)
         listening.close()
 

@@ -9,7 +9,7 @@ from concurrent.futures import CancelledError, Future
 from typing import Any, TypeVar
 
 _Result = TypeVar("_Result")
-_GLANCE = 0.2  # seconds between two looks at whether it is over
+_GLANCE = 0.5  # seconds between two looks at whether it is over
 
 
 class Turns:
