@@ -7,6 +7,7 @@ import errno
 import ipaddress
 import logging
 import os
+import re
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -37,16 +38,28 @@ _ALONE = {
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "HF_HUB_OFFLINE": "1",
 }
+# As pyproject.toml has them.
+_OLDEST, _TOO_NEW = (6, 22), (7,)
 _GONE = "the image is not here any more: drop it again"
 
 
 def check() -> None:
-    """Raise UserError where gradio is missing: before what takes its time."""
+    """Raise UserError where gradio is missing, or not of a version that is known: before what takes its time."""
     os.environ.update(_ALONE)
     try:
-        import gradio  # noqa: F401
+        import gradio
     except ImportError as error:
         raise UserError(f"gradio makes the page ({error}); pip install 'mindghost[demo]'") from error
+    found = tuple(map(int, re.findall(r"\d+", gradio.__version__)[:2]))
+    if not _OLDEST <= found < _TOO_NEW:
+        raise UserError(
+            f"gradio {gradio.__version__} is here, and the page is made for {_name(_OLDEST)} and newer, below "
+            f"{_name(_TOO_NEW)}; pip install 'mindghost[demo]'"
+        )
+
+
+def _name(version: tuple[int, ...]) -> str:
+    return ".".join(map(str, version))
 
 
 def _libraries() -> tuple[Any, Any, Any]:
