@@ -19,7 +19,6 @@ from mindghost.inference.predictor import Predictor
 from mindghost.search import query
 from mindghost.search.index import Index
 from mindghost.tasks import heat
-from tests.helpers.masks import scene
 from tests.helpers.trained import write_run
 
 pytestmark = pytest.mark.usefixtures("short_network")
@@ -46,7 +45,7 @@ def encoded(pixels: np.ndarray | Image.Image, kind: str, **options) -> bytes:
 
 
 def pixels_of(height: int = 40, width: int = 60) -> np.ndarray:
-    return scene(3, (height, width))[0]
+    return np.random.default_rng(3).integers(0, 256, (height, width, 3), np.uint8)
 
 
 def test_answers_are_those_of_predict_and_neighbours_those_of_search(answerer, made):

@@ -76,15 +76,10 @@ def main(arguments: Sequence[str]) -> None:
         # After the command line is known to be good: importing MindSpore and gradio takes seconds.
         with importing():
             from ..demo import site
-            from ..process.log import RunLog
 
             site.check()
-        log = RunLog()
-        try:
-            with site.listen(args.host, args.port) as listening:
-                _serve(args, listening, signals)
-        finally:
-            log.close()
+        with site.listen(args.host, args.port) as listening:
+            _serve(args, listening, signals)
     assert signals.received is not None
     raise Stopped(signals.received, stop_reason(signals.received))
 

@@ -152,7 +152,7 @@ def at_size_of_page(pixels: NDArray[Any]) -> NDArray[Any]:
     if longer > LARGEST:
         # Not below a pixel: an image may be a thousand times as long as it is high.
         factor = max(LARGEST / longer, 1 / shorter)
-        size = tuple(max(1, round(side * factor)) for side in pixels.shape[1::-1])
-        return np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.BOX))
+        height, width = (max(1, round(side * factor)) for side in pixels.shape[:2])
+        return np.asarray(Image.fromarray(pixels).resize((width, height), Image.Resampling.BOX))
     factor = max(1, min(math.ceil(SMALLEST / longer), LARGEST // longer))
     return pixels.repeat(factor, axis=0).repeat(factor, axis=1)

@@ -9,7 +9,6 @@ from typing import Any
 from numpy.typing import NDArray
 
 from .. import tasks
-from ..data import images
 from ..data.imagenet import names as imagenet_names
 from ..inference.deployment import Deployment
 from ..process.display import html as escape
@@ -135,8 +134,7 @@ def _like(neighbours: Sequence[Neighbour]) -> str:
     """The images of the index, each with its score and class."""
     figures = []
     for each in neighbours:
-        tile = picture.Tile("", each.path, lambda path=each.path: images.read_image(path, upright=True))
-        pixels, note = picture.thumbnail(tile)
+        pixels, note = picture.thumbnail(picture.tile_of(each.path, ""))
         name = note or Path(each.path).name
         caption = " ".join(filter(None, (f"{each.score:.4f}", each.name)))
         text = f"{escape(caption)}<br>{escape(name)}"

@@ -157,6 +157,8 @@ class Site:
     def app(self, uploads: Uploads, alone: bool) -> Guard:
         """The page as an application (ASGI); `alone`: for this machine, by its own names."""
         gradio, fastapi, _ = _libraries()
+        # It makes a folder there for what this page does not do.
+        gradio.routes.DEFAULT_TEMP_DIR = str(uploads.folder)
         app = fastapi.FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
         fonts = ("system-ui", "sans-serif"), ("ui-monospace", "monospace")
         gradio.mount_gradio_app(
