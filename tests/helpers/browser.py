@@ -42,7 +42,7 @@ class Page:
         target = next(one for one in self.call("Target.getTargets")["targetInfos"] if one["type"] == "page")
         found = self.call("Target.attachToTarget", targetId=target["targetId"], flatten=True)
         self._session = found["sessionId"]
-        for domain in ("Page", "Network", "Runtime", "Log", "DOM"):
+        for domain in ("Page", "Network", "Runtime", "Log"):
             self.call(f"{domain}.enable")
         self.resize(width, height)
 
@@ -101,9 +101,8 @@ class Page:
 
     def give_file(self, selector: str, file: Path) -> None:
         """Choose a file in an input."""
-        root = self.call("DOM.getDocument")["root"]["nodeId"]
-        node = self.call("DOM.querySelector", nodeId=root, selector=selector)["nodeId"]
-        self.call("DOM.setFileInputFiles", nodeId=node, files=[str(file)])
+        found = self.call("Runtime.evaluate", expression=f"document.querySelector({json.dumps(selector)})")["result"]
+        self.call("DOM.setFileInputFiles", objectId=found["objectId"], files=[str(file)])
 
     def screenshot(self, file: Path) -> None:
         file.write_bytes(base64.b64decode(self.call("Page.captureScreenshot", format="png")["data"]))

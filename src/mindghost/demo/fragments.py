@@ -26,13 +26,13 @@ STYLE = """
 .mg h1 { font-size: 1.5em; margin: .3em 0 .1em; }
 .mg h2 { font-size: 1.05em; margin: 1.4em 0 .5em; }
 .mg p { margin: .2em 0; max-width: 60em; }
-.mg .note { color: var(--body-text-color-subdued); font-size: .9em; }
+.mg .note, .mg figcaption { font-size: .85em; opacity: .75; }
 .mg .problem { border-left: 4px solid #d33; padding: .5em .8em; margin: .6em 0; background: #d331; }
 .mg .pictures { display: flex; flex-wrap: wrap; gap: 1em; }
 .mg figure { margin: 0; flex: 1 1 240px; max-width: 480px; }
 .mg figure img { display: block; width: 100%; height: auto; max-height: 480px; object-fit: contain;
   object-position: left top; border-radius: 6px; }
-.mg figcaption { font-size: .85em; margin-top: .3em; color: var(--body-text-color-subdued); }
+.mg figcaption { margin-top: .3em; }
 .mg ol { list-style: none; margin: 0; padding: 0; max-width: 40em; }
 .mg li.row { display: flex; align-items: center; gap: .6em; position: relative; padding: .3em .5em; margin: .2em 0; }
 .mg li.row .bar { position: absolute; inset: 0 auto 0 0; border-radius: 4px; background: var(--primary-500);
@@ -41,7 +41,7 @@ STYLE = """
 .mg li.row .number { position: relative; font-variant-numeric: tabular-nums; }
 .mg .swatch { display: inline-block; width: 1.3em; height: .9em; border: 1px solid #888; position: relative;
   flex: none; }
-.mg .like { display: grid; grid-template-columns: repeat(auto-fill, minmax(120px, 1fr)); gap: .8em; }
+.mg .like { display: grid; grid-template-columns: repeat(auto-fill, minmax(100px, 1fr)); gap: .8em; }
 .mg .like figure { max-width: 160px; }
 footer { display: none !important; }
 """
@@ -63,10 +63,7 @@ def heading(answerer: Answerer, seconds: float) -> str:
         )
     if index is not None:
         notes.append(f"Images that are like yours come from {index.path.name}, which has {len(index):,} of them.")
-    notes.append(
-        "An image is seen by the program that serves this page and nobody else, and deleted within "
-        f"{seconds / 60:g} minutes."
-    )
+    notes.append(f"Your image goes no further than this page's server, and is deleted within {seconds / 60:g} minutes.")
     text = "".join(f"<p>{escape(line)}</p>" for line in lines)
     text += "".join(f"<p class=note>{escape(note)}</p>" for note in notes)
     return f"<div class=mg><h1>{escape(config.model)}</h1>{text}</div>"
