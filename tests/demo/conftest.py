@@ -1,4 +1,4 @@
-"""A run with a short network, images, an index of them, and an exported file."""
+"""A run with a short network, images, an index of them, an exported file."""
 
 from pathlib import Path
 
@@ -18,7 +18,7 @@ KEYS = {"model": "ghostnet_050", "image_resize": 64, "crop_pct": 0.8, "num_paral
 
 @pytest.fixture(scope="session")
 def made(tmp_path_factory) -> Path:
-    """`run`, `D` with images, `i.index` of those of validation, `run/ghostnet_050_best.onnx` with embeddings."""
+    """A folder: `run`, `D` with images, `i.index` of those of validation."""
     folder = tmp_path_factory.mktemp("demo")
     write_images(folder / "D", CLASSES, 1, 2)
     with short.network():
@@ -27,6 +27,15 @@ def made(tmp_path_factory) -> Path:
         samples = reading.opened([str(folder / "D" / "val")], deployed.config)
         vectors, _ = Embedder.open(deployed, 6).vectors(samples)
         indices.build(folder / "i.index", vectors)
-        pytest.importorskip("onnx")
-        export.export(deployed, ("onnx",), folder / "run", embedding=True)
     return folder
+
+
+@pytest.fixture(scope="session")
+def exported(made) -> Path:
+    """An ONNX file of the run, with embeddings."""
+    pytest.importorskip("onnx")
+    with short.network():
+        export.export(
+            artifact.of_file(made / "run" / "ghostnet_050_best.ckpt"), ("onnx",), made / "onnx", embedding=True
+        )
+    return made / "onnx" / "ghostnet_050_best.onnx"
