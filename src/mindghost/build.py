@@ -136,6 +136,11 @@ def _quantize_aware(made: nn.Cell, config: Config) -> RegistryNetwork:
 
 def training_precision(net: nn.Cell, config: Config, operators: Path | None) -> nn.Cell:
     """The network of `config.model` as it is trained: in the precision of `amp_level`, on our native operators."""
+    if config.amp_type == "bfloat16" and config.amp_level == "O2":
+        # That of our operators' products, and of nothing else; without operators all is in float32.
+        if operators is not None:
+            rewrite.use(net, operators, bfloat16=True)
+        return net
     return _in_precision(net, config.amp_level, config, operators)
 
 

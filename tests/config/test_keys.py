@@ -47,6 +47,7 @@ OUR_DEFAULTS = {
     "crop_size": None,
     "channels": [],
     "quantize_aware": None,
+    "amp_type": "float16",
     "dice_weight": 0.0,
     "ohem": None,
     "class_weights": None,

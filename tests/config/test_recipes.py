@@ -20,8 +20,8 @@ CONFIGS = ROOT / "configs"
 # Those of one network each; tests/train/test_settle.py has the one for any.
 RECIPES = sorted(path for path in CONFIGS.rglob("*.yaml") if path.parent.name != "finetune")
 UPDATES = 10  # in an epoch
-# Folders of recipes for one set of photos.
-PHOTOS = ("camvid", "mcu")
+# Folders of recipes for one set of photos -> their pixels, where these are not the network's own.
+PHOTOS = {"camvid": None, "mcu": 96, "tiny_imagenet": 64}
 # By part of a name: the rates of the first and the last update, for the global batch that the recipe is meant for.
 RATES = {
     "unet": (0, 0.001 / (98 * UPDATES) ** 0.9),
@@ -45,8 +45,8 @@ def test_recipe_makes_a_step(path):
         # Its classes and their weights are those of the masks, its size that of the images.
         assert (config.task, config.num_classes) == ("segmentation", None)
         config = config.replace(num_classes=5, class_weights=None)
-    elif path.parent.name == "mcu":
-        assert config.image_resize == 96
+    elif path.parent.name in PHOTOS:
+        assert config.image_resize == PHOTOS[path.parent.name]
     else:
         assert (config.num_classes, config.image_resize) == (facts.num_classes, facts.input_size)
 

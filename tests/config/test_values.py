@@ -11,6 +11,8 @@ from mindghost.config.yaml_file import dump, scalar
 from mindghost.errors import UserError
 from tests.helpers.configs import message_of
 
+BFLOAT16 = {"amp_level": "O2", "amp_type": "bfloat16"}
+
 
 @pytest.mark.parametrize(
     ("key", "given", "value"),
@@ -378,6 +380,11 @@ def test_bad_values(keys, words):
             ["drop_remainder: a MindIR teacher takes batches of one size", "set drop_remainder to True"],
         ),
         ({"native_ops": "on", "amp_level": "O2"}, ["native_ops: ", "float32", "set amp_level to O0"]),
+        ({"amp_type": "bfloat16"}, ["amp_level: bfloat16 is for amp_level: O2, not for O0; set amp_level to O2"]),
+        (BFLOAT16 | {"val_amp_level": "O2"}, ["val_amp_level: with bfloat16 evaluation is in float32, not in O2"]),
+        (BFLOAT16 | {"native_ops": "off"}, ["native_ops: bfloat16 takes our operators; set native_ops to auto"]),
+        (BFLOAT16 | {"amp_cast_list": ["Dense"]}, ["amp_cast_list: bfloat16 is for convolutions"]),
+        (BFLOAT16 | {"quantize_aware": "int8"}, ["amp_level: maps are rounded in float32"]),
         ({"aug_splits": 3, "aux_factor": 1.0, "resume_opt": True}, ["aug_splits", "(and 2 more)"]),
     ],
 )
@@ -408,6 +415,8 @@ def test_bad_combinations(keys, words):
         {"teacher": "ghostnet_100", "drop_remainder": False},
         {"native_ops": "on"},
         {"native_ops": "auto", "amp_level": "O2"},
+        BFLOAT16,
+        BFLOAT16 | {"native_ops": "on", "loss_scale_type": "auto"},
     ],
     ids=str,
 )

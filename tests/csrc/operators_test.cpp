@@ -14,6 +14,7 @@
 #include <thread>
 #include <vector>
 
+#include "bfloat16.h"
 #include "chain.h"
 #include "convolution.h"
 #include "dropout.h"
@@ -23,6 +24,7 @@
 #include "shared_sum.h"
 #include "squeeze_excite.h"
 #include "thread_pool.h"
+#include "tiles.h"
 #include "upsample.h"
 
 using namespace ghostnet;
@@ -464,6 +466,57 @@ void check_convolutions(const std::vector<const Kernels*>& kernels) {
   check_convolution(kernels, {72, 17, 16, {4, 5, 3, 3, 1, 1, 1}});
 }
 
+// Products in bfloat16, by the processor and by loops, of values that bfloat16 holds as they are.
+void check_bfloat16(const Kernels& kernels, const Convolution& k) {
+  const Geometry& g = k.map;
+  std::mt19937 generator(17);
+  const auto rounded = [&](int64_t size) {
+    Floats values = random_floats(size, generator);
+    std::vector<uint16_t> halves(size);
+    plain_tiles.round(halves.data(), values.data(), size);
+    for (int64_t i = 0; i < size; ++i) {
+      const uint32_t bits = static_cast<uint32_t>(halves[i]) << 16;
+      const float before = values[i];
+      std::memcpy(&values[i], &bits, sizeof(float));
+      if (std::fabs(values[i] - before) > std::fabs(before) / 256) ++failures;
+    }
+    return values;
+  };
+  const Floats x = rounded(k.batch * k.in_channels * g.height * g.width);
+  const Floats weight = rounded(k.out_channels * k.in_channels * g.kernel_height * g.kernel_width);
+  const Floats d_out = rounded(k.batch * k.out_channels * g.out_height() * g.out_width());
+  Doubles out(d_out.size(), 0.0), d_x(x.size(), 0.0), d_weight(weight.size(), 0.0);
+  convolve_slowly(k, x.data(), weight.data(), d_out.data(), out.data(), d_x.data(), d_weight.data());
+  for (const Tiles* tiles : {&plain_tiles, amx_tiles()}) {
+    if (!tiles) continue;
+    Floats found_out(out.size()), found_d_x(d_x.size()), found_d_weight(d_weight.size()), first;
+    const int before = failures;
+    for (int threads : {1, 3}) {
+      set_threads(threads);
+      convolve(*tiles, k, x.data(), weight.data(), found_out.data());
+      convolve_input_gradient(*tiles, k, d_out.data(), weight.data(), found_d_x.data());
+      convolve_weight_gradient(*tiles, kernels, k, x.data(), d_out.data(), found_d_weight.data());
+      compare("bfloat16 out", found_out, out);
+      compare("bfloat16 d_x", found_d_x, d_x);
+      compare("bfloat16 d_weight", found_d_weight, d_weight, 1e-4);
+      Floats all = found_out;
+      all.insert(all.end(), found_d_x.begin(), found_d_x.end());
+      all.insert(all.end(), found_d_weight.begin(), found_d_weight.end());
+      compare_bits("bfloat16", threads, &first, all);
+    }
+    if (failures > before) name_sizes(kernels, k.batch, k.in_channels, g);
+  }
+}
+
+void check_bfloat16_convolutions(const Kernels& kernels) {
+  check_bfloat16(kernels, {3, 5, 40, {7, 6, 1, 1, 1, 0, 0}});
+  check_bfloat16(kernels, {9, 33, 17, {6, 6, 3, 3, 1, 1, 1}});
+  check_bfloat16(kernels, {5, 16, 35, {9, 11, 5, 3, 1, 2, 1}});
+  check_bfloat16(kernels, {2, 20, 16, {8, 5, 3, 3, 1, 0, 0}});   // smaller results
+  check_bfloat16(kernels, {2, 18, 16, {5, 7, 3, 3, 1, 2, 2}});   // larger ones
+  check_bfloat16(kernels, {4, 16, 16, {1, 1, 3, 3, 1, 1, 1}});
+}
+
 // Maps that are worked on in parts, side by side and below each other, of any number of samples.
 void check_large_convolutions(const std::vector<const Kernels*>& kernels) {
   check_convolution(kernels, {1, 3, 5, {35, 131, 3, 3, 1, 1, 1}});
@@ -780,6 +833,7 @@ int main(int count, char** arguments) {
   }
   check_convolutions(kernels);
   check_large_convolutions(kernels);
+  check_bfloat16_convolutions(*kernels.back());
   check_max_pool();
   std::printf("%zu cases, %d failures\n", all.size(), failures);
   return failures > 0;

@@ -125,6 +125,27 @@ def _model_conflicts(config: Config) -> Iterator[Problem]:
         )
 
 
+def _bfloat16_conflicts(config: Config) -> Iterator[Problem]:
+    if config.amp_level != "O2":
+        yield Problem(
+            ("amp_level", "amp_type"),
+            f"bfloat16 is for amp_level: O2, not for {config.amp_level}; set amp_level to O2, or leave amp_type out",
+        )
+    if config.val_amp_level != "O0":
+        yield Problem(
+            ("val_amp_level", "amp_type"),
+            f"with bfloat16 evaluation is in float32, not in {config.val_amp_level}; set val_amp_level to O0",
+        )
+    if config.native_ops == "off":
+        yield Problem(
+            ("native_ops", "amp_type"), "bfloat16 takes our operators; set native_ops to auto, or leave amp_type out"
+        )
+    if config.amp_cast_list is not None:
+        yield Problem(
+            ("amp_cast_list", "amp_type"), "bfloat16 is for convolutions, whatever is listed; leave one of them out"
+        )
+
+
 def _precision_conflicts(config: Config) -> Iterator[Problem]:
     if config.aux_factor > 0:
         yield Problem(
@@ -143,7 +164,9 @@ def _precision_conflicts(config: Config) -> Iterator[Problem]:
                 f"maps are rounded in float32, not in {key}: {getattr(config, key)}; set {key} to O0, or "
                 "quantize_aware to None",
             )
-    if config.native_ops == "on" and config.amp_level != "O0":
+    if config.amp_type == "bfloat16":
+        yield from _bfloat16_conflicts(config)
+    elif config.native_ops == "on" and config.amp_level != "O0":
         yield Problem(
             ("native_ops", "amp_level"),
             f"our operators are for float32, not for amp_level: {config.amp_level}; set amp_level to O0 or native_ops "

@@ -411,6 +411,9 @@ class Keys(BaseModel):
 
     amp_level: AmpLevel = "O0"
     """Precision in training: O0 float32, O1 float16 for amp_cast_list, O2 float16 but norms, O3 float16."""
+    amp_type: Literal["float16", "bfloat16"] = "float16"
+    """What amp_level has in place of float32. bfloat16, for O2 on a CPU with AMX: the products of convolutions, whose
+    sums and all else are in float32."""
     val_amp_level: AmpLevel = "O0"
     """Precision in validate, as in amp_level."""
     amp_cast_list: CastList | None = None

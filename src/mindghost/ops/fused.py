@@ -223,24 +223,27 @@ _LARGE_MAP = 64 * 64
 
 
 class Dense(nn.Cell):
-    """A dense convolution of stride 1 by our operators, for whole blocks of samples or large maps.
+    """A dense convolution of stride 1 by our operators.
 
-    Small maps of other batches run as they were.
+    In float32, small maps in batches that are no whole blocks of samples run as they were.
 
     Args:
         library: file of the C++ operators.
         convolution: what it stands for.
+        bfloat16: inputs, weights and gradients are rounded to bfloat16 before they are multiplied; sums, and all that
+            the cell takes and gives, are in float32.
     """
 
-    def __init__(self, library: Path, convolution: nn.Conv2d) -> None:
+    def __init__(self, library: Path, convolution: nn.Conv2d, bfloat16: bool = False) -> None:
         super().__init__(auto_prefix=False)
         self.convolution = convolution
+        self.bfloat16 = bfloat16
         self.weight = convolution.weight
         _, pad_height, pad_width = _geometry(convolution)
-        self.padding = Tensor([float(pad_height), float(pad_width)], ms.float32)
+        self.settings = Tensor([float(pad_height), float(pad_width), float(bfloat16)], ms.float32)
         out_channels, _, kernel_height, kernel_width = self.weight.shape
 
-        def out_shape(padding: list[int], x: list[int], _: list[int]) -> tuple[list[int]]:
+        def out_shape(settings: list[int], x: list[int], _: list[int]) -> tuple[list[int]]:
             height, width = x[2] + 2 * pad_height - kernel_height + 1, x[3] + 2 * pad_width - kernel_width + 1
             return ([x[0], out_channels, height, width],)
 
@@ -249,12 +252,12 @@ class Dense(nn.Cell):
         for_weight = ops.Custom(f"{prefix}_weight_gradient", lambda _, x, d_out, weight: (weight,), floats(1), "aot")
         self.convolved = ops.Custom(prefix, out_shape, floats(1), "aot", _dense_bprop(for_input, for_weight))
         for each in (self.convolved, for_input, for_weight):
-            each.add_prim_attr("kind", [*self.weight.shape, pad_height, pad_width])
+            each.add_prim_attr("kind", [*self.weight.shape, pad_height, pad_width, int(bfloat16)])
 
     def construct(self, x: Tensor) -> Tensor:
-        if x.shape[0] % SAMPLES_TOGETHER and x.shape[2] * x.shape[3] < _LARGE_MAP:
+        if not self.bfloat16 and x.shape[0] % SAMPLES_TOGETHER and x.shape[2] * x.shape[3] < _LARGE_MAP:
             return self.convolution(x)
-        return self.convolved(self.padding, x, self.weight)[0]
+        return self.convolved(self.settings, x, self.weight)[0]
 
 
 # What the gradient of a batch norm needs, from the outputs of its operator and its running statistics: mean and
@@ -346,9 +349,9 @@ def _mask_bprop(gradient: ops.Custom) -> Callable[..., tuple[Any, ...]]:
 
 
 def _dense_bprop(for_input: ops.Custom, for_weight: ops.Custom) -> Callable[..., tuple[Any, ...]]:
-    def bprop(padding, x, weight, out, d_out):
-        d_x = for_input(padding, x, d_out[0], weight)[0]
-        return ops.zeros_like(padding), d_x, for_weight(padding, x, d_out[0], weight)[0]
+    def bprop(settings, x, weight, out, d_out):
+        d_x = for_input(settings, x, d_out[0], weight)[0]
+        return ops.zeros_like(settings), d_x, for_weight(settings, x, d_out[0], weight)[0]
 
     return bprop
 

@@ -67,6 +67,17 @@ def load(path: Path, threads: int) -> str:
     return kernels
 
 
+def check_bfloat16(path: Path | None) -> None:
+    """Raise UserError where products in bfloat16 (`amp_type`) cannot be had. `path`: the library; None: none."""
+    if path is None:
+        raise UserError("amp_type: bfloat16 takes our native operators, which cannot be had here; leave amp_type out")
+    if not ctypes.CDLL(str(path)).ghostnet_bfloat16():
+        raise UserError(
+            "amp_type: bfloat16 takes a processor with AMX (Intel Xeon, 4th generation or later), and this one has "
+            "none, or the system keeps it back; leave amp_type and amp_level out"
+        )
+
+
 def variants(machine: str = platform.machine()) -> dict[str, tuple[str, ...]]:
     """Instruction sets that the loops are compiled for -> their flags and macros; the best one is taken at run time."""
     found: dict[str, tuple[str, ...]] = {"baseline": ("-DGHOSTNET_WIDTH=4", "-DGHOSTNET_PIXELS=1")}

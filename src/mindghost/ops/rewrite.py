@@ -49,15 +49,22 @@ def _is_plain(convolution: nn.Conv2d) -> bool:
 
 
 def _is_dense(cell: nn.Cell) -> bool:
-    """Whether this is a convolution that `Dense` knows. Those of one pixel are fast in MindSpore."""
+    """Whether this is a convolution that `Dense` knows."""
     return (
-        type(cell) is nn.Conv2d
-        and cell.group == 1
-        and not cell.has_bias
-        and cell.stride == (1, 1)
-        and max(cell.kernel_size) > 1
-        and _is_plain(cell)
+        type(cell) is nn.Conv2d and cell.group == 1 and not cell.has_bias and cell.stride == (1, 1) and _is_plain(cell)
     )
+
+
+# With fewer channels, tiles of AMX are mostly zeros.
+_FEW_CHANNELS = 16
+
+
+def _dense(cell: nn.Conv2d, library: Path, bfloat16: bool) -> nn.Cell:
+    """What takes the place of such a convolution."""
+    if bfloat16 and min(cell.in_channels, cell.out_channels) >= _FEW_CHANNELS:
+        return Dense(library, cell, bfloat16=True)
+    # Those of one pixel are fast in MindSpore.
+    return Dense(library, cell) if max(cell.kernel_size) > 1 else cell
 
 
 def _is_max_pool(cell: nn.Cell) -> bool:
@@ -70,8 +77,13 @@ def _is_max_pool(cell: nn.Cell) -> bool:
     )
 
 
-def use(network: nn.Cell, library: Path) -> None:
+def use(network: nn.Cell, library: Path, bfloat16: bool = False) -> None:
     """Have what our operators know of a float32 network, or of a loss, computed by them.
+
+    Args:
+        network: is changed in place.
+        library: file of the C++ operators.
+        bfloat16: products of dense convolutions are those of values that were rounded to bfloat16.
 
     These are norms, depthwise and dense convolutions, pooling, means and gates of maps, together with what follows
     them, where that is known (ReLU, a Ghost module's concatenation, a bottleneck's sum); bilinear resizing, and the
@@ -94,7 +106,7 @@ def use(network: nn.Cell, library: Path) -> None:
         if id(cell) in replacements:
             continue
         if _is_dense(cell):
-            replacements[id(cell)] = Dense(library, cell)
+            replacements[id(cell)] = _dense(cell, library, bfloat16)
         elif _is_max_pool(cell):
             replacements[id(cell)] = OfMaps(library, "max_pool")
         elif type(cell) is PixelLosses:

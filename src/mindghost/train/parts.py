@@ -20,6 +20,7 @@ from ..evaluate.evaluator import WeightsEvaluator
 from ..models.complexity import trainable_parameters
 from ..models.layers import reseed_dropout
 from ..models.surgery import synchronise_batch_norm
+from ..ops.library import check_bfloat16
 from ..parallel import replicas
 from ..parallel.ranks import Ranks
 from ..process.libc import give_back_memory
@@ -155,6 +156,8 @@ def network(runtime: Runtime, epoch: int, starts: bool) -> nn.Cell:
     freeze(net, config, epoch)
     if config.sync_bn and ranks.size > 1:
         synchronise_batch_norm(net)
+    if config.amp_type == "bfloat16":
+        check_bfloat16(runtime.operators)
     return build.training_precision(net, config, runtime.operators)
 
 

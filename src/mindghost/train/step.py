@@ -49,7 +49,8 @@ class StepOptions:
     @classmethod
     def from_config(cls, config: Config) -> StepOptions:
         """MindCV's keys -> options. `loss_scale_type: auto` is dynamic where float16 is used, else fixed."""
-        dynamic = config.loss_scale_type == "dynamic" or (config.loss_scale_type == "auto" and config.amp_level != "O0")
+        float16 = config.amp_level != "O0" and config.amp_type == "float16"
+        dynamic = config.loss_scale_type == "dynamic" or (config.loss_scale_type == "auto" and float16)
         return cls(
             loss_scale=config.loss_scale,
             dynamic_scale=dynamic,

@@ -205,7 +205,7 @@ def _log_run(runtime: Runtime, network: nn.Cell, data: TrainingData) -> None:
     batch = config.batch_size * config.gradient_accumulation_steps * ranks.size
     log.info(
         f"{config.model} on {device}: {trainable_parameters(network):,} trainable parameters, "
-        f"{config.num_classes} classes, {config.amp_level}"
+        f"{config.num_classes} classes, {config.amp_level}{' in bfloat16' if config.amp_type == 'bfloat16' else ''}"
     )
     if ranks.size > 1:
         cores = f", {ranks.cores} core(s) each" if ranks.cores else ""

@@ -11,9 +11,10 @@
 //   ghostnet_means_gradient   x, d_means -> d_x
 //   ghostnet_gate             x, gates -> y
 //   ghostnet_gate_gradient    x, gates, d_y -> d_x, d_gates
-//   ghostnet_convolution                   padding, x, weight -> out
-//   ghostnet_convolution_input_gradient    padding, x, d_out, weight -> d_x
-//   ghostnet_convolution_weight_gradient   padding, x, d_out, weight -> d_weight
+//   ghostnet_convolution                   settings, x, weight -> out
+//   ghostnet_convolution_input_gradient    settings, x, d_out, weight -> d_x
+//   ghostnet_convolution_weight_gradient   settings, x, d_out, weight -> d_weight
+// whose settings are the rows of padding above and below, its columns left and right, and whether products are in bfloat16.
 //   ghostnet_max_pool            x -> out
 //   ghostnet_max_pool_gradient   x, d_out -> d_x
 //   ghostnet_upsample            x, rows, columns -> out, of as many rows and columns as there are values in these two
@@ -33,7 +34,6 @@
 //                                [start1, ...] -> the first rate; weights, moments and starts are changed in place
 // `settings` says whether it is Nesterov's momentum, and whether there are starts; see momentum.h. `rates` are one for all
 // weights, or one for each.
-// `padding` holds two values: rows above and below, columns left and right.
 // They return 0, or what `check` found wrong.
 #include <cstring>
 #include <exception>
@@ -42,6 +42,7 @@
 #include <numeric>
 #include <vector>
 
+#include "bfloat16.h"
 #include "chain.h"
 #include "convolution.h"
 #include "dropout.h"
@@ -52,6 +53,7 @@
 #include "shared_sum.h"
 #include "squeeze_excite.h"
 #include "thread_pool.h"
+#include "tiles.h"
 #include "upsample.h"
 
 namespace ghostnet {
@@ -81,6 +83,12 @@ std::vector<const Kernels*> usable_kernels() {
 const Kernels& kernels() {
   static const Kernels& best = *usable_kernels().back();
   return best;
+}
+
+// Python does not ask for bfloat16 where the processor has no products of it, but for tests.
+const Tiles& tiles() {
+  const Tiles* amx = amx_tiles();
+  return amx ? *amx : plain_tiles;
 }
 
 namespace {
@@ -209,19 +217,21 @@ Chain take_forward(Arguments& arguments) {
 // What the operators of a dense convolution take.
 struct ConvolutionInputs {
   Convolution sizes;
+  bool bfloat16;  // products
   const float *x, *d_out, *weight;
 };
 
 // `gradient`: that of the result comes before the weights.
 ConvolutionInputs take_convolution(Arguments& arguments, bool gradient) {
   ConvolutionInputs inputs{};
-  const float* padding = arguments.take();
+  const float* settings = arguments.take();
   const int64_t* x = arguments.shape();
   inputs.x = arguments.take();
   inputs.d_out = arguments.take_if(gradient);
   const int64_t* weight = arguments.shape();
   inputs.weight = arguments.take();
-  const int64_t pad_height = static_cast<int64_t>(padding[0]), pad_width = static_cast<int64_t>(padding[1]);
+  const int64_t pad_height = static_cast<int64_t>(settings[0]), pad_width = static_cast<int64_t>(settings[1]);
+  inputs.bfloat16 = settings[2] != 0;
   inputs.sizes = {x[0], x[1], weight[0], {x[2], x[3], weight[2], weight[3], 1, pad_height, pad_width}};
   return inputs;
 }
@@ -334,19 +344,35 @@ GHOSTNET_OPERATOR(ghostnet_gate_gradient) {
 
 GHOSTNET_OPERATOR(ghostnet_convolution) {
   const ghostnet::ConvolutionInputs inputs = ghostnet::take_convolution(arguments, false);
-  convolve(ghostnet::kernels(), inputs.sizes, inputs.x, inputs.weight, arguments.take());
+  float* out = arguments.take();
+  if (inputs.bfloat16) {
+    convolve(ghostnet::tiles(), inputs.sizes, inputs.x, inputs.weight, out);
+  } else {
+    convolve(ghostnet::kernels(), inputs.sizes, inputs.x, inputs.weight, out);
+  }
   return ghostnet::kDone;
 }
 
 GHOSTNET_OPERATOR(ghostnet_convolution_input_gradient) {
   const ghostnet::ConvolutionInputs inputs = ghostnet::take_convolution(arguments, true);
-  convolve_input_gradient(ghostnet::kernels(), inputs.sizes, inputs.d_out, inputs.weight, arguments.take());
+  float* d_x = arguments.take();
+  if (inputs.bfloat16) {
+    convolve_input_gradient(ghostnet::tiles(), inputs.sizes, inputs.d_out, inputs.weight, d_x);
+  } else {
+    convolve_input_gradient(ghostnet::kernels(), inputs.sizes, inputs.d_out, inputs.weight, d_x);
+  }
   return ghostnet::kDone;
 }
 
 GHOSTNET_OPERATOR(ghostnet_convolution_weight_gradient) {
   const ghostnet::ConvolutionInputs inputs = ghostnet::take_convolution(arguments, true);
-  convolve_weight_gradient(ghostnet::kernels(), inputs.sizes, inputs.x, inputs.d_out, arguments.take());
+  float* d_weight = arguments.take();
+  const ghostnet::Kernels& kernels = ghostnet::kernels();
+  if (inputs.bfloat16) {
+    convolve_weight_gradient(ghostnet::tiles(), kernels, inputs.sizes, inputs.x, inputs.d_out, d_weight);
+  } else {
+    convolve_weight_gradient(kernels, inputs.sizes, inputs.x, inputs.d_out, d_weight);
+  }
   return ghostnet::kDone;
 }
 
@@ -571,3 +597,6 @@ extern "C" int ghostnet_samples_together() { return ghostnet::kTogether; }
 
 // The instruction set in use.
 extern "C" const char* ghostnet_kernels() { return ghostnet::kernels().name; }
+
+// Whether products in bfloat16 are those of the processor.
+extern "C" int ghostnet_bfloat16() { return ghostnet::amx_tiles() != nullptr; }

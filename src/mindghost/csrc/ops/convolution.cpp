@@ -251,24 +251,12 @@ class WeightGradient {
 }  // namespace
 
 void convolve(const Kernels& kernels, const Convolution& k, const float* x, const float* weight, float* out) {
-  const int64_t ins = k.in_channels, taps = k.map.kernel_height * k.map.kernel_width;
-  convolve_all(
-      kernels, k, x, [=](int64_t o, int64_t i, int64_t tap) { return weight[(o * ins + i) * taps + tap]; }, out);
+  convolve_all(kernels, k, x, plain_weight(k, weight), out);
 }
 
 void convolve_input_gradient(const Kernels& kernels, const Convolution& k, const float* d_out, const float* weight,
                              float* d_x) {
-  // The convolution of the gradient with the kernel turned by half a turn.
-  const int64_t ins = k.in_channels, taps = k.map.kernel_height * k.map.kernel_width;
-  Convolution turned{k.batch, k.out_channels, ins, k.map};
-  turned.map.height = k.map.out_height();
-  turned.map.width = k.map.out_width();
-  turned.map.pad_height = k.map.kernel_height - 1 - k.map.pad_height;
-  turned.map.pad_width = k.map.kernel_width - 1 - k.map.pad_width;
-  const auto turned_weight = [=](int64_t i, int64_t o, int64_t tap) {
-    return weight[(o * ins + i) * taps + taps - 1 - tap];
-  };
-  convolve_all(kernels, turned, d_out, turned_weight, d_x);
+  convolve_all(kernels, turned(k), d_out, turned_weight(k, weight), d_x);
 }
 
 void convolve_weight_gradient(const Kernels& kernels, const Convolution& k, const float* x, const float* d_out,
