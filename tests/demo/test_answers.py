@@ -107,9 +107,10 @@ def test_what_is_no_image_is_one_line_and_the_next_one_is_answered(answerer, con
     assert answerer.answer(encoded(pixels_of(), "PNG"), "y.png").prediction.answers
 
 
-def test_a_machine_without_memory_is_one_line(answerer, monkeypatch):
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("Memory not enough: current free memory size[1]")])
+def test_a_machine_without_memory_is_one_line(answerer, monkeypatch, error):
     def fail(*_):
-        raise MemoryError
+        raise error
 
     monkeypatch.setattr(answerer._predictor, "of_pixels", fail)
     answer = answerer.answer(encoded(pixels_of(), "PNG"), "x.png")

@@ -5,8 +5,6 @@ gradio is not in the tests' own environment, as its bounds hold pillow back; `.c
 
 import contextlib
 import os
-import socket
-import sys
 import tempfile
 import threading
 import time
@@ -23,17 +21,15 @@ import pytest
 from PIL import Image
 
 from mindghost.config import Config
-from mindghost.demo import site
+from mindghost.demo import addresses
 from mindghost.demo.answers import Answer, Wanted
 from mindghost.demo.site import Site
 from mindghost.demo.turns import Turns
-from mindghost.errors import UserError
 from mindghost.inference.deployment import Deployment
 from mindghost.inference.predictor import Prediction
 from mindghost.tasks.show import Guess
 from tests.helpers import visitor
 from tests.helpers.browser import BROWSER, Page
-from tests.helpers.places import ROOT
 
 MOST = 1 << 20
 
@@ -74,12 +70,12 @@ class Counting:
 def served(host: str = "127.0.0.1", most: int = MOST) -> Iterator[SimpleNamespace]:
     """A page that is served, its turns taken by a thread."""
     answerer, turns, over = Counting(), Turns(), threading.Event()
-    with site.listen(host, 0) as listening, Site(answerer, turns, host, most).serve(listening) as uploads:
+    with addresses.listen(host, 0) as listening, Site(answerer, turns, host, most).serve(listening) as uploads:
         thread = threading.Thread(target=turns.serve, args=(over.is_set,))
         thread.start()
         try:
             yield SimpleNamespace(
-                address=site.address(listening), answerer=answerer, folder=uploads.folder, thread=thread
+                address=addresses.address(listening), answerer=answerer, folder=uploads.folder, thread=thread
             )
         finally:
             over.set()
@@ -91,62 +87,6 @@ def running() -> Iterator[SimpleNamespace]:
     pytest.importorskip("gradio")
     with served() as found:
         yield found
-
-
-# --- Without gradio
-
-
-def test_a_missing_library_is_one_line(monkeypatch):
-    monkeypatch.setitem(sys.modules, "gradio", None)
-    with pytest.raises(UserError, match=r"gradio makes the page \(.*\); pip install 'mindghost\[demo\]'"):
-        site.check()
-
-
-@pytest.mark.parametrize("version", ["5.49.1", "6.21.9", "7.0.0", "7.0.0rc1", "10.1"])
-def test_another_version_is_one_line(monkeypatch, version):
-    monkeypatch.setitem(sys.modules, "gradio", SimpleNamespace(__version__=version))
-    with pytest.raises(
-        UserError, match=f"gradio {version} is here, and the page is made for 6.22 and newer, below 7; "
-    ):
-        site.check()
-
-
-def test_the_versions_are_those_that_are_installed(monkeypatch):
-    assert '\ndemo = ["gradio>=6.22,<7"]\n' in (ROOT / "pyproject.toml").read_text(encoding="utf-8")
-    assert "'gradio>=6.22,<7'" in (ROOT / ".ci" / "run").read_text(encoding="utf-8")
-    for version in ("6.22.0", "6.31.1", "6.22b1"):
-        monkeypatch.setitem(sys.modules, "gradio", SimpleNamespace(__version__=version))
-        site.check()
-
-
-def test_a_port_that_is_taken_is_passed_over_where_nobody_asked_for_it(monkeypatch):
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
-        with pytest.raises(UserError, match=f"--port: {port} is taken; give another one"):
-            site.listen("127.0.0.1", port)
-        monkeypatch.setattr(site, "FIRST_PORT", port)
-        with site.listen("127.0.0.1", None) as found:
-            assert found.getsockname()[1] > port
-        monkeypatch.setattr(site, "PORTS", 1)
-        with pytest.raises(UserError, match=f"--port: all from {port} to {port} are taken"):
-            site.listen("127.0.0.1", None)
-
-
-@pytest.mark.parametrize("host", ["no.such.host.invalid", "192.0.2.1", "a b", "x" * 300])
-def test_a_host_that_is_none_is_one_line(host):
-    with pytest.raises(UserError, match="--host: .* is no address of this machine"):
-        site.listen(host, 0)
-
-
-@pytest.mark.parametrize(
-    ("host", "alone", "start"),
-    [("127.0.0.1", True, "http://127.0.0.1:"), ("localhost", True, "http://"), ("0.0.0.0", False, "http://127.0.0.1:")],
-)
-def test_who_can_reach_it(host, alone, start):
-    with site.listen(host, 0) as listening:
-        assert site.is_loopback(listening) is alone
-        assert site.address(listening).startswith(start)
-        assert site.address(listening).endswith(f":{listening.getsockname()[1]}/")
 
 
 # --- With gradio, without a browser

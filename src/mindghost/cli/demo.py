@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ..config.arguments import Parser, input_file, number
+from ..demo import addresses, libraries
+from ..demo.turns import Turns
 from ..errors import Stopped, UserError
 from ..process.display import say
 from ..process.signals import StopSignals, importing, stop_reason
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     import socket
 
     from ..demo.answers import Answerer
+    from ..demo.site import Site
 
 PROG = "mindghost demo"
 _MB = 1 << 20
@@ -50,7 +53,9 @@ def make_parser() -> Parser:
     )
     parser.add_argument("--no_explain", action="store_true", help="draw no maps of where the network saw its class")
     add_explain_options(parser)
-    parser.add_argument("--host", default="127.0.0.1", metavar="ADDRESS", help="address to listen at (127.0.0.1)")
+    parser.add_argument(
+        "--host", default=addresses.LOOPBACK, metavar="ADDRESS", help=f"address to listen at ({addresses.LOOPBACK})"
+    )
     parser.add_argument(
         "--port",
         type=number(int, 0, 65_535),
@@ -73,13 +78,14 @@ def main(arguments: Sequence[str]) -> None:
     _check(args)
     # Before anything starts a thread: one that has a signal unblocked would end the process by it.
     with StopSignals(hang_up_stops=True) as signals:
-        # After the command line is known to be good: importing MindSpore and gradio takes seconds.
         with importing():
-            from ..demo import site
+            libraries.check()
+        with addresses.listen(args.host, args.port) as listening:
+            # After the command line is known to be good: importing MindSpore takes seconds.
+            with importing():
+                from ..demo.site import Site
 
-            site.check()
-        with site.listen(args.host, args.port) as listening:
-            _serve(args, listening, signals)
+            _serve(Site(_answerer(args), Turns(), args.host, round(args.max_upload_mb * _MB)), listening, signals)
     assert signals.received is not None
     raise Stopped(signals.received, stop_reason(signals.received))
 
@@ -90,30 +96,24 @@ def _check(args: argparse.Namespace) -> None:
             raise UserError(f"--{option}: is of maps, which --no_explain leaves out; give one of the two")
 
 
-def _serve(args: argparse.Namespace, listening: socket.socket, signals: StopSignals) -> None:
-    """Open the network, and serve the page until a signal comes."""
-    from ..demo.site import Site, address, is_loopback
-    from ..demo.turns import Turns
-
-    answerer = _answerer(args)
-    turns = Turns()
-    site = Site(answerer, turns, args.host, round(args.max_upload_mb * _MB))
+def _serve(site: Site, listening: socket.socket, signals: StopSignals) -> None:
+    """Serve the page until a signal comes."""
     # What comes from here on ends the page once the image that is looked at has its answer.
     signals.defer()
     with site.serve(listening) as uploads:
-        if not is_loopback(listening):
+        if not addresses.is_loopback(listening):
             known = (
-                f"--host {args.host}: all who can reach this machine can use the page; it asks nobody for a password"
+                f"--host {site.host}: all who can reach this machine can use the page; it asks nobody for a password"
             )
             say(f"{PROG}: {known}", sys.stderr)
-        say(f"{address(listening)} is the page; Ctrl-C ends it")
+        say(f"{addresses.address(listening)} is the page; Ctrl-C ends it")
         sys.stdout.flush()
 
         def is_over() -> bool:
             uploads.tidy()
             return signals.received is not None
 
-        turns.serve(is_over)
+        site.turns.serve(is_over)
 
 
 def _answerer(args: argparse.Namespace) -> Answerer:

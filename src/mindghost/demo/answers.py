@@ -131,6 +131,10 @@ class Answerer:
                 return Answer(prediction, self._neighbours(pixels), is_first, picture, overlay)
         except (UserError, RunError) as error:
             return Answer(Prediction(name, (), str(error)))
+        except RuntimeError as error:  # as MindSpore says that it got no memory
+            if (scarce := resources.problem(error)) is None:
+                raise
+            return Answer(Prediction(name, (), f"{name}: {scarce}"))
 
     def _neighbours(self, pixels: NDArray[Any], progress: Callable[[int], None] | None = None) -> tuple[Neighbour, ...]:
         if self._searcher is None:

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import errno
-import ipaddress
 import logging
 import os
-import re
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -16,108 +13,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..errors import RunError, UserError
-from ..files import paths, scratch
-from . import fragments
+from ..errors import RunError
+from ..files import scratch
+from . import addresses, fragments, libraries
 from .answers import Answer, Answerer
 from .guard import Guard
 from .turns import Turns
 from .uploads import SECONDS, Uploads
 
-FIRST_PORT, PORTS = 7860, 100  # gradio's own
-LOOPBACK = "127.0.0.1"
 # Images that wait while one is looked at; more are turned away.
 _WAITING = 16
 _START, _END = 30, 3  # seconds that the server may take to start, and to end
-# Before gradio is imported, whatever the user's own environment says: it calls home, keeps runs, starts node.
-_ALONE = {
-    "GRADIO_ANALYTICS_ENABLED": "False",
-    "GRADIO_RUN_HISTORY": "False",
-    "GRADIO_SSR_MODE": "False",
-    "GRADIO_MCP_SERVER": "False",
-    "HF_HUB_DISABLE_TELEMETRY": "1",
-    "HF_HUB_OFFLINE": "1",
-}
-# As pyproject.toml has them.
-_OLDEST, _TOO_NEW = (6, 22), (7,)
 _GONE = "the image is not here any more: drop it again"
-
-
-def check() -> None:
-    """Raise UserError where gradio is missing, or not of a version that is known: before what takes its time."""
-    os.environ.update(_ALONE)
-    try:
-        import gradio
-    except ImportError as error:
-        raise UserError(f"gradio makes the page ({error}); pip install 'mindghost[demo]'") from error
-    found = tuple(map(int, re.findall(r"\d+", gradio.__version__)[:2]))
-    if not _OLDEST <= found < _TOO_NEW:
-        raise UserError(
-            f"gradio {gradio.__version__} is here, and the page is made for {_name(_OLDEST)} and newer, below "
-            f"{_name(_TOO_NEW)}; pip install 'mindghost[demo]'"
-        )
-
-
-def _name(version: tuple[int, ...]) -> str:
-    return ".".join(map(str, version))
-
-
-def _libraries() -> tuple[Any, Any, Any]:
-    """gradio, fastapi and uvicorn, of which the first needs the others."""
-    os.environ.update(_ALONE)
-    import fastapi
-    import gradio
-    import uvicorn
-
-    return gradio, fastapi, uvicorn
-
-
-def listen(host: str, port: int | None) -> socket.socket:
-    """A socket that listens at a port; None: at the first from 7860 on that is free; 0: at any.
-
-    Raises UserError where that cannot be.
-    """
-    family = _family(host)
-    for number in range(FIRST_PORT, FIRST_PORT + PORTS) if port is None else (port,):
-        try:
-            return socket.create_server((host, number), family=family)
-        except OSError as error:
-            if error.errno == errno.EADDRINUSE and port is None:
-                continue
-            if error.errno in (errno.EADDRINUSE, errno.EACCES):
-                why = f"{number} is taken" if error.errno == errno.EADDRINUSE else f"{number} is for root alone"
-                raise UserError(f"--port: {why}; give another one, or leave the option out") from error
-            raise _no_host(host, error) from error
-    last = FIRST_PORT + PORTS - 1
-    raise UserError(f"--port: all from {FIRST_PORT} to {last} are taken; give another one")
-
-
-def _family(host: str) -> socket.AddressFamily:
-    try:
-        return socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM)[0][0]
-    except (OSError, UnicodeError) as error:
-        raise _no_host(host, error) from error
-
-
-def _no_host(host: str, error: Exception) -> UserError:
-    return UserError(
-        f"--host: {host!r} is no address of this machine ({paths.reason(error)}); give one, such as {LOOPBACK}, or "
-        "0.0.0.0 for all"
-    )
-
-
-def is_loopback(listening: socket.socket) -> bool:
-    """Whether a socket can be reached from this machine alone."""
-    return ipaddress.ip_address(listening.getsockname()[0]).is_loopback
-
-
-def address(listening: socket.socket) -> str:
-    """The address of the page for a browser on this machine."""
-    own, port = listening.getsockname()[:2]
-    found = ipaddress.ip_address(own)
-    if found.is_unspecified:
-        own = LOOPBACK if found.version == 4 else "::1"
-    return f"http://{f'[{own}]' if ':' in own else own}:{port}/"
 
 
 @dataclass(frozen=True)
@@ -147,7 +54,7 @@ class Site:
             os.environ["GRADIO_TEMP_DIR"] = str(folder)
             try:
                 uploads = Uploads(folder)
-                with _running(self.app(uploads, is_loopback(listening)), listening):
+                with _running(self.app(uploads, addresses.is_loopback(listening)), listening):
                     yield uploads
             finally:
                 os.environ.pop("GRADIO_TEMP_DIR")
@@ -156,7 +63,7 @@ class Site:
 
     def app(self, uploads: Uploads, alone: bool) -> Guard:
         """The page as an application (ASGI); `alone`: for this machine, by its own names."""
-        gradio, fastapi, _ = _libraries()
+        gradio, fastapi, _ = libraries.opened()
         # It makes a folder there for what this page does not do.
         gradio.routes.DEFAULT_TEMP_DIR = str(uploads.folder)
         app = fastapi.FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
@@ -173,7 +80,7 @@ class Site:
             theme=gradio.themes.Default(font=fonts[0], font_mono=fonts[1]),
             css=fragments.STYLE,
         )
-        hosts = {"localhost", LOOPBACK, "::1", self.host.lower()} if alone else None
+        hosts = {"localhost", addresses.LOOPBACK, "::1", self.host.lower()} if alone else None
         return Guard(app, self.most_bytes, hosts, uploads.tidy)
 
     def _blocks(self, gradio: Any, uploads: Uploads) -> Any:
@@ -210,15 +117,17 @@ class Site:
 
         try:
             found = self.turns.ask(answer)
+            return fragments.problem(f"{name}: {_GONE}") if found is None else fragments.said(found, self.answerer)
         except CancelledError:
             return fragments.problem("the page has ended")
-        return fragments.problem(f"{name}: {_GONE}") if found is None else fragments.said(found, self.answerer)
+        except RunError as error:  # what the pictures of neighbours take
+            return fragments.problem(str(error))
 
 
 @contextlib.contextmanager
 def _running(app: Callable[..., Any], listening: socket.socket) -> Iterator[None]:
     """Run a server in a thread, inside of the `with` block."""
-    _, _, uvicorn = _libraries()
+    _, _, uvicorn = libraries.opened()
     # It leaves signals alone in a thread. What goes wrong in an answer is said with its traceback.
     config = uvicorn.Config(app, log_level="error", access_log=False, ws="none")
     server = uvicorn.Server(config)
