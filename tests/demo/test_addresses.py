@@ -21,7 +21,7 @@ def test_a_port_that_is_taken_is_passed_over_where_nobody_asked_for_it(monkeypat
             addresses.listen("127.0.0.1", None)
 
 
-@pytest.mark.parametrize("host", ["no.such.host.invalid", "192.0.2.1", "a b", "x" * 300])
+@pytest.mark.parametrize("host", ["no.such.host.invalid", "192.0.2.1", "a b", "x" * 300, ""])
 def test_a_host_that_is_none_is_one_line(host):
     with pytest.raises(UserError, match="--host: .* is no address of this machine"):
         addresses.listen(host, 0)

@@ -34,6 +34,8 @@ def listen(host: str, port: int | None) -> socket.socket:
 
 
 def _family(host: str) -> socket.AddressFamily:
+    if not host:  # which stands for all addresses in one place, and for the own ones in another
+        raise _no_host(host, ValueError("it is empty"))
     try:
         return socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM)[0][0]
     except (OSError, UnicodeError) as error:
