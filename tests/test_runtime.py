@@ -83,6 +83,27 @@ with StopSignals():
     assert (result.returncode, result.stderr) == (143, "stopped by SIGTERM\n")
 
 
+@pytest.mark.parametrize(("ignored", "stops"), [(False, "1"), (True, "None")])
+def test_a_closed_terminal_stops_what_wants_that_but_where_it_is_ignored(tmp_path, ignored, stops):
+    lines = """
+import os, signal, sys, time
+from mindghost.process.signals import StopSignals
+
+if sys.argv[1] == "True":  # as nohup leaves it
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+with StopSignals(hang_up_stops=True) as signals:
+    signals.defer()
+    if os.fork() == 0:
+        os.kill(os.getppid(), signal.SIGHUP)
+        os._exit(0)
+    os.wait()
+    time.sleep(0.5)
+print(signals.received)
+"""
+    result = run([sys.executable, "-c", lines, str(ignored)], tmp_path, timeout=40)
+    assert (result.returncode, result.stdout) == (0, f"{stops}\n")
+
+
 def runtime_of(**keys) -> runtime.Runtime:
     return runtime.Runtime(Config(data_dir="D", **keys), "CPU", ALONE, 1, [])
 

@@ -29,6 +29,7 @@ COMMANDS = {
     "index": "put vectors into an index, change it, bring it up to date",
     "search": "find the images of an index that are most like others",
     "duplicates": "find images that are there twice, in training and validation too",
+    "demo": "serve a page that people can try a network on",
     "label-errors": "find labels that are probably wrong",
     "export": "write a checkpoint for MindSpore, ONNX Runtime, OpenVINO, LiteRT, ncnn",
     "quantize": "make an exported file int8 or float16, and measure what that costs",

@@ -75,6 +75,17 @@ def make_parser() -> Parser:
         metavar="DIR",
         help="write each image with a map over it of where the network saw its first class (PNG; .ckpt files)",
     )
+    add_explain_options(parser)
+    parser.add_argument(
+        "--batch_size", type=COUNT, metavar="N", help=f"images run at once ({MOST}, fewer where they are large)"
+    )
+    parser.add_argument("--every", type=COUNT, default=1, metavar="N", help="of a video, take one frame in N (1)")
+    add_overwrite(parser)
+    return parser
+
+
+def add_explain_options(parser: Parser) -> None:
+    """`--explain_layer` and `--explain_method`, which are None where they are not given: see `open_explainer`."""
     parser.add_argument(
         "--explain_layer", metavar="NAME", help="layer whose maps are drawn (the last before they are pooled)"
     )
@@ -83,12 +94,6 @@ def make_parser() -> Parser:
         choices=("layercam", "gradcam"),
         help="how a layer's maps are weighed: each pixel by its own gradient, or all of a map by its mean (layercam)",
     )
-    parser.add_argument(
-        "--batch_size", type=COUNT, metavar="N", help=f"images run at once ({MOST}, fewer where they are large)"
-    )
-    parser.add_argument("--every", type=COUNT, default=1, metavar="N", help="of a video, take one frame in N (1)")
-    add_overwrite(parser)
-    return parser
 
 
 class Table:
@@ -195,7 +200,7 @@ def main(arguments: Sequence[str]) -> None:
     runtime = Runtime.start(deployed.config.replace(mode=1))
     operators = None if deployed.exported else runtime.operators
     fitting = batch.fitting(math.prod(transforms.input_size(deployed.config)), resources.free_memory())
-    notes = list(_notes(args, deployed, task))
+    notes = list(network_notes(args, deployed, task))
     network: Network | Explainer
     if args.explain:
         explainer = network = open_explainer(deployed, args.explain_layer, args.explain_method or METHOD, operators)
@@ -226,7 +231,7 @@ def _check(args: argparse.Namespace) -> None:
             raise UserError(f"--{option}: give --explain DIR as well, the folder for the pictures")
 
 
-def _notes(args: argparse.Namespace, deployed: Deployment, task: Task) -> Iterator[str]:
+def network_notes(args: argparse.Namespace, deployed: Deployment, task: Task) -> Iterator[str]:
     """What is not known of a network."""
     if deployed.numbered:
         yield (

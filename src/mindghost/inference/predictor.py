@@ -119,6 +119,10 @@ class Predictor:
         except UserError as error:
             return path, str(error), None
 
+    def of_pixels(self, name: str, pixels: NDArray[Any], top_k: int | None = None) -> Prediction:
+        """The prediction of an image that was read already: uint8 (height, width, 3), upright. See `predict`."""
+        return next(self._finish([(name, pixels, self.prepare(pixels))], top_k))
+
     def prepare(self, pixels: NDArray[Any]) -> NDArray[Any]:
         """What the network gets of an image, uint8 (height, width, 3): float32 (C, H, W)."""
         return np.asarray(self._transform(transforms.as_rgb(pixels, self._in_channels)), np.float32)

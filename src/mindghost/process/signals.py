@@ -51,7 +51,10 @@ class StopSignals:
     A data worker that dies (the kernel's memory killer) counts as SIGCHLD: MindSpore sends SIGTERM to its own process
     then. The batches of that worker never come, so a run that waits for data is ended after a while.
 
-    SIGHUP, which comes when the terminal is closed, changes nothing: the run goes on without it.
+    SIGHUP, which comes when the terminal is closed, changes nothing, unless `hang_up_stops`: a run goes on without it.
+
+    Args:
+        hang_up_stops: SIGHUP stops it, too, but where it was ignored at the start, as `nohup` has it.
 
     Attributes:
         received: number of the first signal; None before.
@@ -62,7 +65,9 @@ class StopSignals:
 
     active = False  # whether this process is inside of `with`
 
-    def __init__(self) -> None:
+    def __init__(self, hang_up_stops: bool = False) -> None:
+        ignored = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+        self._stops = (*STOP_SIGNALS, signal.SIGHUP) if hang_up_stops and not ignored else STOP_SIGNALS
         self.received: int | None = None
         self.save: Callable[[], str | None] | None = None
         self.waits_since: float | None = None
@@ -123,9 +128,10 @@ class StopSignals:
                 return
             if caught is not None and caught.si_signo == signal.SIGHUP:
                 streams.hung_up()
-                continue
+                if signal.SIGHUP not in self._stops:
+                    continue
             # CPython returns an empty siginfo after a pause of the process (Ctrl-Z and fg) that outlasts the poll.
-            if caught is not None and caught.si_signo in STOP_SIGNALS:
+            if caught is not None and caught.si_signo in self._stops:
                 self._note(signal.SIGCHLD if caught.si_pid == os.getpid() else caught.si_signo)
             elif self._waits_in_vain():
                 self._end_without_data()

@@ -73,14 +73,15 @@ class Tile:
 def png(found: Sequence[Found]) -> bytes:
     """The picture, of the first queries and neighbours where there are many. Raises UserError without matplotlib."""
     readable = [each for each in found if not each.problem][:_MOST_ROWS]
-    return sheet([[_tile(each.image, "query"), *map(_neighbour, each.neighbours)] for each in readable])
+    return sheet([[tile_of(each.image, "query"), *map(_neighbour, each.neighbours)] for each in readable])
 
 
 def _neighbour(found: Neighbour) -> Tile:
-    return _tile(found.path, f"{found.score:.4f}{f'  {found.name}' if found.name else ''}")
+    return tile_of(found.path, f"{found.score:.4f}{f'  {found.name}' if found.name else ''}")
 
 
-def _tile(path: str, title: str) -> Tile:
+def tile_of(path: str, title: str) -> Tile:
+    """An image file as a part of a sheet."""
     return Tile(title, path, lambda: images.read_image(path, upright=True))
 
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..inference.deployment import Deployment
 from . import embed, graph, reading, vectors
@@ -38,19 +41,68 @@ def neighbours(
 
     Raises UserError for another network than the index's, and where there is no image.
     """
-    vectors.check_same(index.origin, embed.origin_of(deployed), str(index.path), str(deployed.path))
-    if approximate or (approximate is None and index.approximate):
-        graph.check_library()
+    _check(index, deployed, approximate)
     samples = reading.of_files(reading.expanded(images, listed), deployed.config)
     embedder = embed.Embedder.open(deployed, len(samples), batch_size)
     found, problems = embedder.vectors([samples])
-    scores, rows = index.nearest(found.vectors, count, approximate, progress)
-    answers = {
-        path: tuple(_neighbour(index, int(row), float(score)) for row, score in zip(*line, strict=True))
-        for path, *line in zip(found.paths.tolist(), rows, scores, strict=True)
-    }
+    lines = _nearest(index, found.vectors, count, approximate, progress)
+    answers = dict(zip(found.paths.tolist(), lines, strict=True))
     names = (samples.name(place) for place in range(len(samples)))
     return [Found(name, answers.get(name, ()), problems.get(name, "")) for name in names]
+
+
+@dataclass(frozen=True)
+class Searcher:
+    """An index and the network that made it, both open: for one image after the other.
+
+    Attributes:
+        index: to look in.
+        embedder: makes a vector of an image.
+    """
+
+    index: Index
+    embedder: embed.Embedder
+
+    @classmethod
+    def open(cls, index: Index, deployed: Deployment) -> Searcher:
+        """The searcher of an index. Raises UserError for another network than the index's."""
+        _check(index, deployed)
+        return cls(index, embed.Embedder.open(deployed, 1))
+
+    def nearest(
+        self, prepared: NDArray[Any], count: int = 10, progress: Callable[[int], None] | None = None
+    ) -> tuple[Neighbour, ...]:
+        """The images that are most like one, the nearest first.
+
+        Args:
+            prepared: what the network gets of the image, float32 (channels, height, width).
+            count: of neighbours.
+            progress: see `Index.nearest`.
+        """
+        (found,) = _nearest(self.index, self.embedder.network(prepared[np.newaxis]), count, None, progress)
+        return found
+
+
+def _check(index: Index, deployed: Deployment, approximate: bool | None = None) -> None:
+    """Raise UserError for another network than the index's, and where the library for its graph is missing."""
+    vectors.check_same(index.origin, embed.origin_of(deployed), str(index.path), str(deployed.path))
+    if approximate or (approximate is None and index.approximate):
+        graph.check_library()
+
+
+def _nearest(
+    index: Index,
+    queries: NDArray[Any],
+    count: int,
+    approximate: bool | None,
+    progress: Callable[[int], None] | None,
+) -> list[tuple[Neighbour, ...]]:
+    """The neighbours of each query, float32 (q, dimensions)."""
+    scores, rows = index.nearest(queries, count, approximate, progress)
+    return [
+        tuple(_neighbour(index, int(row), float(score)) for row, score in zip(*line, strict=True))
+        for line in zip(rows, scores, strict=True)
+    ]
 
 
 def _neighbour(index: Index, row: int, score: float) -> Neighbour:

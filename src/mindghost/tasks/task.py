@@ -361,6 +361,16 @@ class Task(ABC):
         """
         return show.draw(pixels, answers)
 
+    def overlay(self, pixels: NDArray[Any], mask: NDArray[Any], colors: Sequence[Color]) -> NDArray[Any]:
+        """An image with its pixels' classes over it, uint8 (height, width, 3). Raises TypeError unless `is_dense`.
+
+        Args:
+            pixels: of the image, uint8 (height, width, 3); it may be at another size than it was predicted at.
+            mask: of `masks`.
+            colors: of the classes.
+        """
+        raise TypeError(f"task {self.name} has no masks")
+
     def picture_of(self, mask: NDArray[Any], colors: Sequence[Color]) -> Image.Image:
         """One of the `masks` as an image to be saved, whose pixels are labels. Raises TypeError unless `is_dense`."""
         raise TypeError(f"task {self.name} has no masks")

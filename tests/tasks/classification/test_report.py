@@ -6,7 +6,6 @@ import html
 import io
 import json
 import re
-import shutil
 import subprocess
 import sys
 
@@ -26,6 +25,7 @@ from mindghost.tasks.classification.metrics import Counts
 from mindghost.tasks.classification.report import tables
 from mindghost.tasks.report import words
 from tests.helpers import short
+from tests.helpers.browser import BROWSER, OFFLINE, OPTIONS
 from tests.helpers.launchers import mpirun_command, run
 from tests.helpers.pictures import CLASSES, write_images
 from tests.helpers.places import RECIPE
@@ -33,7 +33,6 @@ from tests.helpers.training import SHORT
 from tests.helpers.weights import randomise
 
 NAMES = ("ant", "<b>&cat", "dog, brown", "猫", "elk\n")
-BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
 
 
 def outcomes_of(logits, labels):
@@ -317,9 +316,7 @@ def test_the_page_needs_nothing_but_itself(made):
 
 def browse(*arguments: str) -> str:
     """What headless Chromium prints, without a network."""
-    options = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--hide-scrollbars"]
-    offline = ["--proxy-server=127.0.0.1:9", "--disable-background-networking", "--no-first-run"]
-    command = [BROWSER, *options, *offline, *arguments]
+    command = [BROWSER, *OPTIONS, *OFFLINE, *arguments]
     return subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
 
 

@@ -6,6 +6,7 @@ from PIL import Image
 
 from mindghost.tasks.segmentation import classes, show
 from mindghost.tasks.segmentation.masks import read
+from mindghost.tasks.segmentation.task import TASK
 from tests.helpers.masks import scene
 
 COLORS = [(0, 0, 0), (200, 100, 0), (10, 20, 30)]
@@ -33,6 +34,14 @@ def test_a_saved_mask_is_read_as_it_was(tmp_path, count):
             np.testing.assert_array_equal(np.asarray(picture.convert("RGB")), np.array(colors)[mask])
         # Of one byte a pixel.
         assert (tmp_path / "mask.png").read_bytes()[24:26] == b"\x08\x03"
+
+
+def test_classes_lie_over_an_image_of_another_size():
+    pixels, mask = scene(3, (40, 200))
+    found = TASK.overlay(pixels[::4, ::4], mask, COLORS)
+    # Each pixel has the class that lies below its middle.
+    expected = (pixels[::4, ::4].astype(float) + np.array(COLORS)[mask[2::4, 2::4]]) / 2
+    np.testing.assert_allclose(found, expected, atol=0.5)
 
 
 def test_a_picture_has_image_and_mask_side_by_side():

@@ -94,12 +94,13 @@ def table(
     cells = ["".join(f"<td {k}>{escape(text)}</td>" for k, text in zip(kind, row, strict=True)) for row in rows]
     if colors is not None:
         head = f"<th></th>{head}"
-        cells = [f"<td>{_swatch(color)}</td>{row}" for color, row in zip(colors, cells, strict=True)]
+        cells = [f"<td>{swatch(color)}</td>{row}" for color, row in zip(colors, cells, strict=True)]
     body = "\n".join(f"<tr>{row}</tr>" for row in cells)
     return f"<table><thead><tr>{head}</tr></thead><tbody>\n{body}\n</tbody></table>"
 
 
-def _swatch(color: Color) -> str:
+def swatch(color: Color) -> str:
+    """A small field of a colour."""
     return f'<span class=swatch style="background: rgb{tuple(map(int, color))}"></span>'
 
 

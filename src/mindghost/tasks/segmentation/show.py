@@ -26,8 +26,13 @@ def shares(mask: NDArray[Any], classes: Sequence[str], most: int | None) -> tupl
 def draw(pixels: NDArray[Any], answers: Sequence[Guess], mask: NDArray[Any], colors: Sequence[Color]) -> Image.Image:
     """An image, uint8 (h, w, 3), mixed with its classes' colours, these alone beside it, and their shares below."""
     colored = painted(mask, colors)
-    mixed = ((pixels.astype(np.uint16) + colored + 1) // 2).astype(np.uint8)
-    return show.draw(np.hstack([mixed, colored]), answers, [colors[answer.label] for answer in answers])
+    sheet = np.hstack([mixed(pixels, colored), colored])
+    return show.draw(sheet, answers, [colors[answer.label] for answer in answers])
+
+
+def mixed(pixels: NDArray[Any], colored: NDArray[Any]) -> NDArray[Any]:
+    """The mean of two pictures, uint8 (h, w, 3)."""
+    return ((pixels.astype(np.uint16) + colored + 1) // 2).astype(np.uint8)
 
 
 def painted(mask: NDArray[Any], colors: Sequence[Color]) -> NDArray[Any]:

@@ -140,6 +140,10 @@ class Segmentation(Task):
         assert colors is not None
         return show.draw(pixels, answers, mask, colors)
 
+    def overlay(self, pixels: NDArray[Any], mask: NDArray[Any], colors: Sequence[Color]) -> NDArray[Any]:
+        whole, (height, width) = slice(None), pixels.shape[:2]
+        return show.mixed(pixels, show.painted(geometry.nearest(mask, (height, width), whole, whole), colors))
+
     def picture_of(self, mask: NDArray[Any], colors: Sequence[Color]) -> Image.Image:
         return show.picture_of(mask, colors)
 
