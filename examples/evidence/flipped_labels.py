@@ -180,7 +180,7 @@ def main() -> None:
     options = {key: getattr(args, key) for key in ("train", "folds", "share", "first", "order")}
     content = json_text.dumps(outputs.mark_json({**options, "results": found}, PROG))
     intact.write_atomically(args.output / FOUND, f"{content}\n".encode())
-    print(content)
+    say(content)
 
 
 if __name__ == "__main__":
