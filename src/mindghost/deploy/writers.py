@@ -30,7 +30,7 @@ from ..runtime import in_mode
 from . import fold, onnx_fixes, onnx_sizes
 from .integers import marked
 from .probe_images import IMAGES
-from .tools import ONNX2TF, PNNX
+from .tools import ONNX2TF, PNNX, Tool
 
 log = logging.getLogger("mindghost")
 
@@ -72,16 +72,16 @@ class Writer(ABC):
 
     Attributes:
         form: the format.
-        infix: between the stem of the weights and the suffix.
         libraries: packages that it needs, by their names of import.
+        tool: the program that converts, where one does.
         free_size: it can write files for images of any height and width.
         integers: it can write a network that was trained for integers.
         embedding: it can write files that give embeddings, too.
     """
 
     form: ClassVar[Format]
-    infix: ClassVar[str] = ""
     libraries: ClassVar[tuple[str, ...]] = ()
+    tool: ClassVar[Tool | None] = None
     free_size: ClassVar[bool] = False
     integers: ClassVar[bool] = False
     embedding: ClassVar[bool] = False
@@ -100,7 +100,7 @@ class Writer(ABC):
 
     def path(self, folder: Path, stem: str) -> Path:
         """The file that is named, of weights with this stem."""
-        return folder / f"{stem}{self.infix}{self.form.suffix}"
+        return folder / f"{stem}{self.form.infix}{self.form.suffix}"
 
     def target(self, wanted: Deployment) -> Deployment:
         """What a file of this format is, where `wanted` is asked for. Raises UserError where it cannot be."""
@@ -161,8 +161,8 @@ class _OpenVinoWriter(Writer):
 
 class _NcnnWriter(Writer):
     form = NCNN
-    infix = ".ncnn"
     libraries = ("onnx", "ncnn")
+    tool = PNNX
 
     def target(self, wanted: Deployment) -> Deployment:
         if wanted.batch not in (None, 1):
@@ -184,6 +184,7 @@ class _NcnnWriter(Writer):
 class _LiteRTWriter(Writer):
     form = LITERT
     libraries = ("onnx", "ai_edge_litert")
+    tool = ONNX2TF
 
     def target(self, wanted: Deployment) -> Deployment:
         # Of a batch that is open, the converter makes shapes that are computed anew for each image.
