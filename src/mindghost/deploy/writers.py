@@ -29,6 +29,8 @@ from ..inference.formats.openvino_file import OPENVINO
 from ..runtime import in_mode
 from . import fold, onnx_fixes, onnx_sizes
 from .integers import marked
+from .litert.integers import as_integers
+from .litert.plain import plain
 from .probe_images import IMAGES
 from .tools import ONNX2TF, PNNX, Tool
 
@@ -185,15 +187,27 @@ class _LiteRTWriter(Writer):
     form = LITERT
     libraries = ("onnx", "ai_edge_litert")
     tool = ONNX2TF
+    integers = True
 
     def target(self, wanted: Deployment) -> Deployment:
         # Of a batch that is open, the converter makes shapes that are computed anew for each image.
         return replace(wanted, batch=wanted.batch or 1, channels_last=True)
 
     def write(self, source: Source, path: Path) -> None:
-        made = "network_float32.tflite"
-        ONNX2TF.run(["-i", str(source.onnx), "-o", str(source.folder), "-n"], source.folder, [made])
-        path.write_bytes(litert_file.described((source.folder / made).read_bytes(), source.text))
+        if source.target.config.quantize_aware is None:
+            graph = self._converted(source.onnx, source.folder)
+        else:
+            import onnx
+
+            numbers = plain(onnx.load(source.onnx))
+            onnx.save(numbers.model, network := source.folder / "plain.onnx")
+            graph = as_integers(self._converted(network, source.folder), numbers)
+        path.write_bytes(litert_file.described(graph, source.text))
+
+    def _converted(self, network: Path, folder: Path) -> bytes:
+        made = f"{network.stem}_float32.tflite"
+        ONNX2TF.run(["-i", str(network), "-o", str(folder), "-n"], folder, [made])
+        return (folder / made).read_bytes()
 
 
 WRITERS: dict[str, Writer] = {
