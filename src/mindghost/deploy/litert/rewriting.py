@@ -149,10 +149,10 @@ class Rewriting:
             operator.inputs[0] = self._as_numbers(int(operator.inputs[0]))
             self.operators.append(operator)
             return
-        if len(operator.inputs) > 2 and operator.inputs[2] >= 0:
-            bias = self.body.tensors[operator.inputs[2]]
+        bias = self.body.tensors[operator.inputs[2]] if len(operator.inputs) > 2 and operator.inputs[2] >= 0 else None
+        if bias is not None and (values := self._values(bias)) is not None:
             of_sums = weight.steps * np.float32(self.body.tensors[source].quantization.scale[0])
-            sums = np.rint(self._values(bias) / of_sums.astype(np.float64)).astype(np.int32)
+            sums = np.rint(values / of_sums.astype(np.float64)).astype(np.int32)
             operator.inputs[2] = self._constant(bias, sums, "INT32", self._steps(of_sums, 0))
         operator.inputs[0], operator.inputs[1] = source, integers
         self._put(operator, kind, self._rounded(output))
@@ -162,8 +162,8 @@ class Rewriting:
         found = self._values(self.body.tensors[operator.inputs[1]])
         axis, axes = _LAYERS[kind]
         wide = [-1 if place == axis else 1 for place in range(len(axes))]
-        for weight in self.weights if found is not None else ():
-            if weight.integers.ndim == len(axes):
+        for weight in self.weights:
+            if found is not None and weight.integers.ndim == len(axes):
                 numbers = weight.integers.transpose(axes) * weight.steps.reshape(wide)
                 if numbers.shape == found.shape and np.allclose(found, numbers, rtol=1e-6, atol=0):
                     return weight
