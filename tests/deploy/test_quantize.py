@@ -245,11 +245,11 @@ def test_calibration_images_are_chosen_by_a_fixed_seed(run, tmp_path):
     assert sorted(tree.sum(axis=(1, 2, 3))) == sorted(every.sum(axis=(1, 2, 3)))
 
 
-@pytest.mark.parametrize("kind", ["openvino", "litert"])
+@pytest.mark.parametrize("kind", ["openvino", "litert", "ncnn"])
 def test_other_formats_become_int8_and_float16(run, model, tmp_path, kind, monkeypatch):
-    """By the libraries of their runtimes' makers; what is written is opened and evaluated like any exported file."""
+    """What is written is opened and evaluated like any exported file."""
     need(kind)
-    pytest.importorskip({"openvino": "nncf", "litert": "ai_edge_quantizer"}[kind])
+    pytest.importorskip({"openvino": "nncf", "litert": "ai_edge_quantizer", "ncnn": "ncnn"}[kind])
     monkeypatch.setattr(ghostnet, "STAGES", short.stages())
     # The network whose answers are the labels.
     checkpoint = Path(shutil.copytree(run, tmp_path / "run")) / "ghostnet_050_best.ckpt"
@@ -261,7 +261,7 @@ def test_other_formats_become_int8_and_float16(run, model, tmp_path, kind, monke
     goal = quantize.Goal(max_drop=50.0)  # random weights lose more than trained ones
     result = quantize.quantize(deployed, runtime_of(config), run / "images" / "val", 30, goal, float16=True)
     assert {path.name for path in result.written} == {
-        f"ghostnet_050_best_{name}{made.path.suffix}" for name in ("int8", "float16")
+        f"ghostnet_050_best_{name}{formats.of(made.path).infix}{made.path.suffix}" for name in ("int8", "float16")
     }
     images = np.random.default_rng(1).standard_normal((1, 3, 32, 32)).astype(np.float32)
     expected = formats.of(made.path).network(made.path)(images)

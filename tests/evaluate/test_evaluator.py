@@ -13,7 +13,8 @@ from mindghost import build
 from mindghost.config import Config
 from mindghost.data.samples import ArraySamples
 from mindghost.evaluate.evaluator import Evaluator, WeightsEvaluator, counted, draws, outcomes
-from mindghost.inference.network import filled, mirrored, of_cell
+from mindghost.inference.batches import filled
+from mindghost.inference.network import mirrored, of_cell
 from mindghost.parallel.ranks import ALONE, Ranks
 from mindghost.tasks.classification.metrics import Counts
 from tests.helpers.runtimes import runtime_of

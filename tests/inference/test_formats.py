@@ -1,12 +1,15 @@
 """What all formats of exported files have in common, and what no runtime is needed for."""
 
 import hashlib
+import os
 import random
+import sys
+import types
 
 import pytest
 
 from mindghost.errors import UserError
-from mindghost.inference.formats import litert_file
+from mindghost.inference.formats import litert_file, openvino_file
 from mindghost.inference.formats.ncnn_file import NCNN
 from mindghost.inference.formats.onnx_file import ONNX
 from tests.helpers.commands import run_mindghost
@@ -50,3 +53,21 @@ def test_a_damaged_archive_holds_no_description():
             damaged[rng.randrange(45, len(damaged))] = rng.choice((0, 255, rng.randrange(256)))
         graph, description = litert_file._apart(bytes(damaged))
         assert description is None or damaged.startswith(graph)
+
+
+@pytest.mark.parametrize("ours", [True, False])
+def test_openvino_is_not_kept_from_instructions(monkeypatch, tmp_path, ours):
+    """The limit that importing mindghost sets is for MindSpore's oneDNN; OpenVINO heeds one that the user has set."""
+    seen = []
+
+    class Core:
+        def compile_model(self, *arguments):
+            seen.append(os.environ.get("ONEDNN_MAX_CPU_ISA"))
+
+    monkeypatch.setitem(sys.modules, "openvino", types.SimpleNamespace(Core=Core))
+    monkeypatch.setattr(openvino_file, "limits_onednn", ours)
+    monkeypatch.setattr(openvino_file, "model_of", lambda path: None)
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")
+    openvino_file.OPENVINO.network(tmp_path / "a.xml")
+    assert seen == [None if ours else "AVX2"]
+    assert os.environ["ONEDNN_MAX_CPU_ISA"] == "AVX2"

@@ -18,13 +18,16 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from ..errors import RunError
+from ..errors import RunError, UserError
 from ..files import json_text, scratch
 from .contenders.job import Job
 
 OURS = "ours"
 COPY = "memory copy"
 ONNX_RUNTIME = "ONNX Runtime"
+PYTORCH = "PyTorch"
+# Of the network that --torch_module names.
+OWN_PYTORCH = "PyTorch module"
 # The variable that decides between mindcv as it is and with oneDNN kept from its slow code.
 _ISA = "ONEDNN_MAX_CPU_ISA"
 # What importing mindghost sets; contenders start without.
@@ -34,7 +37,7 @@ TASKS = ("training", "inference", "latency", "pipeline", "startup")
 # The tasks of workers that each word of --what stands for.
 _PARTS = {"pipeline": ("pipeline", "evaluation pipeline")}
 # What a contender may lack; its process ends with this as its last line then.
-_NOT_INSTALLED = re.compile(r"ModuleNotFoundError: No module named '(mindcv|torch|onnxruntime)'")
+_NOT_INSTALLED = re.compile(r"ModuleNotFoundError: No module named '(mindcv|torch|timm)'")
 # Seconds after which a process counts as hanging: stock mindcv takes 16 seconds for a step of 32 images.
 _TIMEOUT = 1800
 
@@ -50,6 +53,7 @@ class Contender:
         variant: form of it.
         environment: variables beyond those of the benchmark's own process.
         torch: whether it runs in PyTorch's interpreter.
+        own: whether its network is that of `Plan.torch_module`.
     """
 
     name: str
@@ -58,9 +62,19 @@ class Contender:
     variant: str = ""
     environment: Mapping[str, str] = field(default_factory=dict)
     torch: bool = False
+    own: bool = False
 
 
 _STEPS = ("training", "inference", "latency", "startup")
+_ANSWERS = ("inference", "latency")
+# How PyTorch runs: what stands behind its name, and the variant.
+_FORMS = {
+    "": "eager",
+    ", channels-last": "channels_last",
+    ", compiled": "compile",
+    ", bfloat16": "bfloat16",
+    ", bfloat16, compiled": "bfloat16 compile",
+}
 CONTENDERS = (
     Contender(OURS, "ours", (*_STEPS, "pipeline", "evaluation pipeline")),
     Contender("ours, native_ops off", "ours", ("training", "inference"), "off"),
@@ -68,10 +82,19 @@ CONTENDERS = (
     Contender("ours, uncompressed pack", "ours", ("pipeline", "evaluation pipeline"), "uncompressed"),
     Contender("mindcv", "stock_mindcv", (*_STEPS, "pipeline", "evaluation pipeline"), environment=_QUIET),
     Contender("mindcv, AVX2", "stock_mindcv", _STEPS, environment={**_QUIET, _ISA: "AVX2"}),
-    Contender("PyTorch", "torch_ghostnet", _STEPS, "eager", torch=True),
-    Contender("PyTorch, channels-last", "torch_ghostnet", _STEPS, "channels_last", torch=True),
-    Contender("PyTorch, compiled", "torch_ghostnet", _STEPS, "compile", torch=True),
-    Contender(ONNX_RUNTIME, "onnx_runtime", ("inference", "latency")),
+    *(
+        Contender(network + form, "torch_ghostnet", _STEPS, variant, torch=True, own=network == OWN_PYTORCH)
+        for network in (PYTORCH, OWN_PYTORCH)
+        for form, variant in _FORMS.items()
+    ),
+    Contender(ONNX_RUNTIME, "exported", _ANSWERS, "onnx"),
+    Contender("ONNX Runtime, int8", "exported", _ANSWERS, "onnx int8"),
+    Contender("OpenVINO", "exported", _ANSWERS, "openvino"),
+    Contender("OpenVINO, int8", "exported", _ANSWERS, "openvino int8"),
+    Contender("LiteRT", "exported", _ANSWERS, "litert"),
+    Contender("LiteRT, int8", "exported", _ANSWERS, "litert int8"),
+    Contender("ncnn", "exported", _ANSWERS, "ncnn"),
+    Contender("ncnn, int8", "exported", _ANSWERS, "ncnn int8"),
 )
 _COPY = Contender(COPY, "memory_copy", ("training",))
 
@@ -92,6 +115,11 @@ class Plan:
     contenders: tuple[str, ...] = tuple(contender.name for contender in CONTENDERS)
     photos: int = 256
     torch_python: str = sys.executable
+    torch_module: str = ""
+
+    def asked(self) -> list[Contender]:
+        """Who is measured; nobody's own network where none is named."""
+        return [one for one in CONTENDERS if one.name in self.contenders and (self.torch_module or not one.own)]
 
     def tasks(self) -> list[str]:
         """The tasks of workers; the start is what training shows, so it needs a run of its own only without."""
@@ -125,9 +153,12 @@ def run(plan: Plan, say: Callable[[str], None]) -> tuple[dict[str, Any], list[Me
         say: is told what is measured next; it takes minutes.
 
     Returns what is known of the network ("macs", "parameters", "bytes" and "fused_bytes" of a training step), and what
-    was measured, by task and then contender. Raises RunError where the network cannot be prepared.
+    was measured, by task and then contender. Raises UserError for a `torch_module` that cannot be measured, RunError
+    where the network cannot be prepared.
     """
     with scratch.folder("benchmark") as folder, _on_cores(plan.threads):
+        if plan.torch_module:
+            check_module(plan, str(folder))
         facts = prepare(plan, str(folder), say)
         if "pipeline" in plan.what:
             write_photos(folder, plan.photos)
@@ -138,17 +169,27 @@ def run(plan: Plan, say: Callable[[str], None]) -> tuple[dict[str, Any], list[Me
 def prepare(plan: Plan, folder: str, say: Callable[[str], None]) -> dict[str, Any]:
     """Have the shared files written to a folder; see `contenders.prepare`."""
     say(f"{plan.model}: weights, table and costs")
-    onnx = ONNX_RUNTIME in plan.contenders and {"inference", "latency"} & set(plan.what)
-    worker = Contender("preparation", "prepare", (), "with onnx" if onnx else "")
+    files = [one.variant for one in plan.asked() if one.module == "exported" and set(one.tasks) & set(plan.what)]
+    worker = Contender("preparation", "prepare", (), ";".join(files))
     result, note = _measure(plan, worker, "training", folder)
     if note:
         raise RunError(f"{plan.model}: the network cannot be prepared: {note}")
     return result
 
 
+def check_module(plan: Plan, folder: str) -> None:
+    """Raise UserError where `plan.torch_module` gives no network that can be measured."""
+    worker = Contender("check", "torch_module", (), torch=True, own=True)
+    result, note = _measure(plan, worker, "check", folder)
+    if "missing" in result:
+        note = f"{plan.torch_python} has no PyTorch; name an interpreter that has it by --torch_python"
+    if note or "refused" in result:
+        raise UserError(f"--torch_module: {note or result['refused']}")
+
+
 def _rounds(plan: Plan, task: str, folder: str, say: Callable[[str], None]) -> list[Measured]:
     """One task of all contenders that do it, in turns; who is missing or fails is not asked again."""
-    asked = [one for one in CONTENDERS if one.name in plan.contenders and task in one.tasks]
+    asked = [one for one in plan.asked() if task in one.tasks]
     if task == "training":
         asked.append(_COPY)
     measured = {one.name: Measured(task, one.name) for one in asked}
@@ -190,6 +231,7 @@ def _measure(plan: Plan, one: Contender, task: str, folder: str) -> tuple[dict[s
         seconds=plan.seconds,
         started=time.time(),
         answer=str(answer),
+        torch_module=plan.torch_module if one.own else "",
     )
     order.write_text(json_text.dumps(asdict(job)), encoding="utf-8")
     python = plan.torch_python if one.torch else sys.executable

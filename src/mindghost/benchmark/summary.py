@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..process import table
-from . import COPY, OURS, Measured, Plan
+from . import CONTENDERS, COPY, OURS, Measured, Plan
 
 DASH = "-"
 # What a task is called, and what one of its steps is.
@@ -70,7 +70,8 @@ def report(
     """All of a benchmark, for JSON.
 
     "tasks" holds, by task and contender, what `numbers` says with "ours_is_faster_by" (a factor) and the raw times of
-    each round in "results", or a "note" on why there is nothing; "bandwidth" what `bandwidth` says.
+    each round in "results", or a "note" on why there is nothing; "int8" what `integers` says, and "bandwidth" what
+    `bandwidth` says.
     """
     tasks: dict[str, dict[str, Any]] = {}
     ours = {one.task: one.results for one in measured if one.contender == OURS}
@@ -89,8 +90,30 @@ def report(
         "options": options,
         "network": dict(facts),
         "tasks": tasks,
+        "int8": integers(measured),
         "bandwidth": bandwidth(facts, measured),
     }
+
+
+def integers(measured: Sequence[Measured]) -> dict[str, dict[str, Any]]:
+    """The fastest file of int8 beside PyTorch's fastest form, by their medians.
+
+    "inference" and "latency", where both were measured -> "file" and "pytorch", names of contenders, and "factor", how
+    many times as fast the file is (see `ratio`).
+    """
+    files = {one.name for one in CONTENDERS if one.variant.endswith("int8")}
+    forms = {one.name for one in CONTENDERS if one.torch}
+    found = {}
+    for task in ("latency", "inference"):
+        results = {one.contender: one.results for one in measured if one.task == task and one.results}
+        fastest = [
+            min(names & set(results), key=lambda name: numbers(results[name])["median"], default=None)
+            for names in (files, forms)
+        ]
+        if None not in fastest:
+            file, form = map(str, fastest)
+            found[task] = {"file": file, "pytorch": form, "factor": ratio(results[file], results[form])}
+    return found
 
 
 def _add_startup(plan: Plan, tasks: dict[str, dict[str, Any]]) -> None:
@@ -133,6 +156,11 @@ def tables(found: Mapping[str, Any]) -> str:
     for task in ("training", "inference", "latency", "pipeline", "evaluation pipeline", "startup"):
         if task in found["tasks"]:
             parts += ["", _TITLES[task].format(**options), _table(task, found["tasks"][task], options["threads"])]
+    if found["int8"]:
+        parts += ["", "The fastest file of int8 beside PyTorch's fastest form:"]
+        for task, pair in found["int8"].items():
+            title = _TITLES[task].format(**options)
+            parts.append(f"{title}: {pair['file']} is {_factor(pair['factor'])} as fast as {pair['pytorch']}")
     if found["bandwidth"]:
         parts += ["", _memory(found)]
     return "\n".join(parts)

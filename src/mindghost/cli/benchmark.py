@@ -1,4 +1,4 @@
-"""Measure how fast this project is, beside MindCV, PyTorch and ONNX Runtime where they are installed.
+"""Measure how fast this project is, beside MindCV, PyTorch and the runtimes of exported files, where installed.
 
 Training and inference (throughput, median and 90th percentile, peak memory), the input pipeline, and the time from the
 start of a process to its first step. Every measurement is a process of its own, and the contenders take turns, so that
@@ -10,12 +10,13 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
-from ..benchmark import CONTENDERS, TASKS, Plan
+from ..benchmark import CONTENDERS, OWN_PYTORCH, TASKS, Plan
 from ..config.arguments import Parser, add_overwrite, number, output_file
 from ..errors import RunError, UserError
-from ..files import json_text, outputs
+from ..files import json_text, outputs, paths
 from ..process.display import say
 
 PROG = "mindghost benchmark"
@@ -45,6 +46,14 @@ def _words(allowed: tuple[str, ...], separator: str) -> Any:
     return parse
 
 
+def _module(text: str) -> str:
+    """FILE:FUNCTION, with the whole path of the file."""
+    file, _, function = text.rpartition(":")
+    if not file or not function.isidentifier():
+        raise argparse.ArgumentTypeError(f"expected FILE:FUNCTION, such as ghostnet.py:ghostnet, got {text!r}")
+    return f"{Path(file).absolute()}:{function}"
+
+
 def make_parser() -> Parser:
     """The command line."""
     default = Plan()
@@ -71,6 +80,12 @@ def make_parser() -> Parser:
         "--contenders", type=_words(names, ";"), metavar="'A;B'", help=f"of {'; '.join(names)} (all that are installed)"
     )
     parser.add_argument("--torch_python", metavar="PATH", help="interpreter that has PyTorch, where this one has not")
+    parser.add_argument(
+        "--torch_module",
+        type=_module,
+        metavar="FILE:FUNCTION",
+        help="measure a network in PyTorch of your own, too: FUNCTION() of the Python file, which is run",
+    )
     parser.add_argument("--quick", action="store_true", help="a small network on small images, once: does it work?")
     parser.add_argument("--json", type=output_file, metavar="FILE", help="write everything there, each step's time too")
     parser.add_argument(
@@ -89,6 +104,14 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     default = Plan()
     if args.threads and args.threads > default.threads:
         raise UserError(f"--threads: {args.threads}, but there are {default.threads} cores; give at most that")
+    if args.torch_module:
+        paths.check_file(Path(args.torch_module.rpartition(":")[0]), "give a Python file", "--torch_module")
+    if args.contenders:
+        own = [one.name for one in CONTENDERS if one.own and one.name in args.contenders]
+        if own and not args.torch_module:
+            raise UserError(f"--contenders: {own[0]!r} is a network of yours; name it by --torch_module FILE:FUNCTION")
+        if args.torch_module and not own:
+            raise UserError(f"--torch_module: none of --contenders measures it; add {OWN_PYTORCH!r}")
     return args
 
 

@@ -1,9 +1,9 @@
 """Which file do I ship? Makes every format and precision of a run that can be made here, and measures each.
 
-Formats: MindIR, ONNX, OpenVINO, LiteRT and ncnn in float32, ONNX, OpenVINO and LiteRT in float16 and int8, too. Each is
-evaluated on the run's validation images and timed, in turns, for one image and for many. The fastest file for one
-image that loses no more than --max_drop points is recommended. The files, deploy_report.json and deploy_report.png go
-to --out. A runtime that is not here is left out, with the line that says why. Needs pip install 'mindghost[edge,plot]'.
+Formats: MindIR, ONNX, OpenVINO, LiteRT and ncnn in float32, all but MindIR in float16 and int8, too. Each is evaluated
+on the run's validation images and timed, in turns, for one image and for many. The fastest file for one image that
+loses no more than --max_drop points is recommended. The files, deploy_report.json and deploy_report.png go to --out. A
+runtime that is not here is left out, with the line that says why. Needs pip install 'mindghost[edge,plot]'.
 """
 
 from __future__ import annotations

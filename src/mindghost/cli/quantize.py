@@ -1,13 +1,13 @@
 """Make an exported file smaller and faster: int8 weights and activations, evaluated before it is kept.
 
-Ranges are measured on real images; of ONNX and OpenVINO files, two ways to choose the scales are tried. Where the
+Ranges are measured on real images; of all but LiteRT files, two ways to choose the scales are tried. Where the
 better one loses more than --max_drop points of top-1 (of mAP, with several labels), the layers of an ONNX file that
 cost most are left in float, as few as will do. Writes STEM_int8, with --float16 STEM_float16, in the format of the
 file, and a .json with the description beside each; nothing where the goal is not reached. With --target mcu it writes
 STEM_mcu.tflite, a LiteRT file of integers alone, from input to output: it is run by tflite-micro, held to --flash and
 --ram, and its cycles on an Ethos-U are estimated.
-Needs pip install onnx onnxruntime (.onnx), openvino nncf (.xml) or ai-edge-litert ai-edge-quantizer (.tflite), and for
---target mcu tflite-micro ethos-u-vela.
+Needs pip install onnx onnxruntime (.onnx), openvino nncf (.xml), ai-edge-litert ai-edge-quantizer (.tflite) or ncnn
+(.param), and for --target mcu tflite-micro ethos-u-vela.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def make_parser() -> Parser:
     parser = Parser(PROG, __doc__)
     exported, images = input_file("give one that `mindghost export` wrote"), input_folder("give one with images")
     parser.add_argument(
-        "model", type=exported, metavar="MODEL", help=".onnx, .xml or .tflite file that `mindghost export` wrote"
+        "model", type=exported, metavar="MODEL", help="file of `mindghost export`: .onnx, .xml, .tflite or .param"
     )
     parser.add_argument(
         "--calib_dir", type=images, required=True, metavar="D", help="images to measure ranges on: D/train of training"

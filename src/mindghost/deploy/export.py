@@ -19,8 +19,8 @@ from ..config import Config
 from ..errors import UserError
 from ..files import intact, json_text, paths, scratch
 from ..inference import formats as file_formats
+from ..inference.batches import in_batches
 from ..inference.deployment import Deployment
-from ..inference.network import in_batches
 from ..models.network import Network as Classifier
 from ..runtime import in_mode
 from . import fold, own_files

@@ -45,9 +45,17 @@ class Tool:
         """The name of its folder."""
         return f"{self.package}-{self.version}"
 
+    @property
+    def installed(self) -> bool:
+        """Whether it is here already."""
+        return (self._place() / self.program).exists()
+
+    def _place(self) -> Path:
+        return cache_dir() / "tools" / self.folder
+
     def path(self) -> Path:
         """The program; the first call installs it. Raises UserError where that fails."""
-        folder = cache_dir() / "tools" / self.folder
+        folder = self._place()
         if not (folder / self.program).exists():
             paths.make_folder(folder.parent, "MINDGHOST_HOME")
             with locked(folder):

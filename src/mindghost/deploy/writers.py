@@ -29,8 +29,10 @@ from ..inference.formats.openvino_file import OPENVINO
 from ..runtime import in_mode
 from . import fold, onnx_fixes, onnx_sizes
 from .integers import marked
+from .litert.integers import as_integers
+from .litert.plain import plain
 from .probe_images import IMAGES
-from .tools import ONNX2TF, PNNX
+from .tools import ONNX2TF, PNNX, Tool
 
 log = logging.getLogger("mindghost")
 
@@ -72,16 +74,16 @@ class Writer(ABC):
 
     Attributes:
         form: the format.
-        infix: between the stem of the weights and the suffix.
         libraries: packages that it needs, by their names of import.
+        tool: the program that converts, where one does.
         free_size: it can write files for images of any height and width.
         integers: it can write a network that was trained for integers.
         embedding: it can write files that give embeddings, too.
     """
 
     form: ClassVar[Format]
-    infix: ClassVar[str] = ""
     libraries: ClassVar[tuple[str, ...]] = ()
+    tool: ClassVar[Tool | None] = None
     free_size: ClassVar[bool] = False
     integers: ClassVar[bool] = False
     embedding: ClassVar[bool] = False
@@ -100,7 +102,7 @@ class Writer(ABC):
 
     def path(self, folder: Path, stem: str) -> Path:
         """The file that is named, of weights with this stem."""
-        return folder / f"{stem}{self.infix}{self.form.suffix}"
+        return folder / f"{stem}{self.form.infix}{self.form.suffix}"
 
     def target(self, wanted: Deployment) -> Deployment:
         """What a file of this format is, where `wanted` is asked for. Raises UserError where it cannot be."""
@@ -161,8 +163,8 @@ class _OpenVinoWriter(Writer):
 
 class _NcnnWriter(Writer):
     form = NCNN
-    infix = ".ncnn"
     libraries = ("onnx", "ncnn")
+    tool = PNNX
 
     def target(self, wanted: Deployment) -> Deployment:
         if wanted.batch not in (None, 1):
@@ -184,15 +186,28 @@ class _NcnnWriter(Writer):
 class _LiteRTWriter(Writer):
     form = LITERT
     libraries = ("onnx", "ai_edge_litert")
+    tool = ONNX2TF
+    integers = True
 
     def target(self, wanted: Deployment) -> Deployment:
         # Of a batch that is open, the converter makes shapes that are computed anew for each image.
         return replace(wanted, batch=wanted.batch or 1, channels_last=True)
 
     def write(self, source: Source, path: Path) -> None:
-        made = "network_float32.tflite"
-        ONNX2TF.run(["-i", str(source.onnx), "-o", str(source.folder), "-n"], source.folder, [made])
-        path.write_bytes(litert_file.described((source.folder / made).read_bytes(), source.text))
+        if source.target.config.quantize_aware is None:
+            graph = self._converted(source.onnx, source.folder)
+        else:
+            import onnx
+
+            numbers = plain(onnx.load(source.onnx))
+            onnx.save(numbers.model, network := source.folder / "plain.onnx")
+            graph = as_integers(self._converted(network, source.folder), numbers)
+        path.write_bytes(litert_file.described(graph, source.text))
+
+    def _converted(self, network: Path, folder: Path) -> bytes:
+        made = f"{network.stem}_float32.tflite"
+        ONNX2TF.run(["-i", str(network), "-o", str(folder), "-n"], folder, [made])
+        return (folder / made).read_bytes()
 
 
 WRITERS: dict[str, Writer] = {

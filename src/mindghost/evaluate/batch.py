@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from ..data import transforms
 from ..errors import UserError
+from ..inference.batches import in_batches
 from ..inference.formats import Network
-from ..inference.network import in_batches
 from ..process import resources
 from ..runtime import Runtime
 

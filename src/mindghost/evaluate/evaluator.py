@@ -16,8 +16,9 @@ from .. import build, tasks
 from ..config import Config
 from ..data import loader
 from ..data.samples import Samples
+from ..inference.batches import filled
 from ..inference.formats import Network
-from ..inference.network import divided, filled, mirrored, of_cell
+from ..inference.network import divided, mirrored, of_cell
 from ..models.parameters import assign
 from ..parallel.ranks import ALONE, Ranks
 from ..runtime import Runtime

@@ -30,8 +30,8 @@ from ..process.display import some
 from ..runtime import in_mode
 from ..tasks import heat
 from ..tasks.task import Explain
+from .batches import filled
 from .deployment import Deployment
-from .network import filled
 
 # Images at once: what a gradient needs is kept of all of them.
 _MOST = 16

@@ -15,6 +15,7 @@ from ..errors import UserError
 from ..files import intact, paths
 from ..graph_cache import GraphCache
 from . import formats
+from .batches import in_batches
 from .deployment import Deployment
 from .formats import Network
 
@@ -86,19 +87,6 @@ def check_logits(logits: NDArray[Any], images: NDArray[Any], path: Path, classes
         )
 
 
-def in_batches(run: Network, size: int) -> Network:
-    """A network that takes `size` images at once, made one that takes any number: copies of the last fill up."""
-
-    def logits(images: NDArray[Any]) -> NDArray[Any]:
-        parts = []
-        for start in range(0, len(images), size):
-            part = images[start : start + size]
-            parts.append(run(filled(part, size))[: len(part)])
-        return np.concatenate(parts)
-
-    return logits
-
-
 def of_cell(network: nn.Cell, graphs: GraphCache | None = None) -> Network:
     """A network of MindSpore, in evaluation mode; `graphs` compiles it, if it is given."""
     network.set_train(False)
@@ -125,9 +113,3 @@ def mirrored(network: Network) -> Network:
         return (network(images) + (mirror[..., ::-1] if mirror.ndim == images.ndim else mirror)) / 2
 
     return run
-
-
-def filled(images: NDArray[Any], size: int) -> NDArray[Any]:
-    """Images (N, ...), with copies of the last one up to `size` of them."""
-    missing = size - len(images)
-    return np.concatenate([images, np.repeat(images[-1:], missing, axis=0)]) if missing else images

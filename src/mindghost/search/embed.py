@@ -31,10 +31,11 @@ from ..evaluate import batch
 from ..files import intact, json_text, lock, paths
 from ..files.npz import npy
 from ..inference import artifact
+from ..inference.batches import filled
 from ..inference.deployment import Deployment
 from ..inference.embedding import open_embedding
 from ..inference.formats import Network
-from ..inference.network import filled, open_network
+from ..inference.network import open_network
 from ..process import resources
 from ..runtime import Runtime
 from .reading import ReadImages

@@ -16,7 +16,8 @@ class Job:
     """What a process is to measure.
 
     Attributes:
-        task: "training", "inference", "pipeline" or "evaluation pipeline"; "copy" for memory alone.
+        task: "training", "inference", "pipeline" or "evaluation pipeline"; "copy" for memory alone, "check" for the
+            user's own file.
         variant: which form of the contender, e.g. how PyTorch runs.
         folder: what `prepare` wrote, and where the images are.
         model, image_size, batch_size, num_classes: of the network and what goes in; images are square.
@@ -26,6 +27,7 @@ class Job:
         seconds: no further step begins after that time, once three were measured.
         started: time.time() of when the process was started.
         answer: file for the result.
+        torch_module: FILE:FUNCTION, the user's own network in PyTorch; empty for ours.
     """
 
     task: str
@@ -41,6 +43,7 @@ class Job:
     seconds: float
     started: float
     answer: str
+    torch_module: str
 
 
 def answer(measure: Callable[[Job], dict[str, Any]]) -> None:

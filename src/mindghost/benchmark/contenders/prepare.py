@@ -1,11 +1,9 @@
-"""What the contenders share, written to a folder: weights, the network's table, the exported file; its costs."""
+"""What the contenders share, written to a folder: weights, the network's table, files to ship; its costs."""
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,21 +15,23 @@ from numpy.typing import NDArray
 
 from mindghost.checkpoint import weights as weights_file
 from mindghost.checkpoint.names import timm_names
-from mindghost.deploy import export
-from mindghost.inference import artifact
 from mindghost.models import complexity, create_model
 from mindghost.models.ghost_unet import GhostUnet
 from mindghost.models.ghostnet import GhostBottleneck, GhostModule, GhostNet
 from mindghost.models.upsample import Enlarge
 
+from . import shipped
 from .job import Job, answer
-from .recipe import TABLE, TORCH_WEIGHTS, WEIGHTS, task_of
+from .recipe import TABLE, TORCH_WEIGHTS, WEIGHTS
 
 _FLOAT = 4  # bytes
 
 
 def measure(job: Job) -> dict[str, Any]:
-    """Write the files; returns the network's multiply-accumulates of an image, and `traffic` for a batch."""
+    """Write the files; returns the network's multiply-accumulates of an image, and `traffic` for a batch.
+
+    The job's variant lists the kinds of files that are shipped, with a semicolon between them.
+    """
     folder = Path(job.folder)
     network = create_model(job.model, num_classes=job.num_classes)
     weights = {parameter.name: parameter.asnumpy() for parameter in network.get_parameters()}
@@ -42,8 +42,8 @@ def measure(job: Job) -> dict[str, Any]:
     found = known_table(network)
     if found is not None:
         (folder / TABLE).write_text(json.dumps(found), encoding="utf-8")
-    if job.variant == "with onnx":
-        _export(folder / WEIGHTS, job)
+    if job.variant:
+        shipped.write(job, job.variant.split(";"))
     size = job.image_size
     counts = complexity.complexity(network, size, size)
     alone, fused = traffic(network, size)
@@ -51,18 +51,6 @@ def measure(job: Job) -> dict[str, Any]:
         "bytes": job.batch_size * alone,
         "fused_bytes": job.batch_size * fused,
     }
-
-
-def _export(weights: Path, job: Job) -> None:
-    """The ONNX file, as `mindghost export` makes it; none where one of the two libraries is missing."""
-    if not all(map(importlib.util.find_spec, ("onnx", "onnxruntime"))):
-        return
-    recipe = weights.with_name("recipe.yaml")
-    values = {"task": task_of(job), "model": job.model, "num_classes": job.num_classes, "image_resize": job.image_size}
-    recipe.write_text("".join(f"{key}: {value}\n" for key, value in values.items()), encoding="utf-8")
-    deployed = artifact.of_file(weights, recipe)
-    classes = tuple(map(str, range(job.num_classes)))
-    export.export(replace(deployed, classes=classes), ("onnx",))
 
 
 def for_torch(weights: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:

@@ -15,7 +15,18 @@ from .job import Job
 WEIGHTS = "weights.ckpt"
 TORCH_WEIGHTS = "weights.npz"
 TABLE = "table.json"
-ONNX = "weights.onnx"
+# What people ship, by format and precision, and why there is no file of some.
+FILES = {
+    "onnx": "weights.onnx",
+    "onnx int8": "weights_int8.onnx",
+    "openvino": "weights.xml",
+    "openvino int8": "weights_int8.xml",
+    "litert": "weights.tflite",
+    "litert int8": "weights_int8.tflite",
+    "ncnn": "weights.ncnn.param",
+    "ncnn int8": "weights_int8.ncnn.param",
+}
+REASONS = "reasons.json"
 
 # Keys of our configuration, which are MindCV's.
 TRAINING: dict[str, Any] = {

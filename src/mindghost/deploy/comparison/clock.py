@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...inference import artifact
+from ...inference.batches import in_batches
 from ...inference.formats import Network, of
-from ...inference.network import in_batches
 
 _FEWEST, _MOST = 5, 200  # calls of a file
 

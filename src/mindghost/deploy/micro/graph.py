@@ -7,16 +7,12 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from ...inference.formats import Step
+from ..litert import tables
 
 # Types of tensors -> bytes of a value. What is not here is counted with four.
 _BYTES = {"BOOL": 1, "INT8": 1, "UINT8": 1, "INT16": 2, "UINT16": 2, "FLOAT16": 2, "BFLOAT16": 2, "INT64": 8}
 _FLOATS = ("FLOAT32", "FLOAT16", "BFLOAT16", "FLOAT64")
-# As the format asks of the contents of its buffers (`force_align`): some processors read numbers at such places alone.
-_ALIGNMENT = 16
 
 
 @dataclass(frozen=True)
@@ -87,22 +83,22 @@ def contents(graph: bytes) -> Contents:
     """What is in a LiteRT file."""
     from ai_edge_litert import schema_py_generated as schema
 
-    model = _model(graph)
-    kinds, types = _names(schema.BuiltinOperator), _names(schema.TensorType)
+    model = tables.read(graph)
+    kinds, types = tables.names(schema.BuiltinOperator), tables.names(schema.TensorType)
     body = model.subgraphs[0]
     tensors = tuple(
         Layer(
             tensor.name.decode(errors="replace"),
             types.get(tensor.type, str(tensor.type)),
             tuple(map(int, () if tensor.shape is None else tensor.shape)),
-            _content(model.buffers[tensor.buffer], graph) is not None,
+            tables.content(model.buffers[tensor.buffer], graph) is not None,
         )
         for tensor in body.tensors
     )
 
     def kind(index: int) -> str:
         code = model.operatorCodes[index]
-        number = max(code.builtinCode, code.deprecatedBuiltinCode)
+        number = tables.kind(code)
         return kinds.get(number, str(number)) if not code.customCode else code.customCode.decode(errors="replace")
 
     taken, given = (_step(body.tensors[ends[0]]) for ends in (body.inputs, body.outputs))
@@ -126,41 +122,9 @@ def inlined(graph: bytes) -> bytes:
     AI Edge Quantizer puts the weights of files from 256 kB on behind the tables, where LiteRT finds them, and
     tflite-micro does not: it takes them for tensors without values, and computes something else without a word.
     """
-    import flatbuffers
-
-    class Builder(flatbuffers.Builder):
-        """The library's own knows no alignment of vectors."""
-
-        def CreateNumpyVector(self, values: NDArray[Any]) -> int:
-            if values.dtype != np.uint8:
-                return super().CreateNumpyVector(values)
-            self.StartVector(1, values.size, _ALIGNMENT)
-            self.head -= values.size
-            self.Bytes[self.head : self.head + values.size] = values.tobytes()
-            self.vectorNumElems = values.size
-            return self.EndVector()
-
-    model = _model(graph)
-    for buffer in model.buffers:
-        buffer.data = _content(buffer, graph)
-        buffer.offset = buffer.size = 0
-    builder = Builder(len(graph))
-    builder.Finish(model.Pack(builder), b"TFL3")
-    return bytes(builder.Output())
-
-
-def _model(graph: bytes) -> Any:
-    """The tables of a file, as objects."""
-    from ai_edge_litert import schema_py_generated as schema
-
-    return schema.ModelT.InitFromObj(schema.Model.GetRootAsModel(graph, 0))
-
-
-def _content(buffer: Any, graph: bytes) -> NDArray[Any] | None:
-    """What a buffer holds, uint8; None where a tensor is computed."""
-    if buffer.offset > 1:
-        return np.frombuffer(graph, np.uint8, buffer.size, buffer.offset)
-    return None if buffer.data is None or len(buffer.data) == 0 else np.asarray(buffer.data, np.uint8)
+    model = tables.read(graph)
+    tables.take_in(model, graph)
+    return tables.written(model, len(graph))
 
 
 def _step(tensor: Any) -> Step | None:
@@ -168,7 +132,3 @@ def _step(tensor: Any) -> Step | None:
     if kept is None or kept.scale is None or len(kept.scale) != 1:
         return None
     return Step(float(kept.scale[0]), int(kept.zeroPoint[0]))
-
-
-def _names(enumeration: type) -> dict[int, str]:
-    return {number: name for name, number in vars(enumeration).items() if isinstance(number, int)}

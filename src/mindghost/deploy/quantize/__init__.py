@@ -23,6 +23,7 @@ from .. import own_files
 from ..micro.examination import Findings
 from ..micro.target import Target
 from .by_litert import LiteRTQuantizer
+from .by_ncnn import NcnnQuantizer
 from .by_onnxruntime import OnnxQuantizer
 from .by_openvino import OpenVinoQuantizer
 from .calibration import calibration_images
@@ -37,7 +38,7 @@ _COST_IMAGES, _COST_LOGITS = 64, 2**26
 
 # Format -> what makes an int8 file of one.
 QUANTIZERS: dict[Format, Callable[[Deployment], Quantizer]] = {
-    each.form: each for each in (OnnxQuantizer, OpenVinoQuantizer, LiteRTQuantizer)
+    each.form: each for each in (OnnxQuantizer, OpenVinoQuantizer, LiteRTQuantizer, NcnnQuantizer)
 }
 
 
@@ -128,7 +129,8 @@ def quantize(
     form = formats.of(deployed.path)
     folder = folder or deployed.path.parent
     kinds = ["mcu"] if target else ["int8", "float16"] if float16 else ["int8"]
-    files = {kind: folder / f"{deployed.path.stem}_{kind}{form.suffix}" for kind in kinds}
+    stem = deployed.path.stem.removesuffix(form.infix)
+    files = {kind: folder / f"{stem}_{kind}{form.infix}{form.suffix}" for kind in kinds}
     names = [name for file in files.values() for name in (*form.parts(file), form.description_beside(file))]
     own_files.check_replaceable(names, overwrite, deployed.path)
     network = _quantizer(deployed, target)

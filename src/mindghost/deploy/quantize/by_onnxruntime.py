@@ -18,10 +18,10 @@ from tqdm import tqdm
 from ...errors import UserError
 from ...evaluate.batch import fitting
 from ...files import scratch
+from ...inference.batches import in_batches
 from ...inference.deployment import Deployment
 from ...inference.formats import ENTRY
 from ...inference.formats.onnx_file import ONNX, content_of
-from ...inference.network import in_batches
 from ...process import resources
 from .quantizer import Layer, Parts, Quantizer, already_smaller, as_file, batches
 

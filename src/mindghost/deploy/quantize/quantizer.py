@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from ...errors import UserError
 from ...files import scratch
+from ...inference.batches import filled
 from ...inference.formats import Format
-from ...inference.network import filled
 
 # Contents of the files that make one up, in the order of `Format.parts`.
 Parts = tuple[bytes, ...]

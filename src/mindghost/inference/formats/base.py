@@ -80,6 +80,7 @@ class Format(ABC):
     Attributes:
         name: for people and for `mindghost export --format`.
         suffix: of the file that is named to open a network.
+        infix: what stands before the suffix in names that an export gives.
         others: suffixes of the files that lie beside it, under the same stem.
         runtime: what runs it.
         has_names: its files keep the names of inputs and outputs.
@@ -87,6 +88,7 @@ class Format(ABC):
 
     name: ClassVar[str]
     suffix: ClassVar[str]
+    infix: ClassVar[str] = ""
     others: ClassVar[tuple[str, ...]] = ()
     runtime: ClassVar[str]
     has_names: ClassVar[bool] = True

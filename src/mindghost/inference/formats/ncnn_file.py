@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,12 +22,13 @@ class Ncnn(Format):
 
     name = "ncnn"
     suffix = ".param"
+    infix = ".ncnn"
     others = (".bin",)
     runtime = "ncnn"
 
     def read(self, path: Path) -> Graph:
         """See `Format.read`. The files say no shapes, but that there is one image."""
-        net = _net(path, 1)
+        net = net_of(path, 1)
         inputs = tuple(End(name, "float32", None) for name in net.input_names())
         return Graph(inputs, tuple(End(name, "float32", None) for name in net.output_names()), None)
 
@@ -34,7 +36,7 @@ class Ncnn(Format):
         import ncnn
         import numpy as np
 
-        net = _net(path, threads)
+        net = net_of(path, threads)
         (taken,), (given,) = net.input_names(), net.output_names()
 
         def answer(image: NDArray[Any]) -> NDArray[Any]:
@@ -52,7 +54,7 @@ class Ncnn(Format):
 NCNN = Ncnn()
 
 
-def _net(path: Path, threads: int) -> Any:
+def net_of(path: Path, threads: int) -> Any:
     """The files, loaded: in float32 throughout, as they were compared."""
     try:
         import ncnn
@@ -64,8 +66,8 @@ def _net(path: Path, threads: int) -> Any:
     net = ncnn.Net()
     net.opt.use_vulkan_compute = net.opt.use_bf16_storage = False
     net.opt.use_fp16_packed = net.opt.use_fp16_storage = net.opt.use_fp16_arithmetic = False
-    if threads:
-        net.opt.num_threads = threads
+    # Its own count is that of the machine's cores; threads that share one wait for each other, busily.
+    net.opt.num_threads = threads or len(os.sched_getaffinity(0))
     text = layers.decode()
     # ncnn says on standard error what it did not like. From a file: of bytes in memory that are too few it reads on.
     with streams.libraries_silenced(), scratch.readable(weights) as file:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ... import limits_onednn
 from ...errors import UserError
 from ...files import intact, paths, scratch
 from .base import ENTRY, End, Format, Graph, Network
@@ -15,6 +18,9 @@ if TYPE_CHECKING:
 
 # Answers are those of float32 on every processor: OpenVINO itself takes bfloat16 where there is AMX.
 _EXACT = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
+
+# What importing mindghost sets for MindSpore's oneDNN; with it, OpenVINO's int8 would do without VNNI and AMX.
+_LIMIT = "ONEDNN_MAX_CPU_ISA"
 
 
 class OpenVino(Format):
@@ -37,7 +43,8 @@ class OpenVino(Format):
         limit = {"INFERENCE_NUM_THREADS": threads} if threads else {}
         model = model_of(path)
         try:
-            compiled = openvino.Core().compile_model(model, "CPU", {**_EXACT, **limit})
+            with all_instructions():
+                compiled = openvino.Core().compile_model(model, "CPU", {**_EXACT, **limit})
         except RuntimeError as error:
             raise self.cannot_load(path, error) from error
 
@@ -52,6 +59,23 @@ class OpenVino(Format):
 
 
 OPENVINO = OpenVino()
+
+
+@contextmanager
+def all_instructions() -> Iterator[None]:
+    """Inside of `with`, OpenVINO finds all that the processor can: our limit is not for the oneDNN that it has.
+
+    Its oneDNN asks when a process first compiles a network.
+    """
+    if not limits_onednn:
+        yield
+        return
+    limit = os.environ.pop(_LIMIT, None)
+    try:
+        yield
+    finally:
+        if limit is not None:
+            os.environ[_LIMIT] = limit
 
 
 def model_of(path: Path) -> Any:
