@@ -120,7 +120,11 @@ def test_with_a_network(data, short_network, capsys):
     assert run_mindghost(*line, "--network_distance", 0) == 0
     few = len(capsys.readouterr().out.splitlines())
     assert run_mindghost(*line, "--network_distance", 1) == 0
-    (record,) = map(json.loads, capsys.readouterr().out.splitlines())
+    said = capsys.readouterr()
+    (record,) = map(json.loads, said.out.splitlines())
+    by_network = sum(image.get("how") == "network" for image in record["images"])
+    line = f"{10 * by_network} % of the images are within 1 of another one by the network"
+    assert (line in said.err) == (by_network > 1)
     assert few == 3
     assert len(record["images"]) == 10  # nothing is further away than that behind a ReLU
     assert "network" in {image.get("how") for image in record["images"]}

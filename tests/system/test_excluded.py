@@ -114,14 +114,3 @@ def test_ranks_leave_out_the_same(data, tmp_path):
     assert (result.returncode, result.stderr) == (0, "")
     assert result.stdout.count("exclude_list: 3 of 24 training images are left out\n") == 1
     assert images_in(tmp_path / "run") == left(data)
-
-
-@pytest.mark.slow
-def test_ranks_with_other_lists_are_refused(data, tmp_path):
-    lists = "out.txt", "other.txt"
-    (data / "other.txt").write_text((data / "out.txt").read_text() + "train/cat/3.png\n")
-    first, second = (mpirun_command(1, *ranks_line(data, tmp_path / "run", name)) for name in lists)
-    result = run([*first, ":", *second[second.index("-n") :]], tmp_path)
-    assert result.returncode != 0
-    assert "rank 1 differ" in result.stderr
-    assert not (tmp_path / "run" / "ghostnet_050_last.ckpt").exists()

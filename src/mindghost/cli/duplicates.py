@@ -36,6 +36,8 @@ PROG = "mindghost duplicates"
 DATASETS = ("imagenet", "cifar10", "cifar100", "mnist")
 # Groups beyond which the table says only how many there are, and images of a group.
 _MOST_GROUPS, _MOST_MEMBERS = 100, 20
+# Share of the images beyond which a network that finds so many is not to be believed.
+_TOO_MANY = 0.1
 
 
 def make_parser() -> Parser:
@@ -59,9 +61,9 @@ def make_parser() -> Parser:
     parser.add_argument(
         "--network_distance",
         type=distance,
-        default=0.05,
+        default=0.01,
         metavar="D",
-        help="up to which the vectors of --ckpt_path are near: 1 - cosine (0.05)",
+        help="up to which the vectors of --ckpt_path are near: 1 - cosine (0.01)",
     )
     network_arguments.add_batch_size(parser)
     form = parser.add_mutually_exclusive_group()
@@ -100,6 +102,7 @@ def main(arguments: Sequence[str]) -> None:
             distance = -1 if args.exact else args.distance
             groups = duplicates.find(looked, distance, vectors, args.network_distance, bar.update)
     (_print_json if args.json else _print_csv if args.csv else _print_table)(groups, looked)
+    _say_too_many(groups, looked, args.network_distance)
     if picture_file:
         picture_file.write(outputs.mark_png(_picture(groups, looked), "duplicates"))
         say(f"wrote {args.picture}", sys.stderr)
@@ -205,6 +208,17 @@ def _print_csv(groups: Sequence[Group], looked: Looked) -> None:
             distance = f"{member.distance:.6f}" if member.like else ""
             names = [csv_cell(text) for text in (member.path, member.split, member.name, member.like)]
             writer.writerow([place, int(group.leaks), int(group.contradicts), *names, distance, member.how])
+
+
+def _say_too_many(groups: Sequence[Group], looked: Looked, distance: float) -> None:
+    """Warn where a network takes many images for one: those of few classes put all images of a class in one place."""
+    from ..search.duplicates import NETWORK
+
+    count = sum(member.how == NETWORK for group in groups for member in group.members)
+    if count > _TOO_MANY * len(looked):
+        share = f"{100 * count / len(looked):.0f} % of the images are within {distance:g} of another one by the network"
+        remedy = "give a lower --network_distance, a network of many classes, or none"
+        say(f"{PROG}: {share}, which hardly tells images of one class apart: {remedy}", sys.stderr)
 
 
 # --- What is written

@@ -13,6 +13,7 @@ from typing import Any
 import mindspore as ms
 import numpy as np
 from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
+from mindspore.common import _no_grad
 from numpy.typing import NDArray
 
 from .. import build, tasks
@@ -65,6 +66,10 @@ class Tap(Around):
         cell: gives a tensor.
         shape: of that tensor.
         name: of the cell, for the names of parameters.
+
+    Attributes:
+        before: ended once the cell has run: what is before it has no gradients, which outside of graphs takes nearly
+            half the time of a forward pass. None in graphs, which leave out what nothing reads.
     """
 
     def __init__(self, cell: nn.Cell, shape: tuple[int, ...], name: str) -> None:
@@ -72,9 +77,12 @@ class Tap(Around):
         zeros = np.zeros(shape, np.float32)
         self.zeros = Parameter(Tensor(zeros), name=f"{name}.zeros")
         self.kept = Parameter(Tensor(zeros), name=f"{name}.kept", requires_grad=False)
+        self.before: _no_grad | None = None
 
     def construct(self, *inputs: Tensor) -> Tensor:  # noqa: D102
         out = self.cell(*inputs)
+        if self.before is not None:
+            self.before.__exit__(None, None, None)
         return ops.depend(out, ops.assign(self.kept, out)) + self.zeros
 
 
@@ -88,10 +96,13 @@ class _Gradient(nn.Cell):
     def __init__(self, network: nn.Cell, tap: Tap) -> None:
         super().__init__(auto_prefix=False)
         self.network = network
+        self.tap = tap
         self.gradient = ms.value_and_grad(self.chosen, None, ParameterTuple([tap.zeros]), has_aux=True)
 
     def chosen(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """The sum of the logits that are asked for, and all logits."""
+        if self.tap.before is not None:
+            self.tap.before.__enter__()
         logits = self.network(images)
         likeliest = ops.cast(ops.argmax(logits, 1), ms.int32)
         wanted = ops.one_hot(ops.select(labels < 0, likeliest, labels), logits.shape[1])
@@ -183,6 +194,7 @@ class Explainer:
             for parameter in (self._tap.zeros, self._tap.kept):
                 reshape(parameter, self._shape(size))
         inputs = Tensor(filled(images, size)), Tensor(filled(labels.astype(np.int32), size))
+        self._tap.before = None if ms.get_context("mode") == ms.GRAPH_MODE else _no_grad()
         (_, logits), gradients = self._gradient(*inputs)
         # A copy: the next images take its place.
         kept = self._tap.kept.asnumpy()[:count].copy()

@@ -145,17 +145,14 @@ class Chain(nn.Cell):
         trained = ops.Custom(
             f"{library}:ghostnet_forward", shapes, floats(count), "aot", bprop(gradient, _of_batch(1), _of_batch(5))
         )
-        norms = [norm for norm in (norm1, self.norm2) if norm is not None]
-        # A second norm's alone is the first one that is given.
-        running = [_running(norm.eps) for norm in (norms[0], norms[-1])] if norms else [None, None]
-        evaluated = ops.Custom(f"{library}:ghostnet_evaluate", out_shape, floats(1), "aot", bprop(gradient, *running))
+        evaluated = ops.Custom(
+            f"{library}:ghostnet_evaluate", out_shape, floats(1), "aot", bprop(gradient, _running, _running)
+        )
         # MindSpore keeps one inferred shape and one gradient for operators of equal attributes.
         kernel = (kernel_height, kernel_width, stride, pad_height, pad_width)
         kind = [first, convolution, second, *channels, outputs, out_channels, *kernel]
-        for each in (trained, gradient):
+        for each in (trained, gradient, evaluated):
             each.add_prim_attr("kind", [int(value) for value in kind])
-        # Its gradient knows what is added to variances.
-        evaluated.add_prim_attr("kind", str([*map(int, kind), *(norm.eps for norm in norms)]))
         return trained, evaluated
 
 
@@ -266,7 +263,7 @@ class Dense(nn.Cell):
 
 
 # What the gradient of a batch norm needs, from the outputs of its operator and its running statistics: mean and
-# 1 / deviation.
+# 1 / deviation; with running statistics, the variance, of which the operator makes that.
 _Statistics = Callable[..., tuple[Any, Any]]
 
 
@@ -279,23 +276,19 @@ def _of_batch(place: int) -> _Statistics:
     return statistics
 
 
-def _running(eps: float) -> _Statistics:
-    """The running ones."""
-
-    def statistics(out, mean, variance):
-        return mean, ops.rsqrt(variance + eps)
-
-    return statistics
+def _running(out, mean, variance):
+    return mean, variance
 
 
 # Gradients by kind of operator; graph mode wants each input by name. Each takes the inputs, the outputs and the
-# gradients of the outputs, and gives those of the inputs; nothing reads those of options and running statistics.
+# gradients of the outputs, and gives those of the inputs. Nothing reads those of options and running statistics: these
+# stand in their own places, since each operator that makes zeros takes its time outside of graphs.
 
 
 def _norm_bprop(gradient: ops.Custom, saved: _Statistics, _: object = None) -> Callable[..., tuple[Any, ...]]:
     def bprop(options, x, gamma, beta, mean, variance, out, d_out):
         d_x, d_gamma, d_beta = gradient(options, x, d_out[0], gamma, beta, *saved(out, mean, variance))
-        return (ops.zeros_like(options), d_x, d_gamma, d_beta, ops.zeros_like(mean), ops.zeros_like(variance))
+        return options, d_x, d_gamma, d_beta, mean, variance
 
     return bprop
 
@@ -303,7 +296,7 @@ def _norm_bprop(gradient: ops.Custom, saved: _Statistics, _: object = None) -> C
 def _depthwise_bprop(gradient: ops.Custom, *_: object) -> Callable[..., tuple[Any, ...]]:
     def bprop(options, x, weight, out, d_out):
         d_x, d_weight = gradient(options, x, d_out[0], weight)
-        return (ops.zeros_like(options), d_x, d_weight)
+        return options, d_x, d_weight
 
     return bprop
 
@@ -312,8 +305,7 @@ def _depthwise_norm_bprop(gradient: ops.Custom, saved: _Statistics, _: object) -
     def bprop(options, x, weight, gamma, beta, mean, variance, out, d_out):
         statistics = saved(out, mean, variance)
         d_x, d_weight, d_gamma, d_beta = gradient(options, x, d_out[0], weight, gamma, beta, *statistics)
-        zero = ops.zeros_like(mean)
-        return (ops.zeros_like(options), d_x, d_weight, d_gamma, d_beta, zero, zero)
+        return options, d_x, d_weight, d_gamma, d_beta, mean, variance
 
     return bprop
 
@@ -324,10 +316,9 @@ def _ghost_bprop(gradient: ops.Custom, saved1: _Statistics, saved2: _Statistics)
         d_x, d_gamma1, d_beta1, d_weight, d_gamma2, d_beta2 = gradient(
             options, x, d_out[0], gamma1, beta1, *first, weight, gamma2, beta2, *second
         )
-        zero1, zero2 = ops.zeros_like(mean1), ops.zeros_like(mean2)
-        first = (ops.zeros_like(options), d_x, d_gamma1, d_beta1, zero1, zero1)
+        first = (options, d_x, d_gamma1, d_beta1, mean1, variance1)
         # Where nothing is added, `other` stands for no input, and nothing reads its gradient.
-        return (*first, d_weight, d_gamma2, d_beta2, zero2, zero2, d_out[0])
+        return (*first, d_weight, d_gamma2, d_beta2, mean2, variance2, d_out[0])
 
     return bprop
 

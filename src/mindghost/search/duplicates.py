@@ -33,7 +33,7 @@ TRAIN = "train"
 # What a pair is near by, best first: the numbers are those of `Pairs.kind`.
 HOW = SAME, SIMILAR, MIRRORED, NETWORK = ("same", "similar", "mirrored", "network")
 # Distances up to which two images are near: 1 - cosine of what they look like, and of their embeddings.
-DISTANCE, NETWORK_DISTANCE = 0.1, 0.05
+DISTANCE, NETWORK_DISTANCE = 0.1, 0.01
 # Mean difference of the mean colours of two images, in levels, up to which a like structure makes them near.
 _COLOURS = 32
 # Images that a thread is handed at once, and such tasks that are under way for each thread.

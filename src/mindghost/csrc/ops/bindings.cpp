@@ -5,9 +5,9 @@
 //   ghostnet_evaluate  options, x, [NORM1], [weight], [NORM2], [residual] -> out
 //   ghostnet_backward  options, x, d_out, [SAVED1], [weight], [SAVED2] -> d_x, [GRAD1], [d_weight], [GRAD2]
 // with NORM = gamma, beta, running mean, running variance;  STATE = batch mean, 1 / deviation, running mean, running
-// variance;  SAVED = gamma, beta, batch mean, 1 / deviation;  GRAD = d_gamma, d_beta. With the option Running, SAVED holds
-// running statistics, which do not depend on x: the gradient is that of evaluation. With Frozen, too, the gradients of
-// weights are zeros.
+// variance;  SAVED = gamma, beta, batch mean, 1 / deviation;  GRAD = d_gamma, d_beta. With the option Running, SAVED =
+// gamma, beta, running mean, running variance, which do not depend on x: the gradient is that of evaluation. With Frozen,
+// too, the gradients of weights are zeros.
 //   ghostnet_means            x -> means
 //   ghostnet_means_gradient   x, d_means -> d_x
 //   ghostnet_gate             x, gates -> y
@@ -36,6 +36,7 @@
 // `settings` says whether it is Nesterov's momentum, and whether there are starts; see momentum.h. `rates` are one for all
 // weights, or one for each.
 // They return 0, or what `check` found wrong.
+#include <cmath>
 #include <cstring>
 #include <exception>
 #include <functional>
@@ -199,6 +200,16 @@ void take_saved(Arguments& arguments, bool there, Norm* n) {
   take_each(arguments, there, n->gamma, n->beta, n->mean, n->inverse);
 }
 
+// 1 / deviation of each channel, from the running variance that was taken in its place; the norm's, from then on.
+std::vector<float> with_inverses(Norm* n, int64_t channels) {
+  std::vector<float> inverses(n->inverse ? channels : 0);
+  for (size_t c = 0; c < inverses.size(); ++c) {
+    inverses[c] = static_cast<float>(1 / std::sqrt(static_cast<double>(n->inverse[c]) + n->eps));
+  }
+  n->inverse = inverses.data();
+  return inverses;
+}
+
 void take_gradient(Arguments& arguments, bool there, Norm* n) {
   take_each(arguments, there, n->d_gamma, n->d_beta);
 }
@@ -303,6 +314,11 @@ GHOSTNET_OPERATOR(ghostnet_backward) {
   ghostnet::take_saved(arguments, chain.first, &chain.norm1);
   ghostnet::take_weight(arguments, &chain);
   ghostnet::take_saved(arguments, chain.second, &chain.norm2);
+  std::vector<float> inverses1, inverses2;
+  if (chain.running) {
+    inverses1 = ghostnet::with_inverses(&chain.norm1, chain.channels);
+    inverses2 = ghostnet::with_inverses(&chain.norm2, chain.channels * chain.multiplier);
+  }
   chain.d_x = arguments.take();
   ghostnet::take_gradient(arguments, chain.first, &chain.norm1);
   chain.d_weight = arguments.take_if(chain.convolution);
