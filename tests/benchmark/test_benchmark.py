@@ -375,7 +375,7 @@ def test_family_picture():
         (["--steps", "0"], "--steps: expected an integer from 1 to 4,096, got '0'"),
         (
             ["--contenders", "tensorflow"],
-            "--contenders: 'tensorflow' is none of ours; ours, native_ops off; ours, from a pack; "
+            "--contenders: 'tensorflow' is none of ours; ours, native_ops off; ours, bfloat16; ours, from a pack; "
             "ours, uncompressed pack; mindcv",
         ),
         (["--threads", "4096"], "--threads: 4096, but there are"),

@@ -15,6 +15,8 @@ from mindghost import build
 from mindghost.config import Config
 from mindghost.data import dataset, loader
 from mindghost.data.pack import writer as pack_writer
+from mindghost.errors import UserError
+from mindghost.ops.library import check_bfloat16
 from mindghost.parallel.ranks import ALONE
 from mindghost.runtime import Runtime
 from mindghost.train.step import make_step
@@ -38,6 +40,12 @@ def measure(job: Job) -> dict[str, Any]:
         native_ops=native_ops,
         **TRAINING,
     )
+    if job.variant == "bfloat16":
+        config = config.replace(amp_level="O2", amp_type="bfloat16")
+        try:
+            check_bfloat16(_runtime(job, config).operators)
+        except UserError as error:
+            return {"missing": str(error)}
     return time_steps(job, (_training if job.task == "training" else _inference)(job, config))
 
 
