@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 import mindghost  # noqa: F401  (environment defaults, before MindSpore is imported)
+from mindghost.files.cache import cache_dir
 from tests.helpers.fault_counts import faults_of
 from tests.helpers.pictures import write_images
 from tests.helpers.short import cut
@@ -38,7 +39,13 @@ def images(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def own_cache(monkeypatch, tmp_path) -> None:
-    """The test's own cache folder, where nothing was looked at before."""
+    """The test's own cache folder, where nothing was looked at before; with the native libraries of the user's.
+
+    To build these takes half a minute each time.
+    """
+    (libraries := cache_dir() / "native").mkdir(parents=True, exist_ok=True)
+    (tmp_path / ".cache").mkdir()
+    (tmp_path / ".cache" / "native").symlink_to(libraries)
     monkeypatch.setenv("MINDGHOST_HOME", str(tmp_path / ".cache"))
 
 
