@@ -17,11 +17,12 @@ from mindghost.errors import UserError
 from mindghost.models import create_model, list_models, reparam
 from mindghost.models.registry import CARDS
 from tests.helpers.converted import NAME, assert_golden, assert_same, golden_example, loaded, write_safetensors
+from tests.helpers.families import one_of_each
 from tests.helpers.places import GOLDEN, ROOT
 from tests.helpers.weights import golden_state
 
 
-@pytest.mark.parametrize("name", list_models())
+@pytest.mark.parametrize("name", one_of_each(list_models()))
 def test_names_go_there_and_back(name):
     names = [parameter.name for parameter in create_model(name, num_classes=2).get_parameters()]
     theirs = timm_names(names)
@@ -63,7 +64,7 @@ def test_names_of_every_family(ours, timms, authors):
         assert our_names([theirs, *statistics])[theirs] == ours
 
 
-@pytest.mark.parametrize("name", [name for name in list_models() if name.startswith(("ghostnet", "rep"))])
+@pytest.mark.parametrize("name", one_of_each([name for name in list_models() if name.startswith(("ghostnet", "rep"))]))
 def test_names_are_timms(name, timm):
     theirs = [entry for entry in timm.create_model(name).state_dict() if not entry.endswith("num_batches_tracked")]
     names = [parameter.name for parameter in create_model(name).get_parameters()]

@@ -13,8 +13,9 @@ from mindspore import Tensor, nn, ops
 from mindghost.cli import complexity as command
 from mindghost.cli import main
 from mindghost.models import card, create_model, ghostnet, list_models, registry
-from mindghost.models.complexity import Complexity, complexity
+from mindghost.models.complexity import Complexity, complexity, trainable_parameters
 from tests.helpers import short
+from tests.helpers.families import one_of_each
 from tests.helpers.places import ROOT
 
 
@@ -58,13 +59,7 @@ def run(*arguments: object, capsys) -> tuple[int, str, str]:
     return status, *capsys.readouterr()
 
 
-def slow_where_alike(name: str):
-    """RepGhostNets differ in their width alone, plain decoders in their ratio: one of them in quick runs."""
-    alike = name.startswith(("repghostnet_", "plain_")) and name != "repghostnet_050"
-    return pytest.param(name, marks=pytest.mark.slow if alike else [])
-
-
-@pytest.mark.parametrize("name", [slow_where_alike(name) for name in list_models()])
+@pytest.mark.parametrize("name", one_of_each(list_models()))
 def test_cards_count_their_networks(name):
     """As trained and, where there is one, in the fused form."""
     ms.set_context(mode=ms.PYNATIVE_MODE)
@@ -74,6 +69,16 @@ def test_cards_count_their_networks(name):
     if facts.fused_parameters is not None:
         counted = complexity(create_model(name, deploy=True), facts.input_size, facts.input_size)
         assert (counted.parameters, counted.macs) == (facts.fused_parameters, facts.fused_macs)
+
+
+ALIKE = [param.values[0] for param in one_of_each(list_models()) if param.marks]
+
+
+# What a RepGhostNet has is among tests/models/test_repghostnet.py's.
+@pytest.mark.parametrize("name", [name for name in ALIKE if not name.startswith(("plain_", "repghostnet_"))])
+def test_cards_have_the_parameters_of_every_width(name):
+    """Quicker than to count all: nothing runs."""
+    assert trainable_parameters(create_model(name)) == card(name).parameters
 
 
 def test_rows_are_cards_and_fused_forms(monkeypatch, capsys):

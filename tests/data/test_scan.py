@@ -193,7 +193,8 @@ def test_a_manifest_is_taken_from_a_cache_that_cannot_be_written(tmp_path, looke
 
 def test_a_cache_that_takes_no_files_costs_a_second_look(tmp_path, looked_at, monkeypatch):
     config = tree(tmp_path)
-    (tmp_path / ".cache").write_text("a file")
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("MINDGHOST_HOME", str(tmp_path / "file"))
     for _ in range(2):
         assert len(open_split(config, "train")) == 10
     assert len(looked_at) == 20

@@ -4,6 +4,7 @@ A training is one epoch, of small images in small batches; all other arguments a
 """
 
 import sys
+from typing import NoReturn
 
 from mindghost.process.signals import importing
 
@@ -28,16 +29,20 @@ def small(arguments: list[str]) -> list[str]:
     return [*kept, *(word for pair in SMALL.items() for word in pair)]
 
 
-if __name__ == "__main__":
-    command, *rest = sys.argv[1:]
-    if not {"--help", "--print_config"} & {command, *rest}:
+def run(command: str, arguments: list[str]) -> NoReturn:
+    """What the program does, with these words behind its name."""
+    if not {"--help", "--print_config"} & {command, *arguments}:
         with importing():
             from mindghost.models import ghostnet
             from tests.helpers.short import stages
         ghostnet.STAGES = stages()
         if command == "train":
-            rest = small(rest)
+            arguments = small(arguments)
     from mindghost.cli.main import main
 
-    sys.argv = ["mindghost", command, *rest]
+    sys.argv = ["mindghost", command, *arguments]
     main()
+
+
+if __name__ == "__main__":
+    run(sys.argv[1], sys.argv[2:])

@@ -8,12 +8,13 @@ from mindspore import Tensor
 from mindghost.checkpoint.load import fill_network
 from mindghost.models import card, create_model
 from mindghost.models.g_ghost_regnet import ChannelMeans, GhostStage, g_ghost_regnetx_032
+from tests.helpers.families import one_of_each
 from tests.helpers.networks import assert_golden_card, assert_golden_logits, write_golden
 
 GOLDEN_NAMES = ["g_ghost_regnetx_032", "g_ghost_regnetx_040"]
 
 
-@pytest.mark.parametrize("name", GOLDEN_NAMES)
+@pytest.mark.parametrize("name", one_of_each(GOLDEN_NAMES))
 def test_golden_logits(name, tmp_path):
     """PyTorch names and weights, through the converter and a file, give the logits of the original code."""
     ms.set_context(mode=ms.PYNATIVE_MODE)

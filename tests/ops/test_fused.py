@@ -270,7 +270,8 @@ def test_training_agrees_in_graph_mode(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "name", ["ghostnet_050", "ghostnet_100", pytest.param("repghostnet_080", marks=pytest.mark.slow)]
+    "name",
+    ["ghostnet_050", *(pytest.param(name, marks=pytest.mark.slow) for name in ("ghostnet_100", "repghostnet_080"))],
 )
 def test_golden_logits(name, tmp_path):
     """The published network's, in graph mode, of two sizes from one compiled network."""

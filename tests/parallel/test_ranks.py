@@ -60,8 +60,7 @@ def test_ranks_that_drift_apart_are_named_on_all_of_them(facts):
     assert facts["drift"][0].startswith("epoch 7: the parameters of rank 1, 2 differ from those of rank 0")
 
 
-@pytest.mark.parametrize("mode", [0, 1])
-@pytest.mark.parametrize("case", rank_checks.CASES)
+@pytest.mark.parametrize(("case", "mode"), rank_checks.TRIED)
 def test_three_ranks_make_the_update_of_one_with_three_times_the_batch(case, mode, facts):
     alone = rank_checks.trained(case, mode, 0, 1)
     for way in rank_checks.ways():
@@ -256,7 +255,14 @@ def test_a_killed_job_of_two_ranks_leaves_nothing_and_goes_on_bit_for_bit(straig
             {"RANK_TABLE_FILE": "/x.json"},
             "RANK_TABLE_FILE: cannot be combined with mpirun",
         ),
-        (2, ["--distribute", "True", "--device_target", "Ascend"], {}, "device_target: MindSpore finds no Ascend"),
+        # That line itself is among tests/system/test_end_to_end.py's.
+        pytest.param(
+            2,
+            ["--distribute", "True", "--device_target", "Ascend"],
+            {},
+            "device_target: MindSpore finds no Ascend",
+            marks=pytest.mark.slow,
+        ),
         (
             2,
             ["--distribute", "True", "--sync_bn", "True", "--batch_size", "4"],

@@ -6,7 +6,7 @@ import re
 import shlex
 import shutil
 import subprocess
-import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +16,7 @@ from PIL import Image
 from mindghost.cli import main as program
 from tests.helpers.launchers import BIN, environment
 from tests.helpers.places import ROOT
+from tests.helpers.served import served
 
 UNTRIED = ROOT / "tests" / "system" / "untried.txt"
 # test_walkthrough.py and test_walkthrough_masks.py run all of these.
@@ -111,7 +112,7 @@ def test_what_is_not_tried_has_flags_that_exist(command):
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory) -> Path:
+def folder(tmp_path_factory) -> Iterator[Path]:
     """The project's root as a reader has it, with small images where the commands look for them."""
     folder = tmp_path_factory.mktemp("root")
     for name in ("configs", "examples", "scripts", "train.py", "validate.py"):
@@ -131,11 +132,8 @@ def folder(tmp_path_factory) -> Path:
         picture(folder / name, 4)
     # A shorter network, see short_program.py.
     (folder / "bin").mkdir()
-    program = folder / "bin" / "mindghost"
-    short = shlex.join([sys.executable, str(ROOT / "tests" / "helpers" / "short_program.py")])
-    program.write_text(f'#!/bin/sh\nexec {short} "$@"\n')
-    program.chmod(0o755)
-    return folder
+    with served(folder / "bin"):
+        yield folder
 
 
 @pytest.fixture(scope="module")
