@@ -173,7 +173,7 @@ def test_where_few_images_are_recognised_a_line_says_what_that_means(tmp_path, m
     page = Path("label-errors/suspects.html").read_text(encoding="utf-8")
     assert line.replace("only", "Only") in page
     # Names on the page are those below the folder that all images share.
-    assert "<span class=file>1. " in page
+    assert "<span class=file>1.\xa0" in page
     assert "none/" not in page.partition("<figure>")[2]
     write(Path("v.npz"), vectors)
     assert run_mindghost("label-errors", "v.npz", "--overwrite") == 0

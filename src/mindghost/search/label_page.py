@@ -86,7 +86,8 @@ def html(ranking: Ranking, facts: Mapping[str, str], pixels: Pixels) -> bytes:
         note += f" The first {MOST} of {len(suspects):,}; all are in {LIST} and {TABLE}."
     folder = _folder_of([str(name) for name in ranking.paths[suspects[:MOST]]])
     figures = [
-        _figure(ranking, index, pixels, f"{rank}. ", folder) for rank, index in enumerate(suspects[:MOST].tolist(), 1)
+        _figure(ranking, index, pixels, f"{rank}.\xa0", folder)
+        for rank, index in enumerate(suspects[:MOST].tolist(), 1)
     ]
     shown = f'<div class="sheet">{"".join(figures)}</div>' if figures else ""
     text = note if figures else "No label is a suspect."
