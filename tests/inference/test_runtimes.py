@@ -1,6 +1,8 @@
 """Files for OpenVINO, LiteRT and ncnn: run by these alone, as a stranger would, and opened like all exported files."""
 
 import json
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +15,7 @@ from mindghost.files import intact
 from mindghost.files.cache import cache_dir
 from mindghost.inference import artifact, formats
 from mindghost.inference.network import of_exported, open_network
+from tests.helpers import short
 from tests.helpers.commands import run_mindghost
 from tests.helpers.edge import CONVERTERS, LIBRARIES, need
 from tests.helpers.trained import CLASSES, trained_logits, write_run
@@ -20,13 +23,23 @@ from tests.helpers.trained import CLASSES, trained_logits, write_run
 KINDS = tuple(LIBRARIES)
 
 
-@pytest.fixture(params=KINDS)
-def written(request, short_network, tmp_path):
+@pytest.fixture(scope="module", params=KINDS)
+def written_once(request, tmp_path_factory):
     """A file of each kind, and the checkpoint that it was made of."""
     need(request.param)
-    path = write_run(tmp_path, model="ghostnet_050", image_resize=(32, 48))
-    (made,) = export.export(artifact.of_file(path), [request.param])
+    with short.network():
+        path = write_run(tmp_path_factory.mktemp("written"), model="ghostnet_050", image_resize=(32, 48))
+        (made,) = export.export(artifact.of_file(path), [request.param])
     return request.param, made, path
+
+
+@pytest.fixture
+def written(written_once, short_network, tmp_path):
+    """Copies of them."""
+    kind, made, path = written_once
+    shutil.copytree(path.parent, tmp_path, dirs_exist_ok=True)
+    copies = {key: tmp_path / getattr(made, key).name for key in ("path", "description")}
+    return kind, replace(made, **copies), tmp_path / path.name
 
 
 def by_openvino(path: Path, image: np.ndarray) -> np.ndarray:
@@ -127,7 +140,11 @@ def test_weights_of_another_network_are_refused(kind, short_network, tmp_path):
 def test_an_export_takes_the_place_of_its_own_files_only(written):
     kind, made, checkpoint = written
     deployed = artifact.of_file(checkpoint)
-    assert export.export(deployed, [kind])[0].size == made.size
+    again = export.export(deployed, [kind])[0]
+    assert (again.path, again.size) == (
+        made.path,
+        sum(p.stat().st_size for p in formats.of(made.path).parts(made.path)),
+    )
     for part in formats.of(made.path).parts(made.path):
         content = part.read_bytes()
         part.write_bytes(b"somebody's")
@@ -152,16 +169,20 @@ def test_a_converter_that_fails_leaves_nothing(short_network, tmp_path, monkeypa
     path = write_run(tmp_path / "run", model="ghostnet_050")
     before = sorted(path.parent.iterdir())
     program = tmp_path / "converter"
-    for script, why in (
-        ("#!/bin/sh\necho progress; echo 'operator Foo: no' >&2; exit 3\n", r"failed: operator Foo: no$"),
-        ("#!/bin/sh\nexit 1\n", r"failed: exit status 1$"),
-        ("#!/bin/sh\necho done\n", r"failed: done$"),
-        ("#!/nowhere/at/all\n", r"does not start here: No such file or directory$"),
+    for script, why, kinds in (
+        (
+            "#!/bin/sh\necho progress; echo 'operator Foo: no' >&2; exit 3\n",
+            r"failed: operator Foo: no$",
+            ("litert", "ncnn"),
+        ),
+        ("#!/bin/sh\nexit 1\n", r"failed: exit status 1$", ("ncnn",)),
+        ("#!/bin/sh\necho done\n", r"failed: done$", ("ncnn",)),
+        ("#!/nowhere/at/all\n", r"does not start here: No such file or directory$", ("litert",)),
     ):
         program.write_text(script)
         program.chmod(0o755)
         monkeypatch.setattr(tools.Tool, "path", lambda _: program)
-        for kind in ("litert", "ncnn"):
+        for kind in kinds:
             with pytest.raises(UserError, match=f"^{CONVERTERS[kind]} {why}"):
                 export.export(artifact.of_file(path), [kind])
     assert sorted(path.parent.iterdir()) == before
