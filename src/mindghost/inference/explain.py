@@ -7,6 +7,7 @@ https://doi.org/10.1109/TIP.2021.3089943. Grad-CAM: Selvaraju et al., 2017, http
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +69,7 @@ class Tap(Around):
         name: of the cell, for the names of parameters.
 
     Attributes:
-        before: ended once the cell has run: what is before it has no gradients, which outside of graphs takes nearly
+        before: closed once the cell has run: what is before it has no gradients, which outside of graphs takes nearly
             half the time of a forward pass. None in graphs, which leave out what nothing reads.
     """
 
@@ -77,12 +78,12 @@ class Tap(Around):
         zeros = np.zeros(shape, np.float32)
         self.zeros = Parameter(Tensor(zeros), name=f"{name}.zeros")
         self.kept = Parameter(Tensor(zeros), name=f"{name}.kept", requires_grad=False)
-        self.before: _no_grad | None = None
+        self.before: ExitStack | None = None
 
     def construct(self, *inputs: Tensor) -> Tensor:  # noqa: D102
         out = self.cell(*inputs)
         if self.before is not None:
-            self.before.__exit__(None, None, None)
+            self.before.close()
         return ops.depend(out, ops.assign(self.kept, out)) + self.zeros
 
 
@@ -102,7 +103,7 @@ class _Gradient(nn.Cell):
     def chosen(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """The sum of the logits that are asked for, and all logits."""
         if self.tap.before is not None:
-            self.tap.before.__enter__()
+            self.tap.before.enter_context(_no_grad())
         logits = self.network(images)
         likeliest = ops.cast(ops.argmax(logits, 1), ms.int32)
         wanted = ops.one_hot(ops.select(labels < 0, likeliest, labels), logits.shape[1])
@@ -194,8 +195,9 @@ class Explainer:
             for parameter in (self._tap.zeros, self._tap.kept):
                 reshape(parameter, self._shape(size))
         inputs = Tensor(filled(images, size)), Tensor(filled(labels.astype(np.int32), size))
-        self._tap.before = None if ms.get_context("mode") == ms.GRAPH_MODE else _no_grad()
-        (_, logits), gradients = self._gradient(*inputs)
+        with ExitStack() as before:  # gradients are back, whatever happens
+            self._tap.before = None if ms.get_context("mode") == ms.GRAPH_MODE else before
+            (_, logits), gradients = self._gradient(*inputs)
         # A copy: the next images take its place.
         kept = self._tap.kept.asnumpy()[:count].copy()
         return logits.asnumpy()[:count], self._combine(kept, gradients[0].asnumpy()[:count])
