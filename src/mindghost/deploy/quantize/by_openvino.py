@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ...errors import UserError
 from ...inference.deployment import Deployment
-from ...inference.formats.openvino_file import OPENVINO, all_instructions, contents_of, described, model_of
+from ...inference.formats.openvino_file import OPENVINO, contents_of, described, model_of, more_instructions
 from .quantizer import Layer, Parts, Quantizer, already_smaller, batches
 
 
@@ -44,7 +44,7 @@ class OpenVinoQuantizer(Quantizer):
 
         preset = {"performance": nncf.QuantizationPreset.PERFORMANCE, "mixed": nncf.QuantizationPreset.MIXED}[mode]
         # It draws bars on standard output.
-        with contextlib.redirect_stdout(io.StringIO()), all_instructions():
+        with contextlib.redirect_stdout(io.StringIO()), more_instructions():
             dataset = nncf.Dataset(self._inputs)
             made = nncf.quantize(model_of(self._path), dataset, preset=preset, subset_size=len(self._inputs))
             return contents_of(made)

@@ -19,8 +19,9 @@ if TYPE_CHECKING:
 # Answers are those of float32 on every processor: OpenVINO itself takes bfloat16 where there is AMX.
 _EXACT = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
 
-# What importing mindghost sets for MindSpore's oneDNN; with it, OpenVINO's int8 would do without VNNI and AMX.
-_LIMIT = "ONEDNN_MAX_CPU_ISA"
+# What importing mindghost sets for MindSpore's oneDNN; with it, OpenVINO's int8 would do without VNNI. With AMX,
+# OpenVINO 2026.4 ends the process (SIGSEGV) in int8 networks with maps of a few pixels, such as ghostnet_050 at 32.
+_LIMIT, _MOST = "ONEDNN_MAX_CPU_ISA", "AVX512_CORE_VNNI"
 
 
 class OpenVino(Format):
@@ -43,7 +44,7 @@ class OpenVino(Format):
         limit = {"INFERENCE_NUM_THREADS": threads} if threads else {}
         model = model_of(path)
         try:
-            with all_instructions():
+            with more_instructions():
                 compiled = openvino.Core().compile_model(model, "CPU", {**_EXACT, **limit})
         except RuntimeError as error:
             raise self.cannot_load(path, error) from error
@@ -62,20 +63,23 @@ OPENVINO = OpenVino()
 
 
 @contextmanager
-def all_instructions() -> Iterator[None]:
-    """Inside of `with`, OpenVINO finds all that the processor can: our limit is not for the oneDNN that it has.
+def more_instructions() -> Iterator[None]:
+    """Inside of `with`, OpenVINO's oneDNN has a limit of its own, unless the user has set one.
 
-    Its oneDNN asks when a process first compiles a network.
+    It asks when a process first compiles a network.
     """
-    if not limits_onednn:
+    before = os.environ.get(_LIMIT)
+    if before is not None and not limits_onednn:
         yield
         return
-    limit = os.environ.pop(_LIMIT, None)
+    os.environ[_LIMIT] = _MOST
     try:
         yield
     finally:
-        if limit is not None:
-            os.environ[_LIMIT] = limit
+        if before is None:
+            del os.environ[_LIMIT]
+        else:
+            os.environ[_LIMIT] = before
 
 
 def model_of(path: Path) -> Any:
