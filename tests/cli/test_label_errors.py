@@ -161,7 +161,8 @@ def test_where_few_images_are_recognised_a_line_says_what_that_means(tmp_path, m
     monkeypatch.chdir(tmp_path)
     vectors, _ = clusters(1)
     noise = np.random.default_rng(1).normal(size=vectors.vectors.shape).astype(np.float32)
-    write(Path("v.npz"), replace(vectors, vectors=vectors.vectors + noise / 3))
+    unclear = vectors.vectors + noise / 3
+    write(Path("v.npz"), replace(vectors, vectors=unclear / np.linalg.norm(unclear, axis=1, keepdims=True)))
     assert run_mindghost("label-errors", "v.npz") == 0
     found = rows()
     recognised = sum(float(row["margin"]) >= 0 for row in found) / 400

@@ -198,7 +198,10 @@ def completed(line: str, folder: Path) -> list[str]:
     [
         ("mindghost ", sorted(main.COMMANDS)),
         ("mindghost tr", ["train"]),
-        ("mindghost train -c ghostnet_1", [f"ghostnet_1{n}_{on}" for n in ("00", "30") for on in ("ascend", "cpu")]),
+        (
+            "mindghost train -c ghostnet_1",
+            [f"ghostnet_1{end}" for end in ("00_ascend", "00_cpu", "00_tiny_imagenet", "30_ascend", "30_cpu")],
+        ),
         ("mindghost train -c my", ["my.yaml"]),
         ("mindghost validate --config ghost_air", ["ghost_airbench"]),
         ("mindghost train --ckpt_p", ["--ckpt_path"]),

@@ -23,6 +23,7 @@ AMONG_OURSELVES = {
     "parallel/mpi_bridge.py",
     "contenders/job.py",
     "contenders/prepare.py",
+    "contenders/shipped.py",
 }
 
 

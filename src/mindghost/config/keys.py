@@ -177,8 +177,8 @@ class Keys(BaseModel):
     val_list: Text = ""
     """List of the images to evaluate on, likewise. Empty: the rows of train_list whose split is that, or the folder."""
     exclude_list: Text = ""
-    """Images that training leaves out: a text file with a path a line, such as that of `mindghost label-errors`. Paths
-    begin in its folder, in data_dir, or in the current folder."""
+    """Images that training leaves out: a text file with a path a line. Paths begin in its folder, in data_dir, or in
+    the current folder."""
     val_fraction: ShareBelow1 = 0.0
     """Share of the images that is kept for evaluation where there is no validation split: of each class, by a hash of
     each image's path. The images are those of train_list, of the folder train_split, or of DATA_DIR/CLASS. 0: none."""

@@ -147,7 +147,7 @@ def test_ranks_and_order_change_no_byte(samples, files, tmp_path):
 
 
 def test_no_mistake(samples, tmp_path):
-    files = written(tmp_path, counted(samples, range(IMAGES), wrong=False), samples)
+    files = written(tmp_path / "report", counted(samples, range(IMAGES), wrong=False), samples)
     assert "Every pixel was given its class." in files["report.html"].decode()
     with Image.open(io.BytesIO(files["worst.png"])) as picture:
         assert picture.size[0] > 150
@@ -156,9 +156,10 @@ def test_no_mistake(samples, tmp_path):
 def test_outputs_that_are_no_numbers_are_no_report(samples, tmp_path):
     outcomes = counted(samples, range(IMAGES))
     outcomes.losses[4] = np.nan
+    (folder := tmp_path / "report").mkdir()
     with pytest.raises(RunError, match=r"no finite probabilities for 1 of 16 images, such as .*04\.png"):
-        report.write(tmp_path, outcomes, samples, FACTS)
-    assert list(tmp_path.iterdir()) == []
+        report.write(folder, outcomes, samples, FACTS)
+    assert list(folder.iterdir()) == []
 
 
 def test_a_report_is_not_replaced_unasked(samples, files, tmp_path):
