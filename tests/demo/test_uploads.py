@@ -36,6 +36,7 @@ def test_of_too_many_the_oldest_go(tmp_path):
 
 def test_a_folder_that_is_gone_is_no_error(tmp_path):
     Uploads(tmp_path / "none").tidy()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_only_what_is_below_the_folder_is_read(tmp_path):

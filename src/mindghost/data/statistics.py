@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
@@ -16,13 +15,12 @@ from numpy.typing import NDArray
 from ..process import resources
 from . import transforms
 from .loader import workers_of
+from .parts import in_parts
 
 if TYPE_CHECKING:
     from ..config import Config
     from .samples import Samples
 
-# Images that a thread is handed at once, and such tasks that are under way for each thread.
-_TASK, _TASKS_AHEAD = 16, 4
 _LEVELS = 256
 PixelsOf = Callable[[NDArray[Any]], NDArray[Any]]
 
@@ -102,10 +100,10 @@ def _parts(
 ) -> Iterator[tuple[NDArray[Any], list[tuple[int, int]]]]:
     """Levels of the pixels and sizes of the images, some images at a time."""
 
-    def count(start: int) -> tuple[NDArray[Any], list[tuple[int, int]]]:
+    def count(some: range) -> tuple[NDArray[Any], list[tuple[int, int]]]:
         levels = np.zeros((config.in_channels, _LEVELS), np.int64)
         sizes = []
-        for index in range(start, min(start + _TASK, len(samples))):
+        for index in some:
             with resources.spent_on(samples.name(index)):
                 image = samples.read(index)
                 pixels = pixels_of(np.asarray(transforms.as_rgb(image, config.in_channels)))
@@ -114,15 +112,7 @@ def _parts(
                 counts += np.bincount(pixels[..., channel].ravel(), minlength=_LEVELS)
         return levels, sizes
 
-    threads = workers_of(config.num_parallel_workers)
-    starts = range(0, len(samples), _TASK)
-    pool = ThreadPoolExecutor(threads)
-    try:
-        # Not all at once: an error is met at its place, and a million tasks would take memory.
-        for first in range(0, len(starts), threads * _TASKS_AHEAD):
-            yield from pool.map(count, starts[first : first + threads * _TASKS_AHEAD])
-    finally:
-        pool.shutdown(cancel_futures=True)
+    return in_parts(len(samples), workers_of(config.num_parallel_workers), count)
 
 
 def _moments(counts: NDArray[Any]) -> tuple[float, float]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -19,6 +18,7 @@ from scipy.sparse import coo_matrix, csgraph
 
 from ..config import Config
 from ..data.loader import workers_of
+from ..data.parts import in_parts
 from ..data.samples import Samples
 from ..errors import UserError
 from ..process import resources
@@ -36,8 +36,6 @@ HOW = SAME, SIMILAR, MIRRORED, NETWORK = ("same", "similar", "mirrored", "networ
 DISTANCE, NETWORK_DISTANCE = 0.1, 0.01
 # Mean difference of the mean colours of two images, in levels, up to which a like structure makes them near.
 _COLOURS = 32
-# Images that a thread is handed at once, and such tasks that are under way for each thread.
-_TASK, _TASKS_AHEAD = 16, 4
 
 Progress = Callable[[int], None]
 
@@ -192,9 +190,9 @@ class _Part(NamedTuple):
 def _parts(images: ReadImages, config: Config) -> Iterator[_Part]:
     """What there is to know of the images, some at a time, in their order; `problems` of them get the others."""
 
-    def read(start: int) -> _Part:
-        found = _Part(min(_TASK, len(images) - start), [], [], [], [])
-        for index in range(start, start + found.images):
+    def read(some: range) -> _Part:
+        found = _Part(len(some), [], [], [], [])
+        for index in some:
             try:
                 with resources.spent_on(images.name(index)):
                     pixels = np.ascontiguousarray(images.read(index))
@@ -207,15 +205,7 @@ def _parts(images: ReadImages, config: Config) -> Iterator[_Part]:
             found.pictures.append(signature.small(pixels))
         return found
 
-    threads = workers_of(config.num_parallel_workers)
-    starts = range(0, len(images), _TASK)
-    pool = ThreadPoolExecutor(threads)
-    try:
-        # Not all at once: a million tasks would take memory.
-        for first in range(0, len(starts), threads * _TASKS_AHEAD):
-            yield from pool.map(read, starts[first : first + threads * _TASKS_AHEAD])
-    finally:
-        pool.shutdown(cancel_futures=True)
+    return in_parts(len(images), workers_of(config.num_parallel_workers), read)
 
 
 # --- Pairs and groups
