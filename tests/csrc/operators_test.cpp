@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
@@ -11,6 +12,7 @@
 #include <limits>
 #include <random>
 #include <stdexcept>
+#include <string>
 #include <thread>
 #include <vector>
 
@@ -19,12 +21,12 @@
 #include "convolution.h"
 #include "dropout.h"
 #include "max_pool.h"
-#include "momentum.h"
 #include "pixel_loss.h"
 #include "shared_sum.h"
 #include "squeeze_excite.h"
 #include "thread_pool.h"
 #include "tiles.h"
+#include "updates.h"
 #include "upsample.h"
 
 using namespace ghostnet;
@@ -771,8 +773,8 @@ void check_momentum(const Kernels& kernels) {
           expected_moments.push_back(m);
         }
         compare("sum of squares", {static_cast<float>(square_sum(kernels, all, 0.25f) / 1e3)}, {expected_squares / 1e3});
-        update(kernels, all, step);
-        update(kernels, all, step);
+        update_momentum(kernels, all, step);
+        update_momentum(kernels, all, step);
         Floats found_weights;
         for (size_t i = 0; i < all.size(); ++i) {
           compare("updated weights", weights[i], expected_weights[i]);
@@ -782,6 +784,83 @@ void check_momentum(const Kernels& kernels) {
         }
         compare_bits("updated weights", threads, &first_weights, found_weights);
       }
+    }
+  }
+}
+
+// Two updates of a tensor by RMSprop, Adam and LAMB, by their definitions.
+struct Updated {
+  Doubles weights, first, second;
+};
+
+Updated by_definition(const std::string& kind, const Floats& weights, const Floats& gradient, double decay, double rate) {
+  const size_t size = weights.size();
+  Updated made{Doubles(weights.begin(), weights.end()), Doubles(size, kind == "rmsprop" ? 1.5 : 0), Doubles(size, 0)};
+  for (int round = 1; round <= 2; ++round) {
+    Doubles direction(size);
+    double length = 0, weight = 0;
+    for (size_t i = 0; i < size; ++i) {
+      double own = gradient[i] * 0.25;
+      if (kind == "rmsprop") {
+        own += made.weights[i] * decay;
+        made.first[i] = (made.first[i] + 0.01) * 0.9 + 0.1 * own * own;
+        made.second[i] = made.second[i] * 0.8 + rate * own / std::sqrt(made.first[i]);
+        direction[i] = made.second[i];
+        continue;
+      }
+      made.first[i] = made.first[i] * 0.9 + 0.1 * own;
+      made.second[i] = made.second[i] * 0.99 + 0.01 * own * own;
+      const double mean = made.first[i] / (1 - std::pow(0.9, round)), square = made.second[i] / (1 - std::pow(0.99, round));
+      direction[i] = mean / (std::sqrt(square) + 1e-3) + decay * made.weights[i];
+      length += direction[i] * direction[i];
+      weight += made.weights[i] * made.weights[i];
+    }
+    const double trust = length > 0 && weight > 0 ? std::min(10.0, std::sqrt(weight / length)) : 1;
+    const double step = kind == "rmsprop" ? 1 : kind == "adam" ? rate : rate * trust;
+    for (size_t i = 0; i < size; ++i) made.weights[i] -= step * direction[i];
+  }
+  return made;
+}
+
+void check_other_updates(const Kernels& kernels) {
+  const int64_t sizes[] = {1, 7, 40000, 16384, 3, 5};
+  for (const std::string kind : {"rmsprop", "adam", "lamb"}) {
+    Floats first_weights;
+    for (int threads : {1, 2, 3}) {
+      set_threads(threads);
+      std::mt19937 generator(6);
+      std::vector<Floats> gradients, weights, firsts, seconds;
+      std::vector<Weights> all;
+      for (int64_t size : sizes) {
+        gradients.push_back(random_floats(size, generator));
+        weights.push_back(random_floats(size, generator));
+        firsts.push_back(Floats(size, kind == "rmsprop" ? 1.5f : 0.0f));
+        seconds.push_back(Floats(size, 0.0f));
+      }
+      // Without a length of its own, and so long that its ratio is limited.
+      weights[4] = Floats(3, 0.0f);
+      for (float& weight : weights[5]) weight = 50 + weight;
+      std::vector<Updated> expected;
+      for (size_t i = 0; i < gradients.size(); ++i) {
+        const float decay = i % 2 ? 0.01f : 0.0f, rate = i % 3 ? 0.1f : 0.02f;
+        all.push_back({sizes[i], gradients[i].data(), weights[i].data(), firsts[i].data(), seconds[i].data(), decay, rate});
+        expected.push_back(by_definition(kind, weights[i], gradients[i], decay, rate));
+      }
+      for (int round = 1; round <= 2; ++round) {
+        const AdamStep step{0.25f, 0, 0, 0.9f, 0.99f, 1e-3f, static_cast<float>(1 - std::pow(0.9, round)),
+                            static_cast<float>(1 - std::pow(0.99, round))};
+        if (kind == "rmsprop") update_rmsprop(kernels, all, {0.25f, 0, 0, 0.9f, 0.8f, 0.01f});
+        if (kind == "adam") update_adam(kernels, all, step);
+        if (kind == "lamb") update_lamb(kernels, all, step, 10);
+      }
+      Floats found_weights;
+      for (size_t i = 0; i < all.size(); ++i) {
+        compare(("weights by " + kind).c_str(), weights[i], expected[i].weights);
+        compare("first numbers", firsts[i], expected[i].first);
+        compare("second numbers", seconds[i], expected[i].second);
+        found_weights.insert(found_weights.end(), weights[i].begin(), weights[i].end());
+      }
+      compare_bits("updated weights", threads, &first_weights, found_weights);
     }
   }
 }
@@ -826,6 +905,7 @@ int main(int count, char** arguments) {
     check_squeeze(*each);
     check_sum(*each);
     check_momentum(*each);
+    check_other_updates(*each);
     check_upsample(*each);
     check_drop(*each);
     check_pixel_losses(*each);

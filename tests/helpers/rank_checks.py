@@ -48,7 +48,7 @@ def trained(case: str, mode: int, rank: int, ranks: int, shared: "Ranks | None" 
     from mindghost.models.layers import ConvBnAct, freeze_batch_norm
     from mindghost.ops import allreduce
     from mindghost.ops.library import library
-    from mindghost.train.rmsprop_tf import RMSpropTF
+    from mindghost.ops.rmsprop_tf import RMSpropTF
     from mindghost.train.step import StepOptions, TrainStep
     from mindghost.train.update import update_by
 

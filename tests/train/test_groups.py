@@ -10,7 +10,7 @@ from mindghost.checkpoint import load, weights
 from mindghost.config import Config
 from mindghost.models.network import FeatureInfo, Network
 from mindghost.ops import library
-from mindghost.ops.momentum import MomentumUpdate
+from mindghost.ops.updates import OnePassUpdate
 from mindghost.train import groups, optim
 from mindghost.train.step import StepOptions, TrainStep
 from mindghost.train.update import update_by
@@ -48,9 +48,9 @@ def small() -> Small:
 def make_step(native: bool = False, rates=(RATE, RATE), options=None, **keys) -> TrainStep:
     config = Config(model="ghostnet_050", **{"weight_decay": DECAY, "eps": 1e-3, **keys})
     network = small()
-    optimizer = optim.optimizer(config, network, list(rates), "CPU")
+    optimizer = optim.optimizer(config, network, list(rates), "CPU", native=native)
     update = update_by(optimizer, library.library() if native else None)
-    assert isinstance(update, MomentumUpdate) == native
+    assert isinstance(update, OnePassUpdate) == native
     return TrainStep(network, create_loss("CE"), update, options or StepOptions()).set_train(True)
 
 
@@ -100,7 +100,9 @@ def first_update(opt: str, weight: np.ndarray, gradient: np.ndarray, rate: float
         pytest.param("sgd", "disable", False, marks=pytest.mark.slow),
         pytest.param("adam", "auto", False, marks=pytest.mark.slow),
         ("adamw", "norm_and_bias", False),
+        ("adamw", "norm_and_bias", True),
         ("rmsproptf", "norm_and_bias", False),
+        ("rmsproptf", "norm_and_bias", True),
     ],
 )
 def test_the_first_update_of_each_layer(opt, decay_filter, native, gradients):

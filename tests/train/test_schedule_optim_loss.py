@@ -267,8 +267,8 @@ def test_the_hand_computed_rmsproptf_is_timms(timm):
     np.testing.assert_allclose(parameter.detach().numpy(), expected["w"], rtol=0, atol=1e-6)
 
 
-def test_lamb_is_refused_on_cpu():
-    with pytest.raises(UserError, match="opt: MindSpore has no CPU kernel for lamb"):
+def test_lamb_without_our_operators_is_refused_on_cpu():
+    with pytest.raises(UserError, match="opt: lamb on a CPU takes our native operators"):
         optim.optimizer(config(opt="lamb"), Scalars(), [0.1], "CPU")
 
 

@@ -12,13 +12,15 @@ from mindspore import nn
 
 from ..config import Config
 from ..errors import UserError
+from ..ops.rmsprop_tf import RMSpropTF
 from . import groups
-from .rmsprop_tf import RMSpropTF
 
 _mindcv_log = logging.getLogger("mindcv.optim.optim_factory")
 
 
-def optimizer(config: Config, network: nn.Cell, rates: Sequence[float], device: str) -> nn.Optimizer:
+def optimizer(
+    config: Config, network: nn.Cell, rates: Sequence[float], device: str, native: bool = False
+) -> nn.Optimizer:
     """The optimizer of `config.opt` over the network's trainable parameters.
 
     Args:
@@ -27,12 +29,16 @@ def optimizer(config: Config, network: nn.Cell, rates: Sequence[float], device: 
         network: its trainable parameters are updated.
         rates: learning rate of each update.
         device: "CPU", "Ascend" or "GPU".
+        native: our native operators are there, which may update in the optimizer's place (`ops.updates`).
 
     Raises:
-        UserError: an optimizer that MindSpore cannot run on the device.
+        UserError: an optimizer that nothing here can run on the device.
     """
-    if config.opt == "lamb" and device == "CPU":
-        raise UserError("opt: MindSpore has no CPU kernel for lamb; use another optimizer (adamw is the nearest)")
+    if config.opt == "lamb" and device == "CPU" and not native:
+        raise UserError(
+            "opt: lamb on a CPU takes our native operators (MindSpore has no kernel), and these are off or cannot be "
+            "had here; use another optimizer (adamw is the nearest)"
+        )
     parameters: Any = network.trainable_params()
     scale_of = groups.scales(config, network)
     if scale_of:

@@ -289,7 +289,8 @@ def make_step(runtime: Runtime, network: nn.Cell, rates: Sequence[float]) -> Tra
     """
     config, ranks = runtime.config, runtime.ranks
     rank_sum = allreduce.rank_sum(network, runtime.operators, ranks)
-    optimizer = optim.optimizer(config, network, rates, runtime.device)
+    native = runtime.operators is not None
+    optimizer = optim.optimizer(config, network, rates, runtime.device, native)
     update = update_by(optimizer, runtime.operators)
     loss = training_loss(config)
     if runtime.operators is not None:

@@ -1,4 +1,4 @@
-"""An update of the weights by the optimizer, operator by operator. `ops.momentum.MomentumUpdate` has the same face."""
+"""An update of the weights by the optimizer, operator by operator. `ops.updates.OnePassUpdate` has the same face."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Protocol
 import mindspore as ms
 from mindspore import Tensor, nn, ops
 
-from ..ops import momentum
+from ..ops.updates import one_pass
 
 _scale_op = ops.MultitypeFuncGraph("scaled")
 _square_sum_op = ops.MultitypeFuncGraph("square_sum")
@@ -73,6 +73,5 @@ class PlainUpdate(nn.Cell):
 
 def update_by(optimizer: nn.Optimizer, operators: Path | None = None) -> Update:
     """The update that an optimizer makes: in one pass with our `operators`, where they know it."""
-    if operators is not None and momentum.covers(optimizer):
-        return momentum.MomentumUpdate(operators, optimizer)
-    return PlainUpdate(optimizer)
+    update = one_pass(operators, optimizer) if operators is not None else None
+    return PlainUpdate(optimizer) if update is None else update

@@ -31,10 +31,11 @@
 //   ghostnet_quantize_bias       settings, weight settings, bias, weight, low, high -> y, of the layer's input
 //   ghostnet_sum_over_ranks      x1, x2, ... -> their sums over all processes; after ghostnet_join_ranks
 //   ghostnet_square_sum          factor, gradient1, gradient2, ... -> sum of squares of what is times `factor`
-//   ghostnet_momentum            settings, rates, factor, momentum, decays, gradient1, ..., weight1, ..., moment1, ...,
-//                                [start1, ...] -> the first rate; weights, moments and starts are changed in place
-// `settings` says whether it is Nesterov's momentum, and whether there are starts; see momentum.h. `rates` are one for all
-// weights, or one for each.
+//   ghostnet_momentum, ghostnet_rmsprop, ghostnet_adam, ghostnet_lamb
+//       settings, rates, factor, decays, gradient1, ..., weight1, ..., first1, ..., [second1, ...] -> the first rate
+// of which the weights and the optimizer's own numbers are changed in place; see updates.h. `settings` are momentum and
+// whether it is Nesterov's; alpha, momentum, shift; or the two betas, eps, the corrections, LAMB's largest ratio. `rates` are
+// one for all weights, or one for each.
 // They return 0, or what `check` found wrong.
 #include <cmath>
 #include <cstring>
@@ -49,13 +50,13 @@
 #include "convolution.h"
 #include "dropout.h"
 #include "max_pool.h"
-#include "momentum.h"
 #include "pixel_loss.h"
 #include "quantize.h"
 #include "shared_sum.h"
 #include "squeeze_excite.h"
 #include "thread_pool.h"
 #include "tiles.h"
+#include "updates.h"
 #include "upsample.h"
 
 namespace ghostnet {
@@ -543,18 +544,20 @@ extern "C" int ghostnet_square_sum(int count, void** values, int* dims, int64_t*
   });
 }
 
-extern "C" int ghostnet_momentum(int count, void** values, int* dims, int64_t** shapes, const char** types, void*,
-                                 void*) {
-  return ghostnet::guarded(Arguments(count, values, dims, shapes, types), [=](Arguments& arguments) -> int {
+// An operator that updates weights by what `update` does with (settings, factor, all weights).
+template <typename Update>
+static int updated(int count, void** values, int* dims, int64_t** shapes, const char** types, const Update& update) {
+  return ghostnet::guarded(Arguments(count, values, dims, shapes, types), [&](Arguments& arguments) -> int {
     const float* settings = arguments.take();
-    const bool nesterov = settings[0] != 0, starts = settings[1] != 0;
     const int64_t rates = arguments.elements();
-    const float* rate = arguments.take();
-    const float factor = *arguments.take(), momentum = *arguments.take();
-    const int heads = 5, kinds = starts ? 4 : 3;
-    const int64_t tensors = arguments.elements();
+    const float *rate = arguments.take(), factor = *arguments.take();
+    const int64_t heads = 4, tensors = arguments.elements();
     const float* decays = arguments.take();
-    if (count != heads + kinds * tensors + 1 || (rates != 1 && rates != tensors)) return ghostnet::kWrongCount;
+    // Of each tensor: gradient, weight, and one or two numbers of the optimizer's.
+    const int64_t kinds = tensors > 0 ? (count - heads - 1) / tensors : 0;
+    if (count != heads + kinds * tensors + 1 || kinds < 3 || kinds > 4 || (rates != 1 && rates != tensors)) {
+      return ghostnet::kWrongCount;
+    }
     std::vector<ghostnet::Weights> all(tensors);
     for (int64_t i = 0; i < tensors; ++i) {
       all[i].size = arguments.elements();
@@ -563,13 +566,39 @@ extern "C" int ghostnet_momentum(int count, void** values, int* dims, int64_t** 
       all[i].gradient = arguments.take();
     }
     for (ghostnet::Weights& each : all) each.weight = arguments.take();
-    for (ghostnet::Weights& each : all) each.moment = arguments.take();
-    for (ghostnet::Weights& each : all) each.starts = arguments.take_if(starts);
-    update(ghostnet::kernels(), all, {factor, 0, momentum, 0, nesterov ? 1.0f : 0.0f, nesterov ? momentum : 1.0f});
+    for (ghostnet::Weights& each : all) each.first = arguments.take();
+    for (ghostnet::Weights& each : all) each.second = arguments.take_if(kinds == 4);
+    update(settings, factor, all);
     *arguments.take() = *rate;
     return ghostnet::kDone;
   });
 }
+
+#define GHOSTNET_UPDATE(name)                                                                                          \
+  static void name##_update(const float* settings, float factor, const std::vector<ghostnet::Weights>& all);           \
+  extern "C" int name(int count, void** values, int* dims, int64_t** shapes, const char** types, void*, void*) {       \
+    return updated(count, values, dims, shapes, types, name##_update);                                                 \
+  }                                                                                                                    \
+  static void name##_update(const float* settings, float factor, const std::vector<ghostnet::Weights>& all)
+
+GHOSTNET_UPDATE(ghostnet_momentum) {
+  const float momentum = settings[0];
+  const bool nesterov = settings[1] != 0;
+  update_momentum(ghostnet::kernels(), all,
+                  {factor, 0, momentum, 0, nesterov ? 1.0f : 0.0f, nesterov ? momentum : 1.0f});
+}
+
+GHOSTNET_UPDATE(ghostnet_rmsprop) {
+  update_rmsprop(ghostnet::kernels(), all, {factor, 0, 0, settings[0], settings[1], settings[2]});
+}
+
+static ghostnet::AdamStep adam_step(const float* settings, float factor) {
+  return {factor, 0, 0, settings[0], settings[1], settings[2], settings[3], settings[4]};
+}
+
+GHOSTNET_UPDATE(ghostnet_adam) { update_adam(ghostnet::kernels(), all, adam_step(settings, factor)); }
+
+GHOSTNET_UPDATE(ghostnet_lamb) { update_lamb(ghostnet::kernels(), all, adam_step(settings, factor), settings[5]); }
 
 // Of this process, once it has joined the others.
 static std::unique_ptr<ghostnet::SharedSum> joined;

@@ -96,6 +96,39 @@ void momentum(float* weight, float* moment, const float* gradient, int64_t size,
   }
 }
 
+void rmsprop(float* weight, float* square, float* moment, const float* gradient, int64_t size, RmspropStep step) {
+  for (int64_t i = 0; i < size; ++i) {
+    const float own = gradient[i] * step.factor + weight[i] * step.decay;
+    square[i] = (square[i] + step.shift) * step.alpha + own * own * (1 - step.alpha);
+    moment[i] = moment[i] * step.momentum + step.rate * own / __builtin_sqrtf(square[i]);
+    weight[i] -= moment[i];
+  }
+}
+
+inline float direction_of(float weight, float* mean, float* square, float gradient, const AdamStep& step) {
+  const float own = gradient * step.factor;
+  *mean = *mean * step.beta1 + own * (1 - step.beta1);
+  *square = *square * step.beta2 + own * own * (1 - step.beta2);
+  return *mean / step.correction1 / (step.eps + __builtin_sqrtf(*square / step.correction2)) + weight * step.decay;
+}
+
+void adam(float* weight, float* mean, float* square, const float* gradient, int64_t size, AdamStep step) {
+  for (int64_t i = 0; i < size; ++i) {
+    weight[i] -= step.rate * direction_of(weight[i], mean + i, square + i, gradient[i], step);
+  }
+}
+
+void adam_direction(float* direction, const float* weight, float* mean, float* square, const float* gradient,
+                    int64_t size, AdamStep step) {
+  for (int64_t i = 0; i < size; ++i) {
+    direction[i] = direction_of(weight[i], mean + i, square + i, gradient[i], step);
+  }
+}
+
+void descend(float* weight, const float* direction, int64_t size, float rate) {
+  for (int64_t i = 0; i < size; ++i) weight[i] -= rate * direction[i];
+}
+
 void scale(float* y, const float* x, int64_t size, float factor) {
   for (int64_t i = 0; i < size; ++i) y[i] = x[i] * factor;
 }
@@ -765,7 +798,7 @@ const Kernels GHOSTNET_KERNELS = {GHOSTNET_NAME, kAtOnce,       moments,       s
                                   affine,        norm_sums,     norm_gradient, add, correlate,
                                   correlate_gradient, window, to_sides<kPatchInputs, left_sides>, from_products,
                                   to_sides<kPatch, gradients_of_sums>, multiply, window_gradient, squares, momentum,
-                                  drop, interleave, separate, combine, soft_max, logarithm, range, quantize,
+                                  rmsprop, adam, adam_direction, descend, drop, interleave, separate, combine, soft_max, logarithm, range, quantize,
                                   quantize_gradient, stretch, shrink};
 
 }  // namespace ghostnet

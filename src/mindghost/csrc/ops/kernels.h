@@ -57,6 +57,21 @@ struct MomentumStep {
   float factor, decay, momentum, rate, gradient_share, moment_share;
 };
 
+// An update by RMSprop in TensorFlow's form: gradient' = gradient * factor + weight * decay;
+// square' = (square + shift) * alpha + gradient'^2 * (1 - alpha);
+// moment' = moment * momentum + rate * gradient' / sqrt(square'); weight' = weight - moment'.
+struct RmspropStep {
+  float factor, decay, rate, alpha, momentum, shift;
+};
+
+// An update by Adam with its decay apart (AdamW): gradient' = gradient * factor;
+// mean' = mean * beta1 + gradient' * (1 - beta1); square' = square * beta2 + gradient'^2 * (1 - beta2);
+// the direction is (mean' / correction1) / (eps + sqrt(square' / correction2)) + weight * decay, and
+// weight' = weight - rate * direction.
+struct AdamStep {
+  float factor, decay, rate, beta1, beta2, eps, correction1, correction2;
+};
+
 // A row of pixels made of another one by linear interpolation: output o is near[o] of input first[o] and far[o] of input
 // second[o]. Input i went to the outputs from begin[i] on, with shares[start[i]] to shares[start[i + 1] - 1].
 struct Resampling {
@@ -146,6 +161,15 @@ struct Kernels {
 
   // One update of the weights and their moments.
   void (*momentum)(float* weight, float* moment, const float* gradient, int64_t size, MomentumStep step);
+
+  // The same by RMSprop and by Adam.
+  void (*rmsprop)(float* weight, float* square, float* moment, const float* gradient, int64_t size, RmspropStep step);
+  void (*adam)(float* weight, float* mean, float* square, const float* gradient, int64_t size, AdamStep step);
+
+  // Adam's direction, and its mean and square updated; and weight -= rate * direction.
+  void (*adam_direction)(float* direction, const float* weight, float* mean, float* square, const float* gradient,
+                         int64_t size, AdamStep step);
+  void (*descend)(float* weight, const float* direction, int64_t size, float rate);
 
   // y = x / keep, or 0 where the hash of key and position, first + i, is below the rate (`Mask` in models/layers.py).
   void (*drop)(float* y, const float* x, int64_t size, uint32_t first, uint32_t key, float rate, float keep);
