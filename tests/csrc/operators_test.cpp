@@ -865,6 +865,40 @@ void check_other_updates(const Kernels& kernels) {
   }
 }
 
+// Averages that follow values, by their definition; an average of its own value stays what it is.
+void check_averages(const Kernels& kernels) {
+  Floats first;
+  for (int threads : {1, 2, 3}) {
+    set_threads(threads);
+    std::mt19937 generator(7);
+    std::vector<Floats> values, averages;
+    for (int64_t size : {1, 7, 40000, 16384}) {
+      values.push_back(random_floats(size, generator));
+      averages.push_back(size == 7 ? values.back() : random_floats(size, generator));
+    }
+    std::vector<Average> all;
+    std::vector<Doubles> expected;
+    for (size_t i = 0; i < values.size(); ++i) {
+      all.push_back({static_cast<int64_t>(values[i].size()), averages[i].data(), values[i].data()});
+      expected.emplace_back();
+      for (size_t j = 0; j < values[i].size(); ++j) {
+        expected[i].push_back(averages[i][j] * 0.7 + values[i][j] * 0.3);
+      }
+    }
+    update_averages(kernels, all, 0.3f);
+    Floats found;
+    for (size_t i = 0; i < all.size(); ++i) {
+      compare("averages", averages[i], expected[i]);
+      found.insert(found.end(), averages[i].begin(), averages[i].end());
+    }
+    if (averages[1] != values[1]) {
+      std::printf("an average of its own value changed\n");
+      ++failures;
+    }
+    compare_bits("averages", threads, &first, found);
+  }
+}
+
 // What is not a number must stay visible.
 void check_nan(const Kernels& kernels) {
   Data data({2, 1, 3, 3, 1, 1, 1, 1, 0, true, false, false, true, false, false}, 1);
@@ -906,6 +940,7 @@ int main(int count, char** arguments) {
     check_sum(*each);
     check_momentum(*each);
     check_other_updates(*each);
+    check_averages(*each);
     check_upsample(*each);
     check_drop(*each);
     check_pixel_losses(*each);

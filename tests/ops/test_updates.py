@@ -12,7 +12,7 @@ from mindghost.ops import library
 from mindghost.ops.updates import OnePassUpdate, one_pass
 from mindghost.train import optim
 from mindghost.train.step import StepOptions, TrainStep
-from mindghost.train.update import update_by
+from mindghost.train.update import averages_by, update_by
 from tests.helpers.steps import batch, run, tiny
 
 try:
@@ -30,7 +30,8 @@ def make_step(fused: bool, options: StepOptions, **keys) -> TrainStep:
     optimizer = optim.optimizer(config, network, [0.1, 0.05, 0.2, 0.1, 0.1, 0.1], "CPU", native=fused)
     update = update_by(optimizer, LIBRARY if fused else None)
     assert isinstance(update, OnePassUpdate) == fused
-    return TrainStep(network, create_loss("CE"), update, options).set_train(True)
+    averages = averages_by(list(network.get_parameters()), LIBRARY if fused else None)
+    return TrainStep(network, create_loss("CE"), update, options, averages=averages).set_train(True)
 
 
 def assert_equal_states(found: TrainStep, expected: TrainStep) -> None:

@@ -147,6 +147,28 @@ class AdamUpdate(OnePassUpdate):
         return ops.concat((self.settings, 1.0 - powers, self.most))
 
 
+class OnePassAverages(nn.Cell):
+    """Averages that follow their weights, as `train.update.PlainAverages` has them, in one pass over memory.
+
+    Args:
+        library: file of the C++ operators.
+        count: of the averages, float32 each.
+    """
+
+    def __init__(self, library: Path, count: int) -> None:
+        super().__init__(auto_prefix=False)
+        self.move = ops.Custom(f"{library}:ghostnet_average", lambda *_: ([1],), floats(1), "aot")
+        self.move.add_prim_attr("kind", [count])
+        self.move.add_prim_attr("side_effect_mem", True)
+        read = [make_sig(f"read{index}", sig_rw.RW_READ) for index in range(1 + count)]
+        written = [make_sig(f"written{index}", sig_rw.RW_WRITE) for index in range(count)]
+        self.move.set_signatures((*read, *written))
+
+    def construct(self, share: Tensor, averages: tuple[Parameter, ...], weights: tuple[Parameter, ...]) -> Tensor:
+        """See `PlainAverages`."""
+        return self.move(share, *weights, *averages)[0]
+
+
 def one_pass(library: Path, optimizer: nn.Optimizer) -> OnePassUpdate | None:
     """The update that an optimizer makes, in one pass; None for one that our operators do not know.
 

@@ -18,7 +18,7 @@ from ..ops import allreduce, rewrite
 from ..runtime import Runtime
 from . import optim
 from .distill import DistillationLoss
-from .update import Update, scaled, update_by
+from .update import PlainAverages, Update, averages_by, scaled, update_by
 
 # Overflow-free updates after which a dynamic loss scale doubles (MindCV's window).
 SCALE_WINDOW = 2000
@@ -77,7 +77,6 @@ class ScaledLoss(nn.Cell):
 
 _add_op = ops.MultitypeFuncGraph("add")
 _clear_op = ops.MultitypeFuncGraph("clear")
-_average_op = ops.MultitypeFuncGraph("average")
 
 
 @_add_op.register("Tensor", "Tensor")
@@ -90,12 +89,6 @@ def _clear_tensor(total):
     return ops.assign(total, ops.zeros_like(total))
 
 
-@_average_op.register("Tensor", "Tensor", "Tensor")
-def _average_tensor(decay, average, weight):
-    # In this form an average of equal values stays what it is, to the last bit.
-    return ops.assign(average, average + (weight - average) * (1 - decay))
-
-
 class TrainStep(nn.Cell):
     """One batch: gradients of the scaled loss; every `accumulation` steps an update, unless a gradient is not finite.
 
@@ -106,6 +99,7 @@ class TrainStep(nn.Cell):
         options: see `StepOptions`.
         ranks: processes that make each update together, from gradients averaged (or summed up) over all of them.
         rank_sum: gradients -> their sums over the ranks; None for MindSpore's collectives, one call for each gradient.
+        averages: moves the averaged weights (`averages_by`); None for MindSpore's operators.
 
     Calling it with a batch (images, labels, and what else the loss takes) returns three scalars: this rank's loss
     (float32, unscaled), whether all gradients of the update were finite (bool; true where no update was due), and the
@@ -121,6 +115,7 @@ class TrainStep(nn.Cell):
         options: StepOptions,
         ranks: int = 1,
         rank_sum: nn.Cell | None = None,
+        averages: nn.Cell | None = None,
     ) -> None:
         super().__init__(auto_prefix=False)
         self.network = network
@@ -154,6 +149,7 @@ class TrainStep(nn.Cell):
         if self.ema_decay is not None:
             self.averaged = ParameterTuple(network.get_parameters())
             self.average = self.averaged.clone("ema", init="same")
+            self.averages = averages or PlainAverages()
             self.updates = Parameter(Tensor(0, ms.float32), name="updates", requires_grad=False)
 
     def construct(self, image: Tensor, label: Tensor, *more: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -200,7 +196,7 @@ class TrainStep(nn.Cell):
         """Move the averaged weights (batch-norm statistics too) towards the new ones."""
         updates = ops.depend(ops.assign_add(self.updates, Tensor(1, ms.float32)), updated)
         decay = self.ema_decay * (1 - ops.exp(-updates / EMA_WARMUP))
-        return self.map(ops.partial(_average_op, decay), self.average, self.averaged)
+        return self.averages(1 - decay, self.average, self.averaged)
 
     def _adjust_scale(self, finite: Tensor) -> Tensor:
         """Halve the loss scale after an overflow (not below 1); double it after a window without one."""
@@ -295,4 +291,5 @@ def make_step(runtime: Runtime, network: nn.Cell, rates: Sequence[float]) -> Tra
     loss = training_loss(config)
     if runtime.operators is not None:
         rewrite.use(loss, runtime.operators)
-    return TrainStep(network, loss, update, StepOptions.from_config(config), ranks.size, rank_sum)
+    averages = averages_by(list(network.get_parameters()), runtime.operators)
+    return TrainStep(network, loss, update, StepOptions.from_config(config), ranks.size, rank_sum, averages)

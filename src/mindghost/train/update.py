@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import mindspore as ms
-from mindspore import Tensor, nn, ops
+from mindspore import Parameter, Tensor, nn, ops
 
-from ..ops.updates import one_pass
+from ..ops.updates import OnePassAverages, one_pass
 
 _scale_op = ops.MultitypeFuncGraph("scaled")
 _square_sum_op = ops.MultitypeFuncGraph("square_sum")
+
+
+_average_op = ops.MultitypeFuncGraph("average")
+
+
+@_average_op.register("Tensor", "Tensor", "Tensor")
+def _average_tensor(share, average, weight):
+    # In this form an average of equal values stays what it is, to the last bit.
+    return ops.assign(average, average + (weight - average) * share)
 
 
 @_scale_op.register("Tensor", "Tensor")
@@ -75,3 +85,22 @@ def update_by(optimizer: nn.Optimizer, operators: Path | None = None) -> Update:
     """The update that an optimizer makes: in one pass with our `operators`, where they know it."""
     update = one_pass(operators, optimizer) if operators is not None else None
     return PlainUpdate(optimizer) if update is None else update
+
+
+class PlainAverages(nn.Cell):
+    """Averages that follow their weights, by MindSpore's operators."""
+
+    def __init__(self) -> None:
+        super().__init__(auto_prefix=False)
+        self.map = ops.HyperMap()
+
+    def construct(self, share: Tensor, averages: tuple[Parameter, ...], weights: tuple[Parameter, ...]) -> Any:
+        """Move each average by `share` of the way to its weight. Returns what is there when it is done."""
+        return self.map(ops.partial(_average_op, share), averages, weights)
+
+
+def averages_by(weights: Sequence[Parameter], operators: Path | None = None) -> nn.Cell:
+    """What moves the averages of weights: in one pass with our `operators`, where they know all of them."""
+    if operators is not None and all(weight.dtype == ms.float32 for weight in weights):
+        return OnePassAverages(operators, len(weights))
+    return PlainAverages()

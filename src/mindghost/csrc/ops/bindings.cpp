@@ -36,6 +36,7 @@
 // of which the weights and the optimizer's own numbers are changed in place; see updates.h. `settings` are momentum and
 // whether it is Nesterov's; alpha, momentum, shift; or the two betas, eps, the corrections, LAMB's largest ratio. `rates` are
 // one for all weights, or one for each.
+//   ghostnet_average             share, value1, ..., average1, ... -> the share; averages are changed in place
 // They return 0, or what `check` found wrong.
 #include <cmath>
 #include <cstring>
@@ -133,6 +134,7 @@ class Arguments {
   float* take() { return static_cast<float*>(values_[next_++]); }
   const int32_t* take_integers() { return static_cast<const int32_t*>(values_[next_++]); }
   float* take_if(bool there) { return there ? take() : nullptr; }
+  int left() const { return count_ - next_; }
   bool all_taken() const { return next_ == count_; }
 
  private:
@@ -599,6 +601,20 @@ static ghostnet::AdamStep adam_step(const float* settings, float factor) {
 GHOSTNET_UPDATE(ghostnet_adam) { update_adam(ghostnet::kernels(), all, adam_step(settings, factor)); }
 
 GHOSTNET_UPDATE(ghostnet_lamb) { update_lamb(ghostnet::kernels(), all, adam_step(settings, factor), settings[5]); }
+
+GHOSTNET_OPERATOR(ghostnet_average) {
+  const float share = *arguments.take();
+  std::vector<ghostnet::Average> all(arguments.left() / 2);
+  for (ghostnet::Average& each : all) {
+    each.size = arguments.elements();
+    each.value = arguments.take();
+  }
+  for (ghostnet::Average& each : all) each.average = arguments.take();
+  *arguments.take() = share;
+  if (!arguments.all_taken()) return ghostnet::kWrongCount;
+  update_averages(ghostnet::kernels(), all, share);
+  return ghostnet::kDone;
+}
 
 // Of this process, once it has joined the others.
 static std::unique_ptr<ghostnet::SharedSum> joined;

@@ -129,6 +129,10 @@ void descend(float* weight, const float* direction, int64_t size, float rate) {
   for (int64_t i = 0; i < size; ++i) weight[i] -= rate * direction[i];
 }
 
+void approach(float* y, const float* x, int64_t size, float share) {
+  for (int64_t i = 0; i < size; ++i) y[i] += (x[i] - y[i]) * share;
+}
+
 void scale(float* y, const float* x, int64_t size, float factor) {
   for (int64_t i = 0; i < size; ++i) y[i] = x[i] * factor;
 }
@@ -798,7 +802,7 @@ const Kernels GHOSTNET_KERNELS = {GHOSTNET_NAME, kAtOnce,       moments,       s
                                   affine,        norm_sums,     norm_gradient, add, correlate,
                                   correlate_gradient, window, to_sides<kPatchInputs, left_sides>, from_products,
                                   to_sides<kPatch, gradients_of_sums>, multiply, window_gradient, squares, momentum,
-                                  rmsprop, adam, adam_direction, descend, drop, interleave, separate, combine, soft_max, logarithm, range, quantize,
+                                  rmsprop, adam, adam_direction, descend, approach, drop, interleave, separate, combine, soft_max, logarithm, range, quantize,
                                   quantize_gradient, stretch, shrink};
 
 }  // namespace ghostnet

@@ -171,6 +171,9 @@ struct Kernels {
                          int64_t size, AdamStep step);
   void (*descend)(float* weight, const float* direction, int64_t size, float rate);
 
+  // y += (x - y) * share.
+  void (*approach)(float* y, const float* x, int64_t size, float share);
+
   // y = x / keep, or 0 where the hash of key and position, first + i, is below the rate (`Mask` in models/layers.py).
   void (*drop)(float* y, const float* x, int64_t size, uint32_t first, uint32_t key, float rate, float keep);
 

@@ -16,7 +16,8 @@ struct Part {
   int64_t tensor, begin, size;
 };
 
-std::vector<Part> parts_of(const std::vector<Weights>& all) {
+template <typename Tensor>
+std::vector<Part> parts_of(const std::vector<Tensor>& all) {
   std::vector<Part> parts;
   for (size_t i = 0; i < all.size(); ++i) {
     for (int64_t begin = 0; begin < all[i].size; begin += kPart) {
@@ -34,6 +35,13 @@ void each_part(const std::vector<Part>& parts, const Task& task) {
 }
 
 }  // namespace
+
+void update_averages(const Kernels& kernels, const std::vector<Average>& all, float share) {
+  each_part(parts_of(all), [&](int64_t, const Part& part) {
+    const Average& each = all[part.tensor];
+    kernels.approach(each.average + part.begin, each.value + part.begin, part.size, share);
+  });
+}
 
 double square_sum(const Kernels& kernels, const std::vector<Weights>& all, float factor) {
   const std::vector<Part> parts = parts_of(all);

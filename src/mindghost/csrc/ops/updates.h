@@ -17,6 +17,16 @@ struct Weights {
   float rate;                      // that they learn at
 };
 
+// Tensors that follow others.
+struct Average {
+  int64_t size;
+  float* average;
+  const float* value;
+};
+
+// Every average moved towards its value by `share` of their difference.
+void update_averages(const Kernels& kernels, const std::vector<Average>& all, float share);
+
 // The sum of squares of all tensors' elements times `factor`.
 double square_sum(const Kernels& kernels, const std::vector<Weights>& all, float factor);
 
