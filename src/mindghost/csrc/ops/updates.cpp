@@ -34,6 +34,23 @@ void each_part(const std::vector<Part>& parts, const Task& task) {
   });
 }
 
+// What `task` does with the number of a tensor, each part of it, and the step with the tensor's own decay and rate.
+template <typename Step, typename Task>
+void each_piece(const std::vector<Weights>& all, const Step& step, const Task& task) {
+  each_part(parts_of(all), [&](int64_t, const Part& part) {
+    Weights piece = all[part.tensor];
+    piece.size = part.size;
+    piece.gradient += part.begin;
+    piece.weight += part.begin;
+    piece.first += part.begin;
+    if (piece.second) piece.second += part.begin;
+    Step own = step;
+    own.decay = piece.decay;
+    own.rate = piece.rate;
+    task(part.tensor, piece, own);
+  });
+}
+
 }  // namespace
 
 void update_averages(const Kernels& kernels, const std::vector<Average>& all, float share) {
@@ -57,38 +74,24 @@ double square_sum(const Kernels& kernels, const std::vector<Weights>& all, float
 void update_momentum(const Kernels& kernels, const std::vector<Weights>& all, MomentumStep step) {
   std::vector<bool> starts;
   for (const Weights& each : all) starts.push_back(each.second && each.second[0] != 0);
-  each_part(parts_of(all), [&](int64_t, const Part& part) {
-    const Weights& each = all[part.tensor];
-    MomentumStep own = step;
-    own.decay = each.decay;
-    own.rate = each.rate;
-    if (starts[part.tensor]) {
+  each_piece(all, step, [&](int64_t tensor, const Weights& piece, MomentumStep own) {
+    if (starts[tensor]) {
       own.momentum = 0;
-      std::fill_n(each.second + part.begin, part.size, 0.0f);
+      std::fill_n(piece.second, piece.size, 0.0f);
     }
-    kernels.momentum(each.weight + part.begin, each.first + part.begin, each.gradient + part.begin, part.size, own);
+    kernels.momentum(piece.weight, piece.first, piece.gradient, piece.size, own);
   });
 }
 
 void update_rmsprop(const Kernels& kernels, const std::vector<Weights>& all, RmspropStep step) {
-  each_part(parts_of(all), [&](int64_t, const Part& part) {
-    const Weights& each = all[part.tensor];
-    RmspropStep own = step;
-    own.decay = each.decay;
-    own.rate = each.rate;
-    kernels.rmsprop(each.weight + part.begin, each.first + part.begin, each.second + part.begin,
-                    each.gradient + part.begin, part.size, own);
+  each_piece(all, step, [&](int64_t, const Weights& piece, const RmspropStep& own) {
+    kernels.rmsprop(piece.weight, piece.first, piece.second, piece.gradient, piece.size, own);
   });
 }
 
 void update_adam(const Kernels& kernels, const std::vector<Weights>& all, AdamStep step) {
-  each_part(parts_of(all), [&](int64_t, const Part& part) {
-    const Weights& each = all[part.tensor];
-    AdamStep own = step;
-    own.decay = each.decay;
-    own.rate = each.rate;
-    kernels.adam(each.weight + part.begin, each.first + part.begin, each.second + part.begin,
-                 each.gradient + part.begin, part.size, own);
+  each_piece(all, step, [&](int64_t, const Weights& piece, const AdamStep& own) {
+    kernels.adam(piece.weight, piece.first, piece.second, piece.gradient, piece.size, own);
   });
 }
 
