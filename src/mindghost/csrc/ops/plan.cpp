@@ -271,7 +271,8 @@ void Plan::split(Layout* layout, int64_t together) const {
         map = m;
       }
     }
-    if (crossing != 1 || map == 0) continue;
+    // Where channels lie one after the other, no part begins.
+    if (crossing != 1 || layout->sizes[map].channels) continue;
     const int64_t pixels = layout->sizes[map].pixels();
     const int64_t group = pixels == 1 ? together : std::clamp<int64_t>(kPixelsTogether / pixels, 1, together);
     if (group > layout->parts.back().group) {

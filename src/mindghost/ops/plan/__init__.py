@@ -6,17 +6,13 @@ from pathlib import Path
 
 from mindspore import nn
 
-from .cells import UnknownCell, program_of
+from .cells import CELLS, NETWORKS, UnknownCell, program_of
 from .native import NativePlan
 
 
 def knows(network: nn.Cell) -> bool:
-    """Whether a plan can be made of a network."""
-    try:
-        program_of(network)
-    except UnknownCell:
-        return False
-    return True
+    """Whether a plan can be made of a network, as far as the kinds of its cells say."""
+    return type(network) in NETWORKS and all(type(cell) in CELLS for _, cell in network.cells_and_names())
 
 
 def of(network: nn.Cell, library: Path) -> NativePlan | None:
@@ -26,6 +22,8 @@ def of(network: nn.Cell, library: Path) -> NativePlan | None:
         network: as `models` makes it: our operators are not in it (`ops.rewrite`).
         library: file of the C++ operators.
     """
+    if not knows(network):
+        return None
     try:
         return NativePlan(library, program_of(network))
     except UnknownCell:

@@ -13,12 +13,19 @@ from numpy.typing import NDArray
 from ...models import reparam
 from ...models.ghostnet import GhostBottleneck, GhostModule, GhostNet
 from ...models.ghostnetv2 import DfcGhostModule, GhostNetV2
-from ...models.ghostnetv3 import BranchedConvolution, GhostNetV3
-from ...models.layers import ConvBnAct, GhostMaps, MapMeans, SqueezeExcite
+from ...models.ghostnetv3 import BranchedConvolution, ConvBn, GhostNetV3
+from ...models.layers import ConvBnAct, Dropout, GhostMaps, MapMeans, Mask, SqueezeExcite
 from ...models.repghostnet import RepGhostModule, RepGhostNet
 from .program import Activation, Convolution, Finished, Maps, Program, padded
 
 NETWORKS = (GhostNet, GhostNetV2, GhostNetV3, RepGhostNet)
+# All that they may be made of.
+CELLS = (
+    *NETWORKS,
+    *(GhostBottleneck, GhostMaps, GhostModule, DfcGhostModule, RepGhostModule, BranchedConvolution, ConvBn, ConvBnAct),
+    *(SqueezeExcite, MapMeans, Dropout),
+    *(nn.Conv2d, nn.BatchNorm2d, nn.Dense, nn.ReLU, nn.HSigmoid, nn.Identity, nn.SequentialCell, nn.CellList, Mask),
+)
 
 
 class UnknownCell(Exception):
@@ -69,7 +76,7 @@ def _of_head(program: Program, network: GhostNet, x: Maps) -> tuple[Maps, int]:
 
 
 def run(program: Program, cells: Iterable[nn.Cell], x: Maps, lanes: NDArray[Any] | None = None) -> Maps:
-    """Convolutions, with what follows each, one after the other; the last dense one and what follows it have `lanes`."""
+    """Convolutions, with what follows each, one after the other; from the last dense one on, maps have `lanes`."""
     layers = convolutions(cells)
     for place, layer in enumerate(layers):
         if layer.depthwise:

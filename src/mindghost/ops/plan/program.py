@@ -149,7 +149,8 @@ class Program:
 
     def finished(self, out: Maps, classes: int) -> Finished:
         """The whole. `out`: maps of one pixel, the last that were made, whose channels are in order."""
-        assert out.index == len(self._blocks) - 1 and np.array_equal(out.lanes, padded(np.arange(classes)))
+        assert out.index == len(self._blocks) - 1
+        assert np.array_equal(out.lanes, padded(np.arange(classes)))
         numbers = [len(self._blocks), len(self._layers), classes, *self._blocks]
         program = np.concatenate([np.array(part, np.int64) for part in (numbers, *self._layers)])
         return Finished(program, np.concatenate(self._weights), len(self.images.lanes))
