@@ -25,7 +25,7 @@ from .models.network import RegistryNetwork
 from .models.parameters import assign
 from .models.quantized import is_range, quantize_aware
 from .models.segmentation import SegmentationNetwork
-from .ops import rewrite
+from .ops import plan, rewrite
 
 
 def facts(model: str) -> Card:
@@ -147,6 +147,20 @@ def training_precision(net: nn.Cell, config: Config, operators: Path | None) -> 
 def evaluation_network(config: Config, operators: Path | None = None) -> nn.Cell:
     """The same network as it is evaluated: in the precision of `val_amp_level`, on our native operators."""
     return _in_precision(network(config), config.val_amp_level, config, operators)
+
+
+def inference_network(config: Config, operators: Path | None = None) -> nn.Cell:
+    """The same network where nobody asks for gradients: what `ops.plan` knows has none of our operators in it."""
+    net = evaluation_network(config, None)
+    library = for_plan(config, operators)
+    if library is not None and not plan.knows(net):
+        rewrite.use(net, library)
+    return net
+
+
+def for_plan(config: Config, operators: Path | None) -> Path | None:
+    """The library of our operators, if plans may be made by it: they are in float32."""
+    return operators if config.val_amp_level == "O0" else None
 
 
 def _in_precision(net: nn.Cell, level: str, config: Config, operators: Path | None) -> nn.Cell:
@@ -320,7 +334,7 @@ def trained_network(config: Config, operators: Path | None = None) -> tuple[nn.C
     """
     if config.ckpt_path:
         _check_sizes(config)
-    cell = evaluation_network(config, operators)
+    cell = inference_network(config, operators)
     loaded = load_weights(cell, config, fine_tune=False)
     assert loaded is not None  # callers give `ckpt_path` or `pretrained`
     return cell, loaded

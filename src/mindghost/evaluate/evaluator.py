@@ -122,10 +122,11 @@ class WeightsEvaluator(Evaluator):
     @cached_property
     def network(self) -> nn.Cell:
         """Made when it is needed: making a network takes as long as some steps."""
-        return build.evaluation_network(self.runtime.config, self.runtime.operators)
+        return build.inference_network(self.runtime.config, self.runtime.operators)
 
     def __call__(self, weights: dict[str, NDArray[Any]]) -> Metrics:
         """The numbers of an evaluation with these weights, by parameter name; every rank has to call it."""
         for parameter in self.network.get_parameters():
             assign(parameter, weights[parameter.name])
-        return self.outcomes(of_cell(self.network, self.runtime.graphs)).metrics()
+        library = build.for_plan(self.runtime.config, self.runtime.operators)
+        return self.outcomes(of_cell(self.network, self.runtime.graphs, library)).metrics()

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import tasks
+from .. import build, tasks
 from ..errors import UserError
 from ..graph_cache import GraphCache
 from ..models.network import Network as Classifier
@@ -38,7 +38,7 @@ def open_embedding(deployed: Deployment, operators: Path | None = None, graphs: 
         assert isinstance(cell, Classifier)  # all but those of pixels are
         # Without a classifier, its embeddings are what the network gives.
         cell.reset_classifier(0)
-        run = of_cell(cell, graphs)
+        run = of_cell(cell, graphs, build.for_plan(deployed.config, operators))
     return normalised(run, deployed.path)
 
 

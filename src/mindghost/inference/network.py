@@ -14,6 +14,7 @@ from .. import build, tasks
 from ..errors import UserError
 from ..files import intact, paths
 from ..graph_cache import GraphCache
+from ..ops import plan
 from . import formats
 from .batches import in_batches
 from .deployment import Deployment
@@ -29,9 +30,12 @@ def open_network(deployed: Deployment, operators: Path | None = None, graphs: Gr
 
     Raises UserError where the file is damaged or does not fit its description; so does the network (see `checked`).
     """
-    run = of_exported(deployed) if deployed.exported else of_cell(trained_cell(deployed, operators), graphs)
     if deployed.exported:
+        run = of_exported(deployed)
         say_unchecked(deployed.path)
+    else:
+        library = build.for_plan(deployed.config, operators)
+        run = of_cell(trained_cell(deployed, operators), graphs, library)
     return checked(run, deployed.path, len(deployed.classes), tasks.of(deployed.config).is_dense)
 
 
@@ -87,9 +91,16 @@ def check_logits(logits: NDArray[Any], images: NDArray[Any], path: Path, classes
         )
 
 
-def of_cell(network: nn.Cell, graphs: GraphCache | None = None) -> Network:
-    """A network of MindSpore, in evaluation mode; `graphs` compiles it, if it is given."""
+def of_cell(network: nn.Cell, graphs: GraphCache | None = None, library: Path | None = None) -> Network:
+    """A network of MindSpore, in evaluation mode.
+
+    With the library of our C++ operators (`build.for_plan`), a network that `ops.plan` knows is run by a plan, with the
+    weights that it has now. Any other is run by MindSpore; `graphs` compiles it, if it is given.
+    """
     network.set_train(False)
+    planned = None if library is None else plan.of(network, library)
+    if planned is not None:
+        return planned
 
     def run(images: NDArray[Any]) -> NDArray[Any]:
         tensor = Tensor(images)

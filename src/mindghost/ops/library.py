@@ -36,6 +36,8 @@ OPTIONS = (
 SAMPLES_TOGETHER = 8
 
 SOURCES = Path(__file__).parent.parent / "csrc" / "ops"
+# Sources that are compiled for each instruction set.
+_LOOPS = ("kernels", "plan_kernels")
 
 
 def library() -> Path:
@@ -81,21 +83,27 @@ def check_bfloat16(path: Path | None) -> None:
 
 def variants(machine: str = platform.machine()) -> dict[str, tuple[str, ...]]:
     """Instruction sets that the loops are compiled for -> their flags and macros; the best one is taken at run time."""
-    found: dict[str, tuple[str, ...]] = {"baseline": ("-DGHOSTNET_WIDTH=4", "-DGHOSTNET_PIXELS=1")}
+    found = {"baseline": _macros(4, 1, 4)}
     if machine in ("x86_64", "AMD64"):
-        found["avx2"] = ("-mavx2", "-mfma", "-DGHOSTNET_WIDTH=8", "-DGHOSTNET_PIXELS=1")
+        found["avx2"] = ("-mavx2", "-mfma", *_macros(8, 1, 8))
         # Sixteen floats where products are summed up: elsewhere maps are too small for them.
-        found["avx512"] = ("-mavx2", "-mfma", "-mavx512f", "-mavx512vl", "-DGHOSTNET_WIDTH=8", "-DGHOSTNET_PIXELS=2")
+        found["avx512"] = ("-mavx2", "-mfma", "-mavx512f", "-mavx512vl", *_macros(8, 2, 16))
     return found
+
+
+def _macros(width: int, pixels: int, vector: int) -> tuple[str, ...]:
+    """See kernels.cpp and plan_kernels.cpp."""
+    return f"-DGHOSTNET_WIDTH={width}", f"-DGHOSTNET_PIXELS={pixels}", f"-DGHOSTNET_VECTOR={vector}"
 
 
 def description(machine: str = platform.machine()) -> CppLibrary:
     """What the library for a kind of machine is made of: the loops once for each instruction set, the rest once."""
     has = tuple(f"-DGHOSTNET_{name.upper()}" for name in variants(machine) if name != "baseline")
-    units = {source.stem: (source, has) for source in sorted(SOURCES.glob("*.cpp")) if source.stem != "kernels"}
+    units = {source.stem: (source, has) for source in sorted(SOURCES.glob("*.cpp")) if source.stem not in _LOOPS}
     for name, options in variants(machine).items():
-        macros = (*options, f"-DGHOSTNET_KERNELS=kernels_{name}", f'-DGHOSTNET_NAME="{name}"')
-        units[f"kernels_{name}"] = (SOURCES / "kernels.cpp", macros)
+        for loops in _LOOPS:
+            macros = (*options, f"-DGHOSTNET_{loops.upper()}={loops}_{name}", f'-DGHOSTNET_NAME="{name}"')
+            units[f"{loops}_{name}"] = (SOURCES / f"{loops}.cpp", macros)
     return CppLibrary("libghostnet", SOURCES, units, load=lambda path: load(path, 1))
 
 

@@ -16,6 +16,7 @@ from mindghost.config import Config
 from mindghost.data import dataset, loader
 from mindghost.data.pack import writer as pack_writer
 from mindghost.errors import UserError
+from mindghost.inference.network import of_cell
 from mindghost.ops.library import check_bfloat16
 from mindghost.parallel.ranks import ALONE
 from mindghost.runtime import Runtime
@@ -66,11 +67,10 @@ def _training(job: Job, config: Config) -> Callable[[], object]:
 def _inference(job: Job, config: Config) -> Callable[[], object]:
     """As validate.py runs it."""
     runtime = _runtime(job, config)
-    network = build.evaluation_network(config, runtime.operators).set_train(False)
+    network = build.inference_network(config, runtime.operators)
     build.load_weights(network, config.replace(ckpt_path=str(Path(job.folder, WEIGHTS))), fine_tune=False)
-    images = Tensor(images_of(job))
-    runtime.graphs.compile(network, images)
-    return lambda: network(images).asnumpy()
+    run, images = of_cell(network, runtime.graphs, build.for_plan(config, runtime.operators)), images_of(job)
+    return lambda: run(images)
 
 
 def _pipeline(job: Job) -> dict[str, Any]:

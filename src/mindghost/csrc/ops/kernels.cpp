@@ -4,6 +4,8 @@
 // copy, maybe with instructions that the machine lacks.
 #include "kernels.h"
 
+#include "exponential.h"
+
 #if GHOSTNET_PIXELS == 2
 #include <immintrin.h>
 #endif
@@ -446,23 +448,7 @@ void combine(float* y, const float* x, int64_t size, Taps taps) {
 
 inline Vector clipped_below(Vector x, float least) { return x < all(least) ? all(least) : x; }
 
-// e^x for x up to 0, from polynomials of the rest that a power of two leaves (Cephes, by S. Moshier). What is not a
-// number stays.
-inline Vector exponential(Vector x) {
-  x = clipped_below(x, -87.0f);
-  const Vector shifted = x * all(1.44269504f) + all(12582912.0f);  // 1.5 * 2^23: rounds to a whole number
-  const Vector power = shifted - all(12582912.0f);
-  const Vector rest = x - power * all(0.693359375f) - power * all(-2.12194440e-4f);
-  static constexpr float kFactors[] = {1.9875691500e-4f, 1.3981999507e-3f, 8.3334519073e-3f,
-                                       4.1665795894e-2f, 1.6666665459e-1f, 5.0000001201e-1f};
-  Vector sum{};
-  for (int i = 0; i < 6; ++i) sum = sum * rest + all(kFactors[i]);
-  sum = sum * rest * rest + rest + all(1.0f);
-  // The whole number, in the last bits of `shifted`, goes to the exponent.
-  return sum * (Vector)(((Bits)shifted << 23) + (Bits)all(1.0f));
-}
-
-// ln x for x from 1 on, in the same way.
+// ln x for x from 1 on, from polynomials of the rest that a power of two leaves (Cephes, by S. Moshier).
 inline Vector logarithm_of(Vector x) {
   // x = 2^power * rest, with the rest between sqrt(1/2) and sqrt(2).
   const Bits bits = (Bits)x, whole = (bits - (Bits)all(0.70710678f)) >> 23;
@@ -502,7 +488,7 @@ void soft_max(float* top, float* total, float* to, int64_t to_row, const float* 
     Vector sum{};
     for (int64_t r = 0; r < rows; ++r) {
       float* value = to + r * to_row + i;
-      const Vector power = exponential(load(value) - largest);
+      const Vector power = exponential<Vector, Bits>(load(value) - largest);
       sum += power;
       store(value, power);
     }

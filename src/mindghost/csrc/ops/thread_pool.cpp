@@ -37,6 +37,8 @@ class Pool {
     wanted_ = std::max(count, 1) - 1;
   }
 
+  int threads() const { return wanted_ + 1; }
+
   void run(int64_t count, int64_t part, const std::function<void(Parts&)>& task) {
     Job job;
     job.task = &task;
@@ -98,12 +100,14 @@ class Pool {
   Job* job_ = nullptr;
   uint64_t jobs_ = 0;
   int helpers_ = 0, working_ = 0, started_ = 0;
-  int wanted_ = 0;  // guarded by callers_
+  std::atomic<int> wanted_{0};
 };
 
 }  // namespace
 
 void set_threads(int count) { Pool::get().set_threads(count); }
+
+int threads() { return Pool::get().threads(); }
 
 void parallel(int64_t count, int64_t part, const std::function<void(Parts&)>& task) {
   Pool::get().run(count, part, task);

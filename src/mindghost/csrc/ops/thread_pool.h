@@ -35,6 +35,7 @@ class Parts {
 
 // Threads to use from now on, the caller's own among them.
 void set_threads(int count);
+int threads();
 
 // Calls task once in each thread, with parts of [0, count) for all of them together, and returns when it is done. A
 // call that finds the threads busy with another one does all by itself.

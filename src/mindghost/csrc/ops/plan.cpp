@@ -1,0 +1,573 @@
+#include "plan.h"
+
+#include <algorithm>
+#include <atomic>
+#include <cstring>
+#include <map>
+#include <new>
+#include <thread>
+#include <utility>
+
+#include "thread_pool.h"
+
+namespace ghostnet {
+
+extern const PlanKernels plan_kernels_baseline;
+#ifdef GHOSTNET_AVX2
+extern const PlanKernels plan_kernels_avx2;
+#endif
+#ifdef GHOSTNET_AVX512
+extern const PlanKernels plan_kernels_avx512;
+#endif
+
+std::vector<const PlanKernels*> usable_plan_kernels() {
+  std::vector<const PlanKernels*> found{&plan_kernels_baseline};
+#ifdef GHOSTNET_AVX2
+  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) {
+    found.push_back(&plan_kernels_avx2);
+#ifdef GHOSTNET_AVX512
+    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl")) found.push_back(&plan_kernels_avx512);
+#endif
+  }
+#endif
+  return found;
+}
+
+namespace {
+
+// Maps begin where a line of the cache does.
+constexpr int64_t kAlignment = 16;
+// Values of a dense layer's input that stay in the second-level cache, and of a depthwise layer's that stay in the first.
+constexpr int64_t kPanelValues = 128 << 10, kBandValues = 8 << 10;
+// Samples that a thread takes at once, and pixels of all samples together that small maps are filled up to.
+constexpr int64_t kMostTogether = 16, kPixelsTogether = 392;
+
+int64_t up(int64_t value, int64_t step) { return (value + step - 1) / step * step; }
+
+float* aligned(float* x) {
+  const uintptr_t line = kAlignment * sizeof(float), address = reinterpret_cast<uintptr_t>(x);
+  return reinterpret_cast<float*>((address + line - 1) / line * line);
+}
+
+bool is_flat(const PlanLayer& layer) {
+  return layer.kernel_height == 1 && layer.kernel_width == 1 && layer.stride == 1;
+}
+
+}  // namespace
+
+// The threads of a run that share each layer. The first one goes from layer to layer and waits for what others took of it;
+// others help when they come. So nobody waits for a thread that is not there.
+class Plan::Crew {
+ public:
+  struct Stage {
+    size_t part;
+    int64_t layer, first, samples, items;
+    std::atomic<int64_t> next{0}, done{0};
+  };
+
+  Crew(const Plan& plan, const Work& work, int64_t stages)
+      : plan_(plan), work_(work), stages_(stages), owner_(std::this_thread::get_id()) {}
+
+  bool is_owner() const { return std::this_thread::get_id() == owner_; }
+
+  void lead(size_t part, int64_t layer, int64_t first, int64_t samples, int64_t items, float* scratch) {
+    const int64_t at = published_.load(std::memory_order_relaxed);
+    Stage& stage = stages_[at];
+    stage.part = part;
+    stage.layer = layer;
+    stage.first = first;
+    stage.samples = samples;
+    stage.items = items;
+    published_.store(at + 1, std::memory_order_release);
+    take(&stage, scratch);
+    for (int turns = 0; stage.done.load(std::memory_order_acquire) < items; ++turns) wait(turns);
+  }
+
+  void finish() { finished_.store(true, std::memory_order_release); }
+
+  void help(float* scratch) {
+    int turns = 0;
+    for (int64_t seen = 0; !finished_.load(std::memory_order_acquire);) {
+      const int64_t published = published_.load(std::memory_order_acquire);
+      if (published == seen) {
+        wait(turns++);
+        continue;
+      }
+      turns = 0;
+      seen = published;
+      take(&stages_[published - 1], scratch);
+    }
+  }
+
+ private:
+  void take(Stage* stage, float* scratch);
+
+  // For a short time it is not worth giving the core away.
+  static void wait(int turns) {
+    if (turns > 2000) std::this_thread::yield();
+#if defined(__x86_64__)
+    __builtin_ia32_pause();
+#endif
+  }
+
+  const Plan& plan_;
+  const Work& work_;
+  std::vector<Stage> stages_;
+  std::atomic<int64_t> published_{0};
+  std::atomic<bool> finished_{false};
+  const std::thread::id owner_;
+};
+
+struct Plan::Work {
+  const Layout& layout;
+  const float* images;
+  float* memory;
+  float* scratch;
+  int64_t threads;
+
+  float* map(size_t part, int64_t index) const { return memory + layout.places[part][index]; }
+};
+
+void Plan::Crew::take(Stage* stage, float* scratch) {
+  for (int64_t i; (i = stage->next.fetch_add(1, std::memory_order_relaxed)) < stage->items;) {
+    plan_.compute(work_, stage->part, stage->layer, stage->first, stage->samples, i, stage->items, scratch);
+    stage->done.fetch_add(1, std::memory_order_release);
+  }
+}
+
+Plan::Plan(const PlanKernels& kernels, const int64_t* program, const float* weights) : kernels_(kernels) {
+  maps_ = *program++;
+  layers_.resize(*program++);
+  classes_ = *program++;
+  blocks_.assign(program, program + maps_);
+  program += maps_;
+  for (PlanLayer& layer : layers_) {
+    layer.kind = static_cast<Kind>(program[0]);
+    layer.in = {program[1], program[2]};
+    layer.out = {program[3], program[4]};
+    layer.blocks = program[5];
+    layer.kernel_height = program[6];
+    layer.kernel_width = program[7];
+    layer.stride = program[8];
+    layer.pad_height = program[9];
+    layer.pad_width = program[10];
+    layer.activation = static_cast<Activation>(program[11]);
+    layer.other = {program[12], program[13]};
+    const int64_t values = program[14], biases = program[15], inputs = program[16];
+    program += 17;
+    layer.inputs.assign(program, program + inputs);
+    program += inputs;
+    if (biases > 0) pack(&layer, weights, weights + values);
+    weights += values + biases;
+  }
+}
+
+// In the order in which the loops read them.
+void Plan::pack(PlanLayer* layer, const float* weights, const float* bias) const {
+  const int64_t taps = layer->kernel_height * layer->kernel_width, lanes = layer->blocks * kLanes;
+  if (layer->kind == Kind::kDepthwise) {
+    layer->weights.resize(layer->blocks * taps * kTapLanes);
+    layer->bias.resize(layer->blocks * kTapLanes);
+    for (int64_t lane = 0; lane < lanes; ++lane) {
+      const int64_t block = lane / kLanes, l = lane % kLanes;
+      for (int64_t twice = l; twice < kTapLanes; twice += kLanes) {
+        for (int64_t t = 0; t < taps; ++t) {
+          layer->weights[(block * taps + t) * kTapLanes + twice] = weights[lane * taps + t];
+        }
+        layer->bias[block * kTapLanes + twice] = bias[lane];
+      }
+    }
+    return;
+  }
+  const int64_t count = static_cast<int64_t>(layer->inputs.size()) * taps, tile = kernels_.tile_channels;
+  layer->weights.assign(up(lanes, kernels_.vector) * count, 0.0f);
+  layer->bias.assign(up(lanes, kernels_.vector), 0.0f);
+  std::copy_n(bias, lanes, layer->bias.begin());
+  for (int64_t first = 0; first < lanes; first += tile) {
+    const int64_t side = std::min(tile, lanes - first), row = up(side, kernels_.vector);
+    float* to = layer->weights.data() + first * count;
+    for (int64_t l = 0; l < side; ++l) {
+      const float* from = weights + (first + l) * count;
+      for (int64_t t = 0; t < count; ++t) to[t * row + l] = from[t];
+    }
+  }
+}
+
+Plan::Size Plan::size_of(const PlanLayer& layer, const std::vector<Size>& sizes) const {
+  const Size in = sizes[layer.in.map];
+  Size out = in;
+  switch (layer.kind) {
+    case Kind::kPad:
+      out.height = in.height + 2 * layer.pad_height;
+      out.width = in.width + 2 * layer.pad_width;
+      return out;
+    case Kind::kDense:
+    case Kind::kDepthwise:
+      out.height = (in.height + 2 * layer.pad_height - layer.kernel_height) / layer.stride + 1;
+      out.width = (in.width + 2 * layer.pad_width - layer.kernel_width) / layer.stride + 1;
+      break;
+    case Kind::kMeans:
+      out.height = out.width = 1;
+      break;
+    case Kind::kPool:
+      out.height = in.height / std::min(layer.kernel_height, in.height);
+      out.width = in.width / std::min(layer.kernel_width, in.width);
+      break;
+    default:
+      break;
+  }
+  out.channels = 0;
+  return out;
+}
+
+int64_t Plan::floats(const Layout& layout, int64_t map, int64_t samples) const {
+  const Size& size = layout.sizes[map];
+  return samples * size.pixels() * (size.channels ? size.channels : blocks_[map] * kLanes);
+}
+
+// Rows of a depthwise layer's result that are made at once.
+int64_t Plan::band(const PlanLayer& layer, const Size& out) const {
+  const int64_t row = ((out.width - 1) * layer.stride + layer.kernel_width) * kLanes;
+  const int64_t rows = std::max<int64_t>(1, (kBandValues / row - layer.kernel_height) / layer.stride + 1);
+  return std::min(rows, out.height);
+}
+
+std::shared_ptr<const Plan::Layout> Plan::layout(int64_t channels, int64_t height, int64_t width, int64_t together) {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  if (last_ && last_->channels == channels && last_->height == height && last_->width == width &&
+      last_->parts.back().group == together) {
+    return last_;
+  }
+  auto made = std::make_shared<Layout>();
+  made->channels = channels;
+  made->height = height;
+  made->width = width;
+  made->sizes.resize(maps_);
+  made->sizes[0] = {height, width, channels};
+  for (const PlanLayer& layer : layers_) made->sizes[layer.out.map] = size_of(layer, made->sizes);
+  split(made.get(), together);
+  place(made.get());
+  return last_ = made;
+}
+
+// Late layers have small maps and many weights: they are run on several samples at once.
+void Plan::split(Layout* layout, int64_t together) const {
+  const int64_t count = layers_.size();
+  std::vector<int64_t> last(maps_, -1);
+  for (int64_t i = 0; i < count; ++i) {
+    for (const Span& span : {layers_[i].in, layers_[i].other, layers_[i].out}) {
+      if (span.map >= 0) last[span.map] = i;
+    }
+  }
+  layout->parts.push_back({0, count, 1});
+  std::vector<bool> made(maps_, false);
+  made[0] = true;
+  for (int64_t i = 0; i + 1 < count; ++i) {
+    made[layers_[i].out.map] = true;
+    int64_t crossing = 0, map = -1;
+    for (int64_t m = 0; m < maps_; ++m) {
+      if (made[m] && last[m] > i) {
+        ++crossing;
+        map = m;
+      }
+    }
+    // Where channels lie one after the other, no part begins.
+    if (crossing != 1 || layout->sizes[map].channels) continue;
+    const int64_t pixels = layout->sizes[map].pixels();
+    const int64_t group = pixels == 1 ? together : std::clamp<int64_t>(kPixelsTogether / pixels, 1, together);
+    if (group > layout->parts.back().group) {
+      layout->parts.back().end = i + 1;
+      layout->parts.push_back({i + 1, count, group, map});
+    }
+  }
+  layout->parts.back().group = together;
+}
+
+void Plan::place(Layout* layout) const {
+  layout->memory = 0;
+  layout->scratch = 0;
+  layout->taps.resize(layers_.size());
+  for (size_t p = 0; p < layout->parts.size(); ++p) {
+    const Part& part = layout->parts[p];
+    std::vector<int64_t> last(maps_, -1), places(maps_, -1);
+    for (int64_t i = part.first; i < part.end; ++i) {
+      for (const Span& span : {layers_[i].in, layers_[i].other, layers_[i].out}) {
+        if (span.map >= 0) last[span.map] = i;
+      }
+    }
+    // What the next part, or the caller, gets stays.
+    last[p + 1 < layout->parts.size() ? layout->parts[p + 1].boundary : maps_ - 1] = part.end;
+    std::map<int64_t, int64_t> taken;  // place -> end
+    const auto take = [&](int64_t map) {
+      const int64_t size = up(floats(*layout, map, part.group) + kSlack, kAlignment);
+      int64_t at = layout->memory;
+      for (const auto& [begin, end] : taken) {
+        if (begin - at >= size) break;
+        at = end;
+      }
+      places[map] = at;
+      taken[at] = at + size;
+    };
+    int64_t end = layout->memory;
+    if (p > 0) take(part.boundary);
+    for (int64_t i = part.first; i < part.end; ++i) {
+      const PlanLayer& layer = layers_[i];
+      if (places[layer.out.map] < 0) take(layer.out.map);
+      for (const auto& [_, stop] : taken) end = std::max(end, stop);
+      for (int64_t m = 0; m < maps_; ++m) {
+        if (places[m] >= 0 && last[m] == i) taken.erase(places[m]);
+      }
+      const Size &in = layout->sizes[layer.in.map], &out = layout->sizes[layer.out.map];
+      if (layer.kind == Kind::kDepthwise) {
+        const int64_t rows = (band(layer, out) - 1) * layer.stride + layer.kernel_height;
+        const int64_t row = ((out.width - 1) * layer.stride + layer.kernel_width) * kLanes;
+        layout->scratch = std::max(layout->scratch, rows * row);
+      }
+      if (layer.kind == Kind::kDense) {
+        const int64_t pixel = in.channels ? 1 : kLanes;
+        for (const int64_t lane : layer.inputs) {
+          const int64_t first = in.channels ? lane * in.pixels()
+                                            : lane / kLanes * part.group * in.pixels() * kLanes + lane % kLanes;
+          for (int64_t y = 0; y < layer.kernel_height; ++y) {
+            for (int64_t x = 0; x < layer.kernel_width; ++x) {
+              layout->taps[i].push_back(first + (y * in.width + x) * pixel);
+            }
+          }
+        }
+      }
+    }
+    layout->memory = end;
+    layout->places.push_back(std::move(places));
+  }
+}
+
+void Plan::run(const float* images, int64_t count, int64_t channels, int64_t height, int64_t width, float* logits) {
+  const int64_t workers = threads();
+  const bool shared = count < workers;
+  const int64_t together = shared ? count : std::min(kMostTogether, (count + workers - 1) / workers);
+  const std::shared_ptr<const Layout> layout = this->layout(channels, height, width, together);
+  const auto answer = [&](const Work& work, int64_t first, int64_t samples) {
+    const float* from = work.map(layout->parts.size() - 1, maps_ - 1);
+    for (int64_t s = 0; s < samples; ++s) {
+      for (int64_t c = 0; c < classes_; ++c) {
+        logits[(first + s) * classes_ + c] = from[(c / kLanes * together + s) * kLanes + c % kLanes];
+      }
+    }
+  };
+  const int64_t scratch = up(layout->scratch + kSlack, kAlignment), room = layout->memory + scratch + 2 * kAlignment;
+  if (!shared || workers == 1) {
+    std::atomic<bool> failed{false};
+    parallel((count + together - 1) / together, 1, [&](Parts& parts) {
+      try {
+        Scratch memory(room);
+        float* begin = aligned(memory.get());
+        const Work work{*layout, images, begin, begin + layout->memory, 1};
+        for (int64_t i; parts.next(&i);) {
+          const int64_t samples = std::min(together, count - i * together);
+          run_part(work, layout->parts.size() - 1, i * together, samples, nullptr);
+          answer(work, i * together, samples);
+        }
+      } catch (const std::bad_alloc&) {
+        failed = true;
+      }
+    });
+    if (failed) throw std::bad_alloc();
+    return;
+  }
+  Scratch memory(room);
+  std::vector<Scratch> scratches;
+  for (int64_t i = 0; i < workers; ++i) scratches.emplace_back(scratch);
+  std::atomic<size_t> used{1};
+  float* begin = aligned(memory.get());
+  const Work work{*layout, images, begin, scratches[0].get(), workers};
+  Crew crew(*this, work, static_cast<int64_t>(layers_.size()) * count);
+  parallel(workers, 1, [&](Parts&) {
+    if (crew.is_owner()) {
+      run_part(work, layout->parts.size() - 1, 0, count, &crew);
+      crew.finish();
+    } else {
+      crew.help(scratches[used.fetch_add(1)].get());
+    }
+  });
+  answer(work, 0, count);
+}
+
+void Plan::run_part(const Work& work, size_t part, int64_t first, int64_t count, Crew* crew) const {
+  const Part& own = work.layout.parts[part];
+  if (part > 0) {
+    const Part& before = work.layout.parts[part - 1];
+    const int64_t size = work.layout.sizes[own.boundary].pixels() * kLanes;
+    for (int64_t done = 0; done < count; done += before.group) {
+      const int64_t samples = std::min(before.group, count - done);
+      run_part(work, part - 1, first + done, samples, crew);
+      const float* from = work.map(part - 1, own.boundary);
+      float* to = work.map(part, own.boundary);
+      for (int64_t b = 0; b < blocks_[own.boundary]; ++b) {
+        std::memcpy(to + (b * own.group + done) * size, from + b * before.group * size, samples * size * sizeof(float));
+      }
+    }
+  }
+  for (int64_t i = own.first; i < own.end; ++i) {
+    const int64_t parts = items(work, i, count, work.threads);
+    if (crew) {
+      crew->lead(part, i, first, count, parts, work.scratch);
+    } else {
+      for (int64_t j = 0; j < parts; ++j) compute(work, part, i, first, count, j, parts, work.scratch);
+    }
+  }
+}
+
+// Into how many parts a layer's work is divided; what is computed does not depend on it.
+int64_t Plan::items(const Work& work, int64_t index, int64_t samples, int64_t threads) const {
+  const PlanLayer& layer = layers_[index];
+  const Size &in = work.layout.sizes[layer.in.map], &out = work.layout.sizes[layer.out.map];
+  switch (layer.kind) {
+    case Kind::kPad:
+      return (in.channels ? in.channels : layer.blocks) * samples;
+    case Kind::kDense: {
+      const int64_t tiles = (layer.blocks * kLanes + kernels_.tile_channels - 1) / kernels_.tile_channels;
+      if (!is_flat(layer) || in.channels) return tiles * samples * out.height;
+      const int64_t pixels = samples * out.pixels(), inputs = layer.inputs.size();
+      int64_t chunks = (pixels * inputs + kPanelValues - 1) / kPanelValues;
+      // Some parts for each thread, so that none waits long for another.
+      if (threads > 1) chunks = std::max(chunks, (4 * threads + tiles - 1) / tiles);
+      return tiles * std::clamp<int64_t>(chunks, 1, (pixels + kernels_.tile_pixels - 1) / kernels_.tile_pixels);
+    }
+    case Kind::kDepthwise: {
+      const int64_t rows = band(layer, out);
+      return layer.blocks * samples * ((out.height + rows - 1) / rows);
+    }
+    default:
+      return layer.blocks * samples;
+  }
+}
+
+void Plan::dense(const Work& work, const PlanLayer& layer, int64_t index, size_t part, int64_t samples, int64_t item,
+                 int64_t items) const {
+  const int64_t group = work.layout.parts[part].group;
+  const Size &in = work.layout.sizes[layer.in.map], &out = work.layout.sizes[layer.out.map];
+  const int64_t tile_blocks = kernels_.tile_channels / kLanes, tiles = (layer.blocks + tile_blocks - 1) / tile_blocks;
+  const int64_t out_plane = group * out.pixels() * kLanes;
+  int64_t tile, in_at, out_at, pixels, step = in.channels ? layer.stride : layer.stride * kLanes;
+  if (is_flat(layer) && !in.channels) {
+    const int64_t chunks = items / tiles, all = samples * out.pixels();
+    const int64_t chunk = up((all + chunks - 1) / chunks, kernels_.tile_pixels);
+    tile = item % tiles;
+    const int64_t first = item / tiles * chunk;
+    pixels = std::min(chunk, all - first);
+    in_at = out_at = first * kLanes;
+    if (pixels <= 0) return;
+  } else {
+    tile = item / (samples * out.height);
+    const int64_t row = item % (samples * out.height), sample = row / out.height, y = row % out.height;
+    in_at = in.channels ? sample * in.pixels() * in.channels + y * layer.stride * in.width
+                        : (sample * in.pixels() + y * layer.stride * in.width) * kLanes;
+    out_at = (sample * out.height + y) * out.width * kLanes;
+    pixels = out.width;
+  }
+  Panel panel;
+  panel.in = work.map(part, layer.in.map) + in_at;
+  if (!in.channels) panel.in += layer.in.first * group * in.pixels() * kLanes;
+  const std::vector<int64_t>& taps = work.layout.taps[index];
+  panel.taps = taps.data();
+  panel.count = taps.size();
+  panel.step = static_cast<int>(step);
+  panel.weights = layer.weights.data() + tile * kernels_.tile_channels * panel.count;
+  panel.bias = layer.bias.data() + tile * kernels_.tile_channels;
+  panel.out_plane = panel.other_plane = out_plane;
+  const int64_t first = tile * tile_blocks;
+  panel.out = work.map(part, layer.out.map) + (layer.out.first + first) * out_plane + out_at;
+  panel.other = layer.other.map < 0
+                    ? nullptr
+                    : work.map(part, layer.other.map) + (layer.other.first + first) * out_plane + out_at;
+  panel.blocks = static_cast<int>(std::min(tile_blocks, layer.blocks - first));
+  panel.pixels = pixels;
+  panel.activation = layer.activation;
+  kernels_.convolve(panel);
+}
+
+void Plan::compute(const Work& work, size_t part, int64_t index, int64_t first, int64_t samples, int64_t item,
+                   int64_t items, float* scratch) const {
+  const PlanLayer& layer = layers_[index];
+  if (layer.kind == Kind::kDense) return dense(work, layer, index, part, samples, item, items);
+  const int64_t group = work.layout.parts[part].group;
+  const Size &in = work.layout.sizes[layer.in.map], &out = work.layout.sizes[layer.out.map];
+  if (layer.kind == Kind::kPad) {
+    const int64_t planes = in.channels ? in.channels : layer.blocks, lanes = in.channels ? 1 : kLanes;
+    const int64_t plane = item % planes, sample = item / planes;
+    const float* from;
+    float* to = work.map(part, layer.out.map);
+    if (in.channels) {
+      from = layer.in.map == 0 ? work.images + (first + sample) * planes * in.pixels()
+                               : work.map(part, layer.in.map) + sample * planes * in.pixels();
+      from += plane * in.pixels();
+      to += (sample * planes + plane) * out.pixels();
+    } else {
+      from = work.map(part, layer.in.map) + ((layer.in.first + plane) * group + sample) * in.pixels() * kLanes;
+      to += ((layer.out.first + plane) * group + sample) * out.pixels() * kLanes;
+    }
+    const int64_t left = layer.pad_width * lanes, inside = in.width * lanes, row = out.width * lanes;
+    for (int64_t y = -layer.pad_height; y < in.height + layer.pad_height; ++y, to += row) {
+      if (y < 0 || y >= in.height) {
+        std::fill_n(to, row, 0.0f);
+      } else {
+        std::fill_n(to, left, 0.0f);
+        std::copy_n(from + y * inside, inside, to + left);
+        std::fill_n(to + left + inside, left, 0.0f);
+      }
+    }
+    return;
+  }
+  int64_t bands = 1, rows = 0;
+  if (layer.kind == Kind::kDepthwise) {
+    rows = band(layer, out);
+    bands = (out.height + rows - 1) / rows;
+  }
+  const int64_t plane = item / bands, block = plane / samples, sample = plane % samples;
+  const auto at = [&](const Span& span, const Size& size) {
+    return work.map(part, span.map) + ((span.first + block) * group + sample) * size.pixels() * kLanes;
+  };
+  const float* x = at(layer.in, in);
+  float* y = at(layer.out, out);
+  switch (layer.kind) {
+    case Kind::kDepthwise: {
+      const int64_t taps = layer.kernel_height * layer.kernel_width;
+      DepthwiseRows part_of;
+      part_of.in = x;
+      part_of.height = in.height;
+      part_of.width = in.width;
+      part_of.weights = layer.weights.data() + block * taps * kTapLanes;
+      part_of.bias = layer.bias.data() + block * kTapLanes;
+      part_of.other = layer.other.map < 0 ? nullptr : at(layer.other, out);
+      part_of.out = y;
+      part_of.columns = out.width;
+      part_of.first = item % bands * rows;
+      part_of.end = std::min(part_of.first + rows, out.height);
+      part_of.kernel_height = static_cast<int>(layer.kernel_height);
+      part_of.kernel_width = static_cast<int>(layer.kernel_width);
+      part_of.stride = static_cast<int>(layer.stride);
+      part_of.pad_height = static_cast<int>(layer.pad_height);
+      part_of.pad_width = static_cast<int>(layer.pad_width);
+      part_of.activation = layer.activation;
+      part_of.scratch = scratch;
+      return kernels_.depthwise(part_of);
+    }
+    case Kind::kMeans:
+      return kernels_.means(y, x, in.pixels());
+    case Kind::kGate:
+      return kernels_.gate(y, x, at(layer.other, work.layout.sizes[layer.other.map]), in.pixels());
+    case Kind::kWeigh: {
+      const Size& small = work.layout.sizes[layer.other.map];
+      return kernels_.weigh(y, in.height, in.width, at(layer.other, small), small.height, small.width);
+    }
+    case Kind::kAdd:
+      return kernels_.add(y, x, at(layer.other, in), in.pixels(), layer.activation);
+    case Kind::kPool:
+      return kernels_.pool(y, x, in.height, in.width, in.height / out.height == 1 ? 1 : layer.kernel_height,
+                           in.width / out.width == 1 ? 1 : layer.kernel_width);
+    default:
+      return;
+  }
+}
+
+}  // namespace ghostnet

@@ -1,0 +1,42 @@
+// A plan as Python calls it (ops/plan): numpy's memory, and no operator of MindSpore.
+#include <exception>
+#include <new>
+
+#include "plan.h"
+
+using ghostnet::Plan;
+
+namespace {
+
+#define NAME(name) #name " "
+constexpr const char* kKindNames = GHOSTNET_PLAN_KINDS(NAME);
+#undef NAME
+
+}  // namespace
+
+extern "C" {
+
+const char* ghostnet_plan_kinds() { return kKindNames; }
+
+// See plan.h; null where memory runs out.
+void* ghostnet_plan_make(const int64_t* program, const float* weights) {
+  try {
+    return new Plan(*ghostnet::usable_plan_kernels().back(), program, weights);
+  } catch (const std::exception&) {
+    return nullptr;
+  }
+}
+
+void ghostnet_plan_delete(void* plan) { delete static_cast<Plan*>(plan); }
+
+// 0, or 1 where memory runs out.
+int ghostnet_plan_run(void* plan, const float* images, int64_t count, int64_t channels, int64_t height, int64_t width,
+                      float* logits) {
+  try {
+    static_cast<Plan*>(plan)->run(images, count, channels, height, width, logits);
+    return 0;
+  } catch (const std::exception&) {
+    return 1;
+  }
+}
+}

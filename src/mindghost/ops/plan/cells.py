@@ -1,0 +1,243 @@
+"""What each kind of cell becomes in a plan."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import mindspore as ms
+import numpy as np
+from mindspore import nn
+from numpy.typing import NDArray
+
+from ...models import reparam
+from ...models.ghostnet import GhostBottleneck, GhostModule, GhostNet
+from ...models.ghostnetv2 import DfcGhostModule, GhostNetV2
+from ...models.ghostnetv3 import BranchedConvolution, ConvBn, GhostNetV3
+from ...models.layers import ConvBnAct, Dropout, GhostMaps, MapMeans, Mask, SqueezeExcite
+from ...models.repghostnet import RepGhostModule, RepGhostNet
+from .program import Activation, Convolution, Finished, Maps, Program, padded
+
+NETWORKS = (GhostNet, GhostNetV2, GhostNetV3, RepGhostNet)
+# All that they may be made of.
+CELLS = (
+    *NETWORKS,
+    *(GhostBottleneck, GhostMaps, GhostModule, DfcGhostModule, RepGhostModule, BranchedConvolution, ConvBn, ConvBnAct),
+    *(SqueezeExcite, MapMeans, Dropout),
+    *(nn.Conv2d, nn.BatchNorm2d, nn.Dense, nn.ReLU, nn.HSigmoid, nn.Identity, nn.SequentialCell, nn.CellList, Mask),
+)
+
+
+class UnknownCell(Exception):
+    """A cell that no plan can be made of."""
+
+
+def program_of(network: nn.Cell) -> Finished:
+    """A network in evaluation as a program, with its weights.
+
+    Raises UnknownCell where a part of it is none that we know: there are no plans of parts.
+    """
+    if type(network) not in NETWORKS:
+        raise UnknownCell(type(network).__name__)
+    assert isinstance(network, GhostNet)
+    bottlenecks = [cell for _, cell in network.cells_and_names() if isinstance(cell, GhostBottleneck)]
+    stem, *_ = convolutions([network.conv_stem, network.bn1, network.act1])
+    program = Program(stem.weight.shape[1])
+    # The first bottleneck adds what it gets to what it makes.
+    adds = bool(bottlenecks) and bottlenecks[0].shortcut is None
+    lanes = _lanes(bottlenecks[0].ghost2) if adds else padded(np.arange(len(stem.weight)))
+    x = program.dense(program.images, stem, program.maps(lanes))
+    for cell in _flat([network.blocks]):
+        x = _of_body(program, cell, x)
+    return program.finished(*_of_head(program, network, x))
+
+
+def _of_body(program: Program, cell: nn.Cell, x: Maps) -> Maps:
+    if type(cell) is GhostBottleneck:
+        return _bottleneck(program, cell, x)
+    if type(cell) is ConvBnAct:
+        return run(program, [cell.features], x)
+    raise UnknownCell(type(cell).__name__)
+
+
+def _of_head(program: Program, network: GhostNet, x: Maps) -> tuple[Maps, int]:
+    """Embedding and classifier: the last maps, and how many there are."""
+    _known(network.global_pool, MapMeans)
+    x = run(program, [network.conv_head, network.act2], program.means(x))
+    classifier = network.get_classifier()
+    if type(classifier) is nn.Identity:
+        return x, network.num_features
+    _known(classifier, nn.Dense)
+    weight = _values(classifier.weight)[:, :, None, None]
+    bias = _values(classifier.bias) if classifier.has_bias else np.zeros(len(weight))
+    if classifier.activation_flag:
+        raise UnknownCell("activation of nn.Dense")
+    return program.dense(x, Convolution(weight, bias)), len(weight)
+
+
+def run(program: Program, cells: Iterable[nn.Cell], x: Maps, lanes: NDArray[Any] | None = None) -> Maps:
+    """Convolutions, with what follows each, one after the other; from the last dense one on, maps have `lanes`."""
+    layers = convolutions(cells)
+    for place, layer in enumerate(layers):
+        if layer.depthwise:
+            if len(layer.weight) != np.count_nonzero(x.lanes >= 0):
+                raise UnknownCell("depthwise convolution of several maps each")
+            x = program.depthwise(x, layer)
+        elif lanes is not None and all(later.depthwise for later in layers[place + 1 :]):
+            x = program.dense(x, layer, program.maps(lanes))
+        else:
+            x = program.dense(x, layer)
+    return x
+
+
+def _bottleneck(program: Program, cell: GhostBottleneck, x: Maps) -> Maps:
+    out = _ghost(program, cell.ghost1, x)
+    if cell.stride > 1:
+        out = run(program, [cell.conv_dw, cell.bn_dw], out)
+    if cell.se is not None:
+        _squeeze_excite(program, cell.se, out)
+    lanes = _lanes(cell.ghost2)
+    other = program.arranged(x, lanes) if cell.shortcut is None else run(program, [cell.shortcut], x, lanes)
+    return _ghost(program, cell.ghost2, out, other)
+
+
+def _squeeze_excite(program: Program, cell: nn.Cell, x: Maps) -> None:
+    _known(cell, SqueezeExcite)
+    for part, kind in ((cell.means, MapMeans), (cell.act, nn.ReLU), (cell.gate, nn.HSigmoid)):
+        _known(part, kind)
+    squeezed = run(program, [cell.conv_reduce, cell.act], program.means(x))
+    (expand,) = convolutions([cell.conv_expand])
+    expand = expand._replace(activation=Activation.HARD_SIGMOID)
+    program.gate(x, program.dense(squeezed, expand, program.maps(x.lanes)))
+
+
+def _ghost(program: Program, cell: nn.Cell, x: Maps, other: Maps | None = None) -> Maps:
+    """A module that stands for a convolution, plus `other`, which has the lanes of the result."""
+    if type(cell) is RepGhostModule:
+        (primary,) = convolutions([cell.primary_conv])
+        return program.depthwise(program.dense(x, primary), _rep_cheap(cell), other=other)
+    _known(cell, GhostMaps, GhostModule, DfcGhostModule)
+    (primary,), (cheap,) = convolutions([cell.primary_conv]), convolutions([cell.cheap_operation])
+    out = program.maps(_lanes(cell))
+    intrinsic = out.part(0, len(padded(np.arange(len(primary.weight)))))
+    program.dense(x, primary, intrinsic)
+    for start in range(len(intrinsic.lanes), len(out.lanes), len(intrinsic.lanes)):
+        ghosts = out.part(start, len(intrinsic.lanes))
+        # Of the ghosts alone, without the intrinsic maps before them.
+        own = Maps(ghosts.index, ghosts.first, np.where(ghosts.lanes < 0, -1, ghosts.lanes - len(primary.weight)))
+        program.depthwise(intrinsic, cheap, own, other and other.part(start, len(intrinsic.lanes)))
+    if other is not None:
+        program.add(intrinsic, other.part(0, len(intrinsic.lanes)))
+    if type(cell) is DfcGhostModule:
+        if other is not None:
+            raise UnknownCell("attention at the end of a bottleneck")
+        program.weigh(out, _attention(program, cell, x, out.lanes))
+    return out
+
+
+def _attention(program: Program, cell: DfcGhostModule, x: Maps, lanes: NDArray[Any]) -> Maps:
+    first, rows, columns = convolutions([cell.short_conv])
+    x = program.dense(program.halve(x), first, program.maps(lanes))
+    return program.depthwise(program.depthwise(x, rows), columns._replace(activation=Activation.SIGMOID))
+
+
+def _lanes(cell: nn.Cell) -> NDArray[Any]:
+    """Where the maps of a module lie: the intrinsic ones, then those ghosts of theirs that are the first, and so on."""
+    if type(cell) is RepGhostModule:
+        (primary,) = convolutions([cell.primary_conv])
+        return padded(np.arange(len(primary.weight)))
+    _known(cell, GhostMaps, GhostModule, DfcGhostModule)
+    (primary,), (cheap,) = convolutions([cell.primary_conv]), convolutions([cell.cheap_operation])
+    intrinsic, ghosts = len(primary.weight), len(cheap.weight)
+    if cheap.weight.shape[1] != 1 or ghosts % intrinsic:
+        raise UnknownCell("cheap_operation")
+    kept = intrinsic + ghosts if cell.cut is None else cell.cut[0]
+    if kept < intrinsic:
+        raise UnknownCell("cut")
+    times = ghosts // intrinsic
+    parts = [np.arange(intrinsic)]
+    parts += [intrinsic + np.arange(intrinsic) * times + ghost for ghost in range(times)]
+    return np.concatenate([padded(np.where(part < kept, part, -1)) for part in parts])
+
+
+def _rep_cheap(cell: RepGhostModule) -> Convolution:
+    relu = Activation.RELU if type(cell.relu) is nn.ReLU else Activation.NONE
+    if cell.fusion_bn is None:
+        (cheap,) = convolutions([cell.cheap_operation])
+        return cheap._replace(activation=relu)
+    parts = (cell.cheap_operation, cell.fusion_bn)
+    parameters = {p.name: _values(p) for part in parts for p in part.get_parameters()}
+    return _fused(cell.cheap_operation[0], parameters)._replace(activation=relu)
+
+
+def convolutions(cells: Iterable[nn.Cell]) -> list[Convolution]:
+    """Cells that run one after the other as convolutions: batch norms folded, branches fused, activations taken up."""
+    found: list[Convolution] = []
+    for cell in _flat(cells):
+        kind = type(cell)
+        if kind is nn.Identity:
+            continue
+        if kind is nn.Conv2d:
+            bias = _values(cell.bias) if cell.has_bias else np.zeros(cell.out_channels)
+            found.append(_like(cell, _values(cell.weight), bias))
+        elif kind is BranchedConvolution:
+            found.append(_fused(cell.rpr_conv[0].conv, {p.name: _values(p) for p in cell.get_parameters()}))
+        elif kind is nn.BatchNorm2d and found and found[-1].activation is Activation.NONE:
+            found[-1] = _folded(found[-1], cell)
+        elif kind is nn.ReLU and found:
+            found[-1] = found[-1]._replace(activation=Activation.RELU)
+        else:
+            raise UnknownCell(kind.__name__)
+    return found
+
+
+def _fused(like: nn.Conv2d, parameters: dict[str, NDArray[Any]]) -> Convolution:
+    fused = reparam.fuse(parameters)
+    weight, bias = (next(fused[name] for name in fused if name.endswith(kind)) for kind in (".weight", ".bias"))
+    return _like(like, weight, bias)
+
+
+def _like(cell: nn.Conv2d, weight: NDArray[Any], bias: NDArray[Any]) -> Convolution:
+    """Raises UnknownCell for a convolution that goes over maps in a way of its own."""
+    padding = cell.padding if isinstance(cell.padding, tuple) else (cell.padding,) * 4
+    if cell.pad_mode == "valid":
+        padding = (0, 0, 0, 0)
+    if (
+        cell.pad_mode not in ("pad", "valid")
+        or padding[0] != padding[1]
+        or padding[2] != padding[3]
+        or set(cell.dilation) != {1}
+        or cell.stride[0] != cell.stride[1]
+        or cell.stride[0] not in (1, 2)
+        or cell.group not in (1, cell.in_channels)
+        or cell.weight.dtype != ms.float32
+    ):
+        raise UnknownCell(f"{cell.kernel_size} convolution")
+    depthwise = cell.group == cell.in_channels > 1
+    return Convolution(weight, bias, cell.stride[0], (padding[0], padding[2]), depthwise=depthwise)
+
+
+def _folded(layer: Convolution, norm: nn.BatchNorm2d) -> Convolution:
+    if norm.eps != reparam.EPSILON:
+        raise UnknownCell(f"batch norm with eps {norm.eps}")
+    gamma, beta, mean, variance = map(_values, (norm.gamma, norm.beta, norm.moving_mean, norm.moving_variance))
+    weight, bias = reparam.fold_batch_norm(layer.weight, gamma, beta, mean - layer.bias, variance)
+    return layer._replace(weight=weight, bias=bias)
+
+
+def _flat(cells: Iterable[nn.Cell]) -> Iterator[nn.Cell]:
+    for cell in cells:
+        if type(cell) is nn.SequentialCell:
+            yield from _flat(cell._cells.values())
+        else:
+            yield cell
+
+
+def _known(cell: nn.Cell, *kinds: type[nn.Cell]) -> None:
+    if type(cell) not in kinds:
+        raise UnknownCell(type(cell).__name__)
+
+
+def _values(parameter: Any) -> NDArray[Any]:
+    values: NDArray[Any] = parameter.asnumpy()
+    return values

@@ -1,0 +1,54 @@
+"""A plan in the library of our C++ operators."""
+
+from __future__ import annotations
+
+import ctypes
+import weakref
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .program import KINDS, Finished
+
+
+class NativePlan:
+    """Images (N, in_channels, H, W) float32 -> logits (N, classes) float32, or embeddings.
+
+    Args:
+        library: file of the C++ operators.
+        program: the network.
+
+    It may be called from several threads. Raises MemoryError where there is no memory for the images.
+    """
+
+    def __init__(self, library: Path, program: Finished) -> None:
+        self._library = _functions(library)
+        self._in_channels, self._classes = program.in_channels, int(program.numbers[2])
+        self._plan = self._library.ghostnet_plan_make(program.numbers.ctypes, program.weights.ctypes)
+        if not self._plan:
+            raise MemoryError("no memory for the network's weights")
+        weakref.finalize(self, self._library.ghostnet_plan_delete, self._plan)
+
+    def __call__(self, images: NDArray[Any]) -> NDArray[Any]:
+        """See the class."""
+        images = np.ascontiguousarray(images, np.float32)
+        if images.ndim != 4 or images.shape[1] != self._in_channels or 0 in images.shape:
+            raise ValueError(f"expected images (N, {self._in_channels}, H, W), got {images.shape}")
+        logits = np.empty((len(images), self._classes), np.float32)
+        if self._library.ghostnet_plan_run(self._plan, images.ctypes, *images.shape, logits.ctypes):
+            raise MemoryError(f"no memory for {len(images)} images at once")
+        return logits
+
+
+def _functions(library: Path) -> ctypes.CDLL:
+    functions = ctypes.CDLL(str(library))
+    functions.ghostnet_plan_kinds.restype = ctypes.c_char_p
+    kinds = tuple(functions.ghostnet_plan_kinds().decode().split())
+    assert kinds == KINDS, kinds
+    pointer, size = ctypes.c_void_p, ctypes.c_int64
+    functions.ghostnet_plan_make.restype, functions.ghostnet_plan_make.argtypes = pointer, [pointer, pointer]
+    functions.ghostnet_plan_delete.restype, functions.ghostnet_plan_delete.argtypes = None, [pointer]
+    functions.ghostnet_plan_run.argtypes = [pointer, pointer, size, size, size, size, pointer]
+    return functions

@@ -1,0 +1,190 @@
+"""A network as the layers that `csrc/ops/plan.h` runs, with their weights."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+# What C++ knows, too (`native` compares): the kinds of layers, in order, and how many channels lie side by side.
+KINDS = ("Pad", "Dense", "Depthwise", "Means", "Gate", "Weigh", "Add", "Pool")
+LANES = 8
+
+
+class Activation(IntEnum):
+    """What a layer ends with."""
+
+    NONE = 0
+    RELU = 1
+    HARD_SIGMOID = 2
+    SIGMOID = 3
+
+
+class Convolution(NamedTuple):
+    """A convolution's weights (outputs, inputs / groups, height, width) and bias (outputs,), and how it goes over maps.
+
+    `padding` are rows above and below, and columns left and right. `depthwise`: of each channel on its own.
+    """
+
+    weight: NDArray[Any]
+    bias: NDArray[Any]
+    stride: int = 1
+    padding: tuple[int, int] = (0, 0)
+    activation: Activation = Activation.NONE
+    depthwise: bool = False
+
+
+class Finished(NamedTuple):
+    """A program as C++ reads it: numbers int64, weights float32, and the channels of images."""
+
+    numbers: NDArray[Any]
+    weights: NDArray[Any]
+    in_channels: int
+
+
+@dataclass(frozen=True)
+class Maps:
+    """Feature maps, or some of those that lie together.
+
+    Attributes:
+        index: of what lies together.
+        first: of these, which block of LANES is the first.
+        lanes: the channel of each lane, int64; -1 where there is none, and all values are zeros.
+    """
+
+    index: int
+    first: int
+    lanes: NDArray[Any]
+
+    @property
+    def blocks(self) -> int:
+        """How many times LANES lanes there are."""
+        return len(self.lanes) // LANES
+
+    def part(self, first: int, lanes: int) -> Maps:
+        """So many lanes from one on, both multiples of LANES."""
+        return Maps(self.index, self.first + first // LANES, self.lanes[first : first + lanes])
+
+
+def padded(channels: NDArray[Any]) -> NDArray[Any]:
+    """The lanes of channels that begin and end with a block."""
+    return np.pad(np.asarray(channels, np.int64), (0, -len(channels) % LANES), constant_values=-1)
+
+
+class Program:
+    """Layers, one after the other.
+
+    Attributes:
+        images: what the first layer reads, (N, in_channels, H, W).
+    """
+
+    def __init__(self, in_channels: int) -> None:
+        self._blocks: list[int] = []
+        self._layers: list[list[int]] = []
+        self._weights: list[NDArray[Any]] = []
+        self.images = self._images(np.arange(in_channels))
+
+    def _images(self, channels: NDArray[Any]) -> Maps:
+        """Maps of which each channel lies on its own."""
+        self._blocks.append(0)
+        return Maps(len(self._blocks) - 1, 0, channels)
+
+    def maps(self, lanes: NDArray[Any]) -> Maps:
+        """Room for maps."""
+        self._blocks.append(len(lanes) // LANES)
+        return Maps(len(self._blocks) - 1, 0, lanes)
+
+    def dense(self, x: Maps, layer: Convolution, out: Maps | None = None, other: Maps | None = None) -> Maps:
+        """A convolution of all channels, plus `other`. Channels lie in order if no `out` is given."""
+        out = self.maps(padded(np.arange(len(layer.weight)))) if out is None else out
+        if any(layer.padding):
+            padded_maps = self._images(x.lanes) if self._is_plain(x) else self.maps(x.lanes)
+            self._add("Pad", x, padded_maps, padding=layer.padding)
+            x = padded_maps
+        inputs = np.flatnonzero(x.lanes >= 0)
+        weight = _of_lanes(layer.weight[:, x.lanes[inputs]], out.lanes)
+        self._add("Dense", x, out, layer, other, weight, _of_lanes(layer.bias, out.lanes), inputs=inputs)
+        return out
+
+    def depthwise(self, x: Maps, layer: Convolution, out: Maps | None = None, other: Maps | None = None) -> Maps:
+        """A convolution of each channel on its own, lane for lane, plus `other`."""
+        out = self.maps(x.lanes) if out is None else out
+        weight, bias = _of_lanes(layer.weight, out.lanes), _of_lanes(layer.bias, out.lanes)
+        self._add("Depthwise", x, out, layer, other, weight, bias, layer.padding)
+        return out
+
+    def means(self, x: Maps) -> Maps:
+        """The mean of each map."""
+        out = self.maps(x.lanes)
+        self._add("Means", x, out)
+        return out
+
+    def gate(self, x: Maps, gates: Maps) -> None:
+        """Scale each map by one of the values of `gates`, in place."""
+        self._add("Gate", x, x, other=gates)
+
+    def weigh(self, x: Maps, weights: Maps) -> None:
+        """Scale each pixel by the nearest one of smaller maps, in place."""
+        self._add("Weigh", x, x, other=weights)
+
+    def add(self, x: Maps, other: Maps, activation: Activation = Activation.NONE) -> None:
+        """Add other maps, in place."""
+        self._add("Add", x, x, Convolution(np.zeros((0, 0, 1, 1)), np.zeros(0), activation=activation), other)
+
+    def halve(self, x: Maps) -> Maps:
+        """Means of 2x2 pixels, as `models.ghostnetv2.halve` has them."""
+        out = self.maps(x.lanes)
+        self._add("Pool", x, out, Convolution(np.zeros((0, 0, 2, 2)), np.zeros(0), stride=2))
+        return out
+
+    def arranged(self, x: Maps, lanes: NDArray[Any]) -> Maps:
+        """The same maps in other lanes."""
+        if np.array_equal(x.lanes, lanes):
+            return x
+        identity = np.eye(int(lanes.max()) + 1, dtype=np.float32)[:, :, None, None]
+        return self.dense(x, Convolution(identity, np.zeros(len(identity))), self.maps(lanes))
+
+    def finished(self, out: Maps, classes: int) -> Finished:
+        """The whole. `out`: maps of one pixel, the last that were made, whose channels are in order."""
+        assert out.index == len(self._blocks) - 1
+        assert np.array_equal(out.lanes, padded(np.arange(classes)))
+        numbers = [len(self._blocks), len(self._layers), classes, *self._blocks]
+        program = np.concatenate([np.array(part, np.int64) for part in (numbers, *self._layers)])
+        return Finished(program, np.concatenate(self._weights), len(self.images.lanes))
+
+    def _is_plain(self, x: Maps) -> bool:
+        return self._blocks[x.index] == 0
+
+    def _add(
+        self,
+        kind: str,
+        x: Maps,
+        out: Maps,
+        layer: Convolution | None = None,
+        other: Maps | None = None,
+        weight: NDArray[Any] | None = None,
+        bias: NDArray[Any] | None = None,
+        padding: tuple[int, int] = (0, 0),
+        inputs: NDArray[Any] | None = None,
+    ) -> None:
+        height, width, stride, activation = 1, 1, 1, Activation.NONE
+        if layer is not None:
+            (height, width), stride, activation = layer.weight.shape[2:], layer.stride, layer.activation
+        added = (-1, 0) if other is None else (other.index, other.first)
+        fields = [KINDS.index(kind), x.index, x.first, out.index, out.first, out.blocks]
+        fields += [height, width, stride, *padding, activation, *added]
+        values = [array for array in (weight, bias) if array is not None]
+        sizes = [values[0].size, values[1].size] if values else [0, 0]
+        self._layers.append([*fields, *sizes, *([len(inputs), *inputs] if inputs is not None else [0])])
+        self._weights += [np.ascontiguousarray(array, np.float32).ravel() for array in values]
+
+
+def _of_lanes(values: NDArray[Any], lanes: NDArray[Any]) -> NDArray[Any]:
+    """The values of each lane's channel; zeros where there is none."""
+    found: NDArray[Any] = np.zeros((len(lanes), *values.shape[1:]), np.float32)
+    there = lanes >= 0
+    found[there] = values[lanes[there]]
+    return found

@@ -1,0 +1,313 @@
+// Plans (plan.h) against loops that do nothing but follow the definitions, in double precision, for many sizes, every
+// instruction set of the machine and several numbers of threads, from several threads at once. tests/ops/test_plan.py
+// builds it with sanitizers. Exits with 1 and says what differs. Its argument, if any: the best instruction set alone.
+#include <algorithm>
+#include <cmath>
+#include <cstdio>
+#include <random>
+#include <thread>
+#include <vector>
+
+#include "plan.h"
+#include "thread_pool.h"
+
+using namespace ghostnet;
+
+namespace {
+
+typedef std::vector<double> Doubles;
+
+int failures = 0;
+
+// A map as the definitions have it: (channels, height, width), with as many channels as lanes.
+struct Map {
+  int64_t channels = 0, height = 0, width = 0;
+  Doubles values;
+
+  Map() = default;
+  Map(int64_t c, int64_t h, int64_t w) : channels(c), height(h), width(w), values(c * h * w, 0.0) {}
+  double& at(int64_t c, int64_t y, int64_t x) { return values[(c * height + y) * width + x]; }
+  double inside(int64_t c, int64_t y, int64_t x) const {
+    return y < 0 || y >= height || x < 0 || x >= width ? 0.0 : values[(c * height + y) * width + x];
+  }
+};
+
+double activated(double x, Activation activation) {
+  switch (activation) {
+    case Activation::kRelu: return x < 0 ? 0 : x;
+    case Activation::kHardSigmoid: return std::min(std::max(x + 3, 0.0), 6.0) / 6;
+    case Activation::kSigmoid: return 1 / (1 + std::exp(-x));
+    default: return x;
+  }
+}
+
+struct Kernel {
+  int64_t height = 1, width = 1, stride = 1, pad_height = 0, pad_width = 0;
+};
+
+// Writes a program, and does what it says.
+class Network {
+ public:
+  Network(int64_t in_channels, unsigned seed) : generator_(seed), in_channels_(in_channels) { blocks_.push_back(0); }
+
+  int64_t map(int64_t blocks) {
+    blocks_.push_back(blocks);
+    return static_cast<int64_t>(blocks_.size()) - 1;
+  }
+
+  void add(Kind kind, Span in, Span out, int64_t blocks, Kernel kernel = {}, Activation activation = Activation::kNone,
+           Span other = {-1, 0}, std::vector<int64_t> inputs = {}) {
+    PlanLayer layer{kind,          in,           out,
+                    blocks,        kernel.height, kernel.width,
+                    kernel.stride, kernel.pad_height, kernel.pad_width,
+                    activation,    other,        {},
+                    {},            inputs};
+    const int64_t lanes = blocks * kLanes, taps = kernel.height * kernel.width;
+    if (kind == Kind::kDense) layer.weights = random(lanes * static_cast<int64_t>(inputs.size()) * taps);
+    if (kind == Kind::kDepthwise) layer.weights = random(lanes * taps);
+    if (!layer.weights.empty()) layer.bias = random(lanes);
+    layers_.push_back(layer);
+  }
+
+  std::vector<int64_t> program(int64_t classes) const {
+    std::vector<int64_t> numbers{static_cast<int64_t>(blocks_.size()), static_cast<int64_t>(layers_.size()), classes};
+    numbers.insert(numbers.end(), blocks_.begin(), blocks_.end());
+    for (const PlanLayer& l : layers_) {
+      const int64_t fields[] = {static_cast<int64_t>(l.kind), l.in.map, l.in.first, l.out.map, l.out.first, l.blocks,
+                                l.kernel_height, l.kernel_width, l.stride, l.pad_height, l.pad_width,
+                                static_cast<int64_t>(l.activation), l.other.map, l.other.first,
+                                static_cast<int64_t>(l.weights.size()), static_cast<int64_t>(l.bias.size()),
+                                static_cast<int64_t>(l.inputs.size())};
+      numbers.insert(numbers.end(), std::begin(fields), std::end(fields));
+      numbers.insert(numbers.end(), l.inputs.begin(), l.inputs.end());
+    }
+    return numbers;
+  }
+
+  std::vector<float> weights() const {
+    std::vector<float> all;
+    for (const PlanLayer& l : layers_) {
+      all.insert(all.end(), l.weights.begin(), l.weights.end());
+      all.insert(all.end(), l.bias.begin(), l.bias.end());
+    }
+    return all;
+  }
+
+  Doubles expected(const float* image, int64_t height, int64_t width, int64_t classes) const {
+    std::vector<Map> maps(blocks_.size());
+    maps[0] = Map(in_channels_, height, width);
+    std::copy_n(image, maps[0].values.size(), maps[0].values.begin());
+    for (const PlanLayer& layer : layers_) compute(layer, &maps);
+    return Doubles(maps.back().values.begin(), maps.back().values.begin() + classes);
+  }
+
+  std::vector<float> random(int64_t size) {
+    std::uniform_real_distribution<float> uniform(-0.5, 0.5);
+    std::vector<float> values(size);
+    for (float& value : values) value = uniform(generator_);
+    return values;
+  }
+
+ private:
+  void compute(const PlanLayer& l, std::vector<Map>* maps) const {
+    const Map in = (*maps)[l.in.map];
+    Map& out = (*maps)[l.out.map];
+    int64_t height = in.height, width = in.width, window_height = 1, window_width = 1;
+    const bool plain = l.kind == Kind::kPad && blocks_[l.out.map] == 0;
+    const int64_t planes = plain ? in.channels : l.blocks * kLanes;
+    if (l.kind == Kind::kPad) {
+      height += 2 * l.pad_height;
+      width += 2 * l.pad_width;
+    } else if (l.kind == Kind::kMeans) {
+      height = width = 1;
+      window_height = in.height;
+      window_width = in.width;
+    } else if (l.kind == Kind::kPool) {
+      window_height = std::min(l.kernel_height, in.height);
+      window_width = std::min(l.kernel_width, in.width);
+      height = in.height / window_height;
+      width = in.width / window_width;
+    } else {
+      height = (in.height + 2 * l.pad_height - l.kernel_height) / l.stride + 1;
+      width = (in.width + 2 * l.pad_width - l.kernel_width) / l.stride + 1;
+    }
+    if (out.values.empty()) out = Map(plain ? in.channels : blocks_[l.out.map] * kLanes, height, width);
+    for (int64_t lane = 0; lane < planes; ++lane) {
+      const int64_t from = l.in.first * kLanes + lane, to = l.out.first * kLanes + lane;
+      for (int64_t y = 0; y < height; ++y) {
+        for (int64_t x = 0; x < width; ++x) {
+          double sum = l.bias.empty() ? 0.0 : l.bias[lane];
+          const double other = l.other.map < 0 ? 0.0 : other_of((*maps)[l.other.map], l, lane, y, x, height, width);
+          if (l.kind == Kind::kPad) {
+            sum = in.inside(from, y - l.pad_height, x - l.pad_width);
+          } else if (l.kind == Kind::kMeans || l.kind == Kind::kPool) {
+            for (int64_t i = 0; i < window_height; ++i) {
+              for (int64_t j = 0; j < window_width; ++j) {
+                sum += in.inside(from, y * window_height + i, x * window_width + j) / (window_height * window_width);
+              }
+            }
+          } else if (l.kind == Kind::kGate || l.kind == Kind::kWeigh) {
+            sum = in.inside(from, y, x) * other;
+          } else if (l.kind == Kind::kAdd) {
+            sum = in.inside(from, y, x) + other;
+          } else {
+            sum += products(l, in, lane, y, x) + other;
+          }
+          out.at(to, y, x) = activated(sum, l.activation);
+        }
+      }
+    }
+  }
+
+  static double other_of(const Map& map, const PlanLayer& l, int64_t lane, int64_t y, int64_t x, int64_t height,
+                         int64_t width) {
+    return map.inside(l.other.first * kLanes + lane, y * map.height / height, x * map.width / width);
+  }
+
+  static double products(const PlanLayer& l, const Map& in, int64_t lane, int64_t y, int64_t x) {
+    double sum = 0;
+    const bool dense = l.kind == Kind::kDense;
+    const int64_t inputs = dense ? l.inputs.size() : 1;
+    for (int64_t i = 0; i < inputs; ++i) {
+      const int64_t channel = l.in.first * kLanes + (dense ? l.inputs[i] : lane);
+      for (int64_t j = 0; j < l.kernel_height; ++j) {
+        for (int64_t k = 0; k < l.kernel_width; ++k) {
+          sum += static_cast<double>(l.weights[((lane * inputs + i) * l.kernel_height + j) * l.kernel_width + k]) *
+                 in.inside(channel, y * l.stride + j - l.pad_height, x * l.stride + k - l.pad_width);
+        }
+      }
+    }
+    return sum;
+  }
+
+  std::mt19937 generator_;
+  const int64_t in_channels_;
+  std::vector<int64_t> blocks_;
+  std::vector<PlanLayer> layers_;
+};
+
+std::vector<int64_t> first_lanes(int64_t count) {
+  std::vector<int64_t> lanes(count);
+  for (int64_t i = 0; i < count; ++i) lanes[i] = i;
+  return lanes;
+}
+
+// All kinds of layers; `kernel` is that of a depthwise one.
+Network sample(int64_t in_channels, int64_t blocks, Kernel kernel, unsigned seed) {
+  Network n(in_channels, seed);
+  const auto dense = [&](int64_t from, int64_t to_blocks, int64_t inputs, Activation activation = Activation::kNone) {
+    const int64_t to = n.map(to_blocks);
+    n.add(Kind::kDense, {from, 0}, {to, 0}, to_blocks, {}, activation, {-1, 0}, first_lanes(inputs));
+    return to;
+  };
+  const int64_t padded = n.map(0);
+  n.add(Kind::kPad, {0, 0}, {padded, 0}, 0, {1, 1, 1, 1, 1});
+  const int64_t stem = n.map(2);
+  n.add(Kind::kDense, {padded, 0}, {stem, 0}, 2, {3, 3, 2}, Activation::kRelu, {-1, 0}, first_lanes(in_channels));
+  // A Ghost module: both halves in one map, then what is added to the first.
+  const int64_t joined = n.map(2 * blocks), other = dense(stem, 2 * blocks, 13);
+  n.add(Kind::kDense, {stem, 0}, {joined, 0}, blocks, {}, Activation::kRelu, {-1, 0}, {0, 3, 8, 15});
+  n.add(Kind::kDepthwise, {joined, 0}, {joined, blocks}, blocks, {3, 3, 1, 1, 1}, Activation::kNone, {other, blocks});
+  n.add(Kind::kAdd, {joined, 0}, {joined, 0}, blocks, {}, Activation::kNone, {other, 0});
+  // Attention at half the size, and a gate.
+  const int64_t half = n.map(2 * blocks), rows = n.map(2 * blocks), columns = n.map(2 * blocks);
+  n.add(Kind::kPool, {joined, 0}, {half, 0}, 2 * blocks, {2, 2, 2});
+  n.add(Kind::kDepthwise, {half, 0}, {rows, 0}, 2 * blocks, {1, 5, 1, 0, 2});
+  n.add(Kind::kDepthwise, {rows, 0}, {columns, 0}, 2 * blocks, {5, 1, 1, 2, 0}, Activation::kSigmoid);
+  n.add(Kind::kWeigh, {joined, 0}, {joined, 0}, 2 * blocks, {}, Activation::kNone, {columns, 0});
+  const int64_t strided = n.map(2 * blocks), means = n.map(2 * blocks);
+  n.add(Kind::kDepthwise, {joined, 0}, {strided, 0}, 2 * blocks, kernel);
+  n.add(Kind::kMeans, {strided, 0}, {means, 0}, 2 * blocks);
+  const int64_t gates = dense(means, 2 * blocks, 8 * blocks, Activation::kHardSigmoid);
+  n.add(Kind::kGate, {strided, 0}, {strided, 0}, 2 * blocks, {}, Activation::kNone, {gates, 0});
+  // A convolution of several pixels, with a map before it that has zeros around it.
+  const int64_t around = n.map(2 * blocks), mixed = n.map(3);
+  n.add(Kind::kPad, {strided, 0}, {around, 0}, 2 * blocks, {1, 1, 1, 1, 1});
+  n.add(Kind::kDense, {around, 0}, {mixed, 0}, 3, {3, 3, 1}, Activation::kRelu, {-1, 0}, first_lanes(8 * blocks + 3));
+  const int64_t wide = dense(mixed, 6, 21, Activation::kRelu), all = n.map(6);
+  n.add(Kind::kMeans, {wide, 0}, {all, 0}, 6);
+  dense(all, 2, 48);
+  return n;
+}
+
+void check(const PlanKernels& kernels, int64_t blocks, Kernel kernel, int64_t count, int64_t height, int64_t width) {
+  const int64_t in_channels = 3, classes = 11, image = in_channels * height * width;
+  Network network = sample(in_channels, blocks, kernel, static_cast<unsigned>(height * 100 + width));
+  const std::vector<int64_t> program = network.program(classes);
+  const std::vector<float> weights = network.weights(), images = network.random(count * image);
+  Plan plan(kernels, program.data(), weights.data());
+  std::vector<float> first;
+  for (int threads = 1; threads <= 3; ++threads) {
+    set_threads(threads);
+    std::vector<float> found(count * classes, -7.0f);
+    plan.run(images.data(), count, in_channels, height, width, found.data());
+    if (first.empty()) first = found;
+    if (found != first) {
+      std::printf("%s: other bits on %d threads\n", kernels.name, threads);
+      ++failures;
+    }
+  }
+  for (int64_t i = 0; i < count; ++i) {
+    const Doubles expected = network.expected(images.data() + i * image, height, width, classes);
+    for (int64_t c = 0; c < classes; ++c) {
+      const double error = std::abs(first[i * classes + c] - expected[c]);
+      if (!(error <= 1e-4 * (1 + std::abs(expected[c])))) {
+        std::printf("%s: %ld images of %ldx%ld, %ld blocks: image %ld, class %ld: %g instead of %g\n", kernels.name,
+                    static_cast<long>(count), static_cast<long>(height), static_cast<long>(width),
+                    static_cast<long>(blocks), static_cast<long>(i), static_cast<long>(c), first[i * classes + c],
+                    expected[c]);
+        ++failures;
+      }
+    }
+  }
+}
+
+// Two callers of one plan: one has the threads, the other works alone.
+void check_callers(const PlanKernels& kernels) {
+  Network network = sample(3, 2, {3, 3, 2, 1, 1}, 5);
+  const std::vector<int64_t> program = network.program(11);
+  const std::vector<float> weights = network.weights(), images = network.random(3 * 3 * 30 * 30);
+  Plan plan(kernels, program.data(), weights.data());
+  set_threads(2);
+  std::vector<float> expected(3 * 11);
+  plan.run(images.data(), 3, 3, 30, 30, expected.data());
+  std::vector<std::thread> callers;
+  std::vector<std::vector<float>> found(4, std::vector<float>(3 * 11));
+  for (int i = 0; i < 4; ++i) {
+    callers.emplace_back([&, i] {
+      // One image alone is shared by the threads, layer by layer.
+      for (int turn = 0; turn < 5; ++turn) {
+        if (i % 2 == 0) plan.run(images.data(), 3, 3, 30, 30, found[i].data());
+        for (int64_t k = 0; i % 2 == 1 && k < 3; ++k) {
+          plan.run(images.data() + k * 3 * 30 * 30, 1, 3, 30, 30, found[i].data() + k * 11);
+        }
+      }
+    });
+  }
+  for (std::thread& caller : callers) caller.join();
+  for (const std::vector<float>& one : found) {
+    if (one != expected) {
+      std::printf("%s: other bits for several callers\n", kernels.name);
+      ++failures;
+    }
+  }
+}
+
+}  // namespace
+
+int main(int count, char**) {
+  std::vector<const PlanKernels*> sets = usable_plan_kernels();
+  if (count > 1) sets.erase(sets.begin(), sets.end() - 1);
+  for (const PlanKernels* kernels : sets) {
+    check(*kernels, 1, {3, 3, 1, 1, 1}, 1, 33, 61);
+    check(*kernels, 1, {3, 3, 2, 1, 1}, 5, 32, 18);
+    check(*kernels, 2, {5, 5, 1, 2, 2}, 2, 17, 40);
+    check(*kernels, 3, {5, 5, 2, 2, 2}, 3, 29, 29);
+    check(*kernels, 2, {7, 3, 2, 3, 1}, 20, 9, 11);
+    check(*kernels, 2, {3, 3, 1, 1, 1}, 4, 1, 1);
+    check(*kernels, 5, {3, 3, 2, 1, 1}, 1, 2, 75);
+    check_callers(*kernels);
+  }
+  std::printf("%zu instruction sets, %d failures\n", sets.size(), failures);
+  return failures > 0;
+}
