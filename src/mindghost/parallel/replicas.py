@@ -22,9 +22,9 @@ _OF_RANK = "rank{}/"
 
 
 def check_told(ranks: Ranks, facts: Mapping[str, str], remedy: str) -> None:
-    """Raise UserError, on all ranks, where one of these facts is not the same on all of them. Every rank has to call it.
+    """Raise UserError, on all ranks, where one of these facts is not the same on all of them.
 
-    Ranks that go on by different keys or images wait for each other without end.
+    Every rank has to call it. Ranks that go on by different keys or images wait for each other without end.
 
     Args:
         ranks: of the run.
@@ -33,9 +33,8 @@ def check_told(ranks: Ranks, facts: Mapping[str, str], remedy: str) -> None:
     """
     if ranks.size == 1:
         return
-    told: list[dict[str, str]] = [
-        json.loads(content) for content in ranks.gather_bytes(json_text.dumps(dict(facts)).encode())
-    ]
+    own = json_text.dumps(dict(facts)).encode()
+    told: list[dict[str, str]] = [json.loads(content) for content in ranks.gather_bytes(own)]
     for name in dict.fromkeys(name for each in told for name in each):
         found = [each.get(name, "nothing") for each in told]
         differing = [rank for rank, value in enumerate(found) if value != found[0]]
