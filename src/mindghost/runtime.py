@@ -15,11 +15,12 @@ from pathlib import Path
 import mindspore as ms
 
 from . import limits_onednn
-from .config import Config
+from .config import PLACE_KEYS, Config
 from .errors import UserError
 from .files import scratch
 from .graph_cache import GraphCache
 from .ops import library
+from .parallel import replicas
 from .parallel.ranks import Ranks, check_launch
 from .parallel.ranks import start as start_ranks
 from .process import launch, resources
@@ -57,7 +58,7 @@ class Runtime:
 
         Raises:
             UserError: a device that this machine does not have, `distribute` at odds with how the process was
-                started, or this program in a folder that MindSpore cannot name.
+                started, ranks with other keys, or this program in a folder that MindSpore cannot name.
             RunError: the ranks did not find each other.
         """
         check_launch(config.distribute)
@@ -73,6 +74,7 @@ class Runtime:
             # Refused once anything has run, so not done without need.
             ms.set_device(device)
         ranks = start_ranks(device)
+        replicas.check_told(ranks, _told(config, device), "start them with one command line and one recipe")
         threads, notes = _threads(ranks)
         if device == "Ascend" and config.mode == 0:
             # The whole graph on the device (GraphEngine), as MindCV runs its recipes; only Ascend has it.
@@ -130,6 +132,17 @@ def in_mode(mode: int) -> Iterator[None]:
         yield
     finally:
         ms.set_context(mode=before)
+
+
+def _told(config: Config, device: str) -> dict[str, str]:
+    """What ranks must have alike: the keys, and which of them were given; of files and folders that there are some."""
+    keys = config.model_dump()
+    del keys["num_parallel_workers"]  # hosts may have other numbers of cores
+    told = {"device": device}
+    for key, value in keys.items():
+        said = ("a value" if value else "none") if key in PLACE_KEYS else str(value)
+        told[key] = f"{said}{', given' if key in config.given else ''}"
+    return told
 
 
 def _threads(ranks: Ranks) -> tuple[int, list[str]]:

@@ -141,6 +141,20 @@ def test_a_bit_that_is_another_one_is_seen(tmp_path):
 
 
 @pytest.mark.fault("vectors", "clean error")
+@pytest.mark.parametrize("packing", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_damage_is_one_error_however_an_array_is_packed(packing, tmp_path):
+    path = tmp_path / "x.npz"
+    random = np.random.default_rng(0)
+    with zipfile.ZipFile(path, "w", packing) as archive, archive.open("a.npy", "w") as entry:
+        np.lib.format.write_array(entry, random.integers(0, 9, 4_000).astype(np.uint8))
+    whole = path.read_bytes()
+    assert len(npz.read(path, ["a"], "x")["a"]) == 4_000
+    for place in range(40, len(whole) - 200, 31):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 0x55]) + whole[place + 1 :])
+        with pytest.raises(UserError, match=r"x\.npz: .*; make it again$"):
+            npz.read(path, ["a"], "make it again")
+
+
 def test_an_array_that_unpacks_to_more_than_there_is_memory(tmp_path, monkeypatch):
     path = tmp_path / "x.npz"
     np.savez_compressed(path, a=np.zeros(10_000_000, np.float32))

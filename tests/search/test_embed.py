@@ -143,6 +143,8 @@ def test_one_that_cannot_be_read_ends_nothing(weights, data):
         file.write_bytes(b"")
     with pytest.raises(UserError, match=r"0.png: not a readable image .*; and no other of 6 images can be read"):
         quickly(weights, data / "val")
+    found, problems = quickly(weights, data / "val", needs_one=False)
+    assert (found.vectors.shape, len(found.paths), len(problems)) == ((0, 6), 0, 6)
 
 
 def test_halves_are_rounded(weights, data):

@@ -79,6 +79,14 @@ def test_a_folder_stands_for_what_is_below_it(tmp_path):
     assert Index.open(tmp_path / "i").content.paths.tolist() == ["D/ab/1.jpg", "E.jpg"]
 
 
+def test_an_empty_name_is_not_all_that_there_is(tmp_path):
+    """A shell makes one of a variable that is not set."""
+    build(tmp_path / "i", replace(vectors(2), paths=np.array(["/D/1.jpg", "/2.jpg"])))
+    with pytest.raises(UserError, match=r": an empty path; give images or folders"):
+        remove(tmp_path / "i", [""])
+    assert str(remove(tmp_path / "i", ["/"])) == "0 added, 0 replaced, 2 removed; 0 vectors"
+
+
 def test_all_can_go_and_others_come(path):
     remove(path, ["D"])
     with pytest.raises(UserError, match=r": has no vectors; add some with"):

@@ -114,3 +114,30 @@ def test_ranks_leave_out_the_same(data, tmp_path):
     assert (result.returncode, result.stderr) == (0, "")
     assert result.stdout.count("exclude_list: 3 of 24 training images are left out\n") == 1
     assert images_in(tmp_path / "run") == left(data)
+
+
+def each_with(data: Path, folder: Path, first: dict[str, object], second: dict[str, object]) -> tuple[int, str, str]:
+    """How a run of two ranks with keys of their own ends: status, output and errors."""
+    keys = {"distribute": True, "batch_size": 3, "epoch_size": 1, "decay_epochs": 1, "tensorboard": False}
+    words = [mpirun_command(1, *line(data / "D", folder, **{**keys, **own})) for own in (first, second)]
+    start = words[1].index("-n")
+    result = run([*words[0], ":", *words[1][start:]], folder.parent, timeout=120)
+    return result.returncode, result.stdout, result.stderr
+
+
+@pytest.mark.parametrize(
+    ("second", "said"),
+    [
+        ({"exclude_list": "more.txt"}, "training images: rank 0 has 21 of 3 classes"),
+        ({"exclude_list": "out.txt", "lr": 0.7}, "lr: rank 0 has "),
+    ],
+)
+def test_ranks_with_other_lists_or_keys_end_at_once_in_one_line(second, said, data, tmp_path):
+    first = {"exclude_list": data / "out.txt"}
+    second = {**second, "exclude_list": data / second["exclude_list"]}
+    status, _, error = each_with(data, tmp_path / "run", first, second)
+    assert status == 2, error
+    ours = [text for text in error.splitlines() if said in text]
+    assert len(ours) == 1, error
+    assert "all ranks need the same" in ours[0]
+    assert not list((tmp_path / "run").glob("*.ckpt"))

@@ -125,7 +125,10 @@ def _sync(args: argparse.Namespace) -> None:
     def vectors_of(files: list[str]) -> tuple[Vectors, dict[str, str]]:
         embedder = embed.Embedder.open(deployed, len(files), args.batch_size)
         with progress_bar(len(files)) as bar:
-            return embedder.vectors([reading.of_files(files, deployed.config)], work, dtype, bar.update)
+            # One new image that cannot be read keeps nothing else from being brought up to date.
+            return embedder.vectors(
+                [reading.of_files(files, deployed.config)], work, dtype, bar.update, needs_one=False
+            )
 
     log = RunLog()
     try:

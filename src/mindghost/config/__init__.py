@@ -2,13 +2,14 @@
 
 from . import proportion, recipes
 from .config import Config
-from .keys import AUTO_KEYS, FREE_KEYS
+from .keys import AUTO_KEYS, FREE_KEYS, PLACE_KEYS
 from .loading import Said, arguments_of, load, settled
 from .yaml_file import recipe
 
 __all__ = [
     "AUTO_KEYS",
     "FREE_KEYS",
+    "PLACE_KEYS",
     "Config",
     "Said",
     "arguments_of",

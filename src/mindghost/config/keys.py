@@ -94,6 +94,24 @@ FREE_KEYS = frozenset(
     }
 )
 
+# Keys of files and folders, which may have other names on each host of a run; its ranks compare what is in them.
+PLACE_KEYS = frozenset(
+    {
+        "resume",
+        "data_dir",
+        "train_list",
+        "val_list",
+        "exclude_list",
+        "class_names",
+        "ckpt_path",
+        "backbone_ckpt_path",
+        "teacher_ckpt_path",
+        "ckpt_save_dir",
+        "report",
+        "predictions",
+    }
+)
+
 # Keys that `auto` settles where they are not given (train/settle.py).
 AUTO_KEYS = (
     "pretrained",

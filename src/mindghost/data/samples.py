@@ -85,6 +85,10 @@ class Samples(ABC):
             parts.append(self.weights.tobytes())
         return hashlib.sha256(b"".join(hashlib.sha256(part).digest() for part in parts)).hexdigest()
 
+    def told(self) -> str:
+        """Returns in a few words which samples these are, others for others: ranks compare them."""
+        return f"{len(self):,} of {len(self.classes):,} classes (digest {self.digest()[:12]})"
+
 
 def _is_column(value: object, count: int) -> bool:
     return isinstance(value, np.ndarray) and value.shape[:1] == (count,)

@@ -31,7 +31,7 @@ STYLE = """
 .mg .pictures { display: flex; flex-wrap: wrap; gap: 1em; }
 .mg figure { margin: 0; flex: 1 1 240px; max-width: 480px; }
 .mg figure img { display: block; width: 100%; height: auto; max-height: 480px; object-fit: contain;
-  object-position: left top; border-radius: 6px; }
+  object-position: left top; }
 .mg figcaption { margin-top: .3em; }
 .mg ol { list-style: none; margin: 0; padding: 0; max-width: 40em; }
 .mg li.row { display: flex; align-items: center; gap: .6em; position: relative; padding: .3em .5em; margin: .2em 0; }

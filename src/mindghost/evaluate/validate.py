@@ -16,11 +16,12 @@ from ..config import Config
 from ..data import dataset, transforms
 from ..data.samples import Samples
 from ..errors import UserError
-from ..files import paths
+from ..files import intact, paths
 from ..inference import artifact, explain, published
 from ..inference.deployment import Deployment
 from ..inference.formats import KINDS, Network, is_exported
 from ..inference.network import checked, of_cell, open_network
+from ..parallel import replicas
 from ..process import launch
 from ..process.log import RunLog
 from ..runs.files import colors_beside, temperature_beside, thresholds_beside
@@ -113,6 +114,7 @@ def validate(config: Config) -> Validation:
         evaluator = Evaluator(runtime, samples, _thresholds(runtime, exported))
         predictions = _predictions(runtime, samples)
         temperature = _temperature(runtime, exported)
+        _check_ranks(evaluator, path, temperature)
         # Their numbers are beside those of the logits as they are, whose loss is that of the training's evaluation.
         tempered: Counts | None = None
         also: Sink | None = predictions
@@ -200,6 +202,22 @@ def _temperature(runtime: Runtime, exported: Deployment | None) -> float | None:
     if exported:
         return exported.temperature
     return temperature_beside(Path(config.ckpt_path)) if config.ckpt_path else None
+
+
+def _check_ranks(evaluator: Evaluator, path: Path, temperature: float | None) -> None:
+    """Raise UserError, on all ranks, where one evaluates other weights or images than another."""
+    ranks = evaluator.runtime.ranks
+    if ranks.size == 1:
+        return
+    with paths.open_file(path, "give another file") as file:
+        weights = intact.digest(file)
+    told = {
+        "validation images": evaluator.samples.told(),
+        "weights": f"a file of sha256 {weights[:12]}",
+        "thresholds": str(evaluator.thresholds),
+        "temperature": str(temperature),
+    }
+    replicas.check_told(ranks, told, replicas.SAME_FILES)
 
 
 def _predictions(runtime: Runtime, samples: Samples) -> Predictions | None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import gzip
 import io
+import lzma
 import os
 import tarfile
 import zipfile
@@ -24,7 +25,16 @@ from .paths import is_folder, reason
 
 # What `zipfile` raises on bytes that are no archive, or a damaged one: its own error, a RuntimeError for a packing that
 # it does not know, and what it does not foresee, such as places before the beginning.
-DAMAGED_ZIP = (zipfile.BadZipFile, zlib.error, EOFError, ValueError, RuntimeError, OSError)
+DAMAGED_ZIP = (
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    EOFError,
+    ValueError,
+    RuntimeError,
+    OSError,
+    OverflowError,
+)
 
 MAX_UNPACKED_BYTES = 8 << 30
 MAX_UNPACKED_FILES = 100_000

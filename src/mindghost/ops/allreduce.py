@@ -74,8 +74,10 @@ def rank_sum(net: nn.Cell, operators: Path | None, ranks: Ranks) -> nn.Cell | No
     Every rank has to call it, with our operators or without.
     """
     weights = net.trainable_params()
-    if operators is None or ranks.size == 1:
+    # One of them alone may lack a compiler.
+    if ranks.size == 1 or not all(int(has) for has in ranks.gather(np.array(int(operators is not None)))):
         return None
+    assert operators is not None
     if not join(operators, ranks, sum(weight.size for weight in weights)):
         return None
     log.info("gradients are summed up over the ranks in shared memory")

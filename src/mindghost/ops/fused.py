@@ -156,6 +156,67 @@ class Chain(nn.Cell):
         return trained, evaluated
 
 
+class Recorded(nn.Cell):
+    """One of our operators, outside of graphs, with a gradient that MindSpore notes as a whole.
+
+    It notes an operator of ours, one input after the other, in several times the operator's own time.
+
+    Args:
+        operator: of evaluation, with a gradient.
+    """
+
+    def __init__(self, operator: ops.Custom) -> None:
+        super().__init__(auto_prefix=False)
+        self.operator = operator
+
+    def construct(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        return self.operator(*inputs)
+
+    def bprop(self, *inputs: Any) -> tuple[Tensor, ...]:
+        """The gradients of the inputs, from these, the output and the gradient of the output."""
+        *given, out, d_out = inputs
+        # MindSpore takes a single output out of its tuple.
+        return self.operator.bprop(*given, *(each if isinstance(each, tuple) else (each,) for each in (out, d_out)))
+
+
+class RecordedConvolution(nn.Cell):
+    """A convolution without bias, outside of graphs, that has a gradient of its input alone, noted as in `Recorded`.
+
+    Args:
+        convolution: what it stands for.
+    """
+
+    def __init__(self, convolution: nn.Conv2d) -> None:
+        super().__init__(auto_prefix=False)
+        self.convolution = convolution
+        self.backward = ops.Conv2DBackpropInput(
+            out_channel=convolution.out_channels,
+            kernel_size=convolution.kernel_size,
+            pad_mode=convolution.pad_mode,
+            pad=convolution.padding,
+            stride=convolution.stride,
+            dilation=convolution.dilation,
+            group=convolution.group,
+        )
+
+    def construct(self, x: Tensor) -> Tensor:
+        return self.convolution(x)
+
+    def bprop(self, x: Tensor, _: Tensor, d_out: Tensor) -> tuple[Tensor]:
+        """The gradient of the input, from that, the output and its gradient."""
+        return (self.backward(d_out, self.convolution.weight, x.shape),)
+
+
+def record(cell: nn.Cell) -> None:
+    """Have the operator of one of our cells be `Recorded`, if it has gradients in evaluation."""
+    names: dict[type[nn.Cell], str] = {Chain: "evaluated", OfMaps: "operator", Gated: "scaled", Dense: "convolved"}
+    if name := names.get(type(cell)):
+        recorded = Recorded(getattr(cell, name))
+        # An attribute that is no cell cannot become one.
+        delattr(cell, name)
+        setattr(cell, name, recorded)
+
+
 class OfMaps(nn.Cell):
     """One operator of feature maps alone.
 

@@ -14,7 +14,7 @@ from ..models.network import FeatureNetwork, Network
 from ..models.quantized import Convolution, FakeQuantize, RoundedBias, RoundedWeight
 from ..models.surgery import replace_cells
 from ..models.upsample import Upsample
-from .fused import Chain, Dense, Gated, NativeMask, OfMaps, parameters
+from .fused import Chain, Dense, Gated, NativeMask, OfMaps, RecordedConvolution, parameters, record
 from .pixels import NativePixelLosses, NativeUpsample, PixelLosses
 from .quantized import NativeDepthwise, NativeFakeQuantize, NativeRoundedBias, NativeRoundedWeight
 
@@ -128,10 +128,23 @@ def use(network: nn.Cell, library: Path, bfloat16: bool = False) -> None:
 
 
 def freeze(network: nn.Cell) -> None:
-    """Have our operators compute the gradients of a network's inputs alone in evaluation, not those of its weights."""
-    for _, cell in network.cells_and_names():
-        if isinstance(cell, Chain):
-            cell.freeze()
+    """Have our operators compute the gradients of a network's inputs alone in evaluation, not those of its weights.
+
+    Outside of graphs those of convolutions without bias, too. From now on the network runs in the mode of this moment.
+    """
+    is_graph = ms.get_context("mode") == ms.GRAPH_MODE
+    cells = [cell for _, cell in network.cells_and_names()]
+    chains = [cell for cell in cells if isinstance(cell, Chain)]
+    for chain in chains:
+        chain.freeze()
+    if is_graph:
+        return
+    for cell in cells:
+        record(cell)
+    # Those that chains hold do not run.
+    held = {id(chain.depthwise) for chain in chains}
+    run = [cell for cell in cells if type(cell) is nn.Conv2d and not cell.has_bias and id(cell) not in held]
+    replace_cells(network, {id(cell): RecordedConvolution(cell) for cell in run})
 
 
 def _rename(names: list[tuple[Parameter, str]]) -> None:

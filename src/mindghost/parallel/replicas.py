@@ -3,17 +3,46 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import RunError
+from ..errors import RunError, UserError
+from ..files import json_text
 from .ranks import Ranks
+
+# What to do where ranks have other images or weights.
+SAME_FILES = "check data_dir, lists, exclude_list, class_names and ckpt_path on each host"
 
 # How a run state names the entries of a rank beyond the first.
 _OF_RANK = "rank{}/"
+
+
+def check_told(ranks: Ranks, facts: Mapping[str, str], remedy: str) -> None:
+    """Raise UserError, on all ranks, where one of these facts is not the same on all of them.
+
+    Every rank has to call it. Ranks that go on by different keys or images wait for each other without end.
+
+    Args:
+        ranks: of the run.
+        facts: name of what must be equal -> what this rank has of it, in words; the order is that of rank 0.
+        remedy: what to do, for the message.
+    """
+    if ranks.size == 1:
+        return
+    own = json_text.dumps(dict(facts)).encode()
+    told: list[dict[str, str]] = [json.loads(content) for content in ranks.gather_bytes(own)]
+    for name in dict.fromkeys(name for each in told for name in each):
+        found = [each.get(name, "nothing") for each in told]
+        differing = [rank for rank, value in enumerate(found) if value != found[0]]
+        if differing:
+            raise UserError(
+                f"{name}: rank 0 has {found[0]}, rank {', '.join(map(str, differing))} has {found[differing[0]]}; "
+                f"all ranks need the same: {remedy}"
+            )
 
 
 def check_equal(ranks: Ranks, arrays: Mapping[str, NDArray[Any]], when: str) -> None:

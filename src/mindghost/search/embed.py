@@ -112,6 +112,7 @@ class Embedder:
         work: Path | None = None,
         dtype: str = DTYPES[0],
         progress: Progress = lambda count: None,
+        needs_one: bool = True,
     ) -> tuple[Vectors, dict[str, str]]:
         """The vectors of images, and why others have none: they cannot be read.
 
@@ -121,13 +122,14 @@ class Embedder:
                 it). None: none is kept.
             dtype: of the vectors, one of `DTYPES`.
             progress: called with the number of images that were done.
+            needs_one: it is an error if no image can be read; otherwise there are no vectors then.
 
         Returns:
             The vectors, in the order of the images, and the problem of each image that cannot be read, by its name.
             Labels are the network's, where it knows all classes of the samples.
 
         Raises:
-            UserError: the folder of work is in use, or no image can be read.
+            UserError: the folder of work is in use, or no image can be read and one is needed.
             RunError: what is done cannot be written, or the machine lacks what reading takes.
         """
         images = ReadImages.of(samples, self.deployed.known_classes or ())
@@ -138,7 +140,10 @@ class Embedder:
             if work is not None:
                 keeper = _Work(work, self._facts(images, files, dtype), len(images))
                 stack.callback(keeper.release)
-            return self._settled(images, files, self._parts(images, keeper, dtype, progress))
+            vectors, problems = self._settled(images, files, self._parts(images, keeper, dtype, progress))
+        if needs_one and not len(vectors):
+            raise UserError(f"{images.problem(0)}; and no other of {len(images):,} images can be read")
+        return vectors, problems
 
     def _parts(self, images: ReadImages, keeper: _Work | None, dtype: str, progress: Progress) -> list[NDArray[Any]]:
         """Rows for all images: those that an earlier run has made, and new ones."""
@@ -174,8 +179,6 @@ class Embedder:
         """Of the rows of all images: the vectors, and the problems of those that have none."""
         good = np.concatenate([part["good"] for part in parts])
         names = [images.name(index) for index in range(len(images))]
-        if not good.any():
-            raise UserError(f"{images.problem(0)}; and no other of {len(images):,} images can be read")
         vectors = Vectors(
             np.concatenate([part["vector"][part["good"]] for part in parts]),
             np.array([name for name, is_good in zip(names, good.tolist(), strict=True) if is_good], str),

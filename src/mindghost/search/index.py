@@ -219,23 +219,32 @@ def remove(path: Path, names: Sequence[str]) -> Changes:
 
     Raises UserError for a path that it does not have, and where another process writes the index.
     """
+    if "" in names:  # such as a shell makes of a variable that is not set
+        raise UserError(f"{path}: an empty path; give images or folders that it has")
     with lock.writing(path):
         index = Index.open(path)
-        known = index.content.paths.tolist()
-        gone: set[str] = set()
-        missing = []
-        for name in names:
-            below = name.rstrip("/") + "/"
-            found = [each for each in known if each == name or each.startswith(below)]
-            gone.update(found)
-            if not found:
-                missing.append(name)
+        wanted = set(names)
+        gone, found = set(), set()
+        for known in index.content.paths.tolist():
+            if hits := wanted.intersection(_meaning(known)):
+                gone.add(known)
+                found |= hits
+        missing = [name for name in names if name not in found]
         if missing:
             raise UserError(
                 f"{path}: {len(missing):,} of the paths are not in it: {some(list(map(shown, missing)))}; nothing was "
                 "removed: give paths as they were embedded"
             )
         return change(index, removed=sorted(gone))
+
+
+def _meaning(path: str) -> Iterator[str]:
+    """What stands for a path: itself, and each folder above it, with a slash behind it or without."""
+    yield path
+    for place, letter in enumerate(path):
+        if letter == "/":
+            yield path[:place]
+            yield path[: place + 1]
 
 
 def change(

@@ -13,6 +13,7 @@ from ..data import overlap
 from ..data.samples import Samples
 from ..data.scan import Part
 from ..files import json_text
+from ..parallel import replicas
 from ..runtime import Runtime
 from . import checks, distill, settle
 
@@ -54,7 +55,10 @@ def digest(config: Config, samples: Samples) -> str:
 
 
 def open_images(runtime: Runtime) -> tuple[Runtime, Samples, Samples | None]:
-    """The settled run, and the splits; ranks on one machine share the work of checking them."""
+    """The settled run, and the splits; ranks on one machine share the work of checking them.
+
+    Raises UserError, on all ranks, where they found other images.
+    """
     ranks, task = runtime.ranks, tasks.of(runtime.config)
     here = ranks.neighbours
 
@@ -70,6 +74,9 @@ def open_images(runtime: Runtime) -> tuple[Runtime, Samples, Samples | None]:
     val_samples = None
     if runtime.config.val_while_train:
         val_samples = task.open_split(runtime.config, "val", samples.classes, part)
-        if ranks.main:
-            overlap.say_shared(samples, val_samples)
+    found = {"training images": samples, "validation images": val_samples}
+    told = {name: split.told() for name, split in found.items() if split is not None}
+    replicas.check_told(ranks, told, replicas.SAME_FILES)
+    if val_samples is not None and ranks.main:
+        overlap.say_shared(samples, val_samples)
     return runtime.with_config(checks.settled(runtime.config, samples, ranks.size)), samples, val_samples
