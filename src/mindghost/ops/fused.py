@@ -180,7 +180,7 @@ class Recorded(nn.Cell):
 
 
 class RecordedConvolution(nn.Cell):
-    """A convolution without bias, outside of graphs, that has a gradient of its input alone, noted as in `Recorded`.
+    """A convolution, outside of graphs, that has a gradient of its input alone, which is noted as in `Recorded`.
 
     Args:
         convolution: what it stands for.

@@ -130,7 +130,7 @@ def use(network: nn.Cell, library: Path, bfloat16: bool = False) -> None:
 def freeze(network: nn.Cell) -> None:
     """Have our operators compute the gradients of a network's inputs alone in evaluation, not those of its weights.
 
-    Outside of graphs those of convolutions without bias, too. From now on the network runs in the mode of this moment.
+    Outside of graphs those of convolutions, too. From now on the network runs in the mode of this moment.
     """
     is_graph = ms.get_context("mode") == ms.GRAPH_MODE
     cells = [cell for _, cell in network.cells_and_names()]
@@ -143,7 +143,7 @@ def freeze(network: nn.Cell) -> None:
         record(cell)
     # Those that chains hold do not run.
     held = {id(chain.depthwise) for chain in chains}
-    run = [cell for cell in cells if type(cell) is nn.Conv2d and not cell.has_bias and id(cell) not in held]
+    run = [cell for cell in cells if type(cell) is nn.Conv2d and id(cell) not in held]
     replace_cells(network, {id(cell): RecordedConvolution(cell) for cell in run})
 
 

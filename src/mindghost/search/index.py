@@ -215,7 +215,7 @@ def add(path: Path, vectors: Vectors, name: str = "the vectors") -> Changes:
 def remove(path: Path, names: Sequence[str]) -> Changes:
     """Take images out of an index, by their paths: all of them, or none where one is not there.
 
-    A name that stands before others, as that of a folder, stands for all that is below it.
+    A name that is none of them, but stands before others, as that of a folder, stands for all that is below it.
 
     Raises UserError for a path that it does not have, and where another process writes the index.
     """
@@ -223,28 +223,18 @@ def remove(path: Path, names: Sequence[str]) -> Changes:
         raise UserError(f"{path}: an empty path; give images or folders that it has")
     with lock.writing(path):
         index = Index.open(path)
-        wanted = set(names)
-        gone, found = set(), set()
-        for known in index.content.paths.tolist():
-            if hits := wanted.intersection(_meaning(known)):
-                gone.add(known)
-                found |= hits
-        missing = [name for name in names if name not in found]
+        known = index.content.paths.tolist()
+        exact = set(names).intersection(known)
+        below = {name: name.rstrip("/") + "/" for name in names if name not in exact}
+        folders = tuple(below.values())
+        gone = {each for each in known if each in exact or each.startswith(folders)}
+        missing = [name for name, folder in below.items() if not any(each.startswith(folder) for each in gone)]
         if missing:
             raise UserError(
                 f"{path}: {len(missing):,} of the paths are not in it: {some(list(map(shown, missing)))}; nothing was "
                 "removed: give paths as they were embedded"
             )
         return change(index, removed=sorted(gone))
-
-
-def _meaning(path: str) -> Iterator[str]:
-    """What stands for a path: itself, and each folder above it, with a slash behind it or without."""
-    yield path
-    for place, letter in enumerate(path):
-        if letter == "/":
-            yield path[:place]
-            yield path[: place + 1]
 
 
 def change(
