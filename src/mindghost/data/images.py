@@ -110,6 +110,13 @@ class JpegImage:
             pixels = self._decoder.box(self._content, top, left, bottom - top, right - left)
         return decode_image(self._content, self._name)[box] if pixels is None else pixels
 
+    def resized(
+        self, plan: jpeg.Plan, table: NDArray[Any] | None, out: NDArray[Any] | None
+    ) -> NDArray[Any] | None:
+        """What `plan` makes of the image, see `jpeg.Decoder.resized`; None where that leaves it to others."""
+        with resources.spent_on(self._name):
+            return self._decoder.resized(self._content, plan, table, out)
+
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
         pixels = self[:, :]
         return pixels if dtype is None else pixels.astype(dtype)
