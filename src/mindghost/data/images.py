@@ -154,10 +154,14 @@ def start(path: str, count: int) -> bytes:
 
 def open_content(content: bytes, name: str, decoder: jpeg.Decoder | None) -> NDArray[Any] | JpegImage:
     """The pixels of an image file's bytes, as `open_image`; `name` is for messages."""
-    size = None if decoder is None else decoder.size(content)
-    if decoder is None or size is None or _beyond_bounds(size[1], size[0]) or content.count(_SCAN) > _MOST_SCANS:
+    header = None if decoder is None else decoder.header(content)
+    if decoder is None or header is None:
         return decode_image(content, name)
-    return JpegImage(content, name, decoder, size)
+    height, width, several_scans = header
+    # Of a file with one scan, libjpeg reads no other.
+    if _beyond_bounds(width, height) or (several_scans and content.count(_SCAN) > _MOST_SCANS):
+        return decode_image(content, name)
+    return JpegImage(content, name, decoder, (height, width))
 
 
 def open_upright(content: bytes, name: str, decoder: jpeg.Decoder | None) -> NDArray[Any] | JpegImage:

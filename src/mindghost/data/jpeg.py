@@ -49,26 +49,28 @@ class Decoder:
     def __init__(self, path: Path) -> None:
         try:
             library = ctypes.CDLL(str(path))
-            self._size, self._box = library.ghostnet_jpeg_size, library.ghostnet_jpeg_box
+            self._header, self._box = library.ghostnet_jpeg_header, library.ghostnet_jpeg_box
             self._resized_jpeg, self._resized = library.ghostnet_jpeg_resized, library.ghostnet_resized
             self._looked_up = library.ghostnet_looked_up
         except (OSError, AttributeError) as error:
             raise NativeError(f"{path} cannot be loaded ({one_line(str(error))}); delete it") from error
         content = (ctypes.c_char_p, ctypes.c_size_t)
         numbers, pointer, target = ctypes.c_int, ctypes.c_void_p, (ctypes.c_void_p, ctypes.c_int, ctypes.c_void_p)
-        self._size.argtypes = (*content, pointer)
+        self._header.argtypes = (*content, pointer)
         self._box.argtypes = (*content, *[numbers] * 4, pointer)
         self._resized_jpeg.argtypes = (*content, _Numbers, *target)
         self._resized.argtypes = (pointer, numbers, numbers, _Numbers, *target)
         self._looked_up.argtypes, self._looked_up.restype = (pointer, numbers, *target), None
 
-    def size(self, content: bytes) -> tuple[int, int] | None:
-        """Height and width of a JPEG file that is complete by its end; None for others."""
+    def header(self, content: bytes) -> tuple[int, int, bool] | None:
+        """Height and width of a JPEG file that is complete by its end, and whether it has several scans; None for others."""
         # A file that was cut off may have whole rows at its beginning.
         if not (content.startswith(START) and content.endswith(_END)):
             return None
-        size = np.empty(2, np.intc)
-        return None if self._size(content, len(content), size.ctypes.data) else (int(size[0]), int(size[1]))
+        found = np.empty(3, np.intc)
+        if self._header(content, len(content), found.ctypes.data):
+            return None
+        return int(found[0]), int(found[1]), bool(found[2])
 
     def box(self, content: bytes, top: int, left: int, height: int, width: int) -> NDArray[Any] | None:
         """The pixels of a box of a JPEG file: uint8 (height, width, 3); None where libjpeg has so much as a warning."""

@@ -24,7 +24,7 @@ struct jpeg_entropy_decoder {
 
 namespace huffman {
 
-constexpr int kLook = 11;         // bits that are looked up at once; codes have up to 16
+constexpr int kLook = 10;         // bits that are looked up at once; codes have up to 16
 constexpr int kLongest = 16;
 constexpr int kEnough = 32;       // bits for any code and the bits of its coefficient
 constexpr int kLargestDc = 32767;  // libjpeg's coefficients have 16 bits
@@ -96,7 +96,7 @@ struct Table {
   int offset[kLongest + 1];       // from the value of a code to its place among the symbols
   const uint8_t* symbols;
   uint16_t code[1 << kLook];      // a symbol, and above 8 bits the length of its code
-  uint32_t whole[1 << kLook];     // of AC: bits, above 8 bits the places, above 16 bits a coefficient
+  uint64_t pair[1 << kLook];      // of AC: see pair_at
   uint32_t several[1 << kLook];   // of AC: bits, above 8 bits the places, above 16 bits whether the block ends
 
   void make(const JHUFF_TBL& table, bool ac) {
@@ -118,17 +118,35 @@ struct Table {
 
   void make_lookups() {
     for (int bits = 0; bits < 1 << kLook; ++bits) {
-      whole[bits] = coefficient_at(bits);
+      pair[bits] = pair_at(bits);
       several[bits] = codes_at(bits);
     }
   }
 
-  uint32_t coefficient_at(int bits) const {
-    const int length = code[bits] >> 8, run = code[bits] >> 4 & 15, size = code[bits] & 15;
-    if (size == 0 || length + size > kLook) return 0;
-    int value = bits >> (kLook - length - size) & ((1 << size) - 1);
-    if (value < 1 << (size - 1)) value -= (1 << size) - 1;
-    return uint32_t(value) << 16 | uint32_t(run + 1) << 8 | uint32_t(length + size);
+  // A coefficient and the one behind it: bits, above 8 bits the places up to the first, above 16 bits those up to the
+  // second, above 24 bits whether the block ends, above 32 and 48 bits the two. Where there is one, it is there twice.
+  uint64_t pair_at(int bits) const {
+    int used = 0, count = 0, places[2] = {}, values[2] = {};
+    bool ends = false;
+    while (true) {
+      const int entry = code[bits << used & ((1 << kLook) - 1)], length = entry >> 8, size = entry & 15;
+      if (length == 0 || used + length + size > kLook) break;
+      if (size == 0) {
+        ends = count > 0 && (entry & 255) == 0;
+        used += ends ? length : 0;
+        break;
+      }
+      if (count == 2) break;
+      int value = bits >> (kLook - used - length - size) & ((1 << size) - 1);
+      if (value < 1 << (size - 1)) value -= (1 << size) - 1;
+      places[count] = (entry >> 4 & 15) + 1;
+      values[count++] = value;
+      used += length + size;
+    }
+    if (count == 0) return 0;
+    if (count == 1) values[1] = values[0];
+    return uint64_t(uint16_t(values[1])) << 48 | uint64_t(uint16_t(values[0])) << 32 | uint64_t(ends) << 24 |
+           uint64_t(places[1]) << 16 | uint64_t(places[0]) << 8 | uint64_t(used);
   }
 
   uint32_t codes_at(int bits) const {
@@ -162,19 +180,24 @@ struct Table {
 
 // The coefficients of a block but the first. Whether the codes were good.
 inline bool read_ac(const Table& table, Bits& bits, JCOEF* block) {
-  for (int k = 1; k < DCTSIZE2; ++k) {
+  int k = 0;  // the place of the coefficient before
+  while (k < DCTSIZE2 - 1) {
     bits.fill();
-    if (const uint32_t entry = table.whole[bits.look()]) {
-      k += int(entry >> 8 & 255) - 1;
-      if (k >= DCTSIZE2) return false;
-      block[kOrder[k]] = JCOEF(entry >> 16);
+    const uint64_t entry = table.pair[bits.look()];
+    const int first = k + int(entry >> 8 & 255), second = first + int(entry >> 16 & 255), end = int(entry >> 24 & 1);
+    // What is behind the last place belongs to the next block.
+    if (entry != 0 && second + end < DCTSIZE2) {
       bits.drop(entry & 255);
+      block[kOrder[first]] = JCOEF(entry >> 32);
+      block[kOrder[second]] = JCOEF(entry >> 48);
+      if (end) return true;
+      k = second;
       continue;
     }
     const int symbol = table.symbol(bits), run = symbol >> 4, size = symbol & 15;
     if (symbol < 0) return false;
     if (size == 0 && run != 15) return true;
-    k += run;
+    k += run + 1;
     if (k >= DCTSIZE2) return false;
     if (size != 0) block[kOrder[k]] = JCOEF(bits.coefficient(size));
   }

@@ -21,6 +21,8 @@ namespace {
 
 enum Refusal { kDone, kUnreadable, kOtherColours, kOutside, kIncomplete, kOtherRule };
 
+constexpr int kUneven = 8;  // bytes: no multiple of 16
+
 struct Errors {
   jpeg_error_mgr base;
   std::jmp_buf jump;
@@ -94,14 +96,15 @@ int read_rows(jpeg_decompress_struct& info, const Box& box, bool ours, Use use) 
   JDIMENSION columns = (right < image_width ? right : image_width) - first;
   if (columns < info.output_width) jpeg_crop_scanline(&info, &first, &columns);
   if (ours && huffman::knows(info)) huffman::take_over(info, first, first + columns);
-  // libjpeg frees it with the rest.
-  const JDIMENSION bytes = columns * 3 + resample::kPadding;
-  JSAMPARRAY row = info.mem->alloc_sarray(reinterpret_cast<j_common_ptr>(&info), JPOOL_IMAGE, bytes, 1);
-  std::memset(row[0], 0, bytes);
+  // libjpeg frees it with the rest. To a row at a multiple of 16 bytes it writes past the caches, whence each read waits.
+  const JDIMENSION bytes = kUneven + columns * 3 + resample::kPadding;
+  JSAMPARRAY memory = info.mem->alloc_sarray(reinterpret_cast<j_common_ptr>(&info), JPOOL_IMAGE, bytes, 1);
+  std::memset(memory[0], 0, bytes);
+  JSAMPROW row = memory[0] + kUneven;
   if (box.top > 0) jpeg_skip_scanlines(&info, box.top);
   for (int y = 0; y < box.height; ++y) {
-    if (jpeg_read_scanlines(&info, row, 1) != 1) return kUnreadable;
-    use(y, row[0] + size_t(3) * (box.left - first));
+    if (jpeg_read_scanlines(&info, &row, 1) != 1) return kUnreadable;
+    use(y, row + size_t(3) * (box.left - first));
   }
   return kDone;
 }
@@ -122,11 +125,12 @@ resample::Target target_of(const float* table, int channels, void* out) {
 
 extern "C" {
 
-// Height and width, from the header.
-int ghostnet_jpeg_size(const uint8_t* content, size_t length, int* size) {
+// Height and width, from the header, and whether the file has more scans than one.
+int ghostnet_jpeg_header(const uint8_t* content, size_t length, int* found) {
   return with_header(content, length, [&](jpeg_decompress_struct& info) -> int {
-    size[0] = info.image_height;
-    size[1] = info.image_width;
+    found[0] = info.image_height;
+    found[1] = info.image_width;
+    found[2] = jpeg_has_multiple_scans(&info);
     return kDone;
   });
 }
