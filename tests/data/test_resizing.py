@@ -119,8 +119,25 @@ def test_only_bilinear_resizing_of_rgb_bytes_is_done_here():
     assert OnePass(vision.Inter.BILINEAR, DECODER)(image, plan, None, strided) is None
 
 
+def test_a_mindspore_with_other_pixels_keeps_them(monkeypatch):
+    class Other:
+        def __init__(self, size, interpolation):
+            self._operator = vision.Resize(size, interpolation)
+
+        def __call__(self, image):
+            return self._operator(image) ^ 1
+
+    decoder = jpeg.Decoder(jpeg.library().build())
+    monkeypatch.setattr("mindghost.data.resizing.vision.Resize", Other)
+    assert OnePass(vision.Inter.BILINEAR, decoder)(noise(8, 9), whole(8, 9, (5, 4))) is None
+    image = images.open_content(photo(), "a.jpg", decoder)
+    assert OnePass(vision.Inter.BILINEAR, None)(image, whole(*SIZE, (5, 4))) is None
+
+
 # The last: where exact arithmetic gives another width than MindSpore's.
-@pytest.mark.parametrize("shape", [(300, 219), (219, 300), (500, 375), (31, 97), (146, 146), (20, 40), (37, 50), (73, 100)])
+@pytest.mark.parametrize(
+    "shape", [(300, 219), (219, 300), (500, 375), (31, 97), (146, 146), (20, 40), (37, 50), (73, 100)]
+)
 @pytest.mark.parametrize("size", [(219, 219), (146, 146), (30, 44), (44, 30)])
 def test_a_covering_size_is_known_beforehand(shape, size):
     cover = CoveringResize(size, vision.Inter.BILINEAR)

@@ -1,7 +1,7 @@
 """JPEG files by libjpeg-turbo (`jpeg.cpp`): faster than through Pillow, and no more of an image than is asked for.
 
-Whatever it is not sure of it leaves to Pillow, whose pixels it has, bit for bit. It resizes as it reads, with the pixels of
-MindSpore's bilinear operator, and likewise leaves to that what it does not know.
+Whatever it is not sure of it leaves to Pillow, whose pixels it has, bit for bit. It resizes as it reads, with the
+pixels of MindSpore's bilinear operator, and likewise leaves to that what it does not know.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class Decoder:
         self._looked_up.argtypes, self._looked_up.restype = (pointer, numbers, *target), None
 
     def header(self, content: bytes) -> tuple[int, int, bool] | None:
-        """Height and width of a JPEG file that is complete by its end, and whether it has several scans; None for others."""
+        """Height, width, and whether there are several scans, of a JPEG file that is complete by its end; else None."""
         # A file that was cut off may have whole rows at its beginning.
         if not (content.startswith(START) and content.endswith(_END)):
             return None
@@ -92,14 +92,13 @@ class Decoder:
             table: what pixels become, float32 (channels, 256): see `looked_up`; None for the pixels.
             out: for the result, contiguous; None for a fresh array.
 
-        Returns uint8 (*window, 3), or with a table float32 (channels, *window); None as `box`, and where MindSpore takes
-        another rule.
+        Returns uint8 (*window, 3), or with a table float32 (channels, *window); None as `box`, and where MindSpore
+        takes another rule.
         """
         height, width = plan.window[2:]
-        if out is None and table is None:
-            out = np.empty((height, width, 3), np.uint8)
-        elif out is None:
-            out = np.empty((len(table), height, width), np.float32)
+        if out is None:
+            shape = (height, width, 3) if table is None else (len(table), height, width)
+            out = np.empty(shape, np.uint8 if table is None else np.float32)
         numbers = _Numbers(*plan.box, *plan.size, *plan.window, plan.mirrored, plan.upended)
         target = (None, 0, out.ctypes.data) if table is None else (table.ctypes.data, len(table), out.ctypes.data)
         if isinstance(image, bytes):
@@ -109,7 +108,7 @@ class Decoder:
         return None if refused else out
 
     def looked_up(self, image: NDArray[Any], table: NDArray[Any], out: NDArray[Any] | None = None) -> NDArray[Any]:
-        """uint8 (h, w, 3) -> float32 (channels, h, w), in `out` if that is given: pixel `p` becomes `table[channel, p]`."""
+        """uint8 (h, w, 3) -> float32 (channels, h, w), in `out` if that is given: `p` becomes `table[channel, p]`."""
         image = np.ascontiguousarray(image)
         result = np.empty((len(table), *image.shape[:2]), np.float32) if out is None else out
         count = image.shape[0] * image.shape[1]

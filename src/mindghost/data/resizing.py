@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +14,8 @@ from numpy.typing import NDArray
 from . import images, jpeg
 from .operations import CoveringResize, RandomFlip, RandomResizedCrop
 
+_TRIED = ((37, 53), (24, 31), (61, 40))  # a size of pixels, and those that they are resized to
+
 
 @dataclass(frozen=True)
 class OnePass:
@@ -20,7 +23,7 @@ class OnePass:
 
     Attributes:
         interpolation: only the bilinear one is done here.
-        native: of images that are no JPEG files. `JpegImage` has its own.
+        native: of images that are no JPEG files; those have their own.
     """
 
     interpolation: vision.Inter
@@ -39,11 +42,26 @@ class OnePass:
         """
         if self.interpolation is not vision.Inter.BILINEAR or (out is not None and not out.flags.c_contiguous):
             return None
+        native = image.decoder if isinstance(image, images.JpegImage) else self.native
+        if native is None or not _agrees(native):
+            return None
         if isinstance(image, images.JpegImage):
             return image.resized(plan, table, out)
-        if self.native is None or image.dtype != np.uint8 or image.shape[2:] != (3,):
+        if image.dtype != np.uint8 or image.shape[2:] != (3,):
             return None
-        return self.native.resized(np.ascontiguousarray(image), plan, table, out)
+        return native.resized(np.ascontiguousarray(image), plan, table, out)
+
+
+@functools.lru_cache
+def _agrees(native: jpeg.Decoder) -> bool:
+    """Whether pixels are those of this MindSpore's operator: the OpenCV in it may have been built in another way."""
+    (height, width), *sizes = _TRIED
+    pixels = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
+    for size in sizes:
+        found = native.resized(pixels, jpeg.Plan((0, 0, height, width), size, (0, 0, *size)))
+        if found is None or not np.array_equal(found, vision.Resize(size, vision.Inter.BILINEAR)(pixels)):
+            return False
+    return True
 
 
 @dataclass(frozen=True)
@@ -61,7 +79,7 @@ class CropAndFlip:
         table: NDArray[Any] | None = None,
         out: NDArray[Any] | None = None,
     ) -> NDArray[Any]:
-        """A drawn crop: uint8 (h, w, 3) -> (*size, 3). In one pass with a table: float32 (channels, *size), in `out`."""
+        """A drawn crop: uint8 (h, w, 3) -> (*size, 3); in one pass with a table float32 (channels, *size), in `out`."""
         box = self.crop.box(image.shape[0], image.shape[1], rng)
         flips = [flip for flip in self.flips if flip.drawn(rng)]
         axes, size = {flip.axis for flip in flips}, self.crop.size
@@ -76,7 +94,7 @@ class CropAndFlip:
 
 
 def centre(cover: CoveringResize, size: tuple[int, int], image: NDArray[Any] | images.JpegImage) -> jpeg.Plan | None:
-    """The plan of `cover` and of a crop of `size` from the middle of it; None where `cover` takes less than all of it."""
+    """The plan of `cover` and of a crop of `size` from its middle; None where `cover` does not take all of an image."""
     height, width = image.shape[:2]
     covered = cover.size_of(height, width)
     if covered is None:
