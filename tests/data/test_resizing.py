@@ -120,9 +120,11 @@ def test_only_bilinear_resizing_of_rgb_bytes_is_done_here():
 
 
 def test_a_mindspore_with_other_pixels_keeps_them(monkeypatch):
+    resize = vision.Resize
+
     class Other:
         def __init__(self, size, interpolation):
-            self._operator = vision.Resize(size, interpolation)
+            self._operator = resize(size, interpolation)
 
         def __call__(self, image):
             return self._operator(image) ^ 1

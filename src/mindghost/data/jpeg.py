@@ -97,8 +97,10 @@ class Decoder:
         """
         height, width = plan.window[2:]
         if out is None:
-            shape = (height, width, 3) if table is None else (len(table), height, width)
-            out = np.empty(shape, np.uint8 if table is None else np.float32)
+            if table is None:
+                out = np.empty((height, width, 3), np.uint8)
+            else:
+                out = np.empty((len(table), height, width), np.float32)
         numbers = _Numbers(*plan.box, *plan.size, *plan.window, plan.mirrored, plan.upended)
         target = (None, 0, out.ctypes.data) if table is None else (table.ctypes.data, len(table), out.ctypes.data)
         if isinstance(image, bytes):

@@ -79,7 +79,7 @@ class CoveringResize:
         if self._square is not None:
             # An image of that size stays what it is; a pack's images have it.
             return image if min(image.shape[:2]) == self._size[0] else self._square(image)
-        return vision.Resize(self.size_of(*image.shape[:2]), self._interpolation)(image)
+        return vision.Resize(self._covering(*image.shape[:2]), self._interpolation)(image)
 
     def size_of(self, rows: int, columns: int) -> tuple[int, int] | None:
         """What an image of this height and width is resized to; None for one of which only the middle is."""
@@ -89,12 +89,17 @@ class CoveringResize:
         if height == width == min(rows, columns):
             return rows, columns
         if height != width:
-            covered = height * columns >= width * rows
-            return (height, columns * height // rows) if covered else (rows * width // columns, width)
+            return self._covering(rows, columns)
         # MindSpore's own rule, in its precision.
         short, long = np.float32(min(rows, columns)), np.float32(max(rows, columns))
         other = int(long / short * np.float32(height))
         return (height, other) if rows < columns else (other, height)
+
+    def _covering(self, rows: int, columns: int) -> tuple[int, int]:
+        height, width = self._size
+        if height * columns >= width * rows:
+            return height, columns * height // rows
+        return rows * width // columns, width
 
     def _is_beyond(self, rows: int, columns: int) -> bool:
         scale = max(self._size[0] / rows, self._size[1] / columns)
