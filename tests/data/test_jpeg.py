@@ -46,6 +46,9 @@ KINDS = {
     "4:2:0": encoded(COLOUR, quality=85, subsampling=2),
     "4:2:2": encoded(COLOUR, quality=85, subsampling=1),
     "4:4:4": encoded(COLOUR, quality=95, subsampling=0),
+    "best": encoded(COLOUR, quality=100, subsampling=0),
+    "own codes": encoded(COLOUR, quality=97, subsampling=2, optimize=True),
+    "coarse": encoded(COLOUR, quality=5, subsampling=2),
     "progressive": encoded(COLOUR, quality=85, progressive=True),
     "restart markers": encoded(COLOUR, quality=85, restart_marker_blocks=3),
     "RGB": encoded(COLOUR, quality=90, keep_rgb=True),
@@ -57,7 +60,7 @@ KINDS = {
 def test_boxes_are_pillows_pixels(kind):
     content = KINDS[kind]
     whole = images.decode_image(content, kind)
-    assert DECODER.size(content) == SIZE
+    assert DECODER.header(content) == (*SIZE, kind == "progressive")
     np.testing.assert_array_equal(DECODER.box(content, 0, 0, *SIZE), whole)
     rng = np.random.default_rng(1)
     for _ in range(200):
@@ -86,7 +89,7 @@ def test_boxes_beyond_the_image_are_refused(top, left, height, width):
 def test_what_is_no_whole_jpeg_is_pillows():
     """A cut file, other colours, other formats: the same pixels, or the same message, with the decoder as without."""
     content = KINDS["4:2:0"]
-    assert DECODER.size(content[: len(content) * 6 // 10]) is None
+    assert DECODER.header(content[: len(content) * 6 // 10]) is None
     with pytest.raises(UserError) as caught:
         images.open_content(content[: len(content) * 6 // 10], "cut.jpg", DECODER)
     message_of(caught, "cut.jpg", "truncated")
@@ -107,9 +110,9 @@ def test_damaged_files_never_differ_from_pillow(seed):
     for place in rng.integers(len(content) // 2 if seed % 2 else 2, len(content) - 2, 4):
         content[place] = rng.integers(256)
     found = expected = None
-    image = size = DECODER.size(bytes(content))
-    if size is not None and size[0] * size[1] < 1 << 20:
-        image = DECODER.box(bytes(content), 0, 0, *size)
+    image = header = DECODER.header(bytes(content))
+    if header is not None and header[0] * header[1] < 1 << 20:
+        image = DECODER.box(bytes(content), 0, 0, *header[:2])
     try:
         expected = images.decode_image(bytes(content), "damaged.jpg")
         found = np.asarray(images.open_content(bytes(content), "damaged.jpg", DECODER))

@@ -37,7 +37,9 @@ class Examples:
     def __init__(self, config: Config, samples: Samples, training: bool) -> None:
         self.shape = (config.in_channels, *transforms.input_size(config))
         self._samples = samples
-        self._transform = transforms.train_transform(config) if training else transforms.eval_transform(config)
+        native = getattr(samples, "decoder", None)  # arrays in memory have none
+        make = transforms.train_transform if training else transforms.eval_transform
+        self._transform = make(config, native)
 
     def labels(self, indices: NDArray[Any]) -> Labels:
         """The labels of some samples, as far as they are known without their pixels."""
@@ -57,8 +59,9 @@ class Examples:
 
         Raises UserError for an image that can't be read.
         """
+        # Of a JPEG file, no more is decoded than a crop needs.
+        pixels = transforms.as_rgb(self._samples.open(index), self.shape[0])
         if rng is None:
-            self._transform(transforms.as_rgb(self._samples.read(index), self.shape[0]), image)
+            self._transform(pixels, image)
         else:
-            # Of a JPEG file, no more is decoded than a crop needs.
-            self._transform(transforms.as_rgb(self._samples.open(index), self.shape[0]), rng, image)
+            self._transform(pixels, rng, image)

@@ -101,14 +101,20 @@ class JpegImage:
 
     def __init__(self, content: bytes, name: str, decoder: jpeg.Decoder, size: tuple[int, int]) -> None:
         self.shape = (*size, 3)
-        self._content, self._name, self._decoder = content, name, decoder
+        self.decoder = decoder
+        self._content, self._name = content, name
 
     def __getitem__(self, box: tuple[slice, slice]) -> NDArray[Any]:
         """The pixels of a box, uint8 (h, w, 3). Raises UserError and RunError as `read_image` does."""
         (top, bottom, _), (left, right, _) = (part.indices(size) for part, size in zip(box, self.shape, strict=False))
         with resources.spent_on(self._name):
-            pixels = self._decoder.box(self._content, top, left, bottom - top, right - left)
+            pixels = self.decoder.box(self._content, top, left, bottom - top, right - left)
         return decode_image(self._content, self._name)[box] if pixels is None else pixels
+
+    def resized(self, plan: jpeg.Plan, table: NDArray[Any] | None, out: NDArray[Any] | None) -> NDArray[Any] | None:
+        """What `plan` makes of the image, see `jpeg.Decoder.resized`; None where that leaves it to others."""
+        with resources.spent_on(self._name):
+            return self.decoder.resized(self._content, plan, table, out)
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
         pixels = self[:, :]
@@ -147,10 +153,14 @@ def start(path: str, count: int) -> bytes:
 
 def open_content(content: bytes, name: str, decoder: jpeg.Decoder | None) -> NDArray[Any] | JpegImage:
     """The pixels of an image file's bytes, as `open_image`; `name` is for messages."""
-    size = None if decoder is None else decoder.size(content)
-    if decoder is None or size is None or _beyond_bounds(size[1], size[0]) or content.count(_SCAN) > _MOST_SCANS:
+    header = None if decoder is None else decoder.header(content)
+    if decoder is None or header is None:
         return decode_image(content, name)
-    return JpegImage(content, name, decoder, size)
+    height, width, several_scans = header
+    # Of a file with one scan, libjpeg reads no other.
+    if _beyond_bounds(width, height) or (several_scans and content.count(_SCAN) > _MOST_SCANS):
+        return decode_image(content, name)
+    return JpegImage(content, name, decoder, (height, width))
 
 
 def open_upright(content: bytes, name: str, decoder: jpeg.Decoder | None) -> NDArray[Any] | JpegImage:

@@ -14,25 +14,37 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from mindspore.dataset import vision
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from . import jpeg
+    from .images import JpegImage
 
 _CROP_ATTEMPTS = 10
 _MOST_RESIZED = 1 << 27  # pixels of a resized image: 400 MB
 
 
 class Normalize:
-    """(image - mean) / std: bit by bit MindSpore's Normalize and HWC2CHW, but faster and without the GIL."""
+    """(image - mean) / std: bit by bit MindSpore's Normalize and HWC2CHW, but faster and without the GIL.
 
-    def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
+    Attributes:
+        table: what each 8-bit value becomes, float32 (len(mean), 256).
+    """
+
+    def __init__(self, mean: Sequence[float], std: Sequence[float], native: jpeg.Decoder | None = None) -> None:
         self._mean = np.array(mean, np.float32)[:, np.newaxis, np.newaxis]
         self._std = np.array(std, np.float32)[:, np.newaxis, np.newaxis]
+        self._native = native
+        self.table = (np.arange(256, dtype=np.float32) - self._mean[:, 0]) / self._std[:, 0]
 
     def __call__(self, image: NDArray[Any], out: NDArray[Any] | None = None) -> NDArray[Any]:
         """(h, w, 3), any real type -> float32 (len(mean), h, w), in `out` if that is given."""
+        if self._native is not None and image.dtype == np.uint8 and (out is None or out.flags.c_contiguous):
+            return self._native.looked_up(image, self.table, out)
         result = channels_first(image, len(self._mean), out)
         result -= self._mean
         result /= self._std
@@ -65,21 +77,39 @@ class CoveringResize:
         """The image resized: uint8 (h, w, 3) -> (h', w', 3), both sides at least those of the size."""
         image = self._middle(image)
         if self._square is not None:
-            # Resized to its own size, an image stays what it is; a pack's images have that size.
+            # An image of that size stays what it is; a pack's images have it.
             return image if min(image.shape[:2]) == self._size[0] else self._square(image)
+        return vision.Resize(self._covering(*image.shape[:2]), self._interpolation)(image)
+
+    def size_of(self, rows: int, columns: int) -> tuple[int, int] | None:
+        """What an image of this height and width is resized to; None for one of which only the middle is."""
         height, width = self._size
-        rows, columns = image.shape[:2]
+        if self._is_beyond(rows, columns):
+            return None
+        if height == width == min(rows, columns):
+            return rows, columns
+        if height != width:
+            return self._covering(rows, columns)
+        # MindSpore's own rule, in its precision.
+        short, long = np.float32(min(rows, columns)), np.float32(max(rows, columns))
+        other = int(long / short * np.float32(height))
+        return (height, other) if rows < columns else (other, height)
+
+    def _covering(self, rows: int, columns: int) -> tuple[int, int]:
+        height, width = self._size
         if height * columns >= width * rows:
-            size = height, columns * height // rows
-        else:
-            size = rows * width // columns, width
-        return vision.Resize(size, self._interpolation)(image)
+            return height, columns * height // rows
+        return rows * width // columns, width
+
+    def _is_beyond(self, rows: int, columns: int) -> bool:
+        scale = max(self._size[0] / rows, self._size[1] / columns)
+        return scale * rows * scale * columns > _MOST_RESIZED
 
     def _middle(self, image: NDArray[Any]) -> NDArray[Any]:
         (height, width), (rows, columns) = self._size, image.shape[:2]
-        scale = max(height / rows, width / columns)
-        if scale * rows * scale * columns <= _MOST_RESIZED:
+        if not self._is_beyond(rows, columns):
             return image
+        scale = max(height / rows, width / columns)
         # A pixel more on both sides, for the neighbours that are looked at.
         cut_rows, cut_columns = (
             max(0, side - math.ceil(wanted / scale) - 2) // 2 for side, wanted in ((rows, height), (columns, width))
@@ -98,7 +128,11 @@ class RandomResizedCrop:
 
     def __call__(self, image: NDArray[Any], rng: np.random.Generator) -> NDArray[Any]:
         """A drawn box of the image: uint8 (h, w, 3) -> (*size, 3)."""
-        top, left, height, width = self.box(image.shape[0], image.shape[1], rng)
+        return self.resized(image, self.box(image.shape[0], image.shape[1], rng))
+
+    def resized(self, image: NDArray[Any] | JpegImage, box: tuple[int, int, int, int]) -> NDArray[Any]:
+        """A box of the image, as drawn by `box`: uint8 (h, w, 3) -> (*size, 3)."""
+        top, left, height, width = box
         return self._resize(np.ascontiguousarray(image[top : top + height, left : left + width]))
 
     @cached_property
@@ -153,7 +187,15 @@ class RandomFlip:
 
     def __call__(self, image: NDArray[Any], rng: np.random.Generator) -> NDArray[Any]:
         """The image, mirrored or not: uint8 (h, w, C) -> the same shape."""
-        return self._flip(image) if rng.random() < self.probability else image
+        return self.flipped(image) if self.drawn(rng) else image
+
+    def drawn(self, rng: np.random.Generator) -> bool:
+        """Whether an image is to be mirrored."""
+        return bool(rng.random() < self.probability)
+
+    def flipped(self, image: NDArray[Any]) -> NDArray[Any]:
+        """The image, mirrored: uint8 (h, w, C) -> the same shape."""
+        return self._flip(image)
 
     @cached_property
     def _flip(self) -> Callable[[NDArray[Any]], NDArray[Any]]:

@@ -27,9 +27,11 @@ from .operations import (
     SeededPolicy,
     channels_first,
 )
+from .resizing import CropAndFlip, OnePass, centre
 
 if TYPE_CHECKING:
     from ..config import Config
+    from . import jpeg
     from .images import JpegImage
 
 Step = Callable[[NDArray[Any], np.random.Generator], NDArray[Any]]
@@ -43,10 +45,10 @@ _MNIST_MEAN, _MNIST_STD = 0.1307, 0.3081
 _LUMINANCE = np.array([0.299, 0.587, 0.114])
 
 
-def train_transform(config: Config) -> Transform:
+def train_transform(config: Config, native: jpeg.Decoder | None = None) -> Transform:
     """The training transform: uint8 (h, w, 3), see `as_rgb` -> float32 (in_channels, height, width).
 
-    Called with (image, rng, out=None).
+    Called with (image, rng, out=None). `native` makes it faster, and changes no bit.
 
     `scale`, `ratio`, `crop_padding`, `color_jitter`, `mean` and `std` belong to image folders; CIFAR and
     MNIST have MindCV's presets. The other keys apply to all, but digits are never flipped.
@@ -55,15 +57,17 @@ def train_transform(config: Config) -> Transform:
         UserError: a key's value that the operators can't take.
     """
     steps: list[Step] = []
-    size = input_size(config)
+    size, crop_and_flip = input_size(config), None
+    flips = [RandomFlip(axis, p) for axis, p in ((1, config.hflip), (0, config.vflip)) if p > 0]
     if _is_folder(config) and config.crop_padding is None:
-        steps.append(RandomResizedCrop(size, config.scale, config.ratio, interpolation(config)))
+        crop = RandomResizedCrop(size, config.scale, config.ratio, interpolation(config))
+        crop_and_flip = CropAndFlip(crop, flips, OnePass(interpolation(config), native))
     elif _is_folder(config):
         steps += [_centre(size, interpolation(config)), PaddedCrop(size, config.crop_padding or 0)]
     elif config.dataset != "mnist":
         steps.append(PaddedCrop(_CIFAR_SIZE, _CIFAR_PADDING))
-    if config.dataset != "mnist":
-        steps += [RandomFlip(axis, p) for axis, p in ((1, config.hflip), (0, config.vflip)) if p > 0]
+    if config.dataset != "mnist" and crop_and_flip is None:
+        steps += flips
     if config.auto_augment:
         steps.append(_auto_augment(config))
     elif _is_folder(config) and config.color_jitter is not None:
@@ -73,29 +77,41 @@ def train_transform(config: Config) -> Transform:
         steps.append(_without_rng(cover))
         if len(set(size)) > 1:  # the images themselves are square
             steps.append(_without_rng(crop))
-    final = normalisation(config)
+    final = normalisation(config, native)
+    table = final.table if isinstance(final, Normalize) and not steps else None
     erase = _erasing(config) if config.re_prob > 0 else None
 
     def transform(image: NDArray[Any], rng: np.random.Generator, out: NDArray[Any] | None = None) -> NDArray[Any]:
+        if crop_and_flip is not None:
+            image = crop_and_flip(image, rng) if table is None else crop_and_flip(image, rng, table, out)
         for step in steps:
             image = step(image, rng)
-        image = final(image, out)
+        # In one pass with a table, they are normalised already.
+        if table is None or image.dtype == np.uint8:
+            image = final(image, out)
         return image if erase is None else erase(image, rng)
 
     return transform
 
 
-def eval_transform(config: Config) -> Transform:
+def eval_transform(config: Config, native: jpeg.Decoder | None = None) -> Transform:
     """The evaluation transform: as `train_transform` but without draws; pixels equal MindCV's exactly.
 
-    Called with (image, out=None).
+    Called with (image, out=None). `native` makes it faster, and changes no bit.
 
     The image is resized, with its own aspect ratio, until it just covers `image_resize / crop_pct` (`image_resize`
     where it is no image of a folder); then the centre is cut out.
     """
-    operators, final = _cover_and_crop(config), normalisation(config)
+    operators, final = _cover_and_crop(config), normalisation(config, native)
+    one_pass, table = OnePass(interpolation(config), native), final.table if isinstance(final, Normalize) else None
+    cover, size = operators[0], input_size(config)
 
-    def transform(image: NDArray[Any], out: NDArray[Any] | None = None) -> NDArray[Any]:
+    def transform(image: NDArray[Any] | JpegImage, out: NDArray[Any] | None = None) -> NDArray[Any]:
+        plan = None if table is None else centre(cover, size, image)
+        done = None if plan is None else one_pass(image, plan, table, out)
+        if done is not None:
+            return done
+        image = np.asarray(image)
         for operator in operators:
             image = operator(image)
         return final(image, out)
@@ -190,10 +206,10 @@ def _covered_size(config: Config) -> tuple[int, int]:
     return math.floor(height / share), math.floor(width / share)
 
 
-def _cover_and_crop(config: Config) -> list[Callable[[NDArray[Any]], NDArray[Any]]]:
+def _cover_and_crop(config: Config) -> tuple[CoveringResize, vision.CenterCrop]:
     """Evaluation's resize and crop; the images of binary data sets are square and lose nothing to a square crop."""
     kind = interpolation(config) if _is_folder(config) else vision.Inter.LINEAR
-    return [CoveringResize(_covered_size(config), kind), vision.CenterCrop(input_size(config))]
+    return CoveringResize(_covered_size(config), kind), vision.CenterCrop(input_size(config))
 
 
 def _is_folder(config: Config) -> bool:
@@ -218,13 +234,13 @@ def interpolation(config: Config) -> vision.Inter:
 # --- Last steps: uint8 (h, w, 3) -> float32 (channels, h, w)
 
 
-def normalisation(config: Config) -> Final:
+def normalisation(config: Config, native: jpeg.Decoder | None = None) -> Final:
     """Scaling, normalisation and channel order. Raises UserError for channels that images do not have."""
     channels = config.in_channels
     if channels not in (1, 3):
         raise UserError(f"in_channels: {channels}; images have 1 (grayscale) or 3 (RGB)")
     if _is_folder(config):
-        return Normalize(*_per_channel(config.mean, config.std, channels))
+        return Normalize(*_per_channel(config.mean, config.std, channels), native)
     to_unit = vision.Rescale(1 / 255, 0.0)
     if config.dataset == "mnist":
         normalize = vision.Rescale(1 / _MNIST_STD, -_MNIST_MEAN / _MNIST_STD)
