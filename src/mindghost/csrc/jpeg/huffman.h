@@ -249,7 +249,7 @@ inline boolean decode(j_decompress_ptr info, JBLOCKROW* blocks) {
     bits.fill();
     const int size = decoder.dc_tables[component]->symbol(bits);
     int& dc = decoder.dc[component];
-    if (size > 0) dc += bits.coefficient(size & 15);
+    if (size > 0 && size < 16) dc += bits.coefficient(size);
     good = size >= 0 && size < 16 && dc <= kLargestDc && dc >= -kLargestDc;
     if (!good) break;
     const Table& table = *decoder.ac_tables[component];
