@@ -154,7 +154,7 @@ class Images(Set):
     def name(self, index: int) -> str:
         return str(index)
 
-    def read(self, index: int) -> np.ndarray:
+    def open(self, index: int) -> np.ndarray:
         return np.full((8, 8, 3), index, np.uint8)
 
     def examples(self, config: Config, training: bool) -> Examples:

@@ -147,8 +147,9 @@ class Explainer:
         for parameter in network.get_parameters():
             # Otherwise all of the network has gradients, down to the image.
             parameter.requires_grad = False
-        # Made at the first call, which says how many images come at once in graph mode.
+        # Made at the first call, which says how many images come at once in graph mode, and in which mode all is run.
         self._at_once = 0
+        self._mode = ms.PYNATIVE_MODE
         self._tap: Tap | None = None
         self._gradient: nn.Cell | None = None
 
@@ -166,15 +167,16 @@ class Explainer:
         size = -(-len(images) // -(-len(images) // _MOST))
         if self._gradient is None:
             self._prepare(size)
-        if ms.get_context("mode") == ms.GRAPH_MODE:
+        if self._mode == ms.GRAPH_MODE:
             # A graph is compiled for one number of images.
             size = self._at_once
         starts = range(0, len(images), size)
-        parts = [self._part(images[start : start + size], wanted[start : start + size], size) for start in starts]
+        with in_mode(self._mode):
+            parts = [self._part(images[start : start + size], wanted[start : start + size], size) for start in starts]
         return np.concatenate([logits for logits, _ in parts]), np.concatenate([maps for _, maps in parts])
 
     def _prepare(self, images: int) -> None:
-        self._at_once = images
+        self._at_once, self._mode = images, ms.get_context("mode")
         self._tap = Tap(self._cell, self._shape(images), self.layer)
         replace_cells(self._network, {id(self._cell): self._tap})
         if self._operators is not None:
@@ -196,7 +198,7 @@ class Explainer:
                 reshape(parameter, self._shape(size))
         inputs = Tensor(filled(images, size)), Tensor(filled(labels.astype(np.int32), size))
         with ExitStack() as before:  # gradients are back, whatever happens
-            self._tap.before = None if ms.get_context("mode") == ms.GRAPH_MODE else before
+            self._tap.before = None if self._mode == ms.GRAPH_MODE else before
             (_, logits), gradients = self._gradient(*inputs)
         # A copy: the next images take its place.
         kept = self._tap.kept.asnumpy()[:count].copy()
