@@ -1,7 +1,6 @@
 """The C++ operators: results against MindSpore's, how they are built, and what happens where they cannot be."""
 
 import os
-import shutil
 import subprocess
 import sys
 from contextlib import ExitStack
@@ -33,7 +32,7 @@ from mindghost.ops.library import native_operators
 from mindghost.train.step import StepOptions, TrainStep
 from mindghost.train.update import update_by
 from tests.helpers.networks import assert_golden_logits, write_golden
-from tests.helpers.sanitizers import sanitizer_flags
+from tests.helpers.sanitizers import assert_no_failures, built, on_aarch64, sanitizer_flags
 from tests.helpers.short import stages
 from tests.helpers.weights import randomise
 
@@ -447,20 +446,7 @@ def test_the_name_follows_sources_and_flags(monkeypatch, tmp_path):
 
 def operators_test(compiler: list[str], flags: tuple[str, ...], folder: Path, *more: str) -> Path:
     """tests/csrc/operators_test.cpp, built with our operators: against the definitions, on 1 to 3 threads."""
-    test = TESTS / "csrc" / "operators_test.cpp"
-    commands = library.description(*more).commands(compiler, folder, flags)
-    commands.append([*compiler, *flags, f"-I{SOURCE}", "-c", str(test), "-o", str(folder / "test.o")])
-    for process in [subprocess.Popen(command) for command in commands]:
-        assert process.wait() == 0
-    objects = [str(path) for path in folder.glob("*.o")]
-    subprocess.run([*compiler, *flags, *objects, "-o", str(folder / "test")], check=True)
-    return folder / "test"
-
-
-def assert_no_failures(command: list[str | Path]) -> None:
-    done = subprocess.run(command, capture_output=True, text=True, timeout=500)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert " 0 failures" in done.stdout
+    return built(TESTS / "csrc" / "operators_test.cpp", library.description(*more), compiler, flags, folder)
 
 
 @pytest.mark.parametrize(("sanitizer", "cases"), [("address,undefined", ["3"]), ("thread", ["25", "best"])])
@@ -471,10 +457,7 @@ def test_operators_under_a_sanitizer(sanitizer, cases, tmp_path):
     assert_no_failures([operators_test(compiler, flags, tmp_path), *cases])
 
 
-@pytest.mark.skipif(
-    not (shutil.which("aarch64-linux-gnu-g++") and shutil.which("qemu-aarch64")),
-    reason="no cross compiler and emulator (Debian: apt-get install g++-aarch64-linux-gnu qemu-user)",
-)
+@on_aarch64
 def test_operators_on_aarch64(tmp_path):
     """As an emulator of the processor runs them; whether they are fast there is another question."""
     flags = (*cpp_library.FLAGS, "-static")

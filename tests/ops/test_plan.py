@@ -2,8 +2,6 @@
 
 import ctypes
 import dataclasses
-import shutil
-import subprocess
 from pathlib import Path
 
 import mindspore as ms
@@ -18,7 +16,7 @@ from mindghost.ops import library, plan, rewrite
 from tests.helpers.families import one_of_each
 from tests.helpers.networks import images
 from tests.helpers.places import ROOT
-from tests.helpers.sanitizers import sanitizer_flags
+from tests.helpers.sanitizers import assert_no_failures, built, on_aarch64, sanitizer_flags
 from tests.helpers.weights import randomise
 
 try:
@@ -166,20 +164,8 @@ def plan_test(compiler: list[str], flags: tuple[str, ...], folder: Path, *more: 
     """tests/csrc/plan_test.cpp, built with what plans are made of: against the definitions, on 1 to 3 threads."""
     whole = library.description(*more)
     parts = {name: unit for name, unit in whole.units.items() if name in ("plan", "thread_pool") or "plan_k" in name}
-    commands = dataclasses.replace(whole, units=parts).commands(compiler, folder, flags)
     test = ROOT / "tests" / "csrc" / "plan_test.cpp"
-    commands.append([*compiler, *flags, f"-I{library.SOURCES}", "-c", str(test), "-o", str(folder / "test.o")])
-    for process in [subprocess.Popen(command) for command in commands]:
-        assert process.wait() == 0
-    objects = [str(path) for path in folder.glob("*.o")]
-    subprocess.run([*compiler, *flags, *objects, "-o", str(folder / "test")], check=True)
-    return folder / "test"
-
-
-def assert_no_failures(command: list[str | Path]) -> None:
-    done = subprocess.run(command, capture_output=True, text=True, timeout=500)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert " 0 failures" in done.stdout
+    return built(test, dataclasses.replace(whole, units=parts), compiler, flags, folder)
 
 
 @pytest.mark.parametrize(("sanitizer", "sets"), [("address,undefined", []), ("thread", ["best"])])
@@ -190,10 +176,7 @@ def test_plans_under_a_sanitizer(sanitizer, sets, tmp_path):
     assert_no_failures([plan_test(compiler, flags, tmp_path), *sets])
 
 
-@pytest.mark.skipif(
-    not (shutil.which("aarch64-linux-gnu-g++") and shutil.which("qemu-aarch64")),
-    reason="no cross compiler and emulator (Debian: apt-get install g++-aarch64-linux-gnu qemu-user)",
-)
+@on_aarch64
 def test_plans_on_aarch64(tmp_path):
     """As an emulator of the processor runs them; whether they are fast there is another question."""
     flags = (*cpp_library.FLAGS, "-static")

@@ -13,15 +13,7 @@ from ..ops.updates import OnePassAverages, one_pass
 
 _scale_op = ops.MultitypeFuncGraph("scaled")
 _square_sum_op = ops.MultitypeFuncGraph("square_sum")
-
-
 _average_op = ops.MultitypeFuncGraph("average")
-
-
-@_average_op.register("Tensor", "Tensor", "Tensor")
-def _average_tensor(share, average, weight):
-    # In this form an average of equal values stays what it is, to the last bit.
-    return ops.assign(average, average + (weight - average) * share)
 
 
 @_scale_op.register("Tensor", "Tensor")
@@ -32,6 +24,12 @@ def _scaled_tensor(factor, gradient):
 @_square_sum_op.register("Tensor")
 def _square_sum_tensor(gradient):
     return ops.reduce_sum(ops.square(ops.cast(gradient, ms.float32)))
+
+
+@_average_op.register("Tensor", "Tensor", "Tensor")
+def _average_tensor(share, average, weight):
+    # In this form an average of equal values stays what it is, to the last bit.
+    return ops.assign(average, average + (weight - average) * share)
 
 
 def scaled(gradients: tuple[Tensor, ...], factor: Tensor) -> tuple[Tensor, ...]:

@@ -50,6 +50,7 @@
 #include "chain.h"
 #include "convolution.h"
 #include "dropout.h"
+#include "instruction_sets.h"
 #include "max_pool.h"
 #include "pixel_loss.h"
 #include "quantize.h"
@@ -62,26 +63,15 @@
 
 namespace ghostnet {
 
-extern const Kernels kernels_baseline;
-#ifdef GHOSTNET_AVX2
-extern const Kernels kernels_avx2;
-#endif
-#ifdef GHOSTNET_AVX512
-extern const Kernels kernels_avx512;
-#endif
+#define LOOPS(set) extern const Kernels kernels_##set;
+GHOSTNET_EACH_SET(LOOPS)
+#undef LOOPS
 
 // The loops that this machine can run, the best ones last.
 std::vector<const Kernels*> usable_kernels() {
-  std::vector<const Kernels*> found{&kernels_baseline};
-#ifdef GHOSTNET_AVX2
-  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) {
-    found.push_back(&kernels_avx2);
-#ifdef GHOSTNET_AVX512
-    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl")) found.push_back(&kernels_avx512);
-#endif
-  }
-#endif
-  return found;
+#define LOOPS(set) &kernels_##set,
+  return usable<Kernels>({GHOSTNET_EACH_SET(LOOPS)});
+#undef LOOPS
 }
 
 const Kernels& kernels() {

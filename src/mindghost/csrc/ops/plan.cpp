@@ -8,29 +8,19 @@
 #include <thread>
 #include <utility>
 
+#include "instruction_sets.h"
 #include "thread_pool.h"
 
 namespace ghostnet {
 
-extern const PlanKernels plan_kernels_baseline;
-#ifdef GHOSTNET_AVX2
-extern const PlanKernels plan_kernels_avx2;
-#endif
-#ifdef GHOSTNET_AVX512
-extern const PlanKernels plan_kernels_avx512;
-#endif
+#define LOOPS(set) extern const PlanKernels plan_kernels_##set;
+GHOSTNET_EACH_SET(LOOPS)
+#undef LOOPS
 
 std::vector<const PlanKernels*> usable_plan_kernels() {
-  std::vector<const PlanKernels*> found{&plan_kernels_baseline};
-#ifdef GHOSTNET_AVX2
-  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) {
-    found.push_back(&plan_kernels_avx2);
-#ifdef GHOSTNET_AVX512
-    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl")) found.push_back(&plan_kernels_avx512);
-#endif
-  }
-#endif
-  return found;
+#define LOOPS(set) &plan_kernels_##set,
+  return usable<PlanKernels>({GHOSTNET_EACH_SET(LOOPS)});
+#undef LOOPS
 }
 
 namespace {
