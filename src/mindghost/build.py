@@ -141,17 +141,18 @@ def training_precision(net: nn.Cell, config: Config, operators: Path | None) -> 
         if operators is not None:
             rewrite.use(net, operators, bfloat16=True)
         return net
-    return _in_precision(net, config.amp_level, config, operators)
+    net = _apply_amp(net, config.amp_level, config.amp_cast_list)
+    if operators is not None and config.amp_level == "O0":
+        rewrite.use(net, operators)
+    return net
 
 
 def evaluation_network(config: Config, operators: Path | None = None) -> nn.Cell:
-    """The same network as it is evaluated: in the precision of `val_amp_level`, on our native operators."""
-    return _in_precision(network(config), config.val_amp_level, config, operators)
+    """The same network as it is evaluated, where nobody asks for gradients: in the precision of `val_amp_level`.
 
-
-def inference_network(config: Config, operators: Path | None = None) -> nn.Cell:
-    """The same network where nobody asks for gradients: what `ops.plan` knows has none of our operators in it."""
-    net = evaluation_network(config, None)
+    It is on our native operators, but what `ops.plan` knows has none of them in it (`inference.network.of_cell`).
+    """
+    net = _apply_amp(network(config), config.val_amp_level, config.amp_cast_list)
     library = for_plan(config, operators)
     if library is not None and not plan.knows(net):
         rewrite.use(net, library)
@@ -161,13 +162,6 @@ def inference_network(config: Config, operators: Path | None = None) -> nn.Cell:
 def for_plan(config: Config, operators: Path | None) -> Path | None:
     """The library of our operators, if plans may be made by it: they are in float32."""
     return operators if config.val_amp_level == "O0" else None
-
-
-def _in_precision(net: nn.Cell, level: str, config: Config, operators: Path | None) -> nn.Cell:
-    net = _apply_amp(net, level, config.amp_cast_list)
-    if operators is not None and level == "O0":
-        rewrite.use(net, operators)
-    return net
 
 
 def _apply_amp(network: nn.Cell, level: str, cast_list: Sequence[str] | None = None) -> nn.Cell:
@@ -334,7 +328,7 @@ def trained_network(config: Config, operators: Path | None = None) -> tuple[nn.C
     """
     if config.ckpt_path:
         _check_sizes(config)
-    cell = inference_network(config, operators)
+    cell = evaluation_network(config, operators)
     loaded = load_weights(cell, config, fine_tune=False)
     assert loaded is not None  # callers give `ckpt_path` or `pretrained`
     return cell, loaded

@@ -276,7 +276,8 @@ def test_golden_logits(name, tmp_path):
     """The published network's, in graph mode, of two sizes from one compiled network."""
     write_golden(name, tmp_path / "golden.ckpt")
     config = settings(model=name, num_classes=1000, ckpt_path=str(tmp_path / "golden.ckpt"))
-    network = rooms.evaluation_network(config, LIBRARY).set_train(False)
+    network = rooms.network(config).set_train(False)
+    rewrite.use(network, LIBRARY)
     rooms.load_weights(network, config, fine_tune=False)
     assert_golden_logits(network, name)
 
@@ -402,7 +403,7 @@ def test_elsewhere_they_are_never_used():
 
 def test_each_network_by_its_precision():
     """Trained in float16 and evaluated in float32: ours are for the second one."""
-    mixed = settings(amp_level="O2", num_classes=3)
+    mixed = settings(model="ghost_resnet56", amp_level="O2", num_classes=3)
     operators = native_operators(mixed, "CPU", 2)
     trained = rooms.training_precision(rooms.network(mixed), mixed, operators)
     evaluated = rooms.evaluation_network(mixed, operators)

@@ -122,7 +122,7 @@ class WeightsEvaluator(Evaluator):
     @cached_property
     def network(self) -> nn.Cell:
         """Made when it is needed: making a network takes as long as some steps."""
-        return build.inference_network(self.runtime.config, self.runtime.operators)
+        return build.evaluation_network(self.runtime.config, self.runtime.operators)
 
     def __call__(self, weights: dict[str, NDArray[Any]]) -> Metrics:
         """The numbers of an evaluation with these weights, by parameter name; every rank has to call it."""

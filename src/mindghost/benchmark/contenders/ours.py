@@ -67,7 +67,7 @@ def _training(job: Job, config: Config) -> Callable[[], object]:
 def _inference(job: Job, config: Config) -> Callable[[], object]:
     """As validate.py runs it."""
     runtime = _runtime(job, config)
-    network = build.inference_network(config, runtime.operators)
+    network = build.evaluation_network(config, runtime.operators)
     build.load_weights(network, config.replace(ckpt_path=str(Path(job.folder, WEIGHTS))), fine_tune=False)
     run, images = of_cell(network, runtime.graphs, build.for_plan(config, runtime.operators)), images_of(job)
     return lambda: run(images)
