@@ -53,6 +53,35 @@ def test_it_finds_nearly_all_and_scores_are_exact(path):
     )
 
 
+@pytest.mark.parametrize("most_of_few", [19, 20])
+def test_graphs_of_few_and_of_many_find_nearly_all_however_they_grow(tmp_path, monkeypatch, most_of_few):
+    monkeypatch.setattr(graph, "_MOST_OF_FEW", most_of_few)
+    build(tmp_path / "i", vectors(20, DIMENSIONS), approximate=True)
+    add(tmp_path / "i", vectors(COUNT, DIMENSIONS, seed=5, start=20))
+    assert recall_of(Index.open(tmp_path / "i")) >= 0.98
+
+
+def test_a_graph_of_many_takes_less_room(tmp_path, monkeypatch):
+    build(tmp_path / "few", vectors(COUNT, DIMENSIONS), approximate=True)
+    (few,) = kept()
+    monkeypatch.setattr(graph, "_MOST_OF_FEW", COUNT - 1)
+    index = build(tmp_path / "many", vectors(COUNT, DIMENSIONS), approximate=True)
+    assert recall_of(index) >= 0.98
+    (many,) = set(kept()) - {few}
+    assert many.stat().st_size < 0.6 * few.stat().st_size
+
+
+@pytest.mark.parametrize("outlier", [1.0, 10.0])
+def test_a_number_far_from_the_others_does_no_harm(tmp_path, monkeypatch, outlier):
+    monkeypatch.setattr(graph, "_MOST_OF_FEW", 20)
+    long = np.random.default_rng(0).standard_normal((COUNT, DIMENSIONS)).astype(np.float32)
+    long[:, 0] *= outlier
+    long /= np.linalg.norm(long, axis=1, keepdims=True)
+    index = build(tmp_path / "i", replace(vectors(COUNT, DIMENSIONS), vectors=long), approximate=True)
+    queries = long[:100]
+    assert recall(index.nearest(queries, 10)[1], brute_force(queries, long, 10)) >= 0.98
+
+
 def test_neighbours_that_are_nearly_equal_are_told_apart(tmp_path):
     """As of an untrained network, or of a film's frames."""
     close = np.float32(1) + 0.001 * np.random.default_rng(0).standard_normal((500, 256)).astype(np.float32)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 from .vectors import blocks
 
 _QUERIES = 256  # at once
+_SCORES = 1 << 14  # of each query that are looked through at once
 
 
 def nearest(queries: NDArray[Any], vectors: NDArray[Any], count: int) -> tuple[NDArray[Any], NDArray[Any]]:
@@ -35,9 +37,9 @@ def _nearest(queries: NDArray[Any], vectors: NDArray[Any], count: int) -> tuple[
     best_scores = np.empty((len(queries), 0), np.float32)
     best_rows = np.empty((len(queries), 0), np.int64)
     first = 0
-    for block in blocks(vectors):
-        scores = np.concatenate([best_scores, queries @ block.T], axis=1)
-        rows = np.arange(first, first + len(block))
+    for found in _scores(queries, vectors):
+        scores = np.concatenate([best_scores, found], axis=1)
+        rows = np.arange(first, first + found.shape[1])
         kept = min(count, scores.shape[1])
         chosen = np.stack([_largest(line, kept) for line in scores])
         known = best_scores.shape[1]
@@ -47,8 +49,14 @@ def _nearest(queries: NDArray[Any], vectors: NDArray[Any], count: int) -> tuple[
             from_best = np.take_along_axis(best_rows, np.clip(chosen, None, known - 1), axis=1)
             from_block = np.where(chosen < known, from_best, from_block)
         best_scores, best_rows = np.take_along_axis(scores, chosen, axis=1), from_block
-        first += len(block)
+        first += found.shape[1]
     return best_scores, best_rows
+
+
+def _scores(queries: NDArray[Any], vectors: NDArray[Any]) -> Iterator[NDArray[Any]]:
+    """The inner products of queries with some vectors, and some more."""
+    for start in range(0, len(vectors), _SCORES):
+        yield np.concatenate([queries @ block.T for block in blocks(vectors[start : start + _SCORES])], axis=1)
 
 
 def _largest(scores: NDArray[Any], count: int) -> NDArray[Any]:

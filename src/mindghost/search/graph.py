@@ -15,7 +15,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,14 +27,26 @@ from .vectors import blocks
 
 log = logging.getLogger("mindghost")
 
-# Neighbours of a vector in the graph, and candidates that are looked at for them and in a search; docs/search.md has
-# what they give.
-_CONNECTIVITY, _EXPANSION_ADD, _EXPANSION_SEARCH = 32, 128, 256
+
+class _Kind(NamedTuple):
+    """How a graph has vectors: their numbers, neighbours of each, and candidates that are looked at for these."""
+
+    numbers: str
+    connectivity: int
+    expansion: int
+
+
+# A graph of many as fine as one of few would take hours. docs/search.md has what they take and give.
+_FEW, _MANY = _Kind("f16", 32, 128), _Kind("i8", 16, 64)
+_MOST_OF_FEW = 100_000  # vectors
+_EXPANSION_SEARCH = 512  # candidates
 _BATCH = 1_000  # vectors that are added at once
 _NAME = re.compile(r"([0-9a-f]{32})\.([0-9a-f]{64})\.usearch")
-_SMALLEST_SPREAD = 1e-12  # of vectors that are not all one
 _MOST_GRAPHS = 8  # of this user's indexes; they may be gigabytes each
-_FORMAT = "f16"
+_LARGEST = 127  # integer of 8 bits; larger numbers become it
+_INSIDE = 0.999  # nearly all
+_SAMPLE = 4_096  # vectors that this is measured on
+_SMALLEST = 1e-6  # number that is not rounding's
 _ALIGNED = 64  # bytes
 
 Progress = Callable[[int], None]
@@ -59,18 +71,20 @@ class Graph:
     """A graph of neighbours in memory.
 
     Of vectors of length 1, those with the largest inner product are those at the smallest distance. Distances stay when
-    all are moved and scaled alike. So the graph has vectors around their mean, at about 1 from it: in float16
-    neighbours are told apart even where all vectors point to one side, as those of networks do.
+    all are moved and scaled alike. So the graph has vectors around their mean: in float16, and as integers of 8 bits
+    where they are many, neighbours are told apart even where all vectors point to one side, as those of networks do.
 
     Args:
         index: of usearch.
-        mean, scale: of the vectors that it was made of: float32 (dimensions,), and what brings them to about 1.
+        mean, scale: of the vectors that it was made of: float32 (dimensions,), and what brings nearly all numbers to
+            the middle half of what integers of 8 bits can be, so that vectors that come later have room.
         held: what its memory belongs to.
     """
 
     def __init__(self, index: Any, mean: NDArray[Any], scale: float, held: Any = None) -> None:
         self._index, self._mean, self._scale, self._held = index, mean, np.float32(scale), held
-        self._index.expansion_add = _EXPANSION_ADD
+        self._of_integers = index.dtype.name.lower() == _MANY.numbers
+        self._index.expansion_add = (_MANY if self._of_integers else _FEW).expansion
 
     def __len__(self) -> int:
         return len(self._index)
@@ -78,25 +92,19 @@ class Graph:
     @classmethod
     def for_vectors(cls, vectors: NDArray[Any]) -> Graph:
         """An empty one for vectors like these, (n, dimensions)."""
-        total, squares = np.zeros(vectors.shape[1]), 0.0
+        total = np.zeros(vectors.shape[1])
         for block in blocks(vectors):
             total += block.sum(axis=0, dtype=np.float64)
-            squares += float(np.einsum("ij,ij->", block, block, dtype=np.float64))
-        count = max(1, len(vectors))
-        mean = (total / count).astype(np.float32)
-        spread = squares / count - float(mean.astype(np.float64) @ mean)
-        scale = 1 / np.sqrt(spread) if spread > _SMALLEST_SPREAD else 1.0
-        made = _library().Index(
-            ndim=vectors.shape[1],
-            metric="l2sq",
-            dtype=_FORMAT,
-            connectivity=_CONNECTIVITY,
-            expansion_add=_EXPANSION_ADD,
-        )
-        return cls(made, mean, scale)
+        mean = (total / max(1, len(vectors))).astype(np.float32)
+        some = np.asarray(vectors[:: max(1, len(vectors) // _SAMPLE)], np.float32) - mean
+        most = float(np.quantile(np.abs(some), _INSIDE)) if len(some) else 0.0
+        numbers, connectivity, _ = _FEW if len(vectors) <= _MOST_OF_FEW else _MANY
+        made = _library().Index(ndim=vectors.shape[1], metric="l2sq", dtype=numbers, connectivity=connectivity)
+        return cls(made, mean, _LARGEST / 2 / max(most, _SMALLEST))
 
     def _moved(self, vectors: NDArray[Any]) -> NDArray[Any]:
-        return (vectors - self._mean) * self._scale
+        moved = (vectors - self._mean) * self._scale
+        return np.clip(np.rint(moved), -_LARGEST, _LARGEST).astype(np.int8) if self._of_integers else moved
 
     def add(self, keys: NDArray[Any], vectors: NDArray[Any], progress: Progress = lambda count: None) -> None:
         """Add vectors, (n, dimensions), under keys that it does not have, uint64 (n,)."""

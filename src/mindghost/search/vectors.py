@@ -17,7 +17,7 @@ from ..process.display import shown
 DIGEST_BYTES = 16
 UNKNOWN = -1
 DTYPES = ("float32", "float16")
-_BLOCK = 1 << 24  # bytes that are looked at at once
+_BLOCK = 1 << 20  # bytes that are looked at at once: a processor's cache has room for them
 # How far the length of a vector may be from 1: float16 rounds to 1e-3 of each of its numbers.
 _TOLERANCE = 1e-2
 _ABOUT_NETWORKS = "embed the images again with the network of the index, or build an index of their own"
