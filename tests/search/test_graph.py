@@ -29,7 +29,7 @@ def path(tmp_path) -> Path:
 
 
 def kept() -> list[Path]:
-    return sorted((cache_dir() / "neighbours").glob("*.usearch"))
+    return sorted((cache_dir() / "neighbours").glob("*.graph"))
 
 
 def recall_of(index: Index, count: int = 10) -> float:

@@ -23,31 +23,28 @@ from numpy.typing import NDArray
 from ..errors import RunError, UserError
 from ..files import intact, paths, scratch
 from ..files.cache import cache_dir
+from .space import Space
 from .vectors import blocks
 
 log = logging.getLogger("mindghost")
 
 
 class _Kind(NamedTuple):
-    """How a graph has vectors: their numbers, neighbours of each, and candidates that are looked at for these."""
+    """How a graph has vectors: their numbers, axes at most, neighbours of each, candidates looked at for these."""
 
     numbers: str
+    axes: int | None
     connectivity: int
     expansion: int
 
 
 # A graph of many as fine as one of few would take hours. docs/search.md has what they take and give.
-_FEW, _MANY = _Kind("f16", 32, 128), _Kind("i8", 16, 64)
+_FEW, _MANY = _Kind("f16", None, 32, 128), _Kind("i8", 256, 16, 64)
 _MOST_OF_FEW = 100_000  # vectors
 _EXPANSION_SEARCH = 512  # candidates
 _BATCH = 1_000  # vectors that are added at once
-_NAME = re.compile(r"([0-9a-f]{32})\.([0-9a-f]{64})\.usearch")
+_NAME = re.compile(r"([0-9a-f]{32})\.([0-9a-f]{64})\.graph")
 _MOST_GRAPHS = 8  # of this user's indexes; they may be gigabytes each
-_LARGEST = 127  # integer of 8 bits; larger numbers become it
-_INSIDE = 0.999  # nearly all
-_SAMPLE = 4_096  # vectors that this is measured on
-_SMALLEST = 1e-6  # number that is not rounding's
-_ALIGNED = 64  # bytes
 
 Progress = Callable[[int], None]
 
@@ -70,21 +67,21 @@ def _library() -> Any:
 class Graph:
     """A graph of neighbours in memory.
 
-    Of vectors of length 1, those with the largest inner product are those at the smallest distance. Distances stay when
-    all are moved and scaled alike. So the graph has vectors around their mean: in float16, and as integers of 8 bits
-    where they are many, neighbours are told apart even where all vectors point to one side, as those of networks do.
+    Of vectors of length 1, those with the largest inner product are those at the smallest distance. The graph has them
+    in a space around their mean: in float16, or many as integers of 8 bits, neighbours are told apart even where all
+    vectors point to one side, as those of networks do.
 
     Args:
         index: of usearch.
-        mean, scale: of the vectors that it was made of: float32 (dimensions,), and what brings nearly all numbers to
-            the middle half of what integers of 8 bits can be, so that vectors that come later have room.
+        space: of the vectors that it was made of.
         held: what its memory belongs to.
     """
 
-    def __init__(self, index: Any, mean: NDArray[Any], scale: float, held: Any = None) -> None:
-        self._index, self._mean, self._scale, self._held = index, mean, np.float32(scale), held
-        self._of_integers = index.dtype.name.lower() == _MANY.numbers
-        self._index.expansion_add = (_MANY if self._of_integers else _FEW).expansion
+    def __init__(self, index: Any, space: Space, held: Any = None) -> None:
+        self._index, self._space, self._held = index, space, held
+        of_integers = index.dtype.name.lower() == _MANY.numbers
+        self._placed = space.integers if of_integers else space.numbers
+        self._index.expansion_add = (_MANY if of_integers else _FEW).expansion
 
     def __len__(self) -> int:
         return len(self._index)
@@ -92,26 +89,19 @@ class Graph:
     @classmethod
     def for_vectors(cls, vectors: NDArray[Any]) -> Graph:
         """An empty one for vectors like these, (n, dimensions)."""
-        total = np.zeros(vectors.shape[1])
-        for block in blocks(vectors):
-            total += block.sum(axis=0, dtype=np.float64)
-        mean = (total / max(1, len(vectors))).astype(np.float32)
-        some = np.asarray(vectors[:: max(1, len(vectors) // _SAMPLE)], np.float32) - mean
-        most = float(np.quantile(np.abs(some), _INSIDE)) if len(some) else 0.0
-        numbers, connectivity, _ = _FEW if len(vectors) <= _MOST_OF_FEW else _MANY
-        made = _library().Index(ndim=vectors.shape[1], metric="l2sq", dtype=numbers, connectivity=connectivity)
-        return cls(made, mean, _LARGEST / 2 / max(most, _SMALLEST))
-
-    def _moved(self, vectors: NDArray[Any]) -> NDArray[Any]:
-        moved = (vectors - self._mean) * self._scale
-        return np.clip(np.rint(moved), -_LARGEST, _LARGEST).astype(np.int8) if self._of_integers else moved
+        kind = _FEW if len(vectors) <= _MOST_OF_FEW else _MANY
+        space = Space.around(vectors, kind.axes)
+        made = _library().Index(
+            ndim=space.dimensions, metric="l2sq", dtype=kind.numbers, connectivity=kind.connectivity
+        )
+        return cls(made, space)
 
     def add(self, keys: NDArray[Any], vectors: NDArray[Any], progress: Progress = lambda count: None) -> None:
         """Add vectors, (n, dimensions), under keys that it does not have, uint64 (n,)."""
         start = 0
         for block in blocks(vectors):
             for at in range(0, len(block), _BATCH):
-                part = self._moved(block[at : at + _BATCH])
+                part = self._placed(block[at : at + _BATCH])
                 self._index.add(keys[start : start + len(part)], part, threads=len(os.sched_getaffinity(0)))
                 start += len(part)
                 progress(len(part))
@@ -125,7 +115,7 @@ class Graph:
         count = min(count, len(self))
         self._index.expansion_search = max(_EXPANSION_SEARCH, 2 * count)
         for query in queries:
-            yield np.asarray(self._index.search(self._moved(query), count).keys) if count else np.empty(0, np.uint64)
+            yield np.asarray(self._index.search(self._placed(query), count).keys) if count else np.empty(0, np.uint64)
 
     def save(self, state: str) -> None:
         """Keep it for an index's state, 32 hexadecimal digits. Says so where the cache cannot be written."""
@@ -135,23 +125,17 @@ class Graph:
             with scratch.folder("neighbours", shelf) as folder, scratch.linked(folder) as plain:
                 self._index.save(str(plain / "graph"))
                 with open(folder / "whole", "wb+") as file:
-                    file.write(_head(self._mean, self._scale))
+                    file.write(self._space.encode())
                     with open(folder / "graph", "rb") as made:
                         shutil.copyfileobj(made, file, 1 << 24)
                     file.flush()
                     os.fsync(file.fileno())
                     file.seek(0)
                     digest = intact.digest(file)
-                os.replace(folder / "whole", shelf / f"{state}.{digest}.usearch")
+                os.replace(folder / "whole", shelf / f"{state}.{digest}.graph")
             _tidy(shelf)
         except (OSError, RuntimeError, RunError, UserError) as error:
             log.warning(f"the graph of neighbours is not kept: {shelf}: {paths.reason(error)}")
-
-
-def _head(mean: NDArray[Any], scale: Any) -> bytes:
-    """What stands before usearch's bytes in a file."""
-    numbers = np.append(mean, np.float32(scale)).astype("<f4").tobytes()
-    return numbers + bytes(-len(numbers) % _ALIGNED)
 
 
 def load(state: str, dimensions: int, change: bool = False) -> Graph | None:
@@ -172,13 +156,12 @@ def load(state: str, dimensions: int, change: bool = False) -> Graph | None:
             mapped = mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ)
         with suppress(OSError):
             os.utime(file)
-        *mean, scale = np.frombuffer(mapped, "<f4", dimensions + 1)
-        content = memoryview(mapped)[len(_head(np.array(mean), scale)) :]
-        restored = _library().Index.restore(content, view=not change)
+        space = Space.decode(mapped, dimensions)
+        restored = _library().Index.restore(memoryview(mapped)[len(space.encode()) :], view=not change)
     except (OSError, ValueError, RuntimeError, UserError) as error:
         log.warning(f"{file}: cannot be used ({paths.reason(error)}); the graph is made again")
         return None
-    return None if restored is None else Graph(restored, np.array(mean, np.float32), scale, mapped)
+    return None if restored is None else Graph(restored, space, mapped)
 
 
 def forget(state: str) -> None:
