@@ -158,6 +158,18 @@ void convolve(const Panel& panel) {
   }
 }
 
+void finish(const Panel& panel, const float* sums, int64_t row, int64_t first, int64_t pixels) {
+  for (int v = 0; v * kVector < panel.blocks * kLanes; ++v) {
+    const Vector bias = load<Vector>(panel.bias + v * kVector);
+    for (int64_t p = 0; p < pixels; ++p) {
+      const int64_t at = (first + p) * kLanes;
+      Vector value = load<Vector>(sums + p * row + v * kVector) + bias;
+      if (panel.other) value += read(panel.other + at, panel.other_plane, v, panel.blocks);
+      write(panel.out + at, panel.out_plane, v, panel.blocks, activated(value, panel.activation));
+    }
+  }
+}
+
 // kCount vectors of one row of a depthwise convolution. A kernel's size or stride of 0 is not known at compile time.
 template <int kHeight, int kWidth, int kStride, int kCount, typename V>
 inline void depthwise_vectors(const DepthwiseRows& rows, const float* in, int64_t row, int64_t at, int part) {
@@ -306,7 +318,7 @@ void pool(float* y, const float* x, int64_t height, int64_t width, int64_t windo
 }  // namespace
 
 extern const PlanKernels GHOSTNET_PLAN_KERNELS;
-const PlanKernels GHOSTNET_PLAN_KERNELS{GHOSTNET_NAME, kVector, kTileVectors * kVector, kTilePixels, convolve, depthwise,
+const PlanKernels GHOSTNET_PLAN_KERNELS{GHOSTNET_NAME, kVector, kTileVectors * kVector, kTilePixels, convolve, finish, depthwise,
                                         means,         gate,    weigh,                  add,         pool};
 
 }  // namespace ghostnet

@@ -53,6 +53,8 @@ struct PlanKernels {
   int tile_channels, tile_pixels;   // that are computed at once
 
   void (*convolve)(const Panel& panel);
+  // What a panel does with sums that others made, for pixels [first, first + pixels): those of a pixel are a row of `row`.
+  void (*finish)(const Panel& panel, const float* sums, int64_t row, int64_t first, int64_t pixels);
   void (*depthwise)(const DepthwiseRows& rows);
 
   // Of one block of channels of one sample: its means; y = x * gates; gates likewise, of a smaller map, the nearest pixel of

@@ -92,6 +92,27 @@ void round_pairs(uint32_t* to, const float* first, const float* second, int64_t 
   }
 }
 
+// Two blocks at once.
+void round_pixels(uint16_t* to, int64_t row, const float* x, int64_t plane, int64_t blocks, int64_t pixels) {
+  for (int64_t b = 0; b + 1 < blocks; b += 2, x += 2 * plane, to += 2 * kSideBySide) {
+    for (int64_t p = 0; p < pixels; ++p) {
+      const __m512d low = _mm512_castpd256_pd512(_mm256_loadu_pd((const double*)(x + p * kSideBySide)));
+      const __m512d both = _mm512_insertf64x4(low, _mm256_loadu_pd((const double*)(x + plane + p * kSideBySide)), 1);
+      _mm256_storeu_si256((__m256i*)(to + p * row), (__m256i)_mm512_cvtneps_pbh(_mm512_castpd_ps(both)));
+    }
+  }
+  if (blocks % 2 != 0) {
+    for (int64_t p = 0; p < pixels; ++p) {
+      const __m256 one = _mm256_loadu_ps(x + p * kSideBySide);
+      _mm_storeu_si128((__m128i*)(to + p * row), (__m128i)_mm256_cvtneps_pbh(one));
+    }
+    to += kSideBySide;
+  }
+  for (int64_t i = blocks * kSideBySide; i < row; i += kSideBySide, to += kSideBySide) {
+    for (int64_t p = 0; p < pixels; ++p) _mm_storeu_si128((__m128i*)(to + p * row), _mm_setzero_si128());
+  }
+}
+
 // Single elements of neighbours side by side, then pairs, then groups of four.
 void transpose(uint32_t* to, const uint32_t* from, int64_t row) {
   __m512i v[16], w[16];
@@ -136,7 +157,7 @@ bool usable() {
   return syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
 }
 
-const Tiles kTiles = {begin, end, multiply, round, round_pairs, transpose};
+const Tiles kTiles = {begin, end, multiply, round, round_pairs, round_pixels, transpose};
 
 }  // namespace
 
