@@ -31,8 +31,9 @@ constexpr int64_t kAlignment = 16;
 constexpr int64_t kPanelValues = 128 << 10, kBandValues = 8 << 10;
 // Samples that a thread takes at once, and pixels of all samples together that small maps are filled up to.
 constexpr int64_t kMostTogether = 16, kPixelsTogether = 392;
-// Pixels and channels of products in bfloat16 that are made at once; values of their input that are rounded at once.
-constexpr int64_t kBlock = 2 * kTileSide, kRoundedValues = 32 << 10;
+// Pixels and channels of products in bfloat16 that are made at once; of how many such pixels the sums are kept in the
+// first-level cache; and the most pixels and values of their input that are rounded at once.
+constexpr int64_t kBlock = 2 * kTileSide, kSums = 4 * kBlock, kRoundedPixels = 512, kRoundedValues = 128 << 10;
 static_assert(kSideBySide == kLanes, "tiles.h knows how maps of a plan lie");
 
 int64_t up(int64_t value, int64_t step) { return (value + step - 1) / step * step; }
@@ -51,7 +52,7 @@ int64_t input_blocks(const PlanLayer& layer) { return layer.inputs.back() / kLan
 int64_t depth(const PlanLayer& layer) { return up(input_blocks(layer) * kLanes, kDepth); }
 // Pixels that are rounded at once.
 int64_t rounded_pixels(const PlanLayer& layer) {
-  return std::max(kBlock, kRoundedValues / depth(layer) / kBlock * kBlock);
+  return std::clamp(kRoundedValues / depth(layer) / kBlock * kBlock, kBlock, kRoundedPixels);
 }
 
 }  // namespace
@@ -355,8 +356,8 @@ void Plan::place(Layout* layout) const {
         layout->scratch = std::max(layout->scratch, rows * row);
       }
       if (is_rounded(layer)) {
-        const int64_t most = std::max(kRoundedValues, kBlock * depth(layer));
-        layout->scratch = std::max(layout->scratch, most / 2 + kBlock * kBlock + kAlignment);
+        const int64_t values = rounded_pixels(layer) * depth(layer);
+        layout->scratch = std::max(layout->scratch, values / 2 + kSums * kBlock + kAlignment);
       } else if (layer.kind == Kind::kDense) {
         const int64_t pixel = in.channels ? 1 : kLanes;
         for (const int64_t lane : layer.inputs) {
@@ -551,10 +552,14 @@ void Plan::by_tiles(const Work& work, const PlanLayer& layer, int64_t index, siz
     panel.blocks = static_cast<int>(std::min(kBlock / kLanes, layer.blocks - block));
     const TileMatrix right{rounded_[index].get() + b * kBlock * row, kDepth * 2, kTileSide * kDepth * 2,
                            work.layout.rights.data()};
-    for (int64_t p = 0; p < pixels; p += kBlock) {
-      const TileMatrix left{rows + p * row, row * 2, kTileSide * row * 2, work.layout.lefts.data()};
-      tiles_->multiply(sums, kBlock, false, left, right, steps);
-      kernels_.finish(panel, sums, kBlock, p, std::min(kBlock, pixels - p));
+    const auto multiply = panel.blocks * kLanes > kTileSide ? tiles_->multiply : tiles_->multiply_narrow;
+    for (int64_t begin = 0; begin < pixels; begin += kSums) {
+      const int64_t end = std::min(begin + kSums, pixels);
+      for (int64_t p = begin; p < end; p += kBlock) {
+        const TileMatrix left{rows + p * row, row * 2, kTileSide * row * 2, work.layout.lefts.data()};
+        multiply(sums + (p - begin) * kBlock, kBlock, false, left, right, steps);
+      }
+      kernels_.finish(panel, sums, kBlock, begin, end - begin);
     }
   }
   tiles_->end();

@@ -28,6 +28,9 @@ struct Tiles {
 
   // sums = [sums +] left * right, 2 x 2 tiles of sums, whose rows are `row` elements apart.
   void (*multiply)(float* sums, int64_t row, bool add, const TileMatrix& left, const TileMatrix& right, int64_t steps);
+  // The left two of these alone: 2 x 1 tiles.
+  void (*multiply_narrow)(float* sums, int64_t row, bool add, const TileMatrix& left, const TileMatrix& right,
+                          int64_t steps);
 
   // to = x, rounded to the nearest, halves to the even one. What is not a number stays that.
   void (*round)(uint16_t* to, const float* x, int64_t count);

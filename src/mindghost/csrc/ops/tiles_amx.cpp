@@ -71,6 +71,29 @@ void multiply(float* sums, int64_t row, bool add, const TileMatrix& left, const 
   _tile_stored(3, below + kTileSide, bytes);
 }
 
+void multiply_narrow(float* sums, int64_t row, bool add, const TileMatrix& left, const TileMatrix& right,
+                     int64_t steps) {
+  const int64_t bytes = row * 4;
+  float* below = sums + kTileSide * row;
+  if (add) {
+    _tile_loadd(0, sums, bytes);
+    _tile_loadd(2, below, bytes);
+  } else {
+    _tile_zero(0);
+    _tile_zero(2);
+  }
+  for (int64_t step = 0; step < steps; ++step) {
+    const char* a = static_cast<const char*>(left.first) + left.steps[step];
+    _tile_loadd(4, a, left.row);
+    _tile_loadd(6, static_cast<const char*>(right.first) + right.steps[step], right.row);
+    _tile_loadd(5, a + left.beside, left.row);
+    _tile_dpbf16ps(0, 4, 6);
+    _tile_dpbf16ps(2, 5, 6);
+  }
+  _tile_stored(0, sums, bytes);
+  _tile_stored(2, below, bytes);
+}
+
 // The first 16 of `count` elements, or as many as there are.
 inline __mmask16 first_of(int64_t count) { return count >= 16 ? 0xFFFF : static_cast<__mmask16>((1u << count) - 1); }
 
@@ -157,7 +180,7 @@ bool usable() {
   return syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
 }
 
-const Tiles kTiles = {begin, end, multiply, round, round_pairs, round_pixels, transpose};
+const Tiles kTiles = {begin, end, multiply, multiply_narrow, round, round_pairs, round_pixels, transpose};
 
 }  // namespace
 

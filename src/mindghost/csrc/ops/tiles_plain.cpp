@@ -30,9 +30,10 @@ uint16_t element(const TileMatrix& matrix, int64_t step, int64_t tile, int64_t r
   return value;
 }
 
+template <int64_t kColumns>
 void multiply(float* sums, int64_t row, bool add, const TileMatrix& left, const TileMatrix& right, int64_t steps) {
   for (int64_t i = 0; i < 2 * kTileSide; ++i) {
-    for (int64_t j = 0; j < 2 * kTileSide; ++j) {
+    for (int64_t j = 0; j < kColumns * kTileSide; ++j) {
       float sum = add ? sums[i * row + j] : 0;
       for (int64_t step = 0; step < steps; ++step) {
         for (int64_t k = 0; k < kDepth; ++k) {
@@ -71,7 +72,7 @@ void transpose(uint32_t* to, const uint32_t* from, int64_t row) {
 
 }  // namespace
 
-const Tiles plain_tiles = {nothing, nothing, multiply, round, round_pairs, round_pixels, transpose};
+const Tiles plain_tiles = {nothing, nothing, multiply<2>, multiply<1>, round, round_pairs, round_pixels, transpose};
 
 const Tiles& best_tiles() {
   const Tiles* amx = amx_tiles();
