@@ -158,6 +158,8 @@ def network(runtime: Runtime, epoch: int, starts: bool) -> nn.Cell:
         synchronise_batch_norm(net)
     if config.amp_type == "bfloat16":
         check_bfloat16(runtime.operators)
+    if config.val_while_train:
+        build.check_evaluation(net, config, runtime.operators)
     return build.training_precision(net, config, runtime.operators)
 
 
