@@ -306,6 +306,32 @@ std::vector<const Tiles*> all_tiles() {
   return all;
 }
 
+// Pixels are rounded as single values are, by loops, and nothing else is written.
+void check_rounding(int64_t blocks, int64_t pixels, int64_t row) {
+  std::mt19937 generator(7);
+  std::normal_distribution<float> normal;
+  const int64_t plane = (pixels + 2) * kLanes, size = pixels * row;
+  std::vector<float> x(blocks * plane);
+  for (float& value : x) value = normal(generator);
+  x[0] = std::nanf("");
+  std::vector<uint16_t> expected(size + 1, 7);
+  for (int64_t p = 0; p < pixels; ++p) {
+    for (int64_t c = 0; c < row; ++c) {
+      expected[p * row + c] = 0;
+      const float* from = x.data() + c / kLanes * plane + p * kLanes + c % kLanes;
+      if (c < blocks * kLanes) plain_tiles.round(&expected[p * row + c], from, 1);
+    }
+  }
+  for (const Tiles* tiles : all_tiles()) {
+    std::vector<uint16_t> found(size + 1, 7);
+    tiles->round_pixels(found.data(), row, x.data(), plane, blocks, pixels);
+    if (found != expected) {
+      std::printf("%ld blocks of %ld pixels are rounded otherwise\n", static_cast<long>(blocks), static_cast<long>(pixels));
+      ++failures;
+    }
+  }
+}
+
 void check_coarse(const PlanKernels& kernels, int64_t in_channels, int64_t blocks, int64_t count, int64_t height,
                   int64_t width) {
   const Images images{count, in_channels, height, width};
@@ -358,6 +384,9 @@ void check_callers(const PlanKernels& kernels) {
 int main(int count, char**) {
   std::vector<const PlanKernels*> sets = usable_plan_kernels();
   if (count > 1) sets.erase(sets.begin(), sets.end() - 1);
+  check_rounding(1, 5, 32);
+  check_rounding(5, 33, 64);
+  check_rounding(8, 16, 64);
   for (const PlanKernels* kernels : sets) {
     check(*kernels, 1, {3, 3, 1, 1, 1}, 1, 33, 61);
     check(*kernels, 1, {3, 3, 2, 1, 1}, 5, 32, 18);
