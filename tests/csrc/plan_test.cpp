@@ -165,7 +165,7 @@ class Network {
             }
           } else if (l.kind == Kind::kGate || l.kind == Kind::kWeigh) {
             sum = in.inside(from, y, x) * other;
-          } else if (l.kind == Kind::kAdd) {
+          } else if (l.kind == Kind::kAdd || l.kind == Kind::kShift) {
             sum = in.inside(from, y, x) + other;
           } else {
             sum += products(l, in, lane, y, x) + other;
@@ -238,6 +238,7 @@ Network sample(int64_t in_channels, int64_t blocks, Kernel kernel, unsigned seed
   n.add(Kind::kMeans, {strided, 0}, {means, 0}, 2 * blocks);
   const int64_t gates = dense(means, 2 * blocks, 8 * blocks, Activation::kHardSigmoid);
   n.add(Kind::kGate, {strided, 0}, {strided, 0}, 2 * blocks, {}, Activation::kNone, {gates, 0});
+  n.add(Kind::kShift, {strided, 1}, {strided, 1}, 2 * blocks - 1, {}, Activation::kRelu, {means, 1});
   // A convolution of several pixels, with a map before it that has zeros around it.
   const int64_t around = n.map(2 * blocks), mixed = n.map(3);
   n.add(Kind::kPad, {strided, 0}, {around, 0}, 2 * blocks, {1, 1, 1, 1, 1});

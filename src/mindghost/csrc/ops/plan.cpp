@@ -636,6 +636,8 @@ void Plan::compute(const Work& work, size_t part, int64_t index, int64_t first, 
       return kernels_.means(y, x, in.pixels());
     case Kind::kGate:
       return kernels_.gate(y, x, at(layer.other, work.layout.sizes[layer.other.map]), in.pixels());
+    case Kind::kShift:
+      return kernels_.shift(y, x, at(layer.other, work.layout.sizes[layer.other.map]), in.pixels(), layer.activation);
     case Kind::kWeigh: {
       const Size& small = work.layout.sizes[layer.other.map];
       return kernels_.weigh(y, in.height, in.width, at(layer.other, small), small.height, small.width);

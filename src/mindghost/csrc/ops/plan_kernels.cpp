@@ -281,6 +281,13 @@ void gate(float* y, const float* x, const float* gates, int64_t pixels) {
   }
 }
 
+void shift(float* y, const float* x, const float* shifts, int64_t pixels, Activation activation) {
+  for (int part = 0; part < kLanes; part += kShort) {
+    const Short more = load<Short>(shifts + part);
+    for (int64_t i = part; i < pixels * kLanes; i += kLanes) store(y + i, activated(load<Short>(x + i) + more, activation));
+  }
+}
+
 void weigh(float* y, int64_t height, int64_t width, const float* gates, int64_t rows, int64_t columns) {
   for (int64_t i = 0; i < height; ++i) {
     const float* row = gates + i * rows / height * columns * kLanes;
@@ -319,6 +326,6 @@ void pool(float* y, const float* x, int64_t height, int64_t width, int64_t windo
 
 extern const PlanKernels GHOSTNET_PLAN_KERNELS;
 const PlanKernels GHOSTNET_PLAN_KERNELS{GHOSTNET_NAME, kVector, kTileVectors * kVector, kTilePixels, convolve, finish, depthwise,
-                                        means,         gate,    weigh,                  add,         pool};
+                                        means,         gate,    shift,                  weigh,       add,    pool};
 
 }  // namespace ghostnet
