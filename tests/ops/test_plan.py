@@ -11,6 +11,7 @@ from mindspore import Tensor, nn
 
 from mindghost.csrc import cpp_library
 from mindghost.models import create_model, pruned
+from mindghost.models.g_ghost_regnet import GGhostRegNet
 from mindghost.models.ghostnet import GhostNet
 from mindghost.ops import library, plan, rewrite
 from tests.helpers.families import one_of_each
@@ -34,6 +35,8 @@ NAMES = [
     "ghostnetv3_130",
     "repghostnet_050",
     "repghostnet_111",
+    "g_ghost_regnetx_032",
+    "g_ghost_regnetx_080",
 ]
 
 
@@ -105,6 +108,15 @@ def test_odd_numbers_of_channels():
     )
     randomise(made, gamma=(0.3, 0.9))
     assert_agrees(made.set_train(False), (2, 3, 48, 48))
+
+
+def test_groups_and_parts_of_a_stage_that_fill_no_blocks():
+    """Nine and twelve channels of a group; 18 that pass through the stage and 18 ghosts, and 27 and 33."""
+    made = GGhostRegNet((2, 3, 1, 4), (24, 36, 48, 60), 12, num_classes=3)
+    randomise(made, gamma=(0.3, 0.9))
+    assert_agrees(made.set_train(False), (2, 3, 64, 64), (1, 3, 40, 75))
+    made.reset_classifier(0)
+    assert_agrees(made, (2, 3, 32, 32))
 
 
 def test_bits_depend_neither_on_threads_nor_on_the_rest_of_a_batch():
