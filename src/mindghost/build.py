@@ -26,6 +26,7 @@ from .models.parameters import assign
 from .models.quantized import is_range, quantize_aware
 from .models.segmentation import SegmentationNetwork
 from .ops import plan, rewrite
+from .ops.library import check_bfloat16
 
 
 def facts(model: str) -> Card:
@@ -151,17 +152,38 @@ def evaluation_network(config: Config, operators: Path | None = None) -> nn.Cell
     """The same network as it is evaluated, where nobody asks for gradients: in the precision of `val_amp_level`.
 
     It is on our native operators, but what `ops.plan` knows has none of them in it (`inference.network.of_cell`).
+
+    Raises UserError for `val_amp_level: bfloat16` where it cannot be had.
     """
-    net = _apply_amp(network(config), config.val_amp_level, config.amp_cast_list)
-    library = for_plan(config, operators)
-    if library is not None and not plan.knows(net):
-        rewrite.use(net, library)
+    net = network(config)
+    check_evaluation(net, config, operators)
+    if config.val_amp_level == "bfloat16":
+        return net
+    net = _apply_amp(net, config.val_amp_level, config.amp_cast_list)
+    if config.val_amp_level == "O0" and operators is not None and not plan.knows(net):
+        rewrite.use(net, operators)
     return net
 
 
-def for_plan(config: Config, operators: Path | None) -> Path | None:
-    """The library of our operators, if plans may be made by it: they are in float32."""
-    return operators if config.val_amp_level == "O0" else None
+def check_evaluation(net: nn.Cell, config: Config, operators: Path | None) -> None:
+    """Raise UserError where a network, as `models` makes it, is to be evaluated in bfloat16 and cannot be.
+
+    That is a matter of the plan that it becomes, and of the processor.
+    """
+    if config.val_amp_level != "bfloat16":
+        return
+    check_bfloat16(operators, "val_amp_level")
+    if not plan.knows(net):
+        raise UserError(
+            f"val_amp_level: bfloat16 is for networks that run as a plan, and {config.model} does not; set it to O0"
+        )
+
+
+def for_plan(config: Config, operators: Path | None) -> plan.Form | None:
+    """How plans are made, if they may be: in float32 or bfloat16, and by the library of our operators."""
+    if operators is None or config.val_amp_level not in ("O0", "bfloat16"):
+        return None
+    return plan.Form(operators, config.val_amp_level == "bfloat16")
 
 
 def _apply_amp(network: nn.Cell, level: str, cast_list: Sequence[str] | None = None) -> nn.Cell:

@@ -205,7 +205,7 @@ def completed(line: str, folder: Path) -> list[str]:
         ("mindghost train -c my", ["my.yaml"]),
         ("mindghost validate --config ghost_air", ["ghost_airbench"]),
         ("mindghost train --ckpt_p", ["--ckpt_path"]),
-        ("mindghost train --val_amp_level ", ["O0", "O1", "O2", "O3"]),
+        ("mindghost train --val_amp_level ", ["O0", "O1", "O2", "O3", "bfloat16"]),
         ("mindghost train --ema ", ["False", "True"]),
         ("mindghost export --format ", ["all", "litert", "mindir", "ncnn", "onnx", "openvino"]),
         ("mindghost index ", ["add", "build", "info", "remove", "sync"]),

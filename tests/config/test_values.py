@@ -381,7 +381,14 @@ def test_bad_values(keys, words):
         ),
         ({"native_ops": "on", "amp_level": "O2"}, ["native_ops: ", "float32", "set amp_level to O0"]),
         ({"amp_type": "bfloat16"}, ["amp_level: bfloat16 is for amp_level: O2, not for O0; set amp_level to O2"]),
-        (BFLOAT16 | {"val_amp_level": "O2"}, ["val_amp_level: with bfloat16 evaluation is in float32, not in O2"]),
+        (
+            BFLOAT16 | {"val_amp_level": "O2"},
+            ["val_amp_level: with bfloat16 evaluation is in float32 or bfloat16, not in O2"],
+        ),
+        (
+            {"val_amp_level": "bfloat16", "native_ops": "off"},
+            ["native_ops: evaluation in bfloat16 takes our operators; set native_ops to auto, or val_amp_level to O0"],
+        ),
         (BFLOAT16 | {"native_ops": "off"}, ["native_ops: bfloat16 takes our operators; set native_ops to auto"]),
         (BFLOAT16 | {"amp_cast_list": ["Dense"]}, ["amp_cast_list: bfloat16 is for convolutions"]),
         (BFLOAT16 | {"quantize_aware": "int8"}, ["amp_level: maps are rounded in float32"]),

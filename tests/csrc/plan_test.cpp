@@ -10,6 +10,7 @@
 
 #include "plan.h"
 #include "thread_pool.h"
+#include "tiles.h"
 
 using namespace ghostnet;
 
@@ -48,7 +49,11 @@ struct Kernel {
 // Writes a program, and does what it says.
 class Network {
  public:
-  Network(int64_t in_channels, unsigned seed) : generator_(seed), in_channels_(in_channels) { blocks_.push_back(0); }
+  // `parts`: random numbers are multiples of 1 / parts; 0: any.
+  Network(int64_t in_channels, unsigned seed, int parts = 0)
+      : generator_(seed), in_channels_(in_channels), parts_(parts) {
+    blocks_.push_back(0);
+  }
 
   int64_t map(int64_t blocks) {
     blocks_.push_back(blocks);
@@ -67,6 +72,15 @@ class Network {
     if (kind == Kind::kDepthwise) layer.weights = random(lanes * taps);
     if (!layer.weights.empty()) layer.bias = random(lanes);
     layers_.push_back(layer);
+  }
+
+  // The last layer gives its inputs as they are.
+  void select() {
+    PlanLayer& layer = layers_.back();
+    const int64_t inputs = layer.inputs.size();
+    std::fill(layer.weights.begin(), layer.weights.end(), 0.0f);
+    std::fill(layer.bias.begin(), layer.bias.end(), 0.0f);
+    for (int64_t i = 0; i < inputs; ++i) layer.weights[i * inputs + i] = 1.0f;
   }
 
   std::vector<int64_t> program(int64_t classes) const {
@@ -105,6 +119,9 @@ class Network {
     std::uniform_real_distribution<float> uniform(-0.5, 0.5);
     std::vector<float> values(size);
     for (float& value : values) value = uniform(generator_);
+    if (parts_ > 0) {
+      for (float& value : values) value = std::round(value * static_cast<float>(parts_)) / static_cast<float>(parts_);
+    }
     return values;
   }
 
@@ -148,7 +165,7 @@ class Network {
             }
           } else if (l.kind == Kind::kGate || l.kind == Kind::kWeigh) {
             sum = in.inside(from, y, x) * other;
-          } else if (l.kind == Kind::kAdd) {
+          } else if (l.kind == Kind::kAdd || l.kind == Kind::kShift) {
             sum = in.inside(from, y, x) + other;
           } else {
             sum += products(l, in, lane, y, x) + other;
@@ -182,6 +199,7 @@ class Network {
 
   std::mt19937 generator_;
   const int64_t in_channels_;
+  const int parts_;
   std::vector<int64_t> blocks_;
   std::vector<PlanLayer> layers_;
 };
@@ -220,6 +238,7 @@ Network sample(int64_t in_channels, int64_t blocks, Kernel kernel, unsigned seed
   n.add(Kind::kMeans, {strided, 0}, {means, 0}, 2 * blocks);
   const int64_t gates = dense(means, 2 * blocks, 8 * blocks, Activation::kHardSigmoid);
   n.add(Kind::kGate, {strided, 0}, {strided, 0}, 2 * blocks, {}, Activation::kNone, {gates, 0});
+  n.add(Kind::kShift, {strided, 1}, {strided, 1}, 2 * blocks - 1, {}, Activation::kRelu, {means, 1});
   // A convolution of several pixels, with a map before it that has zeros around it.
   const int64_t around = n.map(2 * blocks), mixed = n.map(3);
   n.add(Kind::kPad, {strided, 0}, {around, 0}, 2 * blocks, {1, 1, 1, 1, 1});
@@ -230,36 +249,104 @@ Network sample(int64_t in_channels, int64_t blocks, Kernel kernel, unsigned seed
   return n;
 }
 
-void check(const PlanKernels& kernels, int64_t blocks, Kernel kernel, int64_t count, int64_t height, int64_t width) {
-  const int64_t in_channels = 3, classes = 11, image = in_channels * height * width;
-  Network network = sample(in_channels, blocks, kernel, static_cast<unsigned>(height * 100 + width));
+// Exact in bfloat16: images, what is made of them, and weights.
+Network coarse_sample(int64_t in_channels, int64_t blocks, unsigned seed) {
+  Network n(in_channels, seed, 16);
+  const int64_t in_blocks = (in_channels + kLanes - 1) / kLanes;
+  const int64_t copied = n.map(0), same = n.map(in_blocks), all = n.map(blocks + 1);
+  n.add(Kind::kPad, {0, 0}, {copied, 0}, 0);
+  n.add(Kind::kDense, {copied, 0}, {same, 0}, in_blocks, {}, Activation::kNone, {-1, 0}, first_lanes(in_channels));
+  n.select();
+  n.add(Kind::kDense, {same, 0}, {all, 1}, blocks, {}, Activation::kRelu, {-1, 0}, first_lanes(in_channels - 3));
+  n.add(Kind::kDense, {same, 0}, {all, 0}, 1, {}, Activation::kNone, {all, blocks}, {1, 2, 5});
+  const int64_t means = n.map(blocks + 1);
+  n.add(Kind::kMeans, {all, 0}, {means, 0}, blocks + 1);
+  return n;
+}
+
+struct Images {
+  int64_t count, channels, height, width;
+  int64_t values() const { return channels * height * width; }
+};
+
+void check(const PlanKernels& kernels, const Tiles* tiles, const Network& network, const std::vector<float>& values,
+           const Images& images, int64_t classes, double tolerance) {
   const std::vector<int64_t> program = network.program(classes);
-  const std::vector<float> weights = network.weights(), images = network.random(count * image);
-  Plan plan(kernels, program.data(), weights.data());
+  const std::vector<float> weights = network.weights();
+  Plan plan(kernels, tiles, program.data(), weights.data());
+  const char* products = !tiles ? "float32" : tiles == &plain_tiles ? "bfloat16 by loops" : "bfloat16 by AMX";
   std::vector<float> first;
   for (int threads = 1; threads <= 3; ++threads) {
     set_threads(threads);
-    std::vector<float> found(count * classes, -7.0f);
-    plan.run(images.data(), count, in_channels, height, width, found.data());
+    std::vector<float> found(images.count * classes, -7.0f);
+    plan.run(values.data(), images.count, images.channels, images.height, images.width, found.data());
     if (first.empty()) first = found;
     if (found != first) {
-      std::printf("%s: other bits on %d threads\n", kernels.name, threads);
+      std::printf("%s, %s: other bits on %d threads\n", kernels.name, products, threads);
       ++failures;
     }
   }
-  for (int64_t i = 0; i < count; ++i) {
-    const Doubles expected = network.expected(images.data() + i * image, height, width, classes);
+  for (int64_t i = 0; i < images.count; ++i) {
+    const Doubles expected = network.expected(values.data() + i * images.values(), images.height, images.width, classes);
     for (int64_t c = 0; c < classes; ++c) {
       const double error = std::abs(first[i * classes + c] - expected[c]);
-      if (!(error <= 1e-4 * (1 + std::abs(expected[c])))) {
-        std::printf("%s: %ld images of %ldx%ld, %ld blocks: image %ld, class %ld: %g instead of %g\n", kernels.name,
-                    static_cast<long>(count), static_cast<long>(height), static_cast<long>(width),
-                    static_cast<long>(blocks), static_cast<long>(i), static_cast<long>(c), first[i * classes + c],
-                    expected[c]);
+      if (!(error <= tolerance * (1 + std::abs(expected[c])))) {
+        std::printf("%s, %s: %ld images of %ldx%ld: image %ld, class %ld: %g instead of %g\n", kernels.name, products,
+                    static_cast<long>(images.count), static_cast<long>(images.height), static_cast<long>(images.width),
+                    static_cast<long>(i), static_cast<long>(c), first[i * classes + c], expected[c]);
         ++failures;
       }
     }
   }
+}
+
+// The loops that do what AMX does, and AMX where it is.
+std::vector<const Tiles*> all_tiles() {
+  std::vector<const Tiles*> all{&plain_tiles};
+  if (amx_tiles()) all.push_back(amx_tiles());
+  return all;
+}
+
+// Pixels are rounded as single values are, by loops, and nothing else is written.
+void check_rounding(int64_t blocks, int64_t pixels, int64_t row) {
+  std::mt19937 generator(7);
+  std::normal_distribution<float> normal;
+  const int64_t plane = (pixels + 2) * kLanes, size = pixels * row;
+  std::vector<float> x(blocks * plane);
+  for (float& value : x) value = normal(generator);
+  x[0] = std::nanf("");
+  std::vector<uint16_t> expected(size + 1, 7);
+  for (int64_t p = 0; p < pixels; ++p) {
+    for (int64_t c = 0; c < row; ++c) {
+      expected[p * row + c] = 0;
+      const float* from = x.data() + c / kLanes * plane + p * kLanes + c % kLanes;
+      if (c < blocks * kLanes) plain_tiles.round(&expected[p * row + c], from, 1);
+    }
+  }
+  for (const Tiles* tiles : all_tiles()) {
+    std::vector<uint16_t> found(size + 1, 7);
+    tiles->round_pixels(found.data(), row, x.data(), plane, blocks, pixels);
+    if (found != expected) {
+      std::printf("%ld blocks of %ld pixels are rounded otherwise\n", static_cast<long>(blocks), static_cast<long>(pixels));
+      ++failures;
+    }
+  }
+}
+
+void check_coarse(const PlanKernels& kernels, int64_t in_channels, int64_t blocks, int64_t count, int64_t height,
+                  int64_t width) {
+  const Images images{count, in_channels, height, width};
+  Network network = coarse_sample(in_channels, blocks, static_cast<unsigned>(in_channels));
+  const std::vector<float> values = network.random(count * images.values());
+  for (const Tiles* tiles : all_tiles()) check(kernels, tiles, network, values, images, (blocks + 1) * kLanes, 1e-5);
+}
+
+void check(const PlanKernels& kernels, int64_t blocks, Kernel kernel, int64_t count, int64_t height, int64_t width) {
+  const Images images{count, 3, height, width};
+  Network network = sample(3, blocks, kernel, static_cast<unsigned>(height * 100 + width));
+  const std::vector<float> values = network.random(count * images.values());
+  check(kernels, nullptr, network, values, images, 11, 1e-4);
+  for (const Tiles* tiles : all_tiles()) check(kernels, tiles, network, values, images, 11, 0.02);
 }
 
 // Two callers of one plan: one has the threads, the other works alone.
@@ -267,7 +354,7 @@ void check_callers(const PlanKernels& kernels) {
   Network network = sample(3, 2, {3, 3, 2, 1, 1}, 5);
   const std::vector<int64_t> program = network.program(11);
   const std::vector<float> weights = network.weights(), images = network.random(3 * 3 * 30 * 30);
-  Plan plan(kernels, program.data(), weights.data());
+  Plan plan(kernels, nullptr, program.data(), weights.data());
   set_threads(2);
   std::vector<float> expected(3 * 11);
   plan.run(images.data(), 3, 3, 30, 30, expected.data());
@@ -298,6 +385,9 @@ void check_callers(const PlanKernels& kernels) {
 int main(int count, char**) {
   std::vector<const PlanKernels*> sets = usable_plan_kernels();
   if (count > 1) sets.erase(sets.begin(), sets.end() - 1);
+  check_rounding(1, 5, 32);
+  check_rounding(5, 33, 64);
+  check_rounding(8, 16, 64);
   for (const PlanKernels* kernels : sets) {
     check(*kernels, 1, {3, 3, 1, 1, 1}, 1, 33, 61);
     check(*kernels, 1, {3, 3, 2, 1, 1}, 5, 32, 18);
@@ -306,6 +396,9 @@ int main(int count, char**) {
     check(*kernels, 2, {7, 3, 2, 3, 1}, 20, 9, 11);
     check(*kernels, 2, {3, 3, 1, 1, 1}, 4, 1, 1);
     check(*kernels, 5, {3, 3, 2, 1, 1}, 1, 2, 75);
+    check_coarse(*kernels, 70, 5, 3, 9, 11);
+    check_coarse(*kernels, 20, 9, 1, 31, 37);
+    check_coarse(*kernels, 300, 2, 2, 1, 1);
     check_callers(*kernels);
   }
   std::printf("%zu instruction sets, %d failures\n", sets.size(), failures);

@@ -1,11 +1,14 @@
 """Evaluation by a plan of the whole network: the numbers of MindSpore's operators, in training and afterwards."""
 
+import ctypes
+
 import mindspore as ms
 import pytest
 
 from mindghost import tasks
 from mindghost.checkpoint import weights as weights_file
 from mindghost.config import Config
+from mindghost.errors import UserError
 from mindghost.evaluate.evaluator import WeightsEvaluator
 from mindghost.evaluate.validate import validate
 from mindghost.ops import library, plan
@@ -57,6 +60,19 @@ def test_a_plan_gives_the_numbers_of_mindspore(config, made):
     assert made == [True] * 4
     assert numbers[0] == numbers[2] == found.result()
     assert numbers[1] != numbers[0]
+
+
+def test_in_bfloat16_numbers_are_nearly_the_same(config, made):
+    """By the processor that this is."""
+    asked = config.replace(val_amp_level="bfloat16")
+    if not ctypes.CDLL(str(library.library())).ghostnet_bfloat16():
+        with pytest.raises(UserError, match="val_amp_level: bfloat16 takes a processor with AMX"):
+            validate(asked)
+        return
+    exact, found = validate(config).metrics, validate(asked).metrics
+    assert made == [True, True]
+    assert found.loss != exact.loss
+    assert found.loss == pytest.approx(exact.loss, rel=0.02)
 
 
 def test_networks_in_float16_have_none(config, made, monkeypatch):

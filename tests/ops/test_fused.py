@@ -399,6 +399,7 @@ def test_elsewhere_they_are_never_used():
     with pytest.raises(UserError, match="^native_ops: our operators are for float32, not for amp_level: O2; set"):
         settings(native_ops="on", amp_level="O2")
     assert native_operators(settings(amp_level="O2", val_amp_level="O3"), "CPU", 2) is None
+    assert native_operators(settings(amp_level="O2", val_amp_level="bfloat16"), "CPU", 2) is not None
 
 
 def test_each_network_by_its_precision():

@@ -11,6 +11,7 @@ from mindspore import Tensor, nn
 
 from mindghost.csrc import cpp_library
 from mindghost.models import create_model, pruned
+from mindghost.models.g_ghost_regnet import GGhostRegNet
 from mindghost.models.ghostnet import GhostNet
 from mindghost.ops import library, plan, rewrite
 from tests.helpers.families import one_of_each
@@ -34,6 +35,8 @@ NAMES = [
     "ghostnetv3_130",
     "repghostnet_050",
     "repghostnet_111",
+    "g_ghost_regnetx_032",
+    "g_ghost_regnetx_080",
 ]
 
 
@@ -52,7 +55,7 @@ def network(name: str, num_classes: int = 3, **others) -> nn.Cell:
 
 
 def assert_agrees(made: nn.Cell, *shapes: tuple[int, ...]) -> None:
-    run = plan.of(made, LIBRARY)
+    run = plan.of(made, plan.Form(LIBRARY))
     assert run is not None
     for shape in shapes:
         given = images(*shape)
@@ -107,8 +110,17 @@ def test_odd_numbers_of_channels():
     assert_agrees(made.set_train(False), (2, 3, 48, 48))
 
 
+def test_groups_and_parts_of_a_stage_that_fill_no_blocks():
+    """Nine and twelve channels of a group; 18 that pass through the stage and 18 ghosts, and 27 and 33."""
+    made = GGhostRegNet((2, 3, 1, 4), (24, 36, 48, 60), 12, num_classes=3)
+    randomise(made, gamma=(0.3, 0.9))
+    assert_agrees(made.set_train(False), (2, 3, 64, 64), (1, 3, 40, 75))
+    made.reset_classifier(0)
+    assert_agrees(made, (2, 3, 32, 32))
+
+
 def test_bits_depend_neither_on_threads_nor_on_the_rest_of_a_batch():
-    run = plan.of(network("ghostnetv2_100"), LIBRARY)
+    run = plan.of(network("ghostnetv2_100"), plan.Form(LIBRARY))
     given = images(19, 3, 48, 48)
     expected = run(given)
     for threads in (1, 2, 3):
@@ -119,7 +131,7 @@ def test_bits_depend_neither_on_threads_nor_on_the_rest_of_a_batch():
 
 
 def test_what_is_no_number_stays_in_its_image():
-    run = plan.of(network("ghostnet_050"), LIBRARY)
+    run = plan.of(network("ghostnet_050"), plan.Form(LIBRARY))
     given = images(3, 3, 32, 32)
     given[1, 0, 5, 5] = np.nan
     found = run(given)
@@ -128,7 +140,7 @@ def test_what_is_no_number_stays_in_its_image():
 
 
 def test_arrays_of_any_kind():
-    run = plan.of(network("ghostnet_050"), LIBRARY)
+    run = plan.of(network("ghostnet_050"), plan.Form(LIBRARY))
     given = images(2, 3, 32, 40)
     expected = run(np.ascontiguousarray(given[..., ::-1]))
     np.testing.assert_array_equal(run(given[..., ::-1]), expected)
@@ -140,11 +152,11 @@ def test_arrays_of_any_kind():
 
 def test_a_plan_has_the_weights_of_its_time():
     made = network("ghostnet_050")
-    run, given = plan.of(made, LIBRARY), images(1, 3, 32, 32)
+    run, given = plan.of(made, plan.Form(LIBRARY)), images(1, 3, 32, 32)
     before = run(given)
     randomise(made, seed=1, gamma=(0.3, 0.9))
     np.testing.assert_array_equal(run(given), before)
-    assert np.abs(plan.of(made, LIBRARY)(given) - before).max() > 1e-3
+    assert np.abs(plan.of(made, plan.Form(LIBRARY))(given) - before).max() > 1e-3
 
 
 def test_what_has_no_plan():
@@ -155,7 +167,7 @@ def test_what_has_no_plan():
     dilated.conv_stem.dilation = (2, 2)
     assert plan.knows(network("ghostnet_050"))
     for made in (other, rewritten, dilated):
-        assert plan.of(made, LIBRARY) is None
+        assert plan.of(made, plan.Form(LIBRARY)) is None
     assert not plan.knows(other)
     assert not plan.knows(rewritten)
 
@@ -163,7 +175,7 @@ def test_what_has_no_plan():
 def plan_test(compiler: list[str], flags: tuple[str, ...], folder: Path, *more: str) -> Path:
     """tests/csrc/plan_test.cpp, built with what plans are made of: against the definitions, on 1 to 3 threads."""
     whole = library.description(*more)
-    parts = {name: unit for name, unit in whole.units.items() if name in ("plan", "thread_pool") or "plan_k" in name}
+    parts = {name: unit for name, unit in whole.units.items() if name.startswith(("plan", "thread_pool", "tiles"))}
     test = ROOT / "tests" / "csrc" / "plan_test.cpp"
     return built(test, dataclasses.replace(whole, units=parts), compiler, flags, folder)
 

@@ -78,7 +78,7 @@ _FORMS = {
 CONTENDERS = (
     Contender(OURS, "ours", (*_STEPS, "pipeline", "evaluation pipeline")),
     Contender("ours, native_ops off", "ours", ("training", "inference"), "off"),
-    Contender("ours, bfloat16", "ours", ("training",), "bfloat16"),
+    Contender("ours, bfloat16", "ours", ("training", "inference", "latency"), "bfloat16"),
     Contender("ours, from a pack", "ours", ("pipeline", "evaluation pipeline"), "pack"),
     Contender("ours, uncompressed pack", "ours", ("pipeline", "evaluation pipeline"), "uncompressed"),
     Contender("mindcv", "stock_mindcv", (*_STEPS, "pipeline", "evaluation pipeline"), environment=_QUIET),

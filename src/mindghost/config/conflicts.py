@@ -131,10 +131,11 @@ def _bfloat16_conflicts(config: Config) -> Iterator[Problem]:
             ("amp_level", "amp_type"),
             f"bfloat16 is for amp_level: O2, not for {config.amp_level}; set amp_level to O2, or leave amp_type out",
         )
-    if config.val_amp_level != "O0":
+    if config.val_amp_level not in ("O0", "bfloat16"):
         yield Problem(
             ("val_amp_level", "amp_type"),
-            f"with bfloat16 evaluation is in float32, not in {config.val_amp_level}; set val_amp_level to O0",
+            f"with bfloat16 evaluation is in float32 or bfloat16, not in {config.val_amp_level}; set val_amp_level to "
+            "O0",
         )
     if config.native_ops == "off":
         yield Problem(
@@ -164,6 +165,11 @@ def _precision_conflicts(config: Config) -> Iterator[Problem]:
                 f"maps are rounded in float32, not in {key}: {getattr(config, key)}; set {key} to O0, or "
                 "quantize_aware to None",
             )
+    if config.val_amp_level == "bfloat16" and config.native_ops == "off":
+        yield Problem(
+            ("native_ops", "val_amp_level"),
+            "evaluation in bfloat16 takes our operators; set native_ops to auto, or val_amp_level to O0",
+        )
     if config.amp_type == "bfloat16":
         yield from _bfloat16_conflicts(config)
     elif config.native_ops == "on" and config.amp_level != "O0":

@@ -24,6 +24,7 @@ from .types import (
     DecayEpochs,
     DecoderWidth,
     EraseValue,
+    EvaluationLevel,
     ImageSize,
     Interpolation,
     LayerChannels,
@@ -432,8 +433,9 @@ class Keys(BaseModel):
     amp_type: Literal["float16", "bfloat16"] = "float16"
     """What amp_level has in place of float32. bfloat16, for O2 on a CPU with AMX: the products of convolutions, whose
     sums and all else are in float32."""
-    val_amp_level: AmpLevel = "O0"
-    """Precision in validate, as in amp_level."""
+    val_amp_level: EvaluationLevel = "O0"
+    """Precision in evaluation, predict and embed, as in amp_level. bfloat16, on a CPU with AMX: the products of 1x1
+    convolutions, in networks that run as one plan."""
     amp_cast_list: CastList | None = None
     """Cells of mindspore.nn that O1 runs in float16 and O2 keeps in float32; None takes mindcv's lists."""
     loss_scale_type: LossScaleType = "fixed"

@@ -215,6 +215,7 @@ Scheduler = Literal[
 ]
 LossScaleType = Annotated[Literal["fixed", "dynamic", "auto"], _Lower]
 AmpLevel = Literal["O0", "O1", "O2", "O3"]
+EvaluationLevel = Literal["O0", "O1", "O2", "O3", "bfloat16"]
 
 
 def expected(annotation: Any, metadata: Iterable[Any] = ()) -> str:

@@ -128,5 +128,5 @@ class WeightsEvaluator(Evaluator):
         """The numbers of an evaluation with these weights, by parameter name; every rank has to call it."""
         for parameter in self.network.get_parameters():
             assign(parameter, weights[parameter.name])
-        library = build.for_plan(self.runtime.config, self.runtime.operators)
-        return self.outcomes(of_cell(self.network, self.runtime.graphs, library)).metrics()
+        form = build.for_plan(self.runtime.config, self.runtime.operators)
+        return self.outcomes(of_cell(self.network, self.runtime.graphs, form)).metrics()

@@ -190,8 +190,8 @@ def of_weights(runtime: Runtime) -> tuple[Network, Path]:
     classes = runtime.config.num_classes
     assert classes is not None  # the data has settled it
     is_dense = tasks.of(runtime.config).is_dense
-    library = build.for_plan(runtime.config, runtime.operators)
-    return checked(of_cell(cell, runtime.graphs, library), loaded.path, classes, is_dense), loaded.path
+    form = build.for_plan(runtime.config, runtime.operators)
+    return checked(of_cell(cell, runtime.graphs, form), loaded.path, classes, is_dense), loaded.path
 
 
 def _temperature(runtime: Runtime, exported: Deployment | None) -> float | None:

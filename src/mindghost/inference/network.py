@@ -34,8 +34,8 @@ def open_network(deployed: Deployment, operators: Path | None = None, graphs: Gr
         run = of_exported(deployed)
         say_unchecked(deployed.path)
     else:
-        library = build.for_plan(deployed.config, operators)
-        run = of_cell(trained_cell(deployed, operators), graphs, library)
+        form = build.for_plan(deployed.config, operators)
+        run = of_cell(trained_cell(deployed, operators), graphs, form)
     return checked(run, deployed.path, len(deployed.classes), tasks.of(deployed.config).is_dense)
 
 
@@ -91,16 +91,20 @@ def check_logits(logits: NDArray[Any], images: NDArray[Any], path: Path, classes
         )
 
 
-def of_cell(network: nn.Cell, graphs: GraphCache | None = None, library: Path | None = None) -> Network:
+def of_cell(network: nn.Cell, graphs: GraphCache | None = None, form: plan.Form | None = None) -> Network:
     """A network of MindSpore, in evaluation mode.
 
-    With the library of our C++ operators (`build.for_plan`), a network that `ops.plan` knows is run by a plan, with the
-    weights that it has now. Any other is run by MindSpore; `graphs` compiles it, if it is given.
+    With a `form` (`build.for_plan`), a network that `ops.plan` knows is run by a plan, with the weights that it has
+    now. Any other is run by MindSpore; `graphs` compiles it, if it is given. In bfloat16, UserError is raised for it.
     """
     network.set_train(False)
-    planned = None if library is None else plan.of(network, library)
+    planned = None if form is None else plan.of(network, form)
     if planned is not None:
         return planned
+    if form is not None and form.bfloat16:
+        raise UserError(
+            "val_amp_level: bfloat16 is for networks that run as a plan, and this one does not; set it to O0"
+        )
 
     def run(images: NDArray[Any]) -> NDArray[Any]:
         tensor = Tensor(images)

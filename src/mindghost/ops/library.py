@@ -70,14 +70,15 @@ def load(path: Path, threads: int) -> str:
     return kernels
 
 
-def check_bfloat16(path: Path | None) -> None:
-    """Raise UserError where products in bfloat16 (`amp_type`) cannot be had. `path`: the library; None: none."""
+def check_bfloat16(path: Path | None, key: str = "amp_type") -> None:
+    """Raise UserError where products in bfloat16, which `key` asks for, cannot be had. `path`: the library, or None."""
+    advice = "leave amp_type and amp_level out" if key == "amp_type" else f"set {key} to O0"
     if path is None:
-        raise UserError("amp_type: bfloat16 takes our native operators, which cannot be had here; leave amp_type out")
+        raise UserError(f"{key}: bfloat16 takes our native operators, which cannot be had here; {advice}")
     if not ctypes.CDLL(str(path)).ghostnet_bfloat16():
         raise UserError(
-            "amp_type: bfloat16 takes a processor with AMX (Intel Xeon, 4th generation or later), and this one has "
-            "none, or the system keeps it back; leave amp_type and amp_level out"
+            f"{key}: bfloat16 takes a processor with AMX (Intel Xeon, 4th generation or later), and this one has "
+            f"none, or the system keeps it back; {advice}"
         )
 
 
@@ -121,7 +122,7 @@ def native_operators(config: Config, device: str, threads: int) -> Path | None:
     if config.native_ops == "off":
         return None
     try:
-        if device != "CPU" or "O0" not in (config.amp_level, config.val_amp_level):
+        if device != "CPU" or not {"O0", "bfloat16"} & {config.amp_level, config.val_amp_level}:
             raise NativeError(f"they are for float32 on a CPU, not for {device}, {config.amp_level}")
         path = library()
         kernels = load(path, threads)

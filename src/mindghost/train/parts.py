@@ -149,6 +149,8 @@ def network(runtime: Runtime, epoch: int, starts: bool) -> nn.Cell:
         # Dropout draws its seed from what the process has drawn before, which is more where it began with other epochs.
         ms.set_seed(config.seed)
     net = build.network(config)
+    if config.val_while_train:
+        build.check_evaluation(net, config, runtime.operators)
     reseed_dropout(net, ranks.rank)
     if starts:
         loaded = build.load_weights(net, config, fine_tune=True)

@@ -41,13 +41,20 @@ def measure(job: Job) -> dict[str, Any]:
         native_ops=native_ops,
         **TRAINING,
     )
-    if job.variant == "bfloat16":
-        config = config.replace(amp_level="O2", amp_type="bfloat16")
-        try:
-            check_bfloat16(_runtime(job, config).operators)
-        except UserError as error:
-            return {"missing": str(error)}
-    return time_steps(job, (_training if job.task == "training" else _inference)(job, config))
+    if job.variant != "bfloat16":
+        return time_steps(job, _run(job, config))
+    keys = {"amp_level": "O2", "amp_type": "bfloat16"} if job.task == "training" else {"val_amp_level": "bfloat16"}
+    config = config.replace(**keys)
+    try:
+        check_bfloat16(_runtime(job, config).operators)
+        run = _run(job, config)
+    except UserError as error:
+        return {"missing": str(error)}
+    return time_steps(job, run)
+
+
+def _run(job: Job, config: Config) -> Callable[[], object]:
+    return (_training if job.task == "training" else _inference)(job, config)
 
 
 def _runtime(job: Job, config: Config) -> Runtime:

@@ -23,22 +23,6 @@ constexpr int64_t kSteps = 8;
 
 int64_t up_to(int64_t value, int64_t multiple) { return divide_up(value, multiple) * multiple; }
 
-// Integers at the beginning of a cache line, all 0.
-template <typename Integer>
-class Zeros {
- public:
-  explicit Zeros(int64_t count) : room_(divide_up(count * sizeof(Integer), sizeof(float)) + 16) {
-    const auto address = reinterpret_cast<uintptr_t>(room_.get());
-    values_ = reinterpret_cast<Integer*>((address + 63) / 64 * 64);
-    std::memset(values_, 0, count * sizeof(Integer));
-  }
-  Integer* get() { return values_; }
-
- private:
-  Scratch room_;
-  Integer* values_;
-};
-
 // Samples with their padding, one after the other, as one row of places: result q is made of the places from q on, at
 // offset(tap). Results of places that are no pixels are not used. Where a map keeps its size, neighbouring rows and samples
 // share the zeros between them.

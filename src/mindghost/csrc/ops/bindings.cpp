@@ -80,10 +80,7 @@ const Kernels& kernels() {
 }
 
 // Python does not ask for bfloat16 where the processor has no products of it, but for tests.
-const Tiles& tiles() {
-  const Tiles* amx = amx_tiles();
-  return amx ? *amx : plain_tiles;
-}
+const Tiles& tiles() { return best_tiles(); }
 
 namespace {
 

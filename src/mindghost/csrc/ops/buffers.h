@@ -3,11 +3,13 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <memory>
 #include <mutex>
 #include <utility>
 #include <vector>
 
+#include "geometry.h"
 #include "kernels.h"
 
 namespace ghostnet {
@@ -76,6 +78,23 @@ class Scratch {
 
  private:
   Store::Memory memory_;
+};
+
+// Integers at the beginning of a cache line, all 0.
+template <typename Integer>
+class Zeros {
+ public:
+  explicit Zeros(int64_t count) : room_(divide_up(count * sizeof(Integer), sizeof(float)) + 16) {
+    const auto address = reinterpret_cast<uintptr_t>(room_.get());
+    values_ = reinterpret_cast<Integer*>((address + 63) / 64 * 64);
+    std::memset(values_, 0, count * sizeof(Integer));
+  }
+  Integer* get() { return values_; }
+  const Integer* get() const { return values_; }
+
+ private:
+  Scratch room_;
+  Integer* values_;
 };
 
 }  // namespace ghostnet

@@ -31,6 +31,10 @@ constexpr int64_t kAlignment = 16;
 constexpr int64_t kPanelValues = 128 << 10, kBandValues = 8 << 10;
 // Samples that a thread takes at once, and pixels of all samples together that small maps are filled up to.
 constexpr int64_t kMostTogether = 16, kPixelsTogether = 392;
+// Pixels and channels of products in bfloat16 that are made at once; of how many such pixels the sums are kept in the
+// first-level cache; and the most pixels and values of their input that are rounded at once.
+constexpr int64_t kBlock = 2 * kTileSide, kSums = 4 * kBlock, kRoundedPixels = 512, kRoundedValues = 128 << 10;
+static_assert(kSideBySide == kLanes, "tiles.h knows how maps of a plan lie");
 
 int64_t up(int64_t value, int64_t step) { return (value + step - 1) / step * step; }
 
@@ -41,6 +45,14 @@ float* aligned(float* x) {
 
 bool is_flat(const PlanLayer& layer) {
   return layer.kernel_height == 1 && layer.kernel_width == 1 && layer.stride == 1;
+}
+
+// Blocks of the input up to the last one with a channel, and what they fill up to.
+int64_t input_blocks(const PlanLayer& layer) { return layer.inputs.back() / kLanes + 1; }
+int64_t depth(const PlanLayer& layer) { return up(input_blocks(layer) * kLanes, kDepth); }
+// Pixels that are rounded at once.
+int64_t rounded_pixels(const PlanLayer& layer) {
+  return std::clamp(kRoundedValues / depth(layer) / kBlock * kBlock, kBlock, kRoundedPixels);
 }
 
 }  // namespace
@@ -125,7 +137,8 @@ void Plan::Crew::take(Stage* stage, float* scratch) {
   }
 }
 
-Plan::Plan(const PlanKernels& kernels, const int64_t* program, const float* weights) : kernels_(kernels) {
+Plan::Plan(const PlanKernels& kernels, const Tiles* tiles, const int64_t* program, const float* weights)
+    : kernels_(kernels), tiles_(tiles) {
   maps_ = *program++;
   layers_.resize(*program++);
   classes_ = *program++;
@@ -147,7 +160,10 @@ Plan::Plan(const PlanKernels& kernels, const int64_t* program, const float* weig
     program += 17;
     layer.inputs.assign(program, program + inputs);
     program += inputs;
+    const bool by_tiles = is_rounded(layer);
+    rounded_.push_back(by_tiles ? rounded(layer, weights) : Zeros<uint16_t>(0));
     if (biases > 0) pack(&layer, weights, weights + values);
+    if (by_tiles) std::vector<float>().swap(layer.weights);
     weights += values + biases;
   }
 }
@@ -181,6 +197,26 @@ void Plan::pack(PlanLayer* layer, const float* weights, const float* bias) const
       for (int64_t t = 0; t < count; ++t) to[t * row + l] = from[t];
     }
   }
+}
+
+// Whether it is made by products in bfloat16.
+bool Plan::is_rounded(const PlanLayer& layer) const {
+  return tiles_ && layer.kind == Kind::kDense && is_flat(layer) && blocks_[layer.in.map] > 0;
+}
+
+// For each kBlock outputs the steps of the sum, two tiles each: as a right matrix.
+Zeros<uint16_t> Plan::rounded(const PlanLayer& layer, const float* weights) const {
+  const int64_t count = layer.inputs.size(), steps = depth(layer) / kDepth, lanes = layer.blocks * kLanes;
+  Zeros<uint16_t> made(up(lanes, kBlock) * steps * kDepth);
+  for (int64_t o = 0; o < lanes; ++o) {
+    for (int64_t t = 0; t < count; ++t) {
+      const int64_t lane = layer.inputs[t], step = lane / kDepth, pair = lane % kDepth / 2;
+      const int64_t tile = (o / kBlock * steps + step) * 2 + o % kBlock / kTileSide;
+      tiles_->round(made.get() + ((tile * kTileSide + pair) * kTileSide + o % kTileSide) * 2 + lane % 2,
+                    weights + o * count + t, 1);
+    }
+  }
+  return made;
 }
 
 Plan::Size Plan::size_of(const PlanLayer& layer, const std::vector<Size>& sizes) const {
@@ -275,6 +311,12 @@ void Plan::split(Layout* layout, int64_t together) const {
 
 void Plan::place(Layout* layout) const {
   layout->memory = 0;
+  for (const PlanLayer& layer : layers_) {
+    for (int64_t step = layout->lefts.size(); is_rounded(layer) && step < depth(layer) / kDepth; ++step) {
+      layout->lefts.push_back(step * kDepth * 2);
+      layout->rights.push_back(step * 2 * kTileSide * kDepth * 2);
+    }
+  }
   layout->scratch = 0;
   layout->taps.resize(layers_.size());
   for (size_t p = 0; p < layout->parts.size(); ++p) {
@@ -313,7 +355,10 @@ void Plan::place(Layout* layout) const {
         const int64_t row = ((out.width - 1) * layer.stride + layer.kernel_width) * kLanes;
         layout->scratch = std::max(layout->scratch, rows * row);
       }
-      if (layer.kind == Kind::kDense) {
+      if (is_rounded(layer)) {
+        const int64_t values = rounded_pixels(layer) * depth(layer);
+        layout->scratch = std::max(layout->scratch, values / 2 + kSums * kBlock + kAlignment);
+      } else if (layer.kind == Kind::kDense) {
         const int64_t pixel = in.channels ? 1 : kLanes;
         for (const int64_t lane : layer.inputs) {
           const int64_t first = in.channels ? lane * in.pixels()
@@ -415,6 +460,11 @@ int64_t Plan::items(const Work& work, int64_t index, int64_t samples, int64_t th
     case Kind::kPad:
       return (in.channels ? in.channels : layer.blocks) * samples;
     case Kind::kDense: {
+      if (is_rounded(layer)) {
+        const int64_t chunks = divide_up(samples * out.pixels(), rounded_pixels(layer));
+        const int64_t blocks = divide_up(layer.blocks * kLanes, kBlock);
+        return chunks * (threads > 1 ? std::min(blocks, divide_up(4 * threads, chunks)) : 1);
+      }
       const int64_t tiles = (layer.blocks * kLanes + kernels_.tile_channels - 1) / kernels_.tile_channels;
       if (!is_flat(layer) || in.channels) return tiles * samples * out.height;
       const int64_t pixels = samples * out.pixels(), inputs = layer.inputs.size();
@@ -476,9 +526,49 @@ void Plan::dense(const Work& work, const PlanLayer& layer, int64_t index, size_t
   kernels_.convolve(panel);
 }
 
+// A part of the pixels, for a part of the channels.
+void Plan::by_tiles(const Work& work, const PlanLayer& layer, int64_t index, size_t part, int64_t samples, int64_t item,
+                    int64_t items, float* scratch) const {
+  const int64_t plane = work.layout.parts[part].group * work.layout.sizes[layer.out.map].pixels() * kLanes;
+  const int64_t all = samples * work.layout.sizes[layer.out.map].pixels(), most = rounded_pixels(layer);
+  const int64_t chunks = divide_up(all, most), shares = items / chunks, blocks = divide_up(layer.blocks * kLanes, kBlock);
+  const int64_t first = item / shares * most, pixels = std::min(most, all - first);
+  const int64_t row = depth(layer), steps = row / kDepth;
+  uint16_t* rows = reinterpret_cast<uint16_t*>(aligned(scratch));
+  float* sums = aligned(scratch) + most * row / 2;
+  tiles_->round_pixels(rows, row, work.map(part, layer.in.map) + layer.in.first * plane + first * kLanes, plane,
+                       input_blocks(layer), pixels);
+  Panel panel{};
+  panel.out_plane = panel.other_plane = plane;
+  panel.activation = layer.activation;
+  tiles_->begin();
+  for (int64_t b = item % shares * blocks / shares; b < (item % shares + 1) * blocks / shares; ++b) {
+    const int64_t block = b * kBlock / kLanes;
+    panel.bias = layer.bias.data() + b * kBlock;
+    panel.out = work.map(part, layer.out.map) + (layer.out.first + block) * plane + first * kLanes;
+    panel.other = layer.other.map < 0
+                      ? nullptr
+                      : work.map(part, layer.other.map) + (layer.other.first + block) * plane + first * kLanes;
+    panel.blocks = static_cast<int>(std::min(kBlock / kLanes, layer.blocks - block));
+    const TileMatrix right{rounded_[index].get() + b * kBlock * row, kDepth * 2, kTileSide * kDepth * 2,
+                           work.layout.rights.data()};
+    const auto multiply = panel.blocks * kLanes > kTileSide ? tiles_->multiply : tiles_->multiply_narrow;
+    for (int64_t begin = 0; begin < pixels; begin += kSums) {
+      const int64_t end = std::min(begin + kSums, pixels);
+      for (int64_t p = begin; p < end; p += kBlock) {
+        const TileMatrix left{rows + p * row, row * 2, kTileSide * row * 2, work.layout.lefts.data()};
+        multiply(sums + (p - begin) * kBlock, kBlock, false, left, right, steps);
+      }
+      kernels_.finish(panel, sums, kBlock, begin, end - begin);
+    }
+  }
+  tiles_->end();
+}
+
 void Plan::compute(const Work& work, size_t part, int64_t index, int64_t first, int64_t samples, int64_t item,
                    int64_t items, float* scratch) const {
   const PlanLayer& layer = layers_[index];
+  if (is_rounded(layer)) return by_tiles(work, layer, index, part, samples, item, items, scratch);
   if (layer.kind == Kind::kDense) return dense(work, layer, index, part, samples, item, items);
   const int64_t group = work.layout.parts[part].group;
   const Size &in = work.layout.sizes[layer.in.map], &out = work.layout.sizes[layer.out.map];
@@ -546,6 +636,8 @@ void Plan::compute(const Work& work, size_t part, int64_t index, int64_t first, 
       return kernels_.means(y, x, in.pixels());
     case Kind::kGate:
       return kernels_.gate(y, x, at(layer.other, work.layout.sizes[layer.other.map]), in.pixels());
+    case Kind::kShift:
+      return kernels_.shift(y, x, at(layer.other, work.layout.sizes[layer.other.map]), in.pixels(), layer.activation);
     case Kind::kWeigh: {
       const Size& small = work.layout.sizes[layer.other.map];
       return kernels_.weigh(y, in.height, in.width, at(layer.other, small), small.height, small.width);

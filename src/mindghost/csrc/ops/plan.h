@@ -8,11 +8,13 @@
 
 #include "buffers.h"
 #include "plan_kernels.h"
+#include "tiles.h"
 
 namespace ghostnet {
 
 // What a layer does. Python (ops/plan/program.py) knows the same numbers; ghostnet_plan_kinds says their names.
-#define GHOSTNET_PLAN_KINDS(KIND) KIND(Pad) KIND(Dense) KIND(Depthwise) KIND(Means) KIND(Gate) KIND(Weigh) KIND(Add) KIND(Pool)
+#define GHOSTNET_PLAN_KINDS(KIND)                                                                               \
+  KIND(Pad) KIND(Dense) KIND(Depthwise) KIND(Means) KIND(Gate) KIND(Weigh) KIND(Add) KIND(Pool) KIND(Shift)
 #define GHOSTNET_PLACE(name) k##name,
 enum class Kind : int64_t { GHOSTNET_PLAN_KINDS(GHOSTNET_PLACE) };
 #undef GHOSTNET_PLACE
@@ -29,7 +31,7 @@ struct PlanLayer {
   int64_t blocks;  // of `out` that it makes
   int64_t kernel_height, kernel_width, stride, pad_height, pad_width;
   Activation activation;
-  Span other;  // what is added; the gates; map -1: none
+  Span other;  // what is added; the gates, the shifts; map -1: none
   std::vector<float> weights, bias;
   std::vector<int64_t> inputs;  // Dense: the lanes of `in` that are channels
 };
@@ -39,7 +41,8 @@ struct PlanLayer {
 // (output lane, input, row, column), and each time followed by the biases. They were checked by who wrote them.
 class Plan {
  public:
-  Plan(const PlanKernels& kernels, const int64_t* program, const float* weights);
+  // `tiles`: 1x1 convolutions are products in bfloat16, by these; null: all is in float32.
+  Plan(const PlanKernels& kernels, const Tiles* tiles, const int64_t* program, const float* weights);
 
   // Images (count, channels, height, width) -> logits (count, classes). The same bits for any number of threads.
   void run(const float* images, int64_t count, int64_t channels, int64_t height, int64_t width, float* logits);
@@ -61,11 +64,14 @@ class Plan {
     std::vector<std::vector<int64_t>> places;  // part -> map -> where it begins; -1: not there
     int64_t memory, scratch;
     std::vector<std::vector<int64_t>> taps;  // of dense layers, but those of one pixel
+    std::vector<int64_t> lefts, rights;      // steps of a product by tiles
   };
   class Crew;
   struct Work;
 
   void pack(PlanLayer* layer, const float* weights, const float* bias) const;
+  bool is_rounded(const PlanLayer& layer) const;
+  Zeros<uint16_t> rounded(const PlanLayer& layer, const float* weights) const;
   std::shared_ptr<const Layout> layout(int64_t channels, int64_t height, int64_t width, int64_t together);
   Size size_of(const PlanLayer& layer, const std::vector<Size>& sizes) const;
   void split(Layout* layout, int64_t together) const;
@@ -78,11 +84,15 @@ class Plan {
                float* scratch) const;
   void dense(const Work& work, const PlanLayer& layer, int64_t index, size_t part, int64_t samples, int64_t item,
              int64_t items) const;
+  void by_tiles(const Work& work, const PlanLayer& layer, int64_t index, size_t part, int64_t samples, int64_t item,
+                int64_t items, float* scratch) const;
 
   const PlanKernels& kernels_;
+  const Tiles* const tiles_;
   int64_t maps_, classes_;
   std::vector<int64_t> blocks_;
   std::vector<PlanLayer> layers_;
+  std::vector<Zeros<uint16_t>> rounded_;  // weights of each layer that tiles multiply
   std::mutex mutex_;
   std::shared_ptr<const Layout> last_;
 };

@@ -18,10 +18,12 @@ extern "C" {
 
 const char* ghostnet_plan_kinds() { return kKindNames; }
 
-// See plan.h; null where memory runs out.
-void* ghostnet_plan_make(const int64_t* program, const float* weights) {
+// See plan.h; null where memory runs out. Python does not ask for bfloat16 where the processor has no products of it, but for
+// tests.
+void* ghostnet_plan_make(const int64_t* program, const float* weights, int bfloat16) {
   try {
-    return new Plan(*ghostnet::usable_plan_kernels().back(), program, weights);
+    const ghostnet::Tiles* tiles = bfloat16 ? &ghostnet::best_tiles() : nullptr;
+    return new Plan(*ghostnet::usable_plan_kernels().back(), tiles, program, weights);
   } catch (const std::exception&) {
     return nullptr;
   }

@@ -158,6 +158,18 @@ void convolve(const Panel& panel) {
   }
 }
 
+void finish(const Panel& panel, const float* sums, int64_t row, int64_t first, int64_t pixels) {
+  for (int v = 0; v * kVector < panel.blocks * kLanes; ++v) {
+    const Vector bias = load<Vector>(panel.bias + v * kVector);
+    for (int64_t p = 0; p < pixels; ++p) {
+      const int64_t at = (first + p) * kLanes;
+      Vector value = load<Vector>(sums + p * row + v * kVector) + bias;
+      if (panel.other) value += read(panel.other + at, panel.other_plane, v, panel.blocks);
+      write(panel.out + at, panel.out_plane, v, panel.blocks, activated(value, panel.activation));
+    }
+  }
+}
+
 // kCount vectors of one row of a depthwise convolution. A kernel's size or stride of 0 is not known at compile time.
 template <int kHeight, int kWidth, int kStride, int kCount, typename V>
 inline void depthwise_vectors(const DepthwiseRows& rows, const float* in, int64_t row, int64_t at, int part) {
@@ -269,6 +281,13 @@ void gate(float* y, const float* x, const float* gates, int64_t pixels) {
   }
 }
 
+void shift(float* y, const float* x, const float* shifts, int64_t pixels, Activation activation) {
+  for (int part = 0; part < kLanes; part += kShort) {
+    const Short more = load<Short>(shifts + part);
+    for (int64_t i = part; i < pixels * kLanes; i += kLanes) store(y + i, activated(load<Short>(x + i) + more, activation));
+  }
+}
+
 void weigh(float* y, int64_t height, int64_t width, const float* gates, int64_t rows, int64_t columns) {
   for (int64_t i = 0; i < height; ++i) {
     const float* row = gates + i * rows / height * columns * kLanes;
@@ -306,7 +325,7 @@ void pool(float* y, const float* x, int64_t height, int64_t width, int64_t windo
 }  // namespace
 
 extern const PlanKernels GHOSTNET_PLAN_KERNELS;
-const PlanKernels GHOSTNET_PLAN_KERNELS{GHOSTNET_NAME, kVector, kTileVectors * kVector, kTilePixels, convolve, depthwise,
-                                        means,         gate,    weigh,                  add,         pool};
+const PlanKernels GHOSTNET_PLAN_KERNELS{GHOSTNET_NAME, kVector, kTileVectors * kVector, kTilePixels, convolve, finish, depthwise,
+                                        means,         gate,    shift,                  weigh,       add,    pool};
 
 }  // namespace ghostnet

@@ -53,12 +53,15 @@ struct PlanKernels {
   int tile_channels, tile_pixels;   // that are computed at once
 
   void (*convolve)(const Panel& panel);
+  // What a panel does with sums that others made, for pixels [first, first + pixels): those of a pixel are a row of `row`.
+  void (*finish)(const Panel& panel, const float* sums, int64_t row, int64_t first, int64_t pixels);
   void (*depthwise)(const DepthwiseRows& rows);
 
-  // Of one block of channels of one sample: its means; y = x * gates; gates likewise, of a smaller map, the nearest pixel of
+  // Of one block of channels of one sample: its means; y = x * gates; y = activation(x + shifts); gates likewise, of a smaller map, the nearest pixel of
   // which counts; y = activation(x + other); means of windows of so many rows and columns that do not overlap.
   void (*means)(float* means, const float* x, int64_t pixels);
   void (*gate)(float* y, const float* x, const float* gates, int64_t pixels);
+  void (*shift)(float* y, const float* x, const float* shifts, int64_t pixels, Activation activation);
   void (*weigh)(float* y, int64_t height, int64_t width, const float* gates, int64_t rows, int64_t columns);
   void (*add)(float* y, const float* x, const float* other, int64_t pixels, Activation activation);
   void (*pool)(float* y, const float* x, int64_t height, int64_t width, int64_t window_height, int64_t window_width);

@@ -10,6 +10,9 @@ namespace ghostnet {
 // columns.
 constexpr int64_t kTileSide = 16, kDepth = 32;
 
+// Channels that lie side by side in a map of a plan (plan_kernels.h).
+constexpr int64_t kSideBySide = 8;
+
 // Where the tiles of a matrix are, in bytes: from one row to the next, from one tile to the next beside it, and of each
 // step of the sum.
 struct TileMatrix {
@@ -25,11 +28,17 @@ struct Tiles {
 
   // sums = [sums +] left * right, 2 x 2 tiles of sums, whose rows are `row` elements apart.
   void (*multiply)(float* sums, int64_t row, bool add, const TileMatrix& left, const TileMatrix& right, int64_t steps);
+  // The left two of these alone: 2 x 1 tiles.
+  void (*multiply_narrow)(float* sums, int64_t row, bool add, const TileMatrix& left, const TileMatrix& right,
+                          int64_t steps);
 
   // to = x, rounded to the nearest, halves to the even one. What is not a number stays that.
   void (*round)(uint16_t* to, const float* x, int64_t count);
   // The same of two rows, by turns; `second` may be null, for zeros.
   void (*round_pairs)(uint32_t* to, const float* first, const float* second, int64_t count);
+  // Pixels of a plan's map, whose blocks are `plane` values apart, rounded: each a row of `row` elements, channel by channel,
+  // with zeros after the last.
+  void (*round_pixels)(uint16_t* to, int64_t row, const float* x, int64_t plane, int64_t blocks, int64_t pixels);
   // Rows of pairs, `row` pairs apart, as columns: to[i * kTileSide + j] = from[j * row + i].
   void (*transpose)(uint32_t* to, const uint32_t* from, int64_t row);
 };
@@ -39,5 +48,8 @@ extern const Tiles plain_tiles;
 
 // By AMX; null where processor or system lack it. The first call asks the system for leave to use it.
 const Tiles* amx_tiles();
+
+// Those where there are, else the loops.
+const Tiles& best_tiles();
 
 }  // namespace ghostnet

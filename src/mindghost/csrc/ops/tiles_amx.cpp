@@ -71,6 +71,29 @@ void multiply(float* sums, int64_t row, bool add, const TileMatrix& left, const 
   _tile_stored(3, below + kTileSide, bytes);
 }
 
+void multiply_narrow(float* sums, int64_t row, bool add, const TileMatrix& left, const TileMatrix& right,
+                     int64_t steps) {
+  const int64_t bytes = row * 4;
+  float* below = sums + kTileSide * row;
+  if (add) {
+    _tile_loadd(0, sums, bytes);
+    _tile_loadd(2, below, bytes);
+  } else {
+    _tile_zero(0);
+    _tile_zero(2);
+  }
+  for (int64_t step = 0; step < steps; ++step) {
+    const char* a = static_cast<const char*>(left.first) + left.steps[step];
+    _tile_loadd(4, a, left.row);
+    _tile_loadd(6, static_cast<const char*>(right.first) + right.steps[step], right.row);
+    _tile_loadd(5, a + left.beside, left.row);
+    _tile_dpbf16ps(0, 4, 6);
+    _tile_dpbf16ps(2, 5, 6);
+  }
+  _tile_stored(0, sums, bytes);
+  _tile_stored(2, below, bytes);
+}
+
 // The first 16 of `count` elements, or as many as there are.
 inline __mmask16 first_of(int64_t count) { return count >= 16 ? 0xFFFF : static_cast<__mmask16>((1u << count) - 1); }
 
@@ -89,6 +112,27 @@ void round_pairs(uint32_t* to, const float* first, const float* second, int64_t 
     const __m512i a = _mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh(low));
     const __m512i b = _mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh(high));
     _mm512_mask_storeu_epi32(to + i, some, _mm512_or_si512(a, _mm512_slli_epi32(b, 16)));
+  }
+}
+
+// Two blocks at once.
+void round_pixels(uint16_t* to, int64_t row, const float* x, int64_t plane, int64_t blocks, int64_t pixels) {
+  for (int64_t b = 0; b + 1 < blocks; b += 2, x += 2 * plane, to += 2 * kSideBySide) {
+    for (int64_t p = 0; p < pixels; ++p) {
+      const __m512d low = _mm512_castpd256_pd512(_mm256_loadu_pd((const double*)(x + p * kSideBySide)));
+      const __m512d both = _mm512_insertf64x4(low, _mm256_loadu_pd((const double*)(x + plane + p * kSideBySide)), 1);
+      _mm256_storeu_si256((__m256i*)(to + p * row), (__m256i)_mm512_cvtneps_pbh(_mm512_castpd_ps(both)));
+    }
+  }
+  if (blocks % 2 != 0) {
+    for (int64_t p = 0; p < pixels; ++p) {
+      const __m256 one = _mm256_loadu_ps(x + p * kSideBySide);
+      _mm_storeu_si128((__m128i*)(to + p * row), (__m128i)_mm256_cvtneps_pbh(one));
+    }
+    to += kSideBySide;
+  }
+  for (int64_t i = blocks * kSideBySide; i < row; i += kSideBySide, to += kSideBySide) {
+    for (int64_t p = 0; p < pixels; ++p) _mm_storeu_si128((__m128i*)(to + p * row), _mm_setzero_si128());
   }
 }
 
@@ -136,7 +180,7 @@ bool usable() {
   return syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
 }
 
-const Tiles kTiles = {begin, end, multiply, round, round_pairs, transpose};
+const Tiles kTiles = {begin, end, multiply, multiply_narrow, round, round_pairs, round_pixels, transpose};
 
 }  // namespace
 

@@ -30,9 +30,10 @@ uint16_t element(const TileMatrix& matrix, int64_t step, int64_t tile, int64_t r
   return value;
 }
 
+template <int64_t kColumns>
 void multiply(float* sums, int64_t row, bool add, const TileMatrix& left, const TileMatrix& right, int64_t steps) {
   for (int64_t i = 0; i < 2 * kTileSide; ++i) {
-    for (int64_t j = 0; j < 2 * kTileSide; ++j) {
+    for (int64_t j = 0; j < kColumns * kTileSide; ++j) {
       float sum = add ? sums[i * row + j] : 0;
       for (int64_t step = 0; step < steps; ++step) {
         for (int64_t k = 0; k < kDepth; ++k) {
@@ -56,6 +57,13 @@ void round_pairs(uint32_t* to, const float* first, const float* second, int64_t 
   }
 }
 
+void round_pixels(uint16_t* to, int64_t row, const float* x, int64_t plane, int64_t blocks, int64_t pixels) {
+  for (int64_t p = 0; p < pixels; ++p) {
+    for (int64_t b = 0; b < blocks; ++b) round(to + p * row + b * kSideBySide, x + b * plane + p * kSideBySide, kSideBySide);
+    for (int64_t i = blocks * kSideBySide; i < row; ++i) to[p * row + i] = 0;
+  }
+}
+
 void transpose(uint32_t* to, const uint32_t* from, int64_t row) {
   for (int64_t i = 0; i < kTileSide; ++i) {
     for (int64_t j = 0; j < kTileSide; ++j) to[i * kTileSide + j] = from[j * row + i];
@@ -64,6 +72,11 @@ void transpose(uint32_t* to, const uint32_t* from, int64_t row) {
 
 }  // namespace
 
-const Tiles plain_tiles = {nothing, nothing, multiply, round, round_pairs, transpose};
+const Tiles plain_tiles = {nothing, nothing, multiply<2>, multiply<1>, round, round_pairs, round_pixels, transpose};
+
+const Tiles& best_tiles() {
+  const Tiles* amx = amx_tiles();
+  return amx ? *amx : plain_tiles;
+}
 
 }  // namespace ghostnet

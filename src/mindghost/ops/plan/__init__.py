@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import NamedTuple
 
 from mindspore import nn
 
@@ -15,16 +16,27 @@ def knows(network: nn.Cell) -> bool:
     return type(network) in NETWORKS and all(type(cell) in CELLS for _, cell in network.cells_and_names())
 
 
-def of(network: nn.Cell, library: Path) -> NativePlan | None:
+class Form(NamedTuple):
+    """How plans are made.
+
+    Attributes:
+        library: file of the C++ operators.
+        bfloat16: whether the products of 1x1 convolutions are those of values that were rounded to bfloat16; their sums
+            and all else are in float32.
+    """
+
+    library: Path
+    bfloat16: bool = False
+
+
+def of(network: nn.Cell, form: Form) -> NativePlan | None:
     """What a float32 network computes in evaluation with the weights that it has now; None where a part is unknown.
 
-    Args:
-        network: as `models` makes it: our operators are not in it (`ops.rewrite`).
-        library: file of the C++ operators.
+    `network` is as `models` makes it: our operators are not in it (`ops.rewrite`).
     """
     if not knows(network):
         return None
     try:
-        return NativePlan(library, program_of(network))
+        return NativePlan(form.library, program_of(network), form.bfloat16)
     except UnknownCell:
         return None

@@ -11,19 +11,21 @@ from mindspore import nn
 from numpy.typing import NDArray
 
 from ...models import reparam
+from ...models.g_ghost_regnet import Bottleneck, ChannelMeans, GGhostRegNet, GhostStage
 from ...models.ghostnet import GhostBottleneck, GhostModule, GhostNet
 from ...models.ghostnetv2 import DfcGhostModule, GhostNetV2
 from ...models.ghostnetv3 import BranchedConvolution, ConvBn, GhostNetV3
 from ...models.layers import ConvBnAct, Dropout, GhostMaps, MapMeans, Mask, SqueezeExcite
+from ...models.network import Network
 from ...models.repghostnet import RepGhostModule, RepGhostNet
-from .program import Activation, Convolution, Finished, Maps, Program, padded
+from .program import LANES, Activation, Convolution, Finished, Maps, Program, padded
 
-NETWORKS = (GhostNet, GhostNetV2, GhostNetV3, RepGhostNet)
+NETWORKS = (GhostNet, GhostNetV2, GhostNetV3, RepGhostNet, GGhostRegNet)
 # All that they may be made of.
 CELLS = (
     *NETWORKS,
     *(GhostBottleneck, GhostMaps, GhostModule, DfcGhostModule, RepGhostModule, BranchedConvolution, ConvBn, ConvBnAct),
-    *(SqueezeExcite, MapMeans, Dropout),
+    *(SqueezeExcite, MapMeans, Dropout, GhostStage, Bottleneck, ChannelMeans),
     *(nn.Conv2d, nn.BatchNorm2d, nn.Dense, nn.ReLU, nn.HSigmoid, nn.Identity, nn.SequentialCell, nn.CellList, Mask),
 )
 
@@ -39,6 +41,13 @@ def program_of(network: nn.Cell) -> Finished:
     """
     if type(network) not in NETWORKS:
         raise UnknownCell(type(network).__name__)
+    if type(network) is GGhostRegNet:
+        (stem,) = convolutions([network.conv1, network.bn1, network.relu])
+        program = Program(stem.weight.shape[1])
+        x = program.dense(program.images, stem)
+        for cell in _flat([network.layer1, network.layer2, network.layer3, network.layer4]):
+            x = _of_body(program, cell, x)
+        return program.finished(*_of_head(program, network, [], x))
     assert isinstance(network, GhostNet)
     bottlenecks = [cell for _, cell in network.cells_and_names() if isinstance(cell, GhostBottleneck)]
     stem, *_ = convolutions([network.conv_stem, network.bn1, network.act1])
@@ -49,7 +58,7 @@ def program_of(network: nn.Cell) -> Finished:
     x = program.dense(program.images, stem, program.maps(lanes))
     for cell in _flat([network.blocks]):
         x = _of_body(program, cell, x)
-    return program.finished(*_of_head(program, network, x))
+    return program.finished(*_of_head(program, network, [network.conv_head, network.act2], x))
 
 
 def _of_body(program: Program, cell: nn.Cell, x: Maps) -> Maps:
@@ -57,16 +66,20 @@ def _of_body(program: Program, cell: nn.Cell, x: Maps) -> Maps:
         return _bottleneck(program, cell, x)
     if type(cell) is ConvBnAct:
         return run(program, [cell.features], x)
+    if type(cell) is Bottleneck:
+        return _x_block(program, cell, x)
+    if type(cell) is GhostStage:
+        return _ghost_stage(program, cell, x)
     raise UnknownCell(type(cell).__name__)
 
 
-def _of_head(program: Program, network: GhostNet, x: Maps) -> tuple[Maps, int]:
-    """Embedding and classifier: the last maps, and how many there are."""
+def _of_head(program: Program, network: Network, cells: Iterable[nn.Cell], x: Maps) -> tuple[Maps, int]:
+    """Means, what the cells make of them, and the classifier: the last maps, and how many there are."""
     _known(network.global_pool, MapMeans)
-    x = run(program, [network.conv_head, network.act2], program.means(x))
+    x = run(program, cells, program.means(x))
     classifier = network.get_classifier()
     if type(classifier) is nn.Identity:
-        return x, network.num_features
+        return program.arranged(x, padded(np.arange(network.num_features))), network.num_features
     _known(classifier, nn.Dense)
     weight = _values(classifier.weight)[:, :, None, None]
     bias = _values(classifier.bias) if classifier.has_bias else np.zeros(len(weight))
@@ -99,6 +112,42 @@ def _bottleneck(program: Program, cell: GhostBottleneck, x: Maps) -> Maps:
     lanes = _lanes(cell.ghost2)
     other = program.arranged(x, lanes) if cell.shortcut is None else run(program, [cell.shortcut], x, lanes)
     return _ghost(program, cell.ghost2, out, other)
+
+
+def _x_block(program: Program, cell: Bottleneck, x: Maps, out: Maps | None = None) -> Maps:
+    """The block of a RegNet."""
+    _known(cell.relu, nn.ReLU)
+    (last,) = convolutions([cell.conv3, cell.bn3, cell.relu])
+    hidden = run(program, [cell.conv1, cell.bn1, cell.relu, cell.conv2, cell.bn2, cell.relu], x)
+    out = program.maps(padded(np.arange(len(last.weight)))) if out is None else out
+    other = program.arranged(x, out.lanes) if cell.downsample is None else run(program, [cell.downsample], x, out.lanes)
+    return program.dense(hidden, last, out, other)
+
+
+def _ghost_stage(program: Program, cell: GhostStage, x: Maps) -> Maps:
+    channel_means, *merge = cell.merge._cells.values()
+    _known(channel_means, ChannelMeans)
+    _known(channel_means.means, MapMeans)
+    _known(cell.relu, nn.ReLU)
+    first, second = (padded(np.arange(channels)) for channels in cell.parts)
+    lanes = np.concatenate([first, np.where(second < 0, -1, cell.parts[0] + second)])
+    base = _x_block(program, cell.base, x, program.maps(lanes))
+    intrinsic, cut = base.part(0, len(first)), base.part(len(first), len(second))
+    joined = program.maps(lanes)
+    # The means of the base, then those of each block between it and the end.
+    blocks = list(cell.layers)
+    starts = [len(lanes) - np.count_nonzero(lanes < 0) + place * cell.parts[0] for place in range(len(blocks))]
+    of_all = program.maps(np.concatenate([lanes, *[np.where(first < 0, -1, start + first) for start in starts]]))
+    program.means(base, of_all.part(0, len(lanes)))
+    for place, block in enumerate(blocks):
+        target = joined.part(0, len(first)) if place + 1 == len(blocks) else None
+        intrinsic = _x_block(program, block, intrinsic, target)
+        program.means(intrinsic, of_all.part(len(lanes) + place * len(first), len(first)))
+    (cheap,) = convolutions([cell.cheap])
+    ghosts = Maps(joined.index, joined.first + len(first) // LANES, second)
+    program.dense(Maps(cut.index, cut.first, second), cheap, ghosts)
+    program.shift(ghosts, run(program, merge, of_all), Activation.RELU)
+    return _x_block(program, cell.end, joined, program.maps(lanes))
 
 
 def _squeeze_excite(program: Program, cell: nn.Cell, x: Maps) -> None:
@@ -209,12 +258,12 @@ def _like(cell: nn.Conv2d, weight: NDArray[Any], bias: NDArray[Any]) -> Convolut
         or set(cell.dilation) != {1}
         or cell.stride[0] != cell.stride[1]
         or cell.stride[0] not in (1, 2)
-        or cell.group not in (1, cell.in_channels)
         or cell.weight.dtype != ms.float32
     ):
         raise UnknownCell(f"{cell.kernel_size} convolution")
     depthwise = cell.group == cell.in_channels > 1
-    return Convolution(weight, bias, cell.stride[0], (padding[0], padding[2]), depthwise=depthwise)
+    groups = 1 if depthwise else cell.group
+    return Convolution(weight, bias, cell.stride[0], (padding[0], padding[2]), depthwise=depthwise, groups=groups)
 
 
 def _folded(layer: Convolution, norm: nn.BatchNorm2d) -> Convolution:

@@ -19,14 +19,15 @@ class NativePlan:
     Args:
         library: file of the C++ operators.
         program: the network.
+        bfloat16: see `Form`. Where the processor has no such products, loops take their place, slowly.
 
     It may be called from several threads. Raises MemoryError where there is no memory for the images.
     """
 
-    def __init__(self, library: Path, program: Finished) -> None:
+    def __init__(self, library: Path, program: Finished, bfloat16: bool = False) -> None:
         self._library = _functions(library)
         self._in_channels, self._classes = program.in_channels, int(program.numbers[2])
-        self._plan = self._library.ghostnet_plan_make(program.numbers.ctypes, program.weights.ctypes)
+        self._plan = self._library.ghostnet_plan_make(program.numbers.ctypes, program.weights.ctypes, bfloat16)
         if not self._plan:
             raise MemoryError("no memory for the network's weights")
         weakref.finalize(self, self._library.ghostnet_plan_delete, self._plan)
@@ -48,7 +49,8 @@ def _functions(library: Path) -> ctypes.CDLL:
     kinds = tuple(functions.ghostnet_plan_kinds().decode().split())
     assert kinds == KINDS, kinds
     pointer, size = ctypes.c_void_p, ctypes.c_int64
-    functions.ghostnet_plan_make.restype, functions.ghostnet_plan_make.argtypes = pointer, [pointer, pointer]
+    functions.ghostnet_plan_make.restype = pointer
+    functions.ghostnet_plan_make.argtypes = [pointer, pointer, ctypes.c_int]
     functions.ghostnet_plan_delete.restype, functions.ghostnet_plan_delete.argtypes = None, [pointer]
     functions.ghostnet_plan_run.argtypes = [pointer, pointer, size, size, size, size, pointer]
     return functions

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 # What C++ knows, too (`native` compares): the kinds of layers, in order, and how many channels lie side by side.
-KINDS = ("Pad", "Dense", "Depthwise", "Means", "Gate", "Weigh", "Add", "Pool")
+KINDS = ("Pad", "Dense", "Depthwise", "Means", "Gate", "Weigh", "Add", "Pool", "Shift")
 LANES = 8
 
 
@@ -26,7 +26,8 @@ class Activation(IntEnum):
 class Convolution(NamedTuple):
     """A convolution's weights (outputs, inputs / groups, height, width) and bias (outputs,), and how it goes over maps.
 
-    `padding` are rows above and below, and columns left and right. `depthwise`: of each channel on its own.
+    `padding` are rows above and below, and columns left and right. `depthwise`: of each channel on its own. `groups`:
+    parts of the channels that know nothing of each other.
     """
 
     weight: NDArray[Any]
@@ -35,6 +36,7 @@ class Convolution(NamedTuple):
     padding: tuple[int, int] = (0, 0)
     activation: Activation = Activation.NONE
     depthwise: bool = False
+    groups: int = 1
 
 
 class Finished(NamedTuple):
@@ -98,15 +100,29 @@ class Program:
         return Maps(len(self._blocks) - 1, 0, lanes)
 
     def dense(self, x: Maps, layer: Convolution, out: Maps | None = None, other: Maps | None = None) -> Maps:
-        """A convolution of all channels, plus `other`. Channels lie in order if no `out` is given."""
-        out = self.maps(padded(np.arange(len(layer.weight)))) if out is None else out
+        """A convolution of all channels, plus `other`.
+
+        Channels lie in order if no `out` is given; each group begins and ends with a block.
+        """
+        if out is None:
+            groups = np.split(np.arange(len(layer.weight)), layer.groups)
+            out = self.maps(np.concatenate([padded(group) for group in groups]))
         if any(layer.padding):
             padded_maps = self._images(x.lanes) if self._is_plain(x) else self.maps(x.lanes)
             self._add("Pad", x, padded_maps, padding=layer.padding)
             x = padded_maps
-        inputs = np.flatnonzero(x.lanes >= 0)
-        weight = _of_lanes(layer.weight[:, x.lanes[inputs]], out.lanes)
-        self._add("Dense", x, out, layer, other, weight, _of_lanes(layer.bias, out.lanes), inputs=inputs)
+        ins, outs = layer.weight.shape[1], len(layer.weight) // layer.groups
+        for group in range(layer.groups):
+            inputs = np.flatnonzero((x.lanes >= group * ins) & (x.lanes < (group + 1) * ins))
+            made = out
+            if layer.groups > 1:
+                # Whole blocks of this group alone.
+                size = len(out.lanes) // layer.groups
+                made = out.part(group * size, size)
+                assert set(made.lanes) <= {-1, *range(group * outs, (group + 1) * outs)}
+            weight = _of_lanes(layer.weight[:, x.lanes[inputs] - group * ins], made.lanes)
+            more = other and (other if layer.groups == 1 else other.part(group * size, size))
+            self._add("Dense", x, made, layer, more, weight, _of_lanes(layer.bias, made.lanes), inputs=inputs)
         return out
 
     def depthwise(self, x: Maps, layer: Convolution, out: Maps | None = None, other: Maps | None = None) -> Maps:
@@ -116,9 +132,9 @@ class Program:
         self._add("Depthwise", x, out, layer, other, weight, bias, layer.padding)
         return out
 
-    def means(self, x: Maps) -> Maps:
+    def means(self, x: Maps, out: Maps | None = None) -> Maps:
         """The mean of each map."""
-        out = self.maps(x.lanes)
+        out = self.maps(x.lanes) if out is None else out
         self._add("Means", x, out)
         return out
 
@@ -126,13 +142,17 @@ class Program:
         """Scale each map by one of the values of `gates`, in place."""
         self._add("Gate", x, x, other=gates)
 
+    def shift(self, x: Maps, shifts: Maps, activation: Activation) -> None:
+        """Add one of the values of `shifts` to each map, in place."""
+        self._add("Shift", x, x, _no_weights(activation), shifts)
+
     def weigh(self, x: Maps, weights: Maps) -> None:
         """Scale each pixel by the nearest one of smaller maps, in place."""
         self._add("Weigh", x, x, other=weights)
 
     def add(self, x: Maps, other: Maps, activation: Activation = Activation.NONE) -> None:
         """Add other maps, in place."""
-        self._add("Add", x, x, Convolution(np.zeros((0, 0, 1, 1)), np.zeros(0), activation=activation), other)
+        self._add("Add", x, x, _no_weights(activation), other)
 
     def halve(self, x: Maps) -> Maps:
         """Means of 2x2 pixels, as `models.ghostnetv2.halve` has them."""
@@ -180,6 +200,11 @@ class Program:
         sizes = [values[0].size, values[1].size] if values else [0, 0]
         self._layers.append([*fields, *sizes, *([len(inputs), *inputs] if inputs is not None else [0])])
         self._weights += [np.ascontiguousarray(array, np.float32).ravel() for array in values]
+
+
+def _no_weights(activation: Activation) -> Convolution:
+    """In the place of a convolution, for what else ends with an activation."""
+    return Convolution(np.zeros((0, 0, 1, 1)), np.zeros(0), activation=activation)
 
 
 def _of_lanes(values: NDArray[Any], lanes: NDArray[Any]) -> NDArray[Any]:
