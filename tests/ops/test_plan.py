@@ -14,6 +14,8 @@ from mindghost.models import create_model, pruned
 from mindghost.models.g_ghost_regnet import GGhostRegNet
 from mindghost.models.ghostnet import GhostNet
 from mindghost.ops import library, plan, rewrite
+from mindghost.ops.plan.native import NativePlan
+from mindghost.ops.plan.program import Convolution, Program
 from tests.helpers.families import one_of_each
 from tests.helpers.networks import images
 from tests.helpers.places import ROOT
@@ -193,3 +195,13 @@ def test_plans_on_aarch64(tmp_path):
     """As an emulator of the processor runs them; whether they are fast there is another question."""
     flags = (*cpp_library.FLAGS, "-static")
     assert_no_failures(["qemu-aarch64", plan_test(["aarch64-linux-gnu-g++"], flags, tmp_path, "aarch64")])
+
+
+def test_a_first_convolution_may_have_no_padding():
+    """Of one pixel, so that its outputs are the logits."""
+    rng = np.random.default_rng(0)
+    weight, bias = rng.standard_normal((5, 3, 1, 1)).astype(np.float32), rng.standard_normal(5).astype(np.float32)
+    program = Program(3)
+    run = NativePlan(LIBRARY, program.finished(program.dense(program.images, Convolution(weight, bias)), 5))
+    given = rng.standard_normal((4, 3, 1, 1)).astype(np.float32)
+    np.testing.assert_allclose(run(given), given[:, :, 0, 0] @ weight[:, :, 0, 0].T + bias, atol=1e-6)

@@ -57,8 +57,9 @@ struct PlanKernels {
   void (*finish)(const Panel& panel, const float* sums, int64_t row, int64_t first, int64_t pixels);
   void (*depthwise)(const DepthwiseRows& rows);
 
-  // Of one block of channels of one sample: its means; y = x * gates; y = activation(x + shifts); gates likewise, of a smaller map, the nearest pixel of
-  // which counts; y = activation(x + other); means of windows of so many rows and columns that do not overlap.
+  // Of one block of channels of one sample: its means; y = x * gates; y = activation(x + shifts); y *= gates of a smaller map,
+  // the nearest pixel of which counts; y = activation(x + other); means of windows of so many rows and columns that do not
+  // overlap.
   void (*means)(float* means, const float* x, int64_t pixels);
   void (*gate)(float* y, const float* x, const float* gates, int64_t pixels);
   void (*shift)(float* y, const float* x, const float* shifts, int64_t pixels, Activation activation);

@@ -104,13 +104,13 @@ class Program:
 
         Channels lie in order if no `out` is given; each group begins and ends with a block.
         """
-        if out is None:
-            groups = np.split(np.arange(len(layer.weight)), layer.groups)
-            out = self.maps(np.concatenate([padded(group) for group in groups]))
-        if any(layer.padding):
+        if any(layer.padding) or x.index == self.images.index:  # only Pad reads the caller's images
             padded_maps = self._images(x.lanes) if self._is_plain(x) else self.maps(x.lanes)
             self._add("Pad", x, padded_maps, padding=layer.padding)
             x = padded_maps
+        if out is None:
+            groups = np.split(np.arange(len(layer.weight)), layer.groups)
+            out = self.maps(np.concatenate([padded(group) for group in groups]))
         ins, outs = layer.weight.shape[1], len(layer.weight) // layer.groups
         for group in range(layer.groups):
             inputs = np.flatnonzero((x.lanes >= group * ins) & (x.lanes < (group + 1) * ins))
