@@ -73,10 +73,10 @@ def train_transform(config: Config, native: jpeg.Decoder | None = None) -> Trans
     elif _is_folder(config) and config.color_jitter is not None:
         steps.append(color_jitter(config.color_jitter))
     if not _is_folder(config):
-        cover, crop = _cover_and_crop(config)
+        cover, cut = _cover_and_crop(config)
         steps.append(_without_rng(cover))
         if len(set(size)) > 1:  # the images themselves are square
-            steps.append(_without_rng(crop))
+            steps.append(_without_rng(cut))
     final = normalisation(config, native)
     table = final.table if isinstance(final, Normalize) and not steps else None
     erase = _erasing(config) if config.re_prob > 0 else None
