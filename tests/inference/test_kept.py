@@ -242,7 +242,7 @@ def test_only_a_process_alone_on_a_cpu_takes_one(run, monkeypatch):
         assert kept.find(deployed) is None
 
 
-@pytest.mark.fault("weights", "refused")
+@pytest.mark.fault("weights", "clean error")
 def test_what_was_refused_is_refused_with_a_program_there(run, tmp_path):
     """The same line as from a start that has none."""
 

@@ -38,12 +38,12 @@ def open_embedding(deployed: Deployment, operators: Path | None = None, graphs: 
         from .. import build
         from ..models.network import Network as Classifier
 
-        place = kept.place_of(deployed, embedding=True)
+        library = build.for_plan(deployed.config, operators)
+        place = None if library is None else kept.place_of(deployed, embedding=True)
         cell, prefix = trained_cell(deployed, operators)
         assert isinstance(cell, Classifier)  # all but those of pixels are
         # Without a classifier, its embeddings are what the network gives.
         cell.reset_classifier(0)
-        library = build.for_plan(deployed.config, operators)
         run = of_cell(cell, graphs, library, kept.keeper(place, deployed, prefix, embedding=True))
     return normalised(run, deployed.path)
 

@@ -113,8 +113,6 @@ def find(deployed: Deployment, embedding: bool = False) -> NativePlan | None:
         library.started(place.library, threads_for(len(os.sched_getaffinity(0)))[0])
     except NativeError:
         return None
-    from .network import say_prefix
-
     say_prefix(deployed.path, facts["prefix"])
     return NativePlan(place.library, program)
 
@@ -143,6 +141,12 @@ def keeper(
             log.info(f"the program of {deployed.path} is not kept: {error}")
 
     return keep
+
+
+def say_prefix(path: Path, prefix: str) -> None:
+    """Warn of a prefix that was taken off the names in a file; nothing where there was none."""
+    if prefix:
+        log.warning(f"{path}: took the prefix {prefix} off its names")
 
 
 def _encoded(program: Finished, facts: dict[str, Any]) -> bytes:

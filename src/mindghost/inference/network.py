@@ -43,7 +43,7 @@ def open_network(deployed: Deployment, operators: Path | None = None, graphs: Gr
         from .. import build
 
         library = build.for_plan(deployed.config, operators)
-        place = kept.place_of(deployed)
+        place = None if library is None else kept.place_of(deployed)
         cell, prefix = trained_cell(deployed, operators)
         run = of_cell(cell, graphs, library, kept.keeper(place, deployed, prefix))
     return checked(run, deployed.path, len(deployed.classes), tasks.of(deployed.config).is_dense)
@@ -63,14 +63,8 @@ def trained_cell(deployed: Deployment, operators: Path | None = None) -> tuple[n
     from .. import build
 
     network, loaded = build.trained_network(deployed.config, operators)
-    say_prefix(deployed.path, loaded.prefix)
+    kept.say_prefix(deployed.path, loaded.prefix)
     return network, loaded.prefix
-
-
-def say_prefix(path: Path, prefix: str) -> None:
-    """Warn of a prefix that was taken off the names in a file; nothing where there was none."""
-    if prefix:
-        log.warning(f"{path}: took the prefix {prefix} off its names")
 
 
 def of_exported(deployed: Deployment) -> Network:
