@@ -66,7 +66,7 @@ def crops(images: Iterable[Pixels], size: int, scale: tuple[float, float], ratio
 
     rng = np.random.default_rng(1)
     resize = vision.Resize((size, size), vision.Inter.LINEAR)
-    draw = RandomResizedCrop((size, size), scale, ratio, vision.Inter.LINEAR)
+    draw = RandomResizedCrop((size, size), scale, ratio, "bilinear")
     found = Crops([], [])
     for image in images:
         top, left, height, width = draw.box(*image.shape[:2], rng)

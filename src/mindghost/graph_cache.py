@@ -13,9 +13,7 @@ import hashlib
 import logging
 import os
 import platform
-import re
 import shutil
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from functools import cache
@@ -29,8 +27,9 @@ from mindspore.ops import Primitive
 
 from .config import FREE_KEYS, Config
 from .errors import RunError, UserError
-from .files import intact, paths, scratch
+from .files import scratch
 from .files.cache import cache_dir
+from .files.shelf import Shelf, is_wanted, sources
 from .parallel.ranks import Ranks
 from .process.libc import give_back_memory
 
@@ -41,11 +40,8 @@ except ImportError:  # MindSpore 2.7
 
 log = logging.getLogger("mindghost")
 
-_MAX_GRAPHS = 50  # some 3 MB each
-_ENTRY = re.compile(r"[0-9a-f]{32}")
-# What killed processes have left: older versions of this program, and writing an entry.
-_LEFT = re.compile(r"\.process\.[a-z0-9_]{8}|\.new\.[a-z0-9_]{8}|\.[0-9a-f]{32}\.\d+\.\d+\.tmp")
-_STALE = 24 * 3600  # seconds after which such a thing has no maker any more
+# Graphs take some 3 MB each. Older versions of this program leave folders behind when they are killed.
+_SHELF = Shelf("graphs", most=50, left=r"\.process\.[a-z0-9_]{8}|\.new\.[a-z0-9_]{8}")
 # MindSpore's variables of where ranks find each other, which are others in every run.
 _MEETING = ("MS_SCHED_HOST", "MS_SCHED_PORT", "MS_NODE_ID", "MS_WORKER_IP", "MS_NODE_TIMEOUT", "MS_TOPO_TIMEOUT")
 _SCALARS = (bool, int, float, str)
@@ -75,7 +71,7 @@ class GraphCache:
 
     def __init__(self, config: Config, device: str, ranks: Ranks) -> None:
         self.graph_mode = config.mode == 0
-        self.enabled = config.compile_cache and device == "CPU" and "MS_COMPILER_CACHE_ENABLE" not in os.environ
+        self.enabled = is_wanted(config.compile_cache) and device == "CPU"
         self.ranks = ranks
         self._keeps = True
         self.keys = {key: value for key, value in config.model_dump().items() if key not in FREE_KEYS}
@@ -107,14 +103,14 @@ class GraphCache:
         self._known = {known: each for known, each in self._known.items() if each is not cell}
 
     def _compile(self, name: str, cell: nn.Cell, inputs: tuple[Tensor, ...], what: str) -> None:
-        shelf = cache_dir() / "graphs"
+        shelf = _SHELF.folder
         shelf.mkdir(parents=True, exist_ok=True)
         if GraphCache._folder is None:
             GraphCache._folder = _folder_of_process(shelf)
         rank = GraphCache._folder / f"rank_{self.ranks.rank}"
         role = os.environ.get("MS_ROLE", "")  # of a process among several
         graph = rank / "graph_cache" / f"{role}compile_cache_{GraphCache._compiled}.mindir"
-        found, damaged = _read(shelf / name)
+        found, damaged = _SHELF.read(name)
         start = f"{shelf / name}: damaged; " if damaged else ""
         try:
             graph.parent.mkdir(parents=True, exist_ok=True)
@@ -133,15 +129,14 @@ class GraphCache:
         # Compiling leaves hundreds of MB behind, which a step's own memory would come on top of.
         give_back_memory()
         if made != found and self._keeps:
-            self._keep(shelf / name, made)
+            self._keep(name, made)
 
-    def _keep(self, entry: Path, graph: bytes) -> None:
-        """Put a graph into its entry; of two processes that do, the last one wins. Says once that nothing is kept."""
+    def _keep(self, name: str, graph: bytes) -> None:
+        """Put a graph into its entry. Says once that nothing is kept."""
         try:
             if not _is_whole(graph):
-                raise RunError(f"{entry}: MindSpore wrote half of a graph, as on a full disk")
-            intact.write_atomically(entry, intact.seal(graph))
-            _tidy(entry.parent)
+                raise RunError(f"{_SHELF.folder / name}: MindSpore wrote half of a graph, as on a full disk")
+            _SHELF.keep(name, graph)
         except (OSError, RunError) as error:
             self._keeps = False
             log.info(f"compiled graphs are not kept: {error}")
@@ -174,20 +169,6 @@ def _mindspores_cache(folder: Path) -> Iterator[None]:
         compiler.entry_script_path = script
 
 
-def _read(entry: Path) -> tuple[bytes | None, bool]:
-    """A graph; None where there is none, or it is damaged, and whether that is so."""
-    if not paths.exists(entry):
-        return None, False
-    try:
-        graph = intact.unseal(paths.read(entry, "delete it"))
-    except UserError:
-        return None, True
-    # A cache that cannot be written does not know what was used last.
-    with suppress(OSError):
-        os.utime(entry)
-    return graph, graph is None
-
-
 def _is_whole(graph: bytes) -> bool:
     """Whether a protobuf message ends where its last field does."""
     at = 0
@@ -215,22 +196,6 @@ def _varint(content: bytes, at: int) -> tuple[int, int]:
     return value, len(content) + 1
 
 
-def _tidy(shelf: Path) -> None:
-    """Delete the graphs that were not used for longest, and what killed processes have left; nothing of others."""
-    graphs, left = [], []
-    for path in shelf.iterdir():
-        with suppress(FileNotFoundError):
-            changed = path.lstat().st_mtime
-            if path.is_symlink():
-                continue
-            if _ENTRY.fullmatch(path.name) and path.is_file():
-                graphs.append((changed, path))
-            elif _LEFT.fullmatch(path.name) and time.time() - changed > _STALE:
-                left.append(path)
-    for path in [*left, *(path for _, path in sorted(graphs)[:-_MAX_GRAPHS])]:
-        shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
-
-
 def _digest(cell: nn.Cell, shapes: tuple[Any, ...], keys: dict[str, object], ranks: Ranks) -> str:
     """Digest of all that a graph is made of.
 
@@ -253,12 +218,8 @@ def _digest(cell: nn.Cell, shapes: tuple[Any, ...], keys: dict[str, object], ran
 @cache
 def _program() -> tuple[str, ...]:
     """What runs: versions (optimizers are mindcv's), machine and our sources."""
-    root = Path(__file__).parent
-    digest = hashlib.sha256()
-    for source in sorted(root.rglob("*.py")):
-        digest.update(f"{source.relative_to(root)}\0".encode() + source.read_bytes())
     versions = (ms.__version__, version("mindcv"), platform.python_version())
-    return (*versions, platform.machine(), digest.hexdigest())
+    return (*versions, platform.machine(), sources())
 
 
 def _described(name: str, cell: nn.Cell) -> tuple[Any, ...]:

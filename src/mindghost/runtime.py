@@ -21,6 +21,7 @@ from .files import scratch
 from .graph_cache import GraphCache
 from .ops import library
 from .parallel import replicas
+from .parallel.cores import threads_for
 from .parallel.ranks import Ranks, check_launch
 from .parallel.ranks import start as start_ranks
 from .process import launch, resources
@@ -148,16 +149,10 @@ def _told(config: Config, device: str) -> dict[str, str]:
 def _threads(ranks: Ranks) -> tuple[int, list[str]]:
     """How many threads operators may use, which MindSpore is told, and what there is to say about it.
 
-    As many as there are cores for this rank, or fewer where OMP_NUM_THREADS says so.
+    As `threads_for` has it of the cores for this rank.
     """
     cores = ranks.cores or min(ms.get_context("runtime_num_threads"), len(os.sched_getaffinity(0)))
-    # A list has the numbers of nested loops behind the first.
-    given = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
-    threads, notes = cores, []
-    if given.isascii() and given.isdecimal() and int(given) > 0:
-        threads = min(cores, int(given))
-    elif given:
-        notes.append(f"OMP_NUM_THREADS: {given!r} is no number of threads; {cores} are used")
+    threads, notes = threads_for(cores)
     ms.set_context(runtime_num_threads=threads)
     return threads, notes
 

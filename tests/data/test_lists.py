@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mindghost.data import dataset, lists, loader, scan
+from mindghost.data import dataset, evaluation, lists, loader, scan
 from mindghost.data.dataset import open_split
 from mindghost.data.imagenet import names as imagenet_names
 from mindghost.data.lists import lines as list_lines
@@ -48,7 +48,7 @@ def test_a_list_gives_the_samples_of_the_class_folders_whatever_the_order_of_its
     for key, made in (("list", config), ("folders", config_for(data))):
         made = made.replace(hflip=0.5, color_jitter=0.4, scale=(0.2, 1.0), batch_size=7)
         batches[key] = epochs(loader.train_batches(made, open_split(made, "train"), 3), 2)
-        found = loader.eval_batches(made, open_split(made, "val"))
+        found = evaluation.eval_batches(made, open_split(made, "val"))
         batches[key].append([(images.copy(), labels.copy()) for images, labels in found])
     for ours, theirs in zip(*batches.values(), strict=True):
         for one, other in zip(ours, theirs, strict=True):

@@ -13,7 +13,8 @@ from mindcv.data.distributed_sampler import RepeatAugSampler
 from PIL import Image
 
 from mindghost.data.dataset import open_split
-from mindghost.data.loader import eval_batches, train_batches
+from mindghost.data.evaluation import eval_batches
+from mindghost.data.loader import train_batches
 from mindghost.data.order import EpochOrder
 from mindghost.data.samples import FolderSamples
 from mindghost.errors import UserError

@@ -21,7 +21,8 @@ import pytest
 
 from mindghost.data import dataset, loader
 from mindghost.data.dataset import open_split
-from mindghost.data.loader import error_from, eval_batches, train_batches
+from mindghost.data.evaluation import eval_batches
+from mindghost.data.loader import error_from, train_batches
 from mindghost.data.samples import FolderSamples
 from mindghost.errors import RunError, UserError
 from tests.helpers.data_folders import config_for, epochs
@@ -155,7 +156,8 @@ import mindghost
 import psutil
 from mindghost.config import Config
 from mindghost.data.dataset import open_split
-from mindghost.data.loader import eval_batches, train_batches
+from mindghost.data.evaluation import eval_batches
+from mindghost.data.loader import train_batches
 import mindspore
 import numpy as np
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ from tests.helpers.draws import Scripted, batch, photo, rng
 
 
 def test_crop_box_has_the_drawn_area_and_aspect_ratio():
-    crop = RandomResizedCrop((8, 8), (0.2, 0.3), (0.75, 1.333), vision.Inter.BILINEAR)
+    crop = RandomResizedCrop((8, 8), (0.2, 0.3), (0.75, 1.333), "bilinear")
     for seed in range(200):
         top, left, height, width = crop.box(300, 400, rng(seed))
         assert 0.19 < height * width / 120_000 < 0.31
@@ -35,12 +35,12 @@ def test_crop_box_has_the_drawn_area_and_aspect_ratio():
 @pytest.mark.parametrize(("height", "width", "box"), [(10, 1000, (0, 490, 10, 20)), (1000, 10, (490, 0, 20, 10))])
 def test_crop_box_falls_back_to_the_centre(height, width, box):
     # All of an extreme image never fits an aspect ratio of 1/2 to 2.
-    crop = RandomResizedCrop((8, 8), (1.0, 1.0), (0.5, 2.0), vision.Inter.BILINEAR)
+    crop = RandomResizedCrop((8, 8), (1.0, 1.0), (0.5, 2.0), "bilinear")
     assert crop.box(height, width, rng()) == box
 
 
 def crop_box(height: int, width: int, scripted: Scripted) -> tuple[int, int, int, int]:
-    return RandomResizedCrop((8, 8), (0.1, 0.9), (0.25, 4.0), vision.Inter.BILINEAR).box(height, width, scripted)
+    return RandomResizedCrop((8, 8), (0.1, 0.9), (0.25, 4.0), "bilinear").box(height, width, scripted)
 
 
 def test_crop_box_by_hand():
@@ -69,13 +69,13 @@ def test_crop_box_may_be_the_whole_image():
     ("height", "width", "ratio", "wanted"), [(101, 1, (4.0, 5.0), (50, 0, 1, 1)), (1, 101, (0.1, 0.2), (0, 50, 1, 1))]
 )
 def test_the_central_box_has_a_pixel(height, width, ratio, wanted):
-    crop = RandomResizedCrop((8, 8), (1.0, 1.0), ratio, vision.Inter.BILINEAR)
+    crop = RandomResizedCrop((8, 8), (1.0, 1.0), ratio, "bilinear")
     assert crop.box(height, width, rng()) == wanted
 
 
 def test_crops_reach_every_row_and_column():
     """A quarter of 8 x 8 pixels: 4 x 4, at five places each way, the last ones too."""
-    crop = RandomResizedCrop((4, 4), (0.25, 0.25), (1.0, 1.0), vision.Inter.NEAREST)
+    crop = RandomResizedCrop((4, 4), (0.25, 0.25), (1.0, 1.0), "nearest")
     places = [crop.box(8, 8, rng(seed)) for seed in range(200)]
     assert {top for top, *_ in places} == {left for _, left, *_ in places} == {0, 1, 2, 3, 4}
     image = np.arange(192, dtype=np.uint8).reshape(8, 8, 3)
@@ -85,13 +85,13 @@ def test_crops_reach_every_row_and_column():
 
 def test_covering_resize_leaves_an_image_of_its_size_alone():
     image = photo(24, 40)
-    assert CoveringResize((24, 24), vision.Inter.BILINEAR)(image) is image
+    assert CoveringResize((24, 24), "bilinear")(image) is image
 
 
 def test_only_the_middle_of_a_very_long_image_is_resized(monkeypatch):
     """To 4 x 1,000 pixels it would be: of those, 4 x 4 are asked for, and one more on both sides."""
     image = photo(4, 1000)
-    cover = CoveringResize((4, 4), vision.Inter.BILINEAR)
+    cover = CoveringResize((4, 4), "bilinear")
     monkeypatch.setattr(operations, "_MOST_RESIZED", 4000)
     assert cover(image) is image
     monkeypatch.setattr(operations, "_MOST_RESIZED", 3999)
@@ -104,7 +104,7 @@ def test_only_the_middle_of_a_very_long_image_is_resized(monkeypatch):
 @pytest.mark.parametrize("size", [(4, 4), (4, 6)])
 def test_the_centre_of_a_long_image_is_that_of_all_of_it(monkeypatch, shape, size):
     image = photo(*shape)
-    crop, cover = vision.CenterCrop(size), CoveringResize(size, vision.Inter.BILINEAR)
+    crop, cover = vision.CenterCrop(size), CoveringResize(size, "bilinear")
     whole = crop(cover(image))
     monkeypatch.setattr(operations, "_MOST_RESIZED", 100)
     assert np.abs(crop(cover(image)).astype(int) - whole).max() <= 12  # the edges of the middle are half a pixel off
@@ -112,7 +112,7 @@ def test_the_centre_of_a_long_image_is_that_of_all_of_it(monkeypatch, shape, siz
 
 def test_whole_image_crop_is_a_plain_resize():
     image = photo(40, 40)
-    crop = RandomResizedCrop((24, 24), (1.0, 1.0), (1.0, 1.0), vision.Inter.BILINEAR)
+    crop = RandomResizedCrop((24, 24), (1.0, 1.0), (1.0, 1.0), "bilinear")
     np.testing.assert_array_equal(crop(image, rng()), vision.Resize((24, 24))(image))
 
 

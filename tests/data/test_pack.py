@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mindghost.data import dataset, loader
+from mindghost.data import dataset, evaluation, loader
 from mindghost.data import pack as packs
 from mindghost.errors import UserError
 from tests.helpers.data_folders import config_for, cut, epochs, message_of
@@ -48,7 +48,7 @@ def test_batches_are_those_of_the_folder(folder, packed, uncompressed, workers):
         config = config_for(root, **keys)
         training = epochs(loader.train_batches(config, dataset.open_split(config, "train"), 3), 2)
         found.append([*(pair for epoch in training for pair in epoch)])
-        found[-1] += list(loader.eval_batches(config, dataset.open_split(config, "val")))
+        found[-1] += list(evaluation.eval_batches(config, dataset.open_split(config, "val")))
     assert {len(each) for each in found} == {2 * 5 + 2}
     for theirs, *ours in zip(*found, strict=True):
         for pair in ours:

@@ -17,7 +17,7 @@ import pytest
 from PIL import Image, ImageFile, PngImagePlugin
 
 from mindghost.csrc.cpp_library import NativeError
-from mindghost.data import images, jpeg, loader, transforms
+from mindghost.data import evaluation, images, jpeg, loader, transforms
 from mindghost.data import pack as packs
 from mindghost.data.dataset import open_split
 from mindghost.data.folders import open_folders
@@ -170,7 +170,7 @@ def test_a_single_pixel_is_an_image(tmp_path):
     config = config_for(tmp_path, val_split="train", scale=(0.08, 1.0), ratio=(0.75, 1.33), batch_size=1)
     samples = open_split(config, "train")
     trained = loader.train_batches(config, samples, 1).create_tuple_iterator(num_epochs=1, output_numpy=True)
-    for batches in (loader.eval_batches(config, samples), trained):
+    for batches in (evaluation.eval_batches(config, samples), trained):
         [pixels] = [np.array(batch[0]) for batch in batches]
         assert pixels.shape == (1, 3, 8, 8)
         assert np.unique(pixels[0, 0]).tolist() == [77]

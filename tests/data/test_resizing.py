@@ -12,6 +12,7 @@ from PIL import Image
 from mindghost.config import Config
 from mindghost.csrc.cpp_library import NativeError
 from mindghost.data import images, jpeg
+from mindghost.data import vision as our_vision
 from mindghost.data.operations import CoveringResize, Normalize
 from mindghost.data.resizing import OnePass, centre
 from mindghost.data.transforms import eval_transform, train_transform
@@ -110,17 +111,17 @@ def test_plans_beyond_the_image_are_refused(plan):
 
 def test_only_bilinear_resizing_of_rgb_bytes_is_done_here():
     plan, image = whole(8, 9, (5, 4)), noise(8, 9)
-    assert OnePass(vision.Inter.BILINEAR, DECODER)(image, plan) is not None
-    assert OnePass(vision.Inter.BICUBIC, DECODER)(image, plan) is None
-    assert OnePass(vision.Inter.BILINEAR, None)(image, plan) is None
-    assert OnePass(vision.Inter.BILINEAR, DECODER)(image[..., :1], plan) is None
-    assert OnePass(vision.Inter.BILINEAR, DECODER)(image.astype(np.float32), plan) is None
+    assert OnePass("bilinear", DECODER)(image, plan) is not None
+    assert OnePass("bicubic", DECODER)(image, plan) is None
+    assert OnePass("bilinear", None)(image, plan) is None
+    assert OnePass("bilinear", DECODER)(image[..., :1], plan) is None
+    assert OnePass("bilinear", DECODER)(image.astype(np.float32), plan) is None
     strided = np.zeros((10, 4, 3), np.uint8)[::2]
-    assert OnePass(vision.Inter.BILINEAR, DECODER)(image, plan, None, strided) is None
+    assert OnePass("bilinear", DECODER)(image, plan, None, strided) is None
 
 
 def test_a_mindspore_with_other_pixels_keeps_them(monkeypatch):
-    resize = vision.Resize
+    resize = our_vision._resize
 
     class Other:
         def __init__(self, size, interpolation):
@@ -130,10 +131,10 @@ def test_a_mindspore_with_other_pixels_keeps_them(monkeypatch):
             return self._operator(image) ^ 1
 
     decoder = jpeg.Decoder(jpeg.library().build())
-    monkeypatch.setattr("mindghost.data.resizing.vision.Resize", Other)
-    assert OnePass(vision.Inter.BILINEAR, decoder)(noise(8, 9), whole(8, 9, (5, 4))) is None
+    monkeypatch.setattr(our_vision, "_resize", Other)
+    assert OnePass("bilinear", decoder)(noise(8, 9), whole(8, 9, (5, 4))) is None
     image = images.open_content(photo(), "a.jpg", decoder)
-    assert OnePass(vision.Inter.BILINEAR, None)(image, whole(*SIZE, (5, 4))) is None
+    assert OnePass("bilinear", None)(image, whole(*SIZE, (5, 4))) is None
 
 
 # The last: where exact arithmetic gives another width than MindSpore's.
@@ -142,12 +143,12 @@ def test_a_mindspore_with_other_pixels_keeps_them(monkeypatch):
 )
 @pytest.mark.parametrize("size", [(219, 219), (146, 146), (30, 44), (44, 30)])
 def test_a_covering_size_is_known_beforehand(shape, size):
-    cover = CoveringResize(size, vision.Inter.BILINEAR)
+    cover = CoveringResize(size, "bilinear")
     assert cover.size_of(*shape) == cover(noise(*shape)).shape[:2]
 
 
 def test_of_an_endless_image_the_middle_is_not_done_here():
-    cover = CoveringResize((224, 224), vision.Inter.BILINEAR)
+    cover = CoveringResize((224, 224), "bilinear")
     assert cover.size_of(2, 60_000) is None
     assert centre(cover, (224, 224), np.zeros((2, 60_000, 3), np.uint8)) is None
 

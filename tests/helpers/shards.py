@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mindghost.data import loader
+from mindghost.data import evaluation, loader
 from mindghost.data.dataset import open_split
 from tests.helpers.data_folders import config_for, epochs
 from tests.helpers.pictures import save_image
@@ -66,7 +66,7 @@ def assert_batches_of_folders(files: Path, folder: Path, workers: int) -> None:
         config = config_for(root, num_parallel_workers=workers, scale=(0.5, 1.0), hflip=0.5)
         training = epochs(loader.train_batches(config, open_split(config, "train"), 3), 2)
         found.append([*(pair for epoch in training for pair in epoch)])
-        found[-1] += list(loader.eval_batches(config, open_split(config, "val")))
+        found[-1] += list(evaluation.eval_batches(config, open_split(config, "val")))
     assert len(found[0]) == 2 * 5 + 2
     for theirs, ours in zip(*found, strict=True):
         for expected, array in zip(theirs, ours, strict=True):

@@ -17,7 +17,7 @@ from PIL import Image
 
 from mindghost.checkpoint import weights as weights_file
 from mindghost.config import Config
-from mindghost.data import dataset, images, loader
+from mindghost.data import dataset, evaluation, images
 from mindghost.deploy import export, probe_images
 from mindghost.errors import UserError
 from mindghost.inference import artifact, deployment, predictor
@@ -60,7 +60,7 @@ def test_predictions_are_validations_logits(short_network, photos, tmp_path, key
     deployed = artifact.of_file(write_run(tmp_path, model="ghostnet_050", data_dir=str(photos), **keys))
     network = open_network(deployed)
     samples = dataset.open_split(deployed.config, "val", deployed.classes)
-    (inputs, _), *_ = loader.eval_batches(deployed.config, samples, 0, 1)
+    (inputs, _), *_ = evaluation.eval_batches(deployed.config, samples, 0, 1)
     run = predictor.Predictor(deployed, network, batch_size=3)
     names = [samples.name(index) for index in range(len(samples))]
     np.testing.assert_array_equal(np.stack([run.prepare(images.read_image(name)) for name in names]), inputs)

@@ -85,7 +85,7 @@ def make_parser() -> Parser:
 
 
 def add_explain_options(parser: Parser) -> None:
-    """`--explain_layer` and `--explain_method`, which are None where they are not given: see `open_explainer`."""
+    """`--explain_layer` and `--explain_method`, which are None where they are not given: see `explaining`."""
     parser.add_argument(
         "--explain_layer", metavar="NAME", help="layer whose maps are drawn (the last before they are pooled)"
     )
@@ -177,18 +177,16 @@ def main(arguments: Sequence[str]) -> None:
     """Read, predict, print."""
     args = make_parser().parse_args(arguments)
     _check(args)
-    # After the command line is known to be good: importing MindSpore takes seconds.
+    # After the command line is known to be good: it takes its time.
     with importing():
         from .. import tasks
         from ..data import transforms
         from ..evaluate import batch
         from ..inference import predictor
-        from ..inference.explain import open_explainer
-        from ..inference.network import open_network
+        from ..inference.opening import explaining, opened
         from ..inference.pictures import Pictures
         from ..inference.sources import expand
         from ..process import resources
-        from ..runtime import Runtime
 
     images = expand(args.sources, listed())
     if not images:
@@ -196,17 +194,15 @@ def main(arguments: Sequence[str]) -> None:
     deployed = network_arguments.of_arguments(args)
     task = tasks.of(deployed.config)
     pictures = Pictures(deployed, images, args.save_dir, args.mask_dir, args.explain, args.overwrite)
-    # Operator by operator: compiling a graph takes longer than most lists of images.
-    runtime = Runtime.start(deployed.config.replace(mode=1))
-    operators = None if deployed.exported else runtime.operators
     fitting = batch.fitting(math.prod(transforms.input_size(deployed.config)), resources.free_memory())
     notes = list(network_notes(args, deployed, task))
     network: Network | Explainer
     if args.explain:
-        explainer = network = open_explainer(deployed, args.explain_layer, args.explain_method or METHOD, operators)
+        explainer = network = explaining(deployed, args.explain_layer, args.explain_method or METHOD)
         notes += explainer.notes()
     else:
-        network = batch.sparing(open_network(deployed, operators))
+        # Operator by operator: compiling a graph takes longer than most lists of images.
+        network = batch.sparing(opened(deployed, mode=1))
     run = predictor.Predictor(deployed, network, args.batch_size or min(MOST, fitting))
     for note in notes:
         tqdm.write(shown(f"{PROG}: {note}"), file=sys.stderr)

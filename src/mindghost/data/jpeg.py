@@ -44,9 +44,14 @@ class Plan:
 
 
 class Decoder:
-    """The library's functions, which hold no lock of Python's. Raises NativeError where it can't be loaded."""
+    """The library's functions, which hold no lock of Python's. Raises NativeError where it can't be loaded.
+
+    Attributes:
+        path: of the library, whose name says what it was made of.
+    """
 
     def __init__(self, path: Path) -> None:
+        self.path = path
         try:
             library = ctypes.CDLL(str(path))
             self._header, self._box = library.ghostnet_jpeg_header, library.ghostnet_jpeg_box

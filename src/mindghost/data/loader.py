@@ -3,7 +3,7 @@
 Training runs in MindSpore's pipeline, in worker processes (mindcv's policies and many small operators hold the GIL).
 A work item is a whole batch, named by one integer, its step from the start of the run: passing samples one by one
 costs 0.8 to 2 ms each. Workers keep no state, so batches don't depend on how many there are, and a run resumes at any
-step without reading what it skips. Evaluation needs neither and runs on threads.
+step without reading what it skips. Evaluation needs neither (`evaluation`).
 """
 
 from __future__ import annotations
@@ -14,9 +14,7 @@ import multiprocessing
 import os
 import re
 import shutil
-from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,8 +27,9 @@ from ..files import paths, scratch
 from ..process import resources
 from ..process.display import shown
 from . import mix
+from .evaluation import workers_of
 from .examples import Labels
-from .order import MIX, ORDER, SAMPLE, EpochOrder
+from .order import MIX, SAMPLE, EpochOrder
 
 if TYPE_CHECKING:
     from ..config import Config
@@ -44,8 +43,6 @@ _SPARE_SEGMENTS = 2  # of shared memory, each of one batch, that MindSpore gives
 _FILES_OF_QUEUES = 3  # open ones, of a worker
 _SHARED_MEMORY = "/dev/shm"
 _LARGEST_SEED = 2**32 - 1
-_EVAL_BATCHES_AHEAD = 2
-_EVAL_TASK = 16  # samples: handing a thread one tiny image at a time costs more than decoding it
 
 _OUR_ERROR = re.compile(r"^(?:mindghost\.errors\.)?(UserError|RunError): (?!Traceback)(.+)$", re.MULTILINE)
 
@@ -90,14 +87,6 @@ def train_batches(
     # MindSpore takes these off the sampler's first epoch, before anything is read.
     dataset.set_init_step(start_step)
     return dataset
-
-
-def eval_batches(config: Config, samples: Samples, rank: int = 0, ranks: int = 1) -> EvalBatches:
-    """Evaluation batches of one rank: batches rank, rank + ranks, ... of one process's; its last may be smaller.
-
-    Whole batches, so that each is computed with the neighbours that it has in one process, and gives the same bits.
-    """
-    return EvalBatches(config, samples, rank, ranks)
 
 
 def error_from(error: BaseException) -> UserError | RunError | Stopped | None:
@@ -197,66 +186,6 @@ def relative_weights(samples: Samples) -> NDArray[Any] | None:
         return None
     weights = samples.weights.astype(np.float64)
     return (weights / weights.mean()).astype(np.float32)
-
-
-class EvalBatches:
-    """Numpy batches, iterable any number of times: images float32 (B, C, H, W), labels as `Samples.examples` has them.
-
-    Attributes:
-        order_over_ranks: indices of the samples of all ranks, rank after rank, in the order in which they come.
-    """
-
-    def __init__(self, config: Config, samples: Samples, rank: int, ranks: int) -> None:
-        self._samples, self._batch_size = samples, config.batch_size
-        self._examples = samples.examples(config, training=False)
-        self._workers = workers_of(config.num_parallel_workers)
-        order = np.arange(len(samples))
-        if config.eval_shuffle:
-            order = np.random.default_rng((config.seed, ORDER)).permutation(order)
-        chunks = [order[start : start + self._batch_size] for start in range(0, len(order), self._batch_size)]
-        self._chunks = chunks[rank::ranks]
-        self.order_over_ranks = np.concatenate([chunk for other in range(ranks) for chunk in chunks[other::ranks]])
-
-    def __len__(self) -> int:
-        """The number of batches."""
-        return len(self._chunks)
-
-    def __iter__(self) -> Iterator[tuple[NDArray[Any], Any]]:
-        """Images, float32 (N, C, H, W), and labels of each batch, as many.
-
-        Raises UserError for an image that can't be read, RunError where the machine lacks what reading takes.
-        """
-        chunks = iter(self._chunks)
-        pool = ThreadPoolExecutor(self._workers)
-        ahead: deque[tuple[NDArray[Any], Labels, list[Future[None]]]] = deque()
-        try:
-            while True:
-                while len(ahead) < _EVAL_BATCHES_AHEAD and (chunk := next(chunks, None)) is not None:
-                    images = np.empty((len(chunk), *self._examples.shape), np.float32)
-                    labels = self._examples.labels(chunk)
-                    starts = range(0, len(chunk), _EVAL_TASK)
-                    tasks = [pool.submit(self._load, chunk, images, labels, start) for start in starts]
-                    ahead.append((images, labels, tasks))
-                if not ahead:
-                    return
-                images, labels, tasks = ahead.popleft()
-                for task in tasks:
-                    task.result()
-                yield images, labels
-        finally:
-            pool.shutdown(cancel_futures=True)
-
-    def _load(self, chunk: NDArray[Any], images: NDArray[Any], labels: Labels, start: int) -> None:
-        """Writes some samples of a batch, from one on, to `images` and `labels`."""
-        for place in range(start, min(start + _EVAL_TASK, len(chunk))):
-            index = int(chunk[place])
-            with resources.spent_on(self._samples.name(index)):
-                self._examples.fill(index, images[place], labels, place)
-
-
-def workers_of(wanted: int) -> int:
-    """`num_parallel_workers`, but no more than there are cores (MindSpore would refuse them)."""
-    return min(wanted, len(os.sched_getaffinity(0)))
 
 
 def _fitting_workers(config: Config, ranks: int, columns: int, batch_bytes: int) -> tuple[int, int]:

@@ -17,8 +17,9 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from mindspore.dataset import vision
 from numpy.typing import NDArray
+
+from . import vision
 
 if TYPE_CHECKING:
     from . import jpeg
@@ -69,17 +70,17 @@ class CoveringResize:
     Of an image so long that it would become gigabytes, only the middle is resized, as much as covers the size.
     """
 
-    def __init__(self, size: tuple[int, int], interpolation: vision.Inter) -> None:
+    def __init__(self, size: tuple[int, int], interpolation: str) -> None:
         self._size, self._interpolation = size, interpolation
-        self._square = vision.Resize(size[0], interpolation) if size[0] == size[1] else None
 
     def __call__(self, image: NDArray[Any]) -> NDArray[Any]:
         """The image resized: uint8 (h, w, 3) -> (h', w', 3), both sides at least those of the size."""
         image = self._middle(image)
-        if self._square is not None:
-            # An image of that size stays what it is; a pack's images have it.
-            return image if min(image.shape[:2]) == self._size[0] else self._square(image)
-        return vision.Resize(self._covering(*image.shape[:2]), self._interpolation)(image)
+        height, width = self._size
+        if height != width:
+            return vision.resized(image, self._covering(*image.shape[:2]), self._interpolation)
+        # An image of that size stays what it is; a pack's images have it.
+        return image if min(image.shape[:2]) == height else vision.resized(image, height, self._interpolation)
 
     def size_of(self, rows: int, columns: int) -> tuple[int, int] | None:
         """What an image of this height and width is resized to; None for one of which only the middle is."""
@@ -124,7 +125,7 @@ class RandomResizedCrop:
     size: tuple[int, int]
     scale: tuple[float, float]
     ratio: tuple[float, float]
-    interpolation: vision.Inter
+    interpolation: str
 
     def __call__(self, image: NDArray[Any], rng: np.random.Generator) -> NDArray[Any]:
         """A drawn box of the image: uint8 (h, w, 3) -> (*size, 3)."""
@@ -133,12 +134,8 @@ class RandomResizedCrop:
     def resized(self, image: NDArray[Any] | JpegImage, box: tuple[int, int, int, int]) -> NDArray[Any]:
         """A box of the image, as drawn by `box`: uint8 (h, w, 3) -> (*size, 3)."""
         top, left, height, width = box
-        return self._resize(np.ascontiguousarray(image[top : top + height, left : left + width]))
-
-    @cached_property
-    def _resize(self) -> vision.Resize:
-        # Making one takes as long as it takes to resize a small image.
-        return vision.Resize(self.size, self.interpolation)
+        part = np.ascontiguousarray(image[top : top + height, left : left + width])
+        return vision.resized(part, self.size, self.interpolation)
 
     def box(self, height: int, width: int, rng: np.random.Generator) -> tuple[int, int, int, int]:
         """Draws (top, left, height, width) as MindSpore does: the aspect ratio log-uniformly, ten attempts.
@@ -199,7 +196,7 @@ class RandomFlip:
 
     @cached_property
     def _flip(self) -> Callable[[NDArray[Any]], NDArray[Any]]:
-        return vision.HorizontalFlip() if self.axis == 1 else vision.VerticalFlip()
+        return vision.operation("HorizontalFlip" if self.axis == 1 else "VerticalFlip")
 
 
 @dataclass(frozen=True)
@@ -214,16 +211,16 @@ class ColorJitter:
     def __call__(self, image: NDArray[Any], rng: np.random.Generator) -> NDArray[Any]:
         """The image in drawn colours: uint8 (h, w, 3) -> the same shape."""
         adjustments = (
-            (vision.AdjustBrightness, self.brightness, 1.0),
-            (vision.AdjustContrast, self.contrast, 1.0),
-            (vision.AdjustSaturation, self.saturation, 1.0),
-            (vision.AdjustHue, self.hue, 0.0),
+            ("AdjustBrightness", self.brightness, 1.0),
+            ("AdjustContrast", self.contrast, 1.0),
+            ("AdjustSaturation", self.saturation, 1.0),
+            ("AdjustHue", self.hue, 0.0),
         )
         for position in rng.permutation(len(adjustments)):
             adjust, strength, neutral = adjustments[position]
             if strength > 0:
                 lowest = max(0.0, neutral - strength) if neutral else -strength
-                image = adjust(float(rng.uniform(lowest, neutral + strength)))(image)
+                image = getattr(vision.module(), adjust)(float(rng.uniform(lowest, neutral + strength)))(image)
         return image
 
 

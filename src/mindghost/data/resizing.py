@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from mindspore.dataset import vision
 from numpy.typing import NDArray
 
-from . import images, jpeg
+from . import images, jpeg, vision
 from .operations import CoveringResize, RandomFlip, RandomResizedCrop
 
 _TRIED = ((37, 53), (24, 31), (61, 40))  # a size of pixels, and those that they are resized to
@@ -26,7 +24,7 @@ class OnePass:
         native: of images that are no JPEG files; those have their own.
     """
 
-    interpolation: vision.Inter
+    interpolation: str
     native: jpeg.Decoder | None
 
     def __call__(
@@ -40,10 +38,10 @@ class OnePass:
 
         Raises UserError and RunError for a file that can't be read.
         """
-        if self.interpolation is not vision.Inter.BILINEAR or (out is not None and not out.flags.c_contiguous):
+        if self.interpolation != vision.BILINEAR or (out is not None and not out.flags.c_contiguous):
             return None
         native = image.decoder if isinstance(image, images.JpegImage) else self.native
-        if native is None or not _agrees(native):
+        if native is None or not agrees(native):
             return None
         if isinstance(image, images.JpegImage):
             return image.resized(plan, table, out)
@@ -52,14 +50,28 @@ class OnePass:
         return native.resized(np.ascontiguousarray(image), plan, table, out)
 
 
-@functools.lru_cache
-def _agrees(native: jpeg.Decoder) -> bool:
+# What was found out about decoders in this process, or in an earlier one (`note`).
+_agreeing: dict[jpeg.Decoder, bool] = {}
+
+
+def agrees(native: jpeg.Decoder) -> bool:
     """Whether pixels are those of this MindSpore's operator: the OpenCV in it may have been built in another way."""
+    if native not in _agreeing:
+        _agreeing[native] = _compared(native)
+    return _agreeing[native]
+
+
+def note(native: jpeg.Decoder, agrees: bool) -> None:
+    """Take an earlier process's word for it, which had the same library and the same MindSpore."""
+    _agreeing[native] = agrees
+
+
+def _compared(native: jpeg.Decoder) -> bool:
     (height, width), *sizes = _TRIED
     pixels = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
     for size in sizes:
         found = native.resized(pixels, jpeg.Plan((0, 0, height, width), size, (0, 0, *size)))
-        if found is None or not np.array_equal(found, vision.Resize(size, vision.Inter.BILINEAR)(pixels)):
+        if found is None or not np.array_equal(found, vision.resized(pixels, size, vision.BILINEAR)):
             return False
     return True
 

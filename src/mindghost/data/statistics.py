@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from ..process import resources
 from . import transforms
-from .loader import workers_of
+from .evaluation import workers_of
 from .parts import in_parts
 
 if TYPE_CHECKING:

@@ -11,11 +11,11 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from mindspore.dataset import vision
 from numpy.typing import NDArray
 from PIL import Image
 
 from ..errors import UserError
+from . import vision
 from .operations import (
     ColorJitter,
     CoveringResize,
@@ -73,10 +73,10 @@ def train_transform(config: Config, native: jpeg.Decoder | None = None) -> Trans
     elif _is_folder(config) and config.color_jitter is not None:
         steps.append(color_jitter(config.color_jitter))
     if not _is_folder(config):
-        cover, crop = _cover_and_crop(config)
+        cover, cut = _cover_and_crop(config)
         steps.append(_without_rng(cover))
         if len(set(size)) > 1:  # the images themselves are square
-            steps.append(_without_rng(crop))
+            steps.append(_without_rng(cut))
     final = normalisation(config, native)
     table = final.table if isinstance(final, Normalize) and not steps else None
     erase = _erasing(config) if config.re_prob > 0 else None
@@ -206,19 +206,19 @@ def _covered_size(config: Config) -> tuple[int, int]:
     return math.floor(height / share), math.floor(width / share)
 
 
-def _cover_and_crop(config: Config) -> tuple[CoveringResize, vision.CenterCrop]:
+def _cover_and_crop(config: Config) -> tuple[CoveringResize, vision.Operation]:
     """Evaluation's resize and crop; the images of binary data sets are square and lose nothing to a square crop."""
-    kind = interpolation(config) if _is_folder(config) else vision.Inter.LINEAR
-    return CoveringResize(_covered_size(config), kind), vision.CenterCrop(input_size(config))
+    kind = interpolation(config) if _is_folder(config) else vision.BILINEAR
+    return CoveringResize(_covered_size(config), kind), vision.operation("CenterCrop", input_size(config))
 
 
 def _is_folder(config: Config) -> bool:
     return config.dataset == "imagenet"
 
 
-def _centre(size: tuple[int, int], interpolation: vision.Inter) -> Step:
+def _centre(size: tuple[int, int], interpolation: str) -> Step:
     """The image resized until it just covers `size`, and the centre cut out; images of that size stay as they are."""
-    cover, crop = CoveringResize(size, interpolation), vision.CenterCrop(size)
+    cover, crop = CoveringResize(size, interpolation), vision.operation("CenterCrop", size)
     return lambda image, rng: np.asarray(image) if image.shape[:2] == size else crop(cover(np.asarray(image)))
 
 
@@ -226,9 +226,14 @@ def _without_rng(operator: Callable[[NDArray[Any]], NDArray[Any]]) -> Step:
     return lambda image, rng: operator(image)
 
 
-def interpolation(config: Config) -> vision.Inter:
+def interpolation(config: Config) -> str:
     """How images are resized."""
-    return getattr(vision.Inter, config.interpolation.upper())
+    return config.interpolation
+
+
+def needs_mindspore(config: Config) -> bool:
+    """Whether evaluation takes operators of MindSpore for usual images, where a `jpeg.Decoder` has its pixels."""
+    return not _is_folder(config) or interpolation(config) != vision.BILINEAR
 
 
 # --- Last steps: uint8 (h, w, 3) -> float32 (channels, h, w)
@@ -241,9 +246,9 @@ def normalisation(config: Config, native: jpeg.Decoder | None = None) -> Final:
         raise UserError(f"in_channels: {channels}; images have 1 (grayscale) or 3 (RGB)")
     if _is_folder(config):
         return Normalize(*_per_channel(config.mean, config.std, channels), native)
-    to_unit = vision.Rescale(1 / 255, 0.0)
+    to_unit = vision.operation("Rescale", 1 / 255, 0.0)
     if config.dataset == "mnist":
-        normalize = vision.Rescale(1 / _MNIST_STD, -_MNIST_MEAN / _MNIST_STD)
+        normalize = vision.operation("Rescale", 1 / _MNIST_STD, -_MNIST_MEAN / _MNIST_STD)
         return lambda image, out: channels_first(normalize(to_unit(image)), channels, out)
     normalize = Normalize(*_per_channel(_CIFAR_MEAN, _CIFAR_STD, channels))
     return lambda image, out: normalize(to_unit(image), out)
@@ -297,7 +302,7 @@ def _auto_augment(config: Config) -> SeededPolicy:
     hparams = {
         "translate_const": int(min(input_size(config)) * 0.45),
         "img_mean": fill if len(fill) == 3 else fill * 3,
-        "interpolation": interpolation(config),
+        "interpolation": vision.inter(interpolation(config)),
     }
     if factory is mindcv.augment_and_mix_transform:
         hparams["translate_pct"] = 0.3

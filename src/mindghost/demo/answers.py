@@ -17,11 +17,9 @@ from ..data import images, transforms
 from ..errors import RunError, UserError
 from ..evaluate import batch
 from ..inference.deployment import Deployment
-from ..inference.explain import open_explainer
-from ..inference.network import open_network
+from ..inference.opening import explaining, opened
 from ..inference.predictor import Prediction, Predictor
 from ..process import resources
-from ..runtime import Runtime
 from ..search.index import Index
 from ..search.picture import Neighbour
 from ..search.query import Searcher
@@ -38,7 +36,7 @@ class Wanted:
     Attributes:
         top_k: answers for each image at most; None: as many as the task gives.
         explain: whether maps are drawn of where the network saw its class, if it has gradients.
-        explain_layer, explain_method: see `open_explainer`; empty: the usual ones.
+        explain_layer, explain_method: see `opening.explaining`; empty: the usual ones.
         neighbours: images of the index that are shown.
     """
 
@@ -90,19 +88,16 @@ class Answerer:
         self._task = tasks.of(deployed.config)
         # First: an index of another network is found by its digest, before anything is computed.
         self._searcher = None if index is None else Searcher.open(index, deployed)
-        # Operator by operator: a graph pays for lists of images.
-        runtime = Runtime.start(deployed.config.replace(mode=1))
-        operators = None if deployed.exported else runtime.operators
         self.notes: list[str] = []
         layer, method = self.wanted.explain_layer, self.wanted.explain_method
         possible = not deployed.exported and self._task.explains
         self.explains = self.wanted.explain and bool(possible or layer or method)
         if self.explains:
-            explainer = open_explainer(deployed, layer, method or "layercam", operators)
+            explainer = explaining(deployed, layer, method or "layercam")
             self.notes += explainer.notes()
             self._predictor = Predictor(deployed, explainer, 1)
         else:
-            self._predictor = Predictor(deployed, batch.sparing(open_network(deployed, operators)), 1)
+            self._predictor = Predictor(deployed, batch.sparing(opened(deployed, mode=1)), 1)
 
     def warm_up(self, progress: Callable[[int], None] | None = None) -> None:
         """Answer once, so that what takes its time is done before somebody waits, and what is damaged is found.

@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from .. import build, tasks
 from ..config import Config
-from ..data import loader
+from ..data import evaluation
 from ..data.samples import Samples
 from ..inference.batches import filled
 from ..inference.formats import Network
@@ -91,7 +91,7 @@ class Evaluator:
         config, ranks = runtime.config, runtime.ranks
         self.runtime, self.samples, self.thresholds = runtime, samples, thresholds
         self.task = tasks.of(config)
-        self.batches = loader.eval_batches(config, samples, ranks.rank, ranks.size)
+        self.batches = evaluation.eval_batches(config, samples, ranks.rank, ranks.size)
         # A batch of copies of one image would take its memory and its time for nothing.
         self.batch_size = min(config.batch_size, len(samples))
 

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import build, tasks
+from .. import tasks
 from ..errors import UserError
-from ..graph_cache import GraphCache
-from ..models.network import Network as Classifier
-from . import formats
+from . import formats, kept
 from .deployment import Deployment
 from .formats import Network
 from .network import of_any_number, of_cell, say_unchecked, trained_cell
+
+if TYPE_CHECKING:
+    from ..graph_cache import GraphCache
 
 
 def open_embedding(deployed: Deployment, operators: Path | None = None, graphs: GraphCache | None = None) -> Network:
@@ -34,11 +35,16 @@ def open_embedding(deployed: Deployment, operators: Path | None = None, graphs: 
         run = of_any_number(deployed, formats.of(deployed.path).embedding(deployed.path))
         say_unchecked(deployed.path)
     else:
-        cell = trained_cell(deployed, operators)
+        from .. import build
+        from ..models.network import Network as Classifier
+
+        form = build.for_plan(deployed.config, operators)
+        place = None if form is None else kept.place_of(deployed, embedding=True)
+        cell, prefix = trained_cell(deployed, operators)
         assert isinstance(cell, Classifier)  # all but those of pixels are
         # Without a classifier, its embeddings are what the network gives.
         cell.reset_classifier(0)
-        run = of_cell(cell, graphs, build.for_plan(deployed.config, operators))
+        run = of_cell(cell, graphs, form, kept.keeper(place, deployed, prefix, embedding=True))
     return normalised(run, deployed.path)
 
 

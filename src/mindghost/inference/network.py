@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from mindspore import Tensor, nn
 from numpy.typing import NDArray
 
-from .. import build, tasks
+from .. import tasks
 from ..errors import UserError
 from ..files import intact, paths
-from ..graph_cache import GraphCache
 from ..ops import plan
-from . import formats
+from . import formats, kept
 from .batches import in_batches
 from .deployment import Deployment
 from .formats import Network
+
+# Imported where weights are loaded: what an exported file, or a program that was kept, computes takes no MindSpore.
+if TYPE_CHECKING:
+    from mindspore import nn
+
+    from ..graph_cache import GraphCache
+    from ..ops.plan.program import Finished
 
 log = logging.getLogger("mindghost")
 
@@ -34,8 +40,12 @@ def open_network(deployed: Deployment, operators: Path | None = None, graphs: Gr
         run = of_exported(deployed)
         say_unchecked(deployed.path)
     else:
+        from .. import build
+
         form = build.for_plan(deployed.config, operators)
-        run = of_cell(trained_cell(deployed, operators), graphs, form)
+        place = None if form is None else kept.place_of(deployed)
+        cell, prefix = trained_cell(deployed, operators)
+        run = of_cell(cell, graphs, form, kept.keeper(place, deployed, prefix))
     return checked(run, deployed.path, len(deployed.classes), tasks.of(deployed.config).is_dense)
 
 
@@ -45,12 +55,16 @@ def say_unchecked(path: Path) -> None:
         log.info(f"{path}: no sha256 beside it: its graph was checked, the values of its weights were not")
 
 
-def trained_cell(deployed: Deployment, operators: Path | None = None) -> nn.Cell:
-    """The network of a weight file. Raises UserError where it is damaged or does not fit its description."""
+def trained_cell(deployed: Deployment, operators: Path | None = None) -> tuple[nn.Cell, str]:
+    """The network of a weight file, and the prefix that was taken off the names in it.
+
+    Raises UserError where it is damaged or does not fit its description.
+    """
+    from .. import build
+
     network, loaded = build.trained_network(deployed.config, operators)
-    if loaded.prefix:
-        log.warning(f"{loaded.path}: took the prefix {loaded.prefix} off its names")
-    return network
+    kept.say_prefix(deployed.path, loaded.prefix)
+    return network, loaded.prefix
 
 
 def of_exported(deployed: Deployment) -> Network:
@@ -91,14 +105,22 @@ def check_logits(logits: NDArray[Any], images: NDArray[Any], path: Path, classes
         )
 
 
-def of_cell(network: nn.Cell, graphs: GraphCache | None = None, form: plan.Form | None = None) -> Network:
+def of_cell(
+    network: nn.Cell,
+    graphs: GraphCache | None = None,
+    form: plan.Form | None = None,
+    keep: Callable[[Finished], None] | None = None,
+) -> Network:
     """A network of MindSpore, in evaluation mode.
 
     With a `form` (`build.for_plan`), a network that `ops.plan` knows is run by a plan, with the weights that it has
-    now. Any other is run by MindSpore; `graphs` compiles it, if it is given. In bfloat16, UserError is raised for it.
+    now; `keep` is given the program that it becomes. Any other is run by MindSpore; `graphs` compiles it, if it is
+    given. In bfloat16, UserError is raised for it.
     """
+    from mindspore import Tensor
+
     network.set_train(False)
-    planned = None if form is None else plan.of(network, form)
+    planned = None if form is None else plan.of(network, form, keep)
     if planned is not None:
         return planned
     if form is not None and form.bfloat16:

@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,10 +17,12 @@ from ..errors import UserError
 from ..process import resources
 from ..tasks.task import Answer
 from .deployment import Deployment
-from .explain import Explainer
 from .formats import Network
 from .network import check_logits, divided
 from .sources import frames, is_video
+
+if TYPE_CHECKING:
+    from .explain import Explainer
 
 _THREADS = 4  # that decode and resize; both leave Python's lock
 # Name; pixels, or why there are none; what the network gets of them, or None.
@@ -149,8 +151,9 @@ class Predictor:
 
     def _run(self, images: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any] | None]:
         """Outputs, and where they come from, if the network says that."""
-        if not isinstance(self._network, Explainer):
-            return self._network(images), None
-        logits, heats = self._network(images)
+        found = self._network(images)
+        if not isinstance(found, tuple):
+            return found, None
+        logits, heats = found
         check_logits(logits, images, self._path, len(self._classes))
         return logits, heats

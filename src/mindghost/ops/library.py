@@ -124,13 +124,16 @@ def native_operators(config: Config, device: str, threads: int) -> Path | None:
     try:
         if device != "CPU" or not {"O0", "bfloat16"} & {config.amp_level, config.val_amp_level}:
             raise NativeError(f"they are for float32 on a CPU, not for {device}, {config.amp_level}")
-        path = library()
-        kernels = load(path, threads)
+        return started(library(), threads)
     except NativeError as error:
         if config.native_ops == "on":
             raise UserError(f"native_ops: on, but {error}; give auto or off to do without them") from error
         if device == "CPU":
             log.info(f"MindSpore's own operators instead of the faster native ones: {error}")
         return None
-    log.info(f"native operators: {kernels}, {threads} thread(s)")
+
+
+def started(path: Path, threads: int) -> Path:
+    """The library, loaded (`load`), which the log says."""
+    log.info(f"native operators: {load(path, threads)}, {threads} thread(s)")
     return path

@@ -37,3 +37,15 @@ def take_share(allowed: Sequence[set[int]], launcher: set[int], place: int) -> i
         with contextlib.suppress(OSError):  # a thread that has just ended
             os.sched_setaffinity(int(thread), cores)
     return len(cores)
+
+
+def threads_for(cores: int) -> tuple[int, list[str]]:
+    """How many threads operators may use on so many cores, and what there is to say about it.
+
+    As many as there are cores, or fewer where OMP_NUM_THREADS says so.
+    """
+    # A list has the numbers of nested loops behind the first.
+    given = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
+    if given.isascii() and given.isdecimal() and int(given) > 0:
+        return min(cores, int(given)), []
+    return cores, [f"OMP_NUM_THREADS: {given!r} is no number of threads; {cores} are used"] if given else []

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from scipy.sparse import coo_matrix, csgraph
 
 from ..config import Config
-from ..data.loader import workers_of
+from ..data.evaluation import workers_of
 from ..data.parts import in_parts
 from ..data.samples import Samples
 from ..errors import UserError

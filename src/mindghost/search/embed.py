@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import tasks
-from ..data import loader, transforms
+from ..data import evaluation, transforms
 from ..data.samples import Samples
 from ..errors import UserError
 from ..evaluate import batch
@@ -33,11 +33,9 @@ from ..files.npz import npy
 from ..inference import artifact
 from ..inference.batches import filled
 from ..inference.deployment import Deployment
-from ..inference.embedding import open_embedding
 from ..inference.formats import Network
-from ..inference.network import open_network
+from ..inference.opening import opened
 from ..process import resources
-from ..runtime import Runtime
 from .reading import ReadImages
 from .vectors import DIGEST_BYTES, DTYPES, Origin, Vectors
 
@@ -99,9 +97,7 @@ class Embedder:
 
         Raises UserError for a file that is damaged, or has no embedding.
         """
-        runtime = Runtime.start(deployed.config.replace(mode=0 if images >= MANY else 1))
-        operators = None if deployed.exported else runtime.operators
-        network = (open_network if logits else open_embedding)(deployed, operators, runtime.graphs)
+        network = opened(deployed, mode=0 if images >= MANY else 1, embedding=not logits)
         pixels = math.prod(transforms.input_size(deployed.config))
         size = batch_size or batch.fitting(pixels, resources.free_memory())
         return cls(deployed, batch.sparing(network), max(1, min(size, images)), origin_of(deployed))
@@ -166,7 +162,7 @@ class Embedder:
     def _rows(self, images: ReadImages, done: int, dtype: str, progress: Progress) -> Iterator[NDArray[Any]]:
         """For each batch behind those that are done: its vectors, digests, and why others have none."""
         config = self.deployed.config.replace(batch_size=self.batch_size, eval_shuffle=False)
-        for pixels, notes in loader.eval_batches(config, images.rest(done)):
+        for pixels, notes in evaluation.eval_batches(config, images.rest(done)):
             found = self.network(filled(pixels, self.batch_size))[: len(pixels)]
             rows = np.empty(len(pixels), _row(found.shape[1], dtype))
             rows["vector"], rows["digest"], rows["good"] = found, notes["digest"], notes["good"]

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from ..errors import RunError, UserError
 from ..files import intact, paths, scratch
 from ..files.cache import cache_dir
+from ..files.shelf import delete_oldest
 from .space import Space
 from .vectors import blocks
 
@@ -179,11 +180,4 @@ def _of(state: str) -> list[Path]:
 
 def _tidy(shelf: Path) -> None:
     """Delete the graphs that were not used for longest."""
-    graphs = []
-    for name in paths.names_in(shelf):
-        if _NAME.fullmatch(name):
-            with suppress(OSError):
-                graphs.append(((shelf / name).stat().st_mtime, shelf / name))
-    for _, file in sorted(graphs)[:-_MOST_GRAPHS]:
-        with suppress(OSError):
-            file.unlink()
+    delete_oldest((shelf / name for name in paths.names_in(shelf) if _NAME.fullmatch(name)), _MOST_GRAPHS)

@@ -12,7 +12,7 @@ from ..errors import UserError
 if TYPE_CHECKING:
     from .task import Task
 
-# Value of the key `task` -> the module whose TASK it is, imported when it is asked for: it imports MindSpore.
+# Value of the key `task` -> the module whose TASK it is, imported when it is asked for: it imports much.
 MODULES = {
     "classification": "mindghost.tasks.classification.task",
     "multi_label": "mindghost.tasks.multi_label.task",

@@ -5,14 +5,13 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
-from mindspore import nn
 from numpy.typing import NDArray
 from PIL import Image
 
 from ..config import Config
-from ..data import class_names, dataset, transforms, walk
+from ..data import class_names, dataset, jpeg, transforms, walk
 from ..data.samples import Samples
 from ..data.scan import WHOLE, Part
 from ..data.transforms import Transform
@@ -22,6 +21,9 @@ from ..parallel.ranks import ALONE, Ranks
 from ..runs.files import Color
 from . import show
 from .names import Classes
+
+if TYPE_CHECKING:
+    from mindspore import nn
 
 
 class Metrics(Protocol):
@@ -293,7 +295,7 @@ class Task(ABC):
 
     def eval_transform(self, config: Config) -> Transform:
         """What evaluation makes of an image (see `transforms.as_rgb`): called with (image, out=None) -> (C, H, W)."""
-        return transforms.eval_transform(config)
+        return transforms.eval_transform(config, jpeg.decoder(config.native_ops))
 
     def eval_pixels(self, config: Config) -> Callable[[NDArray[Any]], NDArray[Any]]:
         """The pixels that a network sees of an image: uint8 (h, w, 3) -> uint8 (h, w, in_channels)."""

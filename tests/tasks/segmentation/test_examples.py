@@ -6,7 +6,8 @@ from PIL import Image
 
 from mindghost import tasks
 from mindghost.config import Config
-from mindghost.data.loader import eval_batches, train_batches
+from mindghost.data.evaluation import eval_batches
+from mindghost.data.loader import train_batches
 from mindghost.data.transforms import as_rgb
 from mindghost.errors import UserError
 from mindghost.tasks.segmentation import geometry

@@ -13,7 +13,7 @@ from mindspore import Tensor
 
 from mindghost import build
 from mindghost.config import Config
-from mindghost.data import dataset, loader
+from mindghost.data import dataset, evaluation, loader
 from mindghost.data.pack import writer as pack_writer
 from mindghost.errors import UserError
 from mindghost.inference.network import of_cell
@@ -93,7 +93,7 @@ def _pipeline(job: Job) -> dict[str, Any]:
     training = job.task == "pipeline"
     samples = dataset.open_split(config, "train")
     if not training:
-        return time_batches(job, lambda: (len(labels) for _, labels in loader.eval_batches(config, samples)))
+        return time_batches(job, lambda: (len(labels) for _, labels in evaluation.eval_batches(config, samples)))
     batches = loader.train_batches(config, samples, len(samples.classes))
     iterator = batches.create_tuple_iterator(num_epochs=job.steps + 1, output_numpy=True)
     return time_batches(job, lambda: (len(labels) for _, labels in iterator))

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from mindspore import nn
-
-from .cells import CELLS, NETWORKS, UnknownCell, program_of
 from .native import NativePlan
+from .program import Finished
+
+# `cells` imports MindSpore, which a program that is there already does without.
+if TYPE_CHECKING:
+    from mindspore import nn
 
 
 def knows(network: nn.Cell) -> bool:
     """Whether a plan can be made of a network, as far as the kinds of its cells say."""
+    from .cells import CELLS, NETWORKS
+
     return type(network) in NETWORKS and all(type(cell) in CELLS for _, cell in network.cells_and_names())
 
 
@@ -29,14 +34,22 @@ class Form(NamedTuple):
     bfloat16: bool = False
 
 
-def of(network: nn.Cell, form: Form) -> NativePlan | None:
+def of(network: nn.Cell, form: Form, keep: Callable[[Finished], None] | None = None) -> NativePlan | None:
     """What a float32 network computes in evaluation with the weights that it has now; None where a part is unknown.
 
-    `network` is as `models` makes it: our operators are not in it (`ops.rewrite`).
+    Args:
+        network: as `models` makes it: our operators are not in it (`ops.rewrite`).
+        form: how the plan is made.
+        keep: is given the program, if there is one.
     """
+    from .cells import UnknownCell, program_of
+
     if not knows(network):
         return None
     try:
-        return NativePlan(form.library, program_of(network), form.bfloat16)
+        program = program_of(network)
     except UnknownCell:
         return None
+    if keep is not None:
+        keep(program)
+    return NativePlan(form.library, program, form.bfloat16)

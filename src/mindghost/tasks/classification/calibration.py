@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import minimize_scalar
 
 from ...runs.files import LEAST_TEMPERATURE, MOST_TEMPERATURE
 
@@ -67,5 +66,7 @@ def temperature(logits: NDArray[Any], labels: NDArray[Any]) -> float:
         return float((np.log(np.exp(wide * scale).sum(axis=1)) - true * scale).mean())
 
     bounds = math.log(LEAST_TEMPERATURE), math.log(MOST_TEMPERATURE)
+    from scipy.optimize import minimize_scalar  # most commands do without
+
     found = minimize_scalar(loss, bounds=bounds, method="bounded", options={"xatol": 1e-7})
     return float(np.clip(math.exp(found.x), LEAST_TEMPERATURE, MOST_TEMPERATURE))

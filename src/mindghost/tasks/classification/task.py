@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from mindspore import nn
 from numpy.typing import NDArray
 
 from ...config import Config
@@ -14,11 +13,14 @@ from ...data.imagenet import names as imagenet_names
 from ...data.samples import Samples
 from ...data.scan import WHOLE, Part
 from ...files.table_file import Column
-from .. import class_weights, losses, names
+from .. import class_weights, names
 from ..show import Guess
 from ..task import Report, Task
 from . import TITLES, calibration, checks, predictions, report, show
 from .metrics import Counts
+
+if TYPE_CHECKING:
+    from mindspore import nn
 
 
 class Classification(Task):
@@ -57,6 +59,8 @@ class Classification(Task):
         return list(checks.doubts(config, samples))
 
     def loss(self, config: Config) -> nn.Cell:
+        from .. import losses  # which imports MindSpore
+
         return losses.CrossEntropy(config) if config.loss == "CE" else losses.BinaryCrossEntropy(config)
 
     def counts(self, samples: Samples, thresholds: tuple[float, ...] | None = None) -> Counts:

@@ -5,10 +5,9 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
-from mindspore import nn
 from numpy.typing import NDArray
 
 from ...config import Config
@@ -17,12 +16,15 @@ from ...data.samples import Samples
 from ...data.scan import WHOLE, Part
 from ...files.table_file import Column
 from ...process.display import some
-from .. import class_weights, losses, names
+from .. import class_weights, names
 from ..report.words import output_names
 from ..show import Guess
 from ..task import Report, Task
 from . import TITLES, predictions, report, show
 from .metrics import Counts, Metrics
+
+if TYPE_CHECKING:
+    from mindspore import nn
 
 log = logging.getLogger("mindghost")
 
@@ -72,6 +74,8 @@ class MultiLabel(Task):
         return found
 
     def loss(self, config: Config) -> nn.Cell:
+        from .. import losses  # which imports MindSpore
+
         return losses.BinaryCrossEntropy(config)
 
     def counts(self, samples: Samples, thresholds: tuple[float, ...] | None = None) -> Counts:

@@ -10,8 +10,9 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
-from mindspore.dataset import vision
 from numpy.typing import NDArray
+
+from ...data import vision
 
 Size = tuple[int, int]  # height and width
 _ALL = slice(None)
@@ -28,14 +29,9 @@ def fitted(size: Size, within: Size, factor: float = 1.0) -> Size:
     return height, width
 
 
-def resized(image: NDArray[Any], size: Size, interpolation: vision.Inter) -> NDArray[Any]:
+def resized(image: NDArray[Any], size: Size, interpolation: str) -> NDArray[Any]:
     """An image, uint8 (h, w, 3), at another size; one that has it already is the same array."""
-    return image if image.shape[:2] == size else _resize(size, interpolation)(image)
-
-
-@lru_cache(64)
-def _resize(size: Size, interpolation: vision.Inter) -> vision.Resize:
-    return vision.Resize(size, interpolation)
+    return image if image.shape[:2] == size else vision.resized(image, size, interpolation)
 
 
 def nearest(mask: NDArray[Any], size: Size, rows: slice, columns: slice) -> NDArray[Any]:

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from mindspore import nn
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -20,10 +19,13 @@ from ...runs.files import Color
 from .. import class_weights, names
 from ..show import Guess
 from ..task import Report, Task
-from . import TITLES, checks, classes, geometry, images, losses, predictions, report, show, weights
+from . import TITLES, checks, classes, geometry, images, predictions, report, show, weights
 from .examples import describe_fitting, fitting, fitting_pixels
 from .metrics import Counts
 from .samples import MaskSamples, open_split
+
+if TYPE_CHECKING:
+    from mindspore import nn
 
 
 class Segmentation(Task):
@@ -81,6 +83,8 @@ class Segmentation(Task):
         return list(checks.doubts(config, samples))
 
     def loss(self, config: Config) -> nn.Cell:
+        from . import losses  # which imports MindSpore
+
         return losses.MaskLoss(config)
 
     def counts(self, samples: Samples, thresholds: tuple[float, ...] | None = None) -> Counts:
