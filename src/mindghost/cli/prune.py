@@ -40,7 +40,7 @@ def make_parser() -> Parser:
         type=number(int, 1, 64),
         default=8,
         metavar="N",
-        help="channels that are alike go by N at a time: runtimes are slow with odd numbers of them (8)",
+        help="channels that are alike go by N at a time: runtimes are slow with other numbers of them (8)",
     )
     images = input_folder("give one with images")
     parser.add_argument(
