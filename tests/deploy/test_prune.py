@@ -159,10 +159,12 @@ def test_what_is_left_is_an_ordinary_network(trained, tmp_path, capsys):
     # To other classes, too: the classifier is fresh.
     other = config.replace(num_classes=5, ckpt_path=str(weights))
     build.load_weights(build.network(other), other, fine_tune=True)
-    by_loss = ("--importance", "loss", "--batches", 2)
-    assert run_mindghost("prune", "--ckpt_path", tuned, "--macs", 0.8, "--out", tmp_path / "by_loss", *by_loss) == 0
+    # So few channels are left that 8 at a time are too many.
+    by_loss = ("--importance", "loss", "--batches", 2, "--multiple", 2, "--out", tmp_path / "by_loss")
+    assert run_mindghost("prune", "--ckpt_path", tuned, "--macs", 0.8, *by_loss) == 0
     again = tmp_path / "again"
-    assert run_mindghost("prune", "--ckpt_path", tuned, "--macs", 0.8, "--out", again, "--importance", "scale") == 0
+    by_scale = ("--importance", "scale", "--multiple", 2, "--out", again)
+    assert run_mindghost("prune", "--ckpt_path", tuned, "--macs", 0.8, *by_scale) == 0
     least = complexity(build.network(Config.from_file(again / "config.yaml")), 32, 32).macs
     assert 0.7 * after < least <= 0.8 * after
 
@@ -225,6 +227,24 @@ def test_a_budget_by_hand():
     assert (left, [groups.index(group) for group in gone]) == (400 - 3 * 50, [3, 1, 2])
     gone, left = select.chosen(found, order, 0.0)
     assert (len(gone), left) == (6, 100)
+
+
+def test_so_many_go_at_a_time():
+    """10 -> 10 -> 4 channels: with 4 at a time, first the two beyond a multiple, then the least important 4."""
+    groups = [Group([Member("a.weight", 0, i), Member("b.weight", 1, i)]) for i in range(10)]
+    layers = [Convolution("a.weight", 10, 10, 3, False), Convolution("b.weight", 4, 10, 5, False)]
+    found = prune.graph.Dependencies(groups, layers)
+    worth = np.array([9, 0, 8, 1, 7, 2, 6, 3, 5, 4.0])
+    for share, expected in ((0.9, [1, 3]), (0.7, [1, 3, 5, 7, 9, 8]), (0.4, [1, 3, 5, 7, 9, 8])):
+        gone, left = select.chosen(found, worth, share, 4)
+        assert [groups.index(group) for group in gone] == expected
+        assert left == (10 - len(expected)) * 50
+    # Alike are groups with rows of the same parameters: of these layers each keeps a multiple of its own.
+    others = [Group([Member("c.weight", 0, i), Member("d.weight", 1, i)]) for i in range(8)]
+    layers += [Convolution("c.weight", 8, 10, 3, False), Convolution("d.weight", 4, 8, 5, False)]
+    found = prune.graph.Dependencies([*groups, *others], layers)
+    gone, _ = select.chosen(found, np.array([*worth, *range(10, 18)]), 0.5, 4)
+    assert [sum(group in each for group in gone) for each in (groups, others)] == [6, 4]
 
 
 def test_what_is_narrower_trains_as_before():

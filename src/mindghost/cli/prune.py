@@ -35,6 +35,13 @@ def make_parser() -> Parser:
         help="of a group: mean length of its filters, or mean of its batch-norm scales, each beside its layer's mean; "
         "or what the loss of training images would change by, to first order (magnitude)",
     )
+    parser.add_argument(
+        "--multiple",
+        type=number(int, 1, 64),
+        default=8,
+        metavar="N",
+        help="channels that are alike go by N at a time: runtimes are slow with other numbers of them (8)",
+    )
     images = input_folder("give one with images")
     parser.add_argument(
         "--data_dir", type=images, metavar="D", help="for --importance loss: images D/train (that of the training)"
@@ -64,7 +71,7 @@ def main(arguments: Sequence[str]) -> None:
     log = RunLog()
     try:
         Runtime.start(deployed.config)
-        weights, found = files.write(deployed, args.macs, args.importance, args.out, args.batches)
+        weights, found = files.write(deployed, args.macs, args.importance, args.out, args.batches, args.multiple)
     finally:
         log.close()
     before, after = found.macs

@@ -43,6 +43,7 @@ def prune(
     share: float,
     importance: str = "magnitude",
     gradients: Iterable[select.Arrays] = (),
+    multiple: int = 1,
 ) -> Pruned:
     """What is left of a network with a share of its multiply-accumulates.
 
@@ -52,6 +53,7 @@ def prune(
         share: of the multiply-accumulates, above 0 and below 1.
         importance: of IMPORTANCE: see `select`.
         gradients: of the loss of some batches, for the importance "loss".
+        multiple: channels that are alike go by so many at a time.
 
     Raises UserError where the network's graph cannot be followed.
     """
@@ -64,7 +66,7 @@ def prune(
         worth = select.by_scale(found.groups, arrays)
     else:
         worth = np.sum([select.by_loss(found.groups, arrays, each) for each in gradients], axis=0)
-    gone, after = select.chosen(found, worth, share)
+    gone, after = select.chosen(found, worth, share, multiple)
     left = without(arrays, gone)
     values = tuple(sum(array.size for array in each.values()) for each in (arrays, left))
     return Pruned(

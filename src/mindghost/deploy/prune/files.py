@@ -15,12 +15,14 @@ from . import Pruned, prune
 from .gradients import of_batches
 
 
-def write(deployed: Deployment, share: float, importance: str, folder: Path, batches: int = 16) -> tuple[Path, Pruned]:
+def write(
+    deployed: Deployment, share: float, importance: str, folder: Path, batches: int = 16, multiple: int = 1
+) -> tuple[Path, Pruned]:
     """Prune a checkpoint's network, and write what is left to a folder: weights, and what training left beside them.
 
     Args:
         deployed: the checkpoint.
-        share, importance: see `prune`.
+        share, importance, multiple: see `prune`.
         folder: does not exist yet, or is empty; all of its files are there afterwards, or none.
         batches: of training images, for the importance "loss".
 
@@ -39,12 +41,12 @@ def write(deployed: Deployment, share: float, importance: str, folder: Path, bat
     config = deployed.config.replace(val_amp_level="O0")
     network, _ = build.trained_network(config)
     gradients = of_batches(network, config, batches) if importance == "loss" else ()
-    found = prune(network, deployed.input_shape, share, importance, gradients)
+    found = prune(network, deployed.input_shape, share, importance, gradients, multiple)
     least = found.macs[1] / found.macs[0]
     if least > share:
         raise UserError(
             f"--macs {share:g}: {least:.3f} of the multiply-accumulates is the least that is left, since of each layer "
-            "an eighth stays; ask for more"
+            f"an eighth stays, and channels go by {multiple} at a time; ask for more, or for a smaller --multiple"
         )
     # A network that was pruned before has said some of its channels.
     channels = {**parsed(config.channels), **found.channels}

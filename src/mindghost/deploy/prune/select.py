@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -70,22 +71,42 @@ def macs_of(convolutions: Sequence[Convolution]) -> int:
     return sum(each.outputs * each.inputs * each.factor for each in convolutions)
 
 
-def chosen(found: Dependencies, importance: NDArray[np.float64], share: float) -> tuple[list[Group], int]:
+def chosen(
+    found: Dependencies, importance: NDArray[np.float64], share: float, multiple: int = 1
+) -> tuple[list[Group], int]:
     """The groups that go for a network with no more than a share of the multiply-accumulates, and how many are left.
 
     They go in the order of their importance, of equal ones the first. Where layers would lose too much, fewer go, and
-    more are left than asked for.
+    more are left than asked for. Groups with rows and columns of the same parameters go by `multiple` at a time, in the
+    order of their mean importance: what there is beyond a multiple goes first, and multiples are left.
     """
     budget = _Budget(found.convolutions)
     target = share * budget.macs
-    gone = []
-    for index in np.argsort(importance, kind="stable"):
+    gone: list[Group] = []
+    blocks = _blocks(found.groups, importance, multiple)
+    worth = [importance[block].mean() for block in blocks]
+    for index in np.argsort(worth, kind="stable"):
         if budget.macs <= target:
             break
-        group = found.groups[index]
-        if not group.fixed and budget.take(group):
-            gone.append(group)
+        groups = [found.groups[place] for place in blocks[index]]
+        if budget.take(groups):
+            gone += groups
     return gone, budget.macs
+
+
+def _blocks(groups: Sequence[Group], importance: NDArray[np.float64], multiple: int) -> list[list[int]]:
+    """The places of groups that go together, in the order of their first ones where each is a block of its own."""
+    alike: dict[tuple[Any, ...], list[int]] = defaultdict(list)
+    for place, group in enumerate(groups):
+        if not group.fixed:
+            rows = Counter((member.parameter, member.axis) for member in group.members)
+            alike[tuple(sorted(rows.items()))].append(place)
+    blocks = []
+    for places in alike.values():
+        order = sorted(places, key=lambda place: importance[place])
+        ends = range(len(order) % multiple or multiple, len(order) + 1, multiple)
+        blocks += [order[max(end - multiple, 0) : end] for end in ends]
+    return sorted(blocks)
 
 
 class _Budget:
@@ -100,10 +121,10 @@ class _Budget:
         self._left = {each.parameter: [each.outputs, each.inputs] for each in convolutions}
         self.macs = macs_of(convolutions)
 
-    def take(self, group: Group) -> bool:
-        """Take a group away, unless a layer would have too few channels left."""
+    def take(self, groups: Sequence[Group]) -> bool:
+        """Take groups away, unless a layer would have too few channels left."""
         less: dict[str, list[int]] = defaultdict(lambda: [0, 0])
-        for member in group.members:
+        for member in (member for group in groups for member in group.members):
             if member.parameter in self._layers and member.axis < 2:
                 less[member.parameter][member.axis] += 1
         for name, (outputs, inputs) in less.items():

@@ -35,11 +35,11 @@ def int8(network: Quantizer, trial: Trial, inputs: NDArray[Any], goal: Goal) -> 
     source = trial.variants[0]
     forms = {mode: trial.add(f"int8 {mode}", network.int8(mode, network.layers)) for mode in network.modes}
     mode = max(forms, key=lambda mode: _merit(forms[mode], source))
-    if reaches(forms[mode], source, goal) or not network.layers:
+    # One layer at least is in int8.
+    limit = min(int(len(network.layers) * goal.max_float / 100), len(network.layers) - 1)
+    if reaches(forms[mode], source, goal) or limit < 1:
         return forms[mode]
     ranked = network.costs(mode, inputs)
-    # One layer at least is in int8.
-    limit = min(int(len(ranked) * goal.max_float / 100), len(ranked) - 1)
     found: dict[int, Variant] = {0: forms[mode]}
 
     def enough(count: int) -> bool:
