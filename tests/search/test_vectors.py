@@ -104,3 +104,15 @@ def test_one_that_does_not_say_its_network_is_another():
 def test_a_network_that_is_none(value):
     with pytest.raises(UserError, match=r"^x: does not say which network made its vectors"):
         Origin.of_record(value, "x")
+
+
+def test_every_half_is_widened_as_numpy_does_it():
+    halves = np.arange(1 << 16, dtype=np.uint16).view(np.float16)
+    finite = halves[np.isfinite(halves)]
+    expected = finite.astype(np.float32)
+    np.testing.assert_array_equal(checks.widened(finite).view(np.uint32), expected.view(np.uint32))
+    # Not aligned, as in a mapped file, and with rows left out.
+    buffer = np.frombuffer(b"?" + finite.tobytes(), np.float16, len(finite), 1)
+    np.testing.assert_array_equal(checks.widened(buffer), expected)
+    np.testing.assert_array_equal(checks.widened(finite.reshape(-1, 2)[::3]), expected.reshape(-1, 2)[::3])
+    np.testing.assert_array_equal(checks.widened(halves), halves.astype(np.float32))

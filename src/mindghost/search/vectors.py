@@ -17,6 +17,8 @@ from ..process.display import shown
 DIGEST_BYTES = 16
 UNKNOWN = -1
 DTYPES = ("float32", "float16")
+# Of a float16, as an integer; and how its bits lie in a float32, whose exponents begin 112 lower.
+_EXPONENT, _SIGN_AND_REST, _EXPONENTS_APART = np.int16(0x7C00), np.int32(-0x70002000), np.float32(2.0**112)
 _BLOCK = 1 << 20  # bytes that are looked at at once: a processor's cache has room for them
 # How far the length of a vector may be from 1: float16 rounds to 1e-3 of each of its numbers.
 _TOLERANCE = 1e-2
@@ -152,7 +154,25 @@ def blocks(vectors: NDArray[Any]) -> Iterator[NDArray[Any]]:
     """Float32 copies of some rows at a time, of vectors that may be float16, mapped, or not aligned."""
     rows = max(1, _BLOCK // (4 * max(1, vectors.shape[1])))
     for start in range(0, len(vectors), rows):
-        yield np.require(vectors[start : start + rows], np.float32, ["C", "A"])
+        yield np.require(widened(vectors[start : start + rows]), np.float32, ["C", "A"])
+
+
+def widened(numbers: NDArray[Any]) -> NDArray[Any]:
+    """The same numbers in float32, where they are in float16; others as they are.
+
+    NumPy's own conversion looks at them one by one, and takes six times as long.
+    """
+    if numbers.dtype != np.float16:
+        return numbers
+    bits = numbers.view(np.int16)
+    if ((bits & _EXPONENT) == _EXPONENT).any():  # NaN and infinities, whose exponents float32 has in another place
+        return numbers.astype(np.float32)
+    moved = bits.astype(np.int32)
+    moved <<= 13
+    moved &= _SIGN_AND_REST
+    found = moved.view(np.float32)
+    found *= _EXPONENTS_APART
+    return found
 
 
 def check(vectors: NDArray[Any], name: str) -> None:
