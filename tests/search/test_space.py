@@ -37,10 +37,12 @@ def test_otherwise_all_dimensions_stay(most):
     assert np.abs(space.numbers(vectors)).max() == pytest.approx(100)
 
 
-def test_axes_that_say_too_little_are_left_out():
-    vectors = unit(3000, 64)
-    assert Space.around(vectors, most=16).dimensions == 64
-    assert Space.around(vectors, most=48).dimensions == 48
+def test_axes_that_lose_neighbours_are_left_out():
+    assert Space.around(unit(3000, 64), most=16).dimensions == 64
+    # Groups of which each is spread to all sides: 12 axes have nearly all of the variance, and no neighbour.
+    rng = np.random.default_rng(1)
+    groups = unit(12, 64)[rng.integers(12, size=3000)] + 0.01 * rng.standard_normal((3000, 64))
+    assert Space.around(groups.astype(np.float32), most=12).dimensions == 64
 
 
 def test_integers_have_room_for_what_comes_later_and_then_stay_the_largest():

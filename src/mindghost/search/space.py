@@ -1,7 +1,7 @@
 """Where a graph of neighbours has vectors: around their mean, many of them along the axes in which they differ most.
 
-Distances stay when all vectors are moved, turned and scaled alike. Of axes that are left out they lose what vectors
-differ by there.
+Distances stay when all vectors are moved, turned and scaled alike. Where axes are left out, they lose what vectors
+differ by there; so that is done only where neighbours in a sample stay neighbours.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from .vectors import blocks
 
 _SAMPLE = 4_096  # vectors that axes and sizes are measured on
-_LEAST_KEPT = 0.5  # share of the variance that the axes must have; otherwise all dimensions stay
+# Of the nearest of some vectors of the sample, so many must be among a few more that are nearest along the axes.
+_ASKED, _NEAREST, _CANDIDATES, _LEAST_FOUND = 256, 10, 15, 0.97
 _SMALLEST = 1e-6  # number that is not rounding's
 _ALIGNED = 64  # bytes
 _INTEGERS = 127  # the largest of 8 bits; larger numbers become it
@@ -42,7 +43,10 @@ class Space:
 
     @classmethod
     def around(cls, vectors: NDArray[Any], most: int | None = None) -> Space:
-        """The space for vectors like these, (n, dimensions), with at most so many axes, as far as these say enough."""
+        """The space for vectors like these, (n, dimensions).
+
+        With at most so many axes, if these tell neighbours as well as all dimensions, which stay otherwise.
+        """
         total = np.zeros(vectors.shape[1])
         for block in blocks(vectors):
             total += block.sum(axis=0, dtype=np.float64)
@@ -83,8 +87,16 @@ class Space:
 
 
 def _leading_axes(some: NDArray[Any], most: int) -> NDArray[Any]:
-    """The axes along which vectors around 0 differ most (principal components); none where they say too little."""
-    variances, axes = np.linalg.eigh(some.T @ some / max(1, len(some)))
-    if variances[-most:].sum() < _LEAST_KEPT * variances.sum():
-        return _no_axes()
-    return np.ascontiguousarray(axes[:, -most:], np.float32)
+    """The axes along which vectors around 0 differ most (principal components); none where they lose neighbours."""
+    _, every = np.linalg.eigh(some.T @ some / max(1, len(some)))
+    axes = np.ascontiguousarray(every[:, -most:], np.float32)
+    pairs = zip(_nearest(some, _NEAREST), _nearest(some @ axes, _CANDIDATES), strict=True)
+    found = [np.isin(wanted, candidates).mean() for wanted, candidates in pairs]
+    return axes if np.mean(found or [0]) >= _LEAST_FOUND else _no_axes()
+
+
+def _nearest(some: NDArray[Any], count: int) -> NDArray[Any]:
+    """Of the first vectors, the places of those at the smallest distance, themselves included: (asked, count + 1)."""
+    distances = np.einsum("ij,ij->i", some, some) - 2 * some[:_ASKED] @ some.T
+    count = min(count + 1, len(some))
+    return np.argpartition(distances, count - 1, axis=1)[:, :count]
