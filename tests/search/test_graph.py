@@ -61,6 +61,22 @@ def test_graphs_of_few_and_of_many_find_nearly_all_however_they_grow(tmp_path, m
     assert recall_of(Index.open(tmp_path / "i")) >= 0.98
 
 
+def test_vectors_of_another_kind_have_it_made_again(tmp_path, monkeypatch):
+    """As of images of other things: they differ along other axes."""
+    monkeypatch.setattr(graph, "_AXES", 16)
+    rng = np.random.default_rng(3)
+    kinds = [rng.standard_normal((800, 8)) @ rng.standard_normal((8, DIMENSIONS)) for _ in range(2)]
+    one, other = ((each / np.linalg.norm(each, axis=1, keepdims=True)).astype(np.float32) for each in kinds)
+    build(tmp_path / "i", replace(vectors(800, DIMENSIONS), vectors=one), approximate=True)
+    (made,) = kept()
+    add(tmp_path / "i", replace(vectors(800, DIMENSIONS, start=800), vectors=other))
+    assert kept() == []
+    index = Index.open(tmp_path / "i")
+    _, rows = index.nearest(other[:100], 10)
+    assert recall(rows, brute_force(other[:100], index.content.vectors, 10)) >= 0.98
+    assert kept() != [made]
+
+
 def test_a_graph_of_many_takes_less_room(tmp_path, monkeypatch):
     build(tmp_path / "few", vectors(COUNT, DIMENSIONS), approximate=True)
     (few,) = kept()

@@ -31,17 +31,17 @@ log = logging.getLogger("mindghost")
 
 
 class _Kind(NamedTuple):
-    """How a graph has vectors: their numbers, axes at most, neighbours of each, candidates looked at for these."""
+    """How a graph has vectors: their numbers, neighbours of each, candidates looked at for these."""
 
     numbers: str
-    axes: int | None
     connectivity: int
     expansion: int
 
 
 # A graph of many as fine as one of few would take hours. docs/search.md has what they take and give.
-_FEW, _MANY = _Kind("f16", None, 32, 128), _Kind("i8", 256, 16, 64)
+_FEW, _MANY = _Kind("f16", 32, 128), _Kind("i8", 16, 64)
 _MOST_OF_FEW = 100_000  # vectors
+_AXES = 256  # at most
 _EXPANSION_SEARCH = 512  # candidates
 _BATCH = 1_000  # vectors that are added at once
 _NAME = re.compile(r"([0-9a-f]{32})\.([0-9a-f]{64})\.graph")
@@ -91,7 +91,7 @@ class Graph:
     def for_vectors(cls, vectors: NDArray[Any]) -> Graph:
         """An empty one for vectors like these, (n, dimensions)."""
         kind = _FEW if len(vectors) <= _MOST_OF_FEW else _MANY
-        space = Space.around(vectors, kind.axes)
+        space = Space.around(vectors, _AXES)
         made = _library().Index(
             ndim=space.dimensions, metric="l2sq", dtype=kind.numbers, connectivity=kind.connectivity
         )
@@ -106,6 +106,10 @@ class Graph:
                 self._index.add(keys[start : start + len(part)], part, threads=len(os.sched_getaffinity(0)))
                 start += len(part)
                 progress(len(part))
+
+    def suits(self, *parts: NDArray[Any]) -> bool:
+        """Whether it may have all these vectors, (n, dimensions) each: others than it was made of may need another."""
+        return self._space.suits(*parts)
 
     def remove(self, keys: NDArray[Any]) -> None:
         """Remove what has these keys."""

@@ -270,13 +270,13 @@ def change(
 
 
 def _change_graph(before: Index, after: _Written, gone: NDArray[Any], added: NDArray[Any]) -> None:
-    """Have the graph that is kept follow a change; without one, the next search makes it."""
+    """Have the graph that is kept follow a change; without one that suits, the next search makes it."""
     if not before.approximate:
         graph.forget(before.state)
         return
     graph.check_library()
     found = graph.load(before.state, before.content.dimensions, change=True)
-    if found is not None and len(found) == len(before):
+    if found is not None and len(found) == len(before) and found.suits(before.content.vectors, added):
         if len(gone):
             found.remove(gone)
         found.add(after.keys, added)

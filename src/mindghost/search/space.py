@@ -1,4 +1,4 @@
-"""Where a graph of neighbours has vectors: around their mean, many of them along the axes in which they differ most.
+"""Where a graph of neighbours has vectors: around their mean, along the axes in which they differ most.
 
 Distances stay when all vectors are moved, turned and scaled alike. Where axes are left out, they lose what vectors
 differ by there; so that is done only where neighbours in a sample stay neighbours.
@@ -42,7 +42,7 @@ class Space:
     axes: NDArray[Any] = field(default_factory=_no_axes)
 
     @classmethod
-    def around(cls, vectors: NDArray[Any], most: int | None = None) -> Space:
+    def around(cls, vectors: NDArray[Any], most: int) -> Space:
         """The space for vectors like these, (n, dimensions).
 
         With at most so many axes, if these tell neighbours as well as all dimensions, which stay otherwise.
@@ -51,8 +51,8 @@ class Space:
         for block in blocks(vectors):
             total += block.sum(axis=0, dtype=np.float64)
         mean = (total / max(1, len(vectors))).astype(np.float32)
-        some = np.asarray(vectors[:: max(1, len(vectors) // _SAMPLE)], np.float32) - mean
-        axes = _no_axes() if most is None or most >= vectors.shape[1] else _leading_axes(some, most)
+        some = _sample(vectors) - mean
+        axes = _no_axes() if most >= vectors.shape[1] else _leading_axes(some, most)
         sizes = np.abs(some @ axes if axes.size else some)
         return cls(mean, np.float32(_LARGEST / max(float(sizes.max(initial=0)), _SMALLEST)), axes)
 
@@ -60,6 +60,10 @@ class Space:
     def dimensions(self) -> int:
         """Numbers of a vector in this space."""
         return (self.axes if self.axes.size else self.mean[np.newaxis]).shape[1]
+
+    def suits(self, *parts: NDArray[Any]) -> bool:
+        """Whether the axes tell neighbours of all these vectors, too, (n, dimensions) each."""
+        return not self.axes.size or _tell_neighbours(self.axes, _sample(*parts) - self.mean)
 
     def numbers(self, vectors: NDArray[Any]) -> NDArray[Any]:
         """Vectors, float32 (..., dimensions), in this space: float32."""
@@ -86,17 +90,28 @@ class Space:
         return cls(numbers[:dimensions], np.float32(scale), numbers[dimensions:].reshape(shape))
 
 
+def _sample(*parts: NDArray[Any]) -> NDArray[Any]:
+    """Some of all vectors, float32."""
+    step = max(1, sum(map(len, parts)) // _SAMPLE)
+    return np.concatenate([np.asarray(part[::step], np.float32) for part in parts])
+
+
 def _leading_axes(some: NDArray[Any], most: int) -> NDArray[Any]:
     """The axes along which vectors around 0 differ most (principal components); none where they lose neighbours."""
     _, every = np.linalg.eigh(some.T @ some / max(1, len(some)))
     axes = np.ascontiguousarray(every[:, -most:], np.float32)
+    return axes if len(some) and _tell_neighbours(axes, some) else _no_axes()
+
+
+def _tell_neighbours(axes: NDArray[Any], some: NDArray[Any]) -> bool:
+    """Whether the neighbours of vectors are near along the axes, too."""
     pairs = zip(_nearest(some, _NEAREST), _nearest(some @ axes, _CANDIDATES), strict=True)
-    found = [np.isin(wanted, candidates).mean() for wanted, candidates in pairs]
-    return axes if np.mean(found or [0]) >= _LEAST_FOUND else _no_axes()
+    return float(np.mean([np.isin(wanted, found).mean() for wanted, found in pairs])) >= _LEAST_FOUND
 
 
 def _nearest(some: NDArray[Any], count: int) -> NDArray[Any]:
-    """Of the first vectors, the places of those at the smallest distance, themselves included: (asked, count + 1)."""
-    distances = np.einsum("ij,ij->i", some, some) - 2 * some[:_ASKED] @ some.T
+    """Of some vectors, the places of those at the smallest distance, themselves included: (asked, count + 1)."""
+    asked = some[:: max(1, len(some) // _ASKED)]
+    distances = np.einsum("ij,ij->i", some, some) - 2 * asked @ some.T
     count = min(count + 1, len(some))
     return np.argpartition(distances, count - 1, axis=1)[:, :count]
