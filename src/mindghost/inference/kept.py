@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import glob
 import hashlib
-import json
 import logging
 import os
 import platform
@@ -25,7 +24,7 @@ from ..config import FREE_KEYS, PLACE_KEYS
 from ..csrc.cpp_library import NativeError
 from ..data import jpeg, resizing, transforms
 from ..errors import RunError, UserError
-from ..files import intact
+from ..files import intact, json_text
 from ..files.shelf import Shelf, is_wanted, sources
 from ..ops import library
 from ..ops.plan.native import NativePlan
@@ -151,14 +150,14 @@ def say_prefix(path: Path, prefix: str) -> None:
 
 def _encoded(program: Finished, facts: dict[str, Any]) -> bytes:
     sizes = {"numbers": program.numbers.size, "weights": program.weights.size, "in_channels": program.in_channels}
-    head = json.dumps({**facts, **sizes}).encode()
+    head = json_text.dumps({**facts, **sizes}).encode()
     head += b" " * (-(len(head) + 1) % _ALIGNED) + b"\n"
     return head + program.numbers.astype("<i8").tobytes() + program.weights.astype("<f4").tobytes()
 
 
 def _decoded(content: bytes) -> tuple[dict[str, Any], Finished]:
     start = content.index(b"\n") + 1
-    facts = json.loads(content[:start])
+    facts = json_text.parse(content[:start].decode(), _SHELF.folder, "delete it")
     numbers = np.frombuffer(content, "<i8", facts["numbers"], start)
     weights = np.frombuffer(content, "<f4", facts["weights"], start + numbers.nbytes)
     return facts, Finished(numbers, weights, facts["in_channels"])
