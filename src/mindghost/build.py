@@ -174,9 +174,7 @@ def check_evaluation(net: nn.Cell, config: Config, operators: Path | None) -> No
         return
     check_bfloat16(operators, "val_amp_level")
     if not plan.knows(net):
-        raise UserError(
-            f"val_amp_level: bfloat16 is for networks that run as a plan, and {config.model} does not; set it to O0"
-        )
+        raise plan.missing(config.model)
 
 
 def for_plan(config: Config, operators: Path | None) -> plan.Form | None:

@@ -121,8 +121,9 @@ def test_groups_and_parts_of_a_stage_that_fill_no_blocks():
     assert_agrees(made, (2, 3, 32, 32))
 
 
-def test_bits_depend_neither_on_threads_nor_on_the_rest_of_a_batch():
-    run = plan.of(network("ghostnetv2_100"), plan.Form(LIBRARY))
+@pytest.mark.parametrize("bfloat16", [False, True])
+def test_bits_depend_neither_on_threads_nor_on_the_rest_of_a_batch(bfloat16):
+    run = plan.of(network("ghostnetv2_100"), plan.Form(LIBRARY, bfloat16))
     given = images(19, 3, 48, 48)
     expected = run(given)
     for threads in (1, 2, 3):
@@ -132,8 +133,9 @@ def test_bits_depend_neither_on_threads_nor_on_the_rest_of_a_batch():
             np.testing.assert_array_equal(run(given[:count]), expected[:count])
 
 
-def test_what_is_no_number_stays_in_its_image():
-    run = plan.of(network("ghostnet_050"), plan.Form(LIBRARY))
+@pytest.mark.parametrize("bfloat16", [False, True])
+def test_what_is_no_number_stays_in_its_image(bfloat16):
+    run = plan.of(network("ghostnet_050"), plan.Form(LIBRARY, bfloat16))
     given = images(3, 3, 32, 32)
     given[1, 0, 5, 5] = np.nan
     found = run(given)

@@ -60,10 +60,10 @@ def train_transform(config: Config, native: jpeg.Decoder | None = None) -> Trans
     size, crop_and_flip = input_size(config), None
     flips = [RandomFlip(axis, p) for axis, p in ((1, config.hflip), (0, config.vflip)) if p > 0]
     if _is_folder(config) and config.crop_padding is None:
-        crop = RandomResizedCrop(size, config.scale, config.ratio, interpolation(config))
-        crop_and_flip = CropAndFlip(crop, flips, OnePass(interpolation(config), native))
+        crop = RandomResizedCrop(size, config.scale, config.ratio, config.interpolation)
+        crop_and_flip = CropAndFlip(crop, flips, OnePass(config.interpolation, native))
     elif _is_folder(config):
-        steps += [_centre(size, interpolation(config)), PaddedCrop(size, config.crop_padding or 0)]
+        steps += [_centre(size, config.interpolation), PaddedCrop(size, config.crop_padding or 0)]
     elif config.dataset != "mnist":
         steps.append(PaddedCrop(_CIFAR_SIZE, _CIFAR_PADDING))
     if config.dataset != "mnist" and crop_and_flip is None:
@@ -103,7 +103,7 @@ def eval_transform(config: Config, native: jpeg.Decoder | None = None) -> Transf
     where it is no image of a folder); then the centre is cut out.
     """
     operators, final = _cover_and_crop(config), normalisation(config, native)
-    one_pass, table = OnePass(interpolation(config), native), final.table if isinstance(final, Normalize) else None
+    one_pass, table = OnePass(config.interpolation, native), final.table if isinstance(final, Normalize) else None
     cover, size = operators[0], input_size(config)
 
     def transform(image: NDArray[Any] | JpegImage, out: NDArray[Any] | None = None) -> NDArray[Any]:
@@ -208,7 +208,7 @@ def _covered_size(config: Config) -> tuple[int, int]:
 
 def _cover_and_crop(config: Config) -> tuple[CoveringResize, vision.Operation]:
     """Evaluation's resize and crop; the images of binary data sets are square and lose nothing to a square crop."""
-    kind = interpolation(config) if _is_folder(config) else vision.BILINEAR
+    kind = config.interpolation if _is_folder(config) else vision.BILINEAR
     return CoveringResize(_covered_size(config), kind), vision.operation("CenterCrop", input_size(config))
 
 
@@ -226,14 +226,9 @@ def _without_rng(operator: Callable[[NDArray[Any]], NDArray[Any]]) -> Step:
     return lambda image, rng: operator(image)
 
 
-def interpolation(config: Config) -> str:
-    """How images are resized."""
-    return config.interpolation
-
-
 def needs_mindspore(config: Config) -> bool:
     """Whether evaluation takes operators of MindSpore for usual images, where a `jpeg.Decoder` has its pixels."""
-    return not _is_folder(config) or interpolation(config) != vision.BILINEAR
+    return not _is_folder(config) or config.interpolation != vision.BILINEAR
 
 
 # --- Last steps: uint8 (h, w, 3) -> float32 (channels, h, w)
@@ -302,7 +297,7 @@ def _auto_augment(config: Config) -> SeededPolicy:
     hparams = {
         "translate_const": int(min(input_size(config)) * 0.45),
         "img_mean": fill if len(fill) == 3 else fill * 3,
-        "interpolation": vision.inter(interpolation(config)),
+        "interpolation": vision.inter(config.interpolation),
     }
     if factory is mindcv.augment_and_mix_transform:
         hparams["translate_pct"] = 0.3

@@ -124,9 +124,7 @@ def of_cell(
     if planned is not None:
         return planned
     if form is not None and form.bfloat16:
-        raise UserError(
-            "val_amp_level: bfloat16 is for networks that run as a plan, and this one does not; set it to O0"
-        )
+        raise plan.missing("this one")
 
     def run(images: NDArray[Any]) -> NDArray[Any]:
         tensor = Tensor(images)

@@ -21,8 +21,6 @@ constexpr int64_t kPieces = 8, kGroups = 4;
 // Steps of the weights' gradient whose values stay in the first-level cache while all taps take them.
 constexpr int64_t kSteps = 8;
 
-int64_t up_to(int64_t value, int64_t multiple) { return divide_up(value, multiple) * multiple; }
-
 // Samples with their padding, one after the other, as one row of places: result q is made of the places from q on, at
 // offset(tap). Results of places that are no pixels are not used. Where a map keeps its size, neighbouring rows and samples
 // share the zeros between them.

@@ -79,9 +79,6 @@ const Kernels& kernels() {
   return best;
 }
 
-// Python does not ask for bfloat16 where the processor has no products of it, but for tests.
-const Tiles& tiles() { return best_tiles(); }
-
 namespace {
 
 // The places in `options`. Python fills them by these names, in the order that ghostnet_options says.
@@ -355,7 +352,7 @@ GHOSTNET_OPERATOR(ghostnet_convolution) {
   const ghostnet::ConvolutionInputs inputs = ghostnet::take_convolution(arguments, false);
   float* out = arguments.take();
   if (inputs.bfloat16) {
-    convolve(ghostnet::tiles(), inputs.sizes, inputs.x, inputs.weight, out);
+    convolve(ghostnet::best_tiles(), inputs.sizes, inputs.x, inputs.weight, out);
   } else {
     convolve(ghostnet::kernels(), inputs.sizes, inputs.x, inputs.weight, out);
   }
@@ -366,7 +363,7 @@ GHOSTNET_OPERATOR(ghostnet_convolution_input_gradient) {
   const ghostnet::ConvolutionInputs inputs = ghostnet::take_convolution(arguments, true);
   float* d_x = arguments.take();
   if (inputs.bfloat16) {
-    convolve_input_gradient(ghostnet::tiles(), inputs.sizes, inputs.d_out, inputs.weight, d_x);
+    convolve_input_gradient(ghostnet::best_tiles(), inputs.sizes, inputs.d_out, inputs.weight, d_x);
   } else {
     convolve_input_gradient(ghostnet::kernels(), inputs.sizes, inputs.d_out, inputs.weight, d_x);
   }
@@ -378,7 +375,7 @@ GHOSTNET_OPERATOR(ghostnet_convolution_weight_gradient) {
   float* d_weight = arguments.take();
   const ghostnet::Kernels& kernels = ghostnet::kernels();
   if (inputs.bfloat16) {
-    convolve_weight_gradient(ghostnet::tiles(), kernels, inputs.sizes, inputs.x, inputs.d_out, d_weight);
+    convolve_weight_gradient(ghostnet::best_tiles(), kernels, inputs.sizes, inputs.x, inputs.d_out, d_weight);
   } else {
     convolve_weight_gradient(kernels, inputs.sizes, inputs.x, inputs.d_out, d_weight);
   }

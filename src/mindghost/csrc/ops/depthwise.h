@@ -140,7 +140,6 @@ class Depthwise {
     }
   }
 
-  static int64_t up_to(int64_t value, int64_t multiple) { return divide_up(value, multiple) * multiple; }
 
   // The smallest index in a phase whose position is not before `position`.
   int64_t first(int64_t position, int64_t phase) const {

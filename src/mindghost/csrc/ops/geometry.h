@@ -6,6 +6,8 @@
 namespace ghostnet {
 
 inline int64_t divide_up(int64_t value, int64_t divisor) { return (value + divisor - 1) / divisor; }
+// The least multiple that is no smaller.
+inline int64_t up_to(int64_t value, int64_t multiple) { return divide_up(value, multiple) * multiple; }
 
 // A convolution's sizes: of a map before and after it, of the kernel, and padding on either side.
 struct Geometry {

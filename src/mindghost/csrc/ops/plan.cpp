@@ -36,8 +36,6 @@ constexpr int64_t kMostTogether = 16, kPixelsTogether = 392;
 constexpr int64_t kBlock = 2 * kTileSide, kSums = 4 * kBlock, kRoundedPixels = 512, kRoundedValues = 128 << 10;
 static_assert(kSideBySide == kLanes, "tiles.h knows how maps of a plan lie");
 
-int64_t up(int64_t value, int64_t step) { return (value + step - 1) / step * step; }
-
 float* aligned(float* x) {
   const uintptr_t line = kAlignment * sizeof(float), address = reinterpret_cast<uintptr_t>(x);
   return reinterpret_cast<float*>((address + line - 1) / line * line);
@@ -49,7 +47,7 @@ bool is_flat(const PlanLayer& layer) {
 
 // Blocks of the input up to the last one with a channel, and what they fill up to.
 int64_t input_blocks(const PlanLayer& layer) { return layer.inputs.back() / kLanes + 1; }
-int64_t depth(const PlanLayer& layer) { return up(input_blocks(layer) * kLanes, kDepth); }
+int64_t depth(const PlanLayer& layer) { return up_to(input_blocks(layer) * kLanes, kDepth); }
 // Pixels that are rounded at once.
 int64_t rounded_pixels(const PlanLayer& layer) {
   return std::clamp(kRoundedValues / depth(layer) / kBlock * kBlock, kBlock, kRoundedPixels);
@@ -186,11 +184,11 @@ void Plan::pack(PlanLayer* layer, const float* weights, const float* bias) const
     return;
   }
   const int64_t count = static_cast<int64_t>(layer->inputs.size()) * taps, tile = kernels_.tile_channels;
-  layer->weights.assign(up(lanes, kernels_.vector) * count, 0.0f);
-  layer->bias.assign(up(lanes, kernels_.vector), 0.0f);
+  layer->weights.assign(up_to(lanes, kernels_.vector) * count, 0.0f);
+  layer->bias.assign(up_to(lanes, kernels_.vector), 0.0f);
   std::copy_n(bias, lanes, layer->bias.begin());
   for (int64_t first = 0; first < lanes; first += tile) {
-    const int64_t side = std::min(tile, lanes - first), row = up(side, kernels_.vector);
+    const int64_t side = std::min(tile, lanes - first), row = up_to(side, kernels_.vector);
     float* to = layer->weights.data() + first * count;
     for (int64_t l = 0; l < side; ++l) {
       const float* from = weights + (first + l) * count;
@@ -207,7 +205,7 @@ bool Plan::is_rounded(const PlanLayer& layer) const {
 // For each kBlock outputs the steps of the sum, two tiles each: as a right matrix.
 Zeros<uint16_t> Plan::rounded(const PlanLayer& layer, const float* weights) const {
   const int64_t count = layer.inputs.size(), steps = depth(layer) / kDepth, lanes = layer.blocks * kLanes;
-  Zeros<uint16_t> made(up(lanes, kBlock) * steps * kDepth);
+  Zeros<uint16_t> made(up_to(lanes, kBlock) * steps * kDepth);
   for (int64_t o = 0; o < lanes; ++o) {
     for (int64_t t = 0; t < count; ++t) {
       const int64_t lane = layer.inputs[t], step = lane / kDepth, pair = lane % kDepth / 2;
@@ -331,7 +329,7 @@ void Plan::place(Layout* layout) const {
     last[p + 1 < layout->parts.size() ? layout->parts[p + 1].boundary : maps_ - 1] = part.end;
     std::map<int64_t, int64_t> taken;  // place -> end
     const auto take = [&](int64_t map) {
-      const int64_t size = up(floats(*layout, map, part.group) + kSlack, kAlignment);
+      const int64_t size = up_to(floats(*layout, map, part.group) + kSlack, kAlignment);
       int64_t at = layout->memory;
       for (const auto& [begin, end] : taken) {
         if (begin - at >= size) break;
@@ -389,7 +387,7 @@ void Plan::run(const float* images, int64_t count, int64_t channels, int64_t hei
       }
     }
   };
-  const int64_t scratch = up(layout->scratch + kSlack, kAlignment), room = layout->memory + scratch + 2 * kAlignment;
+  const int64_t scratch = up_to(layout->scratch + kSlack, kAlignment), room = layout->memory + scratch + 2 * kAlignment;
   if (!shared || workers == 1) {
     std::atomic<bool> failed{false};
     parallel((count + together - 1) / together, 1, [&](Parts& parts) {
@@ -491,7 +489,7 @@ void Plan::dense(const Work& work, const PlanLayer& layer, int64_t index, size_t
   int64_t tile, in_at, out_at, pixels, step = in.channels ? layer.stride : layer.stride * kLanes;
   if (is_flat(layer) && !in.channels) {
     const int64_t chunks = items / tiles, all = samples * out.pixels();
-    const int64_t chunk = up((all + chunks - 1) / chunks, kernels_.tile_pixels);
+    const int64_t chunk = up_to((all + chunks - 1) / chunks, kernels_.tile_pixels);
     tile = item % tiles;
     const int64_t first = item / tiles * chunk;
     pixels = std::min(chunk, all - first);

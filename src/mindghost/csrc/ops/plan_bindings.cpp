@@ -18,8 +18,7 @@ extern "C" {
 
 const char* ghostnet_plan_kinds() { return kKindNames; }
 
-// See plan.h; null where memory runs out. Python does not ask for bfloat16 where the processor has no products of it, but for
-// tests.
+// See plan.h; null where memory runs out.
 void* ghostnet_plan_make(const int64_t* program, const float* weights, int bfloat16) {
   try {
     const ghostnet::Tiles* tiles = bfloat16 ? &ghostnet::best_tiles() : nullptr;

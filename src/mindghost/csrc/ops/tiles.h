@@ -49,7 +49,7 @@ extern const Tiles plain_tiles;
 // By AMX; null where processor or system lack it. The first call asks the system for leave to use it.
 const Tiles* amx_tiles();
 
-// Those where there are, else the loops.
+// Those where there are, else the loops. Python does not ask for bfloat16 where there are none, but for tests.
 const Tiles& best_tiles();
 
 }  // namespace ghostnet

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from ...errors import UserError
 from .native import NativePlan
 from .program import Finished
 
@@ -32,6 +33,13 @@ class Form(NamedTuple):
 
     library: Path
     bfloat16: bool = False
+
+
+def missing(network: str) -> UserError:
+    """What to raise for a network that is to be evaluated in bfloat16, and does not become a plan."""
+    return UserError(
+        f"val_amp_level: bfloat16 is for networks that run as a plan, and {network} does not; set it to O0"
+    )
 
 
 def of(network: nn.Cell, form: Form, keep: Callable[[Finished], None] | None = None) -> NativePlan | None:

@@ -23,7 +23,7 @@ def fitting(config: Config) -> transforms.Transform:
 
     Called with (image, out=None) -> float32 (in_channels, height, width).
     """
-    size, interpolation = transforms.input_size(config), transforms.interpolation(config)
+    size, interpolation = transforms.input_size(config), config.interpolation
     pad = padding(config, size)
 
     def transform(image: NDArray[Any], out: NDArray[Any] | None = None) -> NDArray[Any]:
@@ -35,7 +35,7 @@ def fitting(config: Config) -> transforms.Transform:
 
 def fitting_pixels(config: Config) -> Callable[[NDArray[Any]], NDArray[Any]]:
     """The same without normalisation and padding: uint8 (h, w, 3) -> uint8 (height, width, in_channels)."""
-    size, interpolation = transforms.input_size(config), transforms.interpolation(config)
+    size, interpolation = transforms.input_size(config), config.interpolation
     transforms.normalisation(config)  # refuses channels that images do not have
 
     def transform(image: NDArray[Any]) -> NDArray[Any]:
@@ -95,7 +95,7 @@ class MaskExamples(Examples):
         self.label_size = math.prod(self._size)
         self._pairs, self._training = samples, training
         self._factors, self._ignored = config.random_scale, config.ignore_index
-        self._interpolation, self._fit = transforms.interpolation(config), fitting(config)
+        self._interpolation, self._fit = config.interpolation, fitting(config)
         self._flips = [(axis, share) for axis, share in ((1, config.hflip), (0, config.vflip)) if share > 0]
         self._recolor = None if config.color_jitter is None else transforms.color_jitter(config.color_jitter)
         self._pad = padding(config, self._size)
