@@ -83,8 +83,8 @@ class Network {
     for (int64_t i = 0; i < inputs; ++i) layer.weights[i * inputs + i] = 1.0f;
   }
 
-  std::vector<int64_t> program(int64_t classes) const {
-    std::vector<int64_t> numbers{static_cast<int64_t>(blocks_.size()), static_cast<int64_t>(layers_.size()), classes};
+  std::vector<int64_t> program(int64_t outputs) const {
+    std::vector<int64_t> numbers{static_cast<int64_t>(blocks_.size()), static_cast<int64_t>(layers_.size()), outputs};
     numbers.insert(numbers.end(), blocks_.begin(), blocks_.end());
     for (const PlanLayer& l : layers_) {
       const int64_t fields[] = {static_cast<int64_t>(l.kind), l.in.map, l.in.first, l.out.map, l.out.first, l.blocks,
@@ -107,12 +107,14 @@ class Network {
     return all;
   }
 
-  Doubles expected(const float* image, int64_t height, int64_t width, int64_t classes) const {
+  // The first channels of the last map.
+  Doubles expected(const float* image, int64_t height, int64_t width, int64_t outputs) const {
     std::vector<Map> maps(blocks_.size());
     maps[0] = Map(in_channels_, height, width);
     std::copy_n(image, maps[0].values.size(), maps[0].values.begin());
     for (const PlanLayer& layer : layers_) compute(layer, &maps);
-    return Doubles(maps.back().values.begin(), maps.back().values.begin() + classes);
+    const Map& last = maps.back();
+    return Doubles(last.values.begin(), last.values.begin() + outputs * last.height * last.width);
   }
 
   std::vector<float> random(int64_t size) {
@@ -210,8 +212,8 @@ std::vector<int64_t> first_lanes(int64_t count) {
   return lanes;
 }
 
-// All kinds of layers; `kernel` is that of a depthwise one.
-Network sample(int64_t in_channels, int64_t blocks, Kernel kernel, unsigned seed) {
+// All kinds of layers; `kernel` is that of a depthwise one. `cut`: up to a map of several pixels, of which a copy is the last.
+Network sample(int64_t in_channels, int64_t blocks, Kernel kernel, unsigned seed, bool cut = false) {
   Network n(in_channels, seed);
   const auto dense = [&](int64_t from, int64_t to_blocks, int64_t inputs, Activation activation = Activation::kNone) {
     const int64_t to = n.map(to_blocks);
@@ -243,6 +245,10 @@ Network sample(int64_t in_channels, int64_t blocks, Kernel kernel, unsigned seed
   const int64_t around = n.map(2 * blocks), mixed = n.map(3);
   n.add(Kind::kPad, {strided, 0}, {around, 0}, 2 * blocks, {1, 1, 1, 1, 1});
   n.add(Kind::kDense, {around, 0}, {mixed, 0}, 3, {3, 3, 1}, Activation::kRelu, {-1, 0}, first_lanes(8 * blocks + 3));
+  if (cut) {
+    n.add(Kind::kPad, {mixed, 1}, {n.map(2), 0}, 2);
+    return n;
+  }
   const int64_t wide = dense(mixed, 6, 21, Activation::kRelu), all = n.map(6);
   n.add(Kind::kMeans, {wide, 0}, {all, 0}, 6);
   dense(all, 2, 48);
@@ -270,15 +276,16 @@ struct Images {
 };
 
 void check(const PlanKernels& kernels, const Tiles* tiles, const Network& network, const std::vector<float>& values,
-           const Images& images, int64_t classes, double tolerance) {
-  const std::vector<int64_t> program = network.program(classes);
+           const Images& images, int64_t outputs, double tolerance) {
+  const std::vector<int64_t> program = network.program(outputs);
   const std::vector<float> weights = network.weights();
   Plan plan(kernels, tiles, program.data(), weights.data());
+  const int64_t values_of_one = outputs * plan.size(images.channels, images.height, images.width).pixels();
   const char* products = !tiles ? "float32" : tiles == &plain_tiles ? "bfloat16 by loops" : "bfloat16 by AMX";
   std::vector<float> first;
   for (int threads = 1; threads <= 3; ++threads) {
     set_threads(threads);
-    std::vector<float> found(images.count * classes, -7.0f);
+    std::vector<float> found(images.count * values_of_one, -7.0f);
     plan.run(values.data(), images.count, images.channels, images.height, images.width, found.data());
     if (first.empty()) first = found;
     if (found != first) {
@@ -287,13 +294,13 @@ void check(const PlanKernels& kernels, const Tiles* tiles, const Network& networ
     }
   }
   for (int64_t i = 0; i < images.count; ++i) {
-    const Doubles expected = network.expected(values.data() + i * images.values(), images.height, images.width, classes);
-    for (int64_t c = 0; c < classes; ++c) {
-      const double error = std::abs(first[i * classes + c] - expected[c]);
+    const Doubles expected = network.expected(values.data() + i * images.values(), images.height, images.width, outputs);
+    for (int64_t c = 0; c < values_of_one; ++c) {
+      const double error = std::abs(first[i * values_of_one + c] - expected[c]);
       if (!(error <= tolerance * (1 + std::abs(expected[c])))) {
-        std::printf("%s, %s: %ld images of %ldx%ld: image %ld, class %ld: %g instead of %g\n", kernels.name, products,
+        std::printf("%s, %s: %ld images of %ldx%ld: image %ld, value %ld: %g instead of %g\n", kernels.name, products,
                     static_cast<long>(images.count), static_cast<long>(images.height), static_cast<long>(images.width),
-                    static_cast<long>(i), static_cast<long>(c), first[i * classes + c], expected[c]);
+                    static_cast<long>(i), static_cast<long>(c), first[i * values_of_one + c], expected[c]);
         ++failures;
       }
     }
@@ -346,6 +353,8 @@ void check(const PlanKernels& kernels, int64_t blocks, Kernel kernel, int64_t co
   Network network = sample(3, blocks, kernel, static_cast<unsigned>(height * 100 + width));
   const std::vector<float> values = network.random(count * images.values());
   check(kernels, nullptr, network, values, images, 11, 1e-4);
+  const Network cut = sample(3, blocks, kernel, static_cast<unsigned>(height * 100 + width), true);
+  check(kernels, nullptr, cut, values, images, 13, 1e-4);
   for (const Tiles* tiles : all_tiles()) check(kernels, tiles, network, values, images, 11, 0.02);
 }
 

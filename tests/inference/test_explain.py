@@ -9,13 +9,14 @@ from mindghost.cli import predict
 from mindghost.config import Config
 from mindghost.data import transforms
 from mindghost.errors import UserError
-from mindghost.inference import explain
+from mindghost.inference import class_activation, explain
+from mindghost.inference.class_activation import PlanExplainer
 from mindghost.inference.explain import Explainer
 from mindghost.models import create_model
 from mindghost.models.folded import folded
 from mindghost.models.quantized import quantize_aware
 from mindghost.models.surgery import replace_cells
-from mindghost.ops import library
+from mindghost.ops import library, plan
 from mindghost.tasks import heat
 from tests.helpers.weights import randomise
 
@@ -60,15 +61,21 @@ def operators(native: bool):
     return LIBRARY if native else None
 
 
-def what_explains(monkeypatch, model: str, layer: str, native: bool, **options):
-    """Logits, maps and gradients, and the network's own logits and a nudged twin of it."""
-    seen = []
+@pytest.fixture
+def seen(monkeypatch) -> list:
+    """The maps and gradients that the method "both" was given."""
+    given = []
 
     def both(maps, gradients):
-        seen.append((maps, gradients))
+        given.append((maps, gradients))
         return maps[:, 0]
 
-    monkeypatch.setitem(explain.METHODS, "both", both)
+    monkeypatch.setitem(class_activation.METHODS, "both", both)
+    return given
+
+
+def what_explains(seen, model: str, layer: str, native: bool, **options):
+    """Logits, maps and gradients, and the network's own logits and a nudged twin of it."""
     images, labels = images_of(3), np.array([1, 3, 0])
     logits, _ = Explainer(network_of(model, **options), IMAGE, layer, "both", operators(native))(images, labels)
     ((maps, gradients),) = seen
@@ -104,10 +111,10 @@ LAYERS = {"": MODES, "blocks.1": MODES, "bn1": MODES[:1], "blocks.1.0.ghost2": M
 
 @pytest.mark.parametrize("native", [False, True])
 @pytest.mark.parametrize(("layer", "mode"), [(layer, mode) for layer, modes in LAYERS.items() for mode in modes])
-def test_gradients_are_those_of_finite_differences(short_network, monkeypatch, mode, native, layer):
+def test_gradients_are_those_of_finite_differences(short_network, seen, mode, native, layer):
     nudge = 1e-2 if layer == "bn1" else 3e-2
     ms.set_context(mode=mode)
-    images, labels, logits, maps, gradients = what_explains(monkeypatch, "ghostnet_050", layer, native)
+    images, labels, logits, maps, gradients = what_explains(seen, "ghostnet_050", layer, native)
     ms.set_context(mode=ms.PYNATIVE_MODE)
     twin = network_of("ghostnet_050").set_train(False)
     np.testing.assert_allclose(logits, twin(Tensor(images)).asnumpy(), rtol=1e-4, atol=1e-4)
@@ -142,11 +149,9 @@ def test_gradients_are_those_of_finite_differences(short_network, monkeypatch, m
         ("ghost_vgg16", {}, 32),
     ],
 )
-def test_a_map_sums_what_a_mean_makes_of_it(short_network, monkeypatch, model, options, size):
+def test_a_map_sums_what_a_mean_makes_of_it(short_network, seen, model, options, size):
     """Gradients of all kinds of networks: maps that go through a linear head alone have the classifier's weights."""
     ms.set_context(mode=ms.PYNATIVE_MODE)
-    seen = []
-    monkeypatch.setitem(explain.METHODS, "both", lambda maps, gradients: seen.append((maps, gradients)) or maps[:, 0])
     network = network_of(model, **options)
     images = images_of(2, (3, size, size))
     expected = network.set_train(False)(Tensor(images)).asnumpy()
@@ -168,11 +173,57 @@ def test_a_map_sums_what_a_mean_makes_of_it(short_network, monkeypatch, model, o
         )
 
 
+@pytest.mark.parametrize(
+    ("model", "options", "layers"),
+    [
+        ("ghostnet_050", {}, ["", "blocks.0", "blocks.4.0"]),
+        ("ghostnetv2_100", {}, ["", "blocks.1"]),
+        ("ghostnetv3_050", {}, ["blocks.2"]),
+        ("ghostnetv3_050", {"deploy": True}, ["blocks.2.0"]),
+        ("repghostnet_050", {}, ["", "blocks.0"]),
+        ("g_ghost_regnetx_032", {}, ["layer4", "layer1", "layer3"]),
+    ],
+)
+def test_a_program_explains_as_mindspore_does(monkeypatch, seen, model, options, layers):
+    """All kinds of layers, forward by the plan and back by NumPy; pixels that halving leaves over."""
+    ms.set_context(mode=ms.PYNATIVE_MODE)
+    monkeypatch.setattr(class_activation, "MOST", 2)
+    program = plan.program(network_of(model, **options))
+    size, labels = (3, 45, 70), np.array([1, -1, 0])
+    images = images_of(3, size)
+    for layer in layers:
+        seen.clear()
+        ours = PlanExplainer(operators(True), program, size, layer, "both")
+        logits, _ = ours(images, labels)
+        theirs = Explainer(network_of(model, **options), size, layer, "both")
+        expected, _ = theirs(images, labels)
+        assert (ours.layer, ours.size) == (theirs.layer, theirs.size)
+        *parts, (maps, gradients) = seen
+        assert len(parts) == 2
+        for found, wanted in (
+            (logits, expected),
+            (np.concatenate([part[0] for part in parts]), maps),
+            (np.concatenate([part[1] for part in parts]), gradients),
+        ):
+            assert found.dtype == np.float32
+            assert np.any(wanted)
+            np.testing.assert_allclose(found, wanted, rtol=0, atol=2e-5 * np.abs(wanted).max())
+
+
+def test_a_program_knows_the_layers_of_feature_info():
+    for model in ("ghostnet_100", "ghostnetv2_100", "ghostnetv3_100", "repghostnet_100", "g_ghost_regnetx_032"):
+        network = create_model(model, num_classes=4)
+        program = plan.program(network)
+        known = {name: mark.reduction for name, mark in program.marks.items() if mark.reduction}
+        assert known == {entry["name"]: entry["reduction"] for entry in network.feature_info}
+        assert list(program.marks)[-1] == network.body[-1]
+
+
 def test_the_command_line_knows_the_methods():
     """Its parser does not import them: that takes seconds."""
     choices = {action.dest: action.choices for action in predict.make_parser()._actions}
-    assert set(choices["explain_method"]) == set(explain.METHODS)
-    assert predict.METHOD in explain.METHODS
+    assert set(choices["explain_method"]) == set(class_activation.METHODS)
+    assert predict.METHOD in class_activation.METHODS
 
 
 def test_the_formulas_are_those_of_the_papers():
@@ -186,13 +237,13 @@ def test_the_formulas_are_those_of_the_papers():
                     value = maps[image, channel, row, column]
                     layer_cam[image, row, column] += max(gradients[image, channel, row, column], 0) * value
                     grad_cam[image, row, column] += gradients[image, channel].mean() * value
-    np.testing.assert_allclose(explain.layer_cam(maps, gradients), np.maximum(layer_cam, 0), atol=1e-12)
-    np.testing.assert_allclose(explain.grad_cam(maps, gradients), np.maximum(grad_cam, 0), atol=1e-12)
+    np.testing.assert_allclose(class_activation.layer_cam(maps, gradients), np.maximum(layer_cam, 0), atol=1e-12)
+    np.testing.assert_allclose(class_activation.grad_cam(maps, gradients), np.maximum(grad_cam, 0), atol=1e-12)
 
 
 def test_any_number_of_images_has_the_same_maps(short_network, monkeypatch):
     ms.set_context(mode=ms.PYNATIVE_MODE)
-    monkeypatch.setattr(explain, "_MOST", 2)
+    monkeypatch.setattr(explain, "MOST", 2)
     images = images_of(5)
     logits, maps = Explainer(network_of("ghostnet_050"), IMAGE, "blocks.1")(images)
     assert (logits.shape, maps.shape) == ((5, 4), (5, 8, 8))
@@ -240,6 +291,10 @@ def test_small_maps_are_said(short_network):
         "layer blocks: its maps have 3 x 3 pixels, which hardly say where; --explain_layer blocks.1 has finer ones"
     )
     assert Explainer(network_of("ghostnet_050"), (3, 64, 64)).notes() == []
+    if LIBRARY is not None:
+        program = plan.program(network_of("ghostnet_050"))
+        assert PlanExplainer(LIBRARY, program, (3, 24, 24)).notes() == [note]
+        assert PlanExplainer(LIBRARY, program, (3, 64, 64)).notes() == []
 
 
 def test_a_map_lies_where_the_network_looked():

@@ -105,6 +105,35 @@ def test_a_second_start_imports_no_mindspore(tmp_path, photos, capsys, task):
     assert len(entries()) == 2
 
 
+def test_a_second_explanation_imports_no_mindspore(run, photos, capsys, tmp_path):
+    """Whether the first start predicted or explained, with the same pictures."""
+
+    def command(to: str, *more: str) -> list[str]:
+        return ["predict", str(photos), *flags(ckpt_path=run), "--json", "--explain", str(tmp_path / to), *more]
+
+    assert run_mindghost(*command("first")) == 0
+    assert len(entries()) == 1
+    without_mindspore(command("second"))
+    entries()[0].unlink()
+    assert run_mindghost(*command("first")[:-2]) == 0
+    without_mindspore(command("third"), command("finer", "--explain_layer", "blocks.1", "--explain_method", "gradcam"))
+    pictures = [
+        [np.asarray(Image.open(path), int) for path in sorted((tmp_path / to).iterdir())]
+        for to in ("first", "second", "third", "finer")
+    ]
+    first, second, third, finer = pictures
+    assert [len(each) for each in pictures] == [4] * 4
+    for index, picture in enumerate(first):
+        np.testing.assert_array_equal(second[index], picture)
+        np.testing.assert_array_equal(third[index], picture)
+        assert np.abs(finer[index] - picture).max() > 20
+    # What a program has no mark of is MindSpore's; so is the refusal.
+    assert run_mindghost(*command("inside", "--explain_layer", "blocks.1.0.ghost2")) == 0
+    capsys.readouterr()
+    assert run_mindghost(*command("none", "--explain_layer", "block.1")) == 2
+    assert "no layer is called 'block.1'; the nearest is blocks.1" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("embedding", [False, True])
 def test_a_kept_program_gives_the_same_bits(run, embedding):
     deployed = artifact.of_file(run)

@@ -26,8 +26,8 @@ from ..process.signals import importing
 from . import network_arguments
 
 if TYPE_CHECKING:
+    from ..inference.class_activation import Explaining
     from ..inference.deployment import Deployment
-    from ..inference.explain import Explainer
     from ..inference.formats import Network
     from ..inference.pictures import Written
     from ..inference.predictor import Prediction
@@ -196,7 +196,7 @@ def main(arguments: Sequence[str]) -> None:
     pictures = Pictures(deployed, images, args.save_dir, args.mask_dir, args.explain, args.overwrite)
     fitting = batch.fitting(math.prod(transforms.input_size(deployed.config)), resources.free_memory())
     notes = list(network_notes(args, deployed, task))
-    network: Network | Explainer
+    network: Network | Explaining
     if args.explain:
         explainer = network = explaining(deployed, args.explain_layer, args.explain_method or METHOD)
         notes += explainer.notes()

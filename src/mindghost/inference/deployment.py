@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +85,10 @@ class Deployment:
     def exported(self) -> bool:
         """Whether the file is an exported one."""
         return formats.is_exported(self.path)
+
+    def in_float32(self) -> Deployment:
+        """The same, whatever the precision of evaluation is."""
+        return replace(self, config=self.config.replace(val_amp_level="O0"))
 
     @property
     def known_classes(self) -> tuple[str, ...] | None:

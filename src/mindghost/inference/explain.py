@@ -1,12 +1,8 @@
-"""Where a network looks: class activation maps of a layer, from its maps and the gradient of a logit.
-
-LayerCAM: Jiang et al., 2021, Exploring Hierarchical Class Activation Maps for Localization,
-https://doi.org/10.1109/TIP.2021.3089943. Grad-CAM: Selvaraju et al., 2017, https://arxiv.org/abs/1610.02391.
-"""
+"""Where a network of MindSpore looks: maps of any cell, and gradients that MindSpore takes; or those of its program."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -27,35 +23,17 @@ from ..models.layers import Around
 from ..models.network import RegistryNetwork
 from ..models.parameters import reshape
 from ..models.surgery import replace_cells
-from ..ops import rewrite
+from ..ops import plan, rewrite
+from ..ops.plan.program import Finished
 from ..process.display import some
 from ..runtime import in_mode
 from ..tasks import heat
 from ..tasks.task import Explain
+from . import kept
 from .batches import filled
+from .class_activation import MOST, Explaining, PlanExplainer
 from .deployment import Deployment
-
-# Images at once: what a gradient needs is kept of all of them.
-_MOST = 16
-# Pixels of a map with fewer of which nobody sees where something is.
-_FEWEST_PIXELS = 16
-
-
-def layer_cam(maps: NDArray[Any], gradients: NDArray[Any]) -> NDArray[Any]:
-    """The sum of the maps, each pixel weighed by its own gradient where that is positive: (N, C, h, w) -> (N, h, w)."""
-    return np.maximum((np.maximum(gradients, 0) * maps).sum(axis=1), 0)
-
-
-def grad_cam(maps: NDArray[Any], gradients: NDArray[Any]) -> NDArray[Any]:
-    """The sum of the maps, each weighed by the mean of its gradient, where that is positive: (N, h, w)."""
-    return np.maximum((gradients.mean(axis=(2, 3), keepdims=True) * maps).sum(axis=1), 0)
-
-
-# Name, as `--explain_method` takes it -> (maps, gradients) -> (N, h, w), not negative.
-METHODS: dict[str, Callable[[NDArray[Any], NDArray[Any]], NDArray[Any]]] = {
-    "layercam": layer_cam,
-    "gradcam": grad_cam,
-}
+from .network import trained_cell
 
 
 class Tap(Around):
@@ -113,8 +91,8 @@ class _Gradient(nn.Cell):
         return self.gradient(images, labels)
 
 
-class Explainer:
-    """A network that says of each image what it is, and where it saw that.
+class Explainer(Explaining):
+    """One whose network is run by MindSpore.
 
     Args:
         network: whose weights are not trained any more; it must not be used for anything else.
@@ -122,10 +100,6 @@ class Explainer:
         layer: name of a cell that gives feature maps; "": the last ones before they are pooled.
         method: of `METHODS`.
         operators: library of our C++ operators (`Runtime.operators`); None for MindSpore's own.
-
-    Attributes:
-        layer: its name.
-        size: height and width of its maps.
 
     Raises UserError for a layer that the network does not have, or that gives no feature maps.
     """
@@ -138,12 +112,12 @@ class Explainer:
         method: str = "layercam",
         operators: Path | None = None,
     ) -> None:
-        self._network, self._image, self._combine = network.set_train(False), image, METHODS[method]
-        self._operators = operators
-        self.layer = layer or network.body[-1]
-        self._cell = _cell_named(network, self.layer)
-        self._channels, *size = _maps_of(network, self._cell, self.layer, image)
-        self.size = (size[0], size[1])
+        self._network, self._operators = network.set_train(False), operators
+        layer = layer or network.body[-1]
+        self._cell = _cell_named(network, layer)
+        self._channels, *size = _maps_of(network, self._cell, layer, image)
+        reductions = {entry["name"]: entry["reduction"] for entry in network.feature_info}
+        super().__init__(layer, (size[0], size[1]), image, method, reductions)
         for parameter in network.get_parameters():
             # Otherwise all of the network has gradients, down to the image.
             parameter.requires_grad = False
@@ -153,27 +127,17 @@ class Explainer:
         self._tap: Tap | None = None
         self._gradient: nn.Cell | None = None
 
-    def __call__(self, images: NDArray[Any], labels: NDArray[Any] | None = None) -> tuple[NDArray[Any], NDArray[Any]]:
-        """Logits and maps of images.
-
-        Args:
-            images: (N, C, H, W) float32.
-            labels: of each, the class to look for, int (N,); None for the likeliest one.
-
-        Returns logits, float32 (N, classes), and maps, float32 (N, h, w), which are not negative.
-        """
-        wanted = np.full(len(images), -1) if labels is None else labels
+    def _parts(self, images: NDArray[Any], labels: NDArray[Any]) -> Iterator[tuple[NDArray[Any], ...]]:
         # Parts of equal size, as few as can be.
-        size = -(-len(images) // -(-len(images) // _MOST))
+        size = -(-len(images) // -(-len(images) // MOST))
         if self._gradient is None:
             self._prepare(size)
         if self._mode == ms.GRAPH_MODE:
             # A graph is compiled for one number of images.
             size = self._at_once
-        starts = range(0, len(images), size)
-        with in_mode(self._mode):
-            parts = [self._part(images[start : start + size], wanted[start : start + size], size) for start in starts]
-        return np.concatenate([logits for logits, _ in parts]), np.concatenate([maps for _, maps in parts])
+        for start in range(0, len(images), size):
+            with in_mode(self._mode):
+                yield self._part(images[start : start + size], labels[start : start + size], size)
 
     def _prepare(self, images: int) -> None:
         self._at_once, self._mode = images, ms.get_context("mode")
@@ -188,8 +152,8 @@ class Explainer:
     def _shape(self, images: int) -> tuple[int, ...]:
         return images, self._channels, *self.size
 
-    def _part(self, images: NDArray[Any], labels: NDArray[Any], size: int) -> tuple[NDArray[Any], NDArray[Any]]:
-        """Logits and maps of up to `size` images, filled up to that."""
+    def _part(self, images: NDArray[Any], labels: NDArray[Any], size: int) -> tuple[NDArray[Any], ...]:
+        """Logits, maps and gradients of up to `size` images, filled up to that."""
         assert self._gradient is not None
         assert self._tap is not None
         count = len(images)
@@ -202,24 +166,11 @@ class Explainer:
             (_, logits), gradients = self._gradient(*inputs)
         # A copy: the next images take its place.
         kept = self._tap.kept.asnumpy()[:count].copy()
-        return logits.asnumpy()[:count], self._combine(kept, gradients[0].asnumpy()[:count])
-
-    def notes(self) -> list[str]:
-        """A line where the maps are so small that they hardly say where something is."""
-        height, width = self.size
-        if height * width >= _FEWEST_PIXELS:
-            return []
-        finer = [
-            entry["name"]
-            for entry in self._network.feature_info
-            if self._image[1] * self._image[2] >= _FEWEST_PIXELS * entry["reduction"] ** 2
-        ]
-        there = f"; --explain_layer {finer[-1]} has finer ones" if finer else ""
-        return [f"layer {self.layer}: its maps have {height} x {width} pixels, which hardly say where{there}"]
+        return logits.asnumpy()[:count], kept, gradients[0].asnumpy()[:count]
 
 
-def open_explainer(deployed: Deployment, layer: str, method: str, operators: Path | None) -> Explainer:
-    """The `Explainer` of a checkpoint.
+def open_explainer(deployed: Deployment, layer: str, method: str, operators: Path | None) -> Explaining:
+    """What explains a checkpoint: its program, if there is one that knows the layer; otherwise MindSpore.
 
     Raises UserError for an exported file and for a task whose answers are maps themselves; for weights that do not fit;
     and as `Explainer`.
@@ -234,26 +185,47 @@ def open_explainer(deployed: Deployment, layer: str, method: str, operators: Pat
         raise UserError(
             f"--explain: task {task.name} gives no class of a whole image that could be explained; leave it out"
         )
-    network, _ = build.trained_network(deployed.config.replace(val_amp_level="O0"))
+    deployed = deployed.in_float32()
+    place = None if operators is None else kept.place_of(deployed)
+    network, prefix = trained_cell(deployed)
     assert isinstance(network, RegistryNetwork)
-    return Explainer(network, deployed.input_shape, layer, method, operators)
+    keep = kept.keeper(place, deployed, prefix)
+    return _of_network(network, deployed.config, deployed.input_shape, layer, method, operators, keep)
+
+
+def _of_network(
+    network: RegistryNetwork,
+    config: Config,
+    image: tuple[int, int, int],
+    layer: str = "",
+    method: str = "layercam",
+    operators: Path | None = None,
+    keep: Callable[[Finished], None] | None = None,
+) -> Explaining:
+    form = build.for_plan(config, operators)
+    program = None if form is None else plan.program(network)
+    if program is not None and keep is not None:
+        keep(program)
+    if form is not None and program is not None and (not layer or layer in program.marks):
+        return PlanExplainer(form.library, program, image, layer, method)
+    return Explainer(network, image, layer, method, operators)
 
 
 def drawn(config: Config, operators: Path | None) -> Explain:
     """What draws the maps of a configuration's network, with its weights, over images; see `tasks.task.Explain`."""
+    config = config.replace(val_amp_level="O0")
 
     def draw(images: Sequence[NDArray[Any]], labels: Sequence[int]) -> list[NDArray[Any]]:
         if not images:
             return []
-        network, _ = build.trained_network(config.replace(val_amp_level="O0"))
+        network, _ = build.trained_network(config)
         assert isinstance(network, RegistryNetwork)
         transform = tasks.of(config).eval_transform(config)
         seen = [np.asarray(transform(transforms.as_rgb(image, config.in_channels)), np.float32) for image in images]
         # To compile a graph takes longer than these few images.
         with in_mode(ms.PYNATIVE_MODE):
             size = (config.in_channels, *transforms.input_size(config))
-            explainer = Explainer(network, size, operators=operators)
-            _, heats = explainer(np.stack(seen), np.array(labels))
+            _, heats = _of_network(network, config, size, operators=operators)(np.stack(seen), np.array(labels))
         return [
             heat.over(image, found, transforms.seen_box(config, *image.shape[:2]))
             for image, found in zip(images, heats, strict=True)

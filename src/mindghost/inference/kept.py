@@ -13,7 +13,7 @@ import logging
 import os
 import platform
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ from ..files import intact, json_text
 from ..files.shelf import Shelf, is_wanted, sources
 from ..ops import library
 from ..ops.plan.native import NativePlan
-from ..ops.plan.program import Finished
+from ..ops.plan.program import Finished, Mark
 from ..parallel.cores import threads_for
 from ..process import launch
 from .deployment import Deployment
@@ -98,6 +98,12 @@ def _is_alone_on_cpu(deployed: Deployment) -> bool:
 
 def find(deployed: Deployment, embedding: bool = False) -> NativePlan | None:
     """The program of a file, ready to run; None where none is kept, or it is damaged, which is said."""
+    found = find_program(deployed, embedding)
+    return None if found is None else NativePlan(*found)
+
+
+def find_program(deployed: Deployment, embedding: bool = False) -> tuple[Path, Finished] | None:
+    """The library that runs it, made ready, and the program of a file; None as `find`."""
     place = place_of(deployed, embedding)
     if place is None:
         return None
@@ -113,7 +119,7 @@ def find(deployed: Deployment, embedding: bool = False) -> NativePlan | None:
     except NativeError:
         return None
     say_prefix(deployed.path, facts["prefix"])
-    return NativePlan(place.library, program)
+    return place.library, program
 
 
 def keeper(
@@ -150,7 +156,8 @@ def say_prefix(path: Path, prefix: str) -> None:
 
 def _encoded(program: Finished, facts: dict[str, Any]) -> bytes:
     sizes = {"numbers": program.numbers.size, "weights": program.weights.size, "in_channels": program.in_channels}
-    head = json_text.dumps({**facts, **sizes}).encode()
+    marks = {name: asdict(mark) for name, mark in program.marks.items()}
+    head = json_text.dumps({**facts, **sizes, "marks": marks}).encode()
     head += b" " * (-(len(head) + 1) % _ALIGNED) + b"\n"
     return head + program.numbers.astype("<i8").tobytes() + program.weights.astype("<f4").tobytes()
 
@@ -160,4 +167,5 @@ def _decoded(content: bytes) -> tuple[dict[str, Any], Finished]:
     facts = json_text.parse(content[:start].decode(), _SHELF.folder, "delete it")
     numbers = np.frombuffer(content, "<i8", facts["numbers"], start)
     weights = np.frombuffer(content, "<f4", facts["weights"], start + numbers.nbytes)
-    return facts, Finished(numbers, weights, facts["in_channels"])
+    marks = {name: Mark(**{**mark, "lanes": tuple(mark["lanes"])}) for name, mark in facts["marks"].items()}
+    return facts, Finished(numbers, weights, facts["in_channels"], marks)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from ..process.signals import importing
 from . import kept
+from .class_activation import Explaining, PlanExplainer
 from .deployment import Deployment
 from .embedding import normalised, open_embedding
 from .formats import Network
@@ -13,7 +14,6 @@ from .network import checked, open_network
 
 if TYPE_CHECKING:
     from ..runtime import Runtime
-    from .explain import Explainer
 
 
 def opened(deployed: Deployment, mode: int, embedding: bool = False) -> Network:
@@ -37,8 +37,14 @@ def opened(deployed: Deployment, mode: int, embedding: bool = False) -> Network:
     return make(deployed, None if deployed.exported else runtime.operators, runtime.graphs)
 
 
-def explaining(deployed: Deployment, layer: str, method: str) -> Explainer:
-    """What says of images where the network of a checkpoint saw their classes; see `explain.open_explainer`."""
+def explaining(deployed: Deployment, layer: str, method: str) -> Explaining:
+    """What says of images where the network of a checkpoint saw their classes; see `explain.open_explainer`.
+
+    As `opened`, it leaves MindSpore out where a program is kept that knows the layer.
+    """
+    found = kept.find_program(deployed.in_float32())
+    if found is not None and (not layer or layer in found[1].marks):
+        return PlanExplainer(*found, deployed.input_shape, layer, method)
     # Operator by operator, as gradients are taken of some images.
     runtime = _started(deployed, mode=1)
     from .explain import open_explainer

@@ -22,7 +22,7 @@ from .network import check_logits, divided
 from .sources import frames, is_video
 
 if TYPE_CHECKING:
-    from .explain import Explainer
+    from .class_activation import Explaining
 
 _THREADS = 4  # that decode and resize; both leave Python's lock
 # Name; pixels, or why there are none; what the network gets of them, or None.
@@ -64,11 +64,11 @@ class Predictor:
 
     Args:
         deployed: says what the network gets and what its outputs mean.
-        network: of `network.open_network`; or of `explain.open_explainer`, which says where it saw the class, too.
+        network: of `network.open_network`; or of `opening.explaining`, which says where it saw the class, too.
         batch_size: images that are run at once.
     """
 
-    def __init__(self, deployed: Deployment, network: Network | Explainer, batch_size: int = 32) -> None:
+    def __init__(self, deployed: Deployment, network: Network | Explaining, batch_size: int = 32) -> None:
         self._network, self._classes, self._batch_size = network, deployed.classes, batch_size
         self._path, self._temperature = deployed.path, deployed.temperature
         self._task, self._thresholds = tasks.of(deployed.config), deployed.thresholds

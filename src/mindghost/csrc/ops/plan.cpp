@@ -139,7 +139,7 @@ Plan::Plan(const PlanKernels& kernels, const Tiles* tiles, const int64_t* progra
     : kernels_(kernels), tiles_(tiles) {
   maps_ = *program++;
   layers_.resize(*program++);
-  classes_ = *program++;
+  outputs_ = *program++;
   blocks_.assign(program, program + maps_);
   program += maps_;
   for (PlanLayer& layer : layers_) {
@@ -217,6 +217,13 @@ Zeros<uint16_t> Plan::rounded(const PlanLayer& layer, const float* weights) cons
   return made;
 }
 
+std::vector<Plan::Size> Plan::sizes(int64_t channels, int64_t height, int64_t width) const {
+  std::vector<Size> made(maps_);
+  made[0] = {height, width, channels};
+  for (const PlanLayer& layer : layers_) made[layer.out.map] = size_of(layer, made);
+  return made;
+}
+
 Plan::Size Plan::size_of(const PlanLayer& layer, const std::vector<Size>& sizes) const {
   const Size in = sizes[layer.in.map];
   Size out = in;
@@ -266,9 +273,7 @@ std::shared_ptr<const Plan::Layout> Plan::layout(int64_t channels, int64_t heigh
   made->channels = channels;
   made->height = height;
   made->width = width;
-  made->sizes.resize(maps_);
-  made->sizes[0] = {height, width, channels};
-  for (const PlanLayer& layer : layers_) made->sizes[layer.out.map] = size_of(layer, made->sizes);
+  made->sizes = sizes(channels, height, width);
   split(made.get(), together);
   place(made.get());
   return last_ = made;
@@ -374,16 +379,19 @@ void Plan::place(Layout* layout) const {
   }
 }
 
-void Plan::run(const float* images, int64_t count, int64_t channels, int64_t height, int64_t width, float* logits) {
+void Plan::run(const float* images, int64_t count, int64_t channels, int64_t height, int64_t width, float* maps) {
   const int64_t workers = threads();
   const bool shared = count < workers;
   const int64_t together = shared ? count : std::min(kMostTogether, (count + workers - 1) / workers);
   const std::shared_ptr<const Layout> layout = this->layout(channels, height, width, together);
   const auto answer = [&](const Work& work, int64_t first, int64_t samples) {
     const float* from = work.map(layout->parts.size() - 1, maps_ - 1);
+    const int64_t pixels = layout->sizes.back().pixels();
     for (int64_t s = 0; s < samples; ++s) {
-      for (int64_t c = 0; c < classes_; ++c) {
-        logits[(first + s) * classes_ + c] = from[(c / kLanes * together + s) * kLanes + c % kLanes];
+      for (int64_t c = 0; c < outputs_; ++c) {
+        const float* of_channel = from + (c / kLanes * together + s) * pixels * kLanes + c % kLanes;
+        float* to = maps + ((first + s) * outputs_ + c) * pixels;
+        for (int64_t p = 0; p < pixels; ++p) to[p] = of_channel[p * kLanes];
       }
     }
   };

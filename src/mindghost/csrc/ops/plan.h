@@ -36,7 +36,7 @@ struct PlanLayer {
   std::vector<int64_t> inputs;  // Dense: the lanes of `in` that are channels
 };
 
-// Made of a program: the numbers of maps, of layers and of the classes, blocks of each map, and for each layer its fields in
+// Made of a program: the numbers of maps, of layers and of outputs, blocks of each map, and for each layer its fields in
 // the order above, then how many weights, biases and inputs it has, and these inputs. `weights` are those of all layers, as
 // (output lane, input, row, column), and each time followed by the biases. They were checked by who wrote them.
 class Plan {
@@ -44,14 +44,18 @@ class Plan {
   // `tiles`: 1x1 convolutions are products in bfloat16, by these; null: all is in float32.
   Plan(const PlanKernels& kernels, const Tiles* tiles, const int64_t* program, const float* weights);
 
-  // Images (count, channels, height, width) -> logits (count, classes). The same bits for any number of threads.
-  void run(const float* images, int64_t count, int64_t channels, int64_t height, int64_t width, float* logits);
-
- private:
   struct Size {
     int64_t height = 0, width = 0, channels = 0;  // channels: of planes; 0 where kLanes of them lie side by side
     int64_t pixels() const { return height * width; }
   };
+  // Of the last map, for images of a size.
+  Size size(int64_t channels, int64_t height, int64_t width) const { return sizes(channels, height, width).back(); }
+
+  // Images (count, channels, height, width) -> the last map (count, outputs, its height, its width); of a whole network,
+  // logits. The same bits for any number of threads.
+  void run(const float* images, int64_t count, int64_t channels, int64_t height, int64_t width, float* maps);
+
+ private:
   // Layers [first, end) run on `group` samples at once; where they begin, one map of the part before them goes on.
   struct Part {
     int64_t first, end, group, boundary = 0;
@@ -73,6 +77,7 @@ class Plan {
   bool is_rounded(const PlanLayer& layer) const;
   Zeros<uint16_t> rounded(const PlanLayer& layer, const float* weights) const;
   std::shared_ptr<const Layout> layout(int64_t channels, int64_t height, int64_t width, int64_t together);
+  std::vector<Size> sizes(int64_t channels, int64_t height, int64_t width) const;
   Size size_of(const PlanLayer& layer, const std::vector<Size>& sizes) const;
   void split(Layout* layout, int64_t together) const;
   void place(Layout* layout) const;
@@ -89,7 +94,7 @@ class Plan {
 
   const PlanKernels& kernels_;
   const Tiles* const tiles_;
-  int64_t maps_, classes_;
+  int64_t maps_, outputs_;
   std::vector<int64_t> blocks_;
   std::vector<PlanLayer> layers_;
   std::vector<Zeros<uint16_t>> rounded_;  // weights of each layer that tiles multiply

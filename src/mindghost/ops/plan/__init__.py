@@ -42,22 +42,32 @@ def missing(network: str) -> UserError:
     )
 
 
-def of(network: nn.Cell, form: Form, keep: Callable[[Finished], None] | None = None) -> NativePlan | None:
+def program(network: nn.Cell) -> Finished | None:
     """What a float32 network computes in evaluation with the weights that it has now; None where a part is unknown.
 
-    Args:
-        network: as `models` makes it: our operators are not in it (`ops.rewrite`).
-        form: how the plan is made.
-        keep: is given the program, if there is one.
+    `network`: as `models` makes it: our operators are not in it (`ops.rewrite`).
     """
     from .cells import UnknownCell, program_of
 
     if not knows(network):
         return None
     try:
-        program = program_of(network)
+        return program_of(network)
     except UnknownCell:
         return None
+
+
+def of(network: nn.Cell, form: Form, keep: Callable[[Finished], None] | None = None) -> NativePlan | None:
+    """The same, ready to run.
+
+    Args:
+        network: see `program`.
+        form: how the plan is made.
+        keep: is given the program, if there is one.
+    """
+    made = program(network)
+    if made is None:
+        return None
     if keep is not None:
-        keep(program)
-    return NativePlan(form.library, program, form.bfloat16)
+        keep(made)
+    return NativePlan(form.library, made, form.bfloat16)

@@ -45,8 +45,8 @@ def program_of(network: nn.Cell) -> Finished:
         (stem,) = convolutions([network.conv1, network.bn1, network.relu])
         program = Program(stem.weight.shape[1])
         x = program.dense(program.images, stem)
-        for cell in _flat([network.layer1, network.layer2, network.layer3, network.layer4]):
-            x = _of_body(program, cell, x)
+        program.mark({"relu": 2}, x)
+        x = _of_body(program, network, [network.layer1, network.layer2, network.layer3, network.layer4], x)
         return program.finished(*_of_head(program, network, [], x))
     assert isinstance(network, GhostNet)
     bottlenecks = [cell for _, cell in network.cells_and_names() if isinstance(cell, GhostBottleneck)]
@@ -56,12 +56,28 @@ def program_of(network: nn.Cell) -> Finished:
     adds = bool(bottlenecks) and bottlenecks[0].shortcut is None
     lanes = _lanes(bottlenecks[0].ghost2) if adds else padded(np.arange(len(stem.weight)))
     x = program.dense(program.images, stem, program.maps(lanes))
-    for cell in _flat([network.blocks]):
-        x = _of_body(program, cell, x)
+    x = _of_body(program, network, [network.blocks], x)
     return program.finished(*_of_head(program, network, [network.conv_head, network.act2], x))
 
 
-def _of_body(program: Program, cell: nn.Cell, x: Maps) -> Maps:
+def _of_body(program: Program, network: Network, cells: Iterable[nn.Cell], x: Maps) -> Maps:
+    """Cells that each read the maps of the one before alone; their maps are marked."""
+    reductions = {entry["name"]: entry["reduction"] for entry in network.feature_info}
+    names: dict[int, list[str]] = {}
+    for name, cell in network.cells_and_names():
+        # A sequence gives what its last cell gives.
+        while type(cell) is nn.SequentialCell and len(cell):
+            cell = cell[-1]
+        names.setdefault(id(cell), []).append(name)
+    for cell in _flat(cells):
+        x = _of_block(program, cell, x)
+        # From the cell to what it ends: the last name of all is that of the body.
+        ending = sorted(names[id(cell)], key=len, reverse=True)
+        program.mark({name: reductions.get(name, 0) for name in ending}, x)
+    return x
+
+
+def _of_block(program: Program, cell: nn.Cell, x: Maps) -> Maps:
     if type(cell) is GhostBottleneck:
         return _bottleneck(program, cell, x)
     if type(cell) is ConvBnAct:

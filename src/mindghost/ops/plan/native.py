@@ -26,7 +26,7 @@ class NativePlan:
 
     def __init__(self, library: Path, program: Finished, bfloat16: bool = False) -> None:
         self._library = _functions(library)
-        self._in_channels, self._classes = program.in_channels, int(program.numbers[2])
+        self._in_channels, self._outputs = program.in_channels, program.outputs
         self._plan = self._library.ghostnet_plan_make(program.numbers.ctypes, program.weights.ctypes, bfloat16)
         if not self._plan:
             raise MemoryError("no memory for the network's weights")
@@ -34,13 +34,23 @@ class NativePlan:
 
     def __call__(self, images: NDArray[Any]) -> NDArray[Any]:
         """See the class."""
+        return self.maps(images).reshape(len(images), self._outputs)
+
+    def maps(self, images: NDArray[Any]) -> NDArray[Any]:
+        """The last maps of the program for images, float32 (N, outputs, h, w)."""
         images = np.ascontiguousarray(images, np.float32)
         if images.ndim != 4 or images.shape[1] != self._in_channels or 0 in images.shape:
             raise ValueError(f"expected images (N, {self._in_channels}, H, W), got {images.shape}")
-        logits = np.empty((len(images), self._classes), np.float32)
-        if self._library.ghostnet_plan_run(self._plan, images.ctypes, *images.shape, logits.ctypes):
+        maps = np.empty((len(images), self._outputs, *self.size(images.shape[1:])), np.float32)
+        if self._library.ghostnet_plan_run(self._plan, images.ctypes, *images.shape, maps.ctypes):
             raise MemoryError(f"no memory for {len(images)} images at once")
-        return logits
+        return maps
+
+    def size(self, image: tuple[int, ...]) -> tuple[int, int]:
+        """Height and width of the last maps for images of this size (channels, H, W)."""
+        found = np.empty(2, np.int64)
+        self._library.ghostnet_plan_size(self._plan, *image, found.ctypes)
+        return int(found[0]), int(found[1])
 
 
 def _functions(library: Path) -> ctypes.CDLL:
@@ -52,5 +62,7 @@ def _functions(library: Path) -> ctypes.CDLL:
     functions.ghostnet_plan_make.restype = pointer
     functions.ghostnet_plan_make.argtypes = [pointer, pointer, ctypes.c_int]
     functions.ghostnet_plan_delete.restype, functions.ghostnet_plan_delete.argtypes = None, [pointer]
+    functions.ghostnet_plan_size.restype = None
+    functions.ghostnet_plan_size.argtypes = [pointer, size, size, size, pointer]
     functions.ghostnet_plan_run.argtypes = [pointer, pointer, size, size, size, size, pointer]
     return functions

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any, NamedTuple
 
@@ -12,6 +13,8 @@ from numpy.typing import NDArray
 # What C++ knows, too (`native` compares): the kinds of layers, in order, and how many channels lie side by side.
 KINDS = ("Pad", "Dense", "Depthwise", "Means", "Gate", "Weigh", "Add", "Pool", "Shift")
 LANES = 8
+# A program begins with the numbers of maps, of layers and of outputs.
+_HEAD = 3
 
 
 class Activation(IntEnum):
@@ -39,12 +42,120 @@ class Convolution(NamedTuple):
     groups: int = 1
 
 
-class Finished(NamedTuple):
-    """A program as C++ reads it: numbers int64, weights float32, and the channels of images."""
+class Numbers(NamedTuple):
+    """A layer as C++ reads it, in this order: what it reads and makes, how, and how many numbers follow for it.
+
+    So many `weights` and `biases` follow in the array of weights, and as many lanes as `inputs` says behind these
+    numbers. Maps have an index, and a first block of LANES; `blocks` are those that are made. Zeros are `pad_height`
+    rows above and below, and `pad_width` columns left and right.
+    """
+
+    kind: int
+    source: int
+    source_first: int
+    out: int
+    out_first: int
+    blocks: int
+    height: int
+    width: int
+    stride: int
+    pad_height: int
+    pad_width: int
+    activation: int
+    other: int
+    other_first: int
+    weights: int
+    biases: int
+    inputs: int
+
+
+class Layer(NamedTuple):
+    """A layer of a finished program; its weights (lanes, inputs, height, width), bias (lanes,) and inputs' lanes."""
+
+    numbers: Numbers
+    weight: NDArray[Any]
+    bias: NDArray[Any]
+    inputs: NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Mark:
+    """Where in a program the maps of a cell are ready, and nothing else is that a later layer reads.
+
+    Attributes:
+        layers: that come before.
+        index, first, lanes: as of `Maps`.
+        reduction: pixels of the image along one side for each pixel of these maps, if `feature_info` names them;
+            otherwise 0.
+    """
+
+    layers: int
+    index: int
+    first: int
+    lanes: tuple[int, ...]
+    reduction: int = 0
+
+    @property
+    def blocks(self) -> int:
+        """How many times LANES lanes there are."""
+        return len(self.lanes) // LANES
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A program as C++ reads it: numbers int64, weights float32, and the channels of images.
+
+    Attributes:
+        marks: by the name of a cell, in order.
+    """
 
     numbers: NDArray[Any]
     weights: NDArray[Any]
     in_channels: int
+    marks: dict[str, Mark] = field(default_factory=dict)
+
+    @property
+    def outputs(self) -> int:
+        """Channels of the last map."""
+        return int(self.numbers[2])
+
+    @property
+    def blocks(self) -> NDArray[Any]:
+        """Of each map."""
+        return self.numbers[_HEAD : _HEAD + self.numbers[0]]
+
+    def layers(self) -> Iterator[Layer]:
+        """One after the other."""
+        for numbers, inputs, weights in self._places():
+            weight, bias = np.split(
+                self.weights[weights : weights + numbers.weights + numbers.biases], [numbers.weights]
+            )
+            shape = (numbers.biases, -1, numbers.height, numbers.width)
+            lanes = self.numbers[inputs : inputs + numbers.inputs]
+            yield Layer(numbers, weight.reshape(shape) if numbers.biases else weight, bias, lanes)
+
+    def until(self, mark: Mark) -> Finished:
+        """The program of a cell's maps: all of its lanes are outputs."""
+        places = list(self._places())[: mark.layers]
+        last, inputs, weights = places[-1]
+        copied = Numbers(
+            *(KINDS.index("Pad"), mark.index, mark.first, len(self.blocks), 0, mark.blocks),
+            *(1, 1, 1, 0, 0, Activation.NONE, -1, 0, 0, 0, 0),
+        )
+        head = [len(self.blocks) + 1, mark.layers + 1, len(mark.lanes), *self.blocks, mark.blocks]
+        layers = self.numbers[_HEAD + len(self.blocks) : inputs + last.inputs]
+        numbers = np.concatenate([np.array(head, np.int64), layers, np.array(copied, np.int64)])
+        return Finished(numbers, self.weights[: weights + last.weights + last.biases], self.in_channels)
+
+    def _places(self) -> Iterator[tuple[Numbers, int, int]]:
+        """Each layer's numbers, and where its inputs and its weights begin."""
+        at, weights = _HEAD + int(self.numbers[0]), 0
+        for _ in range(self.numbers[1]):
+            numbers = Numbers(*map(int, self.numbers[at : at + len(Numbers._fields)]))
+            at += len(Numbers._fields)
+            yield numbers, at, weights
+            at += numbers.inputs
+            weights += numbers.weights + numbers.biases
 
 
 @dataclass(frozen=True)
@@ -87,6 +198,7 @@ class Program:
         self._blocks: list[int] = []
         self._layers: list[list[int]] = []
         self._weights: list[NDArray[Any]] = []
+        self._marks: dict[str, Mark] = {}
         self.images = self._images(np.arange(in_channels))
 
     def _images(self, channels: NDArray[Any]) -> Maps:
@@ -167,13 +279,19 @@ class Program:
         identity = np.eye(int(lanes.max()) + 1, dtype=np.float32)[:, :, None, None]
         return self.dense(x, Convolution(identity, np.zeros(len(identity))), self.maps(lanes))
 
+    def mark(self, names: dict[str, int], x: Maps) -> None:
+        """Say that these maps, which alone are read later, are those of cells: names -> `Mark.reduction`."""
+        for name, reduction in names.items():
+            lanes = tuple(x.lanes.tolist())
+            self._marks[name] = Mark(len(self._layers), x.index, x.first, lanes, reduction)
+
     def finished(self, out: Maps, classes: int) -> Finished:
         """The whole. `out`: maps of one pixel, the last that were made, whose channels are in order."""
         assert out.index == len(self._blocks) - 1
         assert np.array_equal(out.lanes, padded(np.arange(classes)))
         numbers = [len(self._blocks), len(self._layers), classes, *self._blocks]
         program = np.concatenate([np.array(part, np.int64) for part in (numbers, *self._layers)])
-        return Finished(program, np.concatenate(self._weights), len(self.images.lanes))
+        return Finished(program, np.concatenate(self._weights), len(self.images.lanes), self._marks)
 
     def _is_plain(self, x: Maps) -> bool:
         return self._blocks[x.index] == 0
@@ -194,11 +312,14 @@ class Program:
         if layer is not None:
             (height, width), stride, activation = layer.weight.shape[2:], layer.stride, layer.activation
         added = (-1, 0) if other is None else (other.index, other.first)
-        fields = [KINDS.index(kind), x.index, x.first, out.index, out.first, out.blocks]
-        fields += [height, width, stride, *padding, activation, *added]
         values = [array for array in (weight, bias) if array is not None]
         sizes = [values[0].size, values[1].size] if values else [0, 0]
-        self._layers.append([*fields, *sizes, *([len(inputs), *inputs] if inputs is not None else [0])])
+        lanes = [] if inputs is None else list(inputs)
+        numbers = Numbers(
+            *(KINDS.index(kind), x.index, x.first, out.index, out.first, out.blocks),
+            *(height, width, stride, *padding, activation, *added, *sizes, len(lanes)),
+        )
+        self._layers.append([*numbers, *lanes])
         self._weights += [np.ascontiguousarray(array, np.float32).ravel() for array in values]
 
 
