@@ -129,7 +129,10 @@ def test_the_budget_is_kept_and_layers_are_not_emptied(short_network):
 def trained(tmp_path, short_network):
     """A checkpoint with what training leaves beside it, and its images."""
     images = write_images(tmp_path / "images", CLASSES, 8, 6)
-    return write_run(tmp_path / "run", model="ghostnet_050", data_dir=str(images), batch_size=8, num_parallel_workers=1)
+    keys = {"opt": "adamw", "lr": 0.003, "hflip": 0.25, "pretrained": True, "distribute": True, "resume": True}
+    return write_run(
+        tmp_path / "run", model="ghostnet_050", data_dir=str(images), batch_size=8, num_parallel_workers=1, **keys
+    )
 
 
 def test_what_is_left_is_an_ordinary_network(trained, tmp_path, capsys):
@@ -146,6 +149,9 @@ def test_what_is_left_is_an_ordinary_network(trained, tmp_path, capsys):
     assert 0.5 * before < after <= 0.6 * before
     assert run_mindghost("validate", "--ckpt_path", weights) == 0
     config = Config.from_file(out / "config.yaml")
+    # It is trained as the whole one was, but starts from its own weights, in a folder of its own.
+    assert (config.opt, config.lr, config.hflip) == ("adamw", 0.003, 0.25)
+    assert (config.pretrained, config.distribute, config.resume) == (False, False, False)
     keys = {"epoch_size": 2, "warmup_epochs": 0, "decay_epochs": 2, "val_while_train": True, "mode": 1}
     trainer.train(config.replace(**keys, ckpt_path=str(weights), ckpt_save_dir=str(tmp_path / "tuned")))
     tuned = tmp_path / "tuned" / "ghostnet_050_best.ckpt"

@@ -6,6 +6,8 @@ from pathlib import Path
 
 from ... import build
 from ...checkpoint import weights as weights_file
+from ...config import Config
+from ...config.beside_weights import KEYS
 from ...errors import UserError
 from ...files import intact, json_text, outputs, paths
 from ...inference.deployment import Deployment
@@ -13,6 +15,12 @@ from ...models.pruned import parsed, written
 from ...runs.files import RunFiles
 from . import Pruned, prune
 from .gradients import of_batches
+
+# What is about a run itself, and not about how it trained its network.
+_OF_A_RUN = (
+    *("ckpt_path", "backbone_ckpt_path", "pretrained", "ckpt_save_dir", "resume", "resume_force", "overwrite", "auto"),
+    *("report", "predictions", "device_target", "distribute"),
+)
 
 
 def write(
@@ -50,7 +58,7 @@ def write(
         )
     # A network that was pruned before has said some of its channels.
     channels = {**parsed(config.channels), **found.channels}
-    narrower = config.replace(channels=written(channels), ckpt_path="")
+    narrower = _recipe(deployed).replace(channels=written(channels))
     name = f"{config.model}_pruned.ckpt"
     with outputs.new_folder(folder, "--out") as made:
         weights_file.write(made / name, found.arrays)
@@ -63,3 +71,11 @@ def write(
         if paths.is_file(RunFiles.beside(deployed.path).colors):
             intact.copy(RunFiles.beside(deployed.path).colors, files.colors)
     return folder / name, found
+
+
+def _recipe(deployed: Deployment) -> Config:
+    """How the checkpoint's network was trained, as far as the `config.yaml` beside it says that."""
+    beside = RunFiles.beside(deployed.path).config
+    trained = Config.from_file(beside) if paths.exists(beside) else deployed.config
+    fresh = {key: Config.default(key) for key in _OF_A_RUN}
+    return trained.replace(**fresh, **{key: getattr(deployed.config, key) for key in KEYS})
