@@ -165,6 +165,8 @@ class Network {
                 sum += in.inside(from, y * window_height + i, x * window_width + j) / (window_height * window_width);
               }
             }
+          } else if (l.kind == Kind::kMaxPool) {
+            sum = largest(l, in, from, y, x);
           } else if (l.kind == Kind::kGate || l.kind == Kind::kWeigh) {
             sum = in.inside(from, y, x) * other;
           } else if (l.kind == Kind::kAdd || l.kind == Kind::kShift) {
@@ -181,6 +183,16 @@ class Network {
   static double other_of(const Map& map, const PlanLayer& l, int64_t lane, int64_t y, int64_t x, int64_t height,
                          int64_t width) {
     return map.inside(l.other.first * kLanes + lane, y * map.height / height, x * map.width / width);
+  }
+
+  static double largest(const PlanLayer& l, const Map& in, int64_t channel, int64_t y, int64_t x) {
+    double most = -HUGE_VAL;
+    for (int64_t i = y * l.stride - l.pad_height; i < y * l.stride - l.pad_height + l.kernel_height; ++i) {
+      for (int64_t j = x * l.stride - l.pad_width; j < x * l.stride - l.pad_width + l.kernel_width; ++j) {
+        if (i >= 0 && i < in.height && j >= 0 && j < in.width) most = std::max(most, in.inside(channel, i, j));
+      }
+    }
+    return most;
   }
 
   static double products(const PlanLayer& l, const Map& in, int64_t lane, int64_t y, int64_t x) {
@@ -249,7 +261,9 @@ Network sample(int64_t in_channels, int64_t blocks, Kernel kernel, unsigned seed
     n.add(Kind::kPad, {mixed, 1}, {n.map(2), 0}, 2);
     return n;
   }
-  const int64_t wide = dense(mixed, 6, 21, Activation::kRelu), all = n.map(6);
+  const int64_t largest = n.map(3);
+  n.add(Kind::kMaxPool, {mixed, 0}, {largest, 0}, 3, {3, 3, 2, 1, 1});
+  const int64_t wide = dense(largest, 6, 21, Activation::kRelu), all = n.map(6);
   n.add(Kind::kMeans, {wide, 0}, {all, 0}, 6);
   dense(all, 2, 48);
   return n;

@@ -182,6 +182,9 @@ def test_a_map_sums_what_a_mean_makes_of_it(short_network, seen, model, options,
         ("ghostnetv3_050", {"deploy": True}, ["blocks.2.0"]),
         ("repghostnet_050", {}, ["", "blocks.0"]),
         ("g_ghost_regnetx_032", {}, ["layer4", "layer1", "layer3"]),
+        ("ghost_resnet50_s4", {}, ["", "relu", "layer2"]),
+        ("ghost_resnet56", {}, ["layer1"]),
+        ("ghost_vgg16", {}, ["features.5"]),
     ],
 )
 def test_a_program_explains_as_mindspore_does(monkeypatch, seen, model, options, layers):
@@ -211,7 +214,8 @@ def test_a_program_explains_as_mindspore_does(monkeypatch, seen, model, options,
 
 
 def test_a_program_knows_the_layers_of_feature_info():
-    for model in ("ghostnet_100", "ghostnetv2_100", "ghostnetv3_100", "repghostnet_100", "g_ghost_regnetx_032"):
+    others = ("repghostnet_100", "g_ghost_regnetx_032", "ghost_resnet50_s2", "ghost_resnet56", "ghost_vgg16")
+    for model in ("ghostnet_100", "ghostnetv2_100", "ghostnetv3_100", *others):
         network = create_model(model, num_classes=4)
         program = plan.program(network)
         known = {name: mark.reduction for name, mark in program.marks.items() if mark.reduction}

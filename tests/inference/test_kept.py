@@ -247,7 +247,7 @@ def test_several_that_keep_at_once(run):
         {"val_amp_level": "O2"},
         {"interpolation": "bicubic"},
         {"dataset": "cifar10"},
-        {"model": "ghost_resnet56"},
+        {"model": "ghost_airbench"},
     ],
 )
 def test_what_has_no_program_is_left_to_mindspore(tmp_path, keys):

@@ -39,6 +39,12 @@ NAMES = [
     "repghostnet_111",
     "g_ghost_regnetx_032",
     "g_ghost_regnetx_080",
+    "ghost_resnet50_s2",
+    "ghost_resnet50_s4",
+    "ghost_resnet56",
+    "resnet56_cifar",
+    "ghost_vgg16",
+    "vgg16_cifar",
 ]
 
 

@@ -234,6 +234,7 @@ Plan::Size Plan::size_of(const PlanLayer& layer, const std::vector<Size>& sizes)
       return out;
     case Kind::kDense:
     case Kind::kDepthwise:
+    case Kind::kMaxPool:
       out.height = (in.height + 2 * layer.pad_height - layer.kernel_height) / layer.stride + 1;
       out.width = (in.width + 2 * layer.pad_width - layer.kernel_width) / layer.stride + 1;
       break;
@@ -653,6 +654,9 @@ void Plan::compute(const Work& work, size_t part, int64_t index, int64_t first, 
     case Kind::kPool:
       return kernels_.pool(y, x, in.height, in.width, in.height / out.height == 1 ? 1 : layer.kernel_height,
                            in.width / out.width == 1 ? 1 : layer.kernel_width);
+    case Kind::kMaxPool:
+      return kernels_.max_pool(y, x, in.height, in.width, out.height, out.width,
+                               {layer.kernel_height, layer.kernel_width, layer.stride, layer.pad_height, layer.pad_width});
     default:
       return;
   }

@@ -14,7 +14,7 @@ namespace ghostnet {
 
 // What a layer does. Python (ops/plan/program.py) knows the same numbers; ghostnet_plan_kinds says their names.
 #define GHOSTNET_PLAN_KINDS(KIND)                                                                               \
-  KIND(Pad) KIND(Dense) KIND(Depthwise) KIND(Means) KIND(Gate) KIND(Weigh) KIND(Add) KIND(Pool) KIND(Shift)
+  KIND(Pad) KIND(Dense) KIND(Depthwise) KIND(Means) KIND(Gate) KIND(Weigh) KIND(Add) KIND(Pool) KIND(Shift) KIND(MaxPool)
 #define GHOSTNET_PLACE(name) k##name,
 enum class Kind : int64_t { GHOSTNET_PLAN_KINDS(GHOSTNET_PLACE) };
 #undef GHOSTNET_PLACE

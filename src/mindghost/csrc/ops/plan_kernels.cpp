@@ -322,10 +322,33 @@ void pool(float* y, const float* x, int64_t height, int64_t width, int64_t windo
   }
 }
 
+void max_pool(float* y, const float* x, int64_t height, int64_t width, int64_t rows, int64_t columns,
+              const Windows& windows) {
+  for (int64_t i = 0; i < rows; ++i) {
+    const int64_t top = i * windows.stride - windows.pad_height;
+    const int64_t first_row = top > 0 ? top : 0, end_row = top + windows.height < height ? top + windows.height : height;
+    for (int64_t j = 0; j < columns; ++j, y += kLanes) {
+      const int64_t left = j * windows.stride - windows.pad_width;
+      const int64_t first = left > 0 ? left : 0, end = left + windows.width < width ? left + windows.width : width;
+      for (int part = 0; part < kLanes; part += kShort) {
+        Short most = load<Short>(x + (first_row * width + first) * kLanes + part);
+        for (int64_t k = first_row; k < end_row; ++k) {
+          const float* from = x + k * width * kLanes + part;
+          for (int64_t l = first; l < end; ++l) {
+            const Short value = load<Short>(from + l * kLanes);
+            most = (value > most) | (value != value) ? value : most;  // NaN stays, as above
+          }
+        }
+        store(y + part, most);
+      }
+    }
+  }
+}
+
 }  // namespace
 
 extern const PlanKernels GHOSTNET_PLAN_KERNELS;
 const PlanKernels GHOSTNET_PLAN_KERNELS{GHOSTNET_NAME, kVector, kTileVectors * kVector, kTilePixels, convolve, finish, depthwise,
-                                        means,         gate,    shift,                  weigh,       add,    pool};
+                                        means,         gate,    shift,                  weigh,       add,    pool,   max_pool};
 
 }  // namespace ghostnet

@@ -47,6 +47,11 @@ struct DepthwiseRows {
   int64_t padded_row() const { return ((columns - 1) * stride + kernel_width) * kLanes; }
 };
 
+// Windows of pixels; what lies outside of the map does not count.
+struct Windows {
+  int64_t height, width, stride, pad_height, pad_width;
+};
+
 struct PlanKernels {
   const char* name;
   int vector;                       // values in a vector: weights are in whole vectors
@@ -59,13 +64,15 @@ struct PlanKernels {
 
   // Of one block of channels of one sample: its means; y = x * gates; y = activation(x + shifts); y *= gates of a smaller map,
   // the nearest pixel of which counts; y = activation(x + other); means of windows of so many rows and columns that do not
-  // overlap.
+  // overlap; the largest values of windows, which may, for so many rows and columns of them.
   void (*means)(float* means, const float* x, int64_t pixels);
   void (*gate)(float* y, const float* x, const float* gates, int64_t pixels);
   void (*shift)(float* y, const float* x, const float* shifts, int64_t pixels, Activation activation);
   void (*weigh)(float* y, int64_t height, int64_t width, const float* gates, int64_t rows, int64_t columns);
   void (*add)(float* y, const float* x, const float* other, int64_t pixels, Activation activation);
   void (*pool)(float* y, const float* x, int64_t height, int64_t width, int64_t window_height, int64_t window_width);
+  void (*max_pool)(float* y, const float* x, int64_t height, int64_t width, int64_t rows, int64_t columns,
+                   const Windows& windows);
 };
 
 }  // namespace ghostnet

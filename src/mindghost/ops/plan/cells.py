@@ -10,8 +10,9 @@ import numpy as np
 from mindspore import nn
 from numpy.typing import NDArray
 
-from ...models import reparam
+from ...models import ghost_resnet, reparam
 from ...models.g_ghost_regnet import Bottleneck, ChannelMeans, GGhostRegNet, GhostStage
+from ...models.ghost_cifar import BasicBlock, CifarResNet, CifarVgg
 from ...models.ghostnet import GhostBottleneck, GhostModule, GhostNet
 from ...models.ghostnetv2 import DfcGhostModule, GhostNetV2
 from ...models.ghostnetv3 import BranchedConvolution, ConvBn, GhostNetV3
@@ -20,12 +21,17 @@ from ...models.network import Network
 from ...models.repghostnet import RepGhostModule, RepGhostNet
 from .program import LANES, Activation, Convolution, Finished, Maps, Program, padded
 
-NETWORKS = (GhostNet, GhostNetV2, GhostNetV3, RepGhostNet, GGhostRegNet)
+GHOSTNETS = (GhostNet, GhostNetV2, GhostNetV3, RepGhostNet)
+# These begin with a convolution, batch norm and ReLU. `CifarAirbench` does, too, but is left out: nearly all of it are
+# 3x3 convolutions of many channels, for which our operators have Winograd's. In batches it takes half of a plan's time.
+OTHERS = (GGhostRegNet, ghost_resnet.GhostResNet, CifarResNet, CifarVgg)
+NETWORKS = (*GHOSTNETS, *OTHERS)
 # All that they may be made of.
 CELLS = (
     *NETWORKS,
     *(GhostBottleneck, GhostMaps, GhostModule, DfcGhostModule, RepGhostModule, BranchedConvolution, ConvBn, ConvBnAct),
     *(SqueezeExcite, MapMeans, Dropout, GhostStage, Bottleneck, ChannelMeans),
+    *(ghost_resnet.Bottleneck, BasicBlock, nn.MaxPool2d),
     *(nn.Conv2d, nn.BatchNorm2d, nn.Dense, nn.ReLU, nn.HSigmoid, nn.Identity, nn.SequentialCell, nn.CellList, Mask),
 )
 
@@ -41,13 +47,14 @@ def program_of(network: nn.Cell) -> Finished:
     """
     if type(network) not in NETWORKS:
         raise UnknownCell(type(network).__name__)
-    if type(network) is GGhostRegNet:
+    if type(network) in OTHERS:
         (stem,) = convolutions([network.conv1, network.bn1, network.relu])
         program = Program(stem.weight.shape[1])
         x = program.dense(program.images, stem)
-        program.mark({"relu": 2}, x)
-        x = _of_body(program, network, [network.layer1, network.layer2, network.layer3, network.layer4], x)
-        return program.finished(*_of_head(program, network, [], x))
+        program.mark({"relu": _reductions(network).get("relu", 0)}, x)
+        x = _of_body(program, network, [getattr(network, name) for name in network.body[3:]], x)
+        hidden = [network.hidden] if type(network) is CifarVgg else []
+        return program.finished(*_of_head(program, network, hidden, x))
     assert isinstance(network, GhostNet)
     bottlenecks = [cell for _, cell in network.cells_and_names() if isinstance(cell, GhostBottleneck)]
     stem, *_ = convolutions([network.conv_stem, network.bn1, network.act1])
@@ -62,19 +69,36 @@ def program_of(network: nn.Cell) -> Finished:
 
 def _of_body(program: Program, network: Network, cells: Iterable[nn.Cell], x: Maps) -> Maps:
     """Cells that each read the maps of the one before alone; their maps are marked."""
-    reductions = {entry["name"]: entry["reduction"] for entry in network.feature_info}
+    reductions = _reductions(network)
     names: dict[int, list[str]] = {}
     for name, cell in network.cells_and_names():
-        # A sequence gives what its last cell gives.
-        while type(cell) is nn.SequentialCell and len(cell):
-            cell = cell[-1]
-        names.setdefault(id(cell), []).append(name)
-    for cell in _flat(cells):
+        names.setdefault(id(_end(cell)), []).append(name)
+    for cell in _blocks(cells):
         x = _of_block(program, cell, x)
         # From the cell to what it ends: the last name of all is that of the body.
-        ending = sorted(names[id(cell)], key=len, reverse=True)
+        ending = sorted(names[id(_end(cell))], key=len, reverse=True)
         program.mark({name: reductions.get(name, 0) for name in ending}, x)
     return x
+
+
+def _reductions(network: Network) -> dict[str, int]:
+    return {entry["name"]: entry["reduction"] for entry in network.feature_info}
+
+
+def _blocks(cells: Iterable[nn.Cell]) -> Iterator[nn.Cell]:
+    """The cells of sequences, of which convolutions with what follows them are one."""
+    for cell in cells:
+        if type(cell) is nn.SequentialCell and type(cell[0]) is not nn.Conv2d:
+            yield from _blocks(cell._cells.values())
+        else:
+            yield cell
+
+
+def _end(cell: nn.Cell) -> nn.Cell:
+    """The cell that gives what a sequence gives."""
+    while type(cell) is nn.SequentialCell and len(cell):
+        cell = cell[-1]
+    return cell
 
 
 def _of_block(program: Program, cell: nn.Cell, x: Maps) -> Maps:
@@ -86,6 +110,15 @@ def _of_block(program: Program, cell: nn.Cell, x: Maps) -> Maps:
         return _x_block(program, cell, x)
     if type(cell) is GhostStage:
         return _ghost_stage(program, cell, x)
+    if type(cell) is ghost_resnet.Bottleneck:
+        return _residual(program, [cell.conv1, cell.conv2, cell.conv3], cell.relu, x, cell.downsample)
+    if type(cell) is BasicBlock:
+        shortcut = x if cell.subsample is None else _largest(program, cell.subsample, x)
+        return _residual(program, [cell.conv1, cell.conv2], cell.relu, x, None, shortcut)
+    if type(cell) is nn.MaxPool2d:
+        return _largest(program, cell, x)
+    if type(cell) in (nn.SequentialCell, GhostModule):
+        return _like_convolution(program, cell, x)
     raise UnknownCell(type(cell).__name__)
 
 
@@ -140,6 +173,44 @@ def _x_block(program: Program, cell: Bottleneck, x: Maps, out: Maps | None = Non
     return program.dense(hidden, last, out, other)
 
 
+def _like_convolution(program: Program, cell: nn.Cell, x: Maps) -> Maps:
+    """A Ghost module, or a convolution with what follows it."""
+    return run(program, [cell], x) if type(cell) is nn.SequentialCell else _ghost(program, cell, x)
+
+
+def _residual(
+    program: Program,
+    cells: list[nn.Cell],
+    relu: nn.Cell,
+    x: Maps,
+    downsample: nn.Cell | None,
+    shortcut: Maps | None = None,
+) -> Maps:
+    """Cells that stand for convolutions, plus what comes by the shortcut, and a ReLU at the end."""
+    _known(relu, nn.ReLU)
+    *first, last = cells
+    out = x
+    for cell in first:
+        out = _like_convolution(program, cell, out)
+    if downsample is not None:
+        shortcut = _like_convolution(program, downsample, x)
+    shortcut = shortcut or x
+    if type(last) is not nn.SequentialCell:
+        return _ghost(program, last, out, program.arranged(shortcut, _lanes(last)), Activation.RELU)
+    (layer,) = convolutions([last])
+    made = program.maps(padded(np.arange(len(layer.weight))))
+    other = program.arranged(shortcut, made.lanes)
+    return program.dense(out, layer._replace(activation=Activation.RELU), made, other)
+
+
+def _largest(program: Program, cell: nn.MaxPool2d, x: Maps) -> Maps:
+    size, stride = (set(value) if isinstance(value, tuple) else {value} for value in (cell.kernel_size, cell.stride))
+    padding = set(cell.padding[1:]) if cell.use_pad else {0}
+    if cell.pad_mode not in ("PAD", "VALID") or any(len(each) > 1 for each in (size, stride, padding)):
+        raise UnknownCell("max pool")
+    return program.max_pool(x, size.pop(), stride.pop(), padding.pop())
+
+
 def _ghost_stage(program: Program, cell: GhostStage, x: Maps) -> Maps:
     channel_means, *merge = cell.merge._cells.values()
     _known(channel_means, ChannelMeans)
@@ -176,13 +247,21 @@ def _squeeze_excite(program: Program, cell: nn.Cell, x: Maps) -> None:
     program.gate(x, program.dense(squeezed, expand, program.maps(x.lanes)))
 
 
-def _ghost(program: Program, cell: nn.Cell, x: Maps, other: Maps | None = None) -> Maps:
-    """A module that stands for a convolution, plus `other`, which has the lanes of the result."""
+def _ghost(
+    program: Program,
+    cell: nn.Cell,
+    x: Maps,
+    other: Maps | None = None,
+    activation: Activation = Activation.NONE,
+) -> Maps:
+    """A module that stands for a convolution, plus `other`, in the lanes of the result, and then `activation`."""
     if type(cell) is RepGhostModule:
         (primary,) = convolutions([cell.primary_conv])
         return program.depthwise(program.dense(x, primary), _rep_cheap(cell), other=other)
     _known(cell, GhostMaps, GhostModule, DfcGhostModule)
     (primary,), (cheap,) = convolutions([cell.primary_conv]), convolutions([cell.cheap_operation])
+    if activation is not Activation.NONE:
+        cheap = cheap._replace(activation=activation)
     out = program.maps(_lanes(cell))
     intrinsic = out.part(0, len(padded(np.arange(len(primary.weight)))))
     program.dense(x, primary, intrinsic)
@@ -192,7 +271,7 @@ def _ghost(program: Program, cell: nn.Cell, x: Maps, other: Maps | None = None) 
         own = Maps(ghosts.index, ghosts.first, np.where(ghosts.lanes < 0, -1, ghosts.lanes - len(primary.weight)))
         program.depthwise(intrinsic, cheap, own, other and other.part(start, len(intrinsic.lanes)))
     if other is not None:
-        program.add(intrinsic, other.part(0, len(intrinsic.lanes)))
+        program.add(intrinsic, other.part(0, len(intrinsic.lanes)), activation)
     if type(cell) is DfcGhostModule:
         if other is not None:
             raise UnknownCell("attention at the end of a bottleneck")

@@ -242,6 +242,23 @@ def _pool(layer: Layer, x: NDArray[Any], _other: NDArray[Any] | None) -> tuple[N
     return parts.mean(axis=(2, 4)), backward
 
 
+def _max_pool(layer: Layer, x: NDArray[Any], _other: NDArray[Any] | None) -> tuple[NDArray[Any], _Backward]:
+    """The largest of each window; the first of several that are alike gets the gradient."""
+    high, wide = layer.numbers.pad_height, layer.numbers.pad_width
+    around = np.pad(x, ((0, 0), (high, high), (wide, wide), (0, 0)), constant_values=-np.inf)
+    places = list(_windows(layer, around.shape))
+    seen = np.stack([around[:, rows, columns] for _, _, rows, columns in places])
+    largest = seen.argmax(axis=0)
+
+    def backward(gradient: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any] | None]:
+        found = np.zeros(around.shape, np.float32)
+        for place, (_, _, rows, columns) in enumerate(places):
+            found[:, rows, columns] += np.where(largest == place, gradient, 0)
+        return _inside(layer, found), None
+
+    return seen.max(axis=0), backward
+
+
 def _shift(_layer: Layer, x: NDArray[Any], shifts: NDArray[Any] | None) -> tuple[NDArray[Any], _Backward]:
     assert shifts is not None
     return x + shifts, lambda gradient: (gradient, gradient.sum(axis=(1, 2), keepdims=True))
@@ -258,4 +275,5 @@ _LAYERS: dict[str, Callable[[Layer, NDArray[Any], NDArray[Any] | None], tuple[ND
     "Add": _add,
     "Pool": _pool,
     "Shift": _shift,
+    "MaxPool": _max_pool,
 }

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 # What C++ knows, too (`native` compares): the kinds of layers, in order, and how many channels lie side by side.
-KINDS = ("Pad", "Dense", "Depthwise", "Means", "Gate", "Weigh", "Add", "Pool", "Shift")
+KINDS = ("Pad", "Dense", "Depthwise", "Means", "Gate", "Weigh", "Add", "Pool", "Shift", "MaxPool")
 LANES = 8
 # A program begins with the numbers of maps, of layers and of outputs.
 _HEAD = 3
@@ -272,8 +272,15 @@ class Program:
         self._add("Pool", x, out, Convolution(np.zeros((0, 0, 2, 2)), np.zeros(0), stride=2))
         return out
 
+    def max_pool(self, x: Maps, size: int, stride: int, padding: int) -> Maps:
+        """The largest value of each window of `size` x `size` pixels; what is padded does not count."""
+        out = self.maps(x.lanes)
+        window = Convolution(np.zeros((0, 0, size, size)), np.zeros(0), stride=stride)
+        self._add("MaxPool", x, out, window, padding=(padding, padding))
+        return out
+
     def arranged(self, x: Maps, lanes: NDArray[Any]) -> Maps:
-        """The same maps in other lanes."""
+        """The same maps in other lanes, and zeros for channels that are not there."""
         if np.array_equal(x.lanes, lanes):
             return x
         identity = np.eye(int(lanes.max()) + 1, dtype=np.float32)[:, :, None, None]
