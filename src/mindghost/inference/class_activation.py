@@ -20,6 +20,8 @@ from ..ops.plan.program import Finished
 
 # Images at once: what a gradient needs is kept of all of them.
 MOST = 16
+# Values of maps that NumPy goes through while they stay in the cache.
+_CACHED = 1 << 18
 # Pixels of a map with fewer of which nobody sees where something is.
 _FEWEST_PIXELS = 16
 
@@ -110,9 +112,11 @@ class PlanExplainer(Explaining):
         layer = layer or list(program.marks)[-1]
         mark = program.marks[layer]
         self._plan, self._rest = NativePlan(library, program.until(mark)), Rest(program, mark)
+        self._lanes = len(mark.lanes)
         reductions = {name: each.reduction for name, each in program.marks.items() if each.reduction}
         super().__init__(layer, self._plan.size(image), image, method, reductions)
 
     def _parts(self, images: NDArray[Any], labels: NDArray[Any]) -> Iterable[tuple[NDArray[Any], ...]]:
-        for start in range(0, len(images), MOST):
-            yield self._rest(self._plan.maps(images[start : start + MOST]), labels[start : start + MOST])
+        most = max(1, min(MOST, _CACHED // (self._lanes * self.size[0] * self.size[1])))
+        for start in range(0, len(images), most):
+            yield self._rest(self._plan.maps(images[start : start + most]), labels[start : start + most])
