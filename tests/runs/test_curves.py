@@ -78,6 +78,20 @@ def test_scores_of_any_task(tmp_path):
     assert lines["mAP"] == [10, 20, 30]
 
 
+def test_a_score_that_is_always_100_says_nothing(tmp_path):
+    """Unless it is the only one."""
+    records = write_run(tmp_path / "a", 3)
+    of_few_classes = [{**record, "top_5": 100.0} for record in records]
+    perfect = [{**record, "top_1": 100.0} for record in of_few_classes]
+    for runs, expected in (
+        ([of_few_classes], ["top-1"]),
+        ([of_few_classes, records], ["top-1", "top-1", "top-5", "top-5"]),
+        ([perfect], ["top-1", "top-5"]),
+    ):
+        panel = curves.draw([(str(index), run) for index, run in enumerate(runs)], tasks.score_titles()).axes[1]
+        assert sorted(line.get_label() for line in panel.lines) == expected
+
+
 def test_a_run_has_one_colour_and_its_curves_are_told_apart(tmp_path):
     runs = [(name, write_run(tmp_path / name, 5)) for name in "abc"]
     panel = curves.draw(runs, tasks.score_titles()).axes[0]

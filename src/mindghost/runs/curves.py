@@ -75,8 +75,11 @@ def draw(runs: list[tuple[str, list[Record]]], titles: Titles) -> Figure:
 
 def _panels(runs: list[tuple[str, list[Record]]], titles: Titles) -> dict[str, Sequence[Curve]]:
     """Title of each panel's y axis -> its curves: the scores are those that a run has, whatever its task."""
-    keys = dict.fromkeys(key for _, records in runs for record in records for key in score_keys(record))
-    known = {key: titles.get(key, (key.replace("_", " "), SCORES)) for key in keys}
+    records = [record for _, records in runs for record in records]
+    keys = dict.fromkeys(key for record in records for key in score_keys(record))
+    # Of five classes, the best five answers always have the right one: a line at the top would flatten the others.
+    telling = [key for key in keys if {record.get(key) for record in records} - {None, 100}]
+    known = {key: titles.get(key, (key.replace("_", " "), SCORES)) for key in telling or keys}
     scores = [(key, title, STYLES[place % len(STYLES)]) for place, (key, (title, _)) in enumerate(known.items())]
     axes = {axis for _, axis in known.values()}
     return {"loss": LOSSES, axes.pop() if len(axes) == 1 else SCORES: scores, "learning rate": RATE}
