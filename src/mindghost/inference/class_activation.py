@@ -74,8 +74,8 @@ class Explaining(ABC):
         Returns logits, float32 (N, classes), and maps, float32 (N, h, w), which are not negative.
         """
         wanted = np.full(len(images), -1) if labels is None else labels
-        logits, maps, gradients = zip(*self._parts(images, wanted), strict=True)
-        heats = [self._combine(*each) for each in zip(maps, gradients, strict=True)]
+        found = [(logits, self._combine(maps, gradients)) for logits, maps, gradients in self._parts(images, wanted)]
+        logits, heats = zip(*found, strict=True)
         return np.concatenate(logits), np.concatenate(heats)
 
     @abstractmethod
