@@ -146,6 +146,10 @@ class Network {
       window_width = std::min(l.kernel_width, in.width);
       height = in.height / window_height;
       width = in.width / window_width;
+    } else if (l.kind == Kind::kEnlarge) {
+      const Map& most = (*maps)[l.other.map];
+      height = std::min(in.height * l.kernel_height, most.height);
+      width = std::min(in.width * l.kernel_width, most.width);
     } else {
       height = (in.height + 2 * l.pad_height - l.kernel_height) / l.stride + 1;
       width = (in.width + 2 * l.pad_width - l.kernel_width) / l.stride + 1;
@@ -167,6 +171,8 @@ class Network {
             }
           } else if (l.kind == Kind::kMaxPool) {
             sum = largest(l, in, from, y, x);
+          } else if (l.kind == Kind::kEnlarge) {
+            sum = between(l, in, from, y, x);
           } else if (l.kind == Kind::kGate || l.kind == Kind::kWeigh) {
             sum = in.inside(from, y, x) * other;
           } else if (l.kind == Kind::kAdd || l.kind == Kind::kShift) {
@@ -183,6 +189,23 @@ class Network {
   static double other_of(const Map& map, const PlanLayer& l, int64_t lane, int64_t y, int64_t x, int64_t height,
                          int64_t width) {
     return map.inside(l.other.first * kLanes + lane, y * map.height / height, x * map.width / width);
+  }
+
+  // Bilinear: pixel centres are at halves, and what is beyond the last centre has its value.
+  static double between(const PlanLayer& l, const Map& in, int64_t channel, int64_t y, int64_t x) {
+    const auto place = [](int64_t out, int64_t factor, int64_t size) {
+      const double centre = (static_cast<double>(out) + 0.5) / static_cast<double>(factor) - 0.5;
+      return std::min(std::max(centre, 0.0), static_cast<double>(size - 1));
+    };
+    const double row = place(y, l.kernel_height, in.height), column = place(x, l.kernel_width, in.width);
+    double sum = 0;
+    for (int64_t i = 0; i < in.height; ++i) {
+      for (int64_t j = 0; j < in.width; ++j) {
+        const double high = std::max(0.0, 1 - std::abs(row - i)), wide = std::max(0.0, 1 - std::abs(column - j));
+        sum += high * wide * in.inside(channel, i, j);
+      }
+    }
+    return sum;
   }
 
   static double largest(const PlanLayer& l, const Map& in, int64_t channel, int64_t y, int64_t x) {
@@ -263,7 +286,9 @@ Network sample(int64_t in_channels, int64_t blocks, Kernel kernel, unsigned seed
   }
   const int64_t largest = n.map(3);
   n.add(Kind::kMaxPool, {mixed, 0}, {largest, 0}, 3, {3, 3, 2, 1, 1});
-  const int64_t wide = dense(largest, 6, 21, Activation::kRelu), all = n.map(6);
+  const int64_t enlarged = n.map(3);
+  n.add(Kind::kEnlarge, {largest, 0}, {enlarged, 0}, 3, {3, 3}, Activation::kNone, {mixed, 0});
+  const int64_t wide = dense(enlarged, 6, 21, Activation::kRelu), all = n.map(6);
   n.add(Kind::kMeans, {wide, 0}, {all, 0}, 6);
   dense(all, 2, 48);
   return n;

@@ -248,6 +248,7 @@ def test_several_that_keep_at_once(run):
         {"interpolation": "bicubic"},
         {"dataset": "cifar10"},
         {"model": "ghost_airbench"},
+        {"model": "ghost_lraspp", "backbone": "ghost_resnet50_s4", "task": "segmentation"},
     ],
 )
 def test_what_has_no_program_is_left_to_mindspore(tmp_path, keys):

@@ -80,6 +80,22 @@ def test_logits_are_those_of_mindspore(name):
     assert_agrees(network(name), (2, 3, 64, 64), (3, 3, 33, 49))
 
 
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("ghost_unet", {}),
+        ("plain_unet", {}),
+        ("ghost_lraspp", {}),
+        ("plain_lraspp", {}),
+        ("ghost_unet", {"backbone": "g_ghost_regnetx_032", "decoder_width": 0.5}),
+        ("ghost_lraspp", {"backbone": "ghost_resnet50_s4"}),
+    ],
+)
+def test_logits_of_pixels(name, options):
+    """Of sizes that strides do not divide, and of images of one pixel; more of them than go through at once."""
+    assert_agrees(network(name, 3, **options), (2, 3, 64, 64), (3, 3, 45, 70), (1, 3, 1, 1), (9, 3, 33, 33))
+
+
 @pytest.mark.parametrize("name", ["ghostnetv3_050", "repghostnet_050"])
 def test_fused_forms(name):
     assert_agrees(network(name, deploy=True), (1, 3, 40, 40))
@@ -175,8 +191,9 @@ def test_what_has_no_plan():
     rewritten, dilated = network("ghostnet_050"), network("ghostnet_050")
     rewrite.use(rewritten, LIBRARY)
     dilated.conv_stem.dilation = (2, 2)
+    transposed = create_model("ghost_unet", 3, upsampling="transposed").set_train(False)
     assert plan.knows(network("ghostnet_050"))
-    for made in (other, rewritten, dilated):
+    for made in (other, rewritten, dilated, transposed, network("ghost_airbench")):
         assert plan.of(made, plan.Form(LIBRARY)) is None
     assert not plan.knows(other)
     assert not plan.knows(rewritten)

@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from .. import tasks
 from ..config import FREE_KEYS, PLACE_KEYS
 from ..csrc.cpp_library import NativeError
 from ..data import jpeg, resizing, transforms
@@ -66,6 +67,7 @@ def place_of(deployed: Deployment, embedding: bool = False) -> Place | None:
         or config.native_ops == "off"
         or config.val_amp_level != "O0"
         or not is_wanted(config.compile_cache)
+        or tasks.of(config).is_dense  # MindSpore's operators fit their images
         or transforms.needs_mindspore(config)
         or not _is_alone_on_cpu(deployed)
     ):

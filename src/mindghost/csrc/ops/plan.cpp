@@ -238,6 +238,12 @@ Plan::Size Plan::size_of(const PlanLayer& layer, const std::vector<Size>& sizes)
       out.height = (in.height + 2 * layer.pad_height - layer.kernel_height) / layer.stride + 1;
       out.width = (in.width + 2 * layer.pad_width - layer.kernel_width) / layer.stride + 1;
       break;
+    case Kind::kEnlarge: {
+      const Size& most = sizes[layer.other.map];
+      out.height = std::min(in.height * layer.kernel_height, most.height);
+      out.width = std::min(in.width * layer.kernel_width, most.width);
+      break;
+    }
     case Kind::kMeans:
       out.height = out.width = 1;
       break;
@@ -257,8 +263,10 @@ int64_t Plan::floats(const Layout& layout, int64_t map, int64_t samples) const {
   return samples * size.pixels() * (size.channels ? size.channels : blocks_[map] * kLanes);
 }
 
-// Rows of a depthwise layer's result that are made at once.
+// Rows of a layer's result that are made at once; 0: all of them.
 int64_t Plan::band(const PlanLayer& layer, const Size& out) const {
+  if (layer.kind == Kind::kEnlarge) return std::clamp<int64_t>(kBandValues / (out.width * kLanes), 1, out.height);
+  if (layer.kind != Kind::kDepthwise) return 0;
   const int64_t row = ((out.width - 1) * layer.stride + layer.kernel_width) * kLanes;
   const int64_t rows = std::max<int64_t>(1, (kBandValues / row - layer.kernel_height) / layer.stride + 1);
   return std::min(rows, out.height);
@@ -383,7 +391,9 @@ void Plan::place(Layout* layout) const {
 void Plan::run(const float* images, int64_t count, int64_t channels, int64_t height, int64_t width, float* maps) {
   const int64_t workers = threads();
   const bool shared = count < workers;
-  const int64_t together = shared ? count : std::min(kMostTogether, (count + workers - 1) / workers);
+  // Of a large last map no more than stays in the cache.
+  const int64_t most = std::clamp<int64_t>(kPixelsTogether / size(channels, height, width).pixels(), 1, kMostTogether);
+  const int64_t together = shared ? count : std::min(most, divide_up(count, workers));
   const std::shared_ptr<const Layout> layout = this->layout(channels, height, width, together);
   const auto answer = [&](const Work& work, int64_t first, int64_t samples) {
     const float* from = work.map(layout->parts.size() - 1, maps_ - 1);
@@ -480,12 +490,10 @@ int64_t Plan::items(const Work& work, int64_t index, int64_t samples, int64_t th
       if (threads > 1) chunks = std::max(chunks, (4 * threads + tiles - 1) / tiles);
       return tiles * std::clamp<int64_t>(chunks, 1, (pixels + kernels_.tile_pixels - 1) / kernels_.tile_pixels);
     }
-    case Kind::kDepthwise: {
+    default: {
       const int64_t rows = band(layer, out);
-      return layer.blocks * samples * ((out.height + rows - 1) / rows);
+      return layer.blocks * samples * (rows ? divide_up(out.height, rows) : 1);
     }
-    default:
-      return layer.blocks * samples;
   }
 }
 
@@ -605,11 +613,8 @@ void Plan::compute(const Work& work, size_t part, int64_t index, int64_t first, 
     }
     return;
   }
-  int64_t bands = 1, rows = 0;
-  if (layer.kind == Kind::kDepthwise) {
-    rows = band(layer, out);
-    bands = (out.height + rows - 1) / rows;
-  }
+  const int64_t rows = band(layer, out), bands = rows ? divide_up(out.height, rows) : 1;
+  const int64_t first_row = item % bands * rows, end_row = std::min(first_row + rows, out.height);
   const int64_t plane = item / bands, block = plane / samples, sample = plane % samples;
   const auto at = [&](const Span& span, const Size& size) {
     return work.map(part, span.map) + ((span.first + block) * group + sample) * size.pixels() * kLanes;
@@ -628,8 +633,8 @@ void Plan::compute(const Work& work, size_t part, int64_t index, int64_t first, 
       part_of.other = layer.other.map < 0 ? nullptr : at(layer.other, out);
       part_of.out = y;
       part_of.columns = out.width;
-      part_of.first = item % bands * rows;
-      part_of.end = std::min(part_of.first + rows, out.height);
+      part_of.first = first_row;
+      part_of.end = end_row;
       part_of.kernel_height = static_cast<int>(layer.kernel_height);
       part_of.kernel_width = static_cast<int>(layer.kernel_width);
       part_of.stride = static_cast<int>(layer.stride);
@@ -657,6 +662,8 @@ void Plan::compute(const Work& work, size_t part, int64_t index, int64_t first, 
     case Kind::kMaxPool:
       return kernels_.max_pool(y, x, in.height, in.width, out.height, out.width,
                                {layer.kernel_height, layer.kernel_width, layer.stride, layer.pad_height, layer.pad_width});
+    case Kind::kEnlarge:
+      return kernels_.enlarge(y, x, in.height, in.width, layer.kernel_height, out.width, first_row, end_row);
     default:
       return;
   }

@@ -14,7 +14,8 @@ namespace ghostnet {
 
 // What a layer does. Python (ops/plan/program.py) knows the same numbers; ghostnet_plan_kinds says their names.
 #define GHOSTNET_PLAN_KINDS(KIND)                                                                               \
-  KIND(Pad) KIND(Dense) KIND(Depthwise) KIND(Means) KIND(Gate) KIND(Weigh) KIND(Add) KIND(Pool) KIND(Shift) KIND(MaxPool)
+  KIND(Pad) KIND(Dense) KIND(Depthwise) KIND(Means) KIND(Gate) KIND(Weigh) KIND(Add) KIND(Pool) KIND(Shift) KIND(MaxPool)   \
+  KIND(Enlarge)
 #define GHOSTNET_PLACE(name) k##name,
 enum class Kind : int64_t { GHOSTNET_PLAN_KINDS(GHOSTNET_PLACE) };
 #undef GHOSTNET_PLACE
@@ -31,7 +32,7 @@ struct PlanLayer {
   int64_t blocks;  // of `out` that it makes
   int64_t kernel_height, kernel_width, stride, pad_height, pad_width;
   Activation activation;
-  Span other;  // what is added; the gates, the shifts; map -1: none
+  Span other;  // what is added; the gates, the shifts; Enlarge: the map whose size is not exceeded; map -1: none
   std::vector<float> weights, bias;
   std::vector<int64_t> inputs;  // Dense: the lanes of `in` that are channels
 };

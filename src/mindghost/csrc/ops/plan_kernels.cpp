@@ -345,10 +345,45 @@ void max_pool(float* y, const float* x, int64_t height, int64_t width, int64_t r
   }
 }
 
+// Where the centre of a pixel of a larger map lies: between this pixel and the next one, in parts of 2 * factor.
+struct Place {
+  Place(int64_t out, int64_t factor) : parts(2 * factor) {
+    const int64_t position = 2 * out + 1 > factor ? 2 * out + 1 - factor : 0;
+    whole = position / parts;
+    rest = position % parts;
+  }
+  int64_t next(int64_t size) const { return whole + 1 < size ? whole + 1 : whole; }
+  float far() const { return static_cast<float>(rest) / static_cast<float>(parts); }
+
+  int64_t parts, whole, rest;
+};
+
+void enlarge(float* y, const float* x, int64_t height, int64_t width, int64_t factor, int64_t columns, int64_t first,
+             int64_t end) {
+  for (int64_t i = first; i < end; ++i) {
+    const Place row(i, factor);
+    const float* above = x + row.whole * width * kLanes;
+    const float* below = x + row.next(height) * width * kLanes;
+    const Short low = all<Short>(row.far()), high = all<Short>(1 - row.far());
+    float* to = y + i * columns * kLanes;
+    for (int64_t j = 0; j < columns; ++j, to += kLanes) {
+      const Place column(j, factor);
+      const int64_t left = column.whole * kLanes, right = column.next(width) * kLanes;
+      const Short far = all<Short>(column.far()), near = all<Short>(1 - column.far());
+      for (int part = 0; part < kLanes; part += kShort) {
+        const Short upper = near * load<Short>(above + left + part) + far * load<Short>(above + right + part);
+        const Short lower = near * load<Short>(below + left + part) + far * load<Short>(below + right + part);
+        store(to + part, high * upper + low * lower);
+      }
+    }
+  }
+}
+
 }  // namespace
 
 extern const PlanKernels GHOSTNET_PLAN_KERNELS;
 const PlanKernels GHOSTNET_PLAN_KERNELS{GHOSTNET_NAME, kVector, kTileVectors * kVector, kTilePixels, convolve, finish, depthwise,
-                                        means,         gate,    shift,                  weigh,       add,    pool,   max_pool};
+                                        means,         gate,    shift,                  weigh,       add,    pool,   max_pool,
+                                        enlarge};
 
 }  // namespace ghostnet

@@ -64,7 +64,8 @@ struct PlanKernels {
 
   // Of one block of channels of one sample: its means; y = x * gates; y = activation(x + shifts); y *= gates of a smaller map,
   // the nearest pixel of which counts; y = activation(x + other); means of windows of so many rows and columns that do not
-  // overlap; the largest values of windows, which may, for so many rows and columns of them.
+  // overlap; the largest values of windows, which may, for so many rows and columns of them; rows [first, end) of a map that
+  // is `factor` times as large, bilinear with half-pixel centres, cut to so many columns.
   void (*means)(float* means, const float* x, int64_t pixels);
   void (*gate)(float* y, const float* x, const float* gates, int64_t pixels);
   void (*shift)(float* y, const float* x, const float* shifts, int64_t pixels, Activation activation);
@@ -73,6 +74,8 @@ struct PlanKernels {
   void (*pool)(float* y, const float* x, int64_t height, int64_t width, int64_t window_height, int64_t window_width);
   void (*max_pool)(float* y, const float* x, int64_t height, int64_t width, int64_t rows, int64_t columns,
                    const Windows& windows);
+  void (*enlarge)(float* y, const float* x, int64_t height, int64_t width, int64_t factor, int64_t columns, int64_t first,
+                  int64_t end);
 };
 
 }  // namespace ghostnet

@@ -17,9 +17,11 @@ if TYPE_CHECKING:
 
 def knows(network: nn.Cell) -> bool:
     """Whether a plan can be made of a network, as far as the kinds of its cells say."""
-    from .cells import CELLS, NETWORKS
+    from . import cells, pixels
 
-    return type(network) in NETWORKS and all(type(cell) in CELLS for _, cell in network.cells_and_names())
+    known = (*cells.CELLS, *pixels.CELLS)
+    is_one = type(network) in (*cells.NETWORKS, *pixels.NETWORKS)
+    return is_one and all(type(cell) in known for _, cell in network.cells_and_names())
 
 
 class Form(NamedTuple):
@@ -47,13 +49,13 @@ def program(network: nn.Cell) -> Finished | None:
 
     `network`: as `models` makes it: our operators are not in it (`ops.rewrite`).
     """
-    from .cells import UnknownCell, program_of
+    from . import cells, pixels
 
     if not knows(network):
         return None
     try:
-        return program_of(network)
-    except UnknownCell:
+        return pixels.program_of(network) if type(network) in pixels.NETWORKS else cells.program_of(network)
+    except cells.UnknownCell:
         return None
 
 

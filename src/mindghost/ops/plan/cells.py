@@ -47,24 +47,25 @@ def program_of(network: nn.Cell) -> Finished:
     """
     if type(network) not in NETWORKS:
         raise UnknownCell(type(network).__name__)
-    if type(network) in OTHERS:
-        (stem,) = convolutions([network.conv1, network.bn1, network.relu])
-        program = Program(stem.weight.shape[1])
-        x = program.dense(program.images, stem)
-        program.mark({"relu": _reductions(network).get("relu", 0)}, x)
-        x = _of_body(program, network, [getattr(network, name) for name in network.body[3:]], x)
-        hidden = [network.hidden] if type(network) is CifarVgg else []
-        return program.finished(*_of_head(program, network, hidden, x))
-    assert isinstance(network, GhostNet)
-    bottlenecks = [cell for _, cell in network.cells_and_names() if isinstance(cell, GhostBottleneck)]
-    stem, *_ = convolutions([network.conv_stem, network.bn1, network.act1])
-    program = Program(stem.weight.shape[1])
-    # The first bottleneck adds what it gets to what it makes.
-    adds = bool(bottlenecks) and bottlenecks[0].shortcut is None
-    lanes = _lanes(bottlenecks[0].ghost2) if adds else padded(np.arange(len(stem.weight)))
-    x = program.dense(program.images, stem, program.maps(lanes))
-    x = _of_body(program, network, [network.blocks], x)
-    return program.finished(*_of_head(program, network, [network.conv_head, network.act2], x))
+    cells = [getattr(network, name) for name in network.body]
+    stem, body = cells[:3], cells[3:]
+    program, x = begin(stem, body)
+    program.mark({network.body[2]: _reductions(network).get(network.body[2], 0)}, x)
+    x = _of_body(program, network, body, x)
+    if type(network) in GHOSTNETS:
+        return program.finished(*_of_head(program, network, [network.conv_head, network.act2], x))
+    hidden = [network.hidden] if type(network) is CifarVgg else []
+    return program.finished(*_of_head(program, network, hidden, x))
+
+
+def begin(stem: Iterable[nn.Cell], body: Iterable[nn.Cell]) -> tuple[Program, Maps]:
+    """A program that begins with a convolution and what follows it; its maps lie as the first block adds them."""
+    (layer,) = convolutions(stem)
+    first = next(blocks(body))
+    adds = type(first) is GhostBottleneck and first.shortcut is None
+    lanes = _lanes(first.ghost2) if adds else padded(np.arange(len(layer.weight)))
+    program = Program(layer.weight.shape[1])
+    return program, program.dense(program.images, layer, program.maps(lanes))
 
 
 def _of_body(program: Program, network: Network, cells: Iterable[nn.Cell], x: Maps) -> Maps:
@@ -73,8 +74,8 @@ def _of_body(program: Program, network: Network, cells: Iterable[nn.Cell], x: Ma
     names: dict[int, list[str]] = {}
     for name, cell in network.cells_and_names():
         names.setdefault(id(_end(cell)), []).append(name)
-    for cell in _blocks(cells):
-        x = _of_block(program, cell, x)
+    for cell in blocks(cells):
+        x = of_block(program, cell, x)
         # From the cell to what it ends: the last name of all is that of the body.
         ending = sorted(names[id(_end(cell))], key=len, reverse=True)
         program.mark({name: reductions.get(name, 0) for name in ending}, x)
@@ -85,11 +86,11 @@ def _reductions(network: Network) -> dict[str, int]:
     return {entry["name"]: entry["reduction"] for entry in network.feature_info}
 
 
-def _blocks(cells: Iterable[nn.Cell]) -> Iterator[nn.Cell]:
+def blocks(cells: Iterable[nn.Cell]) -> Iterator[nn.Cell]:
     """The cells of sequences, of which convolutions with what follows them are one."""
     for cell in cells:
         if type(cell) is nn.SequentialCell and type(cell[0]) is not nn.Conv2d:
-            yield from _blocks(cell._cells.values())
+            yield from blocks(cell._cells.values())
         else:
             yield cell
 
@@ -101,7 +102,8 @@ def _end(cell: nn.Cell) -> nn.Cell:
     return cell
 
 
-def _of_block(program: Program, cell: nn.Cell, x: Maps) -> Maps:
+def of_block(program: Program, cell: nn.Cell, x: Maps) -> Maps:
+    """A cell that is one of `blocks`."""
     if type(cell) is GhostBottleneck:
         return _bottleneck(program, cell, x)
     if type(cell) is ConvBnAct:
@@ -118,18 +120,18 @@ def _of_block(program: Program, cell: nn.Cell, x: Maps) -> Maps:
     if type(cell) is nn.MaxPool2d:
         return _largest(program, cell, x)
     if type(cell) in (nn.SequentialCell, GhostModule):
-        return _like_convolution(program, cell, x)
+        return like_convolution(program, cell, x)
     raise UnknownCell(type(cell).__name__)
 
 
 def _of_head(program: Program, network: Network, cells: Iterable[nn.Cell], x: Maps) -> tuple[Maps, int]:
     """Means, what the cells make of them, and the classifier: the last maps, and how many there are."""
-    _known(network.global_pool, MapMeans)
+    known(network.global_pool, MapMeans)
     x = run(program, cells, program.means(x))
     classifier = network.get_classifier()
     if type(classifier) is nn.Identity:
         return program.arranged(x, padded(np.arange(network.num_features))), network.num_features
-    _known(classifier, nn.Dense)
+    known(classifier, nn.Dense)
     weight = _values(classifier.weight)[:, :, None, None]
     bias = _values(classifier.bias) if classifier.has_bias else np.zeros(len(weight))
     if classifier.activation_flag:
@@ -165,7 +167,7 @@ def _bottleneck(program: Program, cell: GhostBottleneck, x: Maps) -> Maps:
 
 def _x_block(program: Program, cell: Bottleneck, x: Maps, out: Maps | None = None) -> Maps:
     """The block of a RegNet."""
-    _known(cell.relu, nn.ReLU)
+    known(cell.relu, nn.ReLU)
     (last,) = convolutions([cell.conv3, cell.bn3, cell.relu])
     hidden = run(program, [cell.conv1, cell.bn1, cell.relu, cell.conv2, cell.bn2, cell.relu], x)
     out = program.maps(padded(np.arange(len(last.weight)))) if out is None else out
@@ -173,7 +175,7 @@ def _x_block(program: Program, cell: Bottleneck, x: Maps, out: Maps | None = Non
     return program.dense(hidden, last, out, other)
 
 
-def _like_convolution(program: Program, cell: nn.Cell, x: Maps) -> Maps:
+def like_convolution(program: Program, cell: nn.Cell, x: Maps) -> Maps:
     """A Ghost module, or a convolution with what follows it."""
     return run(program, [cell], x) if type(cell) is nn.SequentialCell else _ghost(program, cell, x)
 
@@ -187,13 +189,13 @@ def _residual(
     shortcut: Maps | None = None,
 ) -> Maps:
     """Cells that stand for convolutions, plus what comes by the shortcut, and a ReLU at the end."""
-    _known(relu, nn.ReLU)
+    known(relu, nn.ReLU)
     *first, last = cells
     out = x
     for cell in first:
-        out = _like_convolution(program, cell, out)
+        out = like_convolution(program, cell, out)
     if downsample is not None:
-        shortcut = _like_convolution(program, downsample, x)
+        shortcut = like_convolution(program, downsample, x)
     shortcut = shortcut or x
     if type(last) is not nn.SequentialCell:
         return _ghost(program, last, out, program.arranged(shortcut, _lanes(last)), Activation.RELU)
@@ -213,9 +215,9 @@ def _largest(program: Program, cell: nn.MaxPool2d, x: Maps) -> Maps:
 
 def _ghost_stage(program: Program, cell: GhostStage, x: Maps) -> Maps:
     channel_means, *merge = cell.merge._cells.values()
-    _known(channel_means, ChannelMeans)
-    _known(channel_means.means, MapMeans)
-    _known(cell.relu, nn.ReLU)
+    known(channel_means, ChannelMeans)
+    known(channel_means.means, MapMeans)
+    known(cell.relu, nn.ReLU)
     first, second = (padded(np.arange(channels)) for channels in cell.parts)
     lanes = np.concatenate([first, np.where(second < 0, -1, cell.parts[0] + second)])
     base = _x_block(program, cell.base, x, program.maps(lanes))
@@ -238,9 +240,9 @@ def _ghost_stage(program: Program, cell: GhostStage, x: Maps) -> Maps:
 
 
 def _squeeze_excite(program: Program, cell: nn.Cell, x: Maps) -> None:
-    _known(cell, SqueezeExcite)
+    known(cell, SqueezeExcite)
     for part, kind in ((cell.means, MapMeans), (cell.act, nn.ReLU), (cell.gate, nn.HSigmoid)):
-        _known(part, kind)
+        known(part, kind)
     squeezed = run(program, [cell.conv_reduce, cell.act], program.means(x))
     (expand,) = convolutions([cell.conv_expand])
     expand = expand._replace(activation=Activation.HARD_SIGMOID)
@@ -258,7 +260,7 @@ def _ghost(
     if type(cell) is RepGhostModule:
         (primary,) = convolutions([cell.primary_conv])
         return program.depthwise(program.dense(x, primary), _rep_cheap(cell), other=other)
-    _known(cell, GhostMaps, GhostModule, DfcGhostModule)
+    known(cell, GhostMaps, GhostModule, DfcGhostModule)
     (primary,), (cheap,) = convolutions([cell.primary_conv]), convolutions([cell.cheap_operation])
     if activation is not Activation.NONE:
         cheap = cheap._replace(activation=activation)
@@ -290,7 +292,7 @@ def _lanes(cell: nn.Cell) -> NDArray[Any]:
     if type(cell) is RepGhostModule:
         (primary,) = convolutions([cell.primary_conv])
         return padded(np.arange(len(primary.weight)))
-    _known(cell, GhostMaps, GhostModule, DfcGhostModule)
+    known(cell, GhostMaps, GhostModule, DfcGhostModule)
     (primary,), (cheap,) = convolutions([cell.primary_conv]), convolutions([cell.cheap_operation])
     intrinsic, ghosts = len(primary.weight), len(cheap.weight)
     if cheap.weight.shape[1] != 1 or ghosts % intrinsic:
@@ -377,7 +379,8 @@ def _flat(cells: Iterable[nn.Cell]) -> Iterator[nn.Cell]:
             yield cell
 
 
-def _known(cell: nn.Cell, *kinds: type[nn.Cell]) -> None:
+def known(cell: nn.Cell, *kinds: type[nn.Cell]) -> None:
+    """Raise UnknownCell for a cell of another kind."""
     if type(cell) not in kinds:
         raise UnknownCell(type(cell).__name__)
 

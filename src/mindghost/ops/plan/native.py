@@ -14,7 +14,7 @@ from .program import KINDS, Finished
 
 
 class NativePlan:
-    """Images (N, in_channels, H, W) float32 -> logits (N, classes) float32, or embeddings.
+    """Images (N, in_channels, H, W) -> logits (N, classes), or embeddings; of pixels (N, classes, H, W); all float32.
 
     Args:
         library: file of the C++ operators.
@@ -26,7 +26,7 @@ class NativePlan:
 
     def __init__(self, library: Path, program: Finished, bfloat16: bool = False) -> None:
         self._library = _functions(library)
-        self._in_channels, self._outputs = program.in_channels, program.outputs
+        self._in_channels, self._outputs, self._is_dense = program.in_channels, program.outputs, program.is_dense
         self._plan = self._library.ghostnet_plan_make(program.numbers.ctypes, program.weights.ctypes, bfloat16)
         if not self._plan:
             raise MemoryError("no memory for the network's weights")
@@ -34,7 +34,8 @@ class NativePlan:
 
     def __call__(self, images: NDArray[Any]) -> NDArray[Any]:
         """See the class."""
-        return self.maps(images).reshape(len(images), self._outputs)
+        found = self.maps(images)
+        return found if self._is_dense else found.reshape(len(images), self._outputs)
 
     def maps(self, images: NDArray[Any]) -> NDArray[Any]:
         """The last maps of the program for images, float32 (N, outputs, h, w)."""

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 # What C++ knows, too (`native` compares): the kinds of layers, in order, and how many channels lie side by side.
-KINDS = ("Pad", "Dense", "Depthwise", "Means", "Gate", "Weigh", "Add", "Pool", "Shift", "MaxPool")
+KINDS = ("Pad", "Dense", "Depthwise", "Means", "Gate", "Weigh", "Add", "Pool", "Shift", "MaxPool", "Enlarge")
 LANES = 8
 # A program begins with the numbers of maps, of layers and of outputs.
 _HEAD = 3
@@ -107,12 +107,14 @@ class Finished:
 
     Attributes:
         marks: by the name of a cell, in order.
+        is_dense: there are outputs for each pixel, and not for each image.
     """
 
     numbers: NDArray[Any]
     weights: NDArray[Any]
     in_channels: int
     marks: dict[str, Mark] = field(default_factory=dict)
+    is_dense: bool = False
 
     @property
     def outputs(self) -> int:
@@ -279,6 +281,19 @@ class Program:
         self._add("MaxPool", x, out, window, padding=(padding, padding))
         return out
 
+    def enlarge(self, x: Maps, factor: int, most: Maps, out: Maps | None = None) -> Maps:
+        """Maps `factor` times as large, as `models.upsample.Enlarge` has them, cut to the size of `most`."""
+        out = self.maps(x.lanes) if out is None else out
+        # Of `most` the size counts, and no block.
+        self._add(
+            "Enlarge", x, out, Convolution(np.zeros((0, 0, factor, factor)), np.zeros(0)), Maps(most.index, 0, x.lanes)
+        )
+        return out
+
+    def copy(self, x: Maps, out: Maps) -> None:
+        """The same maps at another place, lane for lane."""
+        self._add("Pad", x, out)
+
     def arranged(self, x: Maps, lanes: NDArray[Any]) -> Maps:
         """The same maps in other lanes, and zeros for channels that are not there."""
         if np.array_equal(x.lanes, lanes):
@@ -292,13 +307,20 @@ class Program:
             lanes = tuple(x.lanes.tolist())
             self._marks[name] = Mark(len(self._layers), x.index, x.first, lanes, reduction)
 
-    def finished(self, out: Maps, classes: int) -> Finished:
-        """The whole. `out`: maps of one pixel, the last that were made, whose channels are in order."""
+    def finished(self, out: Maps, classes: int, is_dense: bool = False) -> Finished:
+        """The whole.
+
+        Args:
+            out: the last maps that were made, whose channels are in order.
+            classes: how many there are.
+            is_dense: whether they have more than one pixel.
+        """
         assert out.index == len(self._blocks) - 1
         assert np.array_equal(out.lanes, padded(np.arange(classes)))
         numbers = [len(self._blocks), len(self._layers), classes, *self._blocks]
         program = np.concatenate([np.array(part, np.int64) for part in (numbers, *self._layers)])
-        return Finished(program, np.concatenate(self._weights), len(self.images.lanes), self._marks)
+        weights = np.concatenate(self._weights)
+        return Finished(program, weights, len(self.images.lanes), self._marks, is_dense)
 
     def _is_plain(self, x: Maps) -> bool:
         return self._blocks[x.index] == 0
