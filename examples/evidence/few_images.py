@@ -136,7 +136,10 @@ def draw_epochs(results: Results, args: argparse.Namespace) -> Any:
             low, high = ([end(run[epoch] for run in runs) for epoch in epochs] for end in (min, max))
             panel.fill_between(epochs, low, high, alpha=0.2, color=line.get_color(), linewidth=0)
 
-    return _panels(args.data_dir, f"epoch, with {share_text(args.epochs_at)} of the training images", curve)
+    figure = _panels(args.data_dir, f"epoch, with {share_text(args.epochs_at)} of the training images", curve)
+    for panel in figure.axes:
+        panel.xaxis.get_major_locator().set_params(integer=True)
+    return figure
 
 
 def _panels(folders: Sequence[Path], x: str, curve: Callable[[Any, Path, str], None]) -> Any:
