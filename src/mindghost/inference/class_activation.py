@@ -112,7 +112,7 @@ class PlanExplainer(Explaining):
         layer = layer or list(program.marks)[-1]
         mark = program.marks[layer]
         self._plan, self._rest = NativePlan(library, program.until(mark)), Rest(program, mark)
-        self._lanes = len(mark.lanes)
+        self._lanes = len(mark.maps.lanes)
         reductions = {name: each.reduction for name, each in program.marks.items() if each.reduction}
         super().__init__(layer, self._plan.size(image), image, method, reductions)
 

@@ -202,6 +202,7 @@ def _of_network(
     operators: Path | None = None,
     keep: Callable[[Finished], None] | None = None,
 ) -> Explaining:
+    """A network's program, which `keep` is given, where there is one that knows the layer; otherwise `Explainer`."""
     form = build.for_plan(config, operators)
     program = None if form is None else plan.program(network)
     if program is not None and keep is not None:

@@ -13,7 +13,7 @@ import logging
 import os
 import platform
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ from ..files import intact, json_text
 from ..files.shelf import Shelf, is_wanted, sources
 from ..ops import library
 from ..ops.plan.native import NativePlan
-from ..ops.plan.program import Finished, Mark
+from ..ops.plan.program import Finished, Maps, Mark
 from ..parallel.cores import threads_for
 from ..process import launch
 from .deployment import Deployment
@@ -158,7 +158,10 @@ def say_prefix(path: Path, prefix: str) -> None:
 
 def _encoded(program: Finished, facts: dict[str, Any]) -> bytes:
     sizes = {"numbers": program.numbers.size, "weights": program.weights.size, "in_channels": program.in_channels}
-    marks = {name: asdict(mark) for name, mark in program.marks.items()}
+    marks = {
+        name: [mark.layers, mark.reduction, mark.maps.index, mark.maps.first, *mark.maps.lanes.tolist()]
+        for name, mark in program.marks.items()
+    }
     head = json_text.dumps({**facts, **sizes, "marks": marks}).encode()
     head += b" " * (-(len(head) + 1) % _ALIGNED) + b"\n"
     return head + program.numbers.astype("<i8").tobytes() + program.weights.astype("<f4").tobytes()
@@ -169,5 +172,8 @@ def _decoded(content: bytes) -> tuple[dict[str, Any], Finished]:
     facts = json_text.parse(content[:start].decode(), _SHELF.folder, "delete it")
     numbers = np.frombuffer(content, "<i8", facts["numbers"], start)
     weights = np.frombuffer(content, "<f4", facts["weights"], start + numbers.nbytes)
-    marks = {name: Mark(**{**mark, "lanes": tuple(mark["lanes"])}) for name, mark in facts["marks"].items()}
+    marks = {
+        name: Mark(layers, Maps(index, first, np.array(lanes, np.int64)), reduction)
+        for name, (layers, reduction, index, first, *lanes) in facts["marks"].items()
+    }
     return facts, Finished(numbers, weights, facts["in_channels"], marks)

@@ -140,7 +140,6 @@ class Depthwise {
     }
   }
 
-
   // The smallest index in a phase whose position is not before `position`.
   int64_t first(int64_t position, int64_t phase) const {
     return position > phase ? divide_up(position - phase, map_.stride) : 0;

@@ -345,7 +345,8 @@ void max_pool(float* y, const float* x, int64_t height, int64_t width, int64_t r
   }
 }
 
-// Where the centre of a pixel of a larger map lies: between this pixel and the next one, in parts of 2 * factor.
+// Where the centre of a pixel of a larger map lies: between this pixel and the next one, in parts of 2 * factor. The rule is
+// that of `Line` (upsample.h), which goes over maps one by one; here their values lie side by side.
 struct Place {
   Place(int64_t out, int64_t factor) : parts(2 * factor) {
     const int64_t position = 2 * out + 1 > factor ? 2 * out + 1 - factor : 0;

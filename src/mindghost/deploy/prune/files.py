@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ... import build
 from ...checkpoint import weights as weights_file
-from ...config import Config
+from ...config import PLACE_KEYS, Config
 from ...config.beside_weights import KEYS
 from ...errors import UserError
 from ...files import intact, json_text, outputs, paths
@@ -17,10 +17,9 @@ from . import Pruned, prune
 from .gradients import of_batches
 
 # What is about a run itself, and not about how it trained its network.
-_OF_A_RUN = (
-    *("ckpt_path", "backbone_ckpt_path", "pretrained", "ckpt_save_dir", "resume", "resume_force", "overwrite", "auto"),
-    *("report", "predictions", "device_target", "distribute"),
-)
+_OF_A_RUN = PLACE_KEYS - {"teacher_ckpt_path", "exclude_list"} | {
+    *("pretrained", "resume_force", "overwrite", "auto", "device_target", "distribute")
+}
 
 
 def write(
@@ -78,4 +77,4 @@ def _recipe(deployed: Deployment) -> Config:
     beside = RunFiles.beside(deployed.path).config
     trained = Config.from_file(beside) if paths.exists(beside) else deployed.config
     fresh = {key: Config.default(key) for key in _OF_A_RUN}
-    return trained.replace(**fresh, **{key: getattr(deployed.config, key) for key in KEYS})
+    return trained.replace(**{**fresh, **{key: getattr(deployed.config, key) for key in KEYS}})

@@ -113,10 +113,11 @@ def of_block(program: Program, cell: nn.Cell, x: Maps) -> Maps:
     if type(cell) is GhostStage:
         return _ghost_stage(program, cell, x)
     if type(cell) is ghost_resnet.Bottleneck:
-        return _residual(program, [cell.conv1, cell.conv2, cell.conv3], cell.relu, x, cell.downsample)
+        shortcut = x if cell.downsample is None else like_convolution(program, cell.downsample, x)
+        return _residual(program, [cell.conv1, cell.conv2, cell.conv3], cell.relu, x, shortcut)
     if type(cell) is BasicBlock:
         shortcut = x if cell.subsample is None else _largest(program, cell.subsample, x)
-        return _residual(program, [cell.conv1, cell.conv2], cell.relu, x, None, shortcut)
+        return _residual(program, [cell.conv1, cell.conv2], cell.relu, x, shortcut)
     if type(cell) is nn.MaxPool2d:
         return _largest(program, cell, x)
     if type(cell) in (nn.SequentialCell, GhostModule):
@@ -180,29 +181,18 @@ def like_convolution(program: Program, cell: nn.Cell, x: Maps) -> Maps:
     return run(program, [cell], x) if type(cell) is nn.SequentialCell else _ghost(program, cell, x)
 
 
-def _residual(
-    program: Program,
-    cells: list[nn.Cell],
-    relu: nn.Cell,
-    x: Maps,
-    downsample: nn.Cell | None,
-    shortcut: Maps | None = None,
-) -> Maps:
+def _residual(program: Program, cells: list[nn.Cell], relu: nn.Cell, x: Maps, shortcut: Maps) -> Maps:
     """Cells that stand for convolutions, plus what comes by the shortcut, and a ReLU at the end."""
     known(relu, nn.ReLU)
     *first, last = cells
-    out = x
     for cell in first:
-        out = like_convolution(program, cell, out)
-    if downsample is not None:
-        shortcut = like_convolution(program, downsample, x)
-    shortcut = shortcut or x
+        x = like_convolution(program, cell, x)
     if type(last) is not nn.SequentialCell:
-        return _ghost(program, last, out, program.arranged(shortcut, _lanes(last)), Activation.RELU)
+        return _ghost(program, last, x, program.arranged(shortcut, _lanes(last)), Activation.RELU)
     (layer,) = convolutions([last])
     made = program.maps(padded(np.arange(len(layer.weight))))
     other = program.arranged(shortcut, made.lanes)
-    return program.dense(out, layer._replace(activation=Activation.RELU), made, other)
+    return program.dense(x, layer._replace(activation=Activation.RELU), made, other)
 
 
 def _largest(program: Program, cell: nn.MaxPool2d, x: Maps) -> Maps:

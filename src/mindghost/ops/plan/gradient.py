@@ -27,11 +27,10 @@ class Rest:
     """
 
     def __init__(self, program: Finished, mark: Mark) -> None:
-        self._mark, self._outputs, self._blocks = mark, program.outputs, program.blocks
+        self._maps, self._outputs, self._blocks = mark.maps, program.outputs, program.blocks
         self._layers = list(program.layers())[mark.layers :]
-        lanes = np.array(mark.lanes)
-        self._there = np.flatnonzero(lanes >= 0)
-        self._channels = lanes[self._there]
+        self._there = np.flatnonzero(mark.maps.lanes >= 0)
+        self._channels = mark.maps.lanes[self._there]
 
     def __call__(self, maps: NDArray[Any], wanted: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
         """Outputs, and maps and gradients of the cell.
@@ -42,16 +41,16 @@ class Rest:
 
         Returns outputs (N, outputs), and the cell's maps and gradients (N, channels, h, w), all float32.
         """
-        state = {self._mark.index: self._at_their_place(maps)}
+        state = {self._maps.index: self._at_their_place(maps)}
         steps = [self._forward(layer, state) for layer in self._layers]
         last = self._layers[-1].numbers.out
         outputs = state[last][:, 0, 0, : self._outputs]
         gradients = {last: np.zeros_like(state[last])}
         gradients[last][np.arange(len(maps)), 0, 0, np.where(wanted < 0, outputs.argmax(axis=1), wanted)] = 1
-        for layer, (backward, shapes) in zip(reversed(self._layers), reversed(steps), strict=True):
-            self._back(layer, backward, shapes, gradients)
-        first = self._mark.first * LANES
-        found = gradients[self._mark.index][..., first : first + len(self._mark.lanes)]
+        for layer, (backward, shape) in zip(reversed(self._layers), reversed(steps), strict=True):
+            self._back(layer, backward, shape, gradients)
+        first = self._maps.first * LANES
+        found = gradients[self._maps.index][..., first : first + len(self._maps.lanes)]
         return outputs, self._of_channels(maps), self._of_channels(found.transpose(0, 3, 1, 2))
 
     def _of_channels(self, lanes: NDArray[Any]) -> NDArray[Any]:
@@ -62,8 +61,8 @@ class Rest:
 
     def _at_their_place(self, maps: NDArray[Any]) -> NDArray[Any]:
         count, lanes, height, width = maps.shape
-        room = np.zeros((count, height, width, self._blocks[self._mark.index] * LANES), np.float32)
-        first = self._mark.first * LANES
+        room = np.zeros((count, height, width, self._blocks[self._maps.index] * LANES), np.float32)
+        first = self._maps.first * LANES
         room[..., first : first + lanes] = maps.transpose(0, 2, 3, 1)
         return room
 

@@ -79,26 +79,43 @@ class Layer(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Mark:
-    """Where in a program the maps of a cell are ready, and nothing else is that a later layer reads.
+class Maps:
+    """Feature maps, or some of those that lie together.
 
     Attributes:
-        layers: that come before.
-        index, first, lanes: as of `Maps`.
-        reduction: pixels of the image along one side for each pixel of these maps, if `feature_info` names them;
-            otherwise 0.
+        index: of what lies together.
+        first: of these, which block of LANES is the first.
+        lanes: the channel of each lane, int64; -1 where there is none, and all values are zeros.
     """
 
-    layers: int
     index: int
     first: int
-    lanes: tuple[int, ...]
-    reduction: int = 0
+    lanes: NDArray[Any]
 
     @property
     def blocks(self) -> int:
         """How many times LANES lanes there are."""
         return len(self.lanes) // LANES
+
+    def part(self, first: int, lanes: int) -> Maps:
+        """So many lanes from one on, both multiples of LANES."""
+        return Maps(self.index, self.first + first // LANES, self.lanes[first : first + lanes])
+
+
+@dataclass(frozen=True)
+class Mark:
+    """Where in a program the maps of a cell are ready, and nothing else is that a later layer reads.
+
+    Attributes:
+        layers: that come before.
+        maps: of the cell.
+        reduction: pixels of the image along one side for each pixel of these maps, if `feature_info` names them;
+            otherwise 0.
+    """
+
+    layers: int
+    maps: Maps
+    reduction: int = 0
 
 
 @dataclass(frozen=True)
@@ -140,11 +157,9 @@ class Finished:
         """The program of a cell's maps: all of its lanes are outputs."""
         places = list(self._places())[: mark.layers]
         last, inputs, weights = places[-1]
-        copied = Numbers(
-            *(KINDS.index("Pad"), mark.index, mark.first, len(self.blocks), 0, mark.blocks),
-            *(1, 1, 1, 0, 0, Activation.NONE, -1, 0, 0, 0, 0),
-        )
-        head = [len(self.blocks) + 1, mark.layers + 1, len(mark.lanes), *self.blocks, mark.blocks]
+        maps = mark.maps
+        copied = _numbers("Pad", maps, Maps(len(self.blocks), 0, maps.lanes))
+        head = [len(self.blocks) + 1, mark.layers + 1, len(maps.lanes), *self.blocks, maps.blocks]
         layers = self.numbers[_HEAD + len(self.blocks) : inputs + last.inputs]
         numbers = np.concatenate([np.array(head, np.int64), layers, np.array(copied, np.int64)])
         return Finished(numbers, self.weights[: weights + last.weights + last.biases], self.in_channels)
@@ -158,30 +173,6 @@ class Finished:
             yield numbers, at, weights
             at += numbers.inputs
             weights += numbers.weights + numbers.biases
-
-
-@dataclass(frozen=True)
-class Maps:
-    """Feature maps, or some of those that lie together.
-
-    Attributes:
-        index: of what lies together.
-        first: of these, which block of LANES is the first.
-        lanes: the channel of each lane, int64; -1 where there is none, and all values are zeros.
-    """
-
-    index: int
-    first: int
-    lanes: NDArray[Any]
-
-    @property
-    def blocks(self) -> int:
-        """How many times LANES lanes there are."""
-        return len(self.lanes) // LANES
-
-    def part(self, first: int, lanes: int) -> Maps:
-        """So many lanes from one on, both multiples of LANES."""
-        return Maps(self.index, self.first + first // LANES, self.lanes[first : first + lanes])
 
 
 def padded(channels: NDArray[Any]) -> NDArray[Any]:
@@ -304,8 +295,7 @@ class Program:
     def mark(self, names: dict[str, int], x: Maps) -> None:
         """Say that these maps, which alone are read later, are those of cells: names -> `Mark.reduction`."""
         for name, reduction in names.items():
-            lanes = tuple(x.lanes.tolist())
-            self._marks[name] = Mark(len(self._layers), x.index, x.first, lanes, reduction)
+            self._marks[name] = Mark(len(self._layers), x, reduction)
 
     def finished(self, out: Maps, classes: int, is_dense: bool = False) -> Finished:
         """The whole.
@@ -337,19 +327,32 @@ class Program:
         padding: tuple[int, int] = (0, 0),
         inputs: NDArray[Any] | None = None,
     ) -> None:
-        height, width, stride, activation = 1, 1, 1, Activation.NONE
-        if layer is not None:
-            (height, width), stride, activation = layer.weight.shape[2:], layer.stride, layer.activation
-        added = (-1, 0) if other is None else (other.index, other.first)
         values = [array for array in (weight, bias) if array is not None]
-        sizes = [values[0].size, values[1].size] if values else [0, 0]
+        sizes = (values[0].size, values[1].size) if values else (0, 0)
         lanes = [] if inputs is None else list(inputs)
-        numbers = Numbers(
-            *(KINDS.index(kind), x.index, x.first, out.index, out.first, out.blocks),
-            *(height, width, stride, *padding, activation, *added, *sizes, len(lanes)),
-        )
+        numbers = _numbers(kind, x, out, layer, other, padding, (*sizes, len(lanes)))
         self._layers.append([*numbers, *lanes])
         self._weights += [np.ascontiguousarray(array, np.float32).ravel() for array in values]
+
+
+def _numbers(
+    kind: str,
+    x: Maps,
+    out: Maps,
+    layer: Convolution | None = None,
+    other: Maps | None = None,
+    padding: tuple[int, int] = (0, 0),
+    sizes: tuple[int, int, int] = (0, 0, 0),
+) -> Numbers:
+    """`sizes`: of weights, biases and inputs."""
+    height, width, stride, activation = 1, 1, 1, Activation.NONE
+    if layer is not None:
+        (height, width), stride, activation = layer.weight.shape[2:], layer.stride, layer.activation
+    added = (-1, 0) if other is None else (other.index, other.first)
+    return Numbers(
+        *(KINDS.index(kind), x.index, x.first, out.index, out.first, out.blocks),
+        *(height, width, stride, *padding, activation, *added, *sizes),
+    )
 
 
 def _no_weights(activation: Activation) -> Convolution:
